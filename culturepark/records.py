@@ -1,0 +1,457 @@
+"""The frozen types that move through the park, from cards to samples.
+
+Cards (written by people, read from TOML): Role, Culture, Persona, Scenario.
+Park: Seat, Scene, Turn, Dialogue.   Models: Message, Request, Reply.
+Refinery: Opinion, Verdict.          Corpus: Sample.          Surveys: Shares, Dimensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+RESERVED = {"con", "prn", "aux", "nul", *(f"{p}{n}" for p in ("com", "lpt") for n in range(1, 10))}
+
+
+def _portable(name: str) -> str:
+    if name.casefold() in RESERVED:
+        raise ValueError(f"{name!r} is a device name on some systems; choose another")
+    return name
+
+
+# Names become file names, so they hold no separator, drive, dot or device name.
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$"), AfterValidator(_portable)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Texts = tuple[Text, ...]
+
+
+class Record(BaseModel):
+    """A frozen value: equal by content, no unknown keys, no silent coercion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+
+
+def digest(*parts: Any, size: int = 8) -> str:
+    """Return the hex BLAKE2b hash (`size` bytes) of JSON-like parts; equal content, equal hash."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain)
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"cannot hash a {type(value).__name__}")
+
+
+def stream(*purpose: Any) -> random.Random:
+    """Return the random stream named by `purpose`: same name, same numbers, whatever ran before."""
+    return random.Random(int(digest(*purpose), 16))  # noqa: S311 - simulation, not security
+
+
+# ------------------------------------------------------------------ surveys
+
+
+class Option(Record):
+    """One answer option. `degree` says how far it affirms the question's claim, from -1 to 1."""
+
+    code: int
+    label: str = ""
+    degree: Annotated[float, Field(ge=-1, le=1)] = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.code}. {self.label}" if self.label else str(self.code)
+
+
+class Shares(Record):
+    """What a people answered to one survey item.
+
+    `shares` maps option code to its share (0 to 1) of the valid answers, weighted where the
+    release has weights; `n` counts valid respondents; `missing` is the share of respondents
+    without a valid answer. Missing codes never enter a share or a mean.
+    """
+
+    survey: str
+    countries: tuple[str, ...]
+    item: str
+    n: Annotated[int, Field(gt=0)]
+    missing: Annotated[float, Field(ge=0, le=1)]
+    shares: dict[int, float]
+
+    @property
+    def modal(self) -> int:
+        """The most frequent answer (the lowest code among equals)."""
+        return min(self.shares, key=lambda code: (-self.shares[code], code))
+
+    @property
+    def mean(self) -> float:
+        """The mean of the valid answer codes."""
+        return sum(code * share for code, share in self.shares.items())
+
+    def draw(self, rng: random.Random) -> int:
+        """Draw one answer with the people's own probabilities."""
+        codes = sorted(self.shares)
+        return rng.choices(codes, [self.shares[c] for c in codes])[0]
+
+
+class Dimensions(Record):
+    """Hofstede's six dimensions for one country or region; None where none was published."""
+
+    code: str
+    title: str
+    pdi: int | None = None
+    idv: int | None = None
+    mas: int | None = None
+    uai: int | None = None
+    lto: int | None = None
+    ivr: int | None = None
+
+
+# -------------------------------------------------------------------- cards
+
+SUBTYPES = {
+    "belief": ("religious", "moral", "social", "political", "economic", "philosophical"),
+    "norm": ("descriptive", "prescriptive", "proscriptive", "relational", "conversational", "legal"),
+    "custom": ("family", "food", "greeting", "festival", "ritual", "dress"),
+}
+
+
+class Norm(Record):
+    """A belief, norm or custom that many hold or keep, said with care and with its source."""
+
+    kind: Literal["belief", "norm", "custom"]
+    subtype: str
+    text: Text
+    topics: tuple[str, ...] = ()
+    source: Text = "authored"
+
+    @model_validator(mode="after")
+    def _subtype_fits(self) -> Norm:
+        if self.subtype not in SUBTYPES[self.kind]:
+            raise ValueError(f"subtype {self.subtype!r} of a {self.kind}; there are: {', '.join(SUBTYPES[self.kind])}")
+        return self
+
+
+class Culture(Record):
+    """A culture card: how its people are named, surveyed and addressed, and what many of them keep."""
+
+    name: Name
+    title: Text
+    people: Text
+    place: Text
+    languages: Annotated[Texts, Field(min_length=1)]
+    survey: tuple[str, ...] = ()
+    hofstede: str | None = None
+    style: Text
+    sensitivities: Texts = ()
+    norms: Annotated[tuple[Norm, ...], Field(alias="norm", min_length=1)]
+    notes: str = ""
+
+
+class Persona(Record):
+    """A persona card: one invented person of a culture.
+
+    `public` is known to everyone at the table, `private` is told to nobody but may be acted on,
+    `secret` must not be revealed; the last two are rendered only for their owner.
+    `views` maps a question's id to the option code this person holds.
+    """
+
+    name: Name
+    culture: Name
+    given_name: Text
+    gender: Literal["woman", "man", "nonbinary"]
+    age: Annotated[int, Field(ge=16, le=110)]
+    home: Text
+    work: Text
+    education: Text
+    household: Text
+    voice: Text
+    public: Texts = ()
+    private: Texts = ()
+    secret: Texts = ()
+    views: dict[str, int] = {}
+    notes: str = ""
+
+    @property
+    def id(self) -> str:
+        """`culture/name`, unique in a workspace."""
+        return f"{self.culture}/{self.name}"
+
+
+class Question(Record):
+    """A seed question with its full option list.
+
+    `claim` and `denial` hold clauses (no full stop, lower-case start) that say what affirming
+    or denying the question's statement means; `pros` and `cons` hold clauses that may follow
+    "because". The embedded engine speaks and reads through them; hosted models never see them.
+    """
+
+    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$")]
+    topic: Name
+    about: Text
+    text: Text
+    options: Annotated[tuple[Option, ...], Field(min_length=2)]
+    claim: Texts = ()
+    denial: Texts = ()
+    pros: Texts = ()
+    cons: Texts = ()
+    answers: dict[str, int] = {}
+
+    @model_validator(mode="after")
+    def _codes_differ(self) -> Question:
+        codes = [o.code for o in self.options]
+        if len(set(codes)) < len(codes):
+            raise ValueError(f"question {self.id}: option codes repeat: {codes}")
+        return self
+
+    def option(self, code: int) -> Option:
+        """Return the option with this code; KeyError when there is none."""
+        for option in self.options:
+            if option.code == code:
+                return option
+        raise KeyError(code)
+
+    def spoken(self, code: int) -> str:
+        """Return the answer as a person would say it, scale named where the option has no words."""
+        option = self.option(code)
+        if option.label and len(self.options) < 8:
+            return option.label
+        low, high = self.options[0], self.options[-1]
+        return f"{code} on a scale from {low.code} ({low.label.lower()}) to {high.code} ({high.label.lower()})"
+
+    @property
+    def prompt(self) -> str:
+        """The question with every option, as a survey taker reads it."""
+        return self.text + "\n" + "\n".join(map(str, self.options))
+
+
+class Scenario(Record):
+    """A scenario card: a topic, a situation or a whole pack of seed questions."""
+
+    name: Name
+    title: Text
+    setting: Text
+    survey: str = ""
+    source: Text
+    questions: Annotated[tuple[Question, ...], Field(alias="question", min_length=1)]
+    scales: dict[str, tuple[Option, ...]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_scales(cls, data: Any) -> Any:
+        """Let a question name a scale of this card instead of writing its options out."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("question"), (list, tuple)):
+            return data
+        scales = data.get("scales", {})
+        filled = []
+        for question in data["question"]:
+            if isinstance(question, Mapping) and isinstance(question.get("options"), str):
+                scale = question["options"]
+                if scale not in scales:
+                    from culturepark.errors import nearest
+
+                    raise ValueError(f"question {question.get('id')}: no scale {scale!r} here. {nearest(scale, scales)}")
+                question = {**question, "options": scales[scale]}
+            filled.append(question)
+        return {**data, "question": filled}
+
+    @model_validator(mode="after")
+    def _ids_differ(self) -> Scenario:
+        ids = [q.id for q in self.questions]
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        if twice:
+            raise ValueError(f"question ids repeat: {', '.join(twice)}")
+        return self
+
+
+class Cue(Record):
+    """One nudge of the moderator to the seat that speaks next (a Jinja template)."""
+
+    name: Name
+    text: Text
+
+
+class Role(Record):
+    """A role card: the prompts and the settings with which a model plays one part.
+
+    `system` and `prompt` are sandboxed Jinja templates; `prompt` renders the last user message
+    of roles that answer once. `cues` belong to the moderator, one a turn in order, the last
+    ones repeating from `repeat_from`.
+    """
+
+    name: Name
+    purpose: Text
+    system: Text
+    prompt: str = ""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    max_tokens: Annotated[int, Field(gt=0)] = 256
+    cues: Annotated[tuple[Cue, ...], Field(alias="cue")] = ()
+    free_cue: str = ""
+    opening: str = ""
+    repeat_from: Annotated[int, Field(ge=0)] = 0
+
+
+# ------------------------------------------------------------------- models
+
+
+class Message(Record):
+    """One chat message as a model receives it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Request(Record):
+    """One question to a model: what it is sent, and the facts from which that was rendered."""
+
+    role: str
+    messages: tuple[Message, ...]
+    facts: Mapping[str, Any] = Field(default={}, repr=False)
+    temperature: float = 0.7
+    max_tokens: int = 256
+    reply_schema: Mapping[str, Any] | None = None
+    seed: int = 0
+    index: int = 0
+
+    def key(self, identity: str) -> str:
+        """Return the hash of everything that can change the answer of the model `identity`."""
+        messages = [(m.role, m.content) for m in self.messages]
+        return digest(
+            identity, self.role, messages, self.temperature, self.max_tokens, self.reply_schema, self.seed, self.index
+        )
+
+
+class Fault(Record):
+    """A fault that the embedded engine planted on purpose, so that filters can be measured."""
+
+    kind: Literal["contradiction", "off_topic", "refusal", "duplicate", "drift"]
+    sentence: str
+
+
+class Reply(Record):
+    """What came back. Only `status == "ok"` carries an answer; every other status carries a reason."""
+
+    status: Literal["ok", "refused", "truncated", "filtered", "empty", "failed"]
+    text: str = ""
+    reason: str = ""
+    model: str = ""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    ms: float = 0.0
+    faults: tuple[Fault, ...] = ()
+
+
+# --------------------------------------------------------------------- park
+
+
+class Seat(Record):
+    """One place at the table: a role, played as a persona of a culture, with a view or none."""
+
+    role: Literal["main_contact", "delegate"]
+    persona: str
+    view: int | None = None
+
+
+class Scene(Record):
+    """Everything that determines a dialogue; `id` is the hash of it."""
+
+    ordinal: int
+    culture: str
+    scenario: str
+    question: str
+    mode: Literal["cross", "in"]
+    style: Literal["guided", "free"]
+    turns: Annotated[int, Field(gt=0)]
+    seats: tuple[Seat, ...]
+    answer: int
+    run: str
+
+    @cached_property
+    def id(self) -> str:
+        """The dialogue's id."""
+        return digest(self.model_dump(mode="json"))
+
+    @property
+    def delegates(self) -> tuple[int, ...]:
+        """Positions of the seats whose opinions are extracted: delegates, or everyone in-culture."""
+        return tuple(i for i, s in enumerate(self.seats) if s.role == "delegate" or self.mode == "in")
+
+
+class Turn(Record):
+    """One utterance. `cue` names the moderator's nudge it answered, `call` the model call it came from."""
+
+    n: int
+    seat: int
+    speaker: str
+    text: str
+    cue: str
+    call: str
+    faults: tuple[Fault, ...] = ()
+
+
+class Dialogue(Record):
+    """A dialogue as far as it has come. `status` and `reason` say why it ended."""
+
+    scene: Scene
+    turns: tuple[Turn, ...] = ()
+    status: Literal["open", "done", "failed"] = "open"
+    reason: str = ""
+
+
+# ----------------------------------------------------------------- refinery
+
+
+class Verdict(Record):
+    """A verifier's judgement of one wording of an opinion; `round` 0 is before any rewrite."""
+
+    round: int
+    label: Literal["entail", "contradict", "irrelevant"]
+    reason: str
+    text: str
+
+
+class Opinion(Record):
+    """One extracted opinion and all that happened to it.
+
+    `text` is the wording as extracted, `final` the wording that was kept (after a rewrite, if any);
+    `dropped` holds the reason when it was rejected and is empty when it was kept.
+    """
+
+    id: str
+    dialogue: str
+    n: int
+    turn: int
+    seat: int
+    text: str
+    final: str
+    verdicts: tuple[Verdict, ...] = ()
+    dropped: str = ""
+    detail: str = ""
+    spoken: str = ""
+    cluster: int | None = None
+    faults: tuple[str, ...] = ()
+
+
+# ------------------------------------------------------------------- corpus
+
+
+class Sample(Record):
+    """One fine-tuning sample, as in the paper: system, question with options, answer with opinion."""
+
+    id: str
+    culture: str
+    question: str
+    topic: str
+    system: str
+    prompt: str
+    completion: str
+    answer: int
+    opinion: str
+    dialogue: str
+    persona: str
+    split: Literal["train", "validation", "test"]

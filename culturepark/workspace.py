@@ -1,0 +1,263 @@
+"""Finds, reads, checks and creates the three card folders, and names output paths."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from culturepark.errors import CardError, InputError, NotFound, nearest
+from culturepark.records import RESERVED, Culture, Persona, Question, Record, Role, Scenario
+
+FOLDERS = ("agents", "personas", "scenarios")
+ROLES = ("main_contact", "delegate", "moderator", "extractor", "verifier", "rewriter")
+MAX_CARD = 2_000_000  # bytes; a card is prose, and a larger file is a mistake or an attack
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """All cards below `root`, read and validated."""
+
+    root: Path
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    cultures: Mapping[str, Culture] = field(default_factory=dict)
+    personas: Mapping[str, Persona] = field(default_factory=dict)
+    scenarios: Mapping[str, Scenario] = field(default_factory=dict)
+
+    def role(self, name: str) -> Role:
+        """Return a role card; NotFound names the nearest."""
+        return self._get("role", self.roles, name, "agents")
+
+    def culture(self, name: str) -> Culture:
+        """Return a culture card; NotFound names the nearest."""
+        return self._get("culture", self.cultures, name, "personas")
+
+    def persona(self, name: str) -> Persona:
+        """Return the persona `culture/name`, or `name` where only one culture has it."""
+        if "/" not in name:
+            matches = [p for p in self.personas.values() if p.name == name]
+            if len(matches) > 1:
+                raise InputError(f"persona {name!r} is ambiguous: {', '.join(p.id for p in matches)}")
+            if matches:
+                return matches[0]
+        return self._get("persona", self.personas, name, "personas")
+
+    def scenario(self, name: str) -> Scenario:
+        """Return a scenario card; NotFound names the nearest."""
+        return self._get("scenario", self.scenarios, name, "scenarios")
+
+    def question(self, scenario: str, name: str) -> Question:
+        """Return one question of a scenario; NotFound names the nearest."""
+        known = {q.id: q for q in self.scenario(scenario).questions}
+        return self._get("question", known, name, f"scenarios/{scenario}.toml")
+
+    def people(self, culture: str) -> tuple[Persona, ...]:
+        """Return the personas of a culture, by name."""
+        self.culture(culture)
+        return tuple(p for _, p in sorted(self.personas.items()) if p.culture == culture)
+
+    def _get(self, kind: str, cards: Mapping[str, R], name: str, where: str) -> R:
+        if name not in cards:
+            raise NotFound(kind, name, str(self.root / where), cards)
+        return cards[name]
+
+
+# ------------------------------------------------------------------ finding
+
+
+def shipped() -> Path:
+    """Return the folder of the cards that come with the package (in a checkout: the checkout itself)."""
+    package = Path(__file__).parent
+    return package / "shipped" if (package / "shipped").is_dir() else package.parent
+
+
+def find(given: str | Path | None = None) -> Path:
+    """Return the workspace folder: given, CULTUREPARK_WORKSPACE, nearest ancestor of here, else the shipped one."""
+    named = given or os.environ.get("CULTUREPARK_WORKSPACE")
+    if named:
+        root = Path(named).expanduser()
+        lacking = [f for f in FOLDERS if not (root / f).is_dir()]
+        if lacking:
+            raise InputError(f"no workspace at {root}: it has no {', '.join(f + '/' for f in lacking)}. "
+                             f"`culturepark init {root}` makes one.")  # fmt: skip
+        return root
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if all((folder / f).is_dir() for f in FOLDERS):
+            return folder
+    return shipped()
+
+
+def create(target: Path) -> Path:
+    """Write a new workspace (the three folders with the shipped cards) at `target`, which must be new or empty."""
+    target = target.expanduser()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} exists and is not an empty folder; nothing was written. Choose a new name.")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name in FOLDERS:
+            shutil.copytree(shipped() / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    except OSError as error:
+        raise InputError(f"cannot write a workspace at {target}: {error.strerror or error}") from error
+    (target / "outputs").mkdir(exist_ok=True)
+    return target
+
+
+def output(workspace: Path, name: str, out: str | Path | None = None) -> Path:
+    """Return the folder of the run `name` below the outputs folder; a name that would leave it is refused."""
+    allowed = name.replace("-", "").replace("_", "").replace(".", "")
+    if not name or not allowed.isalnum() or not name.isascii() or name.startswith(".") or name.endswith(".") \
+            or name.split(".")[0].casefold() in RESERVED or len(name) > 80:  # fmt: skip
+        raise InputError(f"run name {name!r} cannot be a folder: use letters, digits, '-', '_' and '.'")
+    inside = workspace / "outputs" if workspace != shipped() or (workspace / "outputs").is_dir() else Path("outputs")
+    return Path(out) / name if out else inside / name
+
+
+# ------------------------------------------------------------------ reading
+
+
+def load(root: str | Path | None = None) -> Workspace:
+    """Read and validate every card; CardError lists every mistake in every card at once."""
+    workspace, problems = read(find(root))
+    if problems:
+        raise CardError(problems)
+    return workspace
+
+
+def read(root: Path) -> tuple[Workspace, list[str]]:
+    """Read every card below `root`; return the workspace of the good ones and all mistakes of the others."""
+    problems: list[str] = []
+    roles = {c.name: c for _, c in _cards(root, "agents", "*.toml", Role, problems)}
+    scenarios = {c.name: c for _, c in _cards(root, "scenarios", "*.toml", Scenario, problems)}
+    cultures = {c.name: c for _, c in _cards(root, "personas", "*/culture.toml", Culture, problems)}
+    people = [c for _, c in _cards(root, "personas", "*/*.toml", Persona, problems)]
+    workspace = Workspace(root, roles, cultures, {p.id: p for p in people}, scenarios)
+    problems += _across(workspace)
+    return workspace, problems
+
+
+def _cards(root: Path, folder: str, pattern: str, kind: type[R], problems: list[str]) -> Iterator[tuple[Path, R]]:
+    for path in sorted((root / folder).glob(pattern)):
+        if kind is Persona and path.name == "culture.toml":
+            continue
+        where = path.relative_to(root).as_posix()
+        if not path.resolve().is_relative_to(root.resolve()):
+            problems.append(f"{where}: the card lies outside the workspace, behind a link")
+            continue
+        card = parse(path, kind, where, problems)
+        if card is None:
+            continue
+        name, expected = getattr(card, "name", ""), path.parent.name if kind is Culture else path.stem
+        if name != expected:
+            problems.append(f"{where}: name: {name!r} differs from the {'folder' if kind is Culture else 'file'}'s name {expected!r}")
+            continue
+        if isinstance(card, Persona) and card.culture != path.parent.name:
+            problems.append(f"{where}: culture: {card.culture!r} differs from the folder's name {path.parent.name!r}")
+            continue
+        yield path, card
+
+
+def parse(path: Path, kind: type[R], where: str, problems: list[str]) -> R | None:
+    """Read one card; None after appending what is wrong with it to `problems`."""
+    try:
+        if path.stat().st_size > MAX_CARD:
+            problems.append(f"{where}: {path.stat().st_size} bytes; a card has at most {MAX_CARD}")
+            return None
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        problems.append(f"{where}: not valid TOML: {error}")
+    except UnicodeDecodeError as error:
+        problems.append(f"{where}: not UTF-8 text (byte {error.start})")
+    except RecursionError:
+        problems.append(f"{where}: nested too deeply for a card")
+    except OSError as error:
+        problems.append(f"{where}: cannot be read: {error.strerror}")
+    else:
+        try:
+            return kind.model_validate(data)
+        except ValidationError as error:
+            problems += [f"{where}: {line}" for line in explain(error, kind)]
+    return None
+
+
+def explain(error: ValidationError, kind: type[Record]) -> list[str]:
+    """Return one line a mistake: key, what is wrong, the value, and the nearest right name."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "card"
+        value = repr(item.get("input"))
+        value = value if len(value) <= 60 else value[:57] + "…"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key. {nearest(str(item['loc'][-1]), _keys(kind, item['loc'][:-1]))}")
+        elif item["type"] == "missing":
+            lines.append(f"{key}: missing")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {message}" + (f" (found {value})" if item["type"] != "value_error" else ""))
+    return lines
+
+
+def _keys(kind: type[Record], path: tuple[int | str, ...]) -> list[str]:
+    """Return the keys a card may have at `path`."""
+    for step in path:
+        if isinstance(step, int):
+            continue
+        for name, info in kind.model_fields.items():
+            inner = _record_in(info.annotation)
+            if step in (name, info.alias) and inner:
+                kind = inner
+    return sorted(info.alias or name for name, info in kind.model_fields.items())
+
+
+def _record_in(annotation: Any) -> type[Record] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        return annotation
+    return next((found for arg in getattr(annotation, "__args__", ()) if (found := _record_in(arg))), None)
+
+
+# ----------------------------------------------------------------- checking
+
+
+def _across(workspace: Workspace) -> list[str]:
+    """Return the mistakes that only show between cards."""
+    checks: tuple[Callable[[Workspace], Iterator[str]], ...] = (_roles, _empty, _citizens, _views)
+    return [problem for check in checks for problem in check(workspace)]
+
+
+def _roles(workspace: Workspace) -> Iterator[str]:
+    folder = workspace.root / "agents"
+    for name in ROLES:
+        if name not in workspace.roles and not (folder / f"{name}.toml").exists():
+            yield f"agents/{name}.toml: missing; every park needs the roles {', '.join(ROLES)}"
+
+
+def _empty(workspace: Workspace) -> Iterator[str]:
+    for folder, pattern in (("personas", "*/culture.toml"), ("scenarios", "*.toml")):
+        if not any((workspace.root / folder).glob(pattern)):
+            yield f"{folder}/: no card ({pattern}) in {workspace.root / folder}"
+
+
+def _citizens(workspace: Workspace) -> Iterator[str]:
+    for persona in workspace.personas.values():
+        path = workspace.root / "personas" / persona.culture / "culture.toml"
+        if persona.culture not in workspace.cultures and not path.exists():
+            yield f"personas/{persona.id}.toml: culture: {persona.culture!r} has no culture.toml beside it"
+
+
+def _views(workspace: Workspace) -> Iterator[str]:
+    """A view must name a question of some pack and one of its options."""
+    codes = {q.id: [o.code for o in q.options] for s in workspace.scenarios.values() for q in s.questions}
+    for persona in workspace.personas.values():
+        for item, code in persona.views.items():
+            where = f"personas/{persona.id}.toml: views.{item}"
+            if item not in codes:
+                yield f"{where}: no such question in scenarios/. {nearest(item, codes)}"
+            elif code not in codes[item]:
+                yield f"{where}: {code} is no option of {item}; there are: {', '.join(map(str, codes[item]))}"
