@@ -1,14 +1,14 @@
 """Every error a user can meet, in one tree, each with the exit code the command gives it.
 
-    ParkError                 1  something failed
-    ├── InputError            2  the user's input is wrong: nothing was started
-    │   ├── CardError            a card, or a whole folder of them
-    │   ├── NotFound             a name that does not exist, with the nearest that does
-    │   └── SurveyError          a survey file that cannot be read as one
-    ├── JournalError          1  a run's journal cannot be read or written
-    ├── Locked                1  another process is writing this run
-    ├── ModelError            1  a model, endpoint or key that cannot be used at all
-    └── RunFailed             1  a stage ended without what it was asked for
+ParkError                 1  something failed
+├── InputError            2  the user's input is wrong: nothing was started
+│   ├── CardError            a card, or a whole folder of them
+│   ├── NotFound             a name that does not exist, with the nearest that does
+│   └── SurveyError          a survey file that cannot be read as one
+├── JournalError          1  a run's journal cannot be read or written
+├── Locked                1  another process is writing this run
+├── ModelError            1  a model, endpoint or key that cannot be used at all
+└── RunFailed             1  a stage ended without what it was asked for
 """
 
 from __future__ import annotations

@@ -29,7 +29,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Refuse operators on anything but small numbers: `"x" * 10**9` is no prompt."""
-        if all(isinstance(v, (int, float)) and abs(v) < 1_000_000 for v in (left, right)) and operator != "**":
+        if (
+            all(isinstance(v, (int, float)) and abs(v) < 1_000_000 for v in (left, right))
+            and operator != "**"
+        ):
             return super().call_binop(context, operator, left, right)
         raise SecurityError(f"operator {operator} is for small numbers only")
 
@@ -50,6 +53,14 @@ def render(source: str, facts: Mapping[str, Any], where: str) -> str:
     """Render a card's template with `facts`; CardError names the card's key (`where`) when it cannot be."""
     try:
         return _compiled(source).render(facts).strip()
-    except (TemplateError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, RecursionError) as error:
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        ZeroDivisionError,
+        RecursionError,
+    ) as error:
         line = getattr(error, "lineno", None)
         raise CardError([f"{where}: {f'line {line}: ' if line else ''}{error}"]) from error

@@ -133,7 +133,9 @@ class Norm(Record):
     @model_validator(mode="after")
     def _subtype_fits(self) -> Norm:
         if self.subtype not in SUBTYPES[self.kind]:
-            raise ValueError(f"subtype {self.subtype!r} of a {self.kind}; there are: {', '.join(SUBTYPES[self.kind])}")
+            raise ValueError(
+                f"subtype {self.subtype!r} of a {self.kind}; there are: {', '.join(SUBTYPES[self.kind])}"
+            )
         return self
 
 
@@ -222,7 +224,9 @@ class Question(Record):
         if option.label and len(self.options) < 8:
             return option.label
         low, high = self.options[0], self.options[-1]
-        return f"{code} on a scale from {low.code} ({low.label.lower()}) to {high.code} ({high.label.lower()})"
+        return (
+            f"{code} on a scale from {low.code} ({low.label.lower()}) to {high.code} ({high.label.lower()})"
+        )
 
     @property
     def prompt(self) -> str:
@@ -255,7 +259,9 @@ class Scenario(Record):
                 if scale not in scales:
                     from culturepark.errors import nearest
 
-                    raise ValueError(f"question {question.get('id')}: no scale {scale!r} here. {nearest(scale, scales)}")
+                    raise ValueError(
+                        f"question {question.get('id')}: no scale {scale!r} here. {nearest(scale, scales)}"
+                    )
                 question = {**question, "options": scales[scale]}
             filled.append(question)
         return {**data, "question": filled}
@@ -322,7 +328,14 @@ class Request(Record):
         """Return the hash of everything that can change the answer of the model `identity`."""
         messages = [(m.role, m.content) for m in self.messages]
         return digest(
-            identity, self.role, messages, self.temperature, self.max_tokens, self.reply_schema, self.seed, self.index
+            identity,
+            self.role,
+            messages,
+            self.temperature,
+            self.max_tokens,
+            self.reply_schema,
+            self.seed,
+            self.index,
         )
 
 

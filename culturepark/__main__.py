@@ -1,0 +1,5 @@
+"""`python -m culturepark` is the command."""
+
+from culturepark.cli import main
+
+main()

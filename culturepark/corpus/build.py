@@ -1,0 +1,84 @@
+"""Makes fine-tuning samples of kept opinions and splits them so that no question crosses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from culturepark.journal import Journal
+from culturepark.records import Opinion, Question, Sample, Scene, digest, stream
+from culturepark.settings import Settings, Split
+from culturepark.workspace import Workspace
+
+SYSTEM = "You are a person from the {title} culture. Answer as many people there would, from your own life and customs."
+Splits = dict[str, str]
+
+
+def build(workspace: Workspace, settings: Settings, journal: Journal) -> dict[str, int]:
+    """Fill the journal's corpus from its kept opinions; return how many samples each culture has.
+
+    With `settings.samples`, a culture's first that many are taken, in the order of its scenes.
+    """
+    counts: Counter[str] = Counter()
+    splits = split([q.id for q in workspace.scenario(settings.scenario).questions
+                    if not settings.questions or q.id in settings.questions], settings.split, settings.seed)  # fmt: skip
+    journal.set_samples(_samples(workspace, settings, journal, splits, counts))
+    return dict(counts)
+
+
+def _samples(
+    workspace: Workspace, settings: Settings, journal: Journal, splits: Splits, counts: Counter[str]
+) -> Iterator[Sample]:
+    for opinion, raw in journal.kept():
+        scene = Scene.model_validate_json(raw)
+        if settings.samples and counts[scene.culture] >= settings.samples:
+            continue
+        counts[scene.culture] += 1
+        yield sample(workspace, opinion, scene, splits[scene.question])
+
+
+def sample(workspace: Workspace, opinion: Opinion, scene: Scene, split_name: str) -> Sample:
+    """Return the sample of one kept opinion: system, question with options, "{option}. {opinion in the first person}"."""
+    question, seat = workspace.question(scene.scenario, scene.question), scene.seats[opinion.seat]
+    answer = scene.answer if seat.view is None else seat.view
+    return Sample.model_validate({
+        "id": digest(opinion.id, opinion.spoken),
+        "culture": scene.culture,
+        "question": question.id,
+        "topic": question.topic,
+        "system": SYSTEM.format(title=workspace.culture(scene.culture).title),
+        "prompt": question.prompt,
+        "completion": completion(question, answer, opinion.spoken),
+        "answer": answer,
+        "opinion": opinion.id,
+        "dialogue": scene.id,
+        "persona": seat.persona,
+        "split": split_name,
+    })  # fmt: skip
+
+
+def completion(question: Question, answer: int, spoken: str) -> str:
+    """Return what the model is to learn to say.
+
+    >>> completion(question, 1, "I think that it is so.")
+    'Strongly agree. I think that it is so.'
+    """
+    said = question.spoken(answer)
+    return f"{said[0].upper()}{said[1:]}. {spoken}"
+
+
+def split(questions: Sequence[str], shares: Split, seed: int) -> Splits:
+    """Give every question to one split. Small packs keep at least one question to train on."""
+    order = stream(seed, "split").sample(sorted(questions), len(questions))
+    tests = min(round(len(order) * shares.test), max(0, len(order) - 1))
+    validations = min(round(len(order) * shares.validation), max(0, len(order) - 1 - tests))
+    return {
+        name: "test" if i < tests else "validation" if i < tests + validations else "train"
+        for i, name in enumerate(order)
+    }  # fmt: skip
+
+
+def crossing(journal: Journal) -> list[str]:
+    """Return the questions that stand in more than one split; a sound corpus has none."""
+    rows = journal.count("SELECT question FROM samples GROUP BY question HAVING COUNT(DISTINCT split) > 1")
+    return [question for (question,) in rows]

@@ -1,0 +1,51 @@
+"""A Hugging Face dataset folder: Parquet a split and a dataset card, ready for `load_dataset(FOLDER)` or upload."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from culturepark.corpus.formats import SPLITS, Read
+from culturepark.errors import InputError
+from culturepark.records import Sample
+
+BATCH = 1000  # rows held in memory at once
+COLUMNS = (
+    "id",
+    "culture",
+    "question",
+    "topic",
+    "system",
+    "prompt",
+    "completion",
+    "answer",
+    "persona",
+    "dialogue",
+    "opinion",
+)
+
+
+def write(read: Read, folder: Path, about: str) -> None:
+    """Write `data/SPLIT-00000-of-00001.parquet` and `README.md`."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise InputError("the hub format writes Parquet: pip install 'culturepark[hub]'") from error
+    schema = pa.schema([(name, pa.int64() if name == "answer" else pa.string()) for name in COLUMNS])
+    (folder / "data").mkdir(parents=True)
+    for split in SPLITS:
+        rows = read(split)
+        batch = list(islice(rows, BATCH))
+        if not batch:
+            continue
+        with pq.ParquetWriter(folder / "data" / f"{split}-00000-of-00001.parquet", schema) as writer:
+            while batch:
+                writer.write_table(pa.Table.from_pylist([row(s) for s in batch], schema=schema))
+                batch = list(islice(rows, BATCH))
+    (folder / "README.md").write_text(about, encoding="utf-8")
+
+
+def row(sample: Sample) -> dict[str, object]:
+    """Return the columns of one sample."""
+    return sample.model_dump(include=set(COLUMNS))

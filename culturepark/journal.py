@@ -1,0 +1,279 @@
+"""A run's memory: one SQLite file that holds every call, turn, opinion, verdict and sample as it happens."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from culturepark.errors import InputError, JournalError, Locked
+from culturepark.records import Dialogue, Opinion, Reply, Sample, Scene, Turn
+
+VERSION = 1
+COMMIT_EVERY = 0.05  # seconds between commits: all that a kill can cost is what came since the last
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE scenes (id TEXT PRIMARY KEY, ordinal INTEGER NOT NULL, culture TEXT NOT NULL, question TEXT NOT NULL,
+    scene TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, refined TEXT);
+CREATE INDEX scenes_order ON scenes (culture, ordinal);
+CREATE TABLE turns (dialogue TEXT NOT NULL, n INTEGER NOT NULL, turn TEXT NOT NULL,
+    PRIMARY KEY (dialogue, n)) WITHOUT ROWID;
+CREATE TABLE calls (id INTEGER PRIMARY KEY, key TEXT NOT NULL, subject TEXT NOT NULL, role TEXT NOT NULL,
+    model TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, text TEXT NOT NULL,
+    prompt_tokens INTEGER, completion_tokens INTEGER, ms REAL NOT NULL);
+CREATE INDEX calls_key ON calls (key);
+CREATE TABLE opinions (id TEXT PRIMARY KEY, dialogue TEXT NOT NULL, n INTEGER NOT NULL, culture TEXT NOT NULL,
+    question TEXT NOT NULL, dropped TEXT NOT NULL, mark TEXT, opinion TEXT NOT NULL);
+CREATE INDEX opinions_order ON opinions (dialogue, n);
+CREATE INDEX opinions_mark ON opinions (culture, question, mark);
+CREATE TABLE samples (id TEXT PRIMARY KEY, rank INTEGER NOT NULL, culture TEXT NOT NULL, question TEXT NOT NULL,
+    split TEXT NOT NULL, sample TEXT NOT NULL);
+CREATE INDEX samples_order ON samples (split, rank);
+"""
+
+
+class Journal:
+    """One run's journal. Open it for writing once at a time; any number of readers may look on."""
+
+    def __init__(self, folder: Path, *, write: bool = True) -> None:
+        self.path = folder / "journal.sqlite"
+        self._lock = FileLock(str(folder / "journal.lock"), blocking=False) if write else None
+        if not write and not self.path.exists():
+            raise InputError(f"no run at {folder}: there is no journal.sqlite in it")
+        try:
+            if self._lock:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire()
+            self._db = self._open(write)
+        except Timeout:
+            raise Locked(
+                f"{folder} is being written by another process; wait for it, or give this run another name"
+            ) from None
+        except (OSError, sqlite3.Error) as error:
+            self.close()
+            raise InputError(f"cannot open the journal in {folder}: {error}") from error
+        self._last = time.monotonic()
+
+    def _open(self, write: bool) -> sqlite3.Connection:
+        new = not self.path.exists()
+        where = str(self.path) if write else f"{self.path.absolute().as_uri()}?mode=ro"
+        db = sqlite3.connect(where, uri=not write, isolation_level=None, check_same_thread=False)
+        if write:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+        if new:
+            db.executescript("BEGIN;" + SCHEMA + f"INSERT INTO meta VALUES ('version', '{VERSION}');COMMIT;")
+        try:
+            (found,) = db.execute("SELECT value FROM meta WHERE key = 'version'").fetchone() or ("0",)
+        except sqlite3.DatabaseError as error:
+            db.close()
+            self._unlock()
+            raise JournalError(f"{self.path} is no journal: {error}") from error
+        if int(found) != VERSION:
+            db.close()
+            self._unlock()
+            raise JournalError(f"{self.path} has version {found}, this CulturePark reads version {VERSION}; "
+                               f"{'update CulturePark' if int(found) > VERSION else 'run it again from its run.toml'}")  # fmt: skip
+        return db
+
+    def _unlock(self) -> None:
+        if self._lock:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Commit what is pending and let go of the run."""
+        db: sqlite3.Connection | None = getattr(self, "_db", None)
+        if db is not None:
+            try:
+                self.commit()
+            finally:
+                db.close()
+        self._unlock()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -------------------------------------------------------------- writing
+
+    def _write(self, sql: str, values: Iterable[Any], *, hold: bool = False) -> None:
+        """Write now; commit with whatever else came in the last moment, unless told to hold."""
+        try:
+            if not self._db.in_transaction:
+                self._db.execute("BEGIN")
+            self._db.execute(sql, tuple(values))
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"cannot write to {self.path}: {error}. What was committed is safe: mend the cause, then --resume."
+            ) from error
+        if not hold and time.monotonic() - self._last > COMMIT_EVERY:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make everything written so far survive a kill."""
+        self._last = time.monotonic()
+        try:
+            if self._db.in_transaction:
+                self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"cannot write to {self.path}: {error}. What was committed is safe: mend the cause, then --resume."
+            ) from error
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a fact about the run itself."""
+        self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    def open_scene(self, scene: Scene) -> None:
+        """Note that a dialogue is to be held; a known one is left as it is."""
+        self._write("INSERT OR IGNORE INTO scenes VALUES (?, ?, ?, ?, ?, 'open', '', NULL)",
+                    (scene.id, scene.ordinal, scene.culture, scene.question, scene.model_dump_json()))  # fmt: skip
+
+    def add_turn(self, dialogue: str, turn: Turn) -> None:
+        """Keep one turn. A turn is written once: a second one in its place is an error."""
+        self._write("INSERT INTO turns VALUES (?, ?, ?)", (dialogue, turn.n, turn.model_dump_json()))
+
+    def end_scene(self, dialogue: str, status: str, reason: str) -> None:
+        """Say that a dialogue has ended, and why."""
+        self._write("UPDATE scenes SET status = ?, reason = ? WHERE id = ?", (status, reason, dialogue))
+
+    def add_call(self, key: str, subject: str, role: str, reply: Reply) -> None:
+        """Keep one model call and what came of it."""
+        self._write("INSERT INTO calls VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (key, subject, role, reply.model, reply.status, reply.reason, reply.text, reply.prompt_tokens,
+                     reply.completion_tokens, round(reply.ms, 2)))  # fmt: skip
+
+    def refined(self, scene: Scene, opinions: Iterable[tuple[Opinion, str | None]], outcome: str) -> None:
+        """Keep what came of refining one dialogue. Done again after a kill, it overwrites itself with the same."""
+        for opinion, mark in opinions:
+            self._write("INSERT OR REPLACE INTO opinions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                        (opinion.id, opinion.dialogue, opinion.n, scene.culture, scene.question, opinion.dropped, mark,
+                         opinion.model_dump_json()))  # fmt: skip
+        self._write("UPDATE scenes SET refined = ? WHERE id = ?", (outcome, scene.id))
+
+    def set_samples(self, samples: Iterable[Sample]) -> int:
+        """Replace the corpus in one transaction; return how many samples it has."""
+        self.commit()
+        count = 0
+        self._write("DELETE FROM samples", (), hold=True)
+        for count, s in enumerate(samples, 1):
+            row = (s.id, count, s.culture, s.question, s.split, s.model_dump_json())
+            self._write("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?)", row, hold=True)
+        self.commit()
+        return count
+
+    def drop(self, opinion: Opinion) -> None:
+        """Overwrite an opinion that a later comparison has dropped."""
+        self._write(
+            "UPDATE opinions SET dropped = ?, opinion = ? WHERE id = ?",
+            (opinion.dropped, opinion.model_dump_json(), opinion.id),
+        )
+
+    # -------------------------------------------------------------- reading
+
+    def _rows(self, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._db.execute(sql, values)
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot read {self.path}: {error}") from error
+
+    def noted(self, key: str) -> Any:
+        """Return a fact about the run, or None."""
+        return next((json.loads(v) for (v,) in self._rows("SELECT value FROM meta WHERE key = ?", key)), None)
+
+    def status(self, dialogue: str) -> str | None:
+        """Return a dialogue's status, None when it was never opened."""
+        return next((s for (s,) in self._rows("SELECT status FROM scenes WHERE id = ?", dialogue)), None)
+
+    def outcome(self, dialogue: str) -> str | None:
+        """Return how refining a dialogue ended, None when it has not been refined."""
+        return next((r for (r,) in self._rows("SELECT refined FROM scenes WHERE id = ?", dialogue)), None)
+
+    def turns(self, dialogue: str) -> tuple[Turn, ...]:
+        """Return a dialogue's turns in order."""
+        rows = self._rows("SELECT turn FROM turns WHERE dialogue = ? ORDER BY n", dialogue)
+        return tuple(Turn.model_validate_json(t) for (t,) in rows)
+
+    def dialogue(self, dialogue: str) -> Dialogue | None:
+        """Return a dialogue as far as it has come."""
+        for scene, status, reason in self._rows(
+            "SELECT scene, status, reason FROM scenes WHERE id = ?", dialogue
+        ):
+            return Dialogue(
+                scene=Scene.model_validate_json(scene),
+                turns=self.turns(dialogue),
+                status=status,
+                reason=reason,
+            )
+        return None
+
+    def scenes(self, where: str = "1", *values: Any) -> Iterator[Scene]:
+        """Yield scenes in order, a page at a time, so that memory does not grow with the run."""
+        after = ("", -1)
+        while True:
+            rows = list(self._rows(f"SELECT culture, ordinal, scene FROM scenes WHERE ({where}) AND (culture, ordinal) > (?, ?) "  # noqa: S608 - `where` is ours
+                                   "ORDER BY culture, ordinal LIMIT 200", *values, *after))  # fmt: skip
+            for _, _, scene in rows:
+                yield Scene.model_validate_json(scene)
+            if len(rows) < 200:
+                return
+            after = rows[-1][:2]
+
+    def opinions(self, dialogue: str) -> tuple[Opinion, ...]:
+        """Return a dialogue's opinions, kept and dropped, in order."""
+        rows = self._rows("SELECT opinion FROM opinions WHERE dialogue = ? ORDER BY n", dialogue)
+        return tuple(Opinion.model_validate_json(o) for (o,) in rows)
+
+    def opinion(self, opinion: str) -> Opinion | None:
+        """Return one opinion by its id."""
+        rows = self._rows("SELECT opinion FROM opinions WHERE id = ?", opinion)
+        return next((Opinion.model_validate_json(o) for (o,) in rows), None)
+
+    def rejected(self) -> Iterator[tuple[str, str, Opinion]]:
+        """Yield culture, question and opinion of everything that was dropped, in order."""
+        for culture, question, opinion in self._rows(
+            "SELECT o.culture, o.question, o.opinion FROM opinions o JOIN scenes s ON s.id = o.dialogue "
+            "WHERE o.dropped != '' ORDER BY o.culture, s.ordinal, o.n"
+        ):
+            yield culture, question, Opinion.model_validate_json(opinion)
+
+    def twins(self) -> Iterator[tuple[Opinion, str]]:
+        """Yield kept opinions that repeat an earlier one of the same culture and question, with the earlier id."""
+        seen = self._rows(
+            "SELECT opinion, first FROM (SELECT o.opinion AS opinion, o.id AS id, FIRST_VALUE(o.id) OVER ("
+            "PARTITION BY o.culture, o.question, o.mark ORDER BY s.ordinal, o.n) AS first "
+            "FROM opinions o JOIN scenes s ON s.id = o.dialogue WHERE o.dropped = '') WHERE id != first"
+        )
+        for opinion, first in seen:
+            yield Opinion.model_validate_json(opinion), first
+
+    def kept(self) -> Iterator[tuple[Opinion, str]]:
+        """Yield every kept opinion with its dialogue's scene (JSON), by culture, dialogue and place."""
+        for opinion, scene in self._rows(
+            "SELECT o.opinion, s.scene FROM opinions o JOIN scenes s ON s.id = o.dialogue "
+            "WHERE o.dropped = '' ORDER BY o.culture, s.ordinal, o.n"
+        ):
+            yield Opinion.model_validate_json(opinion), scene
+
+    def samples(self, split: str | None = None) -> Iterator[Sample]:
+        """Yield the corpus in order."""
+        where, values = ("split = ?", (split,)) if split else ("1", ())
+        for (sample,) in self._rows(f"SELECT sample FROM samples WHERE {where} ORDER BY rank", *values):  # noqa: S608
+            yield Sample.model_validate_json(sample)
+
+    def sample(self, sample: str) -> Sample | None:
+        """Return one sample by its id, or by the beginning of it where only one has it."""
+        pattern = sample.replace("%", "").replace("_", "") + "%"
+        rows = list(self._rows("SELECT sample FROM samples WHERE id LIKE ? LIMIT 2", pattern))
+        return Sample.model_validate_json(rows[0][0]) if len(rows) == 1 else None
+
+    def count(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a counting query (reports and benchmarks)."""
+        return list(self._rows(sql, *values))

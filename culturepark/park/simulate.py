@@ -1,0 +1,61 @@
+"""Holds all dialogues of a run, many at once, and picks up where a killed run left off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from itertools import islice
+
+from culturepark.calls import Desk
+from culturepark.park import cast
+from culturepark.park.floor import Table, lay
+from culturepark.park.moderator import hold
+from culturepark.pool import each
+from culturepark.records import Dialogue, Scene, Shares
+from culturepark.settings import Settings
+from culturepark.workspace import Workspace
+
+Report = Callable[[Dialogue], None]
+
+
+def plan(
+    workspace: Workspace, settings: Settings, culture: str, until: int, since: int = 0
+) -> Iterator[Scene]:
+    """Return scenes `since` to `until` of a culture."""
+    return islice(cast.scenes(workspace, settings, culture), since, until)
+
+
+def table(workspace: Workspace, settings: Settings, scene: Scene) -> Table:
+    """Look up a scene's cards and figures."""
+    return lay(workspace, scene, lambda c, q: _shares(c.survey, q.id, settings.survey))
+
+
+@lru_cache(maxsize=4096)
+def _shares(countries: tuple[str, ...], item: str, survey: str | None) -> Shares | None:
+    return cast.figures(survey).pool(countries, item) if countries else None
+
+
+async def simulate(
+    workspace: Workspace,
+    settings: Settings,
+    desk: Desk,
+    scenes: Iterable[Scene],
+    report: Report | None = None,
+) -> None:
+    """Hold every dialogue of `scenes` that the journal does not know as ended.
+
+    At most `settings.concurrency` are in flight; a half-held one goes on after its last turn. A failed dialogue
+    is tried again on the next call.
+    """
+
+    async def one(scene: Scene) -> None:
+        known = desk.journal.status(scene.id)
+        if known == "done":
+            return
+        turns = desk.journal.turns(scene.id) if known else ()
+        ended = await hold(table(workspace, settings, scene), desk, Dialogue(scene=scene, turns=turns))
+        if report:
+            report(ended)
+
+    await each(scenes, one, settings.concurrency)
+    desk.journal.commit()

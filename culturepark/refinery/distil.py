@@ -1,0 +1,115 @@
+"""Refines every ended dialogue of a run, many at once, then drops what one dialogue repeats of another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+from culturepark.calls import Desk, Failure
+from culturepark.pool import each
+from culturepark.records import Culture, Opinion, Question, Scene, digest
+from culturepark.refinery import embedders, redundancy, sieves, voice
+from culturepark.refinery.case import Case, look_up
+from culturepark.refinery.extract import extract
+from culturepark.refinery.sieves.repeat import folded
+from culturepark.refinery.verify import verify
+from culturepark.settings import Refining, Settings
+from culturepark.workspace import Workspace
+
+Report = Callable[[Scene, tuple[Opinion, ...]], None]
+
+
+async def refine(
+    workspace: Workspace,
+    settings: Settings,
+    desk: Desk,
+    scenes: Iterable[Scene],
+    report: Report | None = None,
+) -> None:
+    """Refine every held dialogue of `scenes` that the journal does not know as refined; a failed one is tried again."""
+    for name in settings.refine.sieves:
+        sieves.load(name)
+    embedders.load(settings.refine.embedder)
+
+    async def one(scene: Scene) -> None:
+        dialogue = desk.journal.dialogue(scene.id)
+        if (
+            dialogue is None
+            or dialogue.status != "done"
+            or (desk.journal.outcome(scene.id) or "").startswith("ok")
+        ):
+            return
+        opinions = await distil(look_up(workspace, dialogue), settings.refine, desk)
+        if isinstance(opinions, Failure):
+            desk.journal.refined(scene, (), f"failed: {opinions.status}: {opinions.reason}")
+            opinions = ()
+        else:
+            desk.journal.refined(scene, ((o, mark(o)) for o in opinions), "ok")
+        if report:
+            report(scene, opinions)
+
+    await each(scenes, one, settings.concurrency)
+    settle(desk)
+
+
+async def distil(case: Case, how: Refining, desk: Desk) -> tuple[Opinion, ...] | Failure:
+    """Return all opinions of one dialogue, each kept or dropped with its reason; a Failure if none could be extracted."""
+    found = await extract(case, desk)
+    if isinstance(found, Failure):
+        return found
+    sieved: list[Opinion] = []
+    for opinion in found:
+        sieved.append(sift(opinion, case, how, [o for o in sieved if not o.dropped]))
+    judged = [o if o.dropped else await verify(o, case, desk, how.rewrites) for o in sieved]
+    thinned = iter(
+        redundancy.thin([o for o in judged if not o.dropped], embedders.load(how.embedder), how.clusters)
+    )
+    merged = (o if o.dropped else next(thinned) for o in judged)
+    return tuple(o if o.dropped else o.model_copy(update={"spoken": spoken(o, case)}) for o in merged)
+
+
+def sift(opinion: Opinion, case: Case, how: Refining, earlier: list[Opinion]) -> Opinion:
+    """Return the opinion, dropped by the first sieve that objects."""
+    for name in how.sieves:
+        why = sieves.load(name)(opinion, case, earlier)
+        if why:
+            return opinion.model_copy(update={"dropped": name, "detail": why})
+    return opinion
+
+
+def spoken(opinion: Opinion, case: Case) -> str:
+    """Return the kept wording in the first person of its speaker."""
+    name = case.personas[opinion.seat].given_name
+    return voice.first_person(
+        opinion.final, {name}, opinion.dialogue, common=_common(case.question, case.cultures[opinion.seat])
+    )
+
+
+WORD = re.compile(r"[^\W\d_]+")
+
+
+def _common(question: Question, culture: Culture) -> frozenset[str]:
+    return _words(
+        culture.name, (*question.claim, *question.denial, *question.pros, *question.cons, question.about)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _words(culture: str, texts: tuple[str, ...]) -> frozenset[str]:
+    """Return the words that cards write small, so that they may be written small."""
+    return frozenset(w for text in texts for w in WORD.findall(text) if w.islower())
+
+
+def mark(opinion: Opinion) -> str | None:
+    """Return what makes two kept opinions the same: their words, whatever the case and punctuation."""
+    return None if opinion.dropped else digest(folded(opinion.final))
+
+
+def settle(desk: Desk) -> None:
+    """Drop kept opinions that an earlier dialogue on the same question already gave; the outcome is the same in any order of work."""
+    for opinion, first in list(desk.journal.twins()):
+        desk.journal.drop(
+            opinion.model_copy(update={"dropped": "duplicate", "detail": f"same words as opinion {first}"})
+        )
+    desk.journal.commit()

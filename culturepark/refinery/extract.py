@@ -1,0 +1,69 @@
+"""Takes the opinions out of a dialogue's turns, each with the turn it came from."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import BaseModel, ConfigDict
+
+from culturepark.calls import Desk, Failure, once
+from culturepark.records import Opinion, Turn, digest
+from culturepark.refinery.case import Case
+
+WORD = re.compile(r"\w+")
+SAME = 0.8  # share of an opinion's words that must stand in a planted sentence for it to carry that fault
+
+
+class Found(BaseModel):
+    """One opinion as an extractor returns it."""
+
+    model_config = ConfigDict(extra="ignore")
+    turn: int
+    text: str
+
+
+class Extraction(BaseModel):
+    """An extractor's whole answer."""
+
+    model_config = ConfigDict(extra="ignore")
+    opinions: list[Found]
+
+
+async def extract(case: Case, desk: Desk) -> tuple[Opinion, ...] | Failure:
+    """Return the opinions in the turns of the delegates (in-culture: of everyone), as the extractor words them."""
+    scene = case.dialogue.scene
+    turns = tuple(t for t in case.dialogue.turns if t.seat in scene.delegates)
+    if not turns:
+        return ()
+    speakers = list(dict.fromkeys(t.speaker for t in turns))
+    facts = case.facts(scene.delegates[-1], turns=turns, speakers=speakers)
+    answer = await desk.read(once(case.roles["extractor"], facts, Extraction, scene.id), scene.id, Extraction)
+    if isinstance(answer, Failure):
+        return answer
+    by_number = {t.n: t for t in turns}
+    strays = sorted({f.turn for f in answer.value.opinions} - set(by_number))
+    if strays:
+        return Failure(
+            "unparsed",
+            f"the extractor cites turns that are not there: {strays}; there are {sorted(by_number)}",
+        )
+    return tuple(
+        _opinion(scene.id, n, found.text, by_number[found.turn])
+        for n, found in enumerate(answer.value.opinions)
+    )
+
+
+def _opinion(dialogue: str, n: int, text: str, turn: Turn) -> Opinion:
+    text = " ".join(text.split())
+    return Opinion(id=digest(dialogue, n, text), dialogue=dialogue, n=n, turn=turn.n, seat=turn.seat, text=text, final=text,
+                   faults=planted(text, turn))  # fmt: skip
+
+
+def planted(text: str, turn: Turn) -> tuple[str, ...]:
+    """Return the kinds of planted faults that an opinion carries, for measuring filters; empty for real models."""
+    words = {w.casefold() for w in WORD.findall(text)}
+    return tuple(
+        fault.kind
+        for fault in turn.faults
+        if words and len(words & {w.casefold() for w in WORD.findall(fault.sentence)}) / len(words) >= SAME
+    )

@@ -1,0 +1,33 @@
+"""Drops what gives its speaker another age or home than the persona's card: the persona has drifted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from culturepark.records import Opinion
+from culturepark.refinery.case import Case
+
+AGE = re.compile(r"\b(?:as an?|being an?|i(?:['’]m| am)(?: an?)?) (\d{1,3})[- ]years?[- ]old", re.IGNORECASE)
+IDENTITY = re.compile(r"\b[Aa]s an? (?P<who>[^,.;]{3,60}?) (?:from|in|of) (?P<home>[A-Z][^,.;]{1,40})")
+GENDER = re.compile(
+    r"\b(?:as an?|being an?|i(?:['’]m| am) an?) (?:[\w-]+ ){0,2}?(woman|man|mother|father|grandmother|grandfather|husband|wife)\b",
+    re.IGNORECASE,
+)
+WOMEN = {"woman", "mother", "grandmother", "wife"}
+
+
+def sieve(opinion: Opinion, case: Case, earlier: Sequence[Opinion]) -> str | None:
+    """Return the anchor that is broken, as said and as on the card."""
+    persona, culture = case.personas[opinion.seat], case.cultures[opinion.seat]
+    for age in AGE.findall(opinion.text):
+        if int(age) != persona.age:
+            return f"says {age} years old; the card says {persona.age}"
+    for found in IDENTITY.finditer(opinion.text):
+        home = found["home"].split()[0].casefold()
+        if home not in f"{persona.home} {culture.place} {culture.people}".casefold():
+            return f"says {found['home']!r}; the card says {persona.home!r}"
+    for word in GENDER.findall(opinion.text):
+        if persona.gender != "nonbinary" and (word.casefold() in WOMEN) != (persona.gender == "woman"):
+            return f"says {word!r}; the card says {persona.gender!r}"
+    return None

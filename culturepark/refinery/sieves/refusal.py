@@ -1,0 +1,26 @@
+"""Drops what comes from a turn in which the model refused to play, or spoke as a language model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from culturepark.records import Opinion
+from culturepark.refinery.case import Case
+
+REFUSAL = re.compile(
+    r"\bas an? (ai|artificial intelligence|(large )?language model|virtual assistant)\b"
+    r"|\bi(['’]m| am) (just |only )?an? (ai|language model|virtual assistant)\b"
+    r"|\bi(['’]m| am) (sorry|afraid|unable|not able|not comfortable|not in a position)\b[^.!?]{0,60}"
+    r"\b(can(['’]t|not)|unable|not able|won['’]t|decline|engag|discuss|help|assist|comment|continue|provide|take part|speak|role)"
+    r"|\bi (can(['’]t|not)|won['’]t|must decline|have to decline) (to )?(help|assist|provide|discuss|engage|comment|continue|take part|role-?play|speak for|answer|generate|do that|share)\b"
+    r"|\bi do(n['’]t| not) have (personal|any) (opinions?|beliefs?|views?|experiences?)\b",
+    re.IGNORECASE,
+)
+
+
+def sieve(opinion: Opinion, case: Case, earlier: Sequence[Opinion]) -> str | None:
+    """Return the words by which the turn gives itself away."""
+    turn = next((t for t in case.dialogue.turns if t.n == opinion.turn), None)
+    found = REFUSAL.search(turn.text) if turn else None
+    return f"the turn refuses: {found.group(0)!r}" if found else None

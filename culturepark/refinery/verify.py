@@ -1,0 +1,81 @@
+"""Holds an opinion against the answer it was seeded with, and rewrites what contradicts it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from culturepark.calls import Desk, Failure, once
+from culturepark.records import Opinion, Verdict
+from culturepark.refinery.case import Case
+
+
+class Ruling(BaseModel):
+    """A verifier's answer."""
+
+    model_config = ConfigDict(extra="ignore")
+    verdict: Literal["entail", "contradict", "irrelevant"]
+    reason: str = ""
+
+    @field_validator("verdict", mode="before")
+    @classmethod
+    def _fold(cls, value: object) -> object:
+        return value.strip().casefold() if isinstance(value, str) else value
+
+
+class Rewriting(BaseModel):
+    """A rewriter's answer."""
+
+    model_config = ConfigDict(extra="ignore")
+    opinion: str
+
+    @field_validator("opinion")
+    @classmethod
+    def _says_something(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("an empty rewrite")
+        return " ".join(value.split())
+
+
+async def verify(opinion: Opinion, case: Case, desk: Desk, rewrites: int = 1) -> Opinion:
+    """Return the opinion with its verdicts; dropped unless its last wording entails the seed answer.
+
+    Each rewrite is verified itself: it is the new wording that is judged, never again the old one
+    (CulturePark, arXiv 2405.15145, §3.2).
+    """
+    for turn in range(rewrites + 1):
+        ruling = await _rule(opinion, case, desk, turn)
+        if isinstance(ruling, Failure):
+            return _drop(opinion, "unverified", f"{ruling.status}: {ruling.reason}")
+        verdict = Verdict(round=turn, label=ruling.verdict, reason=ruling.reason, text=opinion.final)
+        opinion = opinion.model_copy(update={"verdicts": (*opinion.verdicts, verdict)})
+        if ruling.verdict == "entail":
+            return opinion
+        if ruling.verdict == "irrelevant" or turn == rewrites:
+            return _drop(opinion, ruling.verdict, ruling.reason)
+        rewritten = await _rewrite(opinion, case, desk, ruling.reason, turn)
+        if isinstance(rewritten, Failure):
+            return _drop(opinion, "unrewritten", f"{rewritten.status}: {rewritten.reason}")
+        opinion = opinion.model_copy(update={"final": rewritten.opinion})
+    raise AssertionError("unreachable")
+
+
+async def _rule(opinion: Opinion, case: Case, desk: Desk, turn: int) -> Ruling | Failure:
+    facts = case.facts(opinion.seat, opinion=opinion.final)
+    answer = await desk.read(
+        once(case.roles["verifier"], facts, Ruling, opinion.id, turn), opinion.id, Ruling
+    )
+    return answer if isinstance(answer, Failure) else answer.value
+
+
+async def _rewrite(opinion: Opinion, case: Case, desk: Desk, reason: str, turn: int) -> Rewriting | Failure:
+    facts = case.facts(opinion.seat, opinion=opinion.final, reason=reason)
+    answer = await desk.read(
+        once(case.roles["rewriter"], facts, Rewriting, opinion.id, turn), opinion.id, Rewriting
+    )
+    return answer if isinstance(answer, Failure) else answer.value
+
+
+def _drop(opinion: Opinion, reason: str, detail: str) -> Opinion:
+    return opinion.model_copy(update={"dropped": reason, "detail": detail[:500]})

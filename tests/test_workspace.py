@@ -1,0 +1,93 @@
+"""Cards: what is wrong is said at once, whole and precisely."""
+
+import os
+
+import pytest
+from conftest import TEA
+
+import culturepark as cp
+from culturepark.workspace import output
+
+
+def problems(park) -> list[str]:
+    with pytest.raises(cp.CardError) as caught:
+        cp.check(park)
+    return list(caught.value.problems)
+
+
+def test_a_sound_workspace_is_counted(park):
+    assert cp.check(park)["personas"] == 4
+
+
+def test_every_mistake_in_every_card_is_told_at_once(park):
+    (park / "personas/north/northa.toml").write_text("name = [")
+    (park / "scenarios/tea.toml").write_text((park / "scenarios/tea.toml").read_text().replace("about =", "abuot =", 1))
+    told = problems(park)
+    assert any(p.startswith("personas/north/northa.toml: not valid TOML") for p in told)
+    assert any("question.0.abuot: unknown key. Did you mean 'about'?" in p for p in told)
+    assert any("question.0.about: missing" in p for p in told)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "c:evil", "con", "", "a/b", ".hidden", "a\u0000b"])
+def test_a_card_name_never_leaves_its_folder(park, name):
+    card = park / "personas/north/northa.toml"
+    card.write_text(card.read_text().replace('name = "northa"', f"name = {name!r}".replace("'", '"').replace("\\x00", "\\u0000"), 1))
+    assert any("personas/north/northa.toml: name" in p for p in problems(park))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "x.", "con", "nul.txt", "C:x", "ä", "x" * 81])
+def test_a_run_name_never_leaves_the_output_folder(park, name):
+    with pytest.raises(cp.InputError, match="cannot be a folder"):
+        output(park, name)
+
+
+def test_a_persona_without_a_culture_and_a_view_of_nothing_are_told(park):
+    (park / "personas/north/culture.toml").unlink()
+    card = park / "personas/south/soutb.toml"
+    card.write_text(card.read_text() + "[views]\nT1 = 9\nT99 = 1\n")
+    told = "\n".join(problems(park))
+    assert "culture: 'north' has no culture.toml beside it" in told
+    assert "views.T1: 9 is no option of T1; there are: 1, 2" in told
+    assert "views.T99: no such question in scenarios/" in told
+
+
+def test_a_card_behind_a_link_out_of_the_workspace_is_refused(park, tmp_path):
+    outside = tmp_path / "outside.toml"
+    outside.write_text("name = 'x'")
+    os.symlink(outside, park / "personas/north/outside.toml")
+    assert any("outside the workspace" in p for p in problems(park))
+
+
+@pytest.mark.parametrize(("content", "told"), [(b"\xff\xfe", "not UTF-8"), (b"a=" + b"[" * 5000, ""), (b"x" * 3_000_000, "at most")])
+def test_hostile_files_are_one_line_each(park, content, told):
+    (park / "personas/north/odd.toml").write_bytes(content)
+    found = problems(park)
+    assert len(found) == 1 and told in found[0] and "personas/north/odd.toml" in found[0]
+
+
+def test_an_empty_pack_and_a_missing_role_are_told(park):
+    (park / "scenarios/empty.toml").write_text('name="empty"\ntitle="E"\nsetting="S."\nsource="s"\nquestion=[]\n')
+    (park / "agents/verifier.toml").unlink()
+    told = "\n".join(problems(park))
+    assert "scenarios/empty.toml: question" in told and "agents/verifier.toml: missing" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "nearest"),
+    [({"cultures": ("nroth",)}, "north"), ({"questions": ("T0",)}, "T1"), ({"scenario": "tee"}, "tea"), ({"personas": ("north/northc",)}, "north/north")],
+)
+def test_unknown_names_come_with_the_nearest(park, change, nearest):
+    with pytest.raises(cp.NotFound, match=nearest):
+        cp.start("x", {**TEA, **change}, workspace=park)
+
+
+def test_init_writes_a_workspace_that_checks_and_never_overwrites(tmp_path):
+    made = cp.init(tmp_path / "mine")
+    assert cp.check(made)["cultures"] >= 9
+    with pytest.raises(cp.InputError, match="not an empty folder"):
+        cp.init(made)
+
+
+def test_a_folder_without_cards_is_no_workspace(tmp_path):
+    with pytest.raises(cp.InputError, match="culturepark init"):
+        cp.check(tmp_path)
