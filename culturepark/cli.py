@@ -92,21 +92,15 @@ workspace_flag = click.option(
     "--workspace", "-w", metavar="FOLDER", help="Where agents/, personas/ and scenarios/ are."
 )
 run_argument = click.argument("run", metavar="RUN")
-out_flag = click.option(
-    "--out", metavar="FOLDER", help="Keep runs below FOLDER instead of the workspace's outputs/."
-)
+out_flag = click.option("--out", metavar="FOLDER", help="Keep runs below FOLDER instead of the workspace's outputs/.")
 settings_flags = together(
     click.option("--config", metavar="FILE", help="Settings from a TOML file; flags override it."),
-    click.option(
-        "--cultures", "-c", metavar="A,B", help="Cultures to simulate (default: all but the contact's)."
-    ),
+    click.option("--cultures", "-c", metavar="A,B", help="Cultures to simulate (default: all but the contact's)."),
     click.option("--personas", metavar="A,B", help="Only these personas."),
     click.option("--contact", metavar="CULTURE", help="Culture of the main contact."),
     click.option("--scenario", metavar="NAME", help="Pack of seed questions."),
     click.option("--questions", "-q", metavar="Q1,Q2", help="Only these questions of the pack."),
-    click.option(
-        "--survey", metavar="FILE", help="Your own WVS wave 7 release (CSV) instead of the shipped figures."
-    ),
+    click.option("--survey", metavar="FILE", help="Your own WVS wave 7 release (CSV) instead of the shipped figures."),
     click.option("--dialogues", "-n", type=int, metavar="N", help="Dialogues a culture."),
     click.option("--samples", type=int, metavar="N", help="Go on until each culture has N accepted samples."),
     click.option("--turns", type=int, metavar="N", help="Turns a dialogue."),
@@ -126,9 +120,7 @@ settings_flags = together(
     ),
 )
 format_flags = together(
-    click.option(
-        "--to", "formats", metavar="A,B", default="trl,openai,hub", show_default=True, help="Export formats."
-    ),
+    click.option("--to", "formats", metavar="A,B", default="trl,openai,hub", show_default=True, help="Export formats."),
     click.option("--by-culture", is_flag=True, help="One folder of files for each culture."),
 )
 
@@ -137,9 +129,7 @@ def chosen(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings given by flags: lists split, faults read, absent ones left out."""
     lists = {"cultures", "personas", "questions", "modes", "styles"}
     given = {k: v for k, v in flags.items() if v not in (None, ())}
-    read = {
-        k: tuple(x.strip() for x in v.split(",") if x.strip()) if k in lists else v for k, v in given.items()
-    }
+    read = {k: tuple(x.strip() for x in v.split(",") if x.strip()) if k in lists else v for k, v in given.items()}
     if "faults" in read:
         read["faults"] = dict(map(fault, read["faults"]))
     return read
@@ -163,15 +153,11 @@ def located(run: str, out: str | None, workspace: str | None) -> Run:
 
     folder = Path(run)
     return verbs.resume(
-        folder
-        if (folder / "run.toml").exists() or folder.parent != Path()
-        else output(find(workspace), run, out)
+        folder if (folder / "run.toml").exists() or folder.parent != Path() else output(find(workspace), run, out)
     )
 
 
-def opened(
-    name: str, resume: bool, fresh: bool, out: str | None, workspace: str | None, flags: dict[str, Any]
-) -> Run:
+def opened(name: str, resume: bool, fresh: bool, out: str | None, workspace: str | None, flags: dict[str, Any]) -> Run:
     """Start a run, or with --resume reopen one verbatim."""
     from culturepark import verbs
 
@@ -247,9 +233,7 @@ def _lines(every: float = 5.0) -> Callable[[str, Mapping[str, Any]], None]:
             return
         clock.last = clock.now()
         rate = figures["dialogues"] / seconds if seconds > 0.2 else 0.0
-        left = (
-            f" · {(figures['of'] - figures['dialogues']) / rate:.0f} s left" if rate and not finished else ""
-        )
+        left = f" · {(figures['of'] - figures['dialogues']) / rate:.0f} s left" if rate and not finished else ""
         click.echo(
             f"{stage}: {figures['dialogues']}/{figures['of']} dialogues · {sentence(figures, seconds)}{left}",
             err=True,
@@ -384,9 +368,7 @@ def refine(run: str, workspace: str | None, out: str | None, as_json: bool) -> N
 @workspace_flag
 @out_flag
 @as_json
-def export(
-    run: str, formats: str, by_culture: bool, workspace: str | None, out: str | None, as_json: bool
-) -> None:
+def export(run: str, formats: str, by_culture: bool, workspace: str | None, out: str | None, as_json: bool) -> None:
     """Write the corpus of RUN in the formats that trainers read."""
     from culturepark import verbs
 

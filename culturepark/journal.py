@@ -203,9 +203,7 @@ class Journal:
 
     def dialogue(self, dialogue: str) -> Dialogue | None:
         """Return a dialogue as far as it has come."""
-        for scene, status, reason in self._rows(
-            "SELECT scene, status, reason FROM scenes WHERE id = ?", dialogue
-        ):
+        for scene, status, reason in self._rows("SELECT scene, status, reason FROM scenes WHERE id = ?", dialogue):
             return Dialogue(
                 scene=Scene.model_validate_json(scene),
                 turns=self.turns(dialogue),

@@ -29,10 +29,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Refuse operators on anything but small numbers: `"x" * 10**9` is no prompt."""
-        if (
-            all(isinstance(v, (int, float)) and abs(v) < 1_000_000 for v in (left, right))
-            and operator != "**"
-        ):
+        if all(isinstance(v, (int, float)) and abs(v) < 1_000_000 for v in (left, right)) and operator != "**":
             return super().call_binop(context, operator, left, right)
         raise SecurityError(f"operator {operator} is for small numbers only")
 
@@ -41,7 +38,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         raise SecurityError(f"a template may not read {attribute!r} of a {type(obj).__name__.lower()}")
 
 
-_SANDBOX = Sandbox(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 - prompts, not pages
+_SANDBOX = Sandbox(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
 
 
 @lru_cache(maxsize=512)

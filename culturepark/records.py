@@ -133,9 +133,7 @@ class Norm(Record):
     @model_validator(mode="after")
     def _subtype_fits(self) -> Norm:
         if self.subtype not in SUBTYPES[self.kind]:
-            raise ValueError(
-                f"subtype {self.subtype!r} of a {self.kind}; there are: {', '.join(SUBTYPES[self.kind])}"
-            )
+            raise ValueError(f"subtype {self.subtype!r} of a {self.kind}; there are: {', '.join(SUBTYPES[self.kind])}")
         return self
 
 
@@ -224,9 +222,7 @@ class Question(Record):
         if option.label and len(self.options) < 8:
             return option.label
         low, high = self.options[0], self.options[-1]
-        return (
-            f"{code} on a scale from {low.code} ({low.label.lower()}) to {high.code} ({high.label.lower()})"
-        )
+        return f"{code} on a scale from {low.code} ({low.label.lower()}) to {high.code} ({high.label.lower()})"
 
     @property
     def prompt(self) -> str:

@@ -51,9 +51,7 @@ def start(
     folder = output(workspace.root, name, out)
     if fresh and folder.exists():
         if not (folder / "run.toml").exists() and any(folder.iterdir()):
-            raise InputError(
-                f"{folder} is no run of CulturePark's; it is left as it is. Choose another name."
-            )
+            raise InputError(f"{folder} is no run of CulturePark's; it is left as it is. Choose another name.")
         with Journal(folder):  # refuses while another process writes it
             pass
         shutil.rmtree(folder)
@@ -83,9 +81,7 @@ def resume(folder: str | Path) -> Run:
     """Open a run as it was started; InputError names the runs there are."""
     folder = Path(folder)
     if not (folder / "run.toml").is_file():
-        runs = (
-            sorted(p.parent.name for p in folder.parent.glob("*/run.toml")) if folder.parent.is_dir() else []
-        )
+        runs = sorted(p.parent.name for p in folder.parent.glob("*/run.toml")) if folder.parent.is_dir() else []
         raise InputError(f"no run at {folder} (it has no run.toml). {nearest(folder.name, runs)}")
     return Run(folder, settings_.read(folder / "run.toml"), load(folder / "cards"))
 

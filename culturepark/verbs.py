@@ -116,9 +116,7 @@ def show(
     found = load(workspace)
     card_ = found.role(role)
     if card_.name == "moderator":
-        raise InputError(
-            "the moderator's lines are the cues in agents/moderator.toml; no model is asked for them"
-        )
+        raise InputError("the moderator's lines are the cues in agents/moderator.toml; no model is asked for them")
     base = (settings or Settings()).model_copy(update={"modes": ("cross",), "styles": (style,)})
     if persona:
         culture = culture or found.persona(persona).culture
@@ -218,10 +216,8 @@ def simulate(run: Run, tell: Tell = _silent) -> dict[str, Any]:
     """Hold the run's dialogues (`dialogues` a culture) that are not yet held; return counts."""
     with run.journal() as journal:
         desk = run.desk(journal)
-        lengths = {c: run.settings.dialogues for c in _cultures(run)}
-        asyncio.run(
-            _simulate(run, desk, _planned(run, lengths), _ahead(journal, "status = 'done'", lengths), tell)
-        )
+        lengths = dict.fromkeys(_cultures(run), run.settings.dialogues)
+        asyncio.run(_simulate(run, desk, _planned(run, lengths), _ahead(journal, "status = 'done'", lengths), tell))
         return counts(journal) | _usage(desk)
 
 
@@ -269,7 +265,7 @@ def run(name: str | Run, given: Any = None, /, *, tell: Tell = _silent, formats:
 
 async def _work(opened: Run, desk: Desk, tell: Tell) -> None:
     wanted, journal = opened.settings.samples, desk.journal
-    lengths = {c: opened.settings.dialogues for c in _cultures(opened)}
+    lengths = dict.fromkeys(_cultures(opened), opened.settings.dialogues)
     since = dict.fromkeys(lengths, 0)
     for _ in range(WAVES):
         new = _ahead(journal, "status = 'done'", lengths, since)
@@ -287,9 +283,7 @@ async def _work(opened: Run, desk: Desk, tell: Tell) -> None:
                             f"`culturepark report {opened.folder}` shows why. Nothing is lost.")  # fmt: skip
         since = dict(lengths)
         # A little more than the yield so far asks for, so that most runs need one more wave.
-        lengths |= {
-            c: lengths[c] + max(1, -(-lengths[c] * lacking[c] * 21 // (kept[c] * 20))) for c in lacking
-        }
+        lengths |= {c: lengths[c] + max(1, -(-lengths[c] * lacking[c] * 21 // (kept[c] * 20))) for c in lacking}
     else:
         raise RunFailed(
             f"after {WAVES} waves there are still too few samples: {lacking}. Nothing is lost; --resume goes on."
@@ -310,36 +304,26 @@ def _why(journal: Journal) -> str:
     refused = journal.count(
         "SELECT refined, COUNT(*) FROM scenes WHERE refined LIKE 'failed%' GROUP BY refined ORDER BY 2 DESC LIMIT 1"
     )
-    parts = [f"{n} dialogues failed ({why})" for why, n in failed] + [
-        f"{n} not refined ({why})" for why, n in refused
-    ]
-    return (
-        "; ".join(parts + [f"{n} dropped as {why}" for why, n in dropped]) or "the dialogues hold no opinion"
-    )
+    parts = [f"{n} dialogues failed ({why})" for why, n in failed] + [f"{n} not refined ({why})" for why, n in refused]
+    return "; ".join(parts + [f"{n} dropped as {why}" for why, n in dropped]) or "the dialogues hold no opinion"
 
 
 def _cultures(opened: Run) -> tuple[str, ...]:
     return cast.cultures(opened.workspace, opened.settings)
 
 
-def _planned(
-    opened: Run, until: Mapping[str, int], since: Mapping[str, int] | None = None
-) -> Iterable[Scene]:
+def _planned(opened: Run, until: Mapping[str, int], since: Mapping[str, int] | None = None) -> Iterable[Scene]:
     parts: list[Iterator[Scene]] = [
         plan(opened.workspace, opened.settings, c, n, (since or {}).get(c, 0)) for c, n in until.items()
     ]
     return chain.from_iterable(parts)
 
 
-def _ahead(
-    journal: Journal, done: str, until: Mapping[str, int], since: Mapping[str, int] | None = None
-) -> int:
+def _ahead(journal: Journal, done: str, until: Mapping[str, int], since: Mapping[str, int] | None = None) -> int:
     """Return how many of the planned scenes are not yet `done` (a condition on the journal's scenes)."""
     sql = f"SELECT COUNT(*) FROM scenes WHERE {done} AND culture = ? AND ordinal >= ? AND ordinal < ?"
     return sum(
-        n - low - journal.count(sql, c, low, n)[0][0]
-        for c, n in until.items()
-        for low in [(since or {}).get(c, 0)]
+        n - low - journal.count(sql, c, low, n)[0][0] for c, n in until.items() for low in [(since or {}).get(c, 0)]
     )
 
 
@@ -436,11 +420,7 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
                 }
                 for s in scene.seats
             ],
-            "turns": [
-                json.loads(t.model_dump_json(exclude={"faults"}))
-                for t in dialogue.turns
-                if t.n <= opinion.turn
-            ],
+            "turns": [json.loads(t.model_dump_json(exclude={"faults"})) for t in dialogue.turns if t.n <= opinion.turn],
         }
 
 

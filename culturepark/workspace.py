@@ -99,9 +99,7 @@ def create(target: Path) -> Path:
     """Write a new workspace (the three folders with the shipped cards) at `target`, which must be new or empty."""
     target = target.expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(
-            f"{target} exists and is not an empty folder; nothing was written. Choose a new name."
-        )
+        raise InputError(f"{target} exists and is not an empty folder; nothing was written. Choose a new name.")
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name in FOLDERS:
@@ -118,11 +116,7 @@ def output(workspace: Path, name: str, out: str | Path | None = None) -> Path:
     if not name or not allowed.isalnum() or not name.isascii() or name.startswith(".") or name.endswith(".") \
             or name.split(".")[0].casefold() in RESERVED or len(name) > 80:  # fmt: skip
         raise InputError(f"run name {name!r} cannot be a folder: use letters, digits, '-', '_' and '.'")
-    inside = (
-        workspace / "outputs"
-        if workspace != shipped() or (workspace / "outputs").is_dir()
-        else Path("outputs")
-    )
+    inside = workspace / "outputs" if workspace != shipped() or (workspace / "outputs").is_dir() else Path("outputs")
     return Path(out) / name if out else inside / name
 
 
@@ -149,9 +143,7 @@ def read(root: Path) -> tuple[Workspace, list[str]]:
     return workspace, problems
 
 
-def _cards(
-    root: Path, folder: str, pattern: str, kind: type[R], problems: list[str]
-) -> Iterator[tuple[Path, R]]:
+def _cards(root: Path, folder: str, pattern: str, kind: type[R], problems: list[str]) -> Iterator[tuple[Path, R]]:
     for path in sorted((root / folder).glob(pattern)):
         if kind is Persona and path.name == "culture.toml":
             continue
@@ -169,9 +161,7 @@ def _cards(
             )
             continue
         if isinstance(card, Persona) and card.culture != path.parent.name:
-            problems.append(
-                f"{where}: culture: {card.culture!r} differs from the folder's name {path.parent.name!r}"
-            )
+            problems.append(f"{where}: culture: {card.culture!r} differs from the folder's name {path.parent.name!r}")
             continue
         yield path, card
 
@@ -207,9 +197,7 @@ def explain(error: ValidationError, kind: type[Record]) -> list[str]:
         value = repr(item.get("input"))
         value = value if len(value) <= 60 else value[:57] + "…"
         if item["type"] == "extra_forbidden":
-            lines.append(
-                f"{key}: unknown key. {nearest(str(item['loc'][-1]), _keys(kind, item['loc'][:-1]))}"
-            )
+            lines.append(f"{key}: unknown key. {nearest(str(item['loc'][-1]), _keys(kind, item['loc'][:-1]))}")
         elif item["type"] == "missing":
             lines.append(f"{key}: missing")
         else:

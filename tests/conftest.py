@@ -67,13 +67,18 @@ answers = {{ north = 1, south = 2 }}
 def build_workspace(root: Path) -> Path:
     """Two cultures of two people each, ten questions, the shipped roles."""
     shutil.copytree(ROOT / "agents", root / "agents")
-    for culture, title, place, food in (("north", "Northern", "Norland", "rye"), ("south", "Southern", "Sudland", "figs")):
+    for culture, title, place, food in (
+        ("north", "Northern", "Norland", "rye"),
+        ("south", "Southern", "Sudland", "figs"),
+    ):
         folder = root / "personas" / culture
         folder.mkdir(parents=True)
         (folder / "culture.toml").write_text(CULTURE.format(name=culture, title=title, place=place, food=food))
         for i, gender in enumerate(("woman", "man")):
             given = f"{title[:4]}{'ab'[i]}"
-            text = PERSONA.format(name=given.lower(), culture=culture, given=given, gender=gender, age=30 + i, home=f"a town in {place}")
+            text = PERSONA.format(
+                name=given.lower(), culture=culture, given=given, gender=gender, age=30 + i, home=f"a town in {place}"
+            )
             (folder / f"{given.lower()}.toml").write_text(text)
     (root / "scenarios").mkdir()
     (root / "scenarios" / "tea.toml").write_text(SCENARIO + "".join(QUESTION.format(n=n) for n in range(1, 11)))
@@ -98,9 +103,18 @@ def answer(request: Request) -> str | Reply:
     last = request.messages[-1].content
     if request.role == "extractor":
         turns = request.facts["turns"]
-        return json.dumps({"opinions": [{"turn": t.n, "text": f"Drinking tea is good in Norland for reason {t.n} of {t.text[-8:]}."} for t in turns]})
+        return json.dumps(
+            {
+                "opinions": [
+                    {"turn": t.n, "text": f"Drinking tea is good in Norland for reason {t.n} of {t.text[-8:]}."}
+                    for t in turns
+                ]
+            }
+        )
     if request.role == "verifier":
-        return json.dumps({"verdict": "contradict" if "bad" in last.split("Opinion:")[1] else "entail", "reason": "it says so"})
+        return json.dumps(
+            {"verdict": "contradict" if "bad" in last.split("Opinion:")[1] else "entail", "reason": "it says so"}
+        )
     if request.role == "rewriter":
         return json.dumps({"opinion": "Drinking tea is good, as many say."})
     return f"I think tea is good, says turn {len(request.messages)} {request.seed % 10_000_000:08d}"
@@ -123,13 +137,17 @@ class Server:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.seen.append({"path": self.path, "headers": dict(self.headers), **body})
                 status, headers, answer = reply(len(outer.seen), body)
                 payload = json.dumps(answer).encode()
                 self.send_response(status)
-                for key, value in {"Content-Type": "application/json", "Content-Length": str(len(payload)), **headers}.items():
+                for key, value in {
+                    "Content-Type": "application/json",
+                    "Content-Length": str(len(payload)),
+                    **headers,
+                }.items():
                     self.send_header(key, value)
                 self.end_headers()
                 self.wfile.write(payload)
@@ -163,3 +181,13 @@ def said(text: str, finish: str = "stop", **message) -> dict:
         "choices": [{"message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3},
     }
+
+
+class Mute:
+    """A model that talks but has no opinion."""
+
+    identity = "mute"
+
+    async def complete(self, request: Request) -> Reply:
+        text = '{"opinions": []}' if request.role == "extractor" else f"Tea {request.seed}"
+        return Reply(status="ok", text=text)

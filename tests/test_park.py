@@ -43,7 +43,9 @@ def test_free_chat_and_guided_keep_every_turn_to_the_last(park, tmp_path, style)
 
 def test_each_speaker_is_assistant_to_itself_and_the_others_are_named(park):
     space, settings, scene = scene_of(park, modes=("cross",))
-    turns = tuple(Turn(n=i, seat=i % 2, speaker=("Sou", "Nor")[i % 2], text=f"line {i}", cue="", call="") for i in range(3))
+    turns = tuple(
+        Turn(n=i, seat=i % 2, speaker=("Sou", "Nor")[i % 2], text=f"line {i}", cue="", call="") for i in range(3)
+    )
     messages = request(table(space, settings, scene), Dialogue(scene=scene, turns=turns)).messages
     assert [m.role for m in messages] == ["system", "user", "assistant", "user"]
     assert messages[1].content == "Sou: line 0" and messages[2].content == "line 1"
@@ -74,7 +76,10 @@ def test_nobody_is_asked_to_introduce_something_to_themselves(park):
 def test_cues_go_round_and_repeat_for_any_number_of_turns(park):
     space, settings, scene = scene_of(park, styles=("guided",))
     names = [cue(table(space, settings, scene), n)[0] for n in range(0, 40, 2)]
-    assert names[:7] == ["opinion", "respond", "culture", "ideas", "introduce", "compare", "conclude"] and "opinion" not in names[1:]
+    assert (
+        names[:7] == ["opinion", "respond", "culture", "ideas", "introduce", "compare", "conclude"]
+        and "opinion" not in names[1:]
+    )
 
 
 def test_anyone_of_any_culture_may_be_contact_or_delegate(park):
@@ -96,7 +101,7 @@ def test_scenes_come_in_one_order_and_their_ids_follow_cards_and_settings(park):
     first = scene_of(park)[2].id
     assert first == scene_of(park)[2].id
     assert first != scene_of(park, turns=4)[2].id and first != scene_of(park, seed=1)[2].id
-    card = park / "personas/north/northa.toml"
+    card = park / "personas/north/norta.toml"
     card.write_text(card.read_text().replace("age = 30", "age = 31"))
     assert first != scene_of(park)[2].id
 
@@ -117,12 +122,17 @@ def test_a_success_on_the_last_try_counts(park, tmp_path):
 
 def test_circling_and_farewells_stop_with_a_reason(park, tmp_path):
     assert held(park, tmp_path, cp.Scripted(["Same."]))[0].reason.endswith("repeats the same turn")
-    assert held(park, tmp_path / "b", cp.Scripted(["One. Goodbye.", "Two. Goodbye!"]))[0].reason == "everyone has said goodbye"
+    assert (
+        held(park, tmp_path / "b", cp.Scripted(["One. Goodbye.", "Two. Goodbye!"]))[0].reason
+        == "everyone has said goodbye"
+    )
 
 
 def test_only_wrapping_is_stripped_from_a_turn():
     assert own_words('He said "no" and left. "Fine."', "Wei") == 'He said "no" and left. "Fine."'
-    assert own_words("**Wei:** Well, yes.", "Wei") == "Well, yes." and own_words('"All quoted."', "Wei") == "All quoted."
+    assert (
+        own_words("**Wei:** Well, yes.", "Wei") == "Well, yes." and own_words('"All quoted."', "Wei") == "All quoted."
+    )
 
 
 def test_no_more_dialogues_are_open_at_once_than_asked_for(park, tmp_path):

@@ -20,19 +20,21 @@ def test_a_sound_workspace_is_counted(park):
 
 
 def test_every_mistake_in_every_card_is_told_at_once(park):
-    (park / "personas/north/northa.toml").write_text("name = [")
+    (park / "personas/north/norta.toml").write_text("name = [")
     (park / "scenarios/tea.toml").write_text((park / "scenarios/tea.toml").read_text().replace("about =", "abuot =", 1))
     told = problems(park)
-    assert any(p.startswith("personas/north/northa.toml: not valid TOML") for p in told)
+    assert any(p.startswith("personas/north/norta.toml: not valid TOML") for p in told)
     assert any("question.0.abuot: unknown key. Did you mean 'about'?" in p for p in told)
     assert any("question.0.about: missing" in p for p in told)
 
 
 @pytest.mark.parametrize("name", ["../../evil", "c:evil", "con", "", "a/b", ".hidden", "a\u0000b"])
 def test_a_card_name_never_leaves_its_folder(park, name):
-    card = park / "personas/north/northa.toml"
-    card.write_text(card.read_text().replace('name = "northa"', f"name = {name!r}".replace("'", '"').replace("\\x00", "\\u0000"), 1))
-    assert any("personas/north/northa.toml: name" in p for p in problems(park))
+    card = park / "personas/north/norta.toml"
+    card.write_text(
+        card.read_text().replace('name = "norta"', f"name = {name!r}".replace("'", '"').replace("\\x00", "\\u0000"), 1)
+    )
+    assert any("personas/north/norta.toml: name" in p for p in problems(park))
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "x.", "con", "nul.txt", "C:x", "ä", "x" * 81])
@@ -58,7 +60,9 @@ def test_a_card_behind_a_link_out_of_the_workspace_is_refused(park, tmp_path):
     assert any("outside the workspace" in p for p in problems(park))
 
 
-@pytest.mark.parametrize(("content", "told"), [(b"\xff\xfe", "not UTF-8"), (b"a=" + b"[" * 5000, ""), (b"x" * 3_000_000, "at most")])
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"\xff\xfe", "not UTF-8"), (b"a=" + b"[" * 5000, ""), (b"x" * 3_000_000, "at most")]
+)
 def test_hostile_files_are_one_line_each(park, content, told):
     (park / "personas/north/odd.toml").write_bytes(content)
     found = problems(park)
@@ -74,7 +78,12 @@ def test_an_empty_pack_and_a_missing_role_are_told(park):
 
 @pytest.mark.parametrize(
     ("change", "nearest"),
-    [({"cultures": ("nroth",)}, "north"), ({"questions": ("T0",)}, "T1"), ({"scenario": "tee"}, "tea"), ({"personas": ("north/northc",)}, "north/north")],
+    [
+        ({"cultures": ("nroth",)}, "north"),
+        ({"questions": ("T0",)}, "T1"),
+        ({"scenario": "tee"}, "tea"),
+        ({"personas": ("north/nortc",)}, "north/norta"),
+    ],
 )
 def test_unknown_names_come_with_the_nearest(park, change, nearest):
     with pytest.raises(cp.NotFound, match=nearest):

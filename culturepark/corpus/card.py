@@ -20,9 +20,7 @@ def render(journal: Journal, workspace: Workspace, settings: Settings, name: str
     size = next(f"n<{m}" if m == "1K" else f"{low}<n<{m}" for low, m, top in
                 (("", "1K", 1_000), ("1K", "10K", 10_000), ("10K", "100K", 100_000), ("100K", "1M", 10**12)) if total < top)  # fmt: skip
     files = "\n".join(
-        f"  - split: {s}\n    path: data/{s}-*.parquet"
-        for s in ("train", "validation", "test")
-        if s in splits
+        f"  - split: {s}\n    path: data/{s}-*.parquet" for s in ("train", "validation", "test") if s in splits
     )
     made = TEMPLATED if settings.model == "embedded" else MODELLED.format(model=settings.model)
     pack = workspace.scenario(settings.scenario)

@@ -32,9 +32,7 @@ class Hosted:
     refused key, a missing model and a malformed request raise ModelError at once.
     """
 
-    def __init__(
-        self, name: str, base_url: str | None = None, concurrency: int = 64, timeout: float = 120.0
-    ) -> None:
+    def __init__(self, name: str, base_url: str | None = None, concurrency: int = 64, timeout: float = 120.0) -> None:
         self.name, self.base_url = name, base_url or secret("OPENAI_BASE_URL")
         key = secret("CULTUREPARK_API_KEY", "OPENAI_API_KEY")
         if key is None and self.base_url is None:
@@ -74,9 +72,7 @@ class Hosted:
         if self._client is None:
             from openai import AsyncOpenAI
 
-            self._client = AsyncOpenAI(
-                api_key=self._key, base_url=self.base_url, max_retries=0, timeout=self._timeout
-            )
+            self._client = AsyncOpenAI(api_key=self._key, base_url=self.base_url, max_retries=0, timeout=self._timeout)
         payload: dict[str, Any] = {
             "model": self.name,
             "messages": [m.model_dump() for m in request.messages],
@@ -125,9 +121,7 @@ def read(body: Mapping[str, Any], identity: str, ms: float) -> Reply:
     if message.get("refusal"):
         return Reply(status="refused", reason=str(message["refusal"])[:500], text=text, **facts)
     if finish == "content_filter":
-        return Reply(
-            status="filtered", reason="the provider's content filter stopped the answer", text=text, **facts
-        )
+        return Reply(status="filtered", reason="the provider's content filter stopped the answer", text=text, **facts)
     if finish == "length":
         return Reply(status="truncated", reason="the answer was cut at max_tokens", text=text, **facts)
     if not text:

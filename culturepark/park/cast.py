@@ -63,9 +63,7 @@ def _fits(question: Question, found: Shares | None, culture: str) -> None:
                          f"its options are {sorted(codes)}")  # fmt: skip
 
 
-def stance(
-    persona: Persona, question: Question, found: Shares | None, culture: str, how: str, *purpose: object
-) -> int:
+def stance(persona: Persona, question: Question, found: Shares | None, culture: str, how: str, *purpose: object) -> int:
     """Return the option code that this person holds in this dialogue."""
     if how == "persona" and question.id in persona.views:
         return persona.views[question.id]
@@ -133,9 +131,7 @@ def _people(workspace: Workspace, settings: Settings, culture: str) -> list[Pers
             raise NotFound("persona", name, str(workspace.root / "personas"), everyone)
     people = people or list(workspace.people(culture))
     if not people:
-        raise InputError(
-            f"culture {culture!r} has no persona card in {workspace.root / 'personas' / culture}"
-        )
+        raise InputError(f"culture {culture!r} has no persona card in {workspace.root / 'personas' / culture}")
     return people
 
 
@@ -147,9 +143,7 @@ def _view(
     found = shares(card, question, settings.survey)
     if found is None and card.name not in question.answers and question.id not in persona.views:
         return None
-    return stance(
-        persona, question, found, card.name, settings.stance, settings.seed, culture, ordinal, persona.id
-    )
+    return stance(persona, question, found, card.name, settings.stance, settings.seed, culture, ordinal, persona.id)
 
 
 def _cards(workspace: Workspace) -> str:

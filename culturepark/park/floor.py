@@ -229,9 +229,7 @@ def parted(dialogue: Dialogue) -> str | None:
     return None
 
 
-FAREWELL = re.compile(
-    r"\b(goodbye|good-bye|farewell|bye for now|see you (soon|again|later))[.! ]*$", re.IGNORECASE
-)
+FAREWELL = re.compile(r"\b(goodbye|good-bye|farewell|bye for now|see you (soon|again|later))[.! ]*$", re.IGNORECASE)
 STOPS: tuple[Stop, ...] = (all_said, circling, parted)
 
 

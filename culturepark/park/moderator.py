@@ -17,17 +17,13 @@ async def hold(table: Table, desk: Desk, dialogue: Dialogue, stops: tuple[Stop, 
     """
     scene, journal = dialogue.scene, desk.journal
     fixed = [facts(table, seat) for seat in range(len(scene.seats))]
-    systems = [
-        render(r.system, f, f"agents/{r.name}.toml: system") for r, f in zip(table.roles, fixed, strict=True)
-    ]
+    systems = [render(r.system, f, f"agents/{r.name}.toml: system") for r, f in zip(table.roles, fixed, strict=True)]
     journal.open_scene(scene)
     while (reason := over(dialogue, stops)) is None:
         seat = speaker(dialogue)
         asked = request(table, dialogue, fixed[seat], systems[seat])
         for index in range(TRIES):
-            reply, key = await desk.ask(
-                asked.model_copy(update={"index": index}) if index else asked, scene.id
-            )
+            reply, key = await desk.ask(asked.model_copy(update={"index": index}) if index else asked, scene.id)
             text = own_words(reply.text, table.personas[seat].given_name)
             if reply.status == "ok" and text:
                 break

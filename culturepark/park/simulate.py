@@ -18,9 +18,7 @@ from culturepark.workspace import Workspace
 Report = Callable[[Dialogue], None]
 
 
-def plan(
-    workspace: Workspace, settings: Settings, culture: str, until: int, since: int = 0
-) -> Iterator[Scene]:
+def plan(workspace: Workspace, settings: Settings, culture: str, until: int, since: int = 0) -> Iterator[Scene]:
     """Return scenes `since` to `until` of a culture."""
     return islice(cast.scenes(workspace, settings, culture), since, until)
 

@@ -37,6 +37,4 @@ def look_up(workspace: Workspace, dialogue: Dialogue) -> Case:
     scene = dialogue.scene
     personas = tuple(workspace.persona(s.persona) for s in scene.seats)
     cultures = tuple(workspace.culture(p.culture) for p in personas)
-    return Case(
-        dialogue, workspace.question(scene.scenario, scene.question), personas, cultures, workspace.roles
-    )
+    return Case(dialogue, workspace.question(scene.scenario, scene.question), personas, cultures, workspace.roles)

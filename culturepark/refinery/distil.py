@@ -34,11 +34,7 @@ async def refine(
 
     async def one(scene: Scene) -> None:
         dialogue = desk.journal.dialogue(scene.id)
-        if (
-            dialogue is None
-            or dialogue.status != "done"
-            or (desk.journal.outcome(scene.id) or "").startswith("ok")
-        ):
+        if dialogue is None or dialogue.status != "done" or (desk.journal.outcome(scene.id) or "").startswith("ok"):
             return
         opinions = await distil(look_up(workspace, dialogue), settings.refine, desk)
         if isinstance(opinions, Failure):
@@ -62,9 +58,7 @@ async def distil(case: Case, how: Refining, desk: Desk) -> tuple[Opinion, ...] |
     for opinion in found:
         sieved.append(sift(opinion, case, how, [o for o in sieved if not o.dropped]))
     judged = [o if o.dropped else await verify(o, case, desk, how.rewrites) for o in sieved]
-    thinned = iter(
-        redundancy.thin([o for o in judged if not o.dropped], embedders.load(how.embedder), how.clusters)
-    )
+    thinned = iter(redundancy.thin([o for o in judged if not o.dropped], embedders.load(how.embedder), how.clusters))
     merged = (o if o.dropped else next(thinned) for o in judged)
     return tuple(o if o.dropped else o.model_copy(update={"spoken": spoken(o, case)}) for o in merged)
 
@@ -90,9 +84,7 @@ WORD = re.compile(r"[^\W\d_]+")
 
 
 def _common(question: Question, culture: Culture) -> frozenset[str]:
-    return _words(
-        culture.name, (*question.claim, *question.denial, *question.pros, *question.cons, question.about)
-    )
+    return _words(culture.name, (*question.claim, *question.denial, *question.pros, *question.cons, question.about))
 
 
 @lru_cache(maxsize=4096)

@@ -48,8 +48,7 @@ async def extract(case: Case, desk: Desk) -> tuple[Opinion, ...] | Failure:
             f"the extractor cites turns that are not there: {strays}; there are {sorted(by_number)}",
         )
     return tuple(
-        _opinion(scene.id, n, found.text, by_number[found.turn])
-        for n, found in enumerate(answer.value.opinions)
+        _opinion(scene.id, n, found.text, by_number[found.turn]) for n, found in enumerate(answer.value.opinions)
     )
 
 

@@ -16,9 +16,7 @@ def thin(opinions: Sequence[Opinion], embed: Embedder, clusters: int) -> tuple[O
     """
     if len(opinions) <= clusters and len({o.final for o in opinions}) == len(opinions):
         return tuple(o.model_copy(update={"cluster": i}) for i, o in enumerate(opinions))
-    labels, distances = cluster(
-        embed([o.final for o in opinions]), min(clusters, len({o.final for o in opinions}))
-    )
+    labels, distances = cluster(embed([o.final for o in opinions]), min(clusters, len({o.final for o in opinions})))
     kept: dict[int, int] = {}
     for i in sorted(range(len(opinions)), key=lambda i: (round(distances[i], 9), i)):
         kept.setdefault(labels[i], i)

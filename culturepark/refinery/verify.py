@@ -63,17 +63,13 @@ async def verify(opinion: Opinion, case: Case, desk: Desk, rewrites: int = 1) ->
 
 async def _rule(opinion: Opinion, case: Case, desk: Desk, turn: int) -> Ruling | Failure:
     facts = case.facts(opinion.seat, opinion=opinion.final)
-    answer = await desk.read(
-        once(case.roles["verifier"], facts, Ruling, opinion.id, turn), opinion.id, Ruling
-    )
+    answer = await desk.read(once(case.roles["verifier"], facts, Ruling, opinion.id, turn), opinion.id, Ruling)
     return answer if isinstance(answer, Failure) else answer.value
 
 
 async def _rewrite(opinion: Opinion, case: Case, desk: Desk, reason: str, turn: int) -> Rewriting | Failure:
     facts = case.facts(opinion.seat, opinion=opinion.final, reason=reason)
-    answer = await desk.read(
-        once(case.roles["rewriter"], facts, Rewriting, opinion.id, turn), opinion.id, Rewriting
-    )
+    answer = await desk.read(once(case.roles["rewriter"], facts, Rewriting, opinion.id, turn), opinion.id, Rewriting)
     return answer if isinstance(answer, Failure) else answer.value
 
 

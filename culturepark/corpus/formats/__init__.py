@@ -43,6 +43,4 @@ def chat(sample: Sample) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
 
 def metadata(sample: Sample) -> dict[str, Any]:
     """Return where a sample came from."""
-    return sample.model_dump(
-        include={"id", "culture", "question", "topic", "answer", "dialogue", "opinion", "persona"}
-    )
+    return sample.model_dump(include={"id", "culture", "question", "topic", "answer", "dialogue", "opinion", "persona"})

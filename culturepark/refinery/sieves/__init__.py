@@ -29,9 +29,7 @@ def load(name: str) -> Sieve:
     """Return the sieve of this short name or `package.module:function`."""
     module, colon, attribute = SIEVES.get(name, name).partition(":")
     if not colon:
-        raise InputError(
-            f"no sieve {name!r}. {nearest(name, SIEVES)} Or package.module:function for one of your own."
-        )
+        raise InputError(f"no sieve {name!r}. {nearest(name, SIEVES)} Or package.module:function for one of your own.")
     try:
         found: Sieve = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

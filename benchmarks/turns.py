@@ -1,0 +1,39 @@
+"""What the park itself costs a turn: scripted model, shipped cards, journal on, one core; aim at least 2,000 turns/s."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+
+import culturepark as cp
+from culturepark.calls import Desk
+from culturepark.journal import Journal
+from culturepark.park.simulate import plan, simulate
+from culturepark.records import Reply, Request
+
+DIALOGUES, TURNS = 1000, 14
+
+
+def line(request: Request) -> str | Reply:
+    """Say something of ordinary length, different each turn."""
+    return (
+        f"Well, number {request.seed}: "
+        + "I see it as many people around me do, and I can tell you why it matters to us. " * 3
+    )
+
+
+def main() -> None:
+    """Print CPU ms a turn and turns a second."""
+    workspace, settings = cp.load(), cp.Settings(cultures=("arabic",), concurrency=500)
+    scenes = list(plan(workspace, settings, "arabic", DIALOGUES))
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
+        desk = Desk({"default": cp.Scripted(line)}, journal)
+        cpu, wall = time.process_time(), time.perf_counter()
+        asyncio.run(simulate(workspace, settings, desk, scenes))
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    turns = DIALOGUES * TURNS
+    print(
+        f"{turns} turns of {DIALOGUES} dialogues, 500 in flight: {cpu / turns * 1000:.3f} ms CPU a turn, {turns / wall:,.0f} turns/s"
+    )

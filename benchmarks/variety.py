@@ -1,0 +1,35 @@
+"""How much two dialogues of one culture say alike: shared sentences; aim at most 20% on different questions, 50% on the same."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+from pathlib import Path
+
+from culturepark.models.embedded import Embedded
+from culturepark.models.embedded.measure import shared_sentences
+
+import culturepark as cp
+from culturepark.calls import Desk
+from culturepark.journal import Journal
+from culturepark.park.simulate import plan, simulate
+
+DIALOGUES = 100  # a culture: every question about twice
+
+
+def main() -> None:
+    """Print mean and maximum of the shared share over all pairs, by culture."""
+    workspace, settings = cp.load(), cp.Settings()
+    cultures = [c for c in sorted(workspace.cultures) if c != settings.contact]
+    print(f"{'culture':12} {'different: mean':>16} {'max':>7} {'same: mean':>12} {'max':>7}   pairs")
+    for culture in cultures:
+        with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
+            scenes = list(plan(workspace, settings, culture, DIALOGUES))
+            asyncio.run(simulate(workspace, settings, Desk({"default": Embedded()}, journal), scenes))
+            texts = [(s.question, [t.text for t in journal.turns(s.id)]) for s in scenes]
+        same, other = [], []
+        for (q1, a), (q2, b) in itertools.combinations(texts, 2):
+            (same if q1 == q2 else other).append(shared_sentences(a, b))
+        figures = [f"{sum(x) / len(x):16.1%} {max(x):7.1%}" for x in (other, same)]
+        print(f"{culture:12} {figures[0]} {figures[1][4:]}   {len(other)} + {len(same)}")

@@ -1,0 +1,150 @@
+"""The journal: whatever happens, what is on disk is whole, and only one process writes it."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TEA
+
+import culturepark as cp
+from culturepark.journal import Journal
+from culturepark.records import Reply, Turn
+
+ENV = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+
+
+def files(run: Path) -> dict[str, bytes]:
+    """Every exported file of a run, by its path."""
+    corpus = run / "corpus"
+    return {str(p.relative_to(corpus)): p.read_bytes() for p in sorted(corpus.rglob("*")) if p.is_file()}
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "culturepark", *args]
+
+
+JOB = ("--cultures", "arabic", "--dialogues", "60", "--turns", "8")
+
+
+def test_killed_and_resumed_equals_uninterrupted_byte_for_byte(tmp_path):
+    def run(*args: str):
+        return subprocess.run(
+            command("run", *args, "--out", str(tmp_path)), env=ENV, capture_output=True, text=True, check=True
+        )
+
+    run("whole", *JOB, "--to", "trl,openai")
+    rng = random.Random(7)
+    for kill in range(4):
+        first = [] if (tmp_path / "killed" / "run.toml").exists() else list(JOB)
+        process = subprocess.Popen(command("run", "killed", *first, *(() if first else ("--resume",)), "--out", str(tmp_path)), env=ENV,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        time.sleep(1.2 + 0.5 * kill + rng.random() * 0.4)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    if not (tmp_path / "killed" / "run.toml").exists():
+        run("killed", *JOB, "--to", "trl,openai")
+    run("killed", "--resume", "--to", "trl,openai")
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    with Journal(tmp_path / "killed", write=False) as journal:
+        assert journal.count("SELECT COUNT(*), COUNT(DISTINCT dialogue || ':' || n) FROM turns") == [(480, 480)]
+
+
+def test_a_finished_run_run_again_does_no_work(park):
+    first = cp.run("again", {**TEA, "model": "conftest:Plays", "dialogues": 4}, formats=("trl",))
+    with first.journal(write=False) as journal:
+        calls = journal.count("SELECT COUNT(*) FROM calls")
+    before = files(first.folder)
+    again = cp.run("again", {**TEA, "model": "conftest:Plays", "dialogues": 4}, formats=("trl",))
+    with again.journal(write=False) as journal:
+        assert journal.count("SELECT COUNT(*) FROM calls") == calls and calls[0][0] > 0
+    assert files(again.folder) == before
+
+
+def test_a_run_may_grow_but_not_change(park):
+    small = cp.run("grow", {**TEA, "model": "conftest:Plays", "dialogues": 2}, formats=("trl",))
+    grown = cp.run("grow", {**TEA, "model": "conftest:Plays", "dialogues": 5}, formats=("trl",))
+    with grown.journal(write=False) as journal:
+        assert len(list(journal.scenes())) == 5
+    with pytest.raises(cp.InputError, match="turns changed"):
+        cp.start("grow", {**TEA, "model": "conftest:Plays", "turns": 3})
+    assert small.folder == grown.folder
+
+
+def test_editing_a_card_does_not_change_a_run_that_is_under_way(park):
+    run = cp.start("frozen", {**TEA, "model": "conftest:Plays", "dialogues": 2})
+    card = park / "personas/north/norta.toml"
+    card.write_text(card.read_text().replace("age = 30", "age = 77"))
+    assert cp.resume(run.folder).workspace.persona("north/norta").age == 30
+    with pytest.raises(cp.InputError, match="personas \\(cards\\)"):
+        cp.start("frozen", {**TEA, "model": "conftest:Plays", "dialogues": 2})
+
+
+def test_a_second_process_on_the_same_run_is_refused(park):
+    run = cp.start("one", {**TEA, "model": "conftest:Plays"})
+    with run.journal():
+        code = f"import culturepark as cp; cp.simulate(cp.resume({str(run.folder)!r}))"
+        second = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, text=True)
+    assert "being written by another process" in second.stderr
+
+
+def test_a_journal_of_a_newer_version_is_left_alone(tmp_path):
+    Journal(tmp_path).close()
+    db = sqlite3.connect(tmp_path / "journal.sqlite")
+    db.execute("UPDATE meta SET value = '99' WHERE key = 'version'")
+    db.commit()
+    db.close()
+    with pytest.raises(cp.ParkError, match="version 99.*update CulturePark"):
+        Journal(tmp_path)
+
+
+def test_a_file_that_is_no_journal_is_told(tmp_path):
+    (tmp_path / "journal.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(cp.ParkError, match=r"journal"):
+        Journal(tmp_path)
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_what_was_committed(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.add_turn("d", Turn(n=0, seat=0, speaker="A", text="kept", cue="", call=""))
+        journal.commit()
+        ((pages,),) = journal.count("PRAGMA page_count")
+        journal.count(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(cp.ParkError, match="full.*--resume"):
+            for n in range(1, 100):
+                journal.add_turn("d", Turn(n=n, seat=0, speaker="A", text="x" * 9000, cue="", call=""))
+        journal.count("PRAGMA max_page_count = 1000000")
+    with Journal(tmp_path, write=False) as journal:
+        assert journal.turns("d")[0].text == "kept"
+
+
+def test_a_turn_is_never_written_twice(tmp_path):
+    with Journal(tmp_path) as journal:
+        turn = Turn(n=0, seat=0, speaker="A", text="once", cue="", call="")
+        journal.add_turn("d", turn)
+        with pytest.raises(cp.ParkError, match="UNIQUE"):
+            journal.add_turn("d", turn)
+
+
+def test_failed_calls_are_kept_with_their_reason_not_as_empty_answers(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.add_call("k", "s", "delegate", Reply(status="failed", reason="429 for an hour", model="m"))
+        assert journal.count("SELECT status, reason, prompt_tokens FROM calls") == [("failed", "429 for an hour", None)]
+
+
+def test_an_unwritable_output_folder_is_bad_input(park):
+    (park / "file").write_text("in the way")
+    with pytest.raises(cp.InputError, match="cannot write|cannot open"):
+        cp.start("x", {**TEA, "model": "conftest:Plays"}, out=park / "file")
+
+
+def test_run_toml_is_the_resolved_configuration(park):
+    run = cp.start("conf", {**TEA, "model": "conftest:Plays", "seed": 5})
+    assert run.settings.seed == 5 and cp.resume(run.folder).settings == run.settings
+    assert json.loads(json.dumps(run.settings.model_dump(mode="json")))["scenario"] == "tea"
