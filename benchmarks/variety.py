@@ -28,7 +28,8 @@ def main() -> None:
             scenes = list(plan(workspace, settings, culture, DIALOGUES))
             asyncio.run(simulate(workspace, settings, Desk({"default": Embedded()}, journal), scenes))
             texts = [(s.question, [t.text for t in journal.turns(s.id)]) for s in scenes]
-        same, other = [], []
+        same: list[float] = []
+        other: list[float] = []
         for (q1, a), (q2, b) in itertools.combinations(texts, 2):
             (same if q1 == q2 else other).append(shared_sentences(a, b))
         figures = [f"{sum(x) / len(x):16.1%} {max(x):7.1%}" for x in (other, same)]

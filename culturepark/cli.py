@@ -394,16 +394,16 @@ def report(run: str, workspace: str | None, out: str | None, as_json: bool) -> N
 
 
 @cli.command()
-@click.argument("id")
+@click.argument("sample", metavar="ID")
 @click.option("--run", required=True, metavar="RUN", help="The run's name or folder.")
 @workspace_flag
 @out_flag
 @as_json
-def explain(id: str, run: str, workspace: str | None, out: str | None, as_json: bool) -> None:
+def explain(sample: str, run: str, workspace: str | None, out: str | None, as_json: bool) -> None:
     """Walk from a sample (or opinion) back to its seed, personas, turns, verdicts, rewrite and split."""
     from culturepark import verbs
 
-    found = verbs.explain(located(run, out, workspace), id)
+    found = verbs.explain(located(run, out, workspace), sample)
     say(found, as_json, verbs.told(found))
 
 

@@ -31,7 +31,7 @@ CREATE TABLE opinions (id TEXT PRIMARY KEY, dialogue TEXT NOT NULL, n INTEGER NO
     question TEXT NOT NULL, dropped TEXT NOT NULL, mark TEXT, opinion TEXT NOT NULL);
 CREATE INDEX opinions_order ON opinions (dialogue, n);
 CREATE INDEX opinions_mark ON opinions (culture, question, mark);
-CREATE TABLE samples (id TEXT PRIMARY KEY, rank INTEGER NOT NULL, culture TEXT NOT NULL, question TEXT NOT NULL,
+CREATE TABLE samples (rank INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, culture TEXT NOT NULL, question TEXT NOT NULL,
     split TEXT NOT NULL, sample TEXT NOT NULL);
 CREATE INDEX samples_order ON samples (split, rank);
 """
@@ -164,7 +164,7 @@ class Journal:
         count = 0
         self._write("DELETE FROM samples", (), hold=True)
         for count, s in enumerate(samples, 1):
-            row = (s.id, count, s.culture, s.question, s.split, s.model_dump_json())
+            row = (count, s.id, s.culture, s.question, s.split, s.model_dump_json())
             self._write("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?)", row, hold=True)
         self.commit()
         return count
@@ -216,7 +216,7 @@ class Journal:
         """Yield scenes in order, a page at a time, so that memory does not grow with the run."""
         after = ("", -1)
         while True:
-            rows = list(self._rows(f"SELECT culture, ordinal, scene FROM scenes WHERE ({where}) AND (culture, ordinal) > (?, ?) "  # noqa: S608 - `where` is ours
+            rows = list(self._rows(f"SELECT culture, ordinal, scene FROM scenes WHERE ({where}) AND (culture, ordinal) > (?, ?) "
                                    "ORDER BY culture, ordinal LIMIT 200", *values, *after))  # fmt: skip
             for _, _, scene in rows:
                 yield Scene.model_validate_json(scene)
@@ -237,33 +237,32 @@ class Journal:
     def rejected(self) -> Iterator[tuple[str, str, Opinion]]:
         """Yield culture, question and opinion of everything that was dropped, in order."""
         for culture, question, opinion in self._rows(
-            "SELECT o.culture, o.question, o.opinion FROM opinions o JOIN scenes s ON s.id = o.dialogue "
-            "WHERE o.dropped != '' ORDER BY o.culture, s.ordinal, o.n"
+            "SELECT o.culture, o.question, o.opinion FROM scenes s CROSS JOIN opinions o ON o.dialogue = s.id "
+            "WHERE o.dropped != '' ORDER BY s.culture, s.ordinal, o.n"
         ):
             yield culture, question, Opinion.model_validate_json(opinion)
 
-    def twins(self) -> Iterator[tuple[Opinion, str]]:
-        """Yield kept opinions that repeat an earlier one of the same culture and question, with the earlier id."""
+    def twins(self) -> list[tuple[str, str]]:
+        """Return the ids of kept opinions that repeat an earlier one of the same culture and question, each with that one's."""
         seen = self._rows(
-            "SELECT opinion, first FROM (SELECT o.opinion AS opinion, o.id AS id, FIRST_VALUE(o.id) OVER ("
+            "SELECT id, first FROM (SELECT o.id AS id, FIRST_VALUE(o.id) OVER ("
             "PARTITION BY o.culture, o.question, o.mark ORDER BY s.ordinal, o.n) AS first "
             "FROM opinions o JOIN scenes s ON s.id = o.dialogue WHERE o.dropped = '') WHERE id != first"
         )
-        for opinion, first in seen:
-            yield Opinion.model_validate_json(opinion), first
+        return [(twin, first) for twin, first in seen]
 
     def kept(self) -> Iterator[tuple[Opinion, str]]:
         """Yield every kept opinion with its dialogue's scene (JSON), by culture, dialogue and place."""
         for opinion, scene in self._rows(
-            "SELECT o.opinion, s.scene FROM opinions o JOIN scenes s ON s.id = o.dialogue "
-            "WHERE o.dropped = '' ORDER BY o.culture, s.ordinal, o.n"
+            "SELECT o.opinion, s.scene FROM scenes s CROSS JOIN opinions o ON o.dialogue = s.id "
+            "WHERE o.dropped = '' ORDER BY s.culture, s.ordinal, o.n"
         ):
             yield Opinion.model_validate_json(opinion), scene
 
     def samples(self, split: str | None = None) -> Iterator[Sample]:
         """Yield the corpus in order."""
         where, values = ("split = ?", (split,)) if split else ("1", ())
-        for (sample,) in self._rows(f"SELECT sample FROM samples WHERE {where} ORDER BY rank", *values):  # noqa: S608
+        for (sample,) in self._rows(f"SELECT sample FROM samples WHERE {where} ORDER BY rank", *values):
             yield Sample.model_validate_json(sample)
 
     def sample(self, sample: str) -> Sample | None:

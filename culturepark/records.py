@@ -32,7 +32,7 @@ Texts = tuple[Text, ...]
 
 
 class Record(BaseModel):
-    """A frozen value: equal by content, no unknown keys, no silent coercion of types."""
+    """A frozen value: equal by content, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
 

@@ -62,7 +62,7 @@ class Settings(Record):
     model: str = "embedded"
     base_url: str | None = None
     concurrency: Annotated[int, Field(gt=0, le=10_000)] = 200
-    faults: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    faults: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     refine: Refining = Refining()
     split: Split = Split()
 

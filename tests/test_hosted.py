@@ -83,7 +83,13 @@ def test_a_whole_run_over_http_and_no_key_in_anything_it_wrote(serve, park):
     def reply(n, body):
         text = body["messages"][-1]["content"]
         if '"opinions"' in text:
-            return 200, {}, said('{"opinions": [{"turn": 1, "text": "Drinking tea is good for %d reasons."}]}' % n)
+            return (
+                200,
+                {},
+                said(
+                    '{"opinions": [{"turn": 1, "text": "Drinking tea is good for NN reasons."}]}'.replace("NN", str(n))
+                ),
+            )
         if '"verdict"' in text:
             return 200, {}, said('{"verdict": "Entail", "reason": "yes"}')
         return 200, {}, said(f"Tea is good, number {n}.")

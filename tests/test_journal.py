@@ -82,7 +82,7 @@ def test_editing_a_card_does_not_change_a_run_that_is_under_way(park):
     card = park / "personas/north/norta.toml"
     card.write_text(card.read_text().replace("age = 30", "age = 77"))
     assert cp.resume(run.folder).workspace.persona("north/norta").age == 30
-    with pytest.raises(cp.InputError, match="personas \\(cards\\)"):
+    with pytest.raises(cp.InputError, match=r"personas \(cards\)"):
         cp.start("frozen", {**TEA, "model": "conftest:Plays", "dialogues": 2})
 
 
@@ -100,7 +100,7 @@ def test_a_journal_of_a_newer_version_is_left_alone(tmp_path):
     db.execute("UPDATE meta SET value = '99' WHERE key = 'version'")
     db.commit()
     db.close()
-    with pytest.raises(cp.ParkError, match="version 99.*update CulturePark"):
+    with pytest.raises(cp.ParkError, match=r"version 99.*update CulturePark"):
         Journal(tmp_path)
 
 
@@ -116,7 +116,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_was_committed(tmp_path):
         journal.commit()
         ((pages,),) = journal.count("PRAGMA page_count")
         journal.count(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(cp.ParkError, match="full.*--resume"):
+        with pytest.raises(cp.ParkError, match=r"full.*--resume"):
             for n in range(1, 100):
                 journal.add_turn("d", Turn(n=n, seat=0, speaker="A", text="x" * 9000, cue="", call=""))
         journal.count("PRAGMA max_page_count = 1000000")

@@ -109,7 +109,7 @@ def test_scenes_come_in_one_order_and_their_ids_follow_cards_and_settings(park):
 @pytest.mark.parametrize("status", ["failed", "refused", "filtered", "empty", "truncated"])
 def test_a_failed_call_ends_the_dialogue_with_its_reason_and_stores_no_turn(park, tmp_path, status):
     script = cp.Scripted(["First.", Reply(status=status, reason="broken pipe")])
-    dialogue, kept = held(park, tmp_path, script)
+    _, kept = held(park, tmp_path, script)
     assert kept.status == "failed" and status in kept.reason and "broken pipe" in kept.reason
     assert [t.text for t in kept.turns] == ["First."]
 

@@ -95,9 +95,10 @@ def test_an_unreadable_extraction_is_a_failure_with_the_raw_text_after_three_tri
 
 
 def test_an_unverifiable_opinion_is_never_kept(park, tmp_path):
-    script = lambda r: (
-        json.dumps({"opinions": [{"turn": 1, "text": "Drinking tea is good."}]}) if r.role == "extractor" else "[{[}]"
-    )
+    def script(r):
+        return (
+            json.dumps({"opinions": [{"turn": 1, "text": "Drinking tea is good."}]}) if r.role == "extractor" else "[{[}]"
+        )
     (found,) = refined(park, tmp_path, case_of(park, "a", "b"), cp.Scripted(script))
     assert found.dropped == "unverified" and "unparsed" in found.detail
 
@@ -205,7 +206,24 @@ def test_an_opinion_without_its_speakers_name_gets_a_lead():
 @given(
     st.lists(
         st.sampled_from(
-            ["Wei", "Wei's", "health", "weight", "the", "they're", "she's", "heal", "shelter", "hers", "Ying", "theirs", "believes", ",", ".", "I"]
+            [
+                "Wei",
+                "Wei's",
+                "health",
+                "weight",
+                "the",
+                "they're",
+                "she's",
+                "heal",
+                "shelter",
+                "hers",
+                "Ying",
+                "theirs",
+                "believes",
+                ",",
+                ".",
+                "I",
+            ]
         ),
         min_size=1,
         max_size=20,

@@ -1,7 +1,5 @@
 """Cards: what is wrong is said at once, whole and precisely."""
 
-import os
-
 import pytest
 from conftest import TEA
 
@@ -56,7 +54,7 @@ def test_a_persona_without_a_culture_and_a_view_of_nothing_are_told(park):
 def test_a_card_behind_a_link_out_of_the_workspace_is_refused(park, tmp_path):
     outside = tmp_path / "outside.toml"
     outside.write_text("name = 'x'")
-    os.symlink(outside, park / "personas/north/outside.toml")
+    (park / "personas/north/outside.toml").symlink_to(outside)
     assert any("outside the workspace" in p for p in problems(park))
 
 

@@ -1,78 +1,102 @@
-"""Makes the shipped figures: `python -m culturepark.grounding.build SURVEY_FOLDER HOFSTEDE_CSV [DATE]`.
+"""Makes the shipped figures: `python -m culturepark.grounding.build SURVEY_FOLDER HOFSTEDE_CSV`.
 
-Writes `figures.json` and `hofstede.json` beside this module. SURVEY_FOLDER held the national files of
-World Values Survey wave 7 with the items that Li et al. (2024) used as seeds; HOFSTEDE_CSV is the
-authors' table of 2015-08-16. Only figures are written: no respondent's row and no question wording.
-Shares are kept at full precision, so that reading the survey again gives equal figures.
+SURVEY_FOLDER holds the national files of WVS wave 7 that Li et al. (2024) used as seeds, HOFSTEDE_CSV is
+"six dimensions", 2015-08-16, `;` separated. It writes figures.json (15 countries × 50 items: valid
+answers, missing answers, share of each option) and hofstede.json beside this module. Neither the
+respondents' answers nor the questions' wording go into them.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from culturepark.grounding.figures import Figures
-from culturepark.grounding.scores import table
 from culturepark.grounding.wvs import read
-from culturepark.records import Dimensions
+from culturepark.records import Shares
 
-COUNTRIES = ("ARG", "BGD", "BRA", "CHN", "DEU", "EGY", "IRQ", "JOR", "KOR", "LBN", "LBY", "MAR", "TUN", "TUR", "USA")
-RANGES = ((27, 41), (122, 129), (132, 138), (158, 162), (169, 170), (196, 198), (224, 233))
-ITEMS = tuple(f"Q{n}" for first, last in RANGES for n in range(first, last + 1))
+COUNTRIES = ["ARG", "BGD", "BRA", "CHN", "DEU", "EGY", "IRQ", "JOR", "KOR", "LBN", "LBY", "MAR", "TUN", "TUR", "USA"]
+# The 50 items of CulturePark, each (first, last) with its option codes.
+BLOCKS = {
+    (27, 32): range(1, 5),
+    (33, 41): range(1, 6),
+    (122, 129): range(3),
+    (132, 138): range(1, 5),
+    (158, 162): range(1, 11),
+    (169, 170): range(1, 5),
+    (196, 198): range(1, 5),
+    (224, 233): range(1, 5),
+}
+OPTIONS = {f"Q{n}": codes for (first, last), codes in BLOCKS.items() for n in range(first, last + 1)}
+PLACES = 6
 
 
-def figures(found: Figures, computed: str) -> dict[str, Any]:
-    """Return the content of `figures.json`; `computed` is an ISO date."""
+def survey(figures: Figures, computed: date) -> dict[str, Any]:
+    """Return the content of figures.json; `missing` counts respondents without a valid answer."""
     return {
-        "survey": found.survey,
-        "source": "national files of WVS wave 7, 2017–2022 as used by Li et al. 2024",
-        "doi": found.doi,
-        "computed": computed,
-        "weights": found.weights,
-        "skipped": found.skipped,
-        "countries": {
-            country: {
-                "name": found.country_name(country),
-                "weighted": country in found.weighted,
-                "items": {
-                    item: shares.model_dump(include={"n", "missing", "shares"})
-                    for item in found.items(country)
-                    if (shares := found.get(country, item)) is not None
-                },
-            }
-            for country in found.countries()
+        "survey": figures.survey,
+        "version": "national files of WVS wave 7, 2017–2022, as used by Li et al. 2024",
+        "doi": "10.14281/18241.20",
+        "computed": computed.isoformat(),
+        "weights": f"W_WEIGHT in {', '.join(figures.weighted)}"
+        if figures.weighted
+        else "none: the files hold no W_WEIGHT",
+        "countries": {country: figures.country_name(country) for country in figures.countries()},
+        "figures": {
+            country: {item: _entry(shares) for item, shares in figures.table[country].items()}
+            for country in figures.countries()
         },
     }
 
 
-def scores(found: tuple[Dimensions, ...]) -> dict[str, Any]:
-    """Return the content of `hofstede.json`."""
+def _entry(shares: Shares) -> dict[str, Any]:
+    """Round the shares; what rounding adds or takes goes to the largest, so that they still sum to 1."""
+    rounded = {code: round(share, PLACES) for code, share in shares.shares.items()}
+    rounded[shares.modal] = round(rounded[shares.modal] + 1 - sum(rounded.values()), PLACES)
+    missing = round(shares.n * shares.missing / (1 - shares.missing))
+    return {"n": shares.n, "missing": missing, "shares": {str(code): share for code, share in rounded.items()}}
+
+
+def hofstede(path: Path) -> dict[str, Any]:
+    """Return the content of hofstede.json; `#NULL!` is null."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
     return {
-        "source": "Hofstede, Hofstede & Minkov (2010), six dimensions, version 2015-08-16",
-        "dimensions": [entry.model_dump() for entry in found],
+        "source": "Hofstede, Hofstede & Minkov (2010), Cultures and Organizations; file of 2015-08-16",
+        "dimensions": {row["ctr"]: {"title": row["country"]} | _scores(row) for row in rows},
     }
 
 
-def lines(data: Any, depth: int) -> str:
-    """Return JSON that breaks lines down to `depth` levels only: one line an item, small to review."""
-    if depth and isinstance(data, dict):
-        inner = (f"{json.dumps(k, ensure_ascii=False)}: {lines(v, depth - 1)}" for k, v in data.items())
-        return "{\n" + ",\n".join(inner) + "\n}"
-    if depth and isinstance(data, list):
-        return "[\n" + ",\n".join(lines(v, depth - 1) for v in data) + "\n]"
-    return json.dumps(data, ensure_ascii=False)
+def _scores(row: Mapping[str, str]) -> dict[str, int | None]:
+    columns = {"pdi": "pdi", "idv": "idv", "mas": "mas", "uai": "uai", "lto": "ltowvs", "ivr": "ivr"}
+    return {name: None if row[column] == "#NULL!" else int(row[column]) for name, column in columns.items()}
 
 
-def main(survey: str, hofstede: str, computed: str = "") -> None:
-    """Write both files. Raises SurveyError where an input cannot be read."""
+def _lines(value: Any, depth: int) -> str:
+    """Return JSON with the first `depth` levels broken into lines, so that a changed figure is one changed line."""
+    if depth == 0 or not isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    return "{\n" + ",\n".join(f"{json.dumps(key)}: {_lines(v, depth - 1)}" for key, v in value.items()) + "\n}"
+
+
+def main(folder: str, dimensions: str) -> None:
+    """Write both files beside this module."""
     here = Path(__file__).parent
-    found = figures(read(survey, COUNTRIES, ITEMS), computed or date.today().isoformat())
-    (here / "figures.json").write_text(lines(found, 4) + "\n", encoding="utf-8", newline="\n")
-    (here / "hofstede.json").write_text(lines(scores(table(hofstede)), 2) + "\n", encoding="utf-8", newline="\n")
+    figures = read(folder, countries=COUNTRIES, items=OPTIONS, valid=OPTIONS)
+    for name, content, depth in (
+        ("figures.json", survey(figures, date.today()), 3),
+        ("hofstede.json", hofstede(Path(dimensions)), 2),
+    ):
+        (here / name).write_text(_lines(content, depth) + "\n", encoding="utf-8")
+        sys.stdout.write(f"{here / name}\n")
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

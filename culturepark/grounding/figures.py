@@ -1,128 +1,101 @@
-"""Figures: what the people of each country answered to each survey item, and the figures shipped with the park."""
+"""Holds a survey's answers by country and item, and loads the ones that are shipped."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
-from types import MappingProxyType
-from typing import Any
+from math import fsum
 
-from culturepark.grounding.names import NAMES
-from culturepark.records import Shares
-
-SURVEY = "World Values Survey wave 7"
-DOI = "10.14281/18241.20"  # Haerpfer et al. (2022)
+from culturepark.errors import NotFound
+from culturepark.records import Record, Shares
 
 
-@dataclass(frozen=True)
-class Figures:
-    """Shares by (ISO alpha-3 country, item id such as "Q33"); a pair never asked is absent.
+class Figures(Record):
+    """What the peoples of one survey answered.
 
-    `weighted` holds the countries whose shares use the release's W_WEIGHT; in all others every
-    respondent counts the same. `source` says which files were read, `skipped` how many of their
-    rows were no person's (computed averages).
+    `table` holds Shares by country code (ISO 3166 alpha-3), then item; an item never asked in a
+    country, or never validly answered, is absent there. `names` holds the countries' names,
+    `weighted` the countries whose shares use the release's weights, `source` what was read.
     """
 
-    cells: Mapping[tuple[str, str], Shares]
-    survey: str = SURVEY
-    source: str = ""
-    doi: str = DOI
-    weighted: frozenset[str] = field(default=frozenset())
-    skipped: int = 0
+    survey: str
+    source: str
+    names: dict[str, str]
+    weighted: tuple[str, ...] = ()
+    table: dict[str, dict[str, Shares]]
 
-    def __post_init__(self) -> None:
-        # A view of an own copy: whoever made the figures cannot change them afterwards either.
-        object.__setattr__(self, "cells", MappingProxyType(dict(self.cells)))
+    def countries(self) -> tuple[str, ...]:
+        """Return the country codes, sorted."""
+        return tuple(sorted(self.table))
+
+    def items(self, country: str) -> tuple[str, ...]:
+        """Return the items with an answer from this country, in the survey's order; NotFound names the nearest."""
+        self.country_name(country)
+        return tuple(self.table[country])
+
+    def country_name(self, country: str) -> str:
+        """Return the country's English name; NotFound names the nearest code."""
+        if country not in self.table:
+            raise NotFound("country", country, self.source, self.table)
+        return self.names.get(country, country)
 
     def get(self, country: str, item: str) -> Shares | None:
-        """Return what a country's people answered; None where they were never asked."""
-        return self.cells.get((country, item))
+        """Return what one country answered; None where it was never asked (or is no part of this survey)."""
+        return self.table.get(country, {}).get(item)
 
     def pool(self, countries: Iterable[str], item: str) -> Shares | None:
-        """Return the shares of several countries together, each country weighing the same.
+        """Return what several countries answered, each weighing the same whatever its sample.
 
-        `n` is the sum over the countries, `missing` the share of all their respondents. Countries
-        never asked are left out: `countries` of the result names, in the given order, those that
-        are in. None where no country was asked.
+        Countries that were never asked are left out, and `countries` of the result says who is in;
+        None when that is nobody. `n` and the respondents behind `missing` are summed.
         """
-        found = [s for c in dict.fromkeys(countries) if (s := self.get(c, item)) is not None]
-        if len(found) < 2:
-            return found[0] if found else None
+        found = [s for c in dict.fromkeys(countries) if (s := self.get(c, item))]
+        if not found:
+            return None
+        n = sum(s.n for s in found)
+        asked = sum(_respondents(s) for s in found)
         codes = sorted({code for s in found for code in s.shares})
-        n, rows = sum(s.n for s in found), sum(respondents(s) for s in found)
         return Shares(
             survey=self.survey,
             countries=tuple(c for s in found for c in s.countries),
             item=item,
             n=n,
-            missing=(rows - n) / rows,
-            shares={code: sum(s.shares.get(code, 0.0) for s in found) / len(found) for code in codes},
+            missing=(asked - n) / asked,
+            shares={code: fsum(s.shares.get(code, 0.0) for s in found) / len(found) for code in codes},
         )
 
-    def countries(self) -> tuple[str, ...]:
-        """Return the codes of all countries, sorted."""
-        return tuple(sorted({country for country, _ in self.cells}))
 
-    def items(self, country: str) -> tuple[str, ...]:
-        """Return the items asked in a country, in the questionnaire's order; none for an unknown one."""
-        return tuple(sorted((i for c, i in self.cells if c == country), key=number))
-
-    def country_name(self, country: str) -> str:
-        """Return a country's English name; the code itself where the survey has no such country."""
-        return NAMES.get(country, country)
-
-    @property
-    def weights(self) -> str:
-        """How respondents were weighted, in words."""
-        plain = [c for c in self.countries() if c not in self.weighted]
-        if not self.weighted:
-            return "unweighted"
-        return "weighted by W_WEIGHT" + (f", save {', '.join(plain)} (unweighted)" if plain else "")
-
-
-def number(item: str) -> tuple[int, str]:
-    """Return the sorting key of an item: Q9 comes before Q27."""
-    digits = item.removeprefix("Q")
-    return (int(digits), item) if digits.isdecimal() else (1 << 31, item)
-
-
-def respondents(shares: Shares) -> int:
-    """Return how many people were asked or not, with and without a valid answer."""
+def _respondents(shares: Shares) -> int:
+    """Return how many people were interviewed: `missing` is (respondents - n) / respondents."""
     return round(shares.n / (1 - shares.missing))
-
-
-def resource(name: str) -> Any:
-    """Return the content of a JSON file shipped beside this module."""
-    return json.loads(files("culturepark.grounding").joinpath(name).read_text(encoding="utf-8"))
 
 
 @cache
 def shipped() -> Figures:
-    """Return the shipped figures: 15 countries, the 50 items of CulturePark, unweighted.
+    """Return the shipped figures: 15 countries, 50 items, unweighted.
 
-    Made by `culturepark.grounding.build`; source: Haerpfer et al. (2022), World Values Survey wave 7.
+    Source: World Values Survey wave 7 (Haerpfer et al. 2022, doi 10.14281/18241.20);
+    `culturepark.grounding.build` says how the file was made.
     """
-    data = resource("figures.json")
-    cells = {
-        (country, item): Shares(
-            survey=data["survey"],
-            countries=(country,),
-            item=item,
-            n=cell["n"],
-            missing=cell["missing"],
-            shares={int(code): share for code, share in cell["shares"].items()},
-        )
-        for country, entry in data["countries"].items()
-        for item, cell in entry["items"].items()
-    }
+    data = json.loads(files("culturepark.grounding").joinpath("figures.json").read_text(encoding="utf-8"))
     return Figures(
-        cells=cells,
         survey=data["survey"],
-        source=data["source"],
-        doi=data["doi"],
-        weighted=frozenset(c for c, entry in data["countries"].items() if entry["weighted"]),
-        skipped=data["skipped"],
+        source=data["version"],
+        names=data["countries"],
+        table={
+            country: {
+                item: Shares(
+                    survey=data["survey"],
+                    countries=(country,),
+                    item=item,
+                    n=entry["n"],
+                    missing=entry["missing"] / (entry["n"] + entry["missing"]),
+                    shares={int(code): share for code, share in entry["shares"].items()},
+                )
+                for item, entry in items.items()
+            }
+            for country, items in data["figures"].items()
+        },
     )

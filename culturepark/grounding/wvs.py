@@ -1,56 +1,225 @@
-"""Reads World Values Survey wave 7 releases (CSV) into figures, row by row: only counts are held.
-
-Reads the official cross-national file of any version with the same columns, the national files, and
-extracts of either: one file, or a folder of them. Source: Haerpfer et al. (2022), doi 10.14281/18241.20.
-"""
+"""Reads World Values Survey wave 7 releases, row by row, into the shares of each answer."""
 
 from __future__ import annotations
 
 import csv
 import math
 import re
-import zipfile
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 from culturepark.errors import SurveyError, nearest
-from culturepark.grounding.figures import SURVEY, Figures, number
+from culturepark.grounding.figures import Figures
 from culturepark.records import Shares
 
+SURVEY = "World Values Survey wave 7"
 COUNTRY, ALPHA, WEIGHT = "B_COUNTRY", "B_COUNTRY_ALPHA", "W_WEIGHT"
-ITEM = re.compile(r"Q[0-9]+")  # exact: Q33_3 is a recode of Q33, not an item
-CODE = re.compile(r"(-?[0-9]+)(?:\.0*)?")  # some files write 2 as 2.0
-UNIT = 10**12  # weights are summed as whole 10^-12: exact, so the order of rows cannot matter
+ITEM = re.compile(r"Q\d+")  # recodes and national variants (Q33_3, Q82_EU, Q288R) are no items
+INTEGER = re.compile(r"[+-]?\d+(\.0*)?")  # statistics programs write 2 as 2.0
+ISO = re.compile(r"[A-Z]{3}")
+UTF8_BOM = b"\xef\xbb\xbf"
 
-MAGIC = (
-    (b"$FL2", "an SPSS file"),
-    (b"$FL3", "an SPSS file"),
-    (b"<stata_dta>", "a Stata file"),
-    (b"\xd0\xcf\x11\xe0", "an old Excel file"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"RDX", "an R file"),
-    (b"\xff\xfe", "text in UTF-16"),
-    (b"\xfe\xff", "text in UTF-16"),
-)
-SUFFIXES = {".sav": "an SPSS file", ".zsav": "an SPSS file", ".dta": "a Stata file", ".rds": "an R file"}
+# First bytes of what people download or save instead of the CSV, and what to do about it.
+FOREIGN = {
+    b"$FL": "an SPSS file; export it as CSV, with codes instead of labels",
+    b"PK": "a zip archive or an Excel workbook; unpack it, or save it as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook; save it as CSV",
+    b"<stata_dta>": "a Stata file; export it as CSV, with codes instead of labels",
+    b"\x1f\x8b": "gzip-compressed (R data, or a packed CSV); unpack it, or export it as CSV",
+    b"RDX": "R data; export it as CSV",
+    b"\xff\xfe": "encoded as UTF-16; save it as UTF-8",
+    b"\xfe\xff": "encoded as UTF-16; save it as UTF-8",
+}
+NAMES = {
+    **{"AND": "Andorra", "ARG": "Argentina", "ARM": "Armenia", "AUS": "Australia", "BGD": "Bangladesh"},
+    **{"BOL": "Bolivia", "BRA": "Brazil", "CAN": "Canada", "CHL": "Chile", "CHN": "China", "COL": "Colombia"},
+    **{"CYP": "Cyprus", "CZE": "Czechia", "DEU": "Germany", "ECU": "Ecuador", "EGY": "Egypt"},
+    **{"ETH": "Ethiopia", "GBR": "Great Britain", "GRC": "Greece", "GTM": "Guatemala", "HKG": "Hong Kong"},
+    **{"IDN": "Indonesia", "IND": "India", "IRN": "Iran", "IRQ": "Iraq", "ISR": "Israel", "JOR": "Jordan"},
+    **{"JPN": "Japan", "KAZ": "Kazakhstan", "KEN": "Kenya", "KGZ": "Kyrgyzstan", "KOR": "South Korea"},
+    **{"LBN": "Lebanon", "LBY": "Libya", "MAC": "Macau", "MAR": "Morocco", "MDV": "Maldives"},
+    **{"MEX": "Mexico", "MMR": "Myanmar", "MNG": "Mongolia", "MYS": "Malaysia", "NGA": "Nigeria"},
+    **{"NIC": "Nicaragua", "NIR": "Northern Ireland", "NLD": "Netherlands", "NZL": "New Zealand"},
+    **{"PAK": "Pakistan", "PER": "Peru", "PHL": "Philippines", "PRI": "Puerto Rico", "ROU": "Romania"},
+    **{"RUS": "Russia", "SGP": "Singapore", "SRB": "Serbia", "SVK": "Slovakia", "THA": "Thailand"},
+    **{"TJK": "Tajikistan", "TUN": "Tunisia", "TUR": "Turkey", "TWN": "Taiwan", "UKR": "Ukraine"},
+    **{"URY": "Uruguay", "USA": "United States", "UZB": "Uzbekistan", "VEN": "Venezuela", "VNM": "Vietnam"},
+    **{"ZWE": "Zimbabwe"},
+}
+
+
+def read(
+    path: Path | str,
+    countries: Collection[str] | None = None,
+    items: Collection[str] | None = None,
+    valid: Mapping[str, Collection[int]] | None = None,
+) -> Figures:
+    """Read the wave 7 CSV release, a per-country file with the same columns, or a folder of such files.
+
+    Args:
+        path: a `,` or `;` separated CSV file in UTF-8, Latin-1 or Windows-1252, or a folder of them.
+        countries: ISO alpha-3 codes to read; all when None.
+        items: items to read (`Q27`); all when None. Fewer items read faster.
+        valid: the option codes of an item, where known; any other non-negative code is then an error.
+
+    Blank cells and negative codes (don't know, no answer, not applicable, not asked) are missing.
+    Shares are weighted by W_WEIGHT in files that have it (`Figures.weighted` lists their countries);
+    counts never are. Rows of computed averages, without a numeric B_COUNTRY or without a country
+    code, are no people and are left out. Memory grows with countries × items, not with respondents.
+
+    Raises:
+        SurveyError: the file is no such release; the message says file, line, column and value.
+
+    Source of the format: WVS-7 codebook, Haerpfer et al. (2022), doi 10.14281/18241.20.
+
+    """
+    path = Path(path)
+    counts = [_count(file, countries, items, valid or {}) for file in _files(path)]
+    offered = {item for count in counts for item in count.items}
+    for item in items or ():
+        if item not in offered:
+            raise SurveyError(f"{path}: no item {item!r}. {nearest(item, sorted(offered, key=_number))}")
+    present = {code for count in counts for code in count.present}
+    for code in countries or ():
+        if code not in present:
+            raise SurveyError(f"{path}: no respondents from {code!r}. {nearest(code, sorted(present))}")
+    return _figures(path.name, counts)
+
+
+def _figures(source: str, counts: Iterable[_Count]) -> Figures:
+    """Join the counts of all files; a country must come from one file only, or people would count twice."""
+    table: dict[str, dict[str, Shares]] = {}
+    origin: dict[str, _Count] = {}
+    for count in counts:
+        for country, tallies in count.countries.items():
+            if country in origin:
+                raise SurveyError(f"{count.file}: {country} is in {origin[country].file} too; keep one of the two")
+            origin[country] = count
+            found = ((item, tally.shares(country, item)) for item, tally in tallies.items())
+            table[country] = {item: shares for item, shares in found if shares}
+    return Figures(
+        survey=SURVEY,
+        source=source,
+        names={country: NAMES.get(country, country) for country in table},
+        weighted=tuple(sorted(country for country, count in origin.items() if count.weighted)),
+        table=table,
+    )
+
+
+# ----------------------------------------------------------------- counting
 
 
 @dataclass
-class Tally:
-    """Running counts of one country: people, and per item and cell text how many and how heavy."""
+class _Answer:
+    """How many people gave one answer, and their summed weight."""
 
-    rows: int = 0
-    cells: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    n: int = 0
+    weight: float = 0.0
+
+
+@dataclass
+class _Tally:
+    """One country's answers to one item, by code; the missing ones are under None.
+
+    `cells` finds an answer by the text of its cell, so that each spelling is parsed only once.
+    """
+
+    codes: dict[int | None, _Answer] = field(default_factory=lambda: defaultdict(_Answer))
+    cells: dict[str, _Answer] = field(default_factory=dict)
+
+    def shares(self, country: str, item: str) -> Shares | None:
+        """Return the shares of the valid answers; None when there are none, or none with any weight."""
+        answers = dict(sorted((c, a) for c, a in self.codes.items() if c is not None))
+        total = math.fsum(a.weight for a in answers.values())
+        if total == 0:
+            return None
+        n = sum(a.n for a in answers.values())
+        missing = sum(a.n for a in self.codes.values()) - n
+        return Shares(
+            survey=SURVEY,
+            countries=(country,),
+            item=item,
+            n=n,
+            missing=missing / (n + missing),
+            shares={code: a.weight / total for code, a in answers.items() if a.weight},
+        )
+
+
+@dataclass
+class _Count:
+    """What one file holds: its items, every country in it, and the tallies of the countries asked for."""
+
+    file: Path
+    weighted: bool
+    items: tuple[str, ...]
+    present: set[str] = field(default_factory=set)
+    countries: dict[str, dict[str, _Tally]] = field(default_factory=dict)
+
+
+def _count(
+    file: Path, countries: Collection[str] | None, items: Collection[str] | None, valid: Mapping[str, Collection[int]]
+) -> _Count:
+    """Count one file's answers in a single pass."""
+    with _text(file) as text:
+        layout = _layout(file, text.readline())
+        count = _Count(file, layout.weight is not None, tuple(layout.items))
+        wanted = [(item, at) for item, at in layout.items.items() if items is None or item in items]
+        for line, country, row in _people(file, text, layout):
+            count.present.add(country)
+            if countries is not None and country not in countries:
+                continue
+            weight = 1.0 if layout.weight is None else _weight(file, line, row[layout.weight])
+            if country not in count.countries:
+                count.countries[country] = {item: _Tally() for item, _ in wanted}
+            tallies = count.countries[country]
+            for item, at in wanted:
+                tally, cell = tallies[item], row[at]
+                if cell not in tally.cells:
+                    tally.cells[cell] = tally.codes[_code(file, line, item, cell, valid.get(item))]
+                answer = tally.cells[cell]
+                answer.n += 1
+                answer.weight += weight
+    return count
+
+
+def _code(file: Path, line: int, item: str, cell: str, valid: Collection[int] | None) -> int | None:
+    """Return the answer code in a cell, None where the answer is missing."""
+    text = cell.strip()
+    if not text:
+        return None
+    if not INTEGER.fullmatch(text):
+        raise SurveyError(f"{file}, line {line}, column {item}: {cell!r} is not an answer code (a whole number)")
+    code = int(text.partition(".")[0])
+    if code < 0:
+        return None
+    if valid is not None and code not in valid:
+        options = ", ".join(map(str, sorted(valid)))
+        raise SurveyError(f"{file}, line {line}, column {item}: {cell!r} is not an option; there are: {options}")
+    return code
+
+
+def _weight(file: Path, line: int, cell: str) -> float:
+    try:
+        # Semicolon files often write a decimal comma.
+        weight = float(cell.replace(",", "."))
+    except ValueError:
+        weight = math.nan
+    if not 0 <= weight < math.inf:
+        found = repr(cell) if cell.strip() else "nothing"
+        raise SurveyError(f"{file}, line {line}, column {WEIGHT}: {found} is not a weight (a number from 0 up)")
+    return weight
+
+
+# ------------------------------------------------------------------ reading
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where a file's columns are; positions count from 0, None where there is no such column."""
+class _Layout:
+    """How a file is laid out: its delimiter, its width, and where the columns we read are."""
 
-    path: Path
     delimiter: str
     width: int
     alpha: int
@@ -59,277 +228,100 @@ class Layout:
     items: Mapping[str, int]
 
 
-def read(
-    path: str | Path,
-    countries: Collection[str] | None = None,
-    items: Collection[str] | None = None,
-    valid: Mapping[str, Collection[int]] | None = None,
-) -> Figures:
-    """Read a CSV file, or every CSV file of a folder, into figures.
-
-    `countries` (ISO alpha-3) and `items` ("Q33") narrow what is read; None reads all. `valid` maps
-    items to their option codes: any other code of 0 or more is then an error. Negative codes and
-    blank cells are missing answers. Where a file has W_WEIGHT, shares are weighted with it; `n` and
-    `missing` always count people. Rows without a country code or with a country that is no number
-    are computed averages: they are counted in `skipped`, nothing more. An item without one valid
-    answer in a country is absent there.
-
-    Raises SurveyError, naming file, line, column and value, for whatever cannot be read as that.
-    """
-    path = Path(path).expanduser()
-    tallies: dict[str, Tally] = {}
-    homes: dict[str, Path] = {}
-    weighted: set[str] = set()
-    seen: set[str] = set()
-    skipped = 0
-    for file in _files(path):
-        with _opened(file) as text:
-            layout = _layout(file, text, None if items is None else set(items))
-            found, extra = _count(layout, text, None if countries is None else set(countries), valid or {})
-        for country in found:
-            if country in homes:
-                raise SurveyError(
-                    f"{file}: {country} is also in {homes[country]}; its people would count twice. Keep one of the two"
-                )
-            homes[country] = file
-        tallies |= found
-        weighted |= set(found) if layout.weight is not None else set()
-        seen |= set(layout.items)
-        skipped += extra
-    _complete(path, countries, items, tallies, seen)
-    cells = {(c, i): s for c in sorted(tallies) for i, s in _shares(c, tallies[c], path)}
-    return Figures(cells=cells, source=path.name, weighted=frozenset(weighted), skipped=skipped)
-
-
-# ------------------------------------------------------------------- files
-
-
 def _files(path: Path) -> list[Path]:
-    """Return the file, or the CSV files of the folder in order of name."""
-    try:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.is_file())
-            if found := [p for p in inside if p.suffix.lower() == ".csv"]:
-                return found
-            raise SurveyError(f"{path}: no .csv file in this folder; found {_some(p.name for p in inside)}")
-        if path.is_file():
-            return [path]
-        siblings = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
-    except OSError as error:
-        raise SurveyError(f"{path}: cannot be read: {error.strerror}") from error
-    raise SurveyError(f"{path}: no such file. In {path.parent}: {nearest(path.name, siblings)}")
+    """Return the file, or the folder's CSV files by name."""
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() == ".csv" and p.is_file())
+        if not found:
+            raise SurveyError(f"{path}: no CSV file in this folder")
+        return found
+    if not path.exists():
+        beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+        raise SurveyError(f"{path}: no such file. {nearest(path.name, beside)}")
+    if not path.is_file():
+        raise SurveyError(f"{path}: not a file")
+    return [path]
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    """Open a file as text, refusing what is no CSV text; errors of reading become SurveyErrors."""
+def _text(file: Path) -> TextIO:
+    """Open a file as text, past its byte order mark, refusing what is no text."""
     try:
-        with path.open("rb") as file:
-            head = file.read(4096)
-        _refuse(path, head)
-        # Every cell read here is ASCII, so one lenient decoding serves UTF-8, Latin-1 and Windows-1252.
-        with path.open(encoding="utf-8-sig", errors="backslashreplace", newline="") as text:
-            yield text
+        with file.open("rb") as raw:
+            head = raw.read(4096)
     except OSError as error:
-        raise SurveyError(f"{path}: cannot be read: {error.strerror}") from error
+        raise SurveyError(f"{file}: cannot be read: {error.strerror}") from error
+    for magic, what in FOREIGN.items():
+        if head.startswith(magic):
+            raise SurveyError(f"{file}: this is {what}")
+    if b"\0" in head:
+        raise SurveyError(f"{file}: this is a binary file or UTF-16 text; export it as CSV in UTF-8")
+    if not head.removeprefix(UTF8_BOM).strip():
+        raise SurveyError(f"{file}: the file is empty")
+    # All that we read is ASCII, and ASCII bytes mean the same in UTF-8, Latin-1 and Windows-1252:
+    # Latin-1, which can decode every byte, is right for all three.
+    text = file.open(encoding="latin-1", newline="")
+    text.seek(len(UTF8_BOM) if head.startswith(UTF8_BOM) else 0)
+    return text
+
+
+def _layout(file: Path, header: str) -> _Layout:
+    """Find delimiter and columns in the header line. `Q27: label`, as some versions write it, is `Q27`."""
+
+    def split(delimiter: str) -> list[str]:
+        cells = next(csv.reader([header], delimiter=delimiter), [])
+        return [cell.partition(":")[0].strip() for cell in cells]
+
+    # The right delimiter is the one that makes most columns of the header.
+    delimiter = max(",;\t|", key=lambda mark: sum(map(bool, map(re.compile(r"\w+").fullmatch, split(mark)))))
+    names = split(delimiter)
+    if delimiter in "\t|":
+        mark = {"\t": "tabs", "|": "|"}[delimiter]
+        raise SurveyError(f"{file}: columns are separated by {mark}; save it with , or ; between them")
+    if len(names) == 1 and len(re.split("[,;\t]", names[0])) > 1:
+        raise SurveyError(f"{file}: the whole header is one quoted cell; save it with , or ; between the columns")
+    if ALPHA not in names:
+        raise SurveyError(f"{file}: no column {ALPHA!r} in the first line. {nearest(ALPHA, names)}")
+    twice = sorted({n for n in names if names.count(n) > 1 and (n in (COUNTRY, ALPHA, WEIGHT) or ITEM.fullmatch(n))})
+    if twice:
+        raise SurveyError(f"{file}: columns repeat: {', '.join(twice)}")
+    at = {name: index for index, name in enumerate(names)}
+    items = {name: at[name] for name in sorted(filter(ITEM.fullmatch, names), key=_number)}
+    if not items:
+        raise SurveyError(f"{file}: no item columns (Q1 to Q290). {nearest('Q1', names)}")
+    return _Layout(delimiter, len(names), at[ALPHA], at.get(COUNTRY), at.get(WEIGHT), items)
+
+
+def _people(file: Path, text: TextIO, layout: _Layout) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield line number, country code and cells of each respondent."""
+    rows = csv.reader(text, delimiter=layout.delimiter, strict=True)
+    people, other = 0, ""
+    try:
+        for row in rows:
+            line = rows.line_num + 1  # the header was read before
+            if not _is_person(row, layout):
+                other = other or f"; line {line} begins {', '.join(map(repr, row[:3]))}"
+                continue
+            country = row[layout.alpha].strip()
+            if not ISO.fullmatch(country):
+                raise SurveyError(
+                    f"{file}, line {line}, column {ALPHA}: {country!r} is not a three-letter country code"
+                )
+            if len(row) != layout.width:
+                raise SurveyError(f"{file}, line {line}: {len(row)} cells, but the header has {layout.width}")
+            people += 1
+            yield line, country, row
     except csv.Error as error:
-        raise SurveyError(f"{path}: broken as CSV ({error}); is a quotation mark left open?") from error
+        raise SurveyError(f"{file}, line {rows.line_num + 1}: not readable as CSV: {error}") from error
+    if not people:
+        raise SurveyError(f"{file}: no respondents (rows with a numeric {COUNTRY} and a {ALPHA}){other}")
 
 
-def _refuse(path: Path, head: bytes) -> None:
-    if not head.strip(b"\xef\xbb\xbf \t\r\n"):
-        raise SurveyError(f"{path}: the file is empty")
-    kind = next((name for magic, name in MAGIC if head.startswith(magic)), SUFFIXES.get(path.suffix.lower()))
-    if head.startswith(b"PK\x03\x04"):
-        kind = "an Excel workbook" if _workbook(path) else "a ZIP archive"
-    if kind is None and b"\0" in head:
-        kind = "no text in UTF-8 or Latin-1 (it holds zero bytes; perhaps UTF-16)"
-    if kind is not None:
-        verb = "unpack it" if "archive" in kind else "save it as UTF-8" if "UTF-16" in kind else "export it as CSV"
-        raise SurveyError(f"{path}: this is {kind}, not a CSV file; {verb}")
+def _is_person(row: list[str], layout: _Layout) -> bool:
+    """Tell respondents from computed averages and blank lines."""
+    if len(row) <= max(layout.alpha, layout.country or 0) or not row[layout.alpha].strip():
+        return False
+    return layout.country is None or bool(INTEGER.fullmatch(row[layout.country].strip()))
 
 
-def _workbook(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.startswith("xl/") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return path.suffix.lower() == ".xlsx"
-
-
-# ----------------------------------------------------------------- columns
-
-
-def _layout(path: Path, text: TextIO, items: Collection[str] | None) -> Layout:
-    """Read the header line; a name ends at a colon, since some releases write "Q1: Important in life"."""
-    header = text.readline()
-    names: list[str] = []
-    for delimiter in (",", ";"):
-        found = [name.split(":")[0].strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-        names = max(names, found, key=len)
-        if ALPHA in found:
-            break
-    else:
-        for delimiter, name in (("\t", "tabs"), ("|", "'|'")):
-            if delimiter in header:
-                raise SurveyError(f"{path}, line 1: columns are separated by {name}; expected commas or semicolons")
-        if len(names) < 2:
-            raise SurveyError(
-                f"{path}, line 1: the whole header is one cell, {header.strip()[:60]!r}; "
-                "expected column names separated by commas or semicolons"
-            )
-        raise SurveyError(f"{path}, line 1: no column {ALPHA!r}. {nearest(ALPHA, names)}")
-    known = [name for name in found if ITEM.fullmatch(name)]
-    if twice := sorted({name for name in (*known, ALPHA, COUNTRY, WEIGHT) if found.count(name) > 1}):
-        raise SurveyError(f"{path}, line 1: columns repeat: {_some(twice)}")
-    if not known:
-        raise SurveyError(f"{path}, line 1: no item column, such as 'Q27'. {nearest('Q27', filter(None, found))}")
-    wanted = [name for name in known if items is None or name in items]
-    return Layout(
-        path=path,
-        delimiter=delimiter,
-        width=len(found),
-        alpha=found.index(ALPHA),
-        country=found.index(COUNTRY) if COUNTRY in found else None,
-        weight=found.index(WEIGHT) if WEIGHT in found else None,
-        items={name: found.index(name) for name in wanted},
-    )
-
-
-# -------------------------------------------------------------------- rows
-
-
-def _count(
-    layout: Layout, text: TextIO, countries: Collection[str] | None, valid: Mapping[str, Collection[int]]
-) -> tuple[dict[str, Tally], int]:
-    """Count every person's answers; return the tallies by country and the number of rows that are no person's."""
-    tallies: dict[str, Tally] = {}
-    skipped = 0
-    rows = csv.reader(text, delimiter=layout.delimiter)
-    for row in rows:
-        if not any(row):
-            continue
-        where = f"{layout.path}, line {rows.line_num + 1}"
-        country = _country(layout, row, where)
-        if country is None:
-            skipped += 1
-            continue
-        if countries is not None and country not in countries:
-            continue
-        tally = tallies.get(country)
-        if tally is None:
-            tally = tallies[country] = Tally(cells={item: {} for item in layout.items})
-        weight = UNIT if layout.weight is None else _weight(layout, row[layout.weight], where)
-        tally.rows += 1
-        for item, column in layout.items.items():
-            cells, cell = tally.cells[item], row[column]
-            # A text is checked when first met; after that it is only counted.
-            if (slot := cells.get(cell)) is None:
-                code = _code(layout, cell, f"{where}, column {item}")
-                if code is not None and item in valid and code not in valid[item]:
-                    options = _some(map(str, sorted(valid[item])))
-                    raise SurveyError(f"{where}, column {item}: {cell!r} is no option; there are: {options}")
-                slot = cells[cell] = [0, 0]
-            slot[0] += 1
-            slot[1] += weight
-    return tallies, skipped
-
-
-def _country(layout: Layout, row: list[str], where: str) -> str | None:
-    """Return the alpha-3 code of a person's country; None for a row that is no person's."""
-    if len(row) != layout.width:
-        raise SurveyError(f"{where}: {len(row)} cells; the header has {layout.width}")
-    country = row[layout.alpha].strip()
-    if not country or (layout.country is not None and _number(layout, row[layout.country]) is None):
-        return None
-    if not re.fullmatch(r"[A-Z]{3}", country):
-        raise SurveyError(f"{where}, column {ALPHA}: {country!r} is no country code; expected three capitals")
-    return country
-
-
-def _weight(layout: Layout, cell: str, where: str) -> int:
-    """Return a person's weight in whole UNITs."""
-    weight = _number(layout, cell)
-    if weight is None or weight < 0:
-        raise SurveyError(f"{where}, column {WEIGHT}: {cell!r} is no weight; expected a number of 0 or more")
-    return round(weight * UNIT)
-
-
-def _code(layout: Layout, cell: str, where: str) -> int | None:
-    """Return an answer's code; None for a missing answer (blank or negative)."""
-    plain = _point(layout, cell)
-    if not plain:
-        return None
-    match = CODE.fullmatch(plain)
-    if match is None:
-        raise SurveyError(f"{where}: {cell!r} is no answer code; expected a whole number, or blank")
-    code = int(match[1])
-    return None if code < 0 else code
-
-
-def _number(layout: Layout, cell: str) -> float | None:
-    try:
-        value = float(_point(layout, cell))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _point(layout: Layout, cell: str) -> str:
-    """Return the bare cell; programs that separate columns by semicolons write decimals with a comma."""
-    plain = cell.strip()
-    return plain.replace(",", ".") if layout.delimiter == ";" else plain
-
-
-# ------------------------------------------------------------------ results
-
-
-def _shares(country: str, tally: Tally, path: Path) -> Iterator[tuple[str, Shares]]:
-    """Yield the items with at least one valid answer, in the questionnaire's order."""
-    for item in sorted(tally.cells, key=number):
-        counts: dict[int, list[int]] = {}
-        for cell, (people, weight) in tally.cells[item].items():
-            # Checked when counted; a decimal comma ends the integer as a point does.
-            if cell.strip() and (code := int(re.split("[.,]", cell)[0])) >= 0:
-                slot = counts.setdefault(code, [0, 0])
-                slot[0] += people
-                slot[1] += weight
-        if not counts:
-            continue
-        n, total = sum(c[0] for c in counts.values()), sum(c[1] for c in counts.values())
-        if not total:
-            raise SurveyError(f"{path}: the weights of all {n} people of {country} who answered {item} are 0")
-        yield (
-            item,
-            Shares(
-                survey=SURVEY,
-                countries=(country,),
-                item=item,
-                n=n,
-                missing=(tally.rows - n) / tally.rows,
-                shares={code: counts[code][1] / total for code in sorted(counts)},
-            ),
-        )
-
-
-def _complete(
-    path: Path,
-    countries: Collection[str] | None,
-    items: Collection[str] | None,
-    found: Collection[str],
-    seen: Collection[str],
-) -> None:
-    """Raise when something asked for is nowhere in the files."""
-    if absent := sorted(set(items or ()) - set(seen), key=number):
-        known = sorted(seen, key=number)
-        raise SurveyError(f"{path}: no column {_some(absent)}. {nearest(absent[0], known)}")
-    if absent := sorted(set(countries or ()) - set(found)):
-        raise SurveyError(f"{path}: no person from {_some(absent)}")
-    if not found:
-        raise SurveyError(f"{path}: no person's row, only a header or computed averages")
-
-
-def _some(names: Iterable[str]) -> str:
-    """Return up to ten names in a row; "nothing" for none."""
-    listed = list(names)
-    return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "") or "nothing"
+def _number(item: str) -> int:
+    return int(item[1:])

@@ -95,7 +95,7 @@ def passing(error: BaseException) -> bool:
     """Say whether trying again may help."""
     status = getattr(error, "status_code", None)
     if status is not None:
-        return status == 429 or status == 408 or status == 409 or status >= 500
+        return status in (408, 409, 429) or bool(status >= 500)
     return type(error).__name__ in {
         "APIConnectionError",
         "APITimeoutError",

@@ -100,7 +100,9 @@ def mark(opinion: Opinion) -> str | None:
 
 def settle(desk: Desk) -> None:
     """Drop kept opinions that an earlier dialogue on the same question already gave; the outcome is the same in any order of work."""
-    for opinion, first in list(desk.journal.twins()):
+    for twin, first in desk.journal.twins():
+        opinion = desk.journal.opinion(twin)
+        assert opinion is not None, "a twin was read from the same journal"
         desk.journal.drop(
             opinion.model_copy(update={"dropped": "duplicate", "detail": f"same words as opinion {first}"})
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel
+
 from culturepark.calls import once
 from culturepark.records import Request
 from culturepark.refinery.case import Case
 from culturepark.refinery.extract import Extraction
 from culturepark.refinery.verify import Rewriting, Ruling
 
-SHAPES = {"extractor": Extraction, "verifier": Ruling, "rewriter": Rewriting}
+SHAPES: dict[str, type[BaseModel]] = {"extractor": Extraction, "verifier": Ruling, "rewriter": Rewriting}
 
 
 def preview(case: Case, role: str, opinion: str) -> Request:

@@ -1,0 +1,92 @@
+"""The command: exit codes, one clear error each, JSON for machines."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+ENV = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "COLUMNS": "100"}
+TEA = ("--scenario", "tea", "--contact", "south", "-c", "north", "-m", "conftest:Plays", "-n", "4", "--turns", "4")
+
+
+def command(*args, cwd=None, code=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "culturepark", *args], env=ENV, cwd=cwd, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_the_stages_one_by_one_equal_run(park):
+    command("simulate", "steps", *TEA, cwd=park)
+    made = json.loads(command("refine", "steps", "--json", cwd=park).stdout)
+    command("export", "steps", "--to", "trl", cwd=park)
+    command("report", "steps", cwd=park)
+    whole = json.loads(command("run", "whole", *TEA, "--to", "trl", "--json", cwd=park).stdout)
+    same = ("dialogues", "turns", "opinions", "kept", "samples")
+    assert {k: made[k] for k in same} == {k: whole[k] for k in same} and whole["samples"] > 0
+    texts = [(park / "outputs" / name / "corpus/trl/train.jsonl").read_text() for name in ("steps", "whole")]
+    assert texts[0] == texts[1]
+
+
+def test_explain_walks_back_from_a_row(park):
+    command("run", "x", *TEA, "--to", "trl", cwd=park)
+    row = json.loads((park / "outputs/x/corpus/trl/train.jsonl").read_text().splitlines()[0])
+    told = command("explain", row["metadata"]["id"], "--run", "x", cwd=park).stdout
+    assert row["completion"][0]["content"] in told and "verdict 0 entail" in told and "seat 1    delegate" in told
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("run", "../evil"), "cannot be a folder"),
+        (("run", "x", "-c", "nroth", "--scenario", "tea"), "Did you mean 'north'"),
+        (("run", "x", "-m", "gpt"), "no model provider 'gpt'"),
+        (("run", "x", "-m", "openai/"), "names no model"),
+        (("run", "x", *TEA, "--turns", "0"), "turns"),
+        (("run", "x", *TEA, "--modes", "corss"), "modes"),
+        (("run", "x", "--fault", "lies=0.5"), "contradiction"),
+        (("run", "x", "--fault", "lies"), "KIND=RATE"),
+        (("run", "x", "--config", "nowhere.toml"), "nowhere.toml"),
+        (("run", "nothing", "--resume"), "no run at"),
+        (("run", "x", "--resume", "--turns", "3"), "--resume goes on"),
+        (("run", "x", "--survey", "nowhere.csv", *TEA), "nowhere.csv"),
+        (("explain", "abc", "--run", "nothing"), "no run at"),
+        (("simluate", "x"), "Did you mean 'simulate'"),
+        (("show", "narrator"), "no role 'narrator'"),
+        (("check", "-w", "/nowhere"), "no workspace at"),
+        (("simulate", "x", "--dialogues", "many"), "many"),
+    ],
+)
+def test_bad_input_is_one_clear_error_exit_2_and_nothing_half_written(park, args, told):
+    done = command(*args, cwd=park, code=2)
+    assert told in done.stderr and not any(p.name != ".gitkeep" for p in (park / "outputs").iterdir())
+
+
+def test_check_lists_every_mistake_and_exits_2(park):
+    for name in ("norta", "nortb"):
+        (park / f"personas/north/{name}.toml").write_text("nmae = 1\n")
+    told = command("check", cwd=park, code=2).stderr
+    assert "personas/north/norta.toml: nmae: unknown key. Did you mean 'name'?" in told and "nortb.toml" in told
+
+
+def test_an_interrupt_exits_130_and_resume_goes_on(tmp_path):
+    args = [sys.executable, "-m", "culturepark", "run", "long", "-c", "german", "-n", "3000", "--out", str(tmp_path)]
+    process = subprocess.Popen(args, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "long/journal.sqlite").exists():
+        time.sleep(0.05)
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130 and "--resume" in process.stderr.read()
+    process.stderr.close()
+
+
+def test_without_a_terminal_progress_is_plain_lines(park):
+    err = command("run", "p", *TEA, cwd=park).stderr
+    assert "simulate: 4/4 dialogues · 16 turns" in err and "\x1b" not in err

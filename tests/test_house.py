@@ -1,0 +1,90 @@
+"""The house: imports run one way, the command starts light, prompts live in cards."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from conftest import ROOT
+
+import culturepark as cp
+
+PACKAGE = ROOT / "culturepark"
+ROWS = [
+    {"records", "errors"},
+    {"prompts", "workspace", "journal", "models", "grounding", "settings", "pool", "calls"},
+    {"park", "refinery", "corpus", "reports", "runs"},
+    {"verbs"},
+    {"cli", "__main__", "__init__"},
+]
+HEAVY = {
+    "litellm",
+    "torch",
+    "transformers",
+    "datasets",
+    "pyarrow",
+    "ray",
+    "networkx",
+    "openai",
+    "sklearn",
+    "numpy",
+    "pandas",
+}
+
+
+def imports(path, top_only):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree) if not top_only else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (
+                [f"{node.module}.{a.name}" for a in node.names] if node.module == "culturepark" else [node.module]
+            )
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_one_way_and_stages_never_import_one_another(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    row = next(i for i, r in enumerate(ROWS) if room in r)
+    for name in imports(path, top_only=room == "__init__"):
+        parts = name.split(".")
+        if parts[0] == "culturepark" and len(parts) > 1 and parts[1] != room:
+            other = next(i for i, r in enumerate(ROWS) if parts[1] in r)
+            same_row_is_fine = row in (0, 1, 4) or room == "reports"
+            assert other < row or (other == row and same_row_is_fine), f"{room} imports {parts[1]}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_module_imports_anything_heavy_when_loaded_and_each_says_what_it_is_for(path):
+    assert not {n.split(".")[0] for n in imports(path, top_only=True)} & HEAVY
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_help_loads_none_of_it():
+    code = "import sys; from culturepark.cli import cli; print(sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not [m for m in (*HEAVY, "pydantic", "jinja2", "rich") if f"'{m}'" in loaded]
+
+
+def test_the_public_surface_is_what_it_says():
+    assert all(getattr(cp, name) is not None for name in cp.__all__) and set(cp.__all__) <= set(dir(cp))
+    with pytest.raises(AttributeError, match="nothing_here"):
+        cp.nothing_here  # noqa: B018
+
+
+def test_data_folders_are_cards_only_and_the_wheel_ships_them():
+    shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
+        "force-include"
+    ]
+    assert set(shipped) == {"agents", "personas", "scenarios"}
+    assert {p.suffix for f in shipped for p in (ROOT / f).rglob("*") if p.is_file()} == {".toml"}
+
+
+def test_prompts_live_in_cards_not_in_code():
+    text = "\n".join(p.read_text() for p in (PACKAGE / "park").glob("*.py"))
+    assert "You are" not in text
