@@ -116,7 +116,9 @@ def output(workspace: Path, name: str, out: str | Path | None = None) -> Path:
     if not name or not allowed.isalnum() or not name.isascii() or name.startswith(".") or name.endswith(".") \
             or name.split(".")[0].casefold() in RESERVED or len(name) > 80:  # fmt: skip
         raise InputError(f"run name {name!r} cannot be a folder: use letters, digits, '-', '_' and '.'")
-    inside = workspace / "outputs" if workspace != shipped() or Path.cwd().is_relative_to(workspace) else Path("outputs")
+    inside = (
+        workspace / "outputs" if workspace != shipped() or Path.cwd().is_relative_to(workspace) else Path("outputs")
+    )
     return Path(out) / name if out else inside / name
 
 

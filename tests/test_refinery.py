@@ -97,8 +97,11 @@ def test_an_unreadable_extraction_is_a_failure_with_the_raw_text_after_three_tri
 def test_an_unverifiable_opinion_is_never_kept(park, tmp_path):
     def script(r):
         return (
-            json.dumps({"opinions": [{"turn": 1, "text": "Drinking tea is good."}]}) if r.role == "extractor" else "[{[}]"
+            json.dumps({"opinions": [{"turn": 1, "text": "Drinking tea is good."}]})
+            if r.role == "extractor"
+            else "[{[}]"
         )
+
     (found,) = refined(park, tmp_path, case_of(park, "a", "b"), cp.Scripted(script))
     assert found.dropped == "unverified" and "unparsed" in found.detail
 

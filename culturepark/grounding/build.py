@@ -20,7 +20,10 @@ from culturepark.grounding.figures import Figures
 from culturepark.grounding.wvs import read
 from culturepark.records import Shares
 
-COUNTRIES = ["ARG", "BGD", "BRA", "CHN", "DEU", "EGY", "IRQ", "JOR", "KOR", "LBN", "LBY", "MAR", "TUN", "TUR", "USA"]
+COUNTRIES = (
+    *("ARG", "BGD", "BRA", "CHN", "DEU", "KOR", "TUR", "USA"),
+    *("EGY", "IRQ", "JOR", "LBN", "LBY", "MAR", "TUN"),  # Arabic
+)
 # The 50 items of CulturePark, each (first, last) with its option codes.
 BLOCKS = {
     (27, 32): range(1, 5),
@@ -43,9 +46,9 @@ def survey(figures: Figures, computed: date) -> dict[str, Any]:
         "version": "national files of WVS wave 7, 2017–2022, as used by Li et al. 2024",
         "doi": "10.14281/18241.20",
         "computed": computed.isoformat(),
-        "weights": f"W_WEIGHT in {', '.join(figures.weighted)}"
+        "weights": f"W_WEIGHT in {len(figures.weighted)} countries"
         if figures.weighted
-        else "none: the files hold no W_WEIGHT",
+        else "unweighted: the files hold no W_WEIGHT",
         "countries": {country: figures.country_name(country) for country in figures.countries()},
         "figures": {
             country: {item: _entry(shares) for item, shares in figures.table[country].items()}

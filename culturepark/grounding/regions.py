@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 
 from culturepark.errors import NotFound
+from culturepark.grounding.names import NAMES
 from culturepark.records import Dimensions
 
 
@@ -27,8 +28,11 @@ def _by_code() -> dict[str, Dimensions]:
 
 
 def hofstede(code: str) -> Dimensions:
-    """Return the dimensions under one of Hofstede's codes; NotFound names the nearest."""
+    """Return the dimensions under one of Hofstede's codes; NotFound names the nearest, and the one of an ISO code."""
     known = _by_code()
     if code not in known:
-        raise NotFound("code", code, "Hofstede's dimensions", known)
+        # ISO's DEU looks most like DEN, Denmark; say what Germany is called here.
+        same = [d for d in known.values() if d.title == NAMES.get(code)]
+        where = "Hofstede's dimensions" + "".join(f" (where {d.title} is {d.code!r})" for d in same)
+        raise NotFound("code", code, where, known)
     return known[code]

@@ -13,6 +13,7 @@ from typing import TextIO
 
 from culturepark.errors import SurveyError, nearest
 from culturepark.grounding.figures import Figures
+from culturepark.grounding.names import NAMES
 from culturepark.records import Shares
 
 SURVEY = "World Values Survey wave 7"
@@ -33,22 +34,6 @@ FOREIGN = {
     b"\xff\xfe": "encoded as UTF-16; save it as UTF-8",
     b"\xfe\xff": "encoded as UTF-16; save it as UTF-8",
 }
-NAMES = {
-    **{"AND": "Andorra", "ARG": "Argentina", "ARM": "Armenia", "AUS": "Australia", "BGD": "Bangladesh"},
-    **{"BOL": "Bolivia", "BRA": "Brazil", "CAN": "Canada", "CHL": "Chile", "CHN": "China", "COL": "Colombia"},
-    **{"CYP": "Cyprus", "CZE": "Czechia", "DEU": "Germany", "ECU": "Ecuador", "EGY": "Egypt"},
-    **{"ETH": "Ethiopia", "GBR": "Great Britain", "GRC": "Greece", "GTM": "Guatemala", "HKG": "Hong Kong"},
-    **{"IDN": "Indonesia", "IND": "India", "IRN": "Iran", "IRQ": "Iraq", "ISR": "Israel", "JOR": "Jordan"},
-    **{"JPN": "Japan", "KAZ": "Kazakhstan", "KEN": "Kenya", "KGZ": "Kyrgyzstan", "KOR": "South Korea"},
-    **{"LBN": "Lebanon", "LBY": "Libya", "MAC": "Macau", "MAR": "Morocco", "MDV": "Maldives"},
-    **{"MEX": "Mexico", "MMR": "Myanmar", "MNG": "Mongolia", "MYS": "Malaysia", "NGA": "Nigeria"},
-    **{"NIC": "Nicaragua", "NIR": "Northern Ireland", "NLD": "Netherlands", "NZL": "New Zealand"},
-    **{"PAK": "Pakistan", "PER": "Peru", "PHL": "Philippines", "PRI": "Puerto Rico", "ROU": "Romania"},
-    **{"RUS": "Russia", "SGP": "Singapore", "SRB": "Serbia", "SVK": "Slovakia", "THA": "Thailand"},
-    **{"TJK": "Tajikistan", "TUN": "Tunisia", "TUR": "Turkey", "TWN": "Taiwan", "UKR": "Ukraine"},
-    **{"URY": "Uruguay", "USA": "United States", "UZB": "Uzbekistan", "VEN": "Venezuela", "VNM": "Vietnam"},
-    **{"ZWE": "Zimbabwe"},
-}
 
 
 def read(
@@ -59,22 +44,17 @@ def read(
 ) -> Figures:
     """Read the wave 7 CSV release, a per-country file with the same columns, or a folder of such files.
 
-    Args:
-        path: a `,` or `;` separated CSV file in UTF-8, Latin-1 or Windows-1252, or a folder of them.
-        countries: ISO alpha-3 codes to read; all when None.
-        items: items to read (`Q27`); all when None. Fewer items read faster.
-        valid: the option codes of an item, where known; any other non-negative code is then an error.
+    `path` is a `,` or `;` separated CSV file in UTF-8, Latin-1 or Windows-1252, or a folder of them;
+    `countries` (ISO alpha-3) and `items` (`Q27`) choose what to read, all when None; `valid` gives the
+    option codes of an item, where known: any other non-negative code is then an error.
 
     Blank cells and negative codes (don't know, no answer, not applicable, not asked) are missing.
     Shares are weighted by W_WEIGHT in files that have it (`Figures.weighted` lists their countries);
     counts never are. Rows of computed averages, without a numeric B_COUNTRY or without a country
     code, are no people and are left out. Memory grows with countries × items, not with respondents.
 
-    Raises:
-        SurveyError: the file is no such release; the message says file, line, column and value.
-
-    Source of the format: WVS-7 codebook, Haerpfer et al. (2022), doi 10.14281/18241.20.
-
+    Raises SurveyError, naming file, line, column and value, where the file is no such release.
+    Source: WVS-7 codebook, Haerpfer et al. (2022), doi 10.14281/18241.20.
     """
     path = Path(path)
     counts = [_count(file, countries, items, valid or {}) for file in _files(path)]
@@ -132,7 +112,7 @@ class _Tally:
 
     def shares(self, country: str, item: str) -> Shares | None:
         """Return the shares of the valid answers; None when there are none, or none with any weight."""
-        answers = dict(sorted((c, a) for c, a in self.codes.items() if c is not None))
+        answers = {code: self.codes[code] for code in sorted(c for c in self.codes if c is not None)}
         total = math.fsum(a.weight for a in answers.values())
         if total == 0:
             return None
@@ -271,16 +251,19 @@ def _layout(file: Path, header: str) -> _Layout:
         cells = next(csv.reader([header], delimiter=delimiter), [])
         return [cell.partition(":")[0].strip() for cell in cells]
 
-    # The right delimiter is the one that makes most columns of the header.
-    delimiter = max(",;\t|", key=lambda mark: sum(map(bool, map(re.compile(r"\w+").fullmatch, split(mark)))))
-    names = split(delimiter)
-    if delimiter in "\t|":
-        mark = {"\t": "tabs", "|": "|"}[delimiter]
-        raise SurveyError(f"{file}: columns are separated by {mark}; save it with , or ; between them")
-    if len(names) == 1 and len(re.split("[,;\t]", names[0])) > 1:
-        raise SurveyError(f"{file}: the whole header is one quoted cell; save it with , or ; between the columns")
-    if ALPHA not in names:
+    splits = {mark: split(mark) for mark in ",;\t|"}
+    delimiter = next((mark for mark, names in splits.items() if ALPHA in names), None)
+    if delimiter is None:
+        names = max(splits.values(), key=len)
+        if len(names) == 1 and ALPHA in header:
+            raise SurveyError(
+                f"{file}: the whole header is one cell; put , or ; between the columns, and no quotes around all"
+            )
         raise SurveyError(f"{file}: no column {ALPHA!r} in the first line. {nearest(ALPHA, names)}")
+    if delimiter not in ",;":
+        found = "tabs" if delimiter == "\t" else delimiter
+        raise SurveyError(f"{file}: the columns are separated by {found}; put , or ; between them")
+    names = splits[delimiter]
     twice = sorted({n for n in names if names.count(n) > 1 and (n in (COUNTRY, ALPHA, WEIGHT) or ITEM.fullmatch(n))})
     if twice:
         raise SurveyError(f"{file}: columns repeat: {', '.join(twice)}")

@@ -1,0 +1,92 @@
+"""Every command and every Python example in README and docs is run, in the order it stands."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import ROOT, said
+
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/authoring.md", "docs/reproduce.md"]
+FENCE = re.compile(r"^( *)```(bash|python|toml)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page, *languages):
+    return [
+        (kind, textwrap.dedent(body)) for _, kind, body in FENCE.findall((ROOT / page).read_text()) if kind in languages
+    ]
+
+
+@pytest.fixture
+def endpoint(serve):
+    """A server that answers as a model would."""
+
+    def reply(n, body):
+        text = body["messages"][-1]["content"]
+        if '"opinions"' in text:
+            turn = re.findall(r"^\[(\d+)\]", text, re.MULTILINE)[0]
+            return (
+                200,
+                {},
+                said('{"opinions": [{"turn": %s, "text": "Opinion number %d is widely held in Jordan."}]}' % (turn, n)),
+            )
+        return 200, {}, said('{"verdict": "entail", "reason": "yes"}' if '"verdict"' in text else f"Well, number {n}.")
+
+    return serve(reply).url
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_on_the_page_runs(page, tmp_path, endpoint):
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "culturepark"
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m culturepark "$@"\n')
+    script.chmod(0o755)
+    env = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OPENAI_BASE_URL": endpoint,
+    }
+    for kind, body in blocks(page, "bash", "python"):
+        if kind == "python":
+            code = [sys.executable, "-c", body]
+        elif body.startswith("make "):
+            code = ["make", "-n", "-C", str(ROOT), *[line.split()[1] for line in body.splitlines()]]
+        else:
+            body = body.replace("http://localhost:11434/v1", endpoint)
+            code = [
+                "sh",
+                "-ec",
+                body.replace(
+                    "{sample}",
+                    '$(sed -n \'s/.*"metadata": {"id": "\\([0-9a-f]*\\)".*/\\1/p;q\' outputs/first/corpus/trl/train.jsonl)',
+                ),
+            ]
+        done = subprocess.run(code, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, f"{body}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_cards_in_the_guide_are_sound(tmp_path):
+    import culturepark as cp
+
+    park = cp.init(tmp_path / "park")
+    persona, pack = (body for _, body in blocks("docs/authoring.md", "toml"))
+    (park / "personas/german/hanna.toml").write_text(persona)
+    (park / "scenarios/tea.toml").write_text(pack)
+    assert cp.check(park)["scenarios"] == 2
+    shutil.rmtree(park)
+
+
+def test_the_docs_name_only_what_there_is():
+    text = "\n".join((ROOT / page).read_text() for page in [*PAGES, "docs/architecture.md"])
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    assert all((ROOT / link).exists() or (ROOT / "docs" / link).exists() for link in links)
+    modules = re.findall(r"^  (\w+)/?  ", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    there = {
+        p.stem for p in (ROOT / "culturepark").iterdir() if not p.name.startswith("__") and p.suffix in ("", ".py")
+    }
+    assert set(modules) == there - {"py"}
