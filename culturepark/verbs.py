@@ -26,7 +26,7 @@ from culturepark.runs import Run
 from culturepark.settings import Settings
 from culturepark.settings import build as build_settings
 from culturepark.settings import read as read_settings
-from culturepark.workspace import Workspace, create, find, load
+from culturepark.workspace import Workspace, create, find, load, output
 from culturepark.workspace import read as read_workspace
 
 Tell = Callable[[str, Mapping[str, Any]], None]  # stage and its figures so far
@@ -188,6 +188,7 @@ def settings(given: Settings | Mapping[str, Any] | str | Path | None = None, /, 
 def start(name: str, given: Any = None, /, *, workspace: str | Path | None = None, out: str | Path | None = None,
           fresh: bool = False, **changes: Any) -> Run:  # fmt: skip
     """Create a run below outputs/ (or reopen it, if nothing but its length changed)."""
+    output(find(workspace), name, out)
     found = load(workspace)
     chosen = settings(given, **changes)
     _possible(found, chosen)
@@ -207,6 +208,7 @@ def _possible(found: Workspace, chosen: Settings) -> None:
     for name in chosen.refine.sieves:
         sieves.load(name)
     embedders.load(chosen.refine.embedder)
+    cast.figures(chosen.survey)
     models.load(chosen.model, base_url=chosen.base_url, faults=chosen.faults)
     for culture in cast.cultures(found, chosen):
         next(cast.scenes(found, chosen, culture))

@@ -1,5 +1,6 @@
 """Every command and every Python example in README and docs is run, in the order it stands."""
 
+import json
 import os
 import re
 import shlex
@@ -28,12 +29,9 @@ def endpoint(serve):
     def reply(n, body):
         text = body["messages"][-1]["content"]
         if '"opinions"' in text:
-            turn = re.findall(r"^\[(\d+)\]", text, re.MULTILINE)[0]
-            return (
-                200,
-                {},
-                said('{"opinions": [{"turn": %s, "text": "Opinion number %d is widely held in Jordan."}]}' % (turn, n)),
-            )
+            turn = int(re.findall(r"^\[(\d+)\]", text, re.MULTILINE)[0])
+            found = {"opinions": [{"turn": turn, "text": f"Opinion number {n} is widely held in Jordan."}]}
+            return 200, {}, said(json.dumps(found))
         return 200, {}, said('{"verdict": "entail", "reason": "yes"}' if '"verdict"' in text else f"Well, number {n}.")
 
     return serve(reply).url
@@ -51,7 +49,11 @@ def test_every_command_on_the_page_runs(page, tmp_path, endpoint):
         "PYTHONPATH": str(ROOT),
         "OPENAI_BASE_URL": endpoint,
     }
-    for kind, body in blocks(page, "bash", "python"):
+    cards = {"docs/authoring.md": iter(["mypark/personas/german/hanna.toml", "mypark/scenarios/tea.toml"])}
+    for kind, body in blocks(page, "bash", "python", "toml"):
+        if kind == "toml":
+            (tmp_path / next(cards[page])).write_text(body)
+            continue
         if kind == "python":
             code = [sys.executable, "-c", body]
         elif body.startswith("make "):

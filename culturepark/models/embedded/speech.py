@@ -41,13 +41,16 @@ class Speaker:
         self.rng = stream(*self.name, facts["n"])
         me, other = facts["me"], facts["other"]
         question: Question = self.question
+        within = facts["mode"] == "in"
         self.words = {
+            "h": town(me.home) if within else facts["culture"].place,
             "a": question.about, "p": facts["culture"].place, "u": facts["culture"].people,
             "o": other.given_name if other else "friend", "q": other.place if other and other.place != facts["culture"].place else "your part of the country",
         }  # fmt: skip
         self.degree = question.option(facts["answer"]).degree if facts["answer"] is not None else None
         self.voice = stream(me.id, "voice")
         self.said: dict[str, int] = {}
+        self.used: set[str] = set()
 
     # ------------------------------------------------------------ choosing
 
@@ -124,9 +127,17 @@ class Speaker:
 
     def norm(self, tie: bool) -> str | None:
         """Return a norm of the speaker's culture, tied to the question or told for its own sake."""
-        found = self.take("norm", self.facts["norms"], 1)
-        if found is None:
+        told = " ".join(t.text for t in self.facts["history"] if t.seat == self.facts["seat"])
+        # Compared without their first letters, which sentences may have made small.
+        fresh = [
+            n for n in self.order("norm", self.facts["norms"]) if n.text[1:-1] not in told and n.text not in self.used
+        ]
+        if tie:
+            fresh.sort(key=lambda n: self.question.topic not in n.topics)
+        if not fresh:
             return None
+        found = fresh[0]
+        self.used.add(found.text)
         bare = found.text.rstrip(".")
         words = {**self.words, "N": found.text, "m": bare, "n": bare[:1].lower() + bare[1:]}
         placed = "_placed" if bare.split()[0].casefold() in PLACES else ""
@@ -146,7 +157,11 @@ class Speaker:
     def figures(self) -> str | None:
         """Return what the speaker's people answered, in words, naming the survey."""
         shares: Shares | None = self.facts["shares"]
-        if shares is None or len(self.question.options) > 7:
+        if (
+            shares is None
+            or len(self.question.options) > 7
+            or any(shares.survey in t.text for t in self.facts["history"])
+        ):
             return None
         code = shares.modal
         text = self.pick("survey", s=in_words(shares.shares[code]), l=self.question.option(code).label, y=shares.survey)
@@ -161,6 +176,11 @@ class Speaker:
         if self.degree in (None, 0) or theirs == 0:
             return capital(self.pick("hear"))
         return capital(self.pick("agree" if (self.degree or 0) * theirs > 0 else "differ"))
+
+
+def town(home: str) -> str:
+    """Return the place itself from a card's home: "Irbid, a city in the north" is Irbid."""
+    return home.split(",")[0].strip()
 
 
 def in_words(share: float) -> str:
