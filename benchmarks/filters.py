@@ -2,62 +2,70 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import culturepark as cp
-from culturepark.records import Opinion, Turn
+from culturepark.records import Norm, Opinion, Turn
 
 RATES = dict.fromkeys(("contradiction", "off_topic", "refusal", "duplicate", "drift"), 0.06)
-CATCHES = {"contradiction": {"contradict", "rewritten"}, "off_topic": {"irrelevant"}, "refusal": {"refusal", "form"},
-           "duplicate": {"repeat", "redundant", "duplicate"}, "drift": {"anchors"}}  # fmt: skip
+FILTERS = {"contradiction": {"contradict", "rewritten"}, "off_topic": {"irrelevant"}, "refusal": {"refusal"},
+           "duplicate": {"repeat"}, "drift": {"anchors"}}  # fmt: skip
+WORD = re.compile(r"\w+")
 
 
 def fate(opinion: Opinion) -> str:
     """Return what became of an opinion: the reason it was dropped, `rewritten`, or `kept`."""
-    return opinion.dropped or ("rewritten" if len(opinion.verdicts) > 1 else "kept")
+    return "rewritten" if len(opinion.verdicts) > 1 and not opinion.dropped else opinion.dropped or "kept"
+
+
+def bare(opinion: Opinion, norms: Iterable[Norm]) -> bool:
+    """Say whether an opinion is a custom told for its own sake: a norm of the card and hardly a word more."""
+    words = set(WORD.findall(opinion.text.casefold()))
+    told = (set(WORD.findall(n.text.casefold())) for n in norms)
+    return any(len(words & n) >= 0.9 * len(n) and len(words - n) <= 10 for n in told)
 
 
 def main() -> None:
-    """Print a table: what was planted, what became of it, and each filter's precision."""
+    """Print a row a fault: planted, survived, recall; dropped by its filter, rightly, precision."""
+    planted, survived, dropped, right = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         run = cp.run("filters", dialogues=60, faults=RATES, out=folder, formats=("trl",))
         with run.journal(write=False) as journal:
-            planted, caught, extracted, by_filter, right = (
-                Counter[str](),
-                Counter[str](),
-                Counter[str](),
-                Counter[str](),
-                Counter[str](),
-            )
             for scene in journal.scenes("status = 'done'"):
                 opinions = journal.opinions(scene.id)
+                norms = [
+                    n
+                    for s in scene.seats
+                    for n in run.workspace.culture(run.workspace.persona(s.persona).culture).norms
+                ]
                 for turn in journal.turns(scene.id):
-                    tally(turn, opinions, planted, caught, extracted)
+                    count_planted(turn, opinions, planted, survived)
                 for opinion in opinions:
-                    for kind, reasons in CATCHES.items():
-                        if fate(opinion) in reasons:
-                            by_filter[kind] += 1
-                            right[kind] += kind in opinion.faults
+                    for kind in (k for k, reasons in FILTERS.items() if fate(opinion) in reasons):
+                        dropped[kind] += 1
+                        # A custom that bears on nothing is rightly irrelevant, a word-for-word repeat rightly a repeat.
+                        right[kind] += (
+                            kind in opinion.faults
+                            or kind == "duplicate"
+                            or (kind == "off_topic" and bare(opinion, norms))
+                        )
     print(
-        f"{'fault':14} {'planted':>8} {'extracted':>10} {'not kept as it was':>19} {'recall':>8} {'its filter dropped':>19} {'precision':>10}"
+        f"{'fault':14} {'planted':>8} {'survived':>9} {'recall':>8} {'its filter took':>16} {'rightly':>8} {'precision':>10}"
     )
     for kind in RATES:
-        recall = caught[kind] / planted[kind] if planted[kind] else float("nan")
-        precision = f"{right[kind] / by_filter[kind]:.1%}" if by_filter[kind] else "–"
+        recall = f"{1 - survived[kind] / planted[kind]:.1%}" if planted[kind] else "–"
+        precision = f"{right[kind] / dropped[kind]:.1%}" if dropped[kind] else "–"
         print(
-            f"{kind:14} {planted[kind]:8} {extracted[kind]:10} {caught[kind]:19} {recall:8.1%} {by_filter[kind]:19} {precision:>10}"
+            f"{kind:14} {planted[kind]:8} {survived[kind]:9} {recall:>8} {dropped[kind]:16} {right[kind]:8} {precision:>10}"
         )
-    print("precision: of what the filter for this fault dropped or rewrote, the share that was planted; the engine's own "
-          "weak and repeated lines are counted against it.")  # fmt: skip
+    print("survived: kept as it was said; a refusal holds no opinion, so the extractor already leaves it out")
 
 
-def tally(
-    turn: Turn, opinions: tuple[Opinion, ...], planted: Counter[str], caught: Counter[str], extracted: Counter[str]
-) -> None:
-    """Count a turn's faults, and those of which nothing survived as it was."""
+def count_planted(turn: Turn, opinions: Sequence[Opinion], planted: Counter[str], survived: Counter[str]) -> None:
+    """Count a turn's faults, and those that were kept as they were said."""
     for fault in turn.faults:
-        carriers = [o for o in opinions if o.turn == turn.n and fault.kind in o.faults]
         planted[fault.kind] += 1
-        extracted[fault.kind] += bool(carriers)
-        caught[fault.kind] += all(fate(o) != "kept" for o in carriers)
+        survived[fault.kind] += any(fate(o) == "kept" and fault.kind in o.faults for o in opinions if o.turn == turn.n)

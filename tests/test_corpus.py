@@ -78,10 +78,9 @@ def test_every_sample_is_explained_down_to_its_seed(done, park):
     row = rows(done.corpus / "trl/test.jsonl")[0]
     found = cp.explain(done, row["metadata"]["id"])
     assert found["sample"]["split"] == "test" and found["opinion"]["verdicts"][-1]["label"] == "entail"
-    assert (
-        found["turns"][-1]["n"] == found["opinion"]["turn"]
-        and row["metadata"]["persona"] in [s["persona"] for s in found["seats"]]
-    )
+    assert found["turns"][-1]["n"] == found["opinion"]["turn"] and row["metadata"]["persona"] in [
+        s["persona"] for s in found["seats"]
+    ]
     with pytest.raises(cp.NotFound):
         cp.explain(done, "nothing")
 

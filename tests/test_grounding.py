@@ -142,6 +142,9 @@ MISTAKES = {
     "no weight": (HEADER + "32,ARG,1,1\n32,ARG,,1\n", "line 3, column W_WEIGHT: nothing is not a weight"),
     "a negative weight": (HEADER + "32,ARG,-1,1\n", "line 2, column W_WEIGHT: '-1' is not a weight"),
     "a weight of nan": (HEADER + "32,ARG,nan,1\n", "line 2, column W_WEIGHT: 'nan' is not a weight"),
+    "a row cut off early": (HEADER + "32,ARG,1,1\n32\n", "line 3: 1 cells, but the header has 4"),
+    "an absurd answer": (HEADER + f"32,ARG,1,{'9' * 5000}\n", "line 2, column Q1"),
+    "an absurd weight": (HEADER + "32,ARG,1e308,1\n", "line 2, column W_WEIGHT: '1e308' is not a weight"),
     "a short row": (HEADER + "32,ARG,1\n", "line 2: 3 cells, but the header has 4"),
     "an open quote": (HEADER + '32,ARG,1,"1\n', "not readable as CSV"),
 }
@@ -179,13 +182,14 @@ def test_a_path_that_holds_no_survey_is_named(save, tmp_path):
 # --------------------------------------------------------------- properties
 
 CELLS = st.sampled_from(["", "-5", "-4", "-2", "-1", "1", "2", "3", "4", "4.0"])
-PEOPLE = st.lists(st.tuples(st.sampled_from([("32", "ARG"), ("76", "BRA")]), CELLS), min_size=1, max_size=40)
+WEIGHTS = st.floats(0.01, 100)
+PEOPLE = st.lists(st.tuples(st.sampled_from([("32", "ARG"), ("76", "BRA")]), CELLS, WEIGHTS), min_size=1, max_size=40)
 
 
 def _read(folder, people):
     path = folder / "survey.csv"
-    rows = [f"{number},{code},{cell}\n" for (number, code), cell in people]
-    path.write_text("B_COUNTRY,B_COUNTRY_ALPHA,Q1\n" + "".join(rows), encoding="utf-8")
+    rows = [f"{number},{code},{weight!r},{cell}\n" for (number, code), cell, weight in people]
+    path.write_text("B_COUNTRY,B_COUNTRY_ALPHA,W_WEIGHT,Q1\n" + "".join(rows), encoding="utf-8")
     return read(path)
 
 
@@ -193,10 +197,10 @@ def _read(folder, people):
 def test_shares_sum_to_one_and_everyone_is_valid_or_missing(tmp_path_factory, people):
     figures = _read(tmp_path_factory.mktemp("survey"), people)
     for country in figures.countries():
-        asked = sum(code == country for (_, code), _ in people)
+        asked = sum(code == country for (_, code), *_ in people)
         if shares := figures.get(country, "Q1"):
             assert sum(shares.shares.values()) == pytest.approx(1)
-            assert 1 <= shares.mean <= 4 and min(shares.shares) >= 1
+            assert 1 - 1e-9 <= shares.mean <= 4 + 1e-9 and min(shares.shares) >= 1
             assert shares.n + round(shares.missing * asked) == asked
 
 

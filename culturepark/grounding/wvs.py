@@ -19,9 +19,10 @@ from culturepark.records import Shares
 SURVEY = "World Values Survey wave 7"
 COUNTRY, ALPHA, WEIGHT = "B_COUNTRY", "B_COUNTRY_ALPHA", "W_WEIGHT"
 ITEM = re.compile(r"Q\d+")  # recodes and national variants (Q33_3, Q82_EU, Q288R) are no items
-INTEGER = re.compile(r"[+-]?\d+(\.0*)?")  # statistics programs write 2 as 2.0
+INTEGER = re.compile(r"[+-]?\d{1,9}(\.0*)?")  # statistics programs write 2 as 2.0
 ISO = re.compile(r"[A-Z]{3}")
 UTF8_BOM = b"\xef\xbb\xbf"
+UNIT = 10**12  # weights are summed as whole 10^-12: exact, so the order of people cannot matter
 
 # First bytes of what people download or save instead of the CSV, and what to do about it.
 FOREIGN = {
@@ -56,7 +57,7 @@ def read(
     Raises SurveyError, naming file, line, column and value, where the file is no such release.
     Source: WVS-7 codebook, Haerpfer et al. (2022), doi 10.14281/18241.20.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     counts = [_count(file, countries, items, valid or {}) for file in _files(path)]
     offered = {item for count in counts for item in count.items}
     for item in items or ():
@@ -94,10 +95,10 @@ def _figures(source: str, counts: Iterable[_Count]) -> Figures:
 
 @dataclass
 class _Answer:
-    """How many people gave one answer, and their summed weight."""
+    """How many people gave one answer, and their summed weight in UNITs."""
 
     n: int = 0
-    weight: float = 0.0
+    weight: int = 0
 
 
 @dataclass
@@ -113,7 +114,7 @@ class _Tally:
     def shares(self, country: str, item: str) -> Shares | None:
         """Return the shares of the valid answers; None when there are none, or none with any weight."""
         answers = {code: self.codes[code] for code in sorted(c for c in self.codes if c is not None)}
-        total = math.fsum(a.weight for a in answers.values())
+        total = sum(a.weight for a in answers.values())
         if total == 0:
             return None
         n = sum(a.n for a in answers.values())
@@ -151,7 +152,7 @@ def _count(
             count.present.add(country)
             if countries is not None and country not in countries:
                 continue
-            weight = 1.0 if layout.weight is None else _weight(file, line, row[layout.weight])
+            weight = UNIT if layout.weight is None else _weight(file, line, row[layout.weight])
             if country not in count.countries:
                 count.countries[country] = {item: _Tally() for item, _ in wanted}
             tallies = count.countries[country]
@@ -181,16 +182,17 @@ def _code(file: Path, line: int, item: str, cell: str, valid: Collection[int] | 
     return code
 
 
-def _weight(file: Path, line: int, cell: str) -> float:
+def _weight(file: Path, line: int, cell: str) -> int:
+    """Return a person's weight in UNITs."""
     try:
         # Semicolon files often write a decimal comma.
-        weight = float(cell.replace(",", "."))
+        weight = float(cell.replace(",", ".")) * UNIT
     except ValueError:
         weight = math.nan
     if not 0 <= weight < math.inf:
         found = repr(cell) if cell.strip() else "nothing"
         raise SurveyError(f"{file}, line {line}, column {WEIGHT}: {found} is not a weight (a number from 0 up)")
-    return weight
+    return round(weight)
 
 
 # ------------------------------------------------------------------ reading
@@ -281,6 +283,8 @@ def _people(file: Path, text: TextIO, layout: _Layout) -> Iterator[tuple[int, st
     try:
         for row in rows:
             line = rows.line_num + 1  # the header was read before
+            if any(row) and len(row) != layout.width:
+                raise SurveyError(f"{file}, line {line}: {len(row)} cells, but the header has {layout.width}")
             if not _is_person(row, layout):
                 other = other or f"; line {line} begins {', '.join(map(repr, row[:3]))}"
                 continue
@@ -289,8 +293,6 @@ def _people(file: Path, text: TextIO, layout: _Layout) -> Iterator[tuple[int, st
                 raise SurveyError(
                     f"{file}, line {line}, column {ALPHA}: {country!r} is not a three-letter country code"
                 )
-            if len(row) != layout.width:
-                raise SurveyError(f"{file}, line {line}: {len(row)} cells, but the header has {layout.width}")
             people += 1
             yield line, country, row
     except csv.Error as error:
@@ -301,7 +303,7 @@ def _people(file: Path, text: TextIO, layout: _Layout) -> Iterator[tuple[int, st
 
 def _is_person(row: list[str], layout: _Layout) -> bool:
     """Tell respondents from computed averages and blank lines."""
-    if len(row) <= max(layout.alpha, layout.country or 0) or not row[layout.alpha].strip():
+    if not any(row) or not row[layout.alpha].strip():
         return False
     return layout.country is None or bool(INTEGER.fullmatch(row[layout.country].strip()))
 

@@ -11,7 +11,7 @@ from culturepark.records import Opinion, Turn, digest
 from culturepark.refinery.case import Case
 
 WORD = re.compile(r"\w+")
-SAME = 0.8  # share of an opinion's words that must stand in a planted sentence for it to carry that fault
+SAME = 0.6  # words in common, of all words of both, from which an opinion carries a planted sentence's fault
 
 
 class Found(BaseModel):
@@ -61,8 +61,5 @@ def _opinion(dialogue: str, n: int, text: str, turn: Turn) -> Opinion:
 def planted(text: str, turn: Turn) -> tuple[str, ...]:
     """Return the kinds of planted faults that an opinion carries, for measuring filters; empty for real models."""
     words = {w.casefold() for w in WORD.findall(text)}
-    return tuple(
-        fault.kind
-        for fault in turn.faults
-        if words and len(words & {w.casefold() for w in WORD.findall(fault.sentence)}) / len(words) >= SAME
-    )
+    faults = ((fault.kind, {w.casefold() for w in WORD.findall(fault.sentence)}) for fault in turn.faults)
+    return tuple(kind for kind, said in faults if len(words & said) >= SAME * len(words | said))

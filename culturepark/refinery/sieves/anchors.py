@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from culturepark.records import Opinion
 from culturepark.refinery.case import Case
 
-AGE = re.compile(r"\b(?:as an?|being an?|i(?:['’]m| am)(?: an?)?) (\d{1,3})[- ]years?[- ]old", re.IGNORECASE)
-IDENTITY = re.compile(r"\b[Aa]s an? (?P<who>[^,.;]{3,60}?) (?:from|in|of) (?P<home>[A-Z][^,.;]{1,40})")
+SELF = r"(?:(?:^|[,;:.—] )as an?|\bbeing an?|\bi(?:['’]m| am)(?: an?)?)"  # not "as much as a man"
+AGE = re.compile(SELF + r" (\d{1,3})[- ]years?[- ]old", re.IGNORECASE)
+IDENTITY = re.compile(r"(?:^|[,;:.—] )[Aa]s an? (?P<who>[^,.;]{3,60}?) (?:from|in|of) (?P<home>[A-Z][^,.;]{1,40})")
 GENDER = re.compile(
-    r"\b(?:as an?|being an?|i(?:['’]m| am) an?) (?:[\w-]+ ){0,2}?(woman|man|mother|father|grandmother|grandfather|husband|wife)\b",
-    re.IGNORECASE,
+    SELF + r" (?:[\w-]+ ){0,2}?(woman|man|mother|father|grandmother|grandfather|husband|wife)\b", re.IGNORECASE
 )
 WOMEN = {"woman", "mother", "grandmother", "wife"}
 
