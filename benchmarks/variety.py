@@ -7,8 +7,8 @@ import itertools
 import tempfile
 from pathlib import Path
 
-from culturepark.models.fallback import Embedded
-from culturepark.models.fallback.measure import shared_sentences
+from culturepark.models.embedded import Embedded
+from culturepark.models.embedded.measure import shared_sentences
 
 import culturepark as cp
 from culturepark.calls import Desk

@@ -135,7 +135,7 @@ def preview(
     found: Workspace, settings: Settings, scene: Scene, role: str, turn: int, opinion: str = "Many see it so."
 ) -> Request:
     """Return the request of a role in a scene once `turn` turns have been held by the embedded engine."""
-    from culturepark.models.fallback import Embedded
+    from culturepark.models.embedded import Embedded
     from culturepark.refinery.case import look_up
     from culturepark.refinery.preview import preview as refinery_preview
 

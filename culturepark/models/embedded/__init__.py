@@ -7,60 +7,69 @@ people needs a real model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import get_args
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib import resources
+from typing import Any
 
-from culturepark.errors import InputError, ModelError, nearest
+from culturepark.errors import ModelError
+from culturepark.models.embedded import faults as planting
 from culturepark.models.embedded import reading, speech
+from culturepark.models.embedded.faults import KINDS
+from culturepark.models.embedded.measure import shared_sentences
+from culturepark.models.embedded.phrases import bank
 from culturepark.records import Fault, Reply, Request, digest, stream
 
-KINDS: tuple[str, ...] = get_args(Fault.model_fields["kind"].annotation)
-ROLES = ("main_contact", "delegate", "extractor", "verifier", "rewriter")
+__all__ = ["KINDS", "ROLES", "Embedded", "shared_sentences"]
+
+SPEAKERS = ("main_contact", "delegate")
+READERS: dict[str, Callable[[Request], str]] = {
+    "extractor": lambda request: reading.extract(request.facts),
+    "verifier": lambda request: reading.verify(request.facts),
+    "rewriter": lambda request: reading.rewrite(request.facts, stream(request.seed, request.index, "rewrite")),
+    # The moderator's lines are the cues of its card; this one is for whoever asks a model for one all the same.
+    "moderator": lambda request: (
+        f"Let us stay with {request.facts['question'].about}." if "question" in request.facts else "Please go on."
+    ),
+}
+ROLES = (*SPEAKERS, *READERS)
 
 
 class Embedded:
     """A model that answers from a request's role, facts and seed alone.
 
-    `faults` maps a kind of fault to the share of delegate turns in which it is planted (0 to 1, together at most 1); each is
-    recorded in the reply, so that a refinery can be measured against the truth.
+    `faults` maps a kind of fault to the share of delegate turns in which it is planted (0 to 1, together at most 1); each
+    is recorded in the reply. InputError for a kind or rate that cannot be.
     """
 
-    def __init__(self, faults: Mapping[str, float] | None = None) -> None:
-        self.faults = dict(faults or {})
-        for kind, rate in self.faults.items():
-            if kind not in KINDS:
-                raise InputError(f"no fault {kind!r} to plant. {nearest(kind, KINDS)}")
-            if not 0 <= rate <= 1:
-                raise InputError(f"fault {kind}: the rate {rate} is not between 0 and 1")
-        if sum(self.faults.values()) > 1:
-            raise InputError(
-                f"the fault rates add up to {sum(self.faults.values()):.2f}; at most 1 of all turns can carry one"
-            )
-        bank = digest(speech.phrases())
-        self.identity = f"embedded/{bank}" + (f"+{digest(self.faults)}" if self.faults else "")
+    def __init__(self, *, faults: Mapping[str, float] | None = None, name: str = "embedded") -> None:
+        self.faults = planting.checked(faults or {})
+        rates = ",".join(f"{kind}={rate:g}" for kind, rate in self.faults.items() if rate)
+        self.identity = f"{name}/{bank()['version']}-{_edition()}" + (f"+{rates}" if rates else "")
 
     async def complete(self, request: Request) -> Reply:
         """Answer one request; ModelError for a role that the engine does not play."""
-        faults: tuple[Fault, ...] = ()
-        if request.role in ("main_contact", "delegate"):
-            text, faults = self._speak(request)
-        elif request.role == "extractor":
-            text = reading.extract(request.facts)
-        elif request.role == "verifier":
-            text = reading.verify(request.facts)
-        elif request.role == "rewriter":
-            text = reading.rewrite(request.facts, stream(request.seed, request.index, "rewrite"))
+        planted: tuple[Fault, ...] = ()
+        if request.role in SPEAKERS:
+            text, planted = self._speak(request.role, request.facts)
+        elif request.role in READERS:
+            text = READERS[request.role](request)
         else:
             raise ModelError(f"the embedded engine does not play {request.role!r}; it plays {', '.join(ROLES)}")
-        return Reply(status="ok", text=text, model=self.identity, faults=faults)
+        return Reply.model_construct(status="ok", text=text, model=self.identity, faults=planted)
 
-    def _speak(self, request: Request) -> tuple[str, tuple[Fault, ...]]:
-        facts = request.facts
+    def _speak(self, role: str, facts: Mapping[str, Any]) -> tuple[str, tuple[Fault, ...]]:
         said = speech.turn(facts)
-        if self.faults and request.role == "delegate":
-            rng = stream(facts["dialogue"], facts["n"], "fault")
-            kind = rng.choices([*self.faults, ""], [*self.faults.values(), max(0.0, 1 - sum(self.faults.values()))])[0]
-            planted = speech.fault(kind, facts, said, rng) if kind else None
-            if planted:
-                return " ".join(planted[0]), (Fault.model_validate({"kind": kind, "sentence": planted[1]}),)
+        if self.faults and role == "delegate":
+            said, planted = planting.plant(self.faults, facts, said)
+            return " ".join(said), planted
         return " ".join(said), ()
+
+
+@lru_cache(maxsize=1)
+def _edition() -> str:
+    """Return the hash of all that the engine says and reads by: another bank is another model."""
+    folder = resources.files(__package__)
+    return digest(
+        *(folder.joinpath(name).read_text(encoding="utf-8") for name in ("phrases.toml", "words.toml")), size=4
+    )

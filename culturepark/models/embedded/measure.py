@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from culturepark.models.embedded.reading import sentences
+from culturepark.models.embedded.sentences import sentences
 
 WORD = re.compile(r"\w+")
 
 
 def shared_sentences(a: Iterable[str], b: Iterable[str]) -> float:
-    """Return the share of the shorter text's sentences that stand in the other too, case and punctuation aside.
+    """Return the share of the smaller dialogue's sentences that stand in the other too, case and punctuation aside.
 
     `a` and `b` are the turns of two dialogues; 0 where one of them is empty.
     """
-    first, second = ({" ".join(WORD.findall(s.casefold())) for t in turns for s in sentences(t)} for turns in (a, b))
+    first, second = folded(a), folded(b)
     smaller = min(len(first), len(second))
     return len(first & second) / smaller if smaller else 0.0
+
+
+def folded(turns: Iterable[str]) -> set[str]:
+    """Return the sentences of turns without case and punctuation."""
+    return {" ".join(WORD.findall(s.casefold())) for turn in turns for s in sentences(turn)} - {""}

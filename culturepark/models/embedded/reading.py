@@ -1,340 +1,41 @@
-"""Reads: takes opinions out of any English text, judges their side by their words, and words them the other way."""
+"""Plays the roles that read: takes opinions out of turns, judges them against an answer, and words them anew.
+
+Works on any English text, from the facts of the request alone: it neither knows who wrote a text nor what was planted in it.
+"""
 
 from __future__ import annotations
 
 import json
 import random
-import re
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from culturepark.records import Culture, Question
+from culturepark.models.embedded import stance
+from culturepark.models.embedded.phrases import bank, clauses, fill
+from culturepark.models.embedded.sentences import CULTURAL, finished, opinion, sentences, small
+from culturepark.records import Question, Turn
 
-SENTENCE = re.compile(r"(?<=[.!?…])[\"”’)]*\s+(?=[\"“‘(]?[A-Z0-9À-Þ])")
-ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|e\.g|i\.e|etc|vs|No)\.$")
-LEAD = re.compile(
-    r"^(?:(?:well|yes|no|so|and|but|you know|honestly|frankly|to be honest|as i said|once more|of course),?:?\s+)*"
-    r"(?:(?:i (?:think|believe|feel|would say|hold|tend to think|firmly believe|am convinced|am quite sure|have no doubt|lean towards saying|"
-    r"have come to think)|on balance,? i would say|on the whole,? i think|my own sense is|it seems to me|it is my view|for me it is clear)(?: that)?|"
-    r"in my (?:view|opinion)|as i see it|to my mind|if you ask me|speaking for myself|for me|where i stand|from where i stand|personally)\s*[,:]?\s+",
-    re.IGNORECASE,
-)
-IDENTITY = re.compile(r"^(As an? [^,]{3,80}, )(?:i (?:think|believe|feel|would say) (?:that )?)", re.IGNORECASE)
-REPORT = re.compile(
-    r"\b(were asked about|of those asked|in the [\w ]*survey)\b", re.IGNORECASE
-)  # what a survey found is no opinion
-PERSONAL = re.compile(
-    r"\b(i|me|my|mine|myself|we|us|our|ours|ourselves|you|your|yours|i['’]\w+|we['’]\w+|you['’]\w+)\b", re.IGNORECASE
-)
-PLACED = ((re.compile(r"\bwhere i (?:live|come from|grew up)\b", re.IGNORECASE), "in {place}"), (re.compile(r"\b(?:in )?my country\b", re.IGNORECASE), "in {place}"),
-          (re.compile(r"\bpeople around me\b", re.IGNORECASE), "many people in {place}"), (re.compile(r"\bmy people\b", re.IGNORECASE), "many people in {place}"))  # fmt: skip
-WORD = re.compile(r"[a-zà-ÿ]+(?:['’][a-z]+)?")
-STOP = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "because",
-        "been",
-        "but",
-        "by",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "he",
-        "her",
-        "here",
-        "his",
-        "how",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "itself",
-        "just",
-        "may",
-        "might",
-        "more",
-        "most",
-        "much",
-        "must",
-        "no",
-        "not",
-        "of",
-        "on",
-        "one",
-        "one's",
-        "or",
-        "other",
-        "out",
-        "over",
-        "own",
-        "same",
-        "she",
-        "should",
-        "so",
-        "some",
-        "such",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "to",
-        "too",
-        "up",
-        "very",
-        "was",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "while",
-        "who",
-        "why",
-        "will",
-        "with",
-        "would",
-        "many",
-        "people",
-        "often",
-        "since",
-        "given",
-        "seeing",
-        "reason",
-        "above",
-        "all",
-        "least",
-        "only",
-        "simple",
-        "also",
-        "both",
-        "think",
-        "believe",
-        "feel",
-        "say",
-        "said",
-        "view",
-        "see",
-        "mind",
-        "sure",
-        "firmly",
-        "convinced",
-        "doubt",
-        "lean",
-        "balance",
-        "whole",
-        "come",
-        "sense",
-        "seems",
-        "hold",
-        "speaking",
-        "stand",
-        "never",
-        "ever",
-        "even",
-        "way",
-        "ways",
-        "thing",
-        "things",
-        "something",
-        "someone",
-        "anyone",
-        "everyone",
-        "make",
-        "makes",
-        "made",
-        "get",
-        "gets",
-    ]
-)
-NEGATIVE = re.compile(
-    r"\b(not|no|never|hardly|rarely|seldom|nobody|none|neither|nor|without|cannot|\w+n['’]t|few|little|far from|need not)\b",
-    re.IGNORECASE,
-)
-REJECTED = re.compile(
-    r"\b(?:(?:it is|it's) (?:hard|difficult|wrong|a mistake|not true|not right|untrue|false|nonsense) to (?:accept|believe|say|think|claim|hold)|(?:it is|it's) "
-    r"(?:not true|untrue|false|wrong|nonsense|not the case) that|doubts? (?:that|whether)|den(?:y|ies) that|reject(?:s)? the (?:idea|view|notion)|(?:do not|don't|"
-    r"does not|doesn't|would not|cannot|can't) (?:agree|accept|believe|think|hold|say) that|few (?:people )?(?:here |there )?would (?:say|agree) that|disagree(?:s)? that)",
-    re.IGNORECASE,
-)
-HEDGED = re.compile(
-    r"\b(hard to say|both sides|depends|both are true|cuts both ways|on the one hand|neither|in between|either way)\b",
-    re.IGNORECASE,
-)
-NEAR = 0.3  # share of a clause's content that an opinion must hold to be on the question at all
-
-
-def sentences(text: str) -> list[str]:
-    """Split a text into sentences."""
-    parts: list[str] = []
-    for part in SENTENCE.split(" ".join(text.split())):
-        if parts and ABBREVIATION.search(parts[-1]):
-            parts[-1] += " " + part
-        else:
-            parts.append(part)
-    return [p for p in parts if p]
-
-
-def opinions_in(text: str, place: str) -> list[str]:
-    """Return the opinions in a turn: declarative, free of pronouns for persons, able to stand alone."""
-    found = (_opinion(s, place) for s in sentences(text))
-    return [o for o in found if o]
-
-
-def _opinion(sentence: str, place: str) -> str | None:
-    if REPORT.search(sentence):
-        return None
-    if sentence.rstrip('"”’) ').endswith("?"):
-        return None
-    identity = IDENTITY.match(sentence)
-    text = identity.group(1) + sentence[identity.end() :] if identity else LEAD.sub("", sentence, count=1)
-    for pattern, instead in PLACED:
-        text = pattern.sub(instead.format(place=place), text)
-    text = text.replace("in in ", "in ")
-    if PERSONAL.search(text) or len(text.split()) < 5:
-        return None
-    return text[0].upper() + text[1:].rstrip("!… ") + ("" if text.rstrip('"”’) ').endswith((".", "!", "…")) else ".")
-
-
-# ------------------------------------------------------------------ judging
-
-
-def stem(word: str) -> str:
-    """Return a word's rough stem: enough to match "wins", "winning" and "win"."""
-    word = word.split("'")[0].split("’")[0]
-    for ending in (
-        "ations",
-        "ation",
-        "ings",
-        "ing",
-        "ments",
-        "ment",
-        "ness",
-        "ies",
-        "ied",
-        "ers",
-        "ed",
-        "es",
-        "er",
-        "ly",
-        "s",
-        "y",
-        "e",
-    ):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)]
-    return word
-
-
-@lru_cache(maxsize=65_536)
-def content(text: str) -> frozenset[str]:
-    """Return the stems of a text's content words."""
-    return frozenset(stem(w) for w in WORD.findall(text.casefold()) if w not in STOP)
-
-
-@lru_cache(maxsize=1024)
-def _clauses(
-    claim: tuple[str, ...], denial: tuple[str, ...], pros: tuple[str, ...], cons: tuple[str, ...]
-) -> tuple[tuple[frozenset[str], float, int], ...]:
-    """Return (stems, weight, side) of every clause of a question."""
-    rows: list[tuple[frozenset[str], float, int]] = []
-    for clauses, weight, side in ((claim, 1.0, 1), (denial, 1.0, -1), (pros, 0.9, 1), (cons, 0.9, -1)):
-        rows += [(content(c), weight, side) for c in clauses]
-    return tuple(rows)
-
-
-def sides(text: str, question: Question) -> tuple[float, float]:
-    """Return how close a text comes to affirming and to denying the question's claim, each 0 to 1."""
-    words, about = content(text), content(question.about)
-    best = {1: 0.0, -1: 0.0}
-    for stems, weight, side in _clauses(question.claim, question.denial, question.pros, question.cons):
-        # Naming the matter is not yet taking a side: something else of the clause must be there too.
-        if stems and (words & stems) - about:
-            best[side] = max(best[side], weight * len(words & stems) / len(stems))
-    return best[1], best[-1]
-
-
-def side_of(text: str, question: Question) -> int:
-    """Return 1 if a text affirms the question's claim, -1 if it denies it, 0 if it does neither or both."""
-    if not question.claim and not question.denial:
-        return _label_side(text, question)
-    affirm, deny = sides(text, question)
-    if max(affirm, deny) < NEAR or (max(affirm, deny) < 0.5 and len(content(text) & content(question.about)) < 2):
-        return 0
-    if abs(affirm - deny) < 0.08:
-        negated = len(NEGATIVE.findall(text)) % 2 == 1
-        side = -1 if negated else 1
-    else:
-        side = 1 if affirm > deny else -1
-        # The words are the claim's, the sentence turns it round.
-    return -side if REJECTED.search(text) else side
-
-
-def _label_side(text: str, question: Question) -> int:
-    """Judge by about and negation alone, for questions that bring no clauses."""
-    if not content(text) & (content(question.about) | content(question.text)):
-        return 0
-    return -1 if NEGATIVE.search(text) or REJECTED.search(text) else 1
-
-
-def judge(text: str, question: Question, answer: int) -> tuple[str, str]:
-    """Return verdict and reason: does this opinion go with this answer?"""
-    degree, side = question.option(answer).degree, side_of(text, question)
-    hedged = bool(HEDGED.search(text))
-    near = max(sides(text, question)) >= NEAR or bool(content(text) & content(question.about))
-    if degree == 0:
-        if hedged and near:
-            return "entail", "it leaves both sides standing, as the answer does"
-        return (
-            ("contradict", "it takes a side where the answer takes none")
-            if side
-            else ("irrelevant", "it does not bear on the question")
-        )
-    if hedged and near:
-        return "contradict", "it takes no side where the answer does"
-    if side == 0:
-        return "irrelevant", "it does not bear on the question"
-    if side * degree > 0:
-        return (
-            "entail",
-            f"it {'affirms' if side > 0 else 'denies'} what the answer {'affirms' if degree > 0 else 'denies'}",
-        )
-    return (
-        "contradict",
-        f"it {'affirms' if side > 0 else 'denies'} what the answer {'affirms' if degree > 0 else 'denies'}",
-    )
-
-
-# ------------------------------------------------------------------- roles
+FAINT = 0.25  # degrees nearer to 0 than this hardly take a side
+CLEAR = 0.3  # the lean from which a text takes a side
 
 
 def extract(facts: Mapping[str, Any]) -> str:
     """Answer as the extractor."""
-    place = facts["culture"].place
-    found = [{"turn": t.n, "text": o} for t in facts["turns"] for o in opinions_in(t.text, place)]
-    return json.dumps({"opinions": found}, ensure_ascii=False)
+    found = opinions(facts["turns"], facts["question"], facts["culture"].place)
+    return json.dumps({"opinions": [{"turn": n, "text": text} for n, text in found]}, ensure_ascii=False)
+
+
+def opinions(turns: Sequence[Turn], question: Question, place: str) -> list[tuple[int, str]]:
+    """Return the opinions in turns, each with its turn's number: what is marked as one, on the question, or cultural."""
+    kept = []
+    for turn in turns:
+        for sentence in sentences(turn.text):
+            found = opinion(sentence, place)
+            if found and (
+                found[1] or CULTURAL.search(found[0]) or stance.weigh(found[0], question).relevance >= stance.RELEVANT
+            ):
+                kept.append((turn.n, found[0]))
+    return kept
 
 
 def verify(facts: Mapping[str, Any]) -> str:
@@ -343,37 +44,81 @@ def verify(facts: Mapping[str, Any]) -> str:
     return json.dumps({"verdict": verdict, "reason": reason})
 
 
-def rewrite(facts: Mapping[str, Any], rng: random.Random) -> str:
-    """Answer as the rewriter: keep the norm that an opinion tells, word its stance to agree with the answer."""
-    question: Question = facts["question"]
-    degree = question.option(facts["answer"]).degree
-    kept = _norm_in(facts["opinion"], facts["culture"])
+def judge(text: str, question: Question, answer: int) -> tuple[str, str]:
+    """Return a verdict on a text against an answer, and why."""
+    degree, found = question.option(answer).degree, stance.weigh(text, question)
+    if found.relevance < stance.RELEVANT:
+        return "irrelevant", "It is about another matter."
+    if found.hedged or (found.lean == 0 and found.affirm + found.deny >= stance.STANCE):
+        fits = abs(degree) < FAINT
+        return (
+            "entail" if fits else "contradict"
+        ), f"It leaves the question open, as the answer {'does' if fits else 'does not'}."
+    if abs(found.lean) < (0.7 if degree == 0 else CLEAR):
+        return _undecided(found, degree)
     if degree == 0:
-        a, b = _one(question.claim, rng, question.about), _one(question.denial, rng, question.about)
-        stance = f"it is hard to say, because {a}, but {b}"
-    else:
-        clause = _one(
-            question.claim if degree > 0 else question.denial,
-            rng,
-            f"{question.about} {'deserves' if degree > 0 else 'does not deserve'} a yes",
-        )
-        stance = f"{clause} because {_one(question.pros if degree > 0 else question.cons, rng, 'people have seen it work out that way')}"
-    text = (
-        f"In {facts['culture'].place}, {kept[0].lower()}{kept[1:].rstrip('.')}, and {stance}."
-        if kept
-        else f"{stance[0].upper()}{stance[1:]}."
-    )
-    return json.dumps({"opinion": text}, ensure_ascii=False)
+        return "contradict", "It takes a side where the answer takes none."
+    if found.lean * degree > 0:
+        return "entail", f"It {_does(found.lean)} the statement, as the answer does."
+    return "contradict", f"It {_does(found.lean)} the statement, and the answer {_does(degree)} it."
 
 
-def _one(clauses: Iterable[str], rng: random.Random, instead: str) -> str:
-    bank = list(clauses)
-    return rng.choice(bank) if bank else instead
+def _undecided(found: stance.Evidence, degree: float) -> tuple[str, str]:
+    if found.affirm + found.deny < stance.STANCE:
+        return "irrelevant", "It speaks of the matter but takes no side."
+    if abs(degree) < FAINT:
+        return "entail", "It gives both sides their due, as the answer does."
+    return "irrelevant", "It speaks for both sides and so decides nothing."
 
 
-def _norm_in(text: str, culture: Culture) -> str | None:
-    """Return the norm of the culture that a text tells, if any."""
-    words = content(text)
-    told = ((len(words & stems) / len(stems), norm.text) for norm in culture.norms if (stems := content(norm.text)))
-    share, best = max(told, default=(0.0, ""))
-    return best if share > 0.8 else None
+def _does(lean: float) -> str:
+    return "affirms" if lean > 0 else "denies"
+
+
+def rewrite(facts: Mapping[str, Any], rng: random.Random) -> str:
+    """Answer as the rewriter."""
+    return json.dumps({"opinion": reworded(facts["opinion"], facts["question"], facts["answer"], facts["culture"].place, rng)},
+                      ensure_ascii=False)  # fmt: skip
+
+
+def reworded(text: str, question: Question, answer: int, place: str, rng: random.Random) -> str:
+    """Return an opinion that agrees with the answer: what is custom in it is kept, its stance is replaced."""
+    degree = question.option(answer).degree
+    sides = clauses(question, answer)
+    words = {
+        "claim": rng.choice(sides.claim),
+        "against": rng.choice(sides.against),
+        "reason": rng.choice(sides.reasons),
+        "counter": rng.choice(sides.counters),
+        "place": place,
+    }
+    kept = custom(text, question)
+    frame = rng.choice(bank()["rewrite"][("kept" if kept else "plain") + ("_torn" if degree == 0 else "")])
+    return finished(fill(frame, {**words, "custom": kept}))
+
+
+def custom(text: str, question: Question) -> str:
+    """Return the part of an opinion that tells a custom before it takes its stance; empty where there is none."""
+    tokens = stance.TOKEN.findall(stance.plain(text))
+    quoted = stance.quotations(tokens, stance.profile(question))
+    place = text.find(",") if not quoted else _position(text, quoted[0].start, tokens)
+    head = text[:place].rstrip()
+    cut = max(head.rfind(", and "), head.rfind(", but "), head.rfind("; "))
+    head = head[:cut] if cut > 0 else ""
+    return head if len(head.split()) > 5 and CULTURAL.search(head) and not stance.side(head, question) else ""
+
+
+def _position(text: str, token: int, tokens: Sequence[str]) -> int:
+    """Return where the token of this number begins in the text."""
+    at = 0
+    low = text.casefold().replace("’", "'")
+    for t in tokens[: token + 1]:
+        found = low.find(t, at)
+        at = found + len(t) if found >= 0 else at
+    return max(0, at - len(tokens[token]))
+
+
+def again(text: str) -> str:
+    """Return an opinion as it may stand after a lead-in."""
+    bare = text.rstrip(".")
+    return small(bare) or bare

@@ -1,277 +1,429 @@
-"""Speaks: builds a turn from the persona's card, the question's clauses and the survey's shares."""
+"""Plays the roles that speak: builds a turn from the persona's card, the question's clauses and the survey's shares."""
 
 from __future__ import annotations
 
 import random
-import tomllib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
-from culturepark.models.embedded.reading import side_of
-from culturepark.records import Question, Shares, stream
+from culturepark.models.embedded import stance
+from culturepark.models.embedded.phrases import Sides, bank, clauses, fill, order
+from culturepark.models.embedded.sentences import sentences, small
+from culturepark.records import Norm, Option, Question, Shares, Turn, stream
 
-Facts = Mapping[str, Any]
-
-
-@lru_cache(maxsize=1)
-def phrases() -> dict[str, Any]:
-    """Return the phrase bank."""
-    return tomllib.loads(resources.files(__package__).joinpath("phrases.toml").read_text(encoding="utf-8"))
-
-
-def capital(text: str) -> str:
-    """Return the text with its first letter capital."""
-    return text[:1].upper() + text[1:]
-
-
-PLACES = frozenset(
-    ["in", "at", "on", "for", "around", "before", "after", "during", "when", "every", "across", "near", "from"]
+PLACED = frozenset(
+    "in at on for around before after during when every across near from under over once while whoever if among within throughout".split()
 )
+LOCAL = re.compile(r"\bhere\b|\bthis neighbourhood\b|\bthe country's\b")
+NAMED = re.compile(r"\b(?:in|near|outside|above|of|beside|behind|from) ([A-Z][\w-]+(?: [A-Z][\w-]+)*)")
+WORDED = ((0.93, "nearly all"), (0.86, "roughly nine in ten"), (0.77, "roughly four in five"), (0.71, "roughly three in four"), (0.63, "roughly two in three"),
+          (0.56, "roughly three in five"), (0.52, "a little more than half"), (0.48, "about half"), (0.43, "a little less than half"), (0.0, "the largest group"))  # fmt: skip
 
 
-class Speaker:
-    """One seat at one turn. What it picks is permuted for the dialogue and indexed by turn, so nothing is said twice."""
+@dataclass(frozen=True)
+class Talk:
+    """What one turn is made from. Everything in it is drawn from the facts of the request."""
 
-    def __init__(self, facts: Facts) -> None:
-        self.facts, self.question = facts, facts["question"]
-        self.k = facts["n"] // 2
-        self.name = (facts["dialogue"], facts["seat"])
-        self.rng = stream(*self.name, facts["n"])
-        me, other = facts["me"], facts["other"]
-        question: Question = self.question
-        within = facts["mode"] == "in"
-        self.words = {
-            "h": town(me.home) if within else facts["culture"].place,
-            "a": question.about, "p": facts["culture"].place, "u": facts["culture"].people,
-            "o": other.given_name if other else "friend", "q": other.place if other and other.place != facts["culture"].place else "your part of the country",
-        }  # fmt: skip
-        self.degree = question.option(facts["answer"]).degree if facts["answer"] is not None else None
-        self.voice = stream(me.id, "voice")
-        self.said: dict[str, int] = {}
-        self.used: set[str] = set()
+    facts: Mapping[str, Any]
+    question: Question
+    degree: float | None
+    sides: Sides
+    words: dict[str, str]
+    rng: random.Random
+    history: tuple[Turn, ...]
+    n: int
+    seat: int
+    seats: int
 
-    # ------------------------------------------------------------ choosing
+    @property
+    def k(self) -> int:
+        """How many turns this seat has had."""
+        return self.n // self.seats
 
-    def order(self, kind: str, items: Any) -> list[Any]:
-        """Return items in this dialogue's own order."""
-        return stream(*self.name, kind).sample(list(items), len(items))
+    @property
+    def name(self) -> tuple[str, int]:
+        """The name of this seat's random streams in this dialogue."""
+        return str(self.facts["dialogue"]), self.seat
 
-    def pick(self, kind: str, shift: int = 0, **words: str) -> str:
-        """Return the phrase of this kind whose turn it is, filled."""
-        bank = self.order(kind, phrases()[kind])
-        return str(bank[(self.k + shift) % len(bank)]).format(**{**self.words, **words})
+    @property
+    def hosts(self) -> bool:
+        """Whether this seat hosts the conversation, and so asks more."""
+        return self.seat == 0
 
-    def take(self, kind: str, items: Any, each: int = 3) -> Any:
-        """Return the next unused item of a list in this dialogue's order; `each` a turn at most, then from the start."""
-        bank = self.order(kind, items)
-        place = self.k * each + self.said.get(kind, 0)
-        self.said[kind] = self.said.get(kind, 0) + 1
-        return bank[place % len(bank)] if bank else None
 
-    def claim(self, affirm: bool) -> str:
-        """Return a clause that takes a side; users' questions may have none of their own."""
-        bank = self.question.claim if affirm else self.question.denial
-        return (
-            str(self.rng.choice(bank))
-            if bank
-            else f"{self.question.about} {'deserves' if affirm else 'does not deserve'} a yes"
+def listen(facts: Mapping[str, Any]) -> Talk:
+    """Take the facts of a request apart."""
+    me, other, question = facts["me"], facts["other"], facts["question"]
+    answer, place = facts["answer"], facts["culture"].place
+    near = facts["mode"] == "in" or (other is not None and other.place == place)
+    seat, n = facts["seat"], facts["n"]
+    words = {
+        "about": question.about, "place": place, "people": facts["culture"].people, "town": town(me.home, place),
+        "name": other.given_name if other else "my friend",
+        "there": other.place if other else "other places",
+        "theirtown": town(other.home, other.place) if other else "other places",
+    }  # fmt: skip
+    if near:
+        words["there"] = words["theirtown"]
+    return Talk(
+        facts, question, None if answer is None else question.option(answer).degree, clauses(question, answer), words,
+        stream(facts["dialogue"], seat, n, "turn"), tuple(facts["history"]), n, seat, len(facts["others"]) + 1,
+    )  # fmt: skip
+
+
+def turn(facts: Mapping[str, Any]) -> list[str]:
+    """Return the sentences of the next turn."""
+    talk, said = listen(facts), list[str]()
+    for part in plan(talk):
+        said += [s for s in PARTS[part](talk, said) if s not in said]
+    return said or [opinion(talk, said)]
+
+
+# -------------------------------------------------------------------- plans
+
+PLANS = {
+    "opinion": (("greet", "stance", "reason"), ("greet", "stance", "life"), ("greet", "norm", "stance"), ("greet", "stance", "reason", "life")),
+    "opening": (("greet", "stance", "reason"), ("greet", "stance", "life")),
+    "respond": (("reply", "reason"), ("reply", "stance"), ("reply", "reason", "stance")),
+    "culture": (("lead", "norm", "survey"), ("lead", "survey", "stance"), ("lead", "norm", "stance"), ("norm", "survey", "stance")),
+    "ideas": (("fresh", "stance"), ("fresh", "implied"), ("fresh", "life", "stance"), ("fresh", "reason", "implied")),
+    "introduce": (("custom", "norm"), ("custom", "bearing", "stance"), ("custom", "norm", "stance")),
+    "compare": (("compare", "stance"), ("compare", "norm"), ("compare", "norm", "stance"), ("compare", "bearing", "stance")),
+    "conclude": (("take", "hold"), ("take", "hold", "life"), ("take", "reason", "hold")),
+    "free": (("reply", "reason"), ("reply", "norm"), ("reply", "life", "stance"), ("reply", "stance"), ("reply", "survey", "stance"), ("reply", "fresh"),
+             ("reply", "implied", "reason"), ("compare", "norm"), ("reply", "bearing", "stance")),
+}  # fmt: skip
+
+
+def plan(talk: Talk) -> tuple[str, ...]:
+    """Choose the parts of a turn: by its cue, its place in the dialogue and the persona's way of talking."""
+    cue = talk.facts["cue"]
+    last = talk.n >= talk.facts["turns"] - talk.seats
+    if cue == "free":
+        cue = "opinion" if talk.k == 0 else "conclude" if last else "free"
+    plans = PLANS.get(cue, PLANS["ideas"])
+    shift = order(len(plans), *talk.name, cue, "plan")
+    parts = plans[shift[(talk.k if cue == "free" else 0) % len(plans)]]
+    if cue == "opinion" and talk.k == 0 and talk.n and talk.rng.random() < 0.5:
+        parts = ("reply", *parts[1:])
+    asks = talk.rng.random() < (0.55 if talk.hosts else 0.22) and not last
+    return (*parts, "ask") if asks and len(parts) < 5 else parts
+
+
+# ------------------------------------------------------------------ choosing
+
+
+def known(talk: Talk, text: str) -> bool:
+    """Say whether this stands in the dialogue already."""
+    return any(text in t.text for t in talk.history)
+
+
+def favoured(talk: Talk, purpose: str, size: int) -> tuple[int, ...]:
+    """Return a bank's numbers as this seat goes through them.
+
+    The seats of a dialogue share its order and take turns in it, so that neighbours never use one phrase; what suits the
+    persona comes first.
+    """
+    return _favoured(
+        purpose, size, talk.name[0], talk.seat, talk.seats if size >= 2 * talk.seats else 1, talk.facts["me"].id
+    )
+
+
+@lru_cache(maxsize=16_384)
+def _favoured(purpose: str, size: int, dialogue: str, seat: int, seats: int, persona: str) -> tuple[int, ...]:
+    mine = order(size, dialogue, purpose)[seat % seats :: seats]
+    liked = set(order(size, persona, "voice", purpose)[: size * 3 // 5])
+    return tuple(sorted(mine, key=lambda i: i not in liked))
+
+
+def phrase(talk: Talk, said: list[str], room: str, shelf: str, place: int | None = None) -> str:
+    """Return the next phrase of a shelf, filled and not yet heard; `place` counts on through the dialogue."""
+    shelves = bank()[room][shelf]
+    numbers = favoured(talk, f"{room}.{shelf}", len(shelves))
+    start = talk.k if place is None else place
+    filled = ""
+    for j in range(len(numbers)):
+        template = shelves[numbers[(start + j) % len(numbers)]]
+        filled = fill(template, spoken(talk, len(said) + j, template))
+        if filled not in said and not known(talk, filled):
+            return filled
+    return filled
+
+
+def spoken(talk: Talk, j: int, template: str) -> dict[str, str]:
+    """Return the slots for clauses: claims and reasons in this dialogue's order, moving on with every use."""
+    sides, name = talk.sides, talk.name[0]
+    i = 4 * talk.n + j
+    claim, against = _at(sides.claim, name, "claim", i + i // 6), _at(sides.against, name, "against", i + 1)
+    reason, more = _at(sides.reasons, name, "reason", i), _at(sides.reasons, name, "reason", i + 3)
+    words = {**talk.words, "claim": claim, "against": against, "reason": reason, "more": more,
+             "counter": _at(sides.counters, name, "counter", talk.n + j)}  # fmt: skip
+    if "{why}" in template:
+        words["why"] = why(talk, words)
+    if "{theirs}" in template:
+        words["theirs"] = theirs(talk, sides.against[0] if heard(talk) < 0 else sides.claim[-1])
+    return words
+
+
+def _at(items: tuple[str, ...], dialogue: str, purpose: str, i: int) -> str:
+    return items[order(len(items), dialogue, purpose)[i % len(items)]]
+
+
+def why(talk: Talk, words: dict[str, str]) -> str:
+    """Return a reason with its connector, or nothing now and then."""
+    if talk.rng.random() < 0.2:
+        return ""
+    return str(talk.rng.choice(bank()["connectors"]["why"])).format_map(words)
+
+
+def theirs(talk: Talk, clause: str) -> str:
+    """Return a clause as the other's: what is "here" for them is not here."""
+    clause = clause.replace("this neighbourhood", "your neighbourhood").replace("around here", "where you live")
+    return re.sub(r"\bhere\b", "in " + talk.words["there"], clause)
+
+
+def heard(talk: Talk) -> int:
+    """Return 1 if the last turn of another agrees with the speaker's answer, -1 if it differs, 0 if either is open."""
+    if not talk.degree:
+        return 0
+    last = next((t.text for t in reversed(talk.history) if t.seat != talk.seat), "")
+    return _side(last, talk.question) * (1 if talk.degree > 0 else -1)
+
+
+_HEARD: dict[tuple[str, str], int] = {}
+
+
+def _side(text: str, question: Question) -> int:
+    """Return the side that a turn takes first; kept for the few times a turn asks for it."""
+    key = (question.about, text)
+    if key not in _HEARD:
+        if len(_HEARD) > 4096:
+            _HEARD.clear()
+        _HEARD[key] = next((s for s in (stance.side(part, question) for part in sentences(text)) if s), 0)
+    return _HEARD[key]
+
+
+# --------------------------------------------------------------------- parts
+
+
+def opinion(talk: Talk, said: list[str]) -> str:
+    """Return a sentence that takes the speaker's stand, with or without a reason."""
+    shelf = shelves_for(talk.degree)
+    room = bank()["stance"]
+    every = [(s, i) for s in shelf for i in range(len(room[s]))]
+    numbers = favoured(talk, "stance." + shelf[-1], len(every))
+    text = ""
+    for j in range(len(numbers)):
+        s, i = every[numbers[(5 * talk.k + len(said) + j) % len(numbers)]]
+        template = room[s][i]
+        if "{more}" in template and len(talk.sides.reasons) < 2:
+            continue
+        text = fill(template, spoken(talk, len(said) + j, template))
+        if text not in said and not known(talk, text):
+            return text
+    return text
+
+
+def shelves_for(degree: float | None) -> tuple[str, ...]:
+    """Return the shelves of stance phrases for an answer's degree."""
+    if degree is None:
+        return ("open",)
+    if degree == 0:
+        return ("torn",)
+    if abs(degree) < 0.25:
+        return ("faint",)
+    return ("plain", "reasoned", "conceding", "rejecting", "strong" if abs(degree) > 0.75 else "mild")
+
+
+def _stance(talk: Talk, said: list[str]) -> list[str]:
+    return [opinion(talk, said)]
+
+
+def _reason(talk: Talk, said: list[str]) -> list[str]:
+    if not talk.degree:
+        return [opinion(talk, said)]
+    return [phrase(talk, said, "reasons", "plain", 2 * talk.k)]
+
+
+def _fresh(talk: Talk, said: list[str]) -> list[str]:
+    return [phrase(talk, said, "reasons", "fresh")] if talk.degree else [opinion(talk, said)]
+
+
+def _implied(talk: Talk, said: list[str]) -> list[str]:
+    return [phrase(talk, said, "reasons", "implied")] if talk.degree and not local(talk) else [opinion(talk, said)]
+
+
+def local(talk: Talk) -> bool:
+    """Say whether the question is about each one's own neighbourhood or country, so that answers may differ without dissent."""
+    return bool(talk.question.claim) and bool(
+        LOCAL.search(talk.question.claim[0]) or LOCAL.search(talk.question.claim[-1])
+    )
+
+
+def _greet(talk: Talk, said: list[str]) -> list[str]:
+    return [phrase(talk, said, "open", "first" if talk.n else "start")]
+
+
+def _reply(talk: Talk, said: list[str]) -> list[str]:
+    """Answer what was said last: agree, differ, or take it up."""
+    mood = {1: "agree", -1: "differ", 0: "neutral"}[heard(talk)]
+    joined = talk.rng.random() < 0.6
+    if local(talk) and mood != "neutral":
+        return [phrase(talk, said, mood, "local")]
+    if joined and talk.degree:
+        return [phrase(talk, said, mood, "joined")]
+    shelf = ("blunt" if blunt(talk) else "gentle") if mood == "differ" else "apart"
+    first = phrase(talk, said, mood, shelf)
+    return [first, opinion(talk, [*said, first])]
+
+
+def blunt(talk: Talk) -> bool:
+    """Say whether this person contradicts plainly: in part their culture's card, in part their own way."""
+    style = str(talk.facts["culture"].style).casefold()
+    plain = len(re.findall(r"\b(?:directly|direct|openly|open|plain|plainly|frank)\b", style))
+    soft = len(
+        re.findall(
+            r"\b(?:indirect|indirectly|soften|politely|harmony|face|gentle|gently|tact|implied|unsaid|hints?)\b", style
         )
-
-    def reason(self, affirm: bool) -> str:
-        """Return a clause that may follow "because"."""
-        bank = self.question.pros if affirm else self.question.cons
-        found = self.take("pro" if affirm else "con", bank, 4) if bank else None
-        return str(found or "people have seen it work out that way")
-
-    # ------------------------------------------------------------ sentences
-
-    def lead(self, clause: str) -> str:
-        """Put one of this person's own ways of beginning before a clause."""
-        bank, strength = phrases(), abs(self.degree or 0)
-        own = self.voice_leads() + (bank["strong"] if strength > 0.8 else bank["mild"] if strength < 0.4 else [])
-        return str(self.take("lead", own, 3)).format(c=clause)
-
-    def voice_leads(self) -> list[str]:
-        """Return the leads this persona favours."""
-        return stream(self.facts["me"].id, "leads").sample(phrases()["leads"], 8)
-
-    def opinion(self, affirm: bool | None = None) -> str:
-        """Return a sentence that takes a side (by default the speaker's own) and gives a reason."""
-        side = (self.degree or 0) > 0 if affirm is None else affirm
-        clause, shape, rng = self.claim(side), self.rng.random(), self.rng
-        if shape < 0.25:
-            return capital(rng.choice(phrases()["turned"]).format(c=clause, r=self.reason(side)))
-        if shape < 0.45:
-            filled = rng.choice(phrases()["double"]).format(c=clause, r=self.reason(side), t=self.reason(side))
-        else:
-            filled = rng.choice(phrases()["reasons"]).format(c=clause, r=self.reason(side))
-        return capital(self.lead(filled)) + "."
-
-    def balanced(self) -> str:
-        """Return a sentence that gives both sides their due."""
-        if self.rng.random() < 0.5:
-            return capital(
-                self.rng.choice(phrases()["middle"]).format(**self.words, c=self.claim(True), d=self.claim(False))
-            )
-        return capital(
-            self.rng.choice(phrases()["middle_reason"]).format(**self.words, r=self.reason(True), t=self.reason(False))
-        )
-
-    def stance(self) -> str:
-        """Return a sentence that says where the speaker stands, if anywhere."""
-        if self.degree is None:
-            return capital(self.pick("unsure"))
-        return self.balanced() if self.degree == 0 else self.opinion()
-
-    def norm(self, tie: bool) -> str | None:
-        """Return a norm of the speaker's culture, tied to the question or told for its own sake."""
-        told = " ".join(t.text for t in self.facts["history"] if t.seat == self.facts["seat"])
-        # Compared without their first letters, which sentences may have made small.
-        fresh = [
-            n for n in self.order("norm", self.facts["norms"]) if n.text[1:-1] not in told and n.text not in self.used
-        ]
-        if tie:
-            fresh.sort(key=lambda n: self.question.topic not in n.topics)
-        if not fresh:
-            return None
-        found = fresh[0]
-        self.used.add(found.text)
-        bare = found.text.rstrip(".")
-        words = {**self.words, "N": found.text, "m": bare, "n": bare[:1].lower() + bare[1:]}
-        placed = "_placed" if bare.split()[0].casefold() in PLACES else ""
-        # Only a norm on the question's own matter is tied to it; others are told for their own sake.
-        if tie and self.degree and self.question.topic in found.topics:
-            return capital(self.rng.choice(phrases()["norms" + placed]).format(**words, c=self.claim(self.degree > 0)))
-        return capital(self.rng.choice(phrases()["customs" + placed]).format(**words))
-
-    def life(self) -> str | None:
-        """Return a line of the speaker's own life, every second turn while there are any."""
-        public = self.facts["me"].public
-        if self.k % 2 or self.k // 2 >= len(public):
-            return None
-        line = self.order("life", public)[self.k // 2]
-        return str(line)
-
-    def figures(self) -> str | None:
-        """Return what the speaker's people answered, in words, naming the survey."""
-        shares: Shares | None = self.facts["shares"]
-        if (
-            shares is None
-            or len(self.question.options) > 7
-            or any(shares.survey in t.text for t in self.facts["history"])
-        ):
-            return None
-        code = shares.modal
-        text = self.pick("survey", s=in_words(shares.shares[code]), l=self.question.option(code).label, y=shares.survey)
-        return capital(text)
-
-    def echo(self) -> str | None:
-        """Return an opening that answers what was said last."""
-        heard = [t for t in self.facts["history"] if t.seat != self.facts["seat"]]
-        if not heard or not self.facts["other"]:
-            return capital(self.pick("open"))
-        theirs = side_of(heard[-1].text, self.question)
-        if self.degree in (None, 0) or theirs == 0:
-            return capital(self.pick("hear"))
-        return capital(self.pick("agree" if (self.degree or 0) * theirs > 0 else "differ"))
+    )
+    return stream(talk.facts["me"].id, "blunt").random() < 0.4 + 0.15 * (plain - soft)
 
 
-def town(home: str) -> str:
-    """Return the place itself from a card's home: "Irbid, a city in the north" is Irbid."""
-    return home.split(",")[0].strip()
+def _norm(talk: Talk, said: list[str]) -> list[str]:
+    """Tell a custom and what may be drawn from it."""
+    found = custom(talk, said)
+    if found is None:
+        return [opinion(talk, said)]
+    if not talk.degree:
+        return [_told(talk, said, found, "torn")]
+    placed = found.text.split()[0].casefold().rstrip(",") in PLACED or small(found.text) is None
+    return [_told(talk, said, found, "apart" if placed or talk.rng.random() < 0.4 else "stance")]
+
+
+def _bearing(talk: Talk, said: list[str]) -> list[str]:
+    found = custom(talk, said)
+    return [_told(talk, said, found, "bearing")] if found else []
+
+
+def _told(talk: Talk, said: list[str], norm: Norm, shelf: str) -> str:
+    shelves = bank()["norms"][shelf]
+    numbers = favoured(talk, "norms." + shelf, len(shelves))
+    template = shelves[numbers[talk.k % len(numbers)]]
+    bare = norm.text.rstrip(" .")
+    words = {
+        **spoken(talk, len(said), template),
+        "norm": bare if template.startswith("{norm}") else small(bare) or bare,
+    }
+    return fill(template, words)
+
+
+def custom(talk: Talk, said: list[str]) -> Norm | None:
+    """Return a custom not told yet, those on the question's topic first."""
+    norms: tuple[Norm, ...] = tuple(talk.facts["norms"]) or talk.facts["culture"].norms
+    told = " ".join([*(t.text for t in talk.history), *said])
+    ranked = [norms[i] for i in order(len(norms), *talk.name, "norms")]
+    fresh = [n for n in ranked if n.text[1:-1] not in told]
+    return next((n for n in fresh if talk.question.topic in n.topics), fresh[0] if fresh else None)
+
+
+def _custom(talk: Talk, said: list[str]) -> list[str]:
+    return [phrase(talk, said, "norms", "lead")]
+
+
+def _lead(talk: Talk, said: list[str]) -> list[str]:
+    return [phrase(talk, said, "culture", "lead")]
+
+
+def _compare(talk: Talk, said: list[str]) -> list[str]:
+    if talk.words["there"] == talk.words["theirtown"]:
+        return [phrase(talk, said, "compare", "same")]
+    mood = heard(talk)
+    return [phrase(talk, said, "compare", "unlike" if mood < 0 else "alike")] if mood else _reply(talk, said)[:1]
+
+
+def _take(talk: Talk, said: list[str]) -> list[str]:
+    return [phrase(talk, said, "conclude", "take")]
+
+
+def _hold(talk: Talk, said: list[str]) -> list[str]:
+    return [phrase(talk, said, "conclude", "hold")] if talk.degree else [opinion(talk, said)]
+
+
+def _ask(talk: Talk, said: list[str]) -> list[str]:
+    return [phrase(talk, said, "ask", "contact" if talk.hosts else "delegate")]
+
+
+def _life(talk: Talk, said: list[str]) -> list[str]:
+    """Tell one line of the speaker's own life, at most every third turn and never twice."""
+    lines = talk.facts["me"].public
+    if talk.k % 3 or not lines:
+        return []
+    line = next((lines[i] for i in order(len(lines), *talk.name, "life") if not known(talk, lines[i])), None)
+    if line is None:
+        return []
+    return [line, phrase(talk, said, "life", "after")] if talk.rng.random() < 0.5 else [line]
+
+
+def _survey(talk: Talk, said: list[str]) -> list[str]:
+    """Say in words what the speaker's people answered, once a dialogue."""
+    shares: Shares | None = talk.facts["shares"]
+    if (
+        shares is None
+        or not talk.sides.authored
+        or any("survey" in t.text for t in talk.history if t.seat == talk.seat)
+    ):
+        return []
+    affirm, deny = shares_by_side(shares, talk.question.options)
+    most = max(affirm, deny)
+    if most < 0.45 or abs(affirm - deny) < 0.08:
+        return [phrase(talk, said, "survey", "split")]
+    clause = (talk.question.claim if affirm > deny else talk.question.denial)[talk.n % len(talk.question.claim)]
+    talk.words["part"], talk.words["said"] = in_words(most), _there(clause)
+    first = phrase(talk, said, "survey", "most")
+    if not talk.degree:
+        return [first]
+    return [first, phrase(talk, said, "survey", "mine" if (affirm - deny) * talk.degree > 0 else "other")]
+
+
+def _there(clause: str) -> str:
+    clause = clause.replace("this neighbourhood", "their neighbourhood").replace("around here", "where they live")
+    return re.sub(r"\bhere\b", "there", clause)
+
+
+def shares_by_side(shares: Shares, options: tuple[Option, ...]) -> tuple[float, float]:
+    """Return which shares of a people affirm and deny the question's statement."""
+    degrees = {o.code: o.degree for o in options}
+    return (sum(s for code, s in shares.shares.items() if degrees.get(code, 0) > 0),
+            sum(s for code, s in shares.shares.items() if degrees.get(code, 0) < 0))  # fmt: skip
 
 
 def in_words(share: float) -> str:
     """Return a share in words, no more precise than people speak.
 
-    >>> in_words(0.66), in_words(0.93)
-    ('about two in three', 'nearly all')
+    >>> in_words(0.66), in_words(0.95)
+    ('roughly two in three', 'nearly all')
     """
-    steps = ((0.9, "nearly all"), (0.77, "about four in five"), (0.71, "about three in four"), (0.63, "about two in three"),
-             (0.56, "well over half"), (0.52, "a little over half"), (0.48, "about half"), (0.43, "a little under half"),
-             (0.37, "about two in five"), (0.29, "about a third"), (0.22, "about a quarter"), (0.0, "the largest group, though a small one,"))  # fmt: skip
-    return next(words for least, words in steps if share >= least)
+    return next(words for least, words in WORDED if share >= least)
 
 
-PLANS: dict[str, tuple[str, ...]] = {
-    "opening": ("open", "stance", "life", "ask"),
-    "opinion": ("echo", "stance", "norm", "life"),
-    "respond": ("echo", "stance", "more_stance", "ask"),
-    "culture": ("norm", "figures", "custom", "stance"),
-    "ideas": ("more", "stance", "life", "more_stance"),
-    "introduce": ("introduce", "custom", "norm", "ask"),
-    "compare": ("compare", "stance", "norm"),
-    "conclude": ("conclude", "stance", "life"),
-}
-FREE = (("echo", "stance", "life", "ask"), ("echo", "norm", "stance"), ("echo", "stance", "more_stance", "ask"), ("echo", "norm", "custom", "figures"),
-        ("compare", "stance", "norm"), ("hear", "stance", "ask"))  # fmt: skip
+@lru_cache(maxsize=1024)
+def town(home: str, place: str) -> str:
+    """Return the place that a card's home names: "Irbid, a city in the north" is Irbid.
+
+    >>> town("a village above Humahuaca, in the high valleys", "Argentina")
+    'Humahuaca'
+    """
+    first = home.split(",")[0].strip()
+    if not re.match(r"(?:an?|the|in|on|near) ", first):
+        return first.split(" in ")[0]
+    found = NAMED.search(home)
+    return found[1] if found else place
 
 
-def turn(facts: Facts) -> list[str]:
-    """Return the sentences of a turn."""
-    speaker = Speaker(facts)
-    cue = facts["cue"]
-    plan = FREE[speaker.rng.randrange(len(FREE))] if cue == "free" else PLANS.get(cue, PLANS["ideas"])
-    if facts["n"] < 2 and cue == "opinion":
-        plan = ("echo", "stance", "norm", "life", "ask") if facts["n"] == 0 else plan
-    said: list[str] = []
-    for part in plan:
-        sentence = speak(speaker, part)
-        if sentence and sentence not in said:
-            said.append(sentence)
-    return said
-
-
-def speak(speaker: Speaker, part: str) -> str | None:
-    """Return one sentence of a plan, or None where the facts give nothing to say."""
-    if part in ("stance", "more_stance"):
-        return speaker.stance()
-    if part == "norm":
-        return speaker.norm(tie=True)
-    if part == "custom":
-        return speaker.norm(tie=False)
-    if part in ("life", "figures", "echo"):
-        return {"life": speaker.life, "figures": speaker.figures, "echo": speaker.echo}[part]()
-    return capital(speaker.pick(part))
-
-
-def fault(kind: str, facts: Facts, said: list[str], rng: random.Random) -> tuple[list[str], str] | None:
-    """Return a turn with this fault in it and the sentence that carries it; None where it cannot be planted."""
-    speaker, bank = Speaker(facts), phrases()
-    if kind == "refusal":
-        text = rng.choice(bank["refusals"]).format(a=facts["question"].about)
-        return [text], text
-    if kind == "contradiction":
-        sentence = speaker.opinion(affirm=(speaker.degree or 0) < 0) if speaker.degree else ""
-    elif kind == "off_topic":
-        clause = bank["reasons"][rng.randrange(3)].format(
-            c=rng.choice(bank["strays"]), r=rng.choice(bank["stray_reasons"])
-        )
-        sentence = capital(speaker.lead(clause)) + "."
-    elif kind == "drift":
-        age, work, home = rng.choice([d for d in bank["drifts"] if d[0] != facts["me"].age])
-        clause = bank["reasons"][rng.randrange(3)].format(
-            c=speaker.claim((speaker.degree or 0) > 0), r=speaker.reason((speaker.degree or 0) > 0)
-        )
-        sentence = f"As a {age}-year-old {work} from {home}, I think that {clause}."
-    else:
-        sentence = repeated(facts, rng)
-    return ([*said[:1], sentence, *said[2:]], sentence) if sentence else None
-
-
-def repeated(facts: Facts, rng: random.Random) -> str:
-    """Return an opinion that the speaker has already given, with another beginning; empty if there is none."""
-    from culturepark.models.embedded.reading import opinions_in
-
-    own = [o for t in facts["history"] if t.seat == facts["seat"] for o in opinions_in(t.text, facts["culture"].place)]
-    own = [o for o in own if side_of(o, facts["question"])]
-    if not own:
-        return ""
-    text = str(rng.choice(own))
-    return (
-        f"As I said, {text[:1].lower()}{text[1:]}"
-        if text.split()[0] not in (facts["culture"].place,)
-        else f"Once more: {text}"
-    )
+PARTS: dict[str, Callable[[Talk, list[str]], list[str]]] = {
+    "greet": _greet, "stance": _stance, "reason": _reason, "fresh": _fresh, "implied": _implied, "reply": _reply, "norm": _norm, "bearing": _bearing,
+    "custom": _custom, "lead": _lead, "compare": _compare, "take": _take, "hold": _hold, "ask": _ask, "life": _life, "survey": _survey,
+}  # fmt: skip

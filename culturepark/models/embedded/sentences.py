@@ -1,0 +1,208 @@
+"""Cuts texts into sentences and words opinions so that they stand alone: no lead-ins, no pronouns for persons."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from culturepark.models.embedded.stance import lexicon
+
+END = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+")
+ABBREVIATION = re.compile(
+    r"(?:^|[\s(])(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|etc|e\.g|i\.e|cf|No|approx|[A-Z]|[A-Z]\.[A-Z])\.$"
+)
+
+SAY = (r"(?:think|believe|feel|say|said|find|hold|see|guess|suppose|hope|know|agree|accept|doubt|deny|notice|admit|add|sense|fear|argue|maintain|"
+       r"insist|conclude|claim|consider|realise|realize|learn|trust|expect|remember|share|understand|disagree|reject|convinced|sure|certain|certainly|opinion|view|mind|"
+       r"point|answer|feeling|experience|impression|conviction|idea|question|weighs|counts|strikes|taught|tells|seems|clear|choose|wrong)")  # fmt: skip
+FIRST = r"(?:i|me|my|mine|myself|we|us|our|you|your)(?:['’](?:m|ve|d|ll|re))?"
+# Each pattern takes away one way of beginning; they are tried again until none fits.
+ASIDE = re.compile(
+    r"^(?:(?:well|yes|no|still|then|honestly|frankly|personally|indeed|besides|after all|not only that|then again|of course|to be (?:honest|frank|fair|sure)|all in all|on the whole|"
+    r"in short|in the end|for one thing|admittedly|again|once more|to say it once more|even so|that said|by and large|to begin with|first of all|moreover|"
+    r"furthermore|seriously|simply put|so)\s*,\s+|(?:and|but|so|yet)\s+(?=[a-z]))", re.IGNORECASE)  # fmt: skip
+PHRASE = re.compile(
+    rf"^(?:as|in|to|if|the way|the (?:longer|more)|from|for|looking|speaking|when|whenever|though|seen|at|on|with|like|since|where)\b(?=[^,;:.]*\b{FIRST}\b)[^,;:.]{{0,70}},\s+",
+    re.IGNORECASE)  # fmt: skip
+NOT_LEADING = re.compile(r"[;:.]|\bbecause\b", re.IGNORECASE)
+BARE = re.compile(
+    r"^(?:and |but |so )?(?:i|we)(?:['’]d)? (?:\w+ )?(?:think|believe|feel|guess|suppose|say|find|hold),? "
+    r"(?!about\b|of\b|in\b|so\b|like\b|to\b|for\b|with\b|this\b|that\b|it hard\b|it difficult\b|myself\b|you\b|as\b|and\b|when\b)", re.IGNORECASE)  # fmt: skip
+COLON = re.compile(r"^(?P<lead>[^:.]{1,90}):\s+(?P<rest>.{12,})$")
+OPINING = re.compile(rf"\b{SAY}\b", re.IGNORECASE)
+OWN = re.compile(rf"\b{FIRST}\b", re.IGNORECASE)
+TURNING = re.compile(
+    r"\b(?:not|cannot|never|nobody|nothing|hard|difficult|doubt|doubts|deny|disagree|reject|wrong|without|no|hardly|\w+n['’]t)\b",
+    re.IGNORECASE,
+)
+WHERE = re.compile(
+    r"^(?:where (?:i|we) (?:live|come from|grew up|am from|was born)|in (?:my|our) (?:country|homeland|culture)|at home|with us|among (?:us|the people i know)|back home),\s+",
+    re.IGNORECASE,
+)
+SELF = re.compile(
+    r"^(?P<who>(?:as|being) an? [^,.;:]{3,90}), (?:i|we) (?:[\w']+ ){0,4}?that (?P<rest>.{12,})$", re.IGNORECASE
+)
+EMPTY = re.compile(
+    r"^(?:thank|thanks|good (?:morning|day|evening|afternoon|to)|hello|hi|dear|goodbye|sorry|welcome|pleased|it is (?:a pleasure|good to))\b",
+    re.IGNORECASE,
+)
+DANGLING = re.compile(
+    r"^(?:that|this|those|these|they|them|he|she|such|both of|it (?:is|was) (?:like|from there))\b(?! (?:one|a|an|people|who|with|is why)\b)",
+    re.IGNORECASE,
+)
+CULTURAL = re.compile(
+    r"\b(?:many|some|most|often|common|usual|usually|customary|tradition|traditionally|people in|families|neighbours|expected|belongs to)\b",
+    re.IGNORECASE,
+)
+LIFE = re.compile(rf"\b{FIRST}\b|\b(?:he|she|him|her|hers|his|himself|herself|ours|yours)\b", re.IGNORECASE)
+SURVEYED = re.compile(r"\bsurvey\b|\bpoll found\b|\bof those asked\b|\bwere asked\b", re.IGNORECASE)
+FRAMES = re.compile(
+    r"^(?:much speaks for the view|it is (?:fair|hard|true|wrong|difficult)|there are good)", re.IGNORECASE
+)
+# What may take the place of words that hold a pronoun; {place} is the culture's. The first entry of a row is a word that must
+# be there: asking for it is much faster than trying the pattern.
+SWAPS = tuple(
+    (hint, re.compile(pattern, re.IGNORECASE), new)
+    for hint, pattern, new in (
+        ("live among", r"\bi live among people who know that (?P<x>.+?), and most of them would say that\b", "in {place}, \\g<x>, and many people would say that"),
+        ("people", r"\b(?:the )?people (?:around me|where i live|i live among|i know|at home)\b", "many people in {place}"),
+        ("around me", r"\b(?:all )?around me\b", "in {place}"),
+        ("where", r"\bwhere (?:i|we) (?:live|come from|grew up|am from)\b", "in {place}"),
+        ("country", r"\b(?:in|of) (?:my|our) country\b", "in {place}"),
+        ("country", r"\b(?:my|our) country\b", "{place}"),
+        ("people", r"\b(?:my|our) people\b", "many people in {place}"),
+        (" of ", r"\b(?P<x>many|most|some|few) of (?:my|our) (?P<y>neighbours|neighbors|friends|colleagues|relatives|pupils|patients)\b", "\\g<x> \\g<y>"),
+        ("m", r"\b(?:my|our) (?P<y>neighbours|neighbors|friends|colleagues)\b", "many \\g<y>"),
+        ("in ", r"\bin (?:my|our) (?P<y>neighbourhood|neighborhood|street|town|village|city|quarter)\b", "in this \\g<y>"),
+        ("tell you", r"\bcan tell you\b", "can say"),
+        ("tell you", r"\b(?P<x>would|will)(?P<y>(?: often)?) tell you\b", "\\g<x>\\g<y> say"),
+        (" and ", r",? and (?:i (?:think so too|agree(?: with (?:them|that))?|see it the same way|do too)|so do i)(?=[.,]|$)", ""),
+        ("because", r", and i (?:say|think) (?:so|this|that) because\b", " because"),
+        (" i ", r"\b(?P<x>and|but|yet|so|why|because|or)(?: that)? (?:still i|i still|i)(?: would)?(?: still| also)? (?:think|believe|say|feel|find|hold|am sure|(?:have|'ve) come to (?:think|believe))(?: that)? ", "\\g<x> "),
+        (" me", r"\b(?P<x>but|yet|and) (?:to|for) me,? ", "\\g<x> "),
+        (", ", r", (?:i (?:think|believe|feel|suppose|would say|am sure)|to my mind|in my (?:view|opinion)|for me|if you ask me|as i see it),", ""),
+        (", i ", r", i (?:think|believe|would say|find|feel|shall think|hold)(?: that)? ", ", "),
+        ("heard", r"\bi have (?P<x>(?:often )?)heard (?:it said )?that\b", "one \\g<x>hears that"),
+        ("i have learned that", r"\bi have learned that\b", "many have learned that"),
+        (" i ", r"(?<=\w) i (?:find|feel|think|believe) that\b", " it seems that"),
+        ("convince", r"\b(?:does|do|did) not convince (?:me|us)\b", "does not convince"),
+        (" us", r"\b(?:amongst?|with) us\b", "in {place}"),
+        (" us", r"\b(?P<x>for|to) us\b", "\\g<x> many people in {place}"),
+    )
+)  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def sentences(text: str) -> tuple[str, ...]:
+    """Split a text into sentences; stops of abbreviations and initials, and stops before small letters, end none."""
+    text = " ".join(text.split())
+    parts, start = [], 0
+    for end in END.finditer(text):
+        head = text[start : end.end()].rstrip()
+        if text[end.end() : end.end() + 1].islower() or ABBREVIATION.search(head):
+            continue
+        parts.append(head)
+        start = end.end()
+    return tuple(p for p in (*parts, text[start:].strip()) if p)
+
+
+def opinion(sentence: str, place: str) -> tuple[str, bool] | None:
+    """Return a sentence as an opinion that stands alone, and whether its speaker marked it as one; None if it is none."""
+    if sentence.rstrip("\"'”’)] ").endswith("?") or EMPTY.search(sentence) or SURVEYED.search(sentence):
+        return None
+    bare, marked = led(sentence, place)
+    if OWN.search(bare):
+        bare = _swapped(bare, place)
+    bare = bare.strip(' ,;:–—"“”')
+    if LIFE.search(bare) or DANGLING.search(bare) or len(bare.split()) < 4:
+        return None
+    return finished(bare), marked
+
+
+def _swapped(text: str, place: str) -> str:
+    """Put words without pronouns for those that hold one, as far as grammar allows."""
+    low = f" {text.casefold()}"
+    for hint, pattern, new in SWAPS:
+        if hint in low:
+            text = pattern.sub(new.replace("{place}", place.replace("\\", r"\\")), text)
+    return text
+
+
+def led(text: str, place: str) -> tuple[str, bool]:
+    """Take away what leads into an opinion; return the rest and whether the lead-in marked it as an opinion."""
+    marked = False
+    who = SELF.match(text)
+    if who:
+        # The speaker's identity stays, so that a later sieve can see who the speaker claims to be.
+        return f"{who['who']}, {who['rest']}", True
+    for _ in range(6):
+        shorter, opines = _shorter(text, place)
+        if shorter == text:
+            break
+        text, marked = shorter, marked or opines
+    return text, marked
+
+
+def _shorter(text: str, place: str) -> tuple[str, bool]:
+    """Take one lead-in away; the text itself where there is none."""
+    if found := WHERE.match(text):
+        return f"In {place}, {text[found.end() :]}", False
+    for pattern, opines in ((ASIDE, False), (PHRASE, True), (BARE, True)):
+        if (found := pattern.match(text)) and len(text) - found.end() > 12:
+            return text[found.end() :], opines
+    if (found := COLON.match(text)) and (OWN.search(found["lead"]) or len(found["lead"].split()) < 8):
+        if not lexicon().hedges.within(found["lead"].casefold()):
+            return found["rest"], True
+        return (f"It is hard to say: {found['rest']}" if OWN.search(found["lead"]) else text), True
+    return _without_that(text)
+
+
+def _without_that(text: str) -> tuple[str, bool]:
+    """Take away "I think that" and its like, turned into a doubt where it turns the rest round."""
+    lead, _, rest = text.partition("that ")
+    if (
+        len(lead) > 110
+        or len(rest) < 12
+        or not lead.endswith((" ", ", "))
+        or NOT_LEADING.search(lead)
+        or "," in lead.rstrip(", ")
+    ):
+        return text, False
+    if not (OWN.search(lead) and OPINING.search(lead)):
+        return text, False
+    return (f"It is hard to accept that {rest}" if len(TURNING.findall(lead)) % 2 else rest), True
+
+
+def finished(text: str) -> str:
+    """Return the text as a sentence: first letter capital, one full stop."""
+    text = text.rstrip(" .!…,;:")
+    return f"{capital(text)}." if text else ""
+
+
+def capital(text: str) -> str:
+    """Return the text with its first letter capital, whatever opens it."""
+    for i, letter in enumerate(text):
+        if letter.isalnum():
+            return text[:i] + letter.upper() + text[i + 1 :]
+    return text
+
+
+SMALL = frozenset(
+    """a an the this that these those it there in on at for from with without by to of as if when where since because although though while whether
+    many much some most few several both all each every any no not nobody people families family parents children men women mothers fathers elders
+    neighbours neighbors young younger old older grown being having making keeping taking caring working work science religion immigration granted
+    roughly about around nearly almost often sometimes usually perhaps even only one two three half among between during after before over under
+    whoever anyone someone everyone what who how according given seeing colleagues visitors guests friends couples voters villagers workers girls boys
+    sons daughters pupils students small large big public religious social moral respect age faith marriage weddings funerals food bread tea coffee
+    money time life death birth health school schools education politics elections votes crime trust honesty patience hospitality saying
+    listening speaking greeting eating drinking living older-people strangers newcomers grandparents teachers doctors""".split()
+)
+
+
+def small(text: str, known: Iterable[str] = ()) -> str | None:
+    """Return the text with a small first letter, or None where its first word may be a name."""
+    first = text.split(maxsplit=1)[0].rstrip(",.;:") if text.split() else ""
+    if first.islower() or first.casefold() in SMALL or first.casefold() in known:
+        return text[:1].lower() + text[1:]
+    return None
