@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import culturepark as cp
-from culturepark.records import Norm, Opinion, Turn
+from culturepark.records import Norm, Opinion, Question, Turn
 
 RATES = dict.fromkeys(("contradiction", "off_topic", "refusal", "duplicate", "drift"), 0.06)
 FILTERS = {"contradiction": {"contradict", "rewritten"}, "off_topic": {"irrelevant"}, "refusal": {"refusal"},
@@ -21,11 +21,14 @@ def fate(opinion: Opinion) -> str:
     return "rewritten" if len(opinion.verdicts) > 1 and not opinion.dropped else opinion.dropped or "kept"
 
 
-def bare(opinion: Opinion, norms: Iterable[Norm]) -> bool:
-    """Say whether an opinion is a custom told for its own sake: a norm of the card and hardly a word more."""
+def bare(opinion: Opinion, norms: Iterable[Norm], question: Question) -> bool:
+    """Say whether an opinion is a custom told for its own sake: a norm of the card, and no clause that takes a side."""
+    clauses = (*question.claim, *question.denial, *question.pros, *question.cons)
+    if any(clause.casefold() in opinion.text.casefold() for clause in clauses):
+        return False
     words = set(WORD.findall(opinion.text.casefold()))
     told = (set(WORD.findall(n.text.casefold())) for n in norms)
-    return any(len(words & n) >= 0.9 * len(n) and len(words - n) <= 10 for n in told)
+    return any(len(words & n) >= 0.9 * len(n) for n in told)
 
 
 def main() -> None:
@@ -36,6 +39,7 @@ def main() -> None:
         with run.journal(write=False) as journal:
             for scene in journal.scenes("status = 'done'"):
                 opinions = journal.opinions(scene.id)
+                question = run.workspace.question(scene.scenario, scene.question)
                 norms = [
                     n
                     for s in scene.seats
@@ -50,7 +54,7 @@ def main() -> None:
                         right[kind] += (
                             kind in opinion.faults
                             or kind == "duplicate"
-                            or (kind == "off_topic" and bare(opinion, norms))
+                            or (kind == "off_topic" and bare(opinion, norms, question))
                         )
     print(
         f"{'fault':14} {'planted':>8} {'survived':>9} {'recall':>8} {'its filter took':>16} {'rightly':>8} {'precision':>10}"

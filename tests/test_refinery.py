@@ -123,6 +123,7 @@ def test_json_is_found_in_what_models_write_around_it(text):
     [
         ("refusal", "Tea is good here.", "I'm sorry, but I can't share personal opinions on tea."),
         ("refusal", "Tea is good here.", "As an AI language model, tea is not for me."),
+        ("refusal", "Tea is good here.", "I must decline to speak for a culture on tea."),
         ("form", "- Tea is good for many.", "x"),
         ("form", "Here are the opinions about tea:", "x"),
         ("form", "I think tea is good.", "x"),
@@ -145,7 +146,7 @@ def test_each_sieve_catches_what_it_is_for(park, sieve, text, turn):
     ],
 )
 def test_sieves_let_ordinary_opinions_pass(park, text):
-    case = case_of(park, "hello", "Sorry that it rains; tea helps.")
+    case = case_of(park, "hello", "Sorry that it rains; I cannot speak for everybody, but tea helps.")
     assert [name for name in ("refusal", "form", "anchors", "repeat") if load(name)(opinion(text), case, [])] == []
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from culturepark.models.embedded import stance
 from culturepark.models.embedded.phrases import bank, clauses, fill
-from culturepark.models.embedded.sentences import CULTURAL, finished, opinion, sentences, small
+from culturepark.models.embedded.sentences import cultural, finished, opinion, sentences, small
 from culturepark.records import Question, Turn
 
 FAINT = 0.25  # degrees nearer to 0 than this hardly take a side
@@ -32,7 +32,7 @@ def opinions(turns: Sequence[Turn], question: Question, place: str) -> list[tupl
         for sentence in sentences(turn.text):
             found = opinion(sentence, place)
             if found and (
-                found[1] or CULTURAL.search(found[0]) or stance.weigh(found[0], question).relevance >= stance.RELEVANT
+                found[1] or cultural(found[0]) or stance.weigh(found[0], question).relevance >= stance.RELEVANT
             ):
                 kept.append((turn.n, found[0]))
     return kept
@@ -105,7 +105,7 @@ def custom(text: str, question: Question) -> str:
     head = text[:place].rstrip()
     cut = max(head.rfind(", and "), head.rfind(", but "), head.rfind("; "))
     head = head[:cut] if cut > 0 else ""
-    return head if len(head.split()) > 5 and CULTURAL.search(head) and not stance.side(head, question) else ""
+    return head if len(head.split()) > 5 and cultural(head) and not stance.side(head, question) else ""
 
 
 def _position(text: str, token: int, tokens: Sequence[str]) -> int:

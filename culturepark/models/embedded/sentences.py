@@ -13,27 +13,39 @@ ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|etc|e\.g|i\.e|cf|No|approx|[A-Z]|[A-Z]\.[A-Z])\.$"
 )
 
-SAY = (r"(?:think|believe|feel|say|said|find|hold|see|guess|suppose|hope|know|agree|accept|doubt|deny|notice|admit|add|sense|fear|argue|maintain|"
-       r"insist|conclude|claim|consider|realise|realize|learn|trust|expect|remember|share|understand|disagree|reject|convinced|sure|certain|certainly|opinion|view|mind|"
-       r"point|answer|feeling|experience|impression|conviction|idea|question|weighs|counts|strikes|taught|tells|seems|clear|choose|wrong)")  # fmt: skip
-FIRST = r"(?:i|me|my|mine|myself|we|us|our|you|your)(?:['’](?:m|ve|d|ll|re))?"
+LETTERS = re.compile(r"[^\W\d_]+")
+FIRST = frozenset("i me my mine myself we us our ours ourselves you your yours yourself".split())
+YOURS = frozenset(["you", "your", "yours"])
+PERSONS = FIRST | frozenset("he she him her hers his himself herself".split())
+MANY = frozenset(
+    "many some most often common commonly usual usually customary tradition traditionally families neighbours expected tends belongs".split()
+)
+REPORTED = frozenset("survey asked poll polls".split())
+OPINING = frozenset(
+    """think believe feel say said saying find hold see guess suppose hope know agree accept doubt doubted deny notice admit add sense fear argue maintain insist conclude claim
+    consider realise realize learn learned trust expect remember share understand disagree reject convinced sure certain opinion view mind point answer feeling experience impression
+    conviction idea question weighs counts strikes taught tells seems clear choose wrong thought lean swear remain keep hear heard knows""".split()
+)
+BEFORE_THAT = OPINING | frozenset(
+    "is was me us you fact sign true case who now once before doubts thinking there".split()
+) - {"you"}
+FIRST_WORD = r"(?:i|me|my|mine|myself|we|us|our|you|your)(?:['’](?:m|ve|d|ll|re))?"
 # Each pattern takes away one way of beginning; they are tried again until none fits.
 ASIDE = re.compile(
     r"^(?:(?:well|yes|no|still|then|honestly|frankly|personally|indeed|besides|after all|not only that|then again|of course|to be (?:honest|frank|fair|sure)|all in all|on the whole|"
     r"in short|in the end|for one thing|admittedly|again|once more|to say it once more|even so|that said|by and large|to begin with|first of all|moreover|"
     r"furthermore|seriously|simply put|so)\s*,\s+|(?:and|but|so|yet)\s+(?=[a-z]))", re.IGNORECASE)  # fmt: skip
 PHRASE = re.compile(
-    rf"^(?:as|in|to|if|the way|the (?:longer|more)|from|for|looking|speaking|when|whenever|though|seen|at|on|with|like|since|where)\b(?=[^,;:.]*\b{FIRST}\b)[^,;:.]{{0,70}},\s+",
+    rf"^(?:as|in|to|if|the way|the (?:longer|more)|from|for|looking|speaking|when|whenever|though|seen|at|on|with|like|since|where)\b(?=[^,;:.]*\b{FIRST_WORD}\b)[^,;:.]{{0,70}},\s+",
     re.IGNORECASE)  # fmt: skip
 NOT_LEADING = re.compile(r"[;:.]|\bbecause\b", re.IGNORECASE)
 BARE = re.compile(
     r"^(?:and |but |so )?(?:i|we)(?:['’]d)? (?:\w+ )?(?:think|believe|feel|guess|suppose|say|find|hold),? "
     r"(?!about\b|of\b|in\b|so\b|like\b|to\b|for\b|with\b|this\b|that\b|it hard\b|it difficult\b|myself\b|you\b|as\b|and\b|when\b)", re.IGNORECASE)  # fmt: skip
 COLON = re.compile(r"^(?P<lead>[^:.]{1,90}):\s+(?P<rest>.{12,})$")
-OPINING = re.compile(rf"\b{SAY}\b", re.IGNORECASE)
-OWN = re.compile(rf"\b{FIRST}\b", re.IGNORECASE)
+HARD = re.compile(r"^(?:i find it|it is) (?:very |quite |rather )?(?:hard|difficult)(?: for me)? to ", re.IGNORECASE)
 TURNING = re.compile(
-    r"\b(?:not|cannot|never|nobody|nothing|hard|difficult|doubt|doubts|deny|disagree|reject|wrong|without|no|hardly|\w+n['’]t)\b",
+    r"\b(?:not|cannot|never|nobody|nothing|hard|difficult|doubt|doubts|doubted|deny|disagree|reject|wrong|without|no|hardly|\w+n['’]t)\b",
     re.IGNORECASE,
 )
 WHERE = re.compile(
@@ -51,15 +63,8 @@ DANGLING = re.compile(
     r"^(?:that|this|those|these|they|them|he|she|such|both of|it (?:is|was) (?:like|from there))\b(?! (?:one|a|an|people|who|with|is why)\b)",
     re.IGNORECASE,
 )
-CULTURAL = re.compile(
-    r"\b(?:many|some|most|often|common|usual|usually|customary|tradition|traditionally|people in|families|neighbours|expected|belongs to)\b",
-    re.IGNORECASE,
-)
-LIFE = re.compile(rf"\b{FIRST}\b|\b(?:he|she|him|her|hers|his|himself|herself|ours|yours)\b", re.IGNORECASE)
 SURVEYED = re.compile(r"\bsurvey\b|\bpoll found\b|\bof those asked\b|\bwere asked\b", re.IGNORECASE)
-FRAMES = re.compile(
-    r"^(?:much speaks for the view|it is (?:fair|hard|true|wrong|difficult)|there are good)", re.IGNORECASE
-)
+LEADS = ((ASIDE, False), (PHRASE, True), (BARE, True))
 # What may take the place of words that hold a pronoun; {place} is the culture's. The first entry of a row is a word that must
 # be there: asking for it is much faster than trying the pattern.
 SWAPS = tuple(
@@ -73,7 +78,7 @@ SWAPS = tuple(
         ("country", r"\b(?:my|our) country\b", "{place}"),
         ("people", r"\b(?:my|our) people\b", "many people in {place}"),
         (" of ", r"\b(?P<x>many|most|some|few) of (?:my|our) (?P<y>neighbours|neighbors|friends|colleagues|relatives|pupils|patients)\b", "\\g<x> \\g<y>"),
-        ("m", r"\b(?:my|our) (?P<y>neighbours|neighbors|friends|colleagues)\b", "many \\g<y>"),
+        (" my ", r"\b(?:my|our) (?P<y>neighbours|neighbors|friends|colleagues)\b", "many \\g<y>"),
         ("in ", r"\bin (?:my|our) (?P<y>neighbourhood|neighborhood|street|town|village|city|quarter)\b", "in this \\g<y>"),
         ("tell you", r"\bcan tell you\b", "can say"),
         ("tell you", r"\b(?P<x>would|will)(?P<y>(?: often)?) tell you\b", "\\g<x>\\g<y> say"),
@@ -107,17 +112,34 @@ def sentences(text: str) -> tuple[str, ...]:
     return tuple(p for p in (*parts, text[start:].strip()) if p)
 
 
+def words_of(text: str) -> set[str]:
+    """Return a text's words, small; "I've" counts as "i"."""
+    return set(LETTERS.findall(text.casefold()))
+
+
 def opinion(sentence: str, place: str) -> tuple[str, bool] | None:
     """Return a sentence as an opinion that stands alone, and whether its speaker marked it as one; None if it is none."""
-    if sentence.rstrip("\"'”’)] ").endswith("?") or EMPTY.search(sentence) or SURVEYED.search(sentence):
+    if sentence.rstrip("\"'”’)] ").endswith("?") or EMPTY.match(sentence):
         return None
-    bare, marked = led(sentence, place)
-    if OWN.search(bare):
-        bare = _swapped(bare, place)
+    words = words_of(sentence)
+    if words & REPORTED and SURVEYED.search(sentence):
+        return None
+    bare, marked = led(sentence, place, own=bool(words & FIRST))
+    if words & FIRST:
+        if YOURS & (words := words_of(bare)) and "tell you" not in bare:
+            return None
+        if words & FIRST:
+            bare = _swapped(bare, place)
+            words = words_of(bare)
     bare = bare.strip(' ,;:–—"“”')
-    if LIFE.search(bare) or DANGLING.search(bare) or len(bare.split()) < 4:
+    if words & PERSONS or DANGLING.match(bare) or bare.count(" ") < 3:
         return None
     return finished(bare), marked
+
+
+def cultural(text: str) -> bool:
+    """Say whether a text speaks of what many do or keep."""
+    return bool(words_of(text) & MANY)
 
 
 def _swapped(text: str, place: str) -> str:
@@ -129,49 +151,55 @@ def _swapped(text: str, place: str) -> str:
     return text
 
 
-def led(text: str, place: str) -> tuple[str, bool]:
-    """Take away what leads into an opinion; return the rest and whether the lead-in marked it as an opinion."""
+def led(text: str, place: str, own: bool) -> tuple[str, bool]:
+    """Take away what leads into an opinion; return the rest and whether the lead-in marked it as an opinion.
+
+    `own` says whether the text holds a pronoun of the first or second person: most lead-ins do.
+    """
     marked = False
-    who = SELF.match(text)
+    who = SELF.match(text) if own else None
     if who:
         # The speaker's identity stays, so that a later sieve can see who the speaker claims to be.
         return f"{who['who']}, {who['rest']}", True
     for _ in range(6):
-        shorter, opines = _shorter(text, place)
+        shorter, opines = _shorter(text, place, own)
         if shorter == text:
             break
         text, marked = shorter, marked or opines
     return text, marked
 
 
-def _shorter(text: str, place: str) -> tuple[str, bool]:
+def _shorter(text: str, place: str, own: bool) -> tuple[str, bool]:
     """Take one lead-in away; the text itself where there is none."""
     if found := WHERE.match(text):
         return f"In {place}, {text[found.end() :]}", False
-    for pattern, opines in ((ASIDE, False), (PHRASE, True), (BARE, True)):
+    if found := HARD.match(text):
+        return f"It is hard to {text[found.end() :]}", True
+    for pattern, opines in LEADS if own else LEADS[:1]:
         if (found := pattern.match(text)) and len(text) - found.end() > 12:
             return text[found.end() :], opines
-    if (found := COLON.match(text)) and (OWN.search(found["lead"]) or len(found["lead"].split()) < 8):
-        if not lexicon().hedges.within(found["lead"].casefold()):
+    if ":" in text and (found := COLON.match(text)):
+        mine = bool(words_of(found["lead"]) & FIRST)
+        if lexicon().hedges.within(found["lead"].casefold()):
+            return (f"It is hard to say: {found['rest']}" if mine else text), True
+        if mine or len(found["lead"].split()) < 8:
             return found["rest"], True
-        return (f"It is hard to say: {found['rest']}" if OWN.search(found["lead"]) else text), True
-    return _without_that(text)
+    return _without_that(text) if own else (text, False)
 
 
 def _without_that(text: str) -> tuple[str, bool]:
     """Take away "I think that" and its like, turned into a doubt where it turns the rest round."""
-    lead, _, rest = text.partition("that ")
-    if (
-        len(lead) > 110
-        or len(rest) < 12
-        or not lead.endswith((" ", ", "))
-        or NOT_LEADING.search(lead)
-        or "," in lead.rstrip(", ")
-    ):
+    lead, _, rest = text.partition(" that ")
+    if len(lead) > 110 or len(rest) < 12 or NOT_LEADING.search(lead):
         return text, False
-    if not (OWN.search(lead) and OPINING.search(lead)):
+    head, _, lead = lead.rpartition(", ")
+    words = LETTERS.findall(lead.casefold())
+    if not words or words[-1] not in BEFORE_THAT or not FIRST.intersection(words) or not OPINING.intersection(words):
         return text, False
-    return (f"It is hard to accept that {rest}" if len(TURNING.findall(lead)) % 2 else rest), True
+    if len(TURNING.findall(lead)) % 2:
+        rest = f"it is hard to accept that {rest}"
+    # A reason that stands before "…, I think that" is kept.
+    return (f"{head}, {rest}" if head and not words_of(head) & FIRST else rest), True
 
 
 def finished(text: str) -> str:

@@ -25,6 +25,7 @@ QUOTED = 0.75  # share of a clause's word pairs that make it a quotation of that
 RELEVANT = 1.4  # weight of the question's own words below which a text is on another matter
 STANCE = 0.15  # evidence below which a text takes no side
 REASON = 0.6  # what a reason weighs beside a claim
+NAMED = 0.3  # what a text weighs that only names the matter
 GRANTED = 0.25  # what is granted to the other side still weighs a little
 
 
@@ -269,8 +270,13 @@ def weigh(text: str, question: Question) -> Evidence:
     quoted = quotations(tokens, known)
     hedged = lexicon().hedges.within(_around(tokens, quoted) if quoted else low)
     relevance = 9.0 if quoted else sum(known.weights.get(s, 0.0) for s in stems_of(tokens))
-    affirm, deny = _quoted(tokens, quoted, known) if quoted else _paraphrased(unnamed(tokens, known), known)
-    return Evidence(affirm, deny, relevance, hedged)
+    if quoted:
+        return Evidence(*_quoted(tokens, quoted, known), relevance, hedged)
+    rest = unnamed(tokens, known)
+    affirm, deny = _paraphrased(rest, known)
+    # A custom that is only said to bear on the matter takes no side by its own words.
+    share = 1.0 if rest is tokens else NAMED
+    return Evidence(affirm * share, deny * share, relevance, hedged)
 
 
 def unnamed(tokens: list[str], known: Profile) -> list[str]:

@@ -13,7 +13,8 @@ REFUSAL = re.compile(
     r"|\bi(['’]m| am) (just |only )?an? (ai|language model|virtual assistant)\b"
     r"|\bi(['’]m| am) (sorry|afraid|unable|not able|not comfortable|not in a position)\b[^.!?]{0,60}"
     r"\b(can(['’]t|not)|unable|not able|won['’]t|decline|engag|discuss|help|assist|comment|continue|provide|take part|speak|role)"
-    r"|\bi (can(['’]t|not)|won['’]t|must decline|have to decline) (to )?(help|assist|provide|discuss|engage|comment|continue|take part|role-?play|speak for|answer|generate|do that|share)\b"
+    r"|\bi (must|have to|will have to) decline\b"
+    r"|\bi (can(['’]t|not)|won['’]t) (to )?(help|assist|provide|discuss|engage|comment|continue|take part|role-?play|answer|generate|do that|share)\b"
     r"|\bi do(n['’]t| not) have (personal|any) (opinions?|beliefs?|views?|experiences?)\b",
     re.IGNORECASE,
 )
