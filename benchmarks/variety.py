@@ -7,12 +7,11 @@ import itertools
 import tempfile
 from pathlib import Path
 
-from culturepark.models.embedded import Embedded
-from culturepark.models.embedded.measure import shared_sentences
-
 import culturepark as cp
 from culturepark.calls import Desk
 from culturepark.journal import Journal
+from culturepark.models.embedded import Embedded
+from culturepark.models.embedded.measure import shared_sentences
 from culturepark.park.simulate import plan, simulate
 
 DIALOGUES = 100  # a culture: every question about twice

@@ -79,6 +79,11 @@ def test_no_key_and_no_endpoint_is_told_before_anything_is_sent(monkeypatch):
         cp.Hosted("gpt")
 
 
+def test_a_password_in_the_address_is_refused_before_it_is_written_anywhere():
+    with pytest.raises(cp.InputError, match="password"):
+        cp.Hosted("gpt", base_url="https://me:secret@localhost/v1")
+
+
 def test_a_whole_run_over_http_and_no_key_in_anything_it_wrote(serve, park):
     def reply(n, body):
         text = body["messages"][-1]["content"]

@@ -140,7 +140,7 @@ def test_failed_calls_are_kept_with_their_reason_not_as_empty_answers(tmp_path):
 
 def test_an_unwritable_output_folder_is_bad_input(park):
     (park / "file").write_text("in the way")
-    with pytest.raises(cp.InputError, match="cannot write|cannot open"):
+    with pytest.raises(cp.InputError, match=r"cannot write|cannot open"):
         cp.start("x", {**TEA, "model": "conftest:Plays"}, out=park / "file")
 
 

@@ -15,7 +15,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from culturepark.errors import ModelError
+from culturepark.errors import InputError, ModelError
 from culturepark.models import secret
 from culturepark.records import Reply, Request
 
@@ -34,6 +34,10 @@ class Hosted:
 
     def __init__(self, name: str, base_url: str | None = None, concurrency: int = 64, timeout: float = 120.0) -> None:
         self.name, self.base_url = name, base_url or secret("OPENAI_BASE_URL")
+        if "@" in (self.base_url or "").split("//")[-1].split("/")[0]:
+            raise InputError(
+                "--base-url holds a user name or password, which would end up in run.toml; set the key in the environment"
+            )
         key = secret("CULTUREPARK_API_KEY", "OPENAI_API_KEY")
         if key is None and self.base_url is None:
             raise ModelError("no key: set OPENAI_API_KEY, or give --base-url for an endpoint that needs none")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from culturepark.models.embedded import stance
+from culturepark.models.embedded.lexicon import TOKEN, plain
 from culturepark.models.embedded.phrases import bank, clauses, fill
 from culturepark.models.embedded.sentences import cultural, finished, opinion, sentences, small
 from culturepark.records import Question, Turn
@@ -99,7 +100,7 @@ def reworded(text: str, question: Question, answer: int, place: str, rng: random
 
 def custom(text: str, question: Question) -> str:
     """Return the part of an opinion that tells a custom before it takes its stance; empty where there is none."""
-    tokens = stance.TOKEN.findall(stance.plain(text))
+    tokens = TOKEN.findall(plain(text))
     quoted = stance.quotations(tokens, stance.profile(question))
     place = text.find(",") if not quoted else _position(text, quoted[0].start, tokens)
     head = text[:place].rstrip()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from culturepark.models.embedded.stance import lexicon
+from culturepark.models.embedded.lexicon import lexicon, wordset
 
 END = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+")
 ABBREVIATION = re.compile(
@@ -14,21 +14,6 @@ ABBREVIATION = re.compile(
 )
 
 LETTERS = re.compile(r"[^\W\d_]+")
-FIRST = frozenset("i me my mine myself we us our ours ourselves you your yours yourself".split())
-YOURS = frozenset(["you", "your", "yours"])
-PERSONS = FIRST | frozenset("he she him her hers his himself herself".split())
-MANY = frozenset(
-    "many some most often common commonly usual usually customary tradition traditionally families neighbours expected tends belongs".split()
-)
-REPORTED = frozenset("survey asked poll polls".split())
-OPINING = frozenset(
-    """think believe feel say said saying find hold see guess suppose hope know agree accept doubt doubted deny notice admit add sense fear argue maintain insist conclude claim
-    consider realise realize learn learned trust expect remember share understand disagree reject convinced sure certain opinion view mind point answer feeling experience impression
-    conviction idea question weighs counts strikes taught tells seems clear choose wrong thought lean swear remain keep hear heard knows""".split()
-)
-BEFORE_THAT = OPINING | frozenset(
-    "is was me us you fact sign true case who now once before doubts thinking there".split()
-) - {"you"}
 FIRST_WORD = r"(?:i|me|my|mine|myself|we|us|our|you|your)(?:['’](?:m|ve|d|ll|re))?"
 # Each pattern takes away one way of beginning; they are tried again until none fits.
 ASIDE = re.compile(
@@ -122,24 +107,24 @@ def opinion(sentence: str, place: str) -> tuple[str, bool] | None:
     if sentence.rstrip("\"'”’)] ").endswith("?") or EMPTY.match(sentence):
         return None
     words = words_of(sentence)
-    if words & REPORTED and SURVEYED.search(sentence):
+    if words & wordset("reported") and SURVEYED.search(sentence):
         return None
-    bare, marked = led(sentence, place, own=bool(words & FIRST))
-    if words & FIRST:
-        if YOURS & (words := words_of(bare)) and "tell you" not in bare:
+    bare, marked = led(sentence, place, own=bool(words & wordset("first")))
+    if words & wordset("first"):
+        if wordset("yours") & (words := words_of(bare)) and "tell you" not in bare:
             return None
-        if words & FIRST:
+        if words & wordset("first"):
             bare = _swapped(bare, place)
             words = words_of(bare)
     bare = bare.strip(' ,;:–—"“”')
-    if words & PERSONS or DANGLING.match(bare) or bare.count(" ") < 3:
+    if words & wordset("persons") or DANGLING.match(bare) or bare.count(" ") < 3:
         return None
     return finished(bare), marked
 
 
 def cultural(text: str) -> bool:
     """Say whether a text speaks of what many do or keep."""
-    return bool(words_of(text) & MANY)
+    return bool(words_of(text) & wordset("many"))
 
 
 def _swapped(text: str, place: str) -> str:
@@ -179,7 +164,7 @@ def _shorter(text: str, place: str, own: bool) -> tuple[str, bool]:
         if (found := pattern.match(text)) and len(text) - found.end() > 12:
             return text[found.end() :], opines
     if ":" in text and (found := COLON.match(text)):
-        mine = bool(words_of(found["lead"]) & FIRST)
+        mine = bool(words_of(found["lead"]) & wordset("first"))
         if lexicon().hedges.within(found["lead"].casefold()):
             return (f"It is hard to say: {found['rest']}" if mine else text), True
         if mine or len(found["lead"].split()) < 8:
@@ -194,12 +179,17 @@ def _without_that(text: str) -> tuple[str, bool]:
         return text, False
     head, _, lead = lead.rpartition(", ")
     words = LETTERS.findall(lead.casefold())
-    if not words or words[-1] not in BEFORE_THAT or not FIRST.intersection(words) or not OPINING.intersection(words):
+    if (
+        not words
+        or words[-1] not in wordset("leading")
+        or not wordset("first").intersection(words)
+        or not wordset("opining").intersection(words)
+    ):
         return text, False
     if len(TURNING.findall(lead)) % 2:
         rest = f"it is hard to accept that {rest}"
     # A reason that stands before "…, I think that" is kept.
-    return (f"{head}, {rest}" if head and not words_of(head) & FIRST else rest), True
+    return (f"{head}, {rest}" if head and not words_of(head) & wordset("first") else rest), True
 
 
 def finished(text: str) -> str:
@@ -216,21 +206,9 @@ def capital(text: str) -> str:
     return text
 
 
-SMALL = frozenset(
-    """a an the this that these those it there in on at for from with without by to of as if when where since because although though while whether
-    many much some most few several both all each every any no not nobody people families family parents children men women mothers fathers elders
-    neighbours neighbors young younger old older grown being having making keeping taking caring working work science religion immigration granted
-    roughly about around nearly almost often sometimes usually perhaps even only one two three half among between during after before over under
-    whoever anyone someone everyone what who how according given seeing colleagues visitors guests friends couples voters villagers workers girls boys
-    sons daughters pupils students small large big public religious social moral respect age faith marriage weddings funerals food bread tea coffee
-    money time life death birth health school schools education politics elections votes crime trust honesty patience hospitality saying
-    listening speaking greeting eating drinking living older-people strangers newcomers grandparents teachers doctors""".split()
-)
-
-
 def small(text: str, known: Iterable[str] = ()) -> str | None:
     """Return the text with a small first letter, or None where its first word may be a name."""
     first = text.split(maxsplit=1)[0].rstrip(",.;:") if text.split() else ""
-    if first.islower() or first.casefold() in SMALL or first.casefold() in known:
+    if first.islower() or first.casefold() in wordset("small") or first.casefold() in known:
         return text[:1].lower() + text[1:]
     return None

@@ -10,13 +10,11 @@ from functools import lru_cache
 from typing import Any
 
 from culturepark.models.embedded import stance
+from culturepark.models.embedded.lexicon import wordset
 from culturepark.models.embedded.phrases import Sides, bank, clauses, fill, order
 from culturepark.models.embedded.sentences import sentences, small
 from culturepark.records import Norm, Option, Question, Shares, Turn, stream
 
-PLACED = frozenset(
-    "in at on for around before after during when every across near from under over once while whoever if among within throughout".split()
-)
 LOCAL = re.compile(r"\bhere\b|\bthis neighbourhood\b|\bthe country's\b")
 NAMED = re.compile(r"\b(?:in|near|outside|above|of|beside|behind|from) ([A-Z][\w-]+(?: [A-Z][\w-]+)*)")
 WORDED = ((0.93, "nearly all"), (0.86, "roughly nine in ten"), (0.77, "roughly four in five"), (0.71, "roughly three in four"), (0.63, "roughly two in three"),
@@ -299,7 +297,7 @@ def _norm(talk: Talk, said: list[str]) -> list[str]:
         return [opinion(talk, said)]
     if not talk.degree:
         return [_told(talk, said, found, "torn")]
-    placed = found.text.split()[0].casefold().rstrip(",") in PLACED or small(found.text) is None
+    placed = found.text.split()[0].casefold().rstrip(",") in wordset("placed") or small(found.text) is None
     return [_told(talk, said, found, "apart" if placed or talk.rng.random() < 0.4 else "stance")]
 
 

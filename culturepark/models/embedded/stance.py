@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from itertools import pairwise
 from math import log, sqrt
 from typing import NamedTuple
 
+from culturepark.models.embedded.lexicon import TOKEN, WORD, lexicon, plain, shape, sign, stems_of, wordset
 from culturepark.records import Question
 
-TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|[,;:—–]")
-WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
-IDIOM = re.compile(
-    r"\b(?:rather than|far from|anything but|instead of|other (?P<other>\w+) than|"
-    r"(?:hard|difficult|impossible|wrong) (?:for \w+ )?to (?:(?P<deny>deny|doubt|dispute|ignore|overlook)|accept|believe|agree|say that|think|see|maintain|argue|claim|share))\b"
-)
-IDIOM_HINTS = ("rather", "far from", "anything but", "instead of", "other ", "hard", "difficult", "impossible", "wrong")
 QUOTED = 0.75  # share of a clause's word pairs that make it a quotation of that clause
-RELEVANT = 1.4  # weight of the question's own words below which a text is on another matter
+RELEVANT = 1.25  # weight of the question's own words below which a text is on another matter
 STANCE = 0.15  # evidence below which a text takes no side
 REASON = 0.6  # what a reason weighs beside a claim
+CONDITION = 0.3  # what "when …" and "if …" bring in
 NAMED = 0.3  # what a text weighs that only names the matter
 GRANTED = 0.25  # what is granted to the other side still weighs a little
 
@@ -44,128 +36,6 @@ class Evidence(NamedTuple):
         return (self.affirm - self.deny) / total if total >= STANCE else 0.0
 
 
-class Phrases:
-    """A set of phrases to look for as whole words.
-
-    Most texts hold none of them, and asking for each as a plain substring is ten times faster than one large pattern.
-    """
-
-    def __init__(self, phrases: Iterable[str]) -> None:
-        self._phrases = tuple(phrases)
-        longest_first = sorted(map(re.escape, self._phrases), key=len, reverse=True)
-        self._pattern = re.compile(rf"\b(?:{'|'.join(longest_first)})\b")
-
-    def within(self, text: str) -> bool:
-        """Say whether one of the phrases stands in the text."""
-        return any(p in text for p in self._phrases) and bool(self._pattern.search(text))
-
-    def without(self, text: str) -> str:
-        """Return the text without the phrases."""
-        return self._pattern.sub("", text) if any(p in text for p in self._phrases) else text
-
-
-@dataclass(frozen=True)
-class Lexicon:
-    """The reader's words, made ready for look-up."""
-
-    negators: frozenset[str]
-    amounts: frozenset[str]
-    poles: dict[str, tuple[str, int]]
-    same: dict[str, str]
-    plain: frozenset[str]
-    idioms: Phrases
-    hedges: Phrases
-    granting: Phrases
-
-
-@lru_cache(maxsize=1)
-def lexicon() -> Lexicon:
-    """Read the words from their file, once."""
-    card = tomllib.loads(resources.files(__package__).joinpath("words.toml").read_text(encoding="utf-8"))
-    poles = {w: (f"={scale}", 1) for scale, ends in card["scales"].items() for w in ends["up"]}
-    poles |= {w: (f"={scale}", -1) for scale, ends in card["scales"].items() for w in ends["down"]}
-    return Lexicon(
-        negators=frozenset(card["negators"]),
-        amounts=frozenset(card["amounts"]),
-        poles=poles,
-        same={w: group[0] for group in card["same"]["groups"] for w in group},
-        plain=frozenset(card["plain"]["words"].split()),
-        idioms=Phrases(card["idioms"]),
-        hedges=Phrases(card["hedges"]),
-        granting=Phrases(card["granting"]),
-    )
-
-
-# ------------------------------------------------------------------- words
-
-
-def plain(text: str) -> str:
-    """Return the text case-folded, with straight apostrophes, and with its idioms put as plain negations or left out."""
-    low = text.casefold().replace("’", "'")
-    low = lexicon().idioms.without(low)
-    return IDIOM.sub(_idiom, low) if any(h in low for h in IDIOM_HINTS) else low
-
-
-def _idiom(found: re.Match[str]) -> str:
-    """Put one idiom plainly: what is hard to deny is affirmed, what is hard to believe is not."""
-    if found["other"]:
-        return f"{found['other']} not"
-    return "" if found["deny"] else "not"
-
-
-@lru_cache(maxsize=65_536)
-def stem(word: str) -> str | None:
-    """Return what a word counts as: its pole, its group, or its rough stem; None where it weighs nothing."""
-    words = lexicon()
-    bare = word.removesuffix("'s").removesuffix("'")
-    if bare in words.poles:
-        return words.poles[bare][0]
-    if bare in words.same:
-        return words.same[bare]
-    if bare in words.plain or bare in words.negators or len(bare) < 3 or bare.endswith("n't"):
-        return None
-    return _cut(bare)
-
-
-def _cut(word: str) -> str:
-    for ending in ("isation", "ization", "ations", "ation", "ments", "ment", "ness", "ings", "ing", "ions", "ion", "ied", "ies", "ers",
-                   "ors", "ed", "es", "er", "or", "ly", "al", "s"):  # fmt: skip
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            word = word[: -len(ending)]
-            break
-    if len(word) > 3 and word[-1] == word[-2]:
-        word = word[:-1]
-    return word.rstrip("eiy") if len(word) > 4 else word
-
-
-def stems_of(tokens: Iterable[str]) -> set[str]:
-    """Return the stems of the words that weigh something."""
-    return {s for t in tokens if (s := stem(t))}
-
-
-def turns(word: str, topical: frozenset[str]) -> bool:
-    """Say whether a word turns a statement round."""
-    words = lexicon()
-    if word in words.amounts:
-        return word not in topical
-    return word in words.negators or word.endswith("n't") or words.poles.get(word, ("", 1))[1] < 0
-
-
-def sign(tokens: Iterable[str], topical: frozenset[str]) -> int:
-    """Return -1 where a statement is turned round an odd number of times, else 1."""
-    return -1 if sum(turns(t, topical) for t in tokens) % 2 else 1
-
-
-def shape(tokens: Sequence[str]) -> str | None:
-    """Return whether a statement ranks two things or sets them equal; None where it compares nothing."""
-    joined = " ".join(tokens)
-    if re.search(
-        r"\b(equally|alike|same|equal|no less|no better|no more|just as|as \w+ as|at least as|no stronger)\b", joined
-    ):
-        return "=equal"
-    return "=ranked" if re.search(r"\b(than|before|ahead|prefer|preference)\b", joined) else None
-
-
 # ----------------------------------------------------------------- profile
 
 
@@ -177,7 +47,7 @@ class Clause(NamedTuple):
     stems: dict[str, float]
     norm: float
     sign: int
-    shape: str | None
+    shape: int
     pairs: int
 
 
@@ -284,7 +154,7 @@ def unnamed(tokens: list[str], known: Profile) -> list[str]:
     size = len(known.about)
     for i in range(1, len(tokens) - size + 1):
         if tokens[i] == known.about[0] and tuple(tokens[i : i + size]) == known.about:
-            named = tokens[i - 1] in NAMING
+            named = tokens[i - 1] in wordset("naming")
             return tokens[:i] + tokens[i + size :] if named else tokens
     return tokens
 
@@ -346,7 +216,8 @@ def _densest(places: Sequence[tuple[int, tuple[str, str]]], room: int) -> tuple[
 def _quoted(tokens: Sequence[str], quoted: Sequence[Quotation], known: Profile) -> tuple[float, float]:
     """Weigh quotations: turned round by what stands before or in them, lighter where they are granted or reasons."""
     sides = {1: 0.0, -1: 0.0}
-    weights, end = [], 0
+    weights: list[tuple[int, float]] = []
+    end = 0
     for i, q in enumerate(quoted):
         clause, gap = known.clauses[q.clause], tokens[end : q.start]
         if i and {"but", "yet", "still", "however"} & set(gap):
@@ -368,10 +239,10 @@ def _split(
     gap: Sequence[str], quoted: Sequence[str], after: Sequence[str], share: float
 ) -> tuple[list[str], list[str]]:
     """Part what leads into a quotation from the statement itself, which may differ from the clause at its ends."""
-    start = max((i + 1 for i, t in enumerate(gap) if t in BREAKS), default=0)
+    start = max((i + 1 for i, t in enumerate(gap) if t in wordset("breaks")), default=0)
     if share == 1:
         return list(gap), list(quoted)
-    end = next((i for i, t in enumerate(after) if t in BREAKS), len(after))
+    end = next((i for i, t in enumerate(after) if t in wordset("breaks")), len(after))
     return list(gap[:start]), [*gap[start:], *quoted, *after[: min(end, 3)]]
 
 
@@ -379,7 +250,7 @@ def _turned(lead: Sequence[str], topical: frozenset[str]) -> bool:
     """Say whether the words that lead into a clause ("it is hard to accept that …") turn it round."""
     if not lead or lead[-1] not in {"that", "say", "whether", "think", "believe", "how", "claim", "why"}:
         return False
-    start = max((i + 1 for i, t in enumerate(lead) if t in BREAKS - {"that"}), default=0)
+    start = max((i + 1 for i, t in enumerate(lead) if t in wordset("breaks") - {"that"}), default=0)
     return sign((t for t in lead[start:][-12:] if t not in lexicon().poles), topical) < 0
 
 
@@ -398,9 +269,10 @@ def _paraphrased(tokens: Sequence[str], known: Profile) -> tuple[float, float]:
         turned, compared = sign(piece, known.topical), shape(piece)
         for i, closeness in near.items():
             clause = known.clauses[i]
-            same = turned * clause.sign if clause.core or closeness > 0.5 else 1
-            if compared and clause.shape and compared != clause.shape:
-                same = -same
+            if compared and clause.shape and clause.core:
+                same = compared * clause.shape
+            else:
+                same = turned * clause.sign if clause.core or closeness > 0.5 else 1
             sides[clause.side * same] += weight * closeness**2 * (1.0 if clause.core else 0.9)
     return sides[1], sides[-1]
 
@@ -421,8 +293,6 @@ def _near(piece: Sequence[str], known: Profile) -> dict[int, float]:
     return {i: dot / (size * known.clauses[i].norm) for i, dot in dots.items()}
 
 
-NAMING = frozenset("about of to on for with sees see in from over regarding at".split())
-BREAKS = frozenset({",", ";", ":", "and", "but", "because", "since", "as", "yet", "that", "so"})
 STARTS = {
     "because": REASON,
     "since": REASON,
@@ -439,6 +309,8 @@ def _pieces(tokens: Sequence[str]) -> list[tuple[list[str], float]]:
     pieces: list[tuple[list[str], float]] = []
     piece: list[str] = []
     weight = 1.0
+    if tokens and tokens[0] in {"when", "if", "where", "wherever", "whenever"}:
+        weight = CONDITION
     for i, t in enumerate(tokens):
         if t in {"but", "yet", "however"} and i:
             pieces = [(p, w * GRANTED) for p, w in [*pieces, (piece, weight)]]
