@@ -14,7 +14,7 @@ TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|[,;:—–]")
 WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 IDIOM = re.compile(
     r"\b(?:rather than|far from|anything but|instead of|other (?P<other>\w+) than|too (?P<excess>little|few|small|much|many|heavily|great)|"
-    r"(?P<most>nothing) (?=(?:\S+ ){1,6}(?:more|better) )|"
+    r"(?P<equal>no difference)|(?P<most>nothing) (?=(?:\S+ ){1,6}(?:more|better) )|"
     r"(?:hard|difficult|impossible|wrong) (?:for \w+ )?to "
     r"(?:(?P<deny>deny|doubt|dispute|ignore|overlook)|accept|believe|agree|say that|think|see|maintain|argue|claim|share))\b"
 )
@@ -26,12 +26,15 @@ IDIOM_HINTS = (
     "other ",
     "too ",
     "nothing",
+    "no difference",
     "hard",
     "difficult",
     "impossible",
     "wrong",
 )
-EQUAL = re.compile(r"\b(?:equally|alike|same|equal|just as|as \w+ as|as \w+ \w+ as|at least as|every bit as)\b")
+EQUAL = re.compile(
+    r"\b(?:equally|alike|same|equal|just as|as (?!soon|long|far)\w+ as|as \w+ \w+ as|at least as|every bit as)\b"
+)
 RANKED = re.compile(r"\b(?:than|before|ahead|prefer|preference)\b")
 ENDINGS = ("isation", "ization", "ations", "ation", "ments", "ment", "ness", "ings", "ing", "ions", "ion", "ied", "ies", "ers", "ors", "ed", "es",
            "er", "or", "ly", "al", "s")  # fmt: skip
@@ -121,6 +124,8 @@ def _idiom(found: re.Match[str]) -> str:
         return f"{found['other']} not"
     if found["excess"]:
         return "toolittle" if found["excess"] in ("little", "few", "small") else "toomuch"
+    if found["equal"]:
+        return "equal"
     return "" if found["deny"] or found["most"] else "not"
 
 

@@ -17,7 +17,7 @@ from culturepark.models.embedded.sentences import cultural, finished, opinion, s
 from culturepark.records import Question, Turn
 
 FAINT = 0.25  # degrees nearer to 0 than this hardly take a side
-CLEAR = 0.3  # the lean from which a text takes a side
+CLEAR = 0.2  # the lean from which a text takes a side
 
 
 def extract(facts: Mapping[str, Any]) -> str:

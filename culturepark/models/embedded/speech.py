@@ -76,7 +76,7 @@ def turn(facts: Mapping[str, Any]) -> list[str]:
     """Return the sentences of the next turn."""
     talk, said = listen(facts), list[str]()
     for part in plan(talk):
-        said += [s for s in PARTS[part](talk, said) if s not in said]
+        said += [s for s in PARTS[part](talk, said) if s not in said and not known(talk, s)]
     return said or [opinion(talk, said)]
 
 
@@ -297,6 +297,8 @@ def _norm(talk: Talk, said: list[str]) -> list[str]:
         return [opinion(talk, said)]
     if not talk.degree:
         return [_told(talk, said, found, "torn")]
+    if talk.rng.random() < 0.25:
+        return [_told(talk, said, found, "bearing")]
     placed = found.text.split()[0].casefold().rstrip(",") in wordset("placed") or small(found.text) is None
     return [_told(talk, said, found, "apart" if placed or talk.rng.random() < 0.4 else "stance")]
 
