@@ -95,17 +95,19 @@ run_argument = click.argument("run", metavar="RUN")
 out_flag = click.option("--out", metavar="FOLDER", help="Keep runs below FOLDER instead of the workspace's outputs/.")
 settings_flags = together(
     click.option("--config", metavar="FILE", help="Settings from a TOML file; flags override it."),
-    click.option("--cultures", "-c", metavar="A,B", help="Cultures to simulate (default: all but the contact's)."),
-    click.option("--personas", metavar="A,B", help="Only these personas."),
+    click.option(
+        "--cultures", "-c", multiple=True, metavar="A,B", help="Cultures to simulate (default: all but the contact's)."
+    ),
+    click.option("--personas", multiple=True, metavar="A,B", help="Only these personas."),
     click.option("--contact", metavar="CULTURE", help="Culture of the main contact."),
     click.option("--scenario", metavar="NAME", help="Pack of seed questions."),
-    click.option("--questions", "-q", metavar="Q1,Q2", help="Only these questions of the pack."),
+    click.option("--questions", "-q", multiple=True, metavar="Q1,Q2", help="Only these questions of the pack."),
     click.option("--survey", metavar="FILE", help="Your own WVS wave 7 release (CSV) instead of the shipped figures."),
     click.option("--dialogues", "-n", type=int, metavar="N", help="Dialogues a culture."),
     click.option("--samples", type=int, metavar="N", help="Go on until each culture has N accepted samples."),
     click.option("--turns", type=int, metavar="N", help="Turns a dialogue."),
-    click.option("--modes", metavar="cross,in", help="Cross-cultural, in-cultural, or both in turn."),
-    click.option("--styles", metavar="guided,free", help="Self-guidance, free chat, or both in turn."),
+    click.option("--modes", multiple=True, metavar="cross,in", help="Cross-cultural, in-cultural, or both in turn."),
+    click.option("--styles", multiple=True, metavar="guided,free", help="Self-guidance, free chat, or both in turn."),
     click.option("--stance", metavar="persona|modal|shares", help="Where a delegate's answer comes from."),
     click.option("--seed", type=int, metavar="N", help="Seed of every random stream."),
     click.option("--model", "-m", metavar="NAME", help="embedded, openai/NAME, or package.module:NAME."),
@@ -129,7 +131,11 @@ def chosen(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings given by flags: lists split, faults read, absent ones left out."""
     lists = {"cultures", "personas", "questions", "modes", "styles"}
     given = {k: v for k, v in flags.items() if v not in (None, ())}
-    read = {k: tuple(x.strip() for x in v.split(",") if x.strip()) if k in lists else v for k, v in given.items()}
+    # A list may be given at once (`-c arabic,korean`) or one by one (`-c arabic -c korean`).
+    read = {
+        k: tuple(x.strip() for part in v for x in part.split(",") if x.strip()) if k in lists else v
+        for k, v in given.items()
+    }
     if "faults" in read:
         read["faults"] = dict(map(fault, read["faults"]))
     return read

@@ -90,3 +90,24 @@ def test_an_interrupt_exits_130_and_resume_goes_on(tmp_path):
 def test_without_a_terminal_progress_is_plain_lines(park):
     err = command("run", "p", *TEA, cwd=park).stderr
     assert "simulate: 4/4 dialogues · 16 turns" in err and "\x1b" not in err
+
+
+def test_lists_may_be_given_at_once_or_one_by_one(park):
+    for name, cultures in (("a", ("-c", "north,south")), ("b", ("-c", "north", "-c", "south"))):
+        command(
+            "simulate",
+            name,
+            "--scenario",
+            "tea",
+            "--contact",
+            "south",
+            *cultures,
+            "-m",
+            "conftest:Plays",
+            "-n",
+            "1",
+            "--turns",
+            "2",
+            cwd=park,
+        )
+        assert 'cultures = ["north", "south"]' in (park / "outputs" / name / "run.toml").read_text()

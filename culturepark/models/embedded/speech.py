@@ -10,11 +10,12 @@ from functools import lru_cache
 from typing import Any
 
 from culturepark.models.embedded import stance
-from culturepark.models.embedded.lexicon import wordset
+from culturepark.models.embedded.lexicon import WORD, plain, stems_of, wordset
 from culturepark.models.embedded.phrases import Sides, bank, clauses, fill, order
 from culturepark.models.embedded.sentences import sentences, small
 from culturepark.records import Norm, Option, Question, Shares, Turn, stream
 
+YOU = re.compile(r"\b(?:you|your)\b", re.IGNORECASE)
 LOCAL = re.compile(r"\bhere\b|\bthis neighbourhood\b|\bthe country's\b")
 NAMED = re.compile(r"\b(?:in|near|outside|above|of|beside|behind|from) ([A-Z][\w-]+(?: [A-Z][\w-]+)*)")
 WORDED = ((0.93, "nearly all"), (0.86, "roughly nine in ten"), (0.77, "roughly four in five"), (0.71, "roughly three in four"), (0.63, "roughly two in three"),
@@ -145,10 +146,25 @@ def phrase(talk: Talk, said: list[str], room: str, shelf: str, place: int | None
     filled = ""
     for j in range(len(numbers)):
         template = shelves[numbers[(start + j) % len(numbers)]]
-        filled = fill(template, spoken(talk, len(said) + j, template))
+        slots = spoken(talk, len(said) + j, template)
+        filled = fill(
+            template, {**slots, "about": matter(talk, said)} if room in TALKED and "{about}" in template else slots
+        )
         if filled not in said and not known(talk, filled):
             return filled
     return filled
+
+
+TALKED = frozenset(["agree", "differ", "neutral", "culture", "compare", "conclude", "ask", "life"])
+
+
+def matter(talk: Talk, said: list[str]) -> str:
+    """Name the matter in talk that nobody extracts: in full at first, then as people do who know what they talk about."""
+    about = talk.question.about
+    lately = " ".join([*(t.text for t in talk.history[-2:]), *said])
+    if about not in lately or (about.count(" ") < 3 and talk.rng.random() < 0.4):
+        return about
+    return talk.rng.choice(("this", "this", "this matter", "the matter"))
 
 
 def spoken(talk: Talk, j: int, template: str) -> dict[str, str]:
@@ -200,8 +216,14 @@ def _side(text: str, question: Question) -> int:
     if key not in _HEARD:
         if len(_HEARD) > 4096:
             _HEARD.clear()
-        _HEARD[key] = next((s for s in (stance.side(part, question) for part in sentences(text)) if s), 0)
+        _HEARD[key] = next((s for s in (stance.side(part, question) for part in own_words(text)) if s), 0)
     return _HEARD[key]
+
+
+def own_words(text: str) -> list[str]:
+    """Return what a turn says for its speaker: not what it says of the other ("You think that …") and no questions."""
+    told = [s.partition(": ")[2] if YOU.search(s) else s for s in sentences(text)]
+    return [s for s in told if s and not s.endswith("?")]
 
 
 # --------------------------------------------------------------------- parts
@@ -293,19 +315,21 @@ def blunt(talk: Talk) -> bool:
 def _norm(talk: Talk, said: list[str]) -> list[str]:
     """Tell a custom and what may be drawn from it."""
     found = custom(talk, said)
-    if found is None:
+    if found is None or talk.question.topic not in found.topics:
         return [opinion(talk, said)]
     if not talk.degree:
         return [_told(talk, said, found, "torn")]
     if talk.rng.random() < 0.25:
-        return [_told(talk, said, found, "bearing")]
+        return [_told(talk, said, found, "bearing" if akin(found, talk.question) else "aside")]
     placed = found.text.split()[0].casefold().rstrip(",") in wordset("placed") or small(found.text) is None
     return [_told(talk, said, found, "apart" if placed or talk.rng.random() < 0.4 else "stance")]
 
 
 def _bearing(talk: Talk, said: list[str]) -> list[str]:
     found = custom(talk, said)
-    return [_told(talk, said, found, "bearing")] if found else []
+    if found is None:
+        return []
+    return [_told(talk, said, found, "bearing" if akin(found, talk.question) else "aside")]
 
 
 def _told(talk: Talk, said: list[str], norm: Norm, shelf: str) -> str:
@@ -326,7 +350,21 @@ def custom(talk: Talk, said: list[str]) -> Norm | None:
     told = " ".join([*(t.text for t in talk.history), *said])
     ranked = [norms[i] for i in order(len(norms), *talk.name, "norms")]
     fresh = [n for n in ranked if n.text[1:-1] not in told]
-    return next((n for n in fresh if talk.question.topic in n.topics), fresh[0] if fresh else None)
+    # Stable: among equals the dialogue's own order holds.
+    fresh.sort(key=lambda n: -(talk.question.topic in n.topics) - akin(n, talk.question))
+    return fresh[0] if fresh else None
+
+
+def akin(norm: Norm, question: Question) -> bool:
+    """Say whether a custom speaks of the question's own matter, by its words."""
+    return question.topic in norm.topics and _akin(norm.text, question.about, question.claim, question.denial)
+
+
+@lru_cache(maxsize=16_384)
+def _akin(norm: str, *matter: str | tuple[str, ...]) -> bool:
+    words = " ".join(m if isinstance(m, str) else " ".join(m) for m in matter)
+    near = stems_of(WORD.findall(plain(norm))) & stems_of(WORD.findall(plain(words)))
+    return any(s[0] != "=" for s in near)
 
 
 def _custom(talk: Talk, said: list[str]) -> list[str]:
@@ -364,7 +402,9 @@ def _life(talk: Talk, said: list[str]) -> list[str]:
     line = next((lines[i] for i in order(len(lines), *talk.name, "life") if not known(talk, lines[i])), None)
     if line is None:
         return []
-    return [line, phrase(talk, said, "life", "after")] if talk.rng.random() < 0.5 else [line]
+    if talk.rng.random() < 0.5:
+        return [phrase(talk, said, "life", "before"), line]
+    return [line, phrase(talk, said, "life", "after")]
 
 
 def _survey(talk: Talk, said: list[str]) -> list[str]:
