@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -92,11 +93,9 @@ def once(role: Role, facts: Mapping[str, Any], shape: type[BaseModel] | None, *p
     )
 
 
-_SCHEMAS: dict[type[BaseModel], dict[str, Any]] = {}
-
-
+@lru_cache(maxsize=64)
 def _schema(shape: type[BaseModel]) -> dict[str, Any]:
-    return _SCHEMAS.setdefault(shape, shape.model_json_schema())
+    return shape.model_json_schema()
 
 
 def extract_json(text: str) -> str:
