@@ -33,7 +33,7 @@ def opinions(turns: Sequence[Turn], question: Question, place: str) -> list[tupl
         for sentence in sentences(turn.text):
             found = opinion(sentence, place)
             if found and (
-                found[1] or cultural(found[0]) or stance.weigh(found[0], question).relevance >= stance.RELEVANT
+                found[1] or cultural(found[0]) or stance.weigh(found[0], question).bears
             ):
                 kept.append((turn.n, found[0]))
     return kept
@@ -48,7 +48,7 @@ def verify(facts: Mapping[str, Any]) -> str:
 def judge(text: str, question: Question, answer: int) -> tuple[str, str]:
     """Return a verdict on a text against an answer, and why."""
     degree, found = question.option(answer).degree, stance.weigh(text, question)
-    if found.relevance < stance.RELEVANT:
+    if not found.bears:
         return "irrelevant", "It is about another matter."
     if found.hedged or (found.lean == 0 and found.affirm + found.deny >= stance.STANCE):
         fits = abs(degree) < FAINT

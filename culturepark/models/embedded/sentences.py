@@ -29,8 +29,12 @@ BARE = re.compile(
     r"(?!about\b|of\b|in\b|so\b|like\b|to\b|for\b|with\b|this\b|that\b|it hard\b|it difficult\b|myself\b|you\b|as\b|and\b|when\b)", re.IGNORECASE)  # fmt: skip
 COLON = re.compile(r"^(?P<lead>[^:.]{1,90}):\s+(?P<rest>.{12,})$")
 HARD = re.compile(r"^(?:i find it|it is) (?:very |quite |rather )?(?:hard|difficult)(?: for me)? to ", re.IGNORECASE)
+GRANTING = re.compile(
+    r"^i (?:know(?: well)?|do not (?:overlook|deny)|admit|grant|concede) that(?= .+\b(?:but|yet|still)\b)",
+    re.IGNORECASE,
+)
 TURNING = re.compile(
-    r"\b(?:not|cannot|never|nobody|nothing|hard|difficult|doubt|doubts|doubted|deny|disagree|reject|wrong|without|no|hardly|\w+n['’]t)\b",
+    r"\b(?:not|cannot|never|nobody|nothing|hard|difficult|(?<!some )doubt|doubts|doubted|deny|disagree|reject|wrong|no|hardly|\w+n['’]t)\b",
     re.IGNORECASE,
 )
 WHERE = re.compile(
@@ -160,6 +164,8 @@ def _shorter(text: str, place: str, own: bool) -> tuple[str, bool]:
         return f"In {place}, {text[found.end() :]}", False
     if found := HARD.match(text):
         return f"It is hard to {text[found.end() :]}", True
+    if own and (found := GRANTING.match(text)):
+        return f"It is true that{text[found.end() :]}", True
     for pattern, opines in LEADS if own else LEADS[:1]:
         if (found := pattern.match(text)) and len(text) - found.end() > 12:
             return text[found.end() :], opines

@@ -84,14 +84,14 @@ def turn(facts: Mapping[str, Any]) -> list[str]:
 # -------------------------------------------------------------------- plans
 
 PLANS = {
-    "opinion": (("greet", "stance", "reason"), ("greet", "stance", "life"), ("greet", "norm", "stance"), ("greet", "stance", "reason", "life")),
+    "opinion": (("greet", "stance", "reason"), ("greet", "stance", "life"), ("greet", "life", "norm", "stance"), ("greet", "stance", "reason", "life")),
     "opening": (("greet", "stance", "reason"), ("greet", "stance", "life")),
     "respond": (("reply", "reason"), ("reply", "stance"), ("reply", "reason", "stance")),
     "culture": (("lead", "norm", "survey"), ("lead", "survey", "stance"), ("lead", "norm", "stance"), ("norm", "survey", "stance")),
-    "ideas": (("fresh", "stance"), ("fresh", "implied"), ("fresh", "life", "stance"), ("fresh", "reason", "implied")),
+    "ideas": (("fresh", "stance"), ("fresh", "life", "implied"), ("fresh", "life", "stance"), ("fresh", "reason", "implied")),
     "introduce": (("custom", "norm"), ("custom", "bearing", "stance"), ("custom", "norm", "stance")),
     "compare": (("compare", "stance"), ("compare", "norm"), ("compare", "norm", "stance"), ("compare", "bearing", "stance")),
-    "conclude": (("take", "hold"), ("take", "hold", "life"), ("take", "reason", "hold")),
+    "conclude": (("take", "hold"), ("take", "hold", "life"), ("take", "life", "hold"), ("take", "reason", "hold")),
     "free": (("reply", "reason"), ("reply", "norm"), ("reply", "life", "stance"), ("reply", "stance"), ("reply", "survey", "stance"), ("reply", "fresh"),
              ("reply", "implied", "reason"), ("compare", "norm"), ("reply", "bearing", "stance")),
 }  # fmt: skip

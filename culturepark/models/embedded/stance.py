@@ -14,6 +14,7 @@ from culturepark.records import Question
 
 QUOTED = 0.75  # share of a clause's word pairs that make it a quotation of that clause
 RELEVANT = 1.25  # weight of the question's own words below which a text is on another matter
+CLOSE = 1.0  # evidence from which a text is on the question, however few of its words it names
 STANCE = 0.15  # evidence below which a text takes no side
 REASON = 0.6  # what a reason weighs beside a claim
 CONDITION = 0.3  # what "when …" and "if …" bring in
@@ -28,6 +29,11 @@ class Evidence(NamedTuple):
     deny: float
     relevance: float
     hedged: bool
+
+    @property
+    def bears(self) -> bool:
+        """Whether the text is on the question at all: it names its matter, or comes close to one of its clauses."""
+        return self.relevance >= RELEVANT or self.affirm + self.deny >= CLOSE
 
     @property
     def lean(self) -> float:
@@ -329,6 +335,6 @@ def _pieces(tokens: Sequence[str]) -> list[tuple[list[str], float]]:
 def side(text: str, question: Question) -> int:
     """Return 1 where a text affirms the question's claim, -1 where it denies it, 0 where it does neither or both."""
     found = weigh(text, question)
-    if found.relevance < RELEVANT or found.hedged or abs(found.lean) < 0.2:
+    if not found.bears or found.hedged or abs(found.lean) < 0.2:
         return 0
     return 1 if found.lean > 0 else -1
