@@ -35,7 +35,14 @@ def read(model, path):
 
 QUESTIONS = {q.id: q for q in read(Scenario, "scenarios/world_values.toml").questions}
 CULTURES = {c: read(Culture, f"personas/{c}/culture.toml") for c in ("english-us", "german", "korean", "portuguese")}
-PEOPLE = {c: [read(Persona, p.relative_to(ROOT)) for p in sorted((ROOT / "personas" / c).glob("*.toml")) if p.stem != "culture"] for c in CULTURES}
+PEOPLE = {
+    c: [
+        read(Persona, p.relative_to(ROOT))
+        for p in sorted((ROOT / "personas" / c).glob("*.toml"))
+        if p.stem != "culture"
+    ]
+    for c in CULTURES
+}
 BARE = Question(id="tea", topic="social_values", about="tea after lunch", text="Should there be tea after lunch?",
                 options=(Option(code=1, label="Yes", degree=1), Option(code=2, label="No", degree=-1), Option(code=3, label="Hard to say")))  # fmt: skip
 
@@ -70,7 +77,17 @@ def talk(question, answers=(1, 1), model=None, turns=14, **more):
         seat = n % 2
         known = facts(question, seat, n, said, answers[seat], **more)
         reply = ask(("main_contact", "delegate")[seat], known, n, model)
-        said.append(Turn(n=n, seat=seat, speaker=known["me"].given_name, text=reply.text, cue=known["cue"], call="", faults=reply.faults))
+        said.append(
+            Turn(
+                n=n,
+                seat=seat,
+                speaker=known["me"].given_name,
+                text=reply.text,
+                cue=known["cue"],
+                call="",
+                faults=reply.faults,
+            )
+        )
     return said
 
 
@@ -93,7 +110,7 @@ def test_a_turn_has_two_to_five_clean_sentences(style, degree):
     for turn in talk(QUESTIONS["Q129"], (code(QUESTIONS["Q129"], degree),) * 2, style=style):
         assert 1 <= len(sentences(turn.text)) <= 6
         assert not re.search(r"[{}]|\.\.|  | ,|\bbecause because\b|\b[Ii]n in\b|\bIn In\b", turn.text)
-        assert all(s[0].isupper() or s[0] in "“\"" for s in sentences(turn.text))
+        assert all(s[0].isupper() or s[0] in '“"' for s in sentences(turn.text))
 
 
 def test_nothing_is_said_twice_in_a_dialogue():
@@ -136,7 +153,9 @@ def test_a_life_is_told_word_for_word_and_only_once():
 
 
 def test_the_survey_is_named_in_words_without_figures():
-    shares = Shares(survey="WVS7", countries=("DEU",), item="Q27", n=1000, missing=0.01, shares={1: 0.2, 2: 0.47, 3: 0.23, 4: 0.1})
+    shares = Shares(
+        survey="WVS7", countries=("DEU",), item="Q27", n=1000, missing=0.01, shares={1: 0.2, 2: 0.47, 3: 0.23, 4: 0.1}
+    )
     text = " ".join(t.text for t in talk(QUESTIONS["Q27"], shares=shares, style="free"))
     assert "roughly two in three" in text.casefold()
     assert "survey" in text and not re.search(r"\d|%", text.replace("$", ""))
@@ -158,7 +177,9 @@ def test_who_differs_is_told_so():
 
 def test_cards_without_clauses_and_cues_of_ones_own_work():
     lone = PEOPLE["german"][0].model_copy(update={"public": ()})
-    culture = CULTURES["german"].model_copy(update={"norms": (Norm(kind="custom", subtype="food", text="Ramadan ends with a feast."),)})
+    culture = CULTURES["german"].model_copy(
+        update={"norms": (Norm(kind="custom", subtype="food", text="Ramadan ends with a feast."),)}
+    )
     for answer in (1, 2, 3, None):
         text = ask("delegate", facts(BARE, answer=answer, cue="my_own_cue", me=lone, culture=culture, norms=())).text
         assert "tea after lunch" in text or "Yes" in text or "No" in text
@@ -212,7 +233,14 @@ def test_a_drifted_identity_reaches_the_extractor():
     assert text == "As a 71-year-old fisherman from Oslo, crime goes up."
 
 
-@pytest.mark.parametrize(("faults", "message"), [({"refusals": 0.1}, "Did you mean 'refusal'"), ({"drift": 1.5}, "0 to 1"), ({"drift": 0.7, "refusal": 0.7}, "add up")])
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        ({"refusals": 0.1}, "Did you mean 'refusal'"),
+        ({"drift": 1.5}, "0 to 1"),
+        ({"drift": 0.7, "refusal": 0.7}, "add up"),
+    ],
+)
 def test_impossible_faults_are_refused(faults, message):
     with pytest.raises(InputError, match=message):
         Embedded(faults=faults)
@@ -295,9 +323,13 @@ def test_labels_serve_where_a_card_has_no_clauses():
         ("In my country, elders speak first at table.", "In Germany, elders speak first at table."),
         ("I cannot agree that crime goes up here.", "It is hard to accept that crime goes up here."),
         ("There is no doubt in my mind that votes are counted well.", "Votes are counted well."),
+        ("Wages fall, and so I have come to think that prices rise.", "Wages fall, and so prices rise."),
         ("There we agree, Elif: work should come first.", "Work should come first."),
         ("Dr. Kim says that work comes first.", "Dr. Kim says that work comes first."),
-        ("Work is something that every person owes to society.", "Work is something that every person owes to society."),
+        (
+            "Work is something that every person owes to society.",
+            "Work is something that every person owes to society.",
+        ),
         ("Good morning, Elif.", None),
         ("What do you think of it?", None),
         ("My husband and I cycle to the market on Saturdays.", None),
@@ -312,14 +344,23 @@ def test_opinions_stand_alone(said, kept):
 
 def test_stops_inside_names_and_quotes_end_no_sentence():
     text = "Prof. Çelik wrote “No.” to Mr. B. Traven, e.g. in May. Élodie agreed! And then… nothing."
-    assert sentences(text) == ("Prof. Çelik wrote “No.” to Mr. B. Traven, e.g. in May.", "Élodie agreed!", "And then… nothing.")
+    assert sentences(text) == (
+        "Prof. Çelik wrote “No.” to Mr. B. Traven, e.g. in May.",
+        "Élodie agreed!",
+        "And then… nothing.",
+    )
 
 
 ALLOWED = {"it", "is", "hard", "to", "accept", "that", "say", "in", "germany", "many", "people", "would", "one", "hears", "seems", "true", "have", "learned", "this", "does"}  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.one_of(st.sampled_from([t.text for q in ("Q27", "Q124") for t in talk(QUESTIONS[q])]), st.text(max_size=80)), max_size=3))
+@given(
+    st.lists(
+        st.one_of(st.sampled_from([t.text for q in ("Q27", "Q124") for t in talk(QUESTIONS[q])]), st.text(max_size=80)),
+        max_size=3,
+    )
+)
 def test_the_extractor_invents_no_words(texts):
     turn = Turn(n=3, seat=1, speaker="Elif", text=" ".join(texts), cue="free", call="")
     known = {"turns": (turn,), "question": QUESTIONS["Q27"], "culture": CULTURES["german"], "speakers": ("Elif",)}
@@ -335,7 +376,9 @@ def test_a_rewrite_agrees_with_the_answer_and_keeps_the_custom(name):
     custom = "In Germany, many children carry paper lanterns in November"
     for option, wrong in itertools.product(question.options, (*question.claim, *question.denial)):
         known = {"question": question, "culture": CULTURES["german"], "answer": option.code, "view": "", "reason": ""}
-        text = json.loads(ask("rewriter", {**known, "opinion": f"{custom}, and many feel that {wrong}."}).text)["opinion"]
+        text = json.loads(ask("rewriter", {**known, "opinion": f"{custom}, and many feel that {wrong}."}).text)[
+            "opinion"
+        ]
         assert text.startswith(custom)
         assert json.loads(ask("verifier", {**known, "opinion": text}).text)["verdict"] == "entail", text
 

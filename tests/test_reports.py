@@ -218,7 +218,7 @@ def test_a_survey_that_is_gone_leaves_the_rest_of_the_report(journal, tmp_path):
 def test_diversity_in_batches_equals_diversity_at_once(journal, monkeypatch):
     from culturepark.refinery import embedders
 
-    monkeypatch.setattr(reports, "BATCH", 1)
+    monkeypatch.setattr(reports.stance, "BATCH", 1)
     found = gather(journal)["diversity"]
     kept = [o.final for o, raw in journal.kept() if json.loads(raw)["culture"] == "german"]
     seeds = [CARDS.question("world_values", "Q27").text]

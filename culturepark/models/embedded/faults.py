@@ -93,6 +93,8 @@ def drifted(talk: Talk, rng: random.Random) -> str:
     )
     claim, reason = rng.choice(talk.sides.claim), rng.choice(talk.sides.reasons)
     why = f" because {reason}" if talk.degree else ""
+    if not talk.degree:
+        claim = f"it is hard to say whether {claim} or whether {rng.choice(talk.sides.against)}"
     return fill(rng.choice(bank()["faults"]["drift"]), {**talk.words, "person": person, "claim": claim, "why": why})
 
 
@@ -108,5 +110,8 @@ def repeated(talk: Talk, rng: random.Random) -> str:
     on_it = [text for text in earlier if not talk.degree or side(text, talk.question) * talk.degree > 0]
     if not (on_it or earlier):
         return ""
-    lead = rng.choice(bank()["faults"]["again"])
-    return fill(lead, {"opinion": again(rng.choice(on_it or earlier))})
+    text = rng.choice(on_it or earlier)
+    bare = again(text, talk.question)
+    if bare is None:
+        return f"Let me say it once more: {text}"
+    return fill(rng.choice(bank()["faults"]["again"]), {"opinion": bare})

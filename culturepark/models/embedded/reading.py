@@ -32,9 +32,7 @@ def opinions(turns: Sequence[Turn], question: Question, place: str) -> list[tupl
     for turn in turns:
         for sentence in sentences(turn.text):
             found = opinion(sentence, place)
-            if found and (
-                found[1] or cultural(found[0]) or stance.weigh(found[0], question).bears
-            ):
+            if found and (found[1] or cultural(found[0]) or stance.weigh(found[0], question).bears):
                 kept.append((turn.n, found[0]))
     return kept
 
@@ -119,7 +117,7 @@ def _position(text: str, token: int, tokens: Sequence[str]) -> int:
     return max(0, at - len(tokens[token]))
 
 
-def again(text: str) -> str:
-    """Return an opinion as it may stand after a lead-in."""
-    bare = text.rstrip(".")
-    return small(bare) or bare
+def again(text: str, question: Question) -> str | None:
+    """Return an opinion as it may stand inside a sentence; None where its first word may be a name."""
+    starts = {c.split()[0] for c in (*question.claim, *question.denial, *question.pros, *question.cons)}
+    return small(text.rstrip("."), starts)

@@ -29,6 +29,7 @@ BARE = re.compile(
     r"(?!about\b|of\b|in\b|so\b|like\b|to\b|for\b|with\b|this\b|that\b|it hard\b|it difficult\b|myself\b|you\b|as\b|and\b|when\b)", re.IGNORECASE)  # fmt: skip
 COLON = re.compile(r"^(?P<lead>[^:.]{1,90}):\s+(?P<rest>.{12,})$")
 HARD = re.compile(r"^(?:i find it|it is) (?:very |quite |rather )?(?:hard|difficult)(?: for me)? to ", re.IGNORECASE)
+JOINT = re.compile(r"(?:(?:and|but|yet|so|still) )+", re.IGNORECASE)
 GRANTING = re.compile(
     r"^i (?:know(?: well)?|do not (?:overlook|deny)|admit|grant|concede) that(?= .+\b(?:but|yet|still)\b)",
     re.IGNORECASE,
@@ -194,6 +195,8 @@ def _without_that(text: str) -> tuple[str, bool]:
         return text, False
     if len(TURNING.findall(lead)) % 2:
         rest = f"it is hard to accept that {rest}"
+    if head and (joint := JOINT.match(lead)):
+        rest = joint[0] + rest
     # A reason that stands before "…, I think that" is kept.
     return (f"{head}, {rest}" if head and not words_of(head) & wordset("first") else rest), True
 

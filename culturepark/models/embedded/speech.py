@@ -164,7 +164,7 @@ def matter(talk: Talk, said: list[str]) -> str:
     lately = " ".join([*(t.text for t in talk.history[-2:]), *said])
     if about not in lately or (about.count(" ") < 3 and talk.rng.random() < 0.4):
         return about
-    return talk.rng.choice(("this", "this", "this matter", "the matter"))
+    return talk.rng.choice(("this", "this matter"))
 
 
 def spoken(talk: Talk, j: int, template: str) -> dict[str, str]:
@@ -190,7 +190,11 @@ def why(talk: Talk, words: dict[str, str]) -> str:
     """Return a reason with its connector, or nothing now and then."""
     if talk.rng.random() < 0.2:
         return ""
-    return str(talk.rng.choice(bank()["connectors"]["why"])).format_map(words)
+    connector = str(talk.rng.choice(bank()["connectors"]["why"]))
+    # "as a mother …" would read as a word on the speaker, not as a reason.
+    if connector.startswith(", as") and words["reason"].startswith(("a ", "an ")):
+        connector = " because {reason}"
+    return connector.format_map(words)
 
 
 def theirs(talk: Talk, clause: str) -> str:
@@ -318,7 +322,7 @@ def _norm(talk: Talk, said: list[str]) -> list[str]:
     if found is None or talk.question.topic not in found.topics:
         return [opinion(talk, said)]
     if not talk.degree:
-        return [_told(talk, said, found, "torn")]
+        return [_told(talk, said, found, "torn" if akin(found, talk.question) else "aside"), opinion(talk, said)]
     if talk.rng.random() < 0.25:
         return [_told(talk, said, found, "bearing" if akin(found, talk.question) else "aside")]
     placed = found.text.split()[0].casefold().rstrip(",") in wordset("placed") or small(found.text) is None
