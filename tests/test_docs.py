@@ -83,6 +83,12 @@ def test_the_cards_in_the_guide_are_sound(tmp_path):
     shutil.rmtree(park)
 
 
+def test_every_test_that_the_docs_name_is_there():
+    named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", (ROOT / "docs/reproduce.md").read_text())
+    assert len(named) > 15
+    assert [n for n in named if n[1] and f"def {n[1]}(" not in (ROOT / "tests" / n[0]).read_text()] == []
+
+
 def test_the_docs_name_only_what_there_is():
     text = "\n".join((ROOT / page).read_text() for page in [*PAGES, "docs/architecture.md"])
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
