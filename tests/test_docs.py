@@ -12,6 +12,8 @@ import textwrap
 import pytest
 from conftest import ROOT, said
 
+from culturepark.journal import Journal
+
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/authoring.md", "docs/reproduce.md"]
 FENCE = re.compile(r"^( *)```(bash|python|toml)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
@@ -70,6 +72,19 @@ def test_every_command_on_the_page_runs(page, tmp_path, endpoint):
             ]
         done = subprocess.run(code, cwd=tmp_path, env=env, capture_output=True, text=True)
         assert done.returncode == 0, f"{body}\n{done.stdout}\n{done.stderr}"
+    if page == "README.md":
+        what_it_shows_is_what_came_out(tmp_path / "outputs/first")
+
+
+def what_it_shows_is_what_came_out(run):
+    """The row and the turns in the README are those of its own first run."""
+    readme = (ROOT / "README.md").read_text()
+    row = json.loads((run / "corpus/trl/train.jsonl").read_text().splitlines()[0])
+    assert json.loads(re.search(r"```json\n(.*?)```", readme, re.DOTALL)[1]) == row
+    quoted = " ".join(readme.replace("\n> ", " ").split())
+    with Journal(run, write=False) as journal:
+        for turn in journal.turns(row["metadata"]["dialogue"])[:2]:
+            assert f"**{turn.speaker}:** {turn.text}" in quoted
 
 
 def test_the_cards_in_the_guide_are_sound(tmp_path):
