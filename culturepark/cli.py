@@ -315,7 +315,7 @@ def show(role: str, workspace: str | None, as_json: bool, **flags: Any) -> None:
     sent = {
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
-        "messages": [m.model_dump() for m in request.messages],
+        "messages": [{"role": m.role, "content": m.content} for m in request.messages],
     }
     body = "\n\n".join(f"[{m.role}]\n{m.content}" for m in request.messages)
     say(sent, as_json, f"{body}\n\n(temperature {request.temperature}, at most {request.max_tokens} tokens)")

@@ -11,6 +11,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -301,8 +302,9 @@ class Role(Record):
 # ------------------------------------------------------------------- models
 
 
-class Message(Record):
-    """One chat message as a model receives it."""
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message as a model receives it. A plain dataclass: a turn makes one for every turn before it."""
 
     role: Literal["system", "user", "assistant"]
     content: str

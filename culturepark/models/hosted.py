@@ -79,7 +79,7 @@ class Hosted:
             self._client = AsyncOpenAI(api_key=self._key, base_url=self.base_url, max_retries=0, timeout=self._timeout)
         payload: dict[str, Any] = {
             "model": self.name,
-            "messages": [m.model_dump() for m in request.messages],
+            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
             "temperature": request.temperature,
             "max_tokens": request.max_tokens,
         }

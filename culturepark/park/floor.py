@@ -177,7 +177,7 @@ def history(dialogue: Dialogue, seat: int, nudge: str) -> list[Message]:
         text = turn.text if turn.seat == seat else f"{turn.speaker}: {turn.text}"
         if messages and messages[-1].role == role:
             text = messages.pop().content + "\n\n" + text
-        messages.append(Message.model_construct(role=role, content=text))
+        messages.append(Message(role, text))
     if not messages or messages[0].role == "assistant":
         messages.insert(0, Message(role="user", content="The conversation begins."))
     if nudge:
@@ -224,7 +224,7 @@ def circling(dialogue: Dialogue) -> str | None:
 def parted(dialogue: Dialogue) -> str | None:
     """Stop when everyone has said goodbye in turn."""
     last = dialogue.turns[-len(dialogue.scene.seats) :]
-    if len(last) == len(dialogue.scene.seats) and all(FAREWELL.search(t.text) for t in last):
+    if len(last) == len(dialogue.scene.seats) and all(FAREWELL.search(t.text[-60:]) for t in last):
         return "everyone has said goodbye"
     return None
 
