@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 
-ALL = ("startup", "turns", "variety", "filters", "size")
+ALL = ("startup", "turns", "variety", "filters", "reader", "size")
 
 
 def main(names: list[str]) -> None:
