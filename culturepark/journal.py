@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -127,10 +126,6 @@ class Journal:
                 f"cannot write to {self.path}: {error}. What was committed is safe: mend the cause, then --resume."
             ) from error
 
-    def note(self, key: str, value: Any) -> None:
-        """Keep a fact about the run itself."""
-        self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
-
     def open_scene(self, scene: Scene) -> None:
         """Note that a dialogue is to be held; a known one is left as it is."""
         self._write("INSERT OR IGNORE INTO scenes VALUES (?, ?, ?, ?, ?, 'open', '', NULL)",
@@ -183,10 +178,6 @@ class Journal:
             yield from self._db.execute(sql, values)
         except sqlite3.Error as error:
             raise JournalError(f"cannot read {self.path}: {error}") from error
-
-    def noted(self, key: str) -> Any:
-        """Return a fact about the run, or None."""
-        return next((json.loads(v) for (v,) in self._rows("SELECT value FROM meta WHERE key = ?", key)), None)
 
     def status(self, dialogue: str) -> str | None:
         """Return a dialogue's status, None when it was never opened."""

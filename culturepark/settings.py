@@ -10,10 +10,8 @@ import tomlkit
 from pydantic import Field, ValidationError, model_validator
 
 from culturepark.errors import CardError, InputError
-from culturepark.records import Fault, Name, Record
+from culturepark.records import Name, Record
 from culturepark.workspace import explain
-
-FAULTS = Fault.model_fields["kind"].annotation.__args__  # type: ignore[union-attr]
 
 
 class Refining(Record):

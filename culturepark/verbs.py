@@ -26,7 +26,7 @@ from culturepark.runs import Run
 from culturepark.settings import Settings
 from culturepark.settings import build as build_settings
 from culturepark.settings import read as read_settings
-from culturepark.workspace import Workspace, create, find, load, output
+from culturepark.workspace import ROLES, Workspace, create, find, load, output
 from culturepark.workspace import read as read_workspace
 
 Tell = Callable[[str, Mapping[str, Any]], None]  # stage and its figures so far
@@ -65,10 +65,7 @@ def check(workspace: str | Path | None = None) -> dict[str, Any]:
 def _prompts(found: Workspace) -> list[str]:
     """Render every role's templates for one scene a culture, and return what goes wrong."""
     problems: list[str] = []
-    if any(
-        role not in found.roles
-        for role in ("main_contact", "delegate", "moderator", "extractor", "verifier", "rewriter")
-    ):
+    if any(role not in found.roles for role in ROLES):
         return problems
     for culture in found.cultures:
         contact = "english-us" if "english-us" in found.cultures else culture

@@ -65,7 +65,7 @@ def _drops(journal: Journal) -> str:
     rows = journal.count("SELECT culture, dropped, COUNT(*) FROM opinions GROUP BY culture, dropped")
     reasons = sorted({reason for _, reason, _ in rows if reason})
     cells = {(culture, reason): n for culture, reason, n in rows}
-    head = "| culture | kept | " + " | ".join(reasons) + " |\n|---" * 1 + "|" + "---|" * (len(reasons) + 1)
+    head = "| culture | kept | " + " | ".join(reasons) + " |\n|---|" + "---|" * (len(reasons) + 1)
     body = [
         f"| {culture} | {cells.get((culture, ''), 0)} | "
         + " | ".join(str(cells.get((culture, r), 0)) for r in reasons)

@@ -10,10 +10,10 @@ from math import fsum, log, log2, sqrt
 from pathlib import Path
 from typing import Any
 
-from culturepark import grounding
 from culturepark.errors import InputError
 from culturepark.grounding import Figures
 from culturepark.journal import Journal
+from culturepark.park import cast
 from culturepark.records import Question, Shares
 from culturepark.refinery import embedders
 from culturepark.settings import Settings
@@ -64,7 +64,7 @@ def stances(journal: Journal, workspace: Workspace, settings: Settings, cultures
 def _figures(settings: Settings) -> tuple[Figures | None, str | None]:
     """Return the survey's figures, or what keeps them from being read: the rest is told all the same."""
     try:
-        return (grounding.read(settings.survey) if settings.survey else grounding.shipped()), None
+        return cast.figures(settings.survey), None
     except InputError as error:
         return None, str(error).replace(str(settings.survey), Path(str(settings.survey)).name)
 
