@@ -1,0 +1,164 @@
+"""Chat completions as OpenAI words them: what is asked is checked, tokens are counted, answers and their chunks are built.
+
+Tokens are approximate: a fourth of a text's UTF-8 bytes, at least one, and four more a message.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from culturepark.server.problems import Problem
+
+BYTES = 4  # of a text for one token, about
+EXTRA = 4  # tokens of a message besides its text
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+PIECE = re.compile(r"\s*\S+\s*?(?=\s|\Z)|\s+")
+
+
+def tokens(text: str) -> int:
+    """Return about how many tokens a text has: a fourth of its UTF-8 bytes, at least one."""
+    return max(1, len(text.encode()) // BYTES)
+
+
+def prompt_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Return about how many tokens messages have."""
+    total = 0
+    for message in messages:
+        text = message.get("content")
+        total += EXTRA + (tokens(text) if isinstance(text, str) else tokens(_joined(text)))
+    return total
+
+
+def _joined(parts: Any) -> str:
+    return "".join(str(p.get("text", "")) for p in parts or () if isinstance(p, Mapping))
+
+
+def checked(body: Any, models: Sequence[str]) -> None:
+    """Raise the Problem that OpenAI would report with a chat request; tools, logprobs and their like are ignored."""
+    model(body, models)
+    messages = body.get("messages")
+    if messages is None:
+        raise _missing("messages")
+    if not isinstance(messages, list) or not messages:
+        raise _wrong("messages", "expected an array with at least one message")
+    for i, message in enumerate(messages):
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise _wrong(f"messages[{i}].role", f"supported roles are {', '.join(ROLES)}")
+        if not isinstance(message.get("content"), (str, list)) and message["role"] != "assistant":
+            raise _wrong(f"messages[{i}].content", "expected a string or an array of parts")
+    if body.get("n") not in (None, 1):
+        raise _wrong("n", "this server gives one choice a request")
+    for name in ("max_tokens", "max_completion_tokens"):
+        limit = body.get(name)
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            raise _wrong(name, "expected a whole number of at least 1")
+    warmth = body.get("temperature")
+    if warmth is not None and (
+        isinstance(warmth, bool) or not isinstance(warmth, (int, float)) or not 0 <= warmth <= 2
+    ):
+        raise _wrong("temperature", "expected a number from 0 to 2")
+    if body.get("seed") is not None and (not isinstance(body["seed"], int) or isinstance(body["seed"], bool)):
+        raise _wrong("seed", "expected a whole number")
+    if body.get("stream_options") is not None and not isinstance(body["stream_options"], dict):
+        raise _wrong("stream_options", "expected an object")
+    shape = body.get("response_format")
+    if shape is not None and (
+        not isinstance(shape, dict) or shape.get("type") not in ("text", "json_object", "json_schema")
+    ):
+        raise _wrong("response_format.type", "supported types are text, json_object and json_schema")
+
+
+def model(body: Any, models: Sequence[str]) -> None:
+    """Raise the Problem with the model that a request names."""
+    if not isinstance(body, dict):
+        raise Problem(400, "We could not parse the JSON body of your request: it is not an object.")
+    name = body.get("model")
+    if not isinstance(name, str) or not name:
+        raise _missing("model")
+    if name not in models:
+        raise unknown_model(name, models)
+
+
+def unknown_model(name: str, models: Sequence[str]) -> Problem:
+    """Return the Problem of a model that is not served here."""
+    message = f"The model `{name}` does not exist or you do not have access to it; there are: {', '.join(models)}."
+    return Problem(404, message, code="model_not_found", param="model")
+
+
+def _missing(param: str) -> Problem:
+    return Problem(400, f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param)
+
+
+def _wrong(param: str, why: str) -> Problem:
+    return Problem(400, f"Invalid value for '{param}': {why}.", code="invalid_value", param=param)
+
+
+# ------------------------------------------------------------------- answers
+
+
+def cut(text: str, limit: int | None) -> tuple[str, str]:
+    """Return a text cut to about `limit` tokens, and the finish reason that goes with it."""
+    if limit is None or len(text.encode()) <= limit * BYTES:
+        return text, "stop"
+    return text.encode()[: limit * BYTES].decode(errors="ignore"), "length"
+
+
+def limit(body: Mapping[str, Any]) -> int | None:
+    """Return how many tokens an answer may have; None where the request does not say."""
+    found: int | None = body.get("max_completion_tokens") or body.get("max_tokens")
+    return found
+
+
+def completion(number: int, body: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """Return the chat completion that says `text`, cut to what the request allows."""
+    said, finish = cut(text, limit(body))
+    used, made = prompt_tokens(body["messages"]), tokens(said)
+    return {
+        "id": f"chatcmpl-{number:08x}", "object": "chat.completion", "created": int(time.time()), "model": body["model"],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": said, "refusal": None}, "logprobs": None,
+                     "finish_reason": finish}],
+        "usage": {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made},
+        "system_fingerprint": None,
+    }  # fmt: skip
+
+
+def finished(whole: Mapping[str, Any], text: str | None, finish: str, refusal: str | None = None) -> dict[str, Any]:
+    """Return a completion that says something else, its tokens counted anew."""
+    first = whole["choices"][0]
+    message = {**first["message"], "content": text, "refusal": refusal}
+    used = (whole.get("usage") or {}).get("prompt_tokens", 0)
+    made = tokens(text or refusal or "")
+    usage = {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}
+    return {**whole, "choices": [{**first, "message": message, "finish_reason": finish}], "usage": usage}
+
+
+def chunks(whole: Mapping[str, Any], with_usage: bool) -> Iterator[dict[str, Any]]:
+    """Yield a completion piece by piece, as it is streamed: role, words, finish reason, and the usage where asked for."""
+    choice = whole["choices"][0]
+    message = choice["message"]
+    frame = {
+        **{k: whole.get(k) for k in ("id", "created", "model", "system_fingerprint")},
+        "object": "chat.completion.chunk",
+    }
+    usage: dict[str, Any] = {"usage": None} if with_usage else {}
+
+    def chunk(delta: Mapping[str, Any], finish: str | None = None) -> dict[str, Any]:
+        part = {"index": 0, "delta": dict(delta), "logprobs": None, "finish_reason": finish}
+        return {**frame, "choices": [part], **usage}
+
+    yield chunk({"role": "assistant", "content": ""})
+    for kind in ("content", "refusal"):
+        for piece in PIECE.findall(message.get(kind) or ""):
+            yield chunk({kind: piece})
+    yield chunk({}, choice.get("finish_reason"))
+    if with_usage:
+        yield {**frame, "choices": [], "usage": whole.get("usage")}
+
+
+def spoken(body: Any) -> bool:
+    """Say whether a body is a chat completion with a message in it."""
+    choices = body.get("choices") if isinstance(body, Mapping) else None
+    return isinstance(choices, list) and bool(choices) and isinstance(choices[0].get("message"), Mapping)

@@ -1,0 +1,125 @@
+"""Answers model requests, whether they come one by one or in a batch, and keeps the counts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from culturepark.models.embedded import Embedded
+from culturepark.server import completions, faults
+from culturepark.server.embeddings import embedded
+from culturepark.server.hearing import hear
+from culturepark.server.limiter import Limiter
+from culturepark.server.problems import Problem
+from culturepark.server.templated import Canned, templated
+from culturepark.workspace import Workspace
+
+Said = str | dict[str, Any] | tuple[int, dict[str, str], Any]
+Answer = Callable[[int, dict[str, Any]], Said]
+CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a request gets: status, JSON body (or ready bytes), headers, and the fault that befalls it on its way."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+    wire: str = ""
+
+
+class Desk:
+    """The part of the server that answers."""
+
+    def __init__(
+        self,
+        answer: Answer | None,
+        models: Sequence[str],
+        draws: faults.Draws,
+        latency: float,
+        rpm: int | None,
+        workspace: Workspace | None,
+    ) -> None:
+        self.models = tuple(models)
+        self.draws, self._answer, self._latency, self._workspace = draws, answer, latency, workspace
+        self._limiter = Limiter(rpm) if rpm is not None else None
+        self._engine = Embedded()
+        self._names = {name: json.dumps(name).encode() for name in self.models}
+        self.counts: dict[str, Any] = {"requests": 0, "answered": 0, "prompt_tokens": 0, "completion_tokens": 0,
+                                       "faults": {}, "in_flight": 0, "peak_in_flight": 0}  # fmt: skip
+
+    async def ask(self, path: str, body: Any, forced: str = "", *, batched: bool = False) -> Outcome:
+        """Answer the request at CHAT or EMBEDDINGS; Problem where it gets an error. A batch knows no limit and no latency."""
+        self.counts["requests"] += 1
+        number, kind = self.counts["requests"], self.draws.request()
+        kind = forced or kind
+        if path == CHAT:
+            completions.checked(body, self.models)
+        else:
+            completions.model(body, self.models)
+        headers = self._limiter.enter() if self._limiter and not batched else {}
+        if self._latency and not batched:
+            await asyncio.sleep(self._latency)
+        if kind in faults.ERRORS:
+            self.met(kind)
+            raise faults.failure(kind)
+        if kind == "hang" and not batched:
+            self.met(kind)
+            await asyncio.Event().wait()
+        if path == CHAT:
+            outcome = await self._chat(number, body, kind, headers)
+        else:
+            outcome = self._counted(Outcome(200, embedded(body, self.models), headers))
+        if kind in faults.WIRE:
+            self.met(kind)
+            return Outcome(outcome.status, outcome.body, outcome.headers, kind)
+        return outcome
+
+    def met(self, kind: str) -> None:
+        """Count a fault."""
+        self.counts["faults"][kind] = self.counts["faults"].get(kind, 0) + 1
+
+    async def _chat(self, number: int, body: dict[str, Any], kind: str, headers: Mapping[str, str]) -> Outcome:
+        answer, limit = self._answer, completions.limit(body)
+        if isinstance(answer, Canned) and kind not in faults.TEXTS and not body.get("stream") \
+                and (limit is None or limit >= answer.tokens):  # fmt: skip
+            used = completions.prompt_tokens(body["messages"])
+            whole = answer.encoded(number, self._names[body["model"]], used, int(time.time()))
+            self._used(used, answer.tokens)
+            return Outcome(200, whole, headers)
+        said = await self._say(number, body)
+        if isinstance(said, tuple):
+            status, own, made = said
+            outcome = Outcome(status, made, {**headers, **own})
+        else:
+            made = completions.completion(number, body, said) if isinstance(said, str) else said
+            outcome = Outcome(200, made, headers)
+        if kind in faults.TEXTS and outcome.status == 200 and completions.spoken(outcome.body):
+            self.met(kind)
+            outcome = Outcome(200, faults.spoil(kind, outcome.body), outcome.headers)
+        return self._counted(outcome)
+
+    async def _say(self, number: int, body: dict[str, Any]) -> Said:
+        try:
+            if self._answer is not None:
+                return self._answer(number, body)
+            request = hear(self._workspace, body) if self._workspace else None
+            return templated(body) if request is None else (await self._engine.complete(request)).text
+        except Exception as error:
+            raise Problem(500, f"The answer of this server failed: {type(error).__name__}: {error}") from error
+
+    def _counted(self, outcome: Outcome) -> Outcome:
+        usage = outcome.body.get("usage") if isinstance(outcome.body, Mapping) else None
+        if outcome.status == 200 and isinstance(usage, Mapping):
+            self._used(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+        return outcome
+
+    def _used(self, prompt: int, completion: int) -> None:
+        self.counts["answered"] += 1
+        self.counts["prompt_tokens"] += prompt
+        self.counts["completion_tokens"] += completion

@@ -1,0 +1,296 @@
+"""Speaks HTTP: who may ask, which path means what, and how an answer is sent, whole or mistreated."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from time import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from culturepark.errors import InputError
+from culturepark.server.batches import Shelf
+from culturepark.server.completions import chunks, spoken, unknown_model
+from culturepark.server.desk import CHAT, EMBEDDINGS, Desk, Outcome
+from culturepark.server.faults import known
+from culturepark.server.problems import Problem
+
+if TYPE_CHECKING:
+    from aiohttp.web import BaseRequest, StreamResponse
+
+BODY = 32 * 1024 * 1024  # bytes of a request
+FILE = 256 * 1024 * 1024  # bytes of an uploaded file
+LOCAL = frozenset(["localhost", "127.0.0.1", "::1"])
+HOSTS = 64  # names of this machine that are remembered as such
+DRIP = 0.1  # seconds between two pieces of a dripping answer
+DRIPS = 10  # pieces of it, about
+JSON = {"Content-Type": "application/json"}
+
+
+class Wire:
+    """Handles the HTTP requests of one server. `saw` gets what is kept of each request."""
+
+    def __init__(self, desk: Desk, shelf: Shelf, key: str | None, saw: Callable[[dict[str, Any]], None] | None) -> None:
+        from orjson import dumps, loads
+
+        self._desk, self._shelf, self._key, self._saw = desk, shelf, key, saw
+        self._dumps, self._loads = dumps, loads
+        self._started = int(time())
+        self._hosts: set[str] = set()
+
+    async def handle(self, request: BaseRequest) -> StreamResponse:
+        """Answer one request."""
+        from aiohttp.web import HTTPRequestEntityTooLarge
+
+        try:
+            self._admit(request)
+            return await self._route(request)
+        except Problem as problem:
+            return self._json(problem.body, problem.status, problem.headers)
+        except HTTPRequestEntityTooLarge:
+            return self._json(Problem(413, f"The request is larger than {BODY} bytes.").body, 413)
+        except ConnectionError:
+            raise  # the caller has gone; nobody is left to be told
+        except Exception as error:
+            logging.getLogger(__name__).exception("%s %s", request.method, request.path)
+            return self._json(Problem(500, f"This server failed: {type(error).__name__}: {error}").body, 500)
+
+    # ------------------------------------------------------------ admission
+
+    def _admit(self, request: BaseRequest) -> None:
+        """Refuse what a web page elsewhere could send (another host's name, another origin), and a wrong key."""
+        headers = request.headers
+        host = headers.get("Host", "")
+        if host not in self._hosts:
+            if _hostname(f"//{host}") not in LOCAL:
+                raise Problem(403, "This server answers to localhost and 127.0.0.1 only.", code="host_refused")
+            if len(self._hosts) < HOSTS:
+                self._hosts.add(host)
+        origin = headers.get("Origin")
+        if origin is not None and _hostname(origin) not in LOCAL:
+            raise Problem(403, "This server answers to local origins only.", code="origin_refused")
+        if self._key is not None and request.path.startswith("/v1/"):
+            given = headers.get("Authorization", "").removeprefix("Bearer ").strip()
+            if not hmac.compare_digest(given.encode(), self._key.encode()):
+                raise Problem(401, "Incorrect API key provided.", code="invalid_api_key")
+
+    # --------------------------------------------------------------- routes
+
+    async def _route(self, request: BaseRequest) -> StreamResponse:
+        path, method = request.path, request.method
+        if path in (CHAT, EMBEDDINGS):
+            _only("POST", method, path)
+            return await self._ask(request, path)
+        parts = path.strip("/").split("/")
+        if path == "/counts":
+            _only("GET", method, path)
+            return self._json(self._desk.counts)
+        if parts[:2] == ["v1", "models"] and method == "GET" and len(parts) <= 3:
+            return self._json(self._models(parts[2:]))
+        if parts[:2] == ["v1", "files"] and len(parts) <= 4:
+            return await self._files(request, method, parts[2:])
+        if parts[:2] == ["v1", "batches"] and len(parts) <= 4:
+            return await self._batches(request, method, parts[2:])
+        raise _nowhere(method, path)
+
+    async def _ask(self, request: BaseRequest, path: str) -> StreamResponse:
+        body = await self._body(request)
+        self._keep(request, path, body)
+        forced, counts = _forced(request), self._desk.counts
+        counts["in_flight"] += 1
+        counts["peak_in_flight"] = max(counts["peak_in_flight"], counts["in_flight"])
+        try:
+            outcome = await self._desk.ask(path, body, forced)
+            if path == CHAT and body.get("stream") and outcome.status == 200 and spoken(outcome.body):
+                return await self._stream(
+                    request, outcome, bool((body.get("stream_options") or {}).get("include_usage"))
+                )
+            return await self._send(request, outcome)
+        finally:
+            counts["in_flight"] -= 1
+
+    def _models(self, rest: list[str]) -> dict[str, Any]:
+        models = [
+            {"id": name, "object": "model", "created": self._started, "owned_by": "culturepark"}
+            for name in self._desk.models
+        ]
+        if not rest:
+            return {"object": "list", "data": models}
+        found = next((m for m in models if m["id"] == rest[0]), None)
+        if found is None:
+            raise unknown_model(rest[0], self._desk.models)
+        return found
+
+    async def _files(self, request: BaseRequest, method: str, rest: list[str]) -> StreamResponse:
+        from aiohttp.web import Response
+
+        match (method, *rest):
+            case ("POST",):
+                name, purpose, data = await _upload(request)
+                self._keep(request, request.path, {"filename": name, "purpose": purpose, "bytes": len(data)})
+                return self._json(self._shelf.put(name, purpose, data))
+            case ("GET",):
+                return self._json(self._shelf.files(request.query))
+            case ("GET", str(file)):
+                return self._json(self._shelf.file(file).shown)
+            case ("DELETE", str(file)):
+                return self._json(self._shelf.drop(file))
+            case ("GET", str(file), "content"):
+                return Response(body=self._shelf.file(file).data, headers={"Content-Type": "application/octet-stream"})
+        raise _nowhere(method, request.path)
+
+    async def _batches(self, request: BaseRequest, method: str, rest: list[str]) -> StreamResponse:
+        match (method, *rest):
+            case ("POST",):
+                body = await self._body(request)
+                self._keep(request, request.path, body)
+                return self._json(self._shelf.create(body, _forced(request)))
+            case ("GET",):
+                return self._json(self._shelf.batches(request.query))
+            case ("GET", str(batch)):
+                return self._json(self._shelf.batch(batch))
+            case ("POST", str(batch), "cancel"):
+                return self._json(self._shelf.cancel(batch))
+        raise _nowhere(method, request.path)
+
+    async def _body(self, request: BaseRequest) -> Any:
+        raw = await request.read()
+        try:
+            return self._loads(raw)
+        except ValueError:
+            raise Problem(400, "We could not parse the JSON body of your request.") from None
+
+    def _keep(self, request: BaseRequest, path: str, body: Any) -> None:
+        if self._saw is not None:
+            self._saw(
+                {**(body if isinstance(body, dict) else {"body": body}), "path": path, "headers": dict(request.headers)}
+            )
+
+    # -------------------------------------------------------------- sending
+
+    def _json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> StreamResponse:
+        from aiohttp.web import Response
+
+        return Response(body=self._dumps(value), status=status, headers={**JSON, **headers} if headers else JSON)
+
+    async def _send(self, request: BaseRequest, outcome: Outcome) -> StreamResponse:
+        """Send an answer, whole or as its fault has it."""
+        from aiohttp.web import Response
+
+        headers = {**JSON, **outcome.headers} if outcome.headers else JSON
+        data = outcome.body if isinstance(outcome.body, bytes) else _encoded(outcome.body, self._dumps)
+        if outcome.wire == "truncated":
+            data = data[: len(data) // 2]
+        if outcome.wire not in ("reset", "drip"):
+            return Response(body=data, status=outcome.status, headers=headers)
+        if outcome.wire == "reset":
+            return await _write(request, outcome.status, {**headers, "Content-Length": str(len(data))},
+                                _pieces([data[: len(data) // 2]], 0.0), cut=True)  # fmt: skip
+        size = max(16, len(data) // DRIPS)
+        pieces = [data[i : i + size] for i in range(0, len(data), size)]
+        return await _write(
+            request, outcome.status, {**headers, "Content-Length": str(len(data))}, _pieces(pieces, DRIP)
+        )
+
+    async def _stream(self, request: BaseRequest, outcome: Outcome, with_usage: bool) -> StreamResponse:
+        """Send an answer as server-sent events; a truncated one lacks its second half and its end."""
+        events = [b"data: " + self._dumps(chunk) + b"\n\n" for chunk in chunks(outcome.body, with_usage)]
+        events.append(b"data: [DONE]\n\n")
+        if outcome.wire in ("truncated", "reset"):
+            events = events[: len(events) // 2]
+        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", **outcome.headers}
+        pieces = _pieces(events, DRIP if outcome.wire == "drip" else 0.0)
+        return await _write(request, 200, headers, pieces, cut=outcome.wire == "reset")
+
+
+async def _pieces(pieces: list[bytes], pause: float) -> AsyncIterator[bytes]:
+    for i, piece in enumerate(pieces):
+        if i and pause:
+            await asyncio.sleep(pause)
+        yield piece
+
+
+async def _write(
+    request: BaseRequest, status: int, headers: Mapping[str, str], pieces: AsyncIterator[bytes], *, cut: bool = False
+) -> StreamResponse:
+    """Write an answer piece by piece; `cut` breaks the connection off after the last."""
+    from aiohttp.web import StreamResponse
+
+    response = StreamResponse(status=status, headers=headers)
+    with suppress(ConnectionError):
+        await response.prepare(request)
+        async for piece in pieces:
+            await response.write(piece)
+        if cut and request.transport is not None:
+            # What was written must be on its way before the connection goes.
+            await asyncio.sleep(0.01)
+            if request.transport is not None:
+                request.transport.abort()
+    return response
+
+
+def _encoded(value: Any, dumps: Callable[[Any], bytes]) -> bytes:
+    """Return JSON; what orjson does not take (whole numbers beyond 64 bits) the standard library does."""
+    try:
+        return dumps(value)
+    except TypeError:
+        return json.dumps(value).encode()
+
+
+async def _upload(request: BaseRequest) -> tuple[str, str, bytes]:
+    """Return an uploaded file's name, purpose and bytes; Problem for anything else or larger."""
+    from aiohttp import BodyPartReader
+
+    if not request.content_type.startswith("multipart/"):
+        raise Problem(400, "Expected a multipart/form-data request with 'purpose' and 'file'.")
+    name, purpose, data = "", "", bytearray()
+    seen: set[str | None] = set()
+    try:
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader):
+                continue
+            seen.add(part.name)
+            taken = bytearray()
+            while chunk := await part.read_chunk(1 << 18):
+                taken += chunk
+                if len(taken) > FILE:
+                    raise Problem(413, f"The file is larger than {FILE} bytes.", param="file")
+            if part.name == "file":
+                name, data = part.filename or "file", taken
+            elif part.name == "purpose":
+                purpose = taken.decode(errors="replace")
+    except (ValueError, AssertionError) as error:
+        raise Problem(400, f"The multipart body cannot be read: {error}.") from None
+    for needed in ("file", "purpose"):
+        if needed not in seen:
+            raise Problem(400, f"Missing required parameter: '{needed}'.", param=needed)
+    return name, purpose, bytes(data)
+
+
+def _hostname(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
+
+
+def _forced(request: BaseRequest) -> str:
+    """Return the fault that a request asks for by its header; Problem for one that there is not."""
+    kind = request.headers.get("X-Fault", "")
+    try:
+        return known(kind) if kind else ""
+    except InputError as error:
+        raise Problem(400, str(error), param="X-Fault") from None
+
+
+def _only(allowed: str, method: str, path: str) -> None:
+    if method != allowed:
+        raise Problem(405, f"Not allowed to {method} on {path}; {allowed} it.", headers={"Allow": allowed})
+
+
+def _nowhere(method: str, path: str) -> Problem:
+    return Problem(404, f"Invalid URL ({method} {path}).", code="unknown_url")
