@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 
-ALL = ("startup", "turns", "variety", "filters", "reader", "size")
+ALL = ("startup", "turns", "variety", "filters", "reader", "size", "hosted", "frameworks", "faults", "kills")
 
 
 def main(names: list[str]) -> None:

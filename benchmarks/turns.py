@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import culturepark as cp
-from culturepark.calls import Desk
+from culturepark.desk import Desk, Models
 from culturepark.journal import Journal
 from culturepark.park.simulate import plan, simulate
 from culturepark.records import Reply, Request
@@ -29,7 +29,7 @@ def main() -> None:
     workspace, settings = cp.load(), cp.Settings(cultures=("arabic",), concurrency=500)
     scenes = list(plan(workspace, settings, "arabic", DIALOGUES))
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
-        desk = Desk({"default": cp.Scripted(line)}, journal)
+        desk = Desk(Models(cp.Scripted(line)), journal)
         cpu, wall = time.process_time(), time.perf_counter()
         asyncio.run(simulate(workspace, settings, desk, scenes))
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

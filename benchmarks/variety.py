@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import culturepark as cp
-from culturepark.calls import Desk
+from culturepark.desk import Desk, Models
 from culturepark.journal import Journal
 from culturepark.models.embedded import Embedded
 from culturepark.models.embedded.measure import shared_sentences
@@ -25,7 +25,7 @@ def main() -> None:
     for culture in cultures:
         with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
             scenes = list(plan(workspace, settings, culture, DIALOGUES))
-            asyncio.run(simulate(workspace, settings, Desk({"default": Embedded()}, journal), scenes))
+            asyncio.run(simulate(workspace, settings, Desk(Models(Embedded()), journal), scenes))
             texts = [(s.question, [t.text for t in journal.turns(s.id)]) for s in scenes]
         same: list[float] = []
         other: list[float] = []

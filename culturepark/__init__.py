@@ -10,17 +10,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from culturepark.errors import CardError, InputError, Locked, ModelError, NotFound, ParkError, RunFailed
-    from culturepark.models.hosted import Hosted
+    from culturepark.errors import (
+        BudgetReached,
+        CardError,
+        InputError,
+        Locked,
+        ModelError,
+        NotFound,
+        ParkError,
+        ReplayMiss,
+        RunFailed,
+    )
+    from culturepark.models import model
     from culturepark.models.scripted import Scripted
     from culturepark.runs import Run
-    from culturepark.settings import Settings
+    from culturepark.server import Server
+    from culturepark.settings import Endpoint, Settings
     from culturepark.verbs import (
+        calls,
         check,
+        estimate,
         explain,
         export,
         init,
         refine,
+        replay,
         report,
         resume,
         run,
@@ -34,19 +48,20 @@ __version__ = "0.1.0"
 
 # Loaded when first used, so that importing the package, and `culturepark --help`, cost nothing.
 _HOMES = {
-    "verbs": "check explain export init refine report resume run show simulate start",
-    "errors": "CardError InputError Locked ModelError NotFound ParkError RunFailed",
+    "verbs": "calls check estimate explain export init refine replay report resume run show simulate start",
+    "errors": "BudgetReached CardError InputError Locked ModelError NotFound ParkError ReplayMiss RunFailed",
     "runs": "Run",
-    "settings": "Settings",
+    "settings": "Endpoint Settings",
     "workspace": "Workspace load",
-    "models.hosted": "Hosted",
+    "models": "model",
+    "server": "Server",
     "models.scripted": "Scripted",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = [  # noqa: RUF022 - verbs first, as one reads them
-    "init", "check", "show", "start", "resume", "simulate", "refine", "export", "report", "explain", "run",
-    "Run", "Settings", "Workspace", "load", "Hosted", "Scripted",
-    "ParkError", "InputError", "CardError", "NotFound", "Locked", "ModelError", "RunFailed",
+    "init", "check", "show", "start", "resume", "replay", "estimate", "simulate", "refine", "export", "report", "explain", "calls",
+    "run", "Run", "Settings", "Endpoint", "Workspace", "load", "model", "Scripted", "Server",
+    "ParkError", "InputError", "CardError", "NotFound", "Locked", "ModelError", "ReplayMiss", "BudgetReached", "RunFailed",
 ]  # fmt: skip
 
 

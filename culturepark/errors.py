@@ -8,6 +8,8 @@ ParkError                 1  something failed
 ├── JournalError          1  a run's journal cannot be read or written
 ├── Locked                1  another process is writing this run
 ├── ModelError            1  a model, endpoint or key that cannot be used at all
+│   └── ReplayMiss           a replayed run asks what the journal does not hold
+├── BudgetReached         3  a cap on money or tokens: nothing is lost, a higher cap goes on
 └── RunFailed             1  a stage ended without what it was asked for
 """
 
@@ -60,6 +62,16 @@ class Locked(ParkError):
 
 class ModelError(ParkError):
     """A model, endpoint or key that cannot be used at all; retrying would not help."""
+
+
+class ReplayMiss(ModelError):
+    """A replayed run asks what the journal does not hold."""
+
+
+class BudgetReached(ParkError):
+    """A cap on money or tokens would be passed by the next call; nothing is lost, a higher cap goes on."""
+
+    exit_code = 3
 
 
 class RunFailed(ParkError):

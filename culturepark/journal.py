@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from culturepark.errors import InputError, JournalError, Locked
-from culturepark.records import Dialogue, Opinion, Reply, Sample, Scene, Turn
+from culturepark.records import Dialogue, Fault, Opinion, Reply, Sample, Scene, Turn
 
-VERSION = 1
+VERSION = 2
 COMMIT_EVERY = 0.05  # seconds between commits: all that a kill can cost is what came since the last
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -24,8 +26,11 @@ CREATE TABLE turns (dialogue TEXT NOT NULL, n INTEGER NOT NULL, turn TEXT NOT NU
     PRIMARY KEY (dialogue, n)) WITHOUT ROWID;
 CREATE TABLE calls (id INTEGER PRIMARY KEY, key TEXT NOT NULL, subject TEXT NOT NULL, role TEXT NOT NULL,
     model TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, text TEXT NOT NULL,
-    prompt_tokens INTEGER, completion_tokens INTEGER, ms REAL NOT NULL);
+    prompt_tokens INTEGER, completion_tokens INTEGER, cached_tokens INTEGER, usd REAL, ms REAL NOT NULL,
+    attempts INTEGER NOT NULL, lost INTEGER NOT NULL, faults TEXT NOT NULL);
 CREATE INDEX calls_key ON calls (key);
+CREATE TABLE holds (id INTEGER PRIMARY KEY, usd REAL NOT NULL, tokens INTEGER NOT NULL, key TEXT NOT NULL);
+CREATE TABLE waves (id TEXT PRIMARY KEY, line TEXT NOT NULL, batch TEXT, status TEXT NOT NULL, keys TEXT NOT NULL);
 CREATE TABLE opinions (id TEXT PRIMARY KEY, dialogue TEXT NOT NULL, n INTEGER NOT NULL, culture TEXT NOT NULL,
     question TEXT NOT NULL, dropped TEXT NOT NULL, mark TEXT, opinion TEXT NOT NULL);
 CREATE INDEX opinions_order ON opinions (dialogue, n);
@@ -57,6 +62,7 @@ class Journal:
             self.close()
             raise InputError(f"cannot open the journal in {folder}: {error}") from error
         self._last = time.monotonic()
+        self._remembers = bool(self.count("SELECT 1 FROM calls LIMIT 1"))
 
     def _open(self, write: bool) -> sqlite3.Connection:
         new = not self.path.exists()
@@ -141,9 +147,16 @@ class Journal:
 
     def add_call(self, key: str, subject: str, role: str, reply: Reply) -> None:
         """Keep one model call and what came of it."""
-        self._write("INSERT INTO calls VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        faults = "[" + ",".join(f.model_dump_json() for f in reply.faults) + "]" if reply.faults else ""
+        self._write("INSERT INTO calls VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (key, subject, role, reply.model, reply.status, reply.reason, reply.text, reply.prompt_tokens,
-                     reply.completion_tokens, round(reply.ms, 2)))  # fmt: skip
+                     reply.completion_tokens, reply.cached_tokens, reply.usd, round(reply.ms, 2), reply.attempts, reply.lost,
+                     faults))  # fmt: skip
+
+    def unparsed(self, key: str, why: str) -> None:
+        """Note that the answer of a call cannot be read, so that it is not taken for one when the run goes on."""
+        self._write("UPDATE calls SET status = 'unparsed', reason = ? WHERE id = (SELECT MAX(id) FROM calls WHERE key = ?)",
+                    (why, key))  # fmt: skip
 
     def refined(self, scene: Scene, opinions: Iterable[tuple[Opinion, str | None]], outcome: str) -> None:
         """Keep what came of refining one dialogue. Done again after a kill, it overwrites itself with the same."""
@@ -171,6 +184,51 @@ class Journal:
             (opinion.dropped, opinion.model_dump_json(), opinion.id),
         )
 
+    # --------------------------------------------------------------- ledger
+
+    def spent(self) -> tuple[float, int]:
+        """Return USD and tokens of all calls so far, and of every call that was sent and never heard of again."""
+        ((usd, tokens),) = self._rows(
+            "SELECT TOTAL(usd), CAST(TOTAL(tokens) AS INTEGER) FROM (SELECT usd, COALESCE(prompt_tokens, 0) + "
+            "COALESCE(completion_tokens, 0) AS tokens FROM calls UNION ALL SELECT usd, tokens FROM holds)"
+        )
+        return float(usd), int(tokens)
+
+    def hold(self, usd: float, tokens: int, key: str) -> int:
+        """Write down, at once, what a call that is about to be sent can cost at most; return the hold's number."""
+        self._write("INSERT INTO holds VALUES (NULL, ?, ?, ?)", (usd, tokens, key), hold=True)
+        ((number,),) = self._rows("SELECT last_insert_rowid()")
+        self.commit()
+        return int(number)
+
+    def held(self) -> dict[str, tuple[int, float, int]]:
+        """Return the holds of calls that can still be answered (those with a key): number, USD and tokens by key."""
+        return {
+            key: (number, usd, tokens) for number, usd, tokens, key in self._rows("SELECT * FROM holds WHERE key != ''")
+        }
+
+    def free(self, hold: int) -> None:
+        """Forget a hold, in one transaction with the call that is written next."""
+        self._write("DELETE FROM holds WHERE id = ?", (hold,), hold=True)
+
+    # ---------------------------------------------------------------- waves
+
+    def set_wave(self, wave: str, line: str, batch: str | None, status: str, keys: Iterable[str]) -> None:
+        """Write down, at once, where a wave of batched calls stands; `keys` are the calls in it."""
+        self._write(
+            "INSERT OR REPLACE INTO waves VALUES (?, ?, ?, ?, ?)",
+            (wave, line, batch, status, " ".join(keys)),
+            hold=True,
+        )
+        self.commit()
+
+    def waves(self, line: str) -> list[tuple[str, str | None, str, list[str]]]:
+        """Return the waves of a line that are not done: id, the provider's batch, status, keys."""
+        rows = self._rows(
+            "SELECT id, batch, status, keys FROM waves WHERE line = ? AND status != 'done' ORDER BY rowid", line
+        )
+        return [(wave, batch, status, keys.split()) for wave, batch, status, keys in rows]
+
     # -------------------------------------------------------------- reading
 
     def _rows(self, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
@@ -178,6 +236,21 @@ class Journal:
             yield from self._db.execute(sql, values)
         except sqlite3.Error as error:
             raise JournalError(f"cannot read {self.path}: {error}") from error
+
+    def known(self, key: str) -> Reply | None:
+        """Return the answer that an earlier process of this run got for a call; None where it got none."""
+        return self.reply(key, "AND status = 'ok'") if self._remembers else None
+
+    def reply(self, key: str, where: str = "") -> Reply | None:
+        """Return the last reply to a call, whatever came of it; an answer that could not be read comes back as the text it is."""
+        names = [f.name for f in fields(Reply)]
+        for row in self._rows(
+            f"SELECT {', '.join(names)} FROM calls WHERE key = ? {where} ORDER BY id DESC LIMIT 1", key
+        ):
+            told: dict[str, Any] = dict(zip(names, row, strict=True))
+            told["faults"] = tuple(map(Fault.model_validate, json.loads(told["faults"]))) if told["faults"] else ()
+            return Reply(**told | ({"status": "ok", "reason": ""} if told["status"] == "unparsed" else {}))
+        return None
 
     def status(self, dialogue: str) -> str | None:
         """Return a dialogue's status, None when it was never opened."""

@@ -1,10 +1,12 @@
-"""Works through any number of jobs, a bounded number at a time, and stops at the first error."""
+"""Works through any number of jobs, a bounded number at a time, and stops at the first error; and the loop they run in."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import TypeVar
+import gc
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -30,3 +32,50 @@ async def each(jobs: Iterable[T], work: Callable[[T], Awaitable[None]], width: i
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         raise first from None
+
+
+def work(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end in a loop of its own, the fastest there is; from a notebook, in a thread beside its loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _run(main)
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def beside() -> None:
+        try:
+            done.append(_run(main))
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=beside, name="culturepark")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
+
+
+def _run(main: Coroutine[Any, Any, T]) -> T:
+    """Run in uvloop where it is installed. What is alive now is not searched for garbage again and again meanwhile."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(main)
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return the maker of the fastest event loop there is here; None for the usual one."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    found: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return found

@@ -11,7 +11,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -310,22 +310,29 @@ class Message:
     content: str
 
 
-class Request(Record):
-    """One question to a model: what it is sent, and the facts from which that was rendered."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a model: what it is sent, and the facts from which that was rendered.
+
+    `speaker` is the persona (`culture/name`) that a seat's model plays; empty for roles that no person plays.
+    """
 
     role: str
     messages: tuple[Message, ...]
-    facts: Mapping[str, Any] = Field(default={}, repr=False)
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     temperature: float = 0.7
     max_tokens: int = 256
     reply_schema: Mapping[str, Any] | None = None
     seed: int = 0
     index: int = 0
+    speaker: str = ""
 
     def key(self, identity: str) -> str:
         """Return the hash of everything that can change the answer of the model `identity`."""
+        from orjson import OPT_SORT_KEYS, dumps
+
         messages = [(m.role, m.content) for m in self.messages]
-        return digest(
+        parts = (
             identity,
             self.role,
             messages,
@@ -335,6 +342,7 @@ class Request(Record):
             self.seed,
             self.index,
         )
+        return hashlib.blake2b(dumps(parts, option=OPT_SORT_KEYS), digest_size=10).hexdigest()
 
 
 class Fault(Record):
@@ -344,16 +352,28 @@ class Fault(Record):
     sentence: str
 
 
-class Reply(Record):
-    """What came back. Only `status == "ok"` carries an answer; every other status carries a reason."""
+Status = Literal["ok", "refused", "truncated", "filtered", "empty", "failed"]
 
-    status: Literal["ok", "refused", "truncated", "filtered", "empty", "failed"]
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back. Only `status == "ok"` carries an answer; every other status carries a reason.
+
+    Tokens are as the provider counted them, None where it did not say; `usd` is None where the price or the tokens are
+    unknown. `attempts` counts what was sent, `lost` those of them that may have been billed without an answer.
+    """
+
+    status: Status
     text: str = ""
     reason: str = ""
     model: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    usd: float | None = None
     ms: float = 0.0
+    attempts: int = 1
+    lost: int = 0
     faults: tuple[Fault, ...] = ()
 
 

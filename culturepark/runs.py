@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from culturepark import settings as settings_
-from culturepark.calls import Desk
+from culturepark.desk import Desk, Models
 from culturepark.errors import InputError, nearest
 from culturepark.journal import Journal
+from culturepark.models import Model
 from culturepark.models import load as load_model
-from culturepark.settings import Settings
+from culturepark.models.ledger import Ledger
+from culturepark.models.line import Line
+from culturepark.settings import LOOSE, Endpoint, Settings
 from culturepark.workspace import FOLDERS, Workspace, load, output
+
+UNSAID = Endpoint().said()  # what an endpoint that is only driven and paid for otherwise says
 
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run. `workspace` is the run's own frozen copy of the cards: editing cards never changes a run."""
+    """An opened run. `workspace` is the run's own frozen copy of the cards: editing cards never changes a run.
+
+    `keys` holds API keys by provider where they were not left in the environment; they are never written down. `replay` is
+    the folder of a run whose journal answers in the place of every model.
+    """
 
     folder: Path
     settings: Settings
     workspace: Workspace
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    replay: Path | None = None
 
     @property
     def corpus(self) -> Path:
@@ -33,16 +46,53 @@ class Run:
         return Journal(self.folder, write=write)
 
     def desk(self, journal: Journal) -> Desk:
-        """Return the models of this run and their journal."""
+        """Return the models of this run, their ledger and their journal."""
         s = self.settings
-        return Desk(
-            {"default": load_model(s.model, base_url=s.base_url, concurrency=s.concurrency, faults=s.faults)},
-            journal,
-        )
+        models = lines(s, self.keys)
+        if self.replay is not None:
+            return Desk(models, journal, replay=Journal(self.replay, write=False))
+        ledger = Ledger(journal, s.max_usd, s.max_tokens) if s.max_usd is not None or s.max_tokens is not None else None
+        for model in models.all():
+            if isinstance(model, Line):
+                model.check()
+                model.attach(journal, ledger)
+        return Desk(models, journal)
+
+
+def lines(settings: Settings, keys: Mapping[str, str]) -> Models:
+    """Return the models that settings name; one that is named twice is one. InputError for a name that is none."""
+    made: dict[str, Model] = {}
+
+    def named(name: str) -> Model:
+        if name not in made:
+            faults = settings.faults if name == settings.model else {}
+            key = keys.get(name.partition("/")[0])
+            made[name] = load_model(name, settings.endpoint(name), faults=faults, key=key, batch=settings.batch)
+        return made[name]
+
+    return Models(
+        named(settings.model),
+        {role: named(name) for role, name in settings.models.items()},
+        {seat: named(name) for seat, name in settings.seats.items()},
+    )
+
+
+def affordable(settings: Settings, models: Models) -> None:
+    """Raise InputError where money is capped and a price is unknown: an unknown price cannot be held to a cap."""
+    lacking = sorted({m.identity for m in models.all() if isinstance(m, Line) and m.price is None})
+    if settings.max_usd is not None and lacking:
+        raise InputError(f"--max-usd needs prices, and that of {', '.join(lacking)} is unknown; give it (USD per million tokens) "
+                         "with --price MODEL=PROMPT/COMPLETION, or cap tokens with --max-tokens")  # fmt: skip
 
 
 def start(
-    name: str, settings: Settings, workspace: Workspace, out: str | Path | None = None, *, fresh: bool = False
+    name: str,
+    settings: Settings,
+    workspace: Workspace,
+    out: str | Path | None = None,
+    *,
+    fresh: bool = False,
+    keys: Mapping[str, str] | None = None,
 ) -> Run:
     """Create the run's folder with run.toml and a copy of the cards, or reopen one with the same settings and cards.
 
@@ -56,7 +106,7 @@ def start(
             pass
         shutil.rmtree(folder)
     if (folder / "run.toml").exists():
-        return _same(resume(folder), settings, workspace)
+        return _same(resume(folder, keys), settings, workspace)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         freeze(workspace, folder / "cards")
@@ -64,7 +114,7 @@ def start(
         raise InputError(f"cannot write the run to {folder}: {error.strerror or error}") from error
     # run.toml is written last: a folder that has one is a whole run.
     settings_.write(settings, folder / "run.toml")
-    return resume(folder)
+    return resume(folder, keys)
 
 
 def freeze(workspace: Workspace, target: Path) -> None:
@@ -77,21 +127,40 @@ def freeze(workspace: Workspace, target: Path) -> None:
             shutil.copyfile(path, copy)
 
 
-def resume(folder: str | Path) -> Run:
+def resume(folder: str | Path, keys: Mapping[str, str] | None = None) -> Run:
     """Open a run as it was started; InputError names the runs there are."""
     folder = Path(folder)
     if not (folder / "run.toml").is_file():
         runs = sorted(p.parent.name for p in folder.parent.glob("*/run.toml")) if folder.parent.is_dir() else []
         raise InputError(f"no run at {folder} (it has no run.toml). {nearest(folder.name, runs)}")
-    return Run(folder, settings_.read(folder / "run.toml"), load(folder / "cards"))
+    return Run(folder, settings_.read(folder / "run.toml"), load(folder / "cards"), keys or {})
+
+
+def adjust(run: Run, **changes: Any) -> Run:
+    """Change how a run is driven or capped, and write that down; InputError for a setting that would change what it says."""
+    data = run.settings.model_dump()
+    if "endpoints" in changes:
+        changes["endpoints"] = data["endpoints"] | {
+            n: data["endpoints"].get(n, {}) | h for n, h in changes["endpoints"].items()
+        }
+    settings = settings_.build(data | changes)
+    if changed := _changed(run.settings, settings):
+        raise InputError(f"{', '.join(changed)} cannot change while a run goes on; only {', '.join(LOOSE)} can")
+    settings_.write(settings, run.folder / "run.toml")
+    return replace(run, settings=settings)
+
+
+def _changed(old: Settings, new: Settings) -> list[str]:
+    """Return the settings that differ and must not: scenes come in one order, so a run may be made longer."""
+    before, after = ({**s.model_dump(exclude={"dialogues", "samples", "endpoints", *LOOSE}),
+                      "endpoints": {n: said for n, h in s.endpoints.items() if (said := h.said()) != UNSAID}}
+                     for s in (old, new))  # fmt: skip
+    return [k for k in before if before[k] != after[k]]
 
 
 def _same(run: Run, settings: Settings, workspace: Workspace) -> Run:
     """Return the run if it was started with these settings and cards; say what differs if not."""
-    old, new = run.settings.model_dump(), settings.model_dump()
-    # A run may be made longer: scenes come in one order, so what is there stays valid.
-    grows = {"dialogues", "samples", "concurrency"}
-    changed = [k for k in old if old[k] != new[k] and k not in grows]
+    changed = _changed(run.settings, settings)
     for kind in ("roles", "cultures", "personas", "scenarios"):
         if dict(getattr(run.workspace, kind)) != dict(getattr(workspace, kind)):
             changed.append(f"{kind} (cards)")
@@ -100,5 +169,5 @@ def _same(run: Run, settings: Settings, workspace: Workspace) -> Run:
                          f"--resume {run.folder} goes on as it was; another name starts anew; --fresh throws it away.")  # fmt: skip
     if settings != run.settings:
         settings_.write(settings, run.folder / "run.toml")
-        return Run(run.folder, settings, run.workspace)
+        return replace(run, settings=settings)
     return run

@@ -11,7 +11,21 @@ from pydantic import Field, ValidationError, model_validator
 
 from culturepark.errors import CardError, InputError
 from culturepark.records import Name, Record
-from culturepark.workspace import explain
+from culturepark.workspace import SETTINGS, explain
+
+# What may change while a run goes on: how it is driven and capped, not what it says. In a run, and in an endpoint:
+LOOSE = ("concurrency", "rpm", "tpm", "timeout", "max_usd", "max_tokens", "batch")
+DRIVEN = (
+    "key_env",
+    "concurrency",
+    "rpm",
+    "tpm",
+    "timeout",
+    "patience",
+    "prompt_price",
+    "completion_price",
+    "cached_price",
+)
 
 
 class Refining(Record):
@@ -36,12 +50,56 @@ class Split(Record):
         return self
 
 
+class Endpoint(Record):
+    """How one model is reached, driven and paid for. Nothing here is a key: `key_env` names the variable that holds one.
+
+    `rpm` and `tpm` are requests and tokens a minute, `timeout` seconds a call may take, `patience` seconds that a dead
+    endpoint is waited for, prices USD per million tokens, `structured` how JSON answers are asked for first, `params` more
+    parameters of every request.
+    """
+
+    base_url: str | None = None
+    key_env: str | None = None
+    concurrency: Annotated[int, Field(gt=0, le=100_000)] | None = None
+    rpm: Annotated[int, Field(gt=0)] | None = None
+    tpm: Annotated[int, Field(gt=0)] | None = None
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    patience: Annotated[float, Field(ge=0)] = 600.0
+    structured: Literal["schema", "json", "text"] = "schema"
+    prompt_price: Annotated[float, Field(ge=0)] | None = None
+    completion_price: Annotated[float, Field(ge=0)] | None = None
+    cached_price: Annotated[float, Field(ge=0)] | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    def said(self) -> dict[str, Any]:
+        """Return what can change an answer: not how the endpoint is driven and paid for."""
+        return self.model_dump(mode="json", exclude=set(DRIVEN))
+
+    @model_validator(mode="after")
+    def _both_prices(self) -> Endpoint:
+        if (self.prompt_price is None) != (self.completion_price is None):
+            raise ValueError("give both prompt_price and completion_price, or none")
+        return self
+
+    @model_validator(mode="after")
+    def _no_keys(self) -> Endpoint:
+        named = [k for k in self.params if any(w in k.lower() for w in ("api_key", "authorization", "extra_headers"))]
+        if named:
+            raise ValueError(
+                f"params.{named[0]} would write a secret to run.toml; name its environment variable in key_env"
+            )
+        return self
+
+
 class Settings(Record):
     """Everything that determines a run, save the cards; with the cards it determines every dialogue.
 
     `dialogues` counts dialogues a culture; `samples`, if set, asks for that many accepted samples a culture instead.
     `stance`: `persona` (the card's view, else drawn from the people's shares), `modal` (as in the paper) or `shares`
     (always drawn from the shares).
+    `models` names a model a role, `seats` one a culture or persona (`korean`, `korean/miran`); `model` answers for the rest.
+    `endpoints` says how a model is reached, by its name; `base_url`, `rpm`, `tpm` and `timeout` hold for those that say nothing
+    of it (`base_url` only for the provider of `model`). `max_usd` and `max_tokens` cap the whole run.
     """
 
     cultures: tuple[str, ...] = ()
@@ -58,11 +116,44 @@ class Settings(Record):
     stance: Literal["persona", "modal", "shares"] = "persona"
     seed: int = 0
     model: str = "embedded"
+    models: dict[Literal["main_contact", "delegate", "extractor", "verifier", "rewriter"], str] = Field(
+        default_factory=dict
+    )
+    seats: dict[str, str] = Field(default_factory=dict)
     base_url: str | None = None
+    endpoints: dict[str, Endpoint] = Field(default_factory=dict)
+    rpm: Annotated[int, Field(gt=0)] | None = None
+    tpm: Annotated[int, Field(gt=0)] | None = None
+    timeout: Annotated[float, Field(gt=0)] | None = None
+    max_usd: Annotated[float, Field(gt=0)] | None = None
+    max_tokens: Annotated[int, Field(gt=0)] | None = None
+    batch: bool = False
     concurrency: Annotated[int, Field(gt=0, le=10_000)] = 200
     faults: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     refine: Refining = Refining()
     split: Split = Split()
+
+    def determining(self) -> dict[str, Any]:
+        """Return what can change a dialogue: everything but the run's length and how it is driven and capped."""
+        data = self.model_dump(mode="json", exclude={"cultures", "dialogues", "samples", *LOOSE})
+        unsaid = Endpoint().said()
+        data["endpoints"] = {n: said for n, how in self.endpoints.items() if (said := how.said()) != unsaid}
+        # Settings that say nothing are left out, so that new ones do not change the dialogues of old runs.
+        return {k: v for k, v in data.items() if k not in ("models", "seats", "endpoints") or v}
+
+    @property
+    def width(self) -> int:
+        """How many dialogues are open at once. In batch mode as many as can be: each wave takes hours, whatever its size."""
+        return max(self.concurrency, 10_000) if self.batch else self.concurrency
+
+    def endpoint(self, name: str) -> Endpoint:
+        """Return how the model of this name is reached."""
+        how, unsaid = self.endpoints.get(name, Endpoint()), Endpoint()
+        given: dict[str, Any] = {k: getattr(self, k) for k in ("rpm", "tpm", "timeout", "concurrency")}
+        if name.partition("/")[0] == self.model.partition("/")[0]:
+            given["base_url"] = self.base_url
+        told = {k: v for k, v in given.items() if v is not None and getattr(how, k) == getattr(unsaid, k)}
+        return how.model_copy(update=told)
 
 
 def build(data: dict[str, Any], where: str = "settings") -> Settings:
@@ -73,17 +164,38 @@ def build(data: dict[str, Any], where: str = "settings") -> Settings:
         raise CardError([f"{where}: {line}" for line in explain(error, Settings)]) from error
 
 
-def read(path: Path) -> Settings:
-    """Read settings from a TOML file."""
+def table(path: Path) -> dict[str, Any]:
+    """Read a settings file and return what it says; CardError names every wrong key, InputError says why it cannot be read."""
     try:
-        return build(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: cannot be read as settings: {error}") from error
+    build({k: v for k, v in data.items() if k != "keys"}, str(path))
+    return data
+
+
+def read(path: Path) -> Settings:
+    """Read the settings of a run."""
+    return build(table(path), str(path))
+
+
+def own(workspace: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the settings and the API keys by provider (`[keys]`) that a workspace has for every run in culturepark.toml."""
+    path = workspace / SETTINGS
+    if not path.is_file():
+        return {}, {}
+    data = table(path)
+    keys = data.pop("keys", {})
+    if not isinstance(keys, dict) or not all(isinstance(v, str) and v.strip() for v in keys.values()):
+        raise CardError([f'{path}: keys: write provider = "key"'])
+    return data, {name: value.strip() for name, value in keys.items()}
 
 
 def write(settings: Settings, path: Path) -> None:
     """Write settings as TOML, whole or not at all."""
-    text = tomlkit.dumps(settings.model_dump(mode="json", exclude_none=True))
+    data = settings.model_dump(mode="json", exclude_none=True)
+    data["endpoints"] = {n: how.model_dump(mode="json", exclude_defaults=True) for n, how in settings.endpoints.items()}
+    text = tomlkit.dumps({k: v for k, v in data.items() if v != {}})
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from culturepark import runs
-from culturepark.calls import Desk
+from culturepark import logs, pool, runs
 from culturepark.corpus import build as corpus_build
 from culturepark.corpus import card
 from culturepark.corpus.export import export as export_files
+from culturepark.desk import Desk
 from culturepark.errors import CardError, InputError, NotFound, RunFailed
 from culturepark.journal import Journal
 from culturepark.park import cast
@@ -23,9 +23,9 @@ from culturepark.park.simulate import simulate as hold_all
 from culturepark.records import Dialogue, Opinion, Request, Scene
 from culturepark.refinery.distil import refine as refine_all
 from culturepark.runs import Run
-from culturepark.settings import Settings
+from culturepark.settings import Settings, own
 from culturepark.settings import build as build_settings
-from culturepark.settings import read as read_settings
+from culturepark.settings import table as read_settings
 from culturepark.workspace import ROLES, Workspace, create, find, load, output
 from culturepark.workspace import read as read_workspace
 
@@ -143,7 +143,7 @@ def preview(
         raise InputError(
             f"turn {turn} is not the {role}'s: seat {own[0]} speaks at turns {own[0]}, {own[0] + 2}, {own[0] + 4}, …"
         )
-    dialogue = asyncio.run(_play(laid, Embedded(), Dialogue(scene=scene), turn))
+    dialogue = pool.work(_play(laid, Embedded(), Dialogue(scene=scene), turn))
     return request(laid, dialogue) if speaks else refinery_preview(look_up(found, dialogue), role, opinion)
 
 
@@ -169,44 +169,82 @@ async def _play(laid: Any, model: Any, dialogue: Dialogue, turns: int) -> Dialog
 # --------------------------------------------------------------------- runs
 
 
-def settings(given: Settings | Mapping[str, Any] | str | Path | None = None, /, **changes: Any) -> Settings:
-    """Return settings: a TOML file's, a mapping's or the defaults, with `changes` on top."""
-    base = (
-        given
-        if isinstance(given, Settings)
-        else read_settings(Path(given))
-        if isinstance(given, (str, Path))
-        else build_settings(dict(given or {}))
-    )
-    data = base.model_dump() | {k: v for k, v in changes.items() if v is not None}
-    return build_settings(data)
+def settings(
+    given: Settings | Mapping[str, Any] | str | Path | None = None,
+    /,
+    *,
+    workspace: str | Path | None = None,
+    **changes: Any,
+) -> Settings:
+    """Return settings: the workspace's own (culturepark.toml), a TOML file's or a mapping's above them, `changes` on top."""
+    data: dict[str, Any] = {}
+    if isinstance(given, Settings):
+        data = given.model_dump()
+    else:
+        data, _ = own(find(workspace))
+        data |= read_settings(Path(given)) if isinstance(given, (str, Path)) else dict(given or {})
+    # What is told of one endpoint, role or seat leaves the others as they are.
+    for name in ("endpoints", "models", "seats"):
+        if changes.get(name):
+            changes[name] = {**data.get(name, {}), **changes[name]}
+    return build_settings(data | {k: v for k, v in changes.items() if v is not None})
 
 
 def start(name: str, given: Any = None, /, *, workspace: str | Path | None = None, out: str | Path | None = None,
-          fresh: bool = False, **changes: Any) -> Run:  # fmt: skip
-    """Create a run below outputs/ (or reopen it, if nothing but its length changed)."""
+          fresh: bool = False, key: str | None = None, **changes: Any) -> Run:  # fmt: skip
+    """Create a run below outputs/ (or reopen it, if nothing but its length, pace and caps changed).
+
+    `key` is an API key for the provider of `model`, held in memory only.
+    """
     output(find(workspace), name, out)
     found = load(workspace)
-    chosen = settings(given, **changes)
-    _possible(found, chosen)
-    return runs.start(name, chosen, found, out, fresh=fresh)
+    chosen = settings(given, workspace=workspace, **changes)
+    keys = keys_of(chosen, workspace, key)
+    _possible(found, chosen, keys)
+    return runs.start(name, chosen, found, out, fresh=fresh, keys=keys)
 
 
-def resume(folder: str | Path) -> Run:
-    """Open a run as it was started."""
-    return runs.resume(folder)
+def resume(folder: str | Path, *, workspace: str | Path | None = None, key: str | None = None, **changes: Any) -> Run:
+    """Open a run as it was started; `changes` may alter how it is driven and capped (`max_usd`, `rpm`, `concurrency`, …)."""
+    opened = runs.resume(folder)
+    given = {k: v for k, v in changes.items() if v is not None}
+    opened = runs.adjust(opened, **given) if given else opened
+    return replace(opened, keys=keys_of(opened.settings, workspace, key))
 
 
-def _possible(found: Workspace, chosen: Settings) -> None:
+def replay(name: str, source: str | Path, /, *, workspace: str | Path | None = None, out: str | Path | None = None,
+           fresh: bool = False) -> Run:  # fmt: skip
+    """Create the run `name` with settings, cards and answers of the run at `source`: no model is asked, no key needed."""
+    told = runs.resume(source)
+    folder = output(find(workspace), name, out)
+    if folder.resolve() == told.folder.resolve():
+        raise InputError(f"{folder} cannot be replayed into itself; give the new run another name")
+    made = runs.start(name, told.settings, told.workspace, folder.parent, fresh=fresh)
+    return replace(made, replay=told.folder)
+
+
+def keys_of(chosen: Settings, workspace: str | Path | None, key: str | None) -> dict[str, str]:
+    """Return API keys by provider: the workspace file's, and the given one for the provider of the run's model."""
+    _, keys = own(find(workspace))
+    return keys | ({chosen.model.partition("/")[0]: key} if key else {})
+
+
+def _possible(found: Workspace, chosen: Settings, keys: Mapping[str, str]) -> None:
     """Raise InputError for anything that would stop the run, before anything is written or paid for."""
-    from culturepark import models
+    from culturepark.models.line import Line
     from culturepark.refinery import embedders, sieves
 
     for name in chosen.refine.sieves:
         sieves.load(name)
     embedders.load(chosen.refine.embedder)
     cast.figures(chosen.survey)
-    models.load(chosen.model, base_url=chosen.base_url, faults=chosen.faults)
+    for seat in chosen.seats:
+        found.persona(seat) if "/" in seat else found.culture(seat)
+    models = runs.lines(chosen, keys)
+    for model in models.all():
+        if isinstance(model, Line):
+            model.check()
+    runs.affordable(chosen, models)
     for culture in cast.cultures(found, chosen):
         next(cast.scenes(found, chosen, culture))
 
@@ -216,7 +254,8 @@ def simulate(run: Run, tell: Tell = _silent) -> dict[str, Any]:
     with run.journal() as journal:
         desk = run.desk(journal)
         lengths = dict.fromkeys(_cultures(run), run.settings.dialogues)
-        asyncio.run(_simulate(run, desk, _planned(run, lengths), _ahead(journal, "status = 'done'", lengths), tell))
+        ahead = _ahead(journal, "status = 'done'", lengths)
+        _work(run, desk, _simulate(run, desk, _planned(run, lengths), ahead, tell))
         return counts(journal) | _usage(desk)
 
 
@@ -226,7 +265,7 @@ def refine(run: Run, tell: Tell = _silent) -> dict[str, Any]:
         desk = run.desk(journal)
         ready = "status = 'done' AND (refined IS NULL OR refined != 'ok')"
         ((total,),) = journal.count(f"SELECT COUNT(*) FROM scenes WHERE {ready}")
-        asyncio.run(_refine(run, desk, journal.scenes(ready), total, tell))
+        _work(run, desk, _refine(run, desk, journal.scenes(ready), total, tell))
         corpus_build.build(run.workspace, run.settings, journal)
         return counts(journal) | _usage(desk)
 
@@ -246,6 +285,46 @@ def report(run: Run) -> Path:
         return reports.write(journal, run.workspace, run.settings, run.folder / "report")[0]
 
 
+def calls(run: Run, *, role: str | None = None, model: str | None = None, top: int = 10) -> dict[str, Any]:
+    """Return what the run's model calls took, by role and model, and the slowest, dearest and failed of them."""
+    from culturepark.reports.calls import calls as gathered
+
+    with run.journal(write=False) as journal:
+        return gathered(journal, role=role, model=model, top=top)
+
+
+def estimate(run: Run, pilot: int = 2, tell: Tell = _silent) -> dict[str, Any]:
+    """Hold and refine the first `pilot` dialogues a culture of the run, and return a band of what the whole run will cost.
+
+    The pilot's dialogues are the run's own first ones: running it on asks nothing twice. With `batch`, the pilot is called at
+    once and the rest reckoned at the batch price.
+    """
+    from culturepark.forecast import forecast
+
+    at_once = replace(run, settings=run.settings.model_copy(update={"batch": False}))
+    with run.journal() as journal:
+        desk = at_once.desk(journal)
+        lengths = dict.fromkeys(
+            _cultures(run), min(pilot, run.settings.dialogues) if run.settings.samples is None else pilot
+        )
+
+        async def both() -> None:
+            await _simulate(at_once, desk, _planned(run, lengths), _ahead(journal, "status = 'done'", lengths), tell)
+            await _refine(at_once, desk, _planned(run, lengths), _ahead(journal, "refined = 'ok'", lengths), tell)
+
+        _work(at_once, desk, both())
+        found = forecast(journal, run.settings.dialogues * len(lengths), run.settings.samples, len(lengths),
+                         0.5 if run.settings.batch else 1.0)  # fmt: skip
+    if not found["pilot"]:
+        raise RunFailed(f"no dialogue of the pilot was held and refined: {_reasons(run)}")
+    return found
+
+
+def _reasons(run: Run) -> str:
+    with run.journal(write=False) as journal:
+        return _why(journal)
+
+
 def run(name: str | Run, given: Any = None, /, *, tell: Tell = _silent, formats: Sequence[str] = FORMATS, by_culture: bool = False,
         **options: Any) -> Run:  # fmt: skip
     """The main job: simulate → refine → export → report. Returns the run.
@@ -256,13 +335,24 @@ def run(name: str | Run, given: Any = None, /, *, tell: Tell = _silent, formats:
     opened = name if isinstance(name, Run) else start(name, given, **options)
     with opened.journal() as journal:
         desk = opened.desk(journal)
-        asyncio.run(_work(opened, desk, tell))
+        _work(opened, desk, _all(opened, desk, tell))
     export(opened, formats, by_culture=by_culture)
     report(opened)
     return opened
 
 
-async def _work(opened: Run, desk: Desk, tell: Tell) -> None:
+def _work(opened: Run, desk: Desk, task: Coroutine[Any, Any, None]) -> None:
+    """Do one stage's work: its log open, its models' connections closed in the end, whatever the end is."""
+
+    async def whole() -> None:
+        async with desk:
+            await task
+
+    with logs.kept(opened.folder):
+        pool.work(whole())
+
+
+async def _all(opened: Run, desk: Desk, tell: Tell) -> None:
     wanted, journal = opened.settings.samples, desk.journal
     lengths = dict.fromkeys(_cultures(opened), opened.settings.dialogues)
     since = dict.fromkeys(lengths, 0)
@@ -327,31 +417,39 @@ def _ahead(journal: Journal, done: str, until: Mapping[str, int], since: Mapping
 
 
 async def _simulate(opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, tell: Tell) -> None:
-    done = {"of": total, "dialogues": 0, "turns": 0, "failed": 0}
+    done, spent = {"of": total, "dialogues": 0, "turns": 0, "failed": 0}, desk.usd
 
     def held(dialogue: Dialogue) -> None:
         done["dialogues"] += 1
         done["turns"] += len(dialogue.turns)
         done["failed"] += dialogue.status == "failed"
-        tell("simulate", done | _usage(desk))
+        tell("simulate", done | _usage(desk) | _money(opened, desk, done, spent))
 
     await hold_all(opened.workspace, opened.settings, desk, scenes, held)
 
 
 async def _refine(opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, tell: Tell) -> None:
-    done = {"of": total, "dialogues": 0, "opinions": 0, "kept": 0}
+    done, spent = {"of": total, "dialogues": 0, "opinions": 0, "kept": 0}, desk.usd
 
     def refined(scene: Scene, opinions: tuple[Opinion, ...]) -> None:
         done["dialogues"] += 1
         done["opinions"] += len(opinions)
         done["kept"] += sum(not o.dropped for o in opinions)
-        tell("refine", done | _usage(desk))
+        tell("refine", done | _usage(desk) | _money(opened, desk, done, spent))
 
     await refine_all(opened.workspace, opened.settings, desk, scenes, refined)
 
 
-def _usage(desk: Desk) -> dict[str, int]:
-    return {"calls": desk.calls, "failures": desk.failures, "tokens": desk.tokens}
+def _usage(desk: Desk) -> dict[str, Any]:
+    """Return what was asked since the desk opened, and what the whole run has taken; `usd` is None where no price is known."""
+    usd = desk.usd if desk.priced else None
+    return {"calls": desk.calls, "failures": desk.failures, "tokens": desk.tokens, "usd": usd}
+
+
+def _money(opened: Run, desk: Desk, done: Mapping[str, int], spent: float) -> dict[str, Any]:
+    """Return the cap, and what will have been spent when the stage ends if it goes on as so far."""
+    ahead = (desk.usd - spent) / done["dialogues"] * (done["of"] - done["dialogues"])
+    return {"max_usd": opened.settings.max_usd, "forecast": desk.usd + ahead if desk.priced else None}
 
 
 def counts(journal: Journal) -> dict[str, int]:

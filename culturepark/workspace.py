@@ -19,6 +19,23 @@ FOLDERS = ("agents", "personas", "scenarios")
 ROLES = ("main_contact", "delegate", "moderator", "extractor", "verifier", "rewriter")
 MAX_CARD = 2_000_000  # bytes; a card is prose, and a larger file is a mistake or an attack
 R = TypeVar("R", bound=Record)
+SETTINGS = "culturepark.toml"
+TEMPLATE = """\
+# Settings of every run in this workspace; --config FILE and flags override them. See docs/models.md.
+
+# model = "openai/gpt-4o-mini"
+# max_usd = 20.0
+
+# [models]                            # a model a role
+# verifier = "openai/gpt-4o"
+
+# [endpoints."hosted_vllm/llama"]     # how a model is reached and driven
+# base_url = "http://localhost:8000/v1"
+# concurrency = 500
+
+# [keys]                              # or, better, leave keys in the environment; they are never copied into a run
+# openai = "sk-..."
+"""
 
 
 @dataclass(frozen=True)
@@ -107,6 +124,7 @@ def create(target: Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot write a workspace at {target}: {error.strerror or error}") from error
     (target / "outputs").mkdir(exist_ok=True)
+    (target / SETTINGS).write_text(TEMPLATE, encoding="utf-8")
     return target
 
 

@@ -47,7 +47,7 @@ def test_explain_walks_back_from_a_row(park):
     [
         (("run", "../evil"), "cannot be a folder"),
         (("run", "x", "-c", "nroth", "--scenario", "tea"), "Did you mean 'north'"),
-        (("run", "x", "-m", "gpt"), "no model provider 'gpt'"),
+        (("run", "x", "-m", "gpt"), "write PROVIDER/NAME"),
         (("run", "x", "-m", "openai/"), "names no model"),
         (("run", "x", *TEA, "--turns", "0"), "turns"),
         (("run", "x", *TEA, "--modes", "corss"), "modes"),

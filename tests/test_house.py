@@ -13,8 +13,8 @@ import culturepark as cp
 PACKAGE = ROOT / "culturepark"
 ROWS = [
     {"records", "errors"},
-    {"prompts", "workspace", "journal", "models", "grounding", "settings", "pool", "calls"},
-    {"park", "refinery", "corpus", "reports", "runs"},
+    {"prompts", "workspace", "journal", "models", "grounding", "settings", "pool", "desk"},
+    {"park", "refinery", "corpus", "reports", "runs", "logs", "forecast"},
     {"server"},
     {"verbs"},
     {"cli", "__main__", "__init__"},

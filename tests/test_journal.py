@@ -26,6 +26,15 @@ def files(run: Path) -> dict[str, bytes]:
     return {str(p.relative_to(corpus)): p.read_bytes() for p in sorted(corpus.rglob("*")) if p.is_file()}
 
 
+def calls(run: Path) -> int:
+    """How many calls a run that is being written has journalled so far."""
+    try:
+        with Journal(run, write=False) as journal:
+            return journal.count("SELECT COUNT(*) FROM calls")[0][0]
+    except cp.ParkError:
+        return 0
+
+
 def command(*args: str) -> list[str]:
     return [sys.executable, "-m", "culturepark", *args]
 
@@ -40,16 +49,15 @@ def test_killed_and_resumed_equals_uninterrupted_byte_for_byte(tmp_path):
         )
 
     run("whole", *JOB, "--to", "trl,openai")
-    rng = random.Random(7)
+    killed = tmp_path / "killed"
     for kill in range(4):
-        first = [] if (tmp_path / "killed" / "run.toml").exists() else list(JOB)
-        process = subprocess.Popen(command("run", "killed", *first, *(() if first else ("--resume",)), "--out", str(tmp_path)), env=ENV,
+        how = ("--resume",) if (killed / "run.toml").exists() else JOB
+        process = subprocess.Popen(command("run", "killed", *how, "--to", "trl,openai", "--out", str(tmp_path)), env=ENV,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        time.sleep(1.2 + 0.5 * kill + rng.random() * 0.4)
+        while process.poll() is None and calls(killed) < 150 * kill + random.Random(kill).randrange(100):
+            time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    if not (tmp_path / "killed" / "run.toml").exists():
-        run("killed", *JOB, "--to", "trl,openai")
     run("killed", "--resume", "--to", "trl,openai")
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     with Journal(tmp_path / "killed", write=False) as journal:

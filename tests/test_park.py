@@ -6,7 +6,7 @@ import pytest
 from conftest import TEA, answer
 
 import culturepark as cp
-from culturepark.calls import Desk
+from culturepark.desk import Desk, Models
 from culturepark.journal import Journal
 from culturepark.park import cast
 from culturepark.park.floor import cue, over, own_words, request
@@ -24,7 +24,7 @@ def scene_of(park, culture="north", **changes):
 def held(park, tmp_path, model, **changes):
     space, settings, scene = scene_of(park, **changes)
     with Journal(tmp_path / "run") as journal:
-        desk = Desk({"default": model}, journal)
+        desk = Desk(Models(model), journal)
         dialogue = asyncio.run(hold(table(space, settings, scene), desk, Dialogue(scene=scene)))
         return dialogue, journal.dialogue(scene.id)
 
@@ -151,7 +151,7 @@ def test_no_more_dialogues_are_open_at_once_than_asked_for(park, tmp_path):
 
     scenes = (s for s, _ in zip(cast.scenes(space, settings, "north"), range(12), strict=False))
     with Journal(tmp_path / "run") as journal:
-        asyncio.run(simulate(space, settings, Desk({"default": Slow()}, journal), scenes))
+        asyncio.run(simulate(space, settings, Desk(Models(Slow()), journal), scenes))
         assert len(list(journal.scenes("status = 'done'"))) == 12
     assert most == 3
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import culturepark as cp
-from culturepark.calls import Desk, Failure, extract_json
+from culturepark.desk import Desk, Failure, Models, extract_json
 from culturepark.journal import Journal
 from culturepark.park import cast
 from culturepark.records import Dialogue, Fault, Opinion, Turn
@@ -32,7 +32,7 @@ def case_of(park, *texts, mode="cross"):
 
 def refined(park, tmp_path, case, model, **how):
     with Journal(tmp_path / "run") as journal:
-        return asyncio.run(distil(case, Refining(**how), Desk({"default": model}, journal)))
+        return asyncio.run(distil(case, Refining(**how), Desk(Models(model), journal)))
 
 
 def plays(opinions, verdicts=("entail",), rewrite="Drinking tea is good after all."):

@@ -98,3 +98,29 @@ def test_init_writes_a_workspace_that_checks_and_never_overwrites(tmp_path):
 def test_a_folder_without_cards_is_no_workspace(tmp_path):
     with pytest.raises(cp.InputError, match="culturepark init"):
         cp.check(tmp_path)
+
+
+def test_a_workspace_has_settings_for_every_run_that_flags_and_files_override_and_keys_that_no_run_keeps(park):
+    (park / "culturepark.toml").write_text(
+        'turns = 4\ndialogues = 3\nmax_tokens = 900\n[endpoints."openai/x"]\nrpm = 7\nbase_url = "http://h/v1"\n[keys]\nopenai = "sk-mine-alone"\n'
+    )
+    (park / "more.toml").write_text("dialogues = 5")
+    run = cp.start("own", "more.toml", scenario="tea", contact="south", cultures=("north",), model="openai/x", turns=6,
+                   endpoints={"openai/y": {"rpm": 9}}, rpm=80)  # fmt: skip
+    s = run.settings
+    assert (s.turns, s.dialogues, s.max_tokens) == (6, 5, 900) and run.keys == {"openai": "sk-mine-alone"}
+    assert (s.endpoint("openai/x").rpm, s.endpoint("openai/x").base_url, s.endpoint("openai/y").rpm, s.endpoint("openai/z").rpm) == (
+        7, "http://h/v1", 9, 80)  # fmt: skip
+    assert not [
+        p for p in run.folder.rglob("*") if p.is_file() and "sk-mine" in p.read_text()
+    ] and "sk-mine" not in repr(run)
+    assert cp.resume(run.folder).keys == run.keys
+    with pytest.raises(cp.CardError, match=r"culturepark.toml: .*max_usd"):
+        (park / "culturepark.toml").write_text("max_usdd = 3")
+        cp.start("other")
+
+
+def test_a_new_workspace_has_a_settings_file_that_says_nothing_yet(tmp_path):
+    from culturepark.settings import own
+
+    assert own(cp.init(tmp_path / "mine")) == ({}, {})

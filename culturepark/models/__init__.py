@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import os
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from culturepark.errors import InputError, nearest
-from culturepark.records import Reply, Request
+from culturepark.models.secrets import remember, secret
+from culturepark.records import Reply, Request, digest
+from culturepark.settings import Endpoint
+
+if TYPE_CHECKING:
+    from culturepark.models.line import Client, Line
 
 
 @runtime_checkable
@@ -22,37 +27,111 @@ class Model(Protocol):
         ...
 
 
-def _embedded(name: str, options: Mapping[str, Any]) -> Model:
-    from culturepark.models.embedded import Embedded
+@dataclass(frozen=True)
+class Provider:
+    """A provider that speaks OpenAI's protocol: its address, and the environment variables of its key and another address.
 
-    return Embedded(faults=options.get("faults") or {})
+    `local`: a server of one's own, which needs no key.
+    """
 
-
-def _openai(name: str, options: Mapping[str, Any]) -> Model:
-    from culturepark.models.hosted import Hosted
-
-    return Hosted(name, base_url=options.get("base_url"), concurrency=options.get("concurrency") or 64)
-
-
-PROVIDERS: dict[str, Callable[[str, Mapping[str, Any]], Model]] = {"embedded": _embedded, "openai": _openai}
+    url: str
+    key: str
+    address: str = ""
+    local: bool = False
 
 
-def load(name: str, **options: Any) -> Model:
-    """Return the model called `name`: `embedded`, `openai/NAME` (any compatible endpoint), or `package.module:NAME`.
+PROVIDERS = {
+    "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "OPENAI_BASE_URL"),
+    "hosted_vllm": Provider("http://localhost:8000/v1", "HOSTED_VLLM_API_KEY", "HOSTED_VLLM_API_BASE", local=True),
+    "ollama": Provider("http://localhost:11434/v1", "OLLAMA_API_KEY", "OLLAMA_API_BASE", local=True),
+    "llamacpp": Provider("http://localhost:8080/v1", "LLAMACPP_API_KEY", "LLAMACPP_API_BASE", local=True),
+    "transformers": Provider("http://localhost:8000/v1", "TRANSFORMERS_API_KEY", "TRANSFORMERS_API_BASE", local=True),
+    "lm_studio": Provider("http://localhost:1234/v1", "LM_STUDIO_API_KEY", "LM_STUDIO_API_BASE", local=True),
+    "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    "together_ai": Provider("https://api.together.xyz/v1", "TOGETHERAI_API_KEY"),
+    "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
+    "fireworks_ai": Provider("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
+}
+OWN = "CULTUREPARK_API_KEY"  # the key of an endpoint that is given by its address
 
-    Options that a provider does not use are ignored: `base_url`, `concurrency` (hosted), `faults` (embedded).
+
+def load(name: str, endpoint: Endpoint | None = None, *, faults: Mapping[str, float] | None = None, key: str | None = None,
+         batch: bool = False) -> Model:  # fmt: skip
+    """Return the model called `name`.
+
+    `embedded`; `PROVIDER/NAME` (`openai/gpt-4o-mini`, `ollama/llama3.1`, `anthropic/claude-sonnet-4-5`, …), reached as
+    `endpoint` says; `litellm/PROVIDER/NAME` to go through litellm all the same; or `package.module:NAME` for one of your own.
+    `faults` are the embedded engine's, `key` is used in the place of the environment's, `batch` sends calls in batches.
+    InputError for a name that is none.
     """
     provider, _, rest = name.partition("/")
     if ":" in name and "/" not in name:
         return _imported(name)
-    if provider not in PROVIDERS:
-        raise InputError(f"no model provider {provider!r} in {name!r}. {nearest(provider, PROVIDERS)} "
-                         f"Or package.module:NAME for a model of your own.")  # fmt: skip
-    if provider != "embedded" and not rest:
-        raise InputError(f"model {name!r} names no model; write {provider}/NAME")
-    if options.get("faults") and provider != "embedded":
+    if provider == "embedded":
+        from culturepark.models.embedded import Embedded
+
+        return Embedded(faults=faults or {})
+    if faults:
         raise InputError(f"faults are planted by the embedded engine only, not by {name!r}")
-    return PROVIDERS[provider](rest, options)
+    if not rest:
+        known = ("embedded", *(f"{p}/NAME" for p in PROVIDERS))
+        raise InputError(f"model {name!r} names no model; write PROVIDER/NAME. {nearest(name, known)}")
+    return _line(name, provider, rest, endpoint or Endpoint(), key, batch=batch)
+
+
+def model(name: str, *, key: str | None = None, **how: Any) -> Model:
+    """Return a model by name for one's own code: `cp.model("openai/gpt-4o-mini", rpm=500)`; `how` is as in an `Endpoint`."""
+    return load(name, Endpoint(**how), key=key)
+
+
+def _line(name: str, provider: str, rest: str, how: Endpoint, key: str | None, *, batch: bool) -> Line:
+    from culturepark.models import prices
+    from culturepark.models.limits import Limits
+    from culturepark.models.line import Line
+
+    client: Client
+    known = PROVIDERS.get(provider)
+    key = remember(key or (secret(how.key_env) if how.key_env else None))
+    if known is not None:
+        client, official = (
+            _compatible(name, provider, known, how, key),
+            how.base_url is None and not secret(known.address),
+        )
+    else:
+        from culturepark.models.lite import Lite
+
+        lite = rest if provider == "litellm" else name
+        provider, _, rest = lite.partition("/")
+        client, official = (
+            Lite(_identity(name, how, how.base_url), lite, how.base_url, key, how.timeout),
+            how.base_url is None,
+        )
+    if batch:
+        from culturepark.models.batch import Batch
+
+        client = Batch(client)
+    limits = Limits(how.concurrency or 200, how.rpm, how.tpm, how.timeout, how.patience)
+    price = prices.find(provider, rest, how, official=official)
+    return Line(client, rest, limits, price=price, structured=how.structured, params=how.params)
+
+
+def _compatible(name: str, provider: str, known: Provider, how: Endpoint, key: str | None) -> Any:
+    from culturepark.models.compatible import Compatible
+
+    url = (how.base_url or secret(known.address) or known.url).rstrip("/")
+    if provider == "ollama" and how.base_url is None and not url.endswith("/v1"):
+        url += "/v1"  # Ollama's own variable names the server without it
+    given = how.base_url is not None or url != known.url
+    found = key or remember(secret(OWN, known.key) if given else secret(known.key))
+    needs = () if given or known.local else (how.key_env or known.key,)
+    return Compatible(_identity(name, how, url), url, found, needs, how.timeout)
+
+
+def _identity(name: str, how: Endpoint, url: str | None) -> str:
+    """Return what names all that can change a model's answers besides the request."""
+    extra = digest(how.params, how.structured, size=4) if how.params or how.structured != "schema" else ""
+    return f"{name}@{url or 'litellm'}" + (f"+{extra}" if extra else "")
 
 
 def _imported(name: str) -> Model:
@@ -65,8 +144,3 @@ def _imported(name: str) -> Model:
     if not isinstance(model, Model):
         raise InputError(f"{name!r} is no model: it needs `identity` and `async complete(request)`")
     return model
-
-
-def secret(*names: str) -> str | None:
-    """Return the first of these environment variables that is set and not blank."""
-    return next((value for n in names if (value := os.environ.get(n, "").strip())), None)

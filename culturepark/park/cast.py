@@ -77,7 +77,7 @@ def scenes(workspace: Workspace, settings: Settings, culture: str) -> Iterator[S
     people, hosts = _people(workspace, settings, culture), _people(workspace, settings, settings.contact)
     asked = seeds(workspace, settings, culture)
     run = digest(
-        settings.model_dump(mode="json", exclude={"cultures", "dialogues", "samples", "concurrency"}),
+        settings.determining(),
         _cards(workspace),
     )
     pairs = [(m, s) for m in settings.modes for s in settings.styles if m == "cross" or len(people) > 1]

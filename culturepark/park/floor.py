@@ -157,15 +157,14 @@ def request(
     if system is None:
         system = render(role.system, known, f"agents/{role.name}.toml: system")
     nudge = render(template, all_facts, f"agents/{table.moderator.name}.toml: {name}") if template else ""
-    return Request.model_construct(
+    return Request(
         role=role.name,
         messages=(Message(role="system", content=system), *history(dialogue, seat, nudge)),
         facts=all_facts,
         temperature=role.temperature,
         max_tokens=role.max_tokens,
-        reply_schema=None,
         seed=int(digest(table.scene.id, n), 16) >> 1,
-        index=0,
+        speaker=table.personas[seat].id,
     )
 
 

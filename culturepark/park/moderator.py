@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from culturepark.calls import Desk
+from dataclasses import replace
+
+from culturepark.desk import Desk
 from culturepark.park.floor import STOPS, Stop, Table, cue, facts, over, own_words, request, speaker
 from culturepark.prompts import render
 from culturepark.records import Dialogue, Turn
@@ -23,7 +25,7 @@ async def hold(table: Table, desk: Desk, dialogue: Dialogue, stops: tuple[Stop, 
         seat = speaker(dialogue)
         asked = request(table, dialogue, fixed[seat], systems[seat])
         for index in range(TRIES):
-            reply, key = await desk.ask(asked.model_copy(update={"index": index}) if index else asked, scene.id)
+            reply, key = await desk.ask(replace(asked, index=index) if index else asked, scene.id)
             text = own_words(reply.text, table.personas[seat].given_name)
             if reply.status == "ok" and text:
                 break

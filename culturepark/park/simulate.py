@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 
-from culturepark.calls import Desk
+from culturepark.desk import Desk
 from culturepark.park import cast
 from culturepark.park.floor import Table, lay
 from culturepark.park.moderator import hold
@@ -42,7 +42,7 @@ async def simulate(
 ) -> None:
     """Hold every dialogue of `scenes` that the journal does not know as ended.
 
-    At most `settings.concurrency` are in flight; a half-held one goes on after its last turn. A failed dialogue
+    At most `settings.width` are in flight; a half-held one goes on after its last turn. A failed dialogue
     is tried again on the next call.
     """
 
@@ -55,5 +55,5 @@ async def simulate(
         if report:
             report(ended)
 
-    await each(scenes, one, settings.concurrency)
+    await each(scenes, one, settings.width)
     desk.journal.commit()

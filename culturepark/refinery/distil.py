@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from culturepark.calls import Desk, Failure
+from culturepark.desk import Desk, Failure
 from culturepark.pool import each
 from culturepark.records import Culture, Opinion, Question, Scene, digest
 from culturepark.refinery import embedders, redundancy, sieves, voice
@@ -45,7 +45,7 @@ async def refine(
         if report:
             report(scene, opinions)
 
-    await each(scenes, one, settings.concurrency)
+    await each(scenes, one, settings.width)
     settle(desk)
 
 

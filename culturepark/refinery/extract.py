@@ -6,7 +6,7 @@ import re
 
 from pydantic import BaseModel, ConfigDict
 
-from culturepark.calls import Desk, Failure, once
+from culturepark.desk import Desk, Failure, once
 from culturepark.records import Opinion, Turn, digest
 from culturepark.refinery.case import Case
 

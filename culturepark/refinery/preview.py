@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from culturepark.calls import once
+from culturepark.desk import once
 from culturepark.records import Request
 from culturepark.refinery.case import Case
 from culturepark.refinery.extract import Extraction

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from culturepark.calls import Desk, Failure, once
+from culturepark.desk import Desk, Failure, once
 from culturepark.records import Opinion, Verdict
 from culturepark.refinery.case import Case
 

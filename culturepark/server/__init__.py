@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from culturepark import workspace as cards
 from culturepark.errors import InputError
+from culturepark.pool import loop_factory
 from culturepark.server import faults as planting
 from culturepark.server.batches import Shelf
 from culturepark.server.desk import Answer, Desk
@@ -112,12 +113,17 @@ class Server:
         self._thread.join()
         self._thread = None
 
+    def wait(self) -> None:
+        """Wait until the server is stopped or the process interrupted."""
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(0.5)
+
     async def serve(self) -> None:
         """Serve in the caller's loop until cancelled; `url` is set as soon as the port is open."""
         await self._hold(Future(), asyncio.Event())
 
     def _work(self, ready: Future[None]) -> None:
-        with asyncio.Runner(loop_factory=_fast()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             try:
                 runner.run(self._hold(ready, asyncio.Event()))
             except BaseException as error:
@@ -155,15 +161,6 @@ class Server:
             await shelf.close()
             await protocol.shutdown(GRACE)
             await listener.wait_closed()
-
-
-def _fast() -> Any:
-    """Return the maker of the fastest event loop there is here; None for the usual one."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def _many_files() -> None:

@@ -89,15 +89,13 @@ class Ear:
     ) -> Request:
         seed = body.get("seed")
         drawn = int(digest([(m.role, m.content) for m in messages]), 16) >> 1
-        return Request.model_construct(
+        return Request(
             role=role.name,
             messages=tuple(messages),
             facts=facts,
             temperature=role.temperature if body.get("temperature") is None else body["temperature"],
             max_tokens=body.get("max_completion_tokens") or body.get("max_tokens") or role.max_tokens,
-            reply_schema=None,
             seed=drawn if seed is None else int(digest(seed, drawn), 16) >> 1,
-            index=0,
         )
 
     def _system(self, text: str) -> list[tuple[str, Match]]:

@@ -56,7 +56,7 @@ class Embedded:
             text = READERS[request.role](request)
         else:
             raise ModelError(f"the embedded engine does not play {request.role!r}; it plays {', '.join(ROLES)}")
-        return Reply.model_construct(status="ok", text=text, model=self.identity, faults=planted)
+        return Reply(status="ok", text=text, model=self.identity, faults=planted)
 
     def _speak(self, role: str, facts: Mapping[str, Any]) -> tuple[str, tuple[Fault, ...]]:
         said = speech.turn(facts)

@@ -1,0 +1,1 @@
+"""The same hosted dialogues held by other frameworks, one script a peer; `benchmarks/frameworks.py` runs them all."""

@@ -1,0 +1,36 @@
+"""The openai SDK alone: one AsyncOpenAI for all dialogues, with the HTTP client that it offers for concurrency."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+
+def main() -> None:
+    """Hold the dialogues through `chat.completions.create`."""
+    from openai import AsyncOpenAI, DefaultAioHttpClient
+
+    from benchmarks.peers import gauge
+
+    def prepare(given: gauge.Task, closing: AsyncExitStack) -> gauge.Hold:
+        client = AsyncOpenAI(base_url=given.url, api_key="none", http_client=DefaultAioHttpClient())
+        closing.push_async_callback(client.close)
+
+        async def ask(messages: list[dict[str, str]]) -> str:
+            answer = await client.chat.completions.create(
+                model=gauge.MODEL,
+                messages=messages,  # type: ignore[arg-type]
+                temperature=gauge.TEMPERATURE,
+                max_tokens=gauge.MAX_TOKENS,
+            )
+            return answer.choices[0].message.content or ""
+
+        return gauge.talk(ask)
+
+    gauge.work("aio", "openai", prepare)
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[2])  # this folder's names are also the packages' own
+    main()

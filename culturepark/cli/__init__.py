@@ -1,0 +1,38 @@
+"""The command: verbs, flags, progress and exit codes over the functions of `culturepark.verbs`.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped by budget, 130 interrupted (go on with --resume).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from culturepark.cli.commands import cli
+
+__all__ = ["cli", "main"]
+
+
+def main() -> None:
+    """Run the command; the only place where errors become exit codes."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        click.echo("interrupted; nothing is lost: the same command, or --resume, goes on", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        from culturepark.errors import ParkError
+
+        if not isinstance(error, ParkError):
+            raise
+        click.echo(f"culturepark: {error}", err=True)
+        sys.exit(error.exit_code)

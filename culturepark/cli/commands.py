@@ -1,0 +1,319 @@
+"""The verbs, each a thin layer over a function of `culturepark.verbs`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from culturepark.cli.flags import (
+    as_json,
+    drive_flags,
+    format_flags,
+    located,
+    opened,
+    out_flag,
+    run_argument,
+    settings_flags,
+    together,
+    workspace_flag,
+)
+from culturepark.cli.progress import progress, say
+
+# Only click is imported here: `culturepark --help` must be instant. click rather than typer, whose import alone
+# costs more than the whole budget (see benchmarks/startup.py).
+
+
+class Command(click.Group):
+    """The command group: turns the park's errors into one message and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Keep the order of the work."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest verb when there is none of this name."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            from culturepark.errors import nearest
+
+            raise click.UsageError(f"no verb {args[0]!r}. {nearest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="culturepark", prog_name="culturepark")
+def cli() -> None:
+    """Persona-driven agents from different cultures converse; their dialogues become fine-tuning corpora.
+
+    Start with `culturepark run demo`: simulate, refine, export and report on the embedded engine, no key needed.
+    """
+
+
+@cli.command()
+@click.argument("folder")
+@as_json
+def init(folder: str, as_json: bool) -> None:
+    """Write a workspace: agents/, personas/ and scenarios/ to make your own."""
+    from culturepark import verbs
+
+    made = verbs.init(folder)
+    say(
+        {"workspace": str(made)},
+        as_json,
+        f"{made}: ready. Edit its cards, then: cd {made} && culturepark check && culturepark run first",
+    )
+
+
+@cli.command()
+@workspace_flag
+@as_json
+def check(workspace: str | None, as_json: bool) -> None:
+    """Check every card and prompt; list every mistake at once."""
+    from culturepark import verbs
+
+    found = verbs.check(workspace)
+    say(found, as_json, "{workspace}: {roles} roles, {cultures} cultures, {personas} personas, {scenarios} scenarios with "
+        "{questions} questions; all sound".format(**found))  # fmt: skip
+
+
+@cli.command()
+@click.argument("role")
+@click.option("--culture", "-c", metavar="NAME")
+@click.option("--persona", "-p", metavar="NAME")
+@click.option("--question", "-q", metavar="ID")
+@click.option("--turn", type=int, metavar="N", help="Which turn of the dialogue, from 0.")
+@click.option("--style", type=click.Choice(["guided", "free"]), default="guided", show_default=True)
+@click.option(
+    "--opinion", metavar="TEXT", default="Many people see it that way.", help="For the verifier and rewriter."
+)
+@workspace_flag
+@as_json
+def show(role: str, workspace: str | None, as_json: bool, **flags: Any) -> None:
+    """Show exactly what a model is sent for ROLE at a turn."""
+    from culturepark import verbs
+
+    request = verbs.show(role, workspace=workspace, **flags)
+    sent = {
+        "temperature": request.temperature,
+        "max_tokens": request.max_tokens,
+        "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+    }
+    body = "\n\n".join(f"[{m.role}]\n{m.content}" for m in request.messages)
+    say(sent, as_json, f"{body}\n\n(temperature {request.temperature}, at most {request.max_tokens} tokens)")
+
+
+def run_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the flags with which a run is started or reopened."""
+    return together(
+        click.argument("name", metavar="NAME"),
+        click.option("--resume", is_flag=True, help="Go on with the run NAME (or folder) exactly as it was started."),
+        click.option("--fresh", is_flag=True, help="Throw away an earlier run of this name first."),
+        settings_flags, drive_flags, workspace_flag, out_flag, as_json,
+    )(function)  # fmt: skip
+
+
+@cli.command()
+@run_command
+def simulate(
+    name: str, resume: bool, fresh: bool, workspace: str | None, out: str | None, as_json: bool, **flags: Any
+) -> None:
+    """Hold the dialogues of the run NAME."""
+    from culturepark import verbs
+
+    run = opened(name, resume, fresh, out, workspace, flags)
+    with progress(as_json) as tell:
+        done = verbs.simulate(run, tell)
+    say(
+        done | {"run": str(run.folder)},
+        as_json,
+        f"{run.folder}: {done['dialogues']} dialogues, {done['turns']} turns, {done['failed_dialogues']} failed",
+    )
+
+
+@cli.command()
+@run_argument
+@drive_flags
+@workspace_flag
+@out_flag
+@as_json
+def refine(run: str, workspace: str | None, out: str | None, as_json: bool, **flags: Any) -> None:
+    """Extract, verify, rewrite and thin out the opinions of RUN."""
+    from culturepark import verbs
+
+    found = located(run, out, workspace, flags)
+    with progress(as_json) as tell:
+        done = verbs.refine(found, tell)
+    say(
+        done | {"run": str(found.folder)},
+        as_json,
+        f"{found.folder}: {done['opinions']} opinions, {done['kept']} kept, {done['samples']} samples",
+    )
+
+
+@cli.command()
+@run_argument
+@format_flags
+@workspace_flag
+@out_flag
+@as_json
+def export(run: str, formats: str, by_culture: bool, workspace: str | None, out: str | None, as_json: bool) -> None:
+    """Write the corpus of RUN in the formats that trainers read."""
+    from culturepark import verbs
+
+    written = verbs.export(located(run, out, workspace), formats.split(","), by_culture=by_culture)
+    say(
+        {k: str(v) for k, v in written.items()},
+        as_json,
+        "\n".join(f"{name}: {path}" for name, path in written.items()),
+    )
+
+
+@cli.command()
+@run_argument
+@workspace_flag
+@out_flag
+@as_json
+def report(run: str, workspace: str | None, out: str | None, as_json: bool) -> None:
+    """Write one self-contained page (and JSON) about RUN."""
+    from culturepark import verbs
+
+    page = verbs.report(located(run, out, workspace))
+    say({"report": str(page)}, as_json, str(page))
+
+
+@cli.command()
+@click.argument("sample", metavar="ID")
+@click.option("--run", required=True, metavar="RUN", help="The run's name or folder.")
+@workspace_flag
+@out_flag
+@as_json
+def explain(sample: str, run: str, workspace: str | None, out: str | None, as_json: bool) -> None:
+    """Walk from a sample (or opinion) back to its seed, personas, turns, verdicts, rewrite and split."""
+    from culturepark import verbs
+
+    found = verbs.explain(located(run, out, workspace), sample)
+    say(found, as_json, verbs.told(found))
+
+
+@cli.command()
+@run_command
+@click.option(
+    "--pilot",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Dialogues a culture to hold first.",
+)
+def estimate(
+    name: str,
+    resume: bool,
+    fresh: bool,
+    workspace: str | None,
+    out: str | None,
+    as_json: bool,
+    pilot: int,
+    **flags: Any,
+) -> None:
+    """Hold the first dialogues of the run NAME and print a band of what the whole run will cost.
+
+    The pilot is paid for and is the beginning of the run: `culturepark run NAME` with the same settings goes on from it.
+    """
+    from culturepark import forecast, verbs
+
+    found = opened(name, resume, fresh, out, workspace, flags)
+    with progress(as_json) as tell:
+        made = verbs.estimate(found, pilot, tell)
+    say(made | {"run": str(found.folder)}, as_json, forecast.told(made))
+
+
+@cli.command()
+@run_argument
+@click.option("--role", metavar="ROLE", help="Only this role's calls.")
+@click.option("--model", metavar="NAME", help="Only models whose name holds this.")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, metavar="N", help="How many of each list.")
+@workspace_flag
+@out_flag
+@as_json
+def calls(run: str, workspace: str | None, out: str | None, as_json: bool, **chosen: Any) -> None:
+    """Show the model calls of RUN by role and model: the slowest, the dearest, the failed, and the bill."""
+    from culturepark import verbs
+    from culturepark.reports.calls import told
+
+    found = verbs.calls(located(run, out, workspace), **chosen)
+    say(found, as_json, told(found))
+
+
+@cli.command()
+@run_command
+@format_flags
+@click.option(
+    "--replay", metavar="RUN", help="Take settings, cards and every answer from RUN's journal: no model is asked."
+)
+def run(name: str, resume: bool, fresh: bool, workspace: str | None, out: str | None, as_json: bool, formats: str, by_culture: bool,
+        replay: str | None, **flags: Any) -> None:  # fmt: skip
+    """Do it all: simulate, refine, export and report the run NAME."""
+    from culturepark import verbs
+
+    found = opened(name, resume, fresh, out, workspace, flags, replay)
+    with progress(as_json) as tell:
+        verbs.run(found, tell=tell, formats=tuple(formats.split(",")), by_culture=by_culture)
+    with found.journal(write=False) as journal:
+        done = verbs.counts(journal)
+    page = found.folder / "report" / "report.html"
+    say(done | {"run": str(found.folder), "corpus": str(found.corpus), "report": str(page)}, as_json,
+        f"{done['dialogues']} dialogues → {done['opinions']} opinions → {done['samples']} samples\n"
+        f"corpus: {found.corpus}\nreport: {page}")  # fmt: skip
+
+
+@cli.command()
+@click.option(
+    "--port", type=int, default=8765, show_default=True, metavar="N", help="Port on 127.0.0.1; 0 takes a free one."
+)
+@click.option("--serve-model", "models", multiple=True, metavar="NAME", help="Names it answers to (default: embedded).")
+@click.option("--latency", type=float, default=0.0, metavar="SECONDS", help="Wait so long before each answer.")
+@click.option("--rpm", type=int, metavar="N", help="Answer more requests a minute with 429.")
+@click.option("--fault", "faults", multiple=True, metavar="KIND=RATE", help="429, 500, 503, hang, reset, truncated, drip, schema, "
+              "notjson, empty, length, refusal, filter, expire.")  # fmt: skip
+@click.option("--seed", type=int, default=0, metavar="N", help="Seed of the faults.")
+@click.option("--key-env", metavar="NAME", help="Ask every caller for the key in this environment variable.")
+@click.option("--batch-seconds", type=float, default=0.0, metavar="SECONDS", help="How long a batch takes.")
+@workspace_flag
+def serve_embedded(
+    port: int,
+    models: tuple[str, ...],
+    latency: float,
+    rpm: int | None,
+    faults: tuple[str, ...],
+    seed: int,
+    key_env: str | None,
+    batch_seconds: float,
+    workspace: str | None,
+) -> None:
+    """Serve the embedded engine on this machine over OpenAI's protocol, for trying out hosted runs and other clients.
+
+    Chat completions, embeddings, models, files and batches; faults on demand, by share or by the header `X-Fault: KIND`.
+    """
+    from culturepark.cli.flags import pair, rate
+    from culturepark.errors import InputError
+    from culturepark.models.secrets import secret
+    from culturepark.server import Server
+    from culturepark.workspace import load
+
+    key = secret(key_env) if key_env else None
+    if key_env and key is None:
+        raise InputError(f"--key-env {key_env}: this variable is not set")
+    shares = {kind: rate(kind, text) for kind, text in (pair("--fault", t, "KIND=RATE") for t in faults)}
+    server = Server(
+        models=models or ("embedded",), faults=shares, latency=latency, rpm=rpm, key=key, port=port, seed=seed,
+        workspace=load(workspace), batch_seconds=batch_seconds, keep=False,
+    )  # fmt: skip
+    with server:
+        click.echo(
+            f"{server.url} answers as {', '.join(models or ('embedded',))}; its text is templated. Ctrl-C stops it."
+        )
+        click.echo(f"culturepark run try --model openai/{(models or ('embedded',))[0]} --base-url {server.url}")
+        server.wait()

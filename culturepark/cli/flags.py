@@ -1,0 +1,196 @@
+"""The flags that verbs share, and how they become settings and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from culturepark.runs import Run
+
+ROLES = ("main_contact", "delegate", "extractor", "verifier", "rewriter")
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def together(*options: Decorator) -> Decorator:
+    """Return one decorator of several."""
+
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+workspace_flag = click.option(
+    "--workspace", "-w", metavar="FOLDER", help="Where agents/, personas/ and scenarios/ are."
+)
+run_argument = click.argument("run", metavar="RUN")
+out_flag = click.option("--out", metavar="FOLDER", help="Keep runs below FOLDER instead of the workspace's outputs/.")
+drive_flags = together(
+    click.option(
+        "--concurrency", type=int, metavar="N", help="Dialogues in flight, and calls at once to one endpoint."
+    ),
+    click.option("--rpm", type=int, metavar="N", help="Requests a minute to one endpoint."),
+    click.option("--tpm", type=int, metavar="N", help="Tokens a minute to one endpoint."),
+    click.option("--timeout", type=float, metavar="SECONDS", help="How long one call may take."),
+    click.option("--max-usd", type=float, metavar="USD", help="Never spend more on this run; stops with exit code 3."),
+    click.option(
+        "--max-tokens", type=int, metavar="N", help="Never use more tokens on this run; stops with exit code 3."
+    ),
+    click.option(
+        "--price", "prices", multiple=True, metavar="MODEL=IN/OUT", help="A model's price, USD per million tokens."
+    ),
+    click.option(
+        "--batch/--no-batch",
+        default=None,
+        help="Use the provider's batch API: half the price, hours instead of minutes.",
+    ),
+    click.option(
+        "--api-key", "key", metavar="KEY", help="Key of --model's provider (better: its environment variable)."
+    ),
+)
+settings_flags = together(
+    click.option("--config", metavar="FILE", help="Settings from a TOML file; flags override it."),
+    click.option(
+        "--cultures", "-c", multiple=True, metavar="A,B", help="Cultures to simulate (default: all but the contact's)."
+    ),
+    click.option("--personas", multiple=True, metavar="A,B", help="Only these personas."),
+    click.option("--contact", metavar="CULTURE", help="Culture of the main contact."),
+    click.option("--scenario", metavar="NAME", help="Pack of seed questions."),
+    click.option("--questions", "-q", multiple=True, metavar="Q1,Q2", help="Only these questions of the pack."),
+    click.option("--survey", metavar="FILE", help="Your own WVS wave 7 release (CSV) instead of the shipped figures."),
+    click.option("--dialogues", "-n", type=int, metavar="N", help="Dialogues a culture."),
+    click.option("--samples", type=int, metavar="N", help="Go on until each culture has N accepted samples."),
+    click.option("--turns", type=int, metavar="N", help="Turns a dialogue."),
+    click.option("--modes", multiple=True, metavar="cross,in", help="Cross-cultural, in-cultural, or both in turn."),
+    click.option("--styles", multiple=True, metavar="guided,free", help="Self-guidance, free chat, or both in turn."),
+    click.option("--stance", metavar="persona|modal|shares", help="Where a delegate's answer comes from."),
+    click.option("--seed", type=int, metavar="N", help="Seed of every random stream."),
+    click.option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="embedded, PROVIDER/NAME (openai/…, ollama/…, anthropic/…), or package.module:NAME.",
+    ),
+    *(
+        click.option(
+            f"--{role.replace('_', '-')}-model",
+            f"{role}_model",
+            metavar="NAME",
+            help=f"Model of the {role.replace('_', ' ')}.",
+        )
+        for role in ROLES
+    ),
+    click.option(
+        "--seat", "seats", multiple=True, metavar="WHO=NAME", help="Model of a culture or persona at the table."
+    ),
+    click.option("--base-url", metavar="URL", help="Address of an OpenAI-compatible endpoint."),
+    click.option(
+        "--fault",
+        "faults",
+        multiple=True,
+        metavar="KIND=RATE",
+        help="Faults for the embedded engine to plant.",
+    ),
+)
+format_flags = together(
+    click.option("--to", "formats", metavar="A,B", default="trl,openai,hub", show_default=True, help="Export formats."),
+    click.option("--by-culture", is_flag=True, help="One folder of files for each culture."),
+)
+
+
+def chosen(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings given by flags: lists split, pairs read, absent ones left out."""
+    lists = {"cultures", "personas", "questions", "modes", "styles"}
+    given = {k: v for k, v in flags.items() if v not in (None, ())}
+    # A list may be given at once (`-c arabic,korean`) or one by one (`-c arabic -c korean`).
+    read = {
+        k: tuple(x.strip() for part in v for x in part.split(",") if x.strip()) if k in lists else v
+        for k, v in given.items()
+    }
+    if "faults" in read:
+        read["faults"] = {
+            kind: rate(kind, text) for kind, text in (pair("--fault", t, "KIND=RATE") for t in read["faults"])
+        }
+    if "seats" in read:
+        read["seats"] = dict(pair("--seat", t, "WHO=NAME") for t in read["seats"])
+    if "prices" in read:
+        read["endpoints"] = dict(map(price, read.pop("prices")))
+    roles = {role: read.pop(f"{role}_model") for role in ROLES if f"{role}_model" in read}
+    return read | ({"models": roles} if roles else {})
+
+
+def pair(flag: str, text: str, form: str) -> tuple[str, str]:
+    """Read NAME=VALUE."""
+    name, found, value = text.rpartition("=")
+    if not found or not name or not value:
+        raise click.UsageError(f"{flag} {text!r}: write {form}")
+    return name, value
+
+
+def rate(kind: str, text: str) -> float:
+    """Read the rate of KIND=RATE."""
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(f"--fault {kind}={text!r}: write KIND=RATE, for example contradiction=0.05") from None
+
+
+def price(text: str) -> tuple[str, dict[str, float]]:
+    """Read MODEL=PROMPT/COMPLETION, USD per million tokens."""
+    name, costs = pair("--price", text, "MODEL=IN/OUT")
+    try:
+        prompt, completion = map(float, costs.split("/"))
+    except ValueError:
+        raise click.UsageError(
+            f"--price {text!r}: write MODEL=IN/OUT, for example openai/gpt-4o-mini=0.15/0.60"
+        ) from None
+    return name, {"prompt_price": prompt, "completion_price": completion}
+
+
+def located(run: str, out: str | None, workspace: str | None, flags: Mapping[str, Any] | None = None) -> Run:
+    """Return the run of this name or folder, driven as the flags say."""
+    from pathlib import Path
+
+    from culturepark import verbs
+    from culturepark.workspace import find, output
+
+    folder = Path(run)
+    folder = folder if (folder / "run.toml").exists() or folder.parent != Path() else output(find(workspace), run, out)
+    given = chosen(flags or {})
+    return verbs.resume(folder, workspace=workspace, **given)
+
+
+def opened(
+    name: str,
+    resume: bool,
+    fresh: bool,
+    out: str | None,
+    workspace: str | None,
+    flags: dict[str, Any],
+    replay: str | None = None,
+) -> Run:
+    """Start a run, with --resume reopen one as it was, or with --replay play another one's journal."""
+    from culturepark import verbs
+    from culturepark.models import spans
+
+    spans.export()
+    config = flags.pop("config", None)
+    given = chosen(flags)
+    if replay is not None:
+        if given or config or resume:
+            raise click.UsageError("--replay takes settings, cards and answers from the replayed run; give no others")
+        return verbs.replay(name, located(replay, out, workspace).folder, workspace=workspace, out=out, fresh=fresh)
+    if resume:
+        from culturepark.settings import LOOSE
+
+        if config or fresh or set(given) - {*LOOSE, "endpoints", "key"}:
+            raise click.UsageError("--resume goes on with the settings in run.toml; only how it is driven and capped may change "
+                                   f"({', '.join('--' + k.replace('_', '-') for k in LOOSE)}, --price)")  # fmt: skip
+        return located(name, out, workspace, flags)
+    return verbs.start(name, config, workspace=workspace, out=out, fresh=fresh, **given)

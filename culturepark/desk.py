@@ -1,0 +1,191 @@
+"""Asks a model, keeps the call in the journal, and reads structured answers strictly."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from culturepark.errors import ReplayMiss
+from culturepark.journal import Journal
+from culturepark.models import Model
+from culturepark.prompts import render
+from culturepark.records import Message, Reply, Request, Role, digest
+
+T = TypeVar("T", bound=BaseModel)
+TRIES = 3  # a structured answer that cannot be read is asked for again this often in all
+FENCE = re.compile(r"^```[a-z]*\s*|\s*```$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A call that gave no usable answer: its status and why. It is never data."""
+
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """A structured answer and the reply it was read from."""
+
+    value: T
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which model answers what: one a culture or persona at the table, else one a role, else the default."""
+
+    default: Model
+    roles: Mapping[str, Model] = field(default_factory=dict)
+    seats: Mapping[str, Model] = field(default_factory=dict)
+
+    def of(self, request: Request) -> Model:
+        """Return the model of a request."""
+        if self.seats and request.speaker:
+            found = self.seats.get(request.speaker) or self.seats.get(request.speaker.partition("/")[0])
+            if found is not None:
+                return found
+        return self.roles.get(request.role, self.default)
+
+    def all(self) -> tuple[Model, ...]:
+        """Return every model once."""
+        return tuple({id(m): m for m in (self.default, *self.roles.values(), *self.seats.values())}.values())
+
+
+@dataclass
+class Desk:
+    """Where the stages of one run put their questions: the models, the journal, and what was asked since it opened.
+
+    `usd` and `tokens` are the whole run's so far, with what may have been billed unseen.
+
+    What an earlier process of the run was answered is not asked again. With `replay`, another run's journal gives every
+    answer and no model is asked at all; ReplayMiss on the first question that it does not hold.
+    """
+
+    models: Models
+    journal: Journal
+    replay: Journal | None = None
+    calls: int = 0
+    failures: int = 0
+    usd: float = 0.0
+    tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self.usd, self.tokens = self.journal.spent()
+
+    @property
+    def priced(self) -> bool:
+        """Whether any model of this run has a known price."""
+        return any(getattr(m, "price", None) is not None for m in self.models.all())
+
+    async def ask(self, request: Request, subject: str) -> tuple[Reply, str]:
+        """Put one request to its model; return the reply and the call's key. `subject` is what it is about."""
+        model = self.models.of(request)
+        key = request.key(model.identity)
+        known = self.journal.known(key)
+        if known is not None:
+            return known, key
+        if self.replay is None:
+            reply = await model.complete(request)
+        elif (found := self.replay.reply(key)) is not None:
+            reply = found
+        else:
+            raise ReplayMiss(f"{self.replay.path} does not hold the answer of {model.identity} to this {request.role} call "
+                             f"(key {key}, about {subject}); a replay needs the same settings, cards and version")  # fmt: skip
+        self.journal.add_call(key, subject, request.role, reply)
+        self.calls += 1
+        self.tokens += (reply.prompt_tokens or 0) + (reply.completion_tokens or 0)
+        self.failures += reply.status != "ok"
+        self.usd += reply.usd or 0.0
+        return reply, key
+
+    async def read(self, request: Request, subject: str, shape: type[T]) -> Answer[T] | Failure:
+        """Ask for a JSON answer of this shape.
+
+        While it cannot be read the model is shown its answer and what is wrong with it, and a cut one may be twice as long,
+        TRIES times in all; then Failure holds the raw text.
+        """
+        last, asked = Failure("failed", "not asked"), request
+        for index in range(TRIES):
+            reply, key = await self.ask(replace(asked, index=index), subject)
+            if reply.status != "ok":
+                last = Failure(reply.status, reply.reason)
+                if reply.status in ("refused", "filtered", "failed"):
+                    return last
+                if reply.status == "truncated":
+                    asked = replace(asked, max_tokens=2 * asked.max_tokens)
+                continue
+            try:
+                return Answer(shape.model_validate_json(extract_json(reply.text)), reply)
+            except (ValidationError, ValueError) as error:
+                last = Failure("unparsed", f"{_short(error)}; the model wrote: {reply.text[:300]!r}")
+                self.journal.unparsed(key, last.reason)
+                asked = replace(asked, messages=(*request.messages, *_again(reply.text, _short(error))))
+        return last
+
+    async def close(self) -> None:
+        """Let go of the models' connections and commit."""
+        for model in self.models.all():
+            close = getattr(model, "close", None)
+            if close is not None:
+                await close()
+        self.journal.commit()
+
+    async def __aenter__(self) -> Desk:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _again(text: str, why: str) -> tuple[Message, Message]:
+    """Return what a model is shown after an answer that cannot be read."""
+    return Message("assistant", text[:4000]), Message(
+        "user", f"That cannot be read: {why}. Answer with the JSON object only."
+    )
+
+
+def once(role: Role, facts: Mapping[str, Any], shape: type[BaseModel] | None, *purpose: Any) -> Request:
+    """Build the request of a role that answers once. `purpose` names its random stream."""
+    messages = (
+        Message(role="system", content=render(role.system, facts, f"agents/{role.name}.toml: system")),
+        Message(role="user", content=render(role.prompt, facts, f"agents/{role.name}.toml: prompt")),
+    )
+    return Request(
+        role=role.name,
+        messages=messages,
+        facts=facts,
+        temperature=role.temperature,
+        max_tokens=role.max_tokens,
+        reply_schema=_schema(shape) if shape else None,
+        seed=int(digest(role.name, *purpose), 16) >> 1,
+    )
+
+
+@lru_cache(maxsize=64)
+def _schema(shape: type[BaseModel]) -> dict[str, Any]:
+    return shape.model_json_schema()
+
+
+def extract_json(text: str) -> str:
+    """Return the one JSON object in a model's answer: bare, fenced, or with words around it. ValueError if there is none."""
+    text = FENCE.sub("", text.strip())
+    start = text.find("{")
+    if start < 0:
+        raise ValueError("no JSON object in the answer")
+    value, _ = json.JSONDecoder().raw_decode(text[start:])
+    return json.dumps(value)
+
+
+def _short(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}"
+    return str(error)

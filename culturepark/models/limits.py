@@ -1,0 +1,166 @@
+"""What keeps one endpoint from being overrun: an adaptive gate, per-minute allowances, and a breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from culturepark.errors import ModelError
+
+log = logging.getLogger("culturepark")
+CUT, WINDOW, LARGEST, TOLERATED, GAIN = 0.75, 20, 500, 0.1, 25
+BROKEN, FIRST_PAUSE, LONGEST_PAUSE = 10, 5.0, 60.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How hard an endpoint may be driven: calls at once, requests and tokens a minute, seconds a call may take, and
+    seconds that a dead endpoint is waited for before the run stops.
+    """
+
+    concurrency: int = 200
+    rpm: int | None = None
+    tpm: int | None = None
+    timeout: float = 120.0
+    patience: float = 600.0
+
+
+class Allowance:
+    """A bucket that fills at `rate` a minute and holds what one second brings (at least one request)."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self.holds = max(rate / 60, 1.0)
+        self.level, self._at = self.holds, time.monotonic()
+
+    def delay(self, amount: float) -> float:
+        """Take `amount`; return the seconds until the bucket can bear it. More than it holds is let through when it is full."""
+        now = time.monotonic()
+        self.level = min(self.holds, self.level + (now - self._at) * self.rate / 60)
+        self._at = now
+        self.level -= amount
+        return max(0.0, (min(amount, self.holds) - amount - self.level) * 60 / self.rate)
+
+    def correct(self, taken: float, used: float) -> None:
+        """Put right what was taken by what was really used."""
+        self.level += taken - used
+
+
+class Gate:
+    """Lets a number of calls through at once, and adapts that number to what the endpoint bears.
+
+    Additive increase, multiplicative decrease: when more than a tenth of the last outcomes (twenty, or as many as are in flight)
+    were 429, the width is cut to three quarters; stray ones change nothing, so the gate never starves. 25 answers without a cut
+    widen it by one. After a cut, and while the breaker is open, nobody enters until the pause is over.
+    """
+
+    def __init__(self, limits: Limits, name: str) -> None:
+        self.limits, self.name = limits, name
+        self.width = float(limits.concurrency)
+        self.inside = 0
+        self.rpm = Allowance(limits.rpm) if limits.rpm else None
+        self.tpm = Allowance(limits.tpm) if limits.tpm else None
+        self.cuts = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._recent: deque[bool] = deque(maxlen=LARGEST)
+        self._good = 0
+        self._closed_until = self._cut_at = 0.0
+        self._failures = 0  # in a row
+        self._down_since: float | None = None
+        self._pause = FIRST_PAUSE
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def enter(self, tokens: int) -> float:
+        """Wait for a place; return when it was got (monotonic seconds)."""
+        for allowance, amount in ((self.rpm, 1), (self.tpm, tokens)):
+            if allowance and (wait := allowance.delay(amount)) > 0:
+                await asyncio.sleep(wait)
+        if self._shut() or self._waiting:
+            place = asyncio.get_running_loop().create_future()
+            self._waiting.append(place)
+            self._wake()
+            try:
+                await place
+            except asyncio.CancelledError:
+                if place.done() and not place.cancelled():
+                    self.leave()
+                raise
+        else:
+            self.inside += 1
+        return time.monotonic()
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self.inside -= 1
+        if self._waiting:
+            self._wake()
+
+    def _shut(self) -> bool:
+        room = 1 if self._down_since is not None else max(1, int(self.width))  # a broken line is tried with one call
+        return self.inside >= room or time.monotonic() < self._closed_until
+
+    def _wake(self) -> None:
+        """Let in whoever there is room for; come back when a pause ends."""
+        while self._waiting and not self._shut():
+            place = self._waiting.popleft()
+            if not place.done():
+                self.inside += 1
+                place.set_result(None)
+        wait = self._closed_until - time.monotonic()
+        if self._waiting and wait > 0 and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(wait + 0.001, self._reopen)
+
+    def _reopen(self) -> None:
+        self._timer = None
+        self._wake()
+
+    def _close(self, seconds: float) -> None:
+        self._closed_until = max(self._closed_until, time.monotonic() + seconds)
+
+    # ------------------------------------------------------------- outcomes
+
+    def went_well(self) -> None:
+        """Note an answer."""
+        if self._down_since is not None:
+            log.warning("%s answers again", self.name, extra={"event": "endpoint_up"})
+        self._failures, self._down_since, self._pause = 0, None, FIRST_PAUSE
+        self._recent.append(False)
+        self._good += 1
+        if self._good >= GAIN and self.width < self.limits.concurrency:
+            self._good, self.width = 0, min(self.width + 1, float(self.limits.concurrency))
+
+    def too_fast(self, since: float, wait: float | None) -> None:
+        """Note a 429 to a call that entered at `since`; those sent before the last cut say nothing new."""
+        if since < self._cut_at:
+            return
+        self._recent.append(True)
+        if (len(self._recent) < WINDOW and self.inside > 1) or sum(self._recent) <= TOLERATED * len(self._recent):
+            return
+        # A limit in calls a minute is far below the width at first, so the width follows what is really in flight.
+        self.width = max(1.0, min(self.width, float(max(self.inside, 1))) * CUT)
+        self._recent.clear()
+        self._good, self._cut_at, self.cuts = 0, time.monotonic(), self.cuts + 1
+        self._close(wait or 0.0)
+        log.info("%s: too many requests; %d at once from now", self.name, int(self.width),
+                 extra={"event": "slower", "width": int(self.width)})  # fmt: skip
+
+    def failed(self, why: str) -> bool:
+        """Note a broken call; say whether the line is down. ModelError once it has been down for longer than we wait."""
+        self._failures += 1
+        if self._failures < BROKEN:
+            return False
+        now = time.monotonic()
+        if self._down_since is None:
+            self._down_since = now
+        elif now - self._down_since > self.limits.patience:
+            raise ModelError(f"{self.name} has been down for {now - self._down_since:.0f} s ({why}). "
+                             "Nothing is lost: --resume goes on when it is back.")  # fmt: skip
+        if now >= self._closed_until:
+            self._close(self._pause)
+            log.warning("%s is down: %d calls failed in a row (%s); trying again in %.0f s", self.name, self._failures, why,
+                        self._pause, extra={"event": "endpoint_down"})  # fmt: skip
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        return True

@@ -1,0 +1,221 @@
+"""A line to one endpoint: every call goes through its gate, its ledger and its retries, and ends as one Reply."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+
+from culturepark.errors import ModelError
+from culturepark.journal import Journal
+from culturepark.models.batch import Batch
+from culturepark.models.ledger import Ledger
+from culturepark.models.limits import Gate, Limits
+from culturepark.models.prices import Price
+from culturepark.models.secrets import redact
+from culturepark.models.spans import span
+from culturepark.models.wire import PASSING, UNSETTLED, Style, Trouble, most_tokens, payload, read
+from culturepark.records import Reply, Request
+
+log = logging.getLogger("culturepark")
+# How often a call is tried in all, by what went wrong last. 429s are many: the gate slows down meanwhile.
+TRIES = {"rate": 30, "busy": 8, "down": 8, "lost": 8, "slow": 3, "garbled": 6}
+JITTER = wait_random_exponential(
+    multiplier=0.5, max=30
+)  # full jitter: calls that failed together do not return together
+
+
+class Client(Protocol):
+    """One way to send a chat completion's body.
+
+    `gated` says whether calls at once are to be limited; `discount` is the share of the price that its calls cost.
+    """
+
+    identity: str
+    gated: bool
+    discount: float
+
+    def check(self) -> None:
+        """Raise ModelError or InputError for what would make every call fail: no key, no package."""
+        ...
+
+    async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
+        """Send once and return the answer's body; Trouble when there is none."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Line:
+    """A model behind an endpoint. Passing failures are retried by class; hopeless ones raise ModelError with advice."""
+
+    def __init__(
+        self,
+        client: Client,
+        model: str,
+        limits: Limits | None = None,
+        *,
+        price: Price | None = None,
+        structured: str = "schema",
+        params: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.client, self.model, self.identity = client, model, client.identity
+        self.price = price.times(client.discount) if price else None
+        self.params = dict(params or {})
+        self.style = Style(structured=structured)
+        self.gate = Gate(limits or Limits(), client.identity)
+        self.ledger: Ledger | None = None
+
+    def check(self) -> None:
+        """Raise what would make every call fail."""
+        self.client.check()
+
+    def attach(self, journal: Journal, ledger: Ledger | None) -> None:
+        """Join a run: its ledger, and where batches are written down."""
+        self.ledger = ledger
+        if isinstance(self.client, Batch):
+            self.client.journal = journal
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self.client.close()
+
+    async def complete(self, request: Request) -> Reply:
+        """Answer one request. `attempts` counts what was sent, `lost` what may have been billed without an answer."""
+        with span(self, request) as tell:
+            started, tally = time.perf_counter(), [0, 0]
+            try:
+                reply = await self._first(request, tally)
+            except Trouble as error:
+                tried = f"gave up after {tally[0]} attempts: " if tally[0] > 1 else ""
+                reason = redact(f"{tried}{error}")[:500]
+                reply = Reply("filtered" if error.kind == "filtered" else "failed", reason=reason, model=self.identity)
+            reply = replace(reply, ms=(time.perf_counter() - started) * 1000, attempts=tally[0], lost=tally[1])
+            tell(reply)
+            return reply
+
+    async def _first(self, request: Request, tally: list[int]) -> Reply:
+        """Try once without ceremony, as nearly every call needs no more; then by the rules."""
+        try:
+            return await self._attempt(request, tally)
+        except Trouble as error:
+            if error.kind not in PASSING:
+                raise
+            known: Trouble | None = error
+
+        async def again() -> Reply:
+            nonlocal known
+            if known is not None:  # the first attempt's failure counts as this loop's first
+                error, known = known, None
+                raise error
+            return await self._attempt(request, tally)
+
+        return await AsyncRetrying(stop=_enough, wait=self._pause, retry=retry_if_exception(_passes), reraise=True)(
+            again
+        )
+
+    async def _attempt(self, request: Request, tally: list[int]) -> Reply:
+        """Send once, and again in other words for as long as the endpoint refuses a parameter that it can do without."""
+        while True:
+            version, body = self.style.version, payload(self.model, request, self.style, self.params)
+            try:
+                return await self._send(request, body, tally)
+            except Trouble as error:
+                if error.kind != "refused":
+                    raise
+                if self.style.version == version:
+                    change = self.style.learn(str(error))
+                    if change is None:
+                        raise ModelError(f"{self.identity}: the request was refused: {error}") from None
+                    log.warning("%s refused a parameter and is sent another request: it %s (%s)", self.identity, change,
+                                str(error)[:200], extra={"event": "adapted"})  # fmt: skip
+
+    async def _send(self, request: Request, body: Mapping[str, Any], tally: list[int]) -> Reply:
+        gate, ledger, hold = self.gate, self.ledger, 0
+        most = most_tokens(request) if ledger or gate.tpm else 0
+        if ledger:
+            key = "" if self.client.gated else request.key(self.identity)
+            usd = self.price.most(most, request.max_tokens) if self.price else 0.0
+            hold = await ledger.hold(usd, most + request.max_tokens, key)
+        sent, entered, reply = False, 0.0, None
+        unsettled = True  # cancelled in flight, it may have been billed all the same
+        asked = most // 4 + request.max_tokens // 2  # what a call probably takes; put right by its usage
+        try:
+            if self.client.gated:
+                entered = await gate.enter(asked)
+            sent = True
+            tally[0] += 1
+            reply = self._priced(read(await self.client.send(body, request), self.identity))
+        except Trouble as error:
+            unsettled = error.kind in UNSETTLED
+            tally[1] += unsettled
+            self._note(error, entered)
+            raise
+        finally:
+            if entered:
+                gate.leave()
+            if ledger:
+                self._settle(ledger, hold, reply, kept=sent and unsettled)
+        gate.went_well()
+        if gate.tpm:
+            gate.tpm.correct(asked, (reply.prompt_tokens or 0) + (reply.completion_tokens or 0) or asked)
+        return reply
+
+    def _pause(self, state: RetryCallState) -> float:
+        """Wait a random time that grows with the attempts, never less than the provider asked for.
+
+        What a batch did not answer goes into the next one, all of it into the same.
+        """
+        return JITTER(state) + (_trouble(state).wait or 0.0) if self.client.gated else 0.0
+
+    def _priced(self, reply: Reply) -> Reply:
+        prompt, completion = reply.prompt_tokens, reply.completion_tokens
+        if self.price is None or prompt is None or completion is None:
+            return reply
+        return replace(reply, usd=self.price.of(prompt, completion, reply.cached_tokens or 0))
+
+    def _settle(self, ledger: Ledger, hold: int, reply: Reply | None, *, kept: bool) -> None:
+        """Close a hold: by what the reply cost, by nothing where nothing can have been billed, else by all of it."""
+        tokens = (
+            None
+            if reply is None or reply.prompt_tokens is None
+            else reply.prompt_tokens + (reply.completion_tokens or 0)
+        )
+        if reply is not None and tokens is not None:
+            ledger.settle(hold, reply.usd or 0.0, tokens)
+        elif kept:
+            ledger.keep(hold)
+        else:
+            ledger.settle(hold, 0.0, 0)
+
+    def _note(self, error: Trouble, entered: float) -> None:
+        if error.kind == "hopeless":
+            raise ModelError(f"{self.identity}: {error}") from None
+        if not self.client.gated:
+            return  # a line of a batch that failed says nothing of whether the endpoint lives
+        if error.kind == "rate":
+            self.gate.too_fast(entered, error.wait)
+        elif error.kind in ("busy", "down", "lost", "slow"):
+            error.down = self.gate.failed(str(error)[:200])
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, Trouble) and error.kind in PASSING
+
+
+def _trouble(state: RetryCallState) -> Trouble:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, Trouble)
+    return error
+
+
+def _enough(state: RetryCallState) -> bool:
+    """Stop after as many attempts as this kind of failure deserves; while the line is down, its patience decides."""
+    error = _trouble(state)
+    return not error.down and state.attempt_number >= TRIES[error.kind]

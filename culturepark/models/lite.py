@@ -1,0 +1,113 @@
+"""Every provider that does not speak OpenAI's protocol (Anthropic, Gemini, Bedrock, …), through litellm, imported when used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from culturepark.errors import InputError, ModelError, nearest
+from culturepark.models.secrets import remember
+from culturepark.models.wire import Trouble, trouble
+from culturepark.records import Request
+
+CONNECTIONS = "100000"  # litellm's own session stops at 500 a host, and takes 0 for aiohttp's 100
+
+
+@lru_cache(maxsize=1)
+def load() -> Any:
+    """Return litellm, quiet and without its import-time look at the network; ModelError if it is not installed."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    for name in ("AIOHTTP_CONNECTOR_LIMIT", "AIOHTTP_CONNECTOR_LIMIT_PER_HOST"):
+        os.environ.setdefault(name, CONNECTIONS)
+    try:
+        import litellm
+    except ImportError:
+        raise ModelError(
+            "this model is reached through litellm, which is not installed: pip install 'culturepark[litellm]'"
+        ) from None
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    litellm.drop_params = True  # a parameter that a provider does not know is left out, not an error
+    return litellm
+
+
+class Lite:
+    """A client for one model of one provider. litellm finds the provider's key in the environment where none is given."""
+
+    gated, discount = True, 1.0
+
+    def __init__(
+        self, identity: str, model: str, base_url: str | None, key: str | None, timeout: float = 120.0
+    ) -> None:
+        self.identity, self.model, self.base_url, self.timeout = identity, model, base_url, timeout
+        self._key = remember(key)
+
+    def check(self) -> None:
+        """Raise for a provider that litellm does not know, or whose key is not set."""
+        litellm = load()
+        provider = self.model.split("/")[0]
+        known = [str(getattr(p, "value", p)) for p in litellm.provider_list]
+        if provider not in known:
+            raise InputError(f"no model provider {provider!r} in {self.model!r}. {nearest(provider, known)}")
+        if self._key is None and self.base_url is None:
+            wants = litellm.validate_environment(self.model)
+            if not wants["keys_in_environment"] and wants["missing_keys"]:
+                raise ModelError(f"{self.identity}: no key: set {' and '.join(wants['missing_keys'])}")
+            for name, value in os.environ.items():
+                if name.endswith(("_API_KEY", "_SECRET_ACCESS_KEY")):
+                    remember(value)
+
+    def reach(self) -> dict[str, Any]:
+        """Return address, key and time-out as litellm's functions take them."""
+        given = {"api_base": self.base_url, "api_key": self._key, "timeout": self.timeout}
+        return {k: v for k, v in given.items() if v is not None}
+
+    async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
+        """Ask once and return the answer as a chat completion's body; Trouble when there is none."""
+        litellm = load()
+        try:
+            answer = await litellm.acompletion(
+                **{**body, "model": self.model}, **self.reach(), num_retries=0, max_retries=0
+            )
+        except Exception as error:
+            raise told(error) from None
+        choice = answer.choices[0] if answer.choices else None
+        if choice is None:
+            return {}
+        message, usage = choice.message, getattr(answer, "usage", None)
+        details = getattr(usage, "prompt_tokens_details", None)
+        return {
+            "choices": [{
+                "message": {"content": message.content, "refusal": getattr(message, "refusal", None)},
+                "finish_reason": choice.finish_reason,
+            }],
+            "usage": {
+                "prompt_tokens": getattr(usage, "prompt_tokens", None),
+                "completion_tokens": getattr(usage, "completion_tokens", None),
+                "prompt_tokens_details": {"cached_tokens": getattr(details, "cached_tokens", None)},
+            },
+        }  # fmt: skip
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await load().close_litellm_async_clients()
+
+
+def told(error: Exception) -> Trouble:
+    """Return the Trouble that litellm's exception is."""
+    name, text = type(error).__name__, str(error)
+    status = getattr(error, "status_code", None)
+    response = getattr(error, "response", None)
+    if "ContextWindow" in name:
+        return Trouble("long", text, status=status)
+    if "ContentPolicy" in name:
+        return Trouble("filtered", text, status=status)
+    if name == "Timeout":
+        return Trouble("slow", text, status=status)
+    if name == "APIConnectionError" or status is None:
+        # litellm does not tell a connection that was refused from one that broke or an answer that it could not read.
+        refused = any(w in text for w in ("Cannot connect", "Connection refused", "Name or service not known"))
+        return Trouble("down" if refused else "lost", f"{name}: {text}", status=status)
+    return trouble(int(status), text, dict(getattr(response, "headers", None) or {}))

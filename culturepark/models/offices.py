@@ -1,0 +1,348 @@
+"""Where batches are handed in: a provider's files and batches, in OpenAI's own protocol or through litellm."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from culturepark.errors import ModelError, ParkError
+from culturepark.models.compatible import Compatible
+from culturepark.models.lite import Lite, load, told
+from culturepark.models.secrets import redact
+from culturepark.models.wire import PASSING, Trouble, trouble
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+log = logging.getLogger("culturepark")
+T = TypeVar("T")
+Outcome = Mapping[str, Any] | Trouble
+CHAT: Final = "/v1/chat/completions"
+NAME = "culturepark"  # of the metadata that holds a wave's id
+PAGE, SEARCHED = 100, 20  # batches a listing, and listings that are looked through for one of ours
+JITTER = wait_random_exponential(multiplier=0.5, max=60)
+CODES = {"batch_cancelled": "hopeless", "request_timeout": "slow"}  # what befell one line; else `busy`
+CROWDED = "token_limit_exceeded"  # the code of a batch for which the account's queue has no room
+
+
+@dataclass(frozen=True)
+class Order:
+    """Where a batch stands: its files once it has ended, and why the provider would not take it (code, text)."""
+
+    id: str
+    status: str
+    input: str = ""
+    files: tuple[str, ...] = ()
+    errors: tuple[tuple[str, str], ...] = ()
+    counts: str = ""
+    wave: str = ""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the provider had no room for the batch in the account's queue."""
+        return self.status == "failed" and any(code == CROWDED for code, _ in self.errors)
+
+
+class Office(Protocol):
+    """A provider's batch API. Whatever goes wrong is a Trouble; its `status` is that of the HTTP answer, if there was one."""
+
+    async def upload(self, name: str, data: bytes) -> str:
+        """Upload the lines of a wave; return the file's id."""
+        ...
+
+    async def create(self, file: str, wave: str) -> Order:
+        """Start a batch of an uploaded file."""
+        ...
+
+    async def look(self, batch: str) -> Order:
+        """Return where a batch stands."""
+        ...
+
+    async def read(self, file: str) -> bytes:
+        """Return a file's content."""
+        ...
+
+    async def listed(self, after: str | None) -> list[Order]:
+        """Return a page of the account's batches, the newest first."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+def office(client: Any) -> Office:
+    """Return the office of a client's provider."""
+    return Direct(client) if isinstance(client, Compatible) else Relayed(client)
+
+
+class Direct:
+    """An endpoint that speaks OpenAI's protocol."""
+
+    def __init__(self, client: Compatible) -> None:
+        self._client = client
+        self._made: AsyncOpenAI | None = None
+
+    def _sdk(self) -> AsyncOpenAI:
+        if self._made is None:
+            self._made = self._client.sdk()
+        return self._made
+
+    async def upload(self, name: str, data: bytes) -> str:
+        """Upload the lines of a wave; return the file's id."""
+        with _troubles():
+            return _id(await self._sdk().files.create(file=(name, data), purpose="batch"))
+
+    async def create(self, file: str, wave: str) -> Order:
+        """Start a batch of an uploaded file."""
+        with _troubles():
+            return _order(
+                await self._sdk().batches.create(
+                    input_file_id=file, endpoint=CHAT, completion_window="24h", metadata={NAME: wave}
+                )
+            )
+
+    async def look(self, batch: str) -> Order:
+        """Return where a batch stands."""
+        with _troubles():
+            return _order(await self._sdk().batches.retrieve(batch))
+
+    async def read(self, file: str) -> bytes:
+        """Return a file's content."""
+        with _troubles():
+            return (await self._sdk().files.content(file)).content
+
+    async def listed(self, after: str | None) -> list[Order]:
+        """Return a page of the account's batches, the newest first."""
+        with _troubles():
+            page = await (
+                self._sdk().batches.list(limit=PAGE, after=after) if after else self._sdk().batches.list(limit=PAGE)
+            )
+            return [_order(b) for b in page.data]
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        if self._made is not None:
+            await self._made.close()
+            self._made = None
+
+
+class Relayed:
+    """A provider whose batches litellm knows how to reach: Azure, Mistral, Vertex, Bedrock, xAI, and OpenAI's own protocol."""
+
+    def __init__(self, client: Lite) -> None:
+        self._client = client
+        self._how = {**client.reach(), "custom_llm_provider": client.model.partition("/")[0], "max_retries": 0}
+
+    async def upload(self, name: str, data: bytes) -> str:
+        """Upload the lines of a wave; return the file's id."""
+        with _troubles():
+            return _id(await load().acreate_file(file=(name, data), purpose="batch", **self._how))
+
+    async def create(self, file: str, wave: str) -> Order:
+        """Start a batch of an uploaded file."""
+        with _troubles():
+            return _order(await load().acreate_batch(input_file_id=file, endpoint=CHAT, completion_window="24h",
+                                                     metadata={NAME: wave}, model=self._client.model, **self._how))  # fmt: skip
+
+    async def look(self, batch: str) -> Order:
+        """Return where a batch stands."""
+        with _troubles():
+            return _order(await load().aretrieve_batch(batch_id=batch, model=self._client.model, **self._how))
+
+    async def read(self, file: str) -> bytes:
+        """Return a file's content."""
+        with _troubles():
+            return bytes((await load().afile_content(file_id=file, **self._how)).content)
+
+    async def listed(self, after: str | None) -> list[Order]:
+        """Return a page of the account's batches, the newest first."""
+        with _troubles():
+            page = await load().alist_batches(after=after, limit=PAGE, **self._how)
+            return [_order(b) for b in (page["data"] if isinstance(page, dict) else page.data)]
+
+    async def close(self) -> None:
+        """Nothing to let go of: litellm's own connections are closed with the client."""
+
+
+async def find(name: str, place: Office, wave: str) -> Order | None:
+    """Look for a wave among the account's batches; one that the provider refused as a whole does not count."""
+    after: str | None = None
+    for _ in range(SEARCHED):
+        try:
+            page = await place.listed(after)
+        except Trouble as error:
+            if passes(error) or error.status in (401, 403):
+                raise
+            log.warning("%s does not list its batches: %s", name, error, extra={"event": "batch_unlisted"})
+            return None
+        found = next((order for order in page if order.wave == wave and order.status != "failed"), None)
+        if found is not None or len(page) < PAGE:
+            return found
+        after = page[-1].id
+    return None
+
+
+# -------------------------------------------------------------------- reading
+
+
+def _id(made: Any) -> str:
+    """Return the id of what the provider made; Trouble where that is no such thing."""
+    found = getattr(made, "id", None)
+    if not isinstance(found, str):
+        raise Trouble(
+            "hopeless", f"no batch API: it answers {str(made)[:100]!r} where a file or batch is asked for", status=404
+        )
+    return found
+
+
+def _order(batch: Any) -> Order:
+    if isinstance(batch, dict):
+        from openai.types import Batch
+
+        batch = Batch.model_construct(**batch)
+    listed = getattr(batch.errors, "data", None) if getattr(batch, "errors", None) else None
+    counts = getattr(batch, "request_counts", None)
+    metadata = getattr(batch, "metadata", None)
+    return Order(
+        _id(batch),
+        str(batch.status),
+        str(batch.input_file_id or ""),
+        tuple(f for f in (batch.output_file_id, batch.error_file_id) if f),
+        tuple((str(e.code or ""), _line(e)) for e in listed or ()),
+        f"{counts.completed} answered, {counts.failed} failed of {counts.total}" if counts else "",
+        str(metadata.get(NAME, "")) if isinstance(metadata, dict) else "",
+    )
+
+
+def _line(error: Any) -> str:
+    where = f"line {error.line}: " if getattr(error, "line", None) else ""
+    return f"{where}{redact(str(error.message))[:300]} ({error.code})"
+
+
+# ------------------------------------------------------------------- failures
+
+
+@contextmanager
+def _troubles() -> Iterator[None]:
+    """Turn whatever a library raises into a Trouble."""
+    try:
+        yield
+    except (ParkError, Trouble):
+        raise
+    except Exception as error:
+        raise _trouble(error) from None
+
+
+def _trouble(error: Exception) -> Trouble:
+    import openai
+    from httpx import ConnectError, ConnectTimeout
+
+    home = type(error).__module__.partition(".")[0]
+    if home == "litellm" and isinstance(error, openai.BadRequestError) and "doesn't support" in str(error):
+        return Trouble("hopeless", str(error), status=501)
+    if home == "openai" and isinstance(error, openai.APIStatusError):
+        return trouble(error.status_code, error.response.text, error.response.headers)
+    if home == "openai" and isinstance(error, openai.APIConnectionError):
+        cause = error.__cause__
+        text = f"{error} {type(cause).__name__}: {cause}" if cause else str(error)
+        if isinstance(cause, (ConnectError, ConnectTimeout)):
+            return Trouble("down", f"no connection: {text}")
+        return Trouble("slow" if isinstance(error, openai.APITimeoutError) else "lost", text)
+    if home in ("litellm", "httpx", "aiohttp"):
+        return told(error)
+    return Trouble("hopeless", f"{type(error).__name__}: {error}")
+
+
+def passes(error: BaseException) -> bool:
+    """Say whether trying again may help."""
+    return isinstance(error, Trouble) and error.kind in PASSING and error.status != 501
+
+
+def _pause(state: RetryCallState) -> float:
+    """Wait a random time that grows with the attempts, never less than the provider asked for."""
+    error = state.outcome.exception() if state.outcome else None
+    return JITTER(state) + (error.wait or 0.0 if isinstance(error, Trouble) else 0.0)
+
+
+async def patiently(name: str, patience: float, what: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Ask a batch API; passing failures are tried again for `patience` seconds, others are raised as they are."""
+
+    def again(state: RetryCallState) -> None:
+        log.info("%s: the batch API is asked again: %s", name, state.outcome and state.outcome.exception(),
+                 extra={"event": "batch_retry"})  # fmt: skip
+
+    try:
+        return await AsyncRetrying(stop=stop_after_delay(patience), wait=_pause, retry=retry_if_exception(passes),
+                                   before_sleep=again, reraise=True)(what, *args)  # fmt: skip
+    except Trouble as error:
+        if not passes(error):
+            raise
+        raise ModelError(f"{name}: the batch API has not worked for {patience / 60:.0f} minutes: {error}. "
+                         "Nothing is lost: --resume goes on when it is back.") from None  # fmt: skip
+
+
+def refused(identity: str, error: Trouble) -> ModelError:
+    """Return the ModelError that a batch API's refusal is, with what to do."""
+    if error.status in (404, 405, 501):
+        return ModelError(f"{identity}: this endpoint has no batch API; run without --batch ({error})")
+    if error.status == 403:
+        return ModelError(
+            f"{identity}: the key may not use files and batches: allow it both, or run without --batch ({error})"
+        )
+    return ModelError(f"{identity}: the batch API refused: {error}")
+
+
+# ------------------------------------------------------------------- results
+
+
+def outcomes(data: bytes) -> Iterable[tuple[str, Outcome]]:
+    """Yield key and outcome of every line of a batch's file that can be read."""
+    from orjson import JSONDecodeError, loads
+
+    for raw in data.split(b"\n"):
+        try:
+            row = loads(raw) if raw.strip() else None
+        except JSONDecodeError:
+            continue
+        if isinstance(row, Mapping) and isinstance(row.get("custom_id"), str):
+            yield row["custom_id"], _outcome(row)
+
+
+def _outcome(row: Mapping[str, Any]) -> Outcome:
+    from orjson import dumps
+
+    response, error = row.get("response") or {}, row.get("error") or {}
+    status, body = response.get("status_code"), response.get("body")
+    if status == 200:
+        return (
+            body
+            if isinstance(body, Mapping)
+            else Trouble("garbled", f"the batch's answer is no object: {str(body)[:200]}")
+        )
+    if status:
+        return trouble(int(status), body if isinstance(body, str) else dumps(body).decode(), {})
+    code = str(error.get("code") or "no code")
+    kind: Any = CODES.get(code, "busy")
+    return Trouble(kind, f"{error.get('message') or 'the batch gave no answer'} ({code})")
+
+
+def unanswered(order: Order) -> Trouble:
+    """Return what befell a call that an ended batch's files say nothing of."""
+    if order.status == "failed":
+        listed = "; ".join(text for _, text in order.errors[:5]) or "no reason given"
+        advice = ""
+        if order.crowded:
+            advice = ". Wait for other batches of this account to end, or lower --concurrency for smaller waves"
+        return Trouble("hopeless", f"the provider refused batch {order.id} as a whole: {listed}{advice}")
+    if order.status == "cancelled":
+        return Trouble("hopeless", f"batch {order.id} was cancelled, by somebody with access to the account (dashboard or API) or "
+                       "by the provider; --resume sends what it had not answered again")  # fmt: skip
+    if order.status == "expired":
+        return Trouble("busy", f"batch {order.id} ran out of time before this request was answered")
+    return Trouble("garbled", f"batch {order.id} is completed, and neither of its files has a line for this request")

@@ -1,0 +1,122 @@
+"""The calls of a run: what each role and model took, and the slowest, dearest and failed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from culturepark.journal import Journal
+
+ORDERS = {"slowest": "ms DESC", "dearest": "usd DESC", "failed": "id DESC"}
+COLUMNS = (
+    "id",
+    "role",
+    "model",
+    "status",
+    "ms",
+    "prompt_tokens",
+    "completion_tokens",
+    "usd",
+    "attempts",
+    "lost",
+    "subject",
+    "reason",
+)
+
+
+def calls(journal: Journal, *, role: str | None = None, model: str | None = None, top: int = 10) -> dict[str, Any]:
+    """Return the calls by role and model, the `top` slowest, dearest and last failed, and the ledger.
+
+    `role` and `model` (any part of its name) choose. Milliseconds include waiting and retries; USD is None where unknown.
+    """
+    where, values = ["1"], list[Any]()
+    for column, wanted in (("role", role), ("model", f"%{model}%" if model else None)):
+        if wanted:
+            where.append(f"{column} {'LIKE' if column == 'model' else '='} ?")
+            values.append(wanted)
+    chosen = " AND ".join(where)
+    names = (
+        "role",
+        "model",
+        "calls",
+        "failed",
+        "attempts",
+        "lost",
+        "prompt_tokens",
+        "completion_tokens",
+        "usd",
+        "untold",
+    )
+    groups = [dict(zip(names, row, strict=True)) for row in journal.count(
+        "SELECT role, model, COUNT(*), SUM(status != 'ok'), SUM(attempts), SUM(lost), SUM(prompt_tokens), "
+        f"SUM(completion_tokens), SUM(usd), SUM(usd IS NULL) FROM calls WHERE {chosen} GROUP BY 1, 2 ORDER BY 1, 2", *values)]  # fmt: skip
+    for group in groups:
+        group |= {f"p{q}_ms": _quantile(journal, group, q) for q in (50, 95)}
+    lists = {}
+    for name, order in ORDERS.items():
+        more = {"slowest": "", "dearest": "AND usd > 0", "failed": "AND status != 'ok'"}[name]
+        rows = journal.count(
+            f"SELECT {', '.join(COLUMNS)} FROM calls WHERE {chosen} {more} ORDER BY {order}, id LIMIT ?", *values, top
+        )
+        lists[name] = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+    ((held, held_tokens, holds),) = journal.count(
+        "SELECT TOTAL(usd), CAST(TOTAL(tokens) AS INTEGER), COUNT(*) FROM holds"
+    )
+    usd, tokens = journal.spent()
+    ledger = {"usd": usd, "tokens": tokens, "unsettled": holds, "unsettled_usd": held, "unsettled_tokens": held_tokens}
+    return {"groups": groups, **lists, "ledger": ledger}
+
+
+def _quantile(journal: Journal, group: Mapping[str, Any], q: int) -> float:
+    """Return the q-th percentile of a group's milliseconds (nearest rank)."""
+    rank = max(0, -(-group["calls"] * q // 100) - 1)
+    sql = "SELECT ms FROM calls WHERE role = ? AND model = ? ORDER BY ms LIMIT 1 OFFSET ?"
+    return float(journal.count(sql, group["role"], group["model"], rank)[0][0])
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """Return them as text for people."""
+    head = ("role", "model", "calls", "failed", "sent", "lost", "prompt tok", "answer tok", "USD", "p50 ms", "p95 ms")
+    rows = [
+        (g["role"], g["model"], f"{g['calls']:,}", f"{g['failed']:,}", f"{g['attempts']:,}", f"{g['lost']:,}",
+         _number(g["prompt_tokens"]), _number(g["completion_tokens"]), _usd(g), f"{g['p50_ms']:,.0f}", f"{g['p95_ms']:,.0f}")
+        for g in found["groups"]
+    ]  # fmt: skip
+    parts = [_table(head, rows)]
+    for name in ORDERS:
+        if found[name]:
+            lines = [
+                (
+                    str(r["id"]),
+                    r["role"],
+                    r["status"],
+                    f"{r['ms']:,.0f} ms",
+                    _usd(r),
+                    f"{r['attempts']} sent",
+                    r["reason"][:90],
+                )
+                for r in found[name]
+            ]
+            parts.append(f"{name}\n{_table((), lines)}")
+    ledger = found["ledger"]
+    money = f"${ledger['usd']:.4f} and {ledger['tokens']:,} tokens"
+    if ledger["unsettled"]:
+        money += (f", of which at most ${ledger['unsettled_usd']:.4f} and {ledger['unsettled_tokens']:,} tokens for "
+                  f"{ledger['unsettled']} calls that were sent and never answered")  # fmt: skip
+    return "\n\n".join([*parts, f"in all  {money}"])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    whole = [*([head] if head else []), *rows]
+    widths = [max(len(r[i]) for r in whole) for i in range(len(whole[0]))] if whole else []
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in whole)
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.0f}"
+
+
+def _usd(row: Mapping[str, Any]) -> str:
+    if row["usd"] is None:
+        return "unknown"
+    return f"${row['usd']:.4f}" + (f" (+{row['untold']} unknown)" if row.get("untold") else "")

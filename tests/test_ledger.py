@@ -1,0 +1,151 @@
+"""Money and tokens: caps that are never passed, whatever fails, and bills that survive a kill."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, TEA
+from hypothesis import given
+from hypothesis import strategies as st
+
+import culturepark as cp
+from culturepark.errors import BudgetReached
+from culturepark.journal import Journal
+from culturepark.models.ledger import Ledger
+
+PRICES = {"prompt_price": 1.0, "completion_price": 4.0}
+
+
+class Paper:
+    """A book that is not a journal."""
+
+    def __init__(self):
+        self.holds, self.number = {}, 0
+
+    def spent(self):
+        return 0.0, 0
+
+    def held(self):
+        return {}
+
+    def hold(self, usd, tokens, key):
+        self.number += 1
+        self.holds[self.number] = usd, tokens
+        return self.number
+
+    def free(self, hold):
+        del self.holds[hold]
+
+
+@given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 100), st.booleans()), max_size=60), st.integers(1, 400))
+def test_whatever_calls_cost_up_to_their_hold_the_cap_is_never_passed(calls, cap):
+    async def play():
+        ledger, seen = Ledger(Paper(), max_tokens=cap), []
+
+        async def call(most, real, lost):
+            hold = await ledger.hold(0.0, most)
+            await asyncio.sleep(0)
+            if lost:
+                ledger.keep(hold)
+            else:
+                ledger.settle(hold, 0.0, min(real, most))
+            seen.append(ledger.tokens)
+
+        done = await asyncio.gather(*(call(*c) for c in calls), return_exceptions=True)
+        return ledger, seen, done
+
+    ledger, seen, done = asyncio.run(play())
+    assert max([0, *seen]) <= cap and ledger._held_tokens == 0 and not ledger._waiting
+    assert all(d is None or isinstance(d, BudgetReached) for d in done)
+
+
+def test_a_call_waits_for_what_others_in_flight_give_back():
+    async def play():
+        ledger = Ledger(Paper(), max_usd=1.0)
+        first = await ledger.hold(0.9, 0)
+        second = asyncio.create_task(ledger.hold(0.5, 0))
+        await asyncio.sleep(0)
+        assert not second.done()
+        ledger.settle(first, 0.1, 0)
+        return await second
+
+    assert asyncio.run(play()) == 2
+
+
+def started(name, url, **more):
+    return cp.start(name, {**TEA, "model": "openai/embedded", "base_url": url, "dialogues": 6, "turns": 4,
+                           "endpoints": {"openai/embedded": PRICES}, **more})  # fmt: skip
+
+
+def test_a_run_stops_below_its_cap_with_exit_code_3_and_goes_on_with_a_higher_one(park):
+    with cp.Server() as server:
+        run = started("cap", server.url, max_usd=0.01)
+        with pytest.raises(cp.BudgetReached, match="--resume") as caught:
+            cp.simulate(run)
+        with run.journal(write=False) as journal:
+            spent, _ = journal.spent()
+            turns = journal.count("SELECT COUNT(*) FROM turns")[0][0]
+        assert caught.value.exit_code == 3 and 0.001 < spent <= 0.01 and 0 < turns < 24
+        done = cp.simulate(cp.resume(run.folder, max_usd=1.0))
+    assert done["turns"] == 24 and done["usd"] > spent
+    with run.journal(write=False) as journal:
+        assert journal.spent()[0] == pytest.approx(done["usd"]) and journal.count("SELECT COUNT(*) FROM holds") == [
+            (0,)
+        ]
+
+
+def test_a_cap_on_tokens_needs_no_price(park):
+    with cp.Server() as server, pytest.raises(cp.BudgetReached, match="tokens used"):
+        cp.simulate(started("cap", server.url, max_tokens=5_000, endpoints={}))
+
+
+def test_lost_calls_stay_on_the_bill_at_the_most_they_can_have_cost(park, monkeypatch):
+    monkeypatch.setattr("culturepark.models.line.JITTER", lambda _: 0.01)
+    with cp.Server(faults={"reset": 0.2}, seed=3) as server:
+        run = started("lost", server.url, max_usd=5.0)
+        done = cp.simulate(run)
+        lost = server.counts["faults"]["reset"]
+    ledger = cp.calls(run)["ledger"]
+    assert done["turns"] == 24 and ledger["unsettled"] == lost > 0 and 0 < ledger["unsettled_usd"] < ledger["usd"]
+
+
+def test_calls_in_flight_when_the_process_was_killed_stay_on_the_bill(park):
+    with cp.Server(latency=0.3) as server:
+        run = started("killed", server.url, max_usd=5.0)
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        child = subprocess.Popen([sys.executable, "-m", "culturepark", "simulate", "killed", "--resume"], env=env, stderr=subprocess.DEVNULL)  # fmt: skip
+        while server.counts["in_flight"] < 6:
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        with Journal(run.folder, write=False) as journal:
+            ((holds,),) = journal.count("SELECT COUNT(*) FROM holds")
+        done = cp.simulate(run)
+    assert holds == 6 and done["turns"] == 24 and cp.calls(run)["ledger"]["unsettled"] == 6
+
+
+def test_the_estimate_is_a_band_that_holds_the_real_cost_and_its_pilot_is_not_paid_twice(park):
+    with cp.Server() as server:
+        run = started("est", server.url, dialogues=30)
+        band = cp.estimate(run, 6)
+        before = server.counts["requests"]
+        cp.run("est", {**TEA, "model": "openai/embedded", "base_url": server.url, "dialogues": 30, "turns": 4,
+                       "endpoints": {"openai/embedded": PRICES}}, formats=("trl",))  # fmt: skip
+        with run.journal(write=False) as journal:
+            assert server.counts["requests"] == journal.count("SELECT SUM(attempts) FROM calls")[0][0] > before
+            spent, _ = journal.spent()
+    low, middle, high = band["total"]["usd"]
+    assert band["pilot"] == 6 and band["dialogues"] == 30 and low < middle < high and low * 0.9 < spent < high * 1.1
+    assert {r["role"] for r in band["rows"]} >= {"delegate", "main_contact", "extractor", "verifier"}
+
+
+def test_an_unknown_price_makes_an_unknown_estimate(park):
+    with cp.Server() as server:
+        found = cp.estimate(started("est", server.url, endpoints={}), 2)
+    from culturepark.forecast import told
+
+    assert found["total"]["usd"] is None and found["total"]["prompt_tokens"][1] > 0 and "unknown" in told(found)

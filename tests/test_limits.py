@@ -1,0 +1,140 @@
+"""Limits: calls at once, per minute, adapted to what an endpoint bears; a dead one is waited for, then told."""
+
+import asyncio
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_hosted import ASK
+
+import culturepark as cp
+from culturepark.models import limits
+from culturepark.models.limits import Allowance, Gate, Limits
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("culturepark.models.line.JITTER", lambda _: 0.01)
+    monkeypatch.setenv("OPENAI_API_KEY", "none-needed")
+
+
+def many(count, url, answers=None, **how):
+    """Ask so many questions at once; return the replies and the line."""
+
+    async def all_of_them():
+        line = cp.model("openai/embedded", base_url=url, **how)
+        try:
+            return await asyncio.gather(*(line.complete(ASK) for _ in range(count))), line
+        finally:
+            await line.close()
+
+    return asyncio.run(all_of_them())
+
+
+def test_no_more_calls_are_in_flight_than_allowed():
+    with cp.Server(lambda n, _: "ok", latency=0.02) as server:
+        replies, _ = many(40, server.url, concurrency=7)
+        assert all(r.status == "ok" for r in replies) and server.counts["peak_in_flight"] == 7
+
+
+def test_requests_and_tokens_a_minute_are_kept_to_and_tokens_reconciled_with_real_usage():
+    with cp.Server(lambda n, _: "ok") as server:
+        start = time.perf_counter()
+        many(8, server.url, rpm=1200)  # 20 a second, of which a second's worth at once
+        many(26, server.url, rpm=1200)
+        assert 0.25 < time.perf_counter() - start < 3
+        _, line = many(3, server.url, tpm=60_000)
+    used = 3 * (4 + 1 + 1)  # what the server counted: far less than was reckoned with
+    assert line.gate.tpm.holds - line.gate.tpm.level <= used + 1
+
+
+@given(st.integers(1, 600), st.lists(st.integers(1, 50), min_size=1, max_size=30))
+def test_an_allowance_never_lets_more_through_than_its_rate_and_one_second_of_it(rate, amounts):
+    clock, bucket = 0.0, Allowance(rate)
+    limits.time.monotonic, real = (lambda: clock), limits.time.monotonic
+    try:
+        bucket = Allowance(rate)
+        let = 0.0
+        for amount in amounts:
+            clock += bucket.delay(amount)
+            let += amount
+            assert let - max(amounts) <= bucket.holds + clock * rate / 60 + 1e-6
+    finally:
+        limits.time.monotonic = real
+
+
+def test_a_server_that_says_429_is_asked_less_at_once_and_nothing_is_lost():
+    crowd = {"in": 0}
+
+    def busy(number, body):
+        return "ok"
+
+    class Narrow(cp.Server):
+        """Bears eight calls at once; a ninth gets 429."""
+
+    with Narrow(busy, latency=0.01) as server:
+        desk, ask = server._desk, server._desk.ask
+
+        async def narrow(path, body, forced="", **more):
+            return await ask(path, body, "429" if desk.counts["in_flight"] > 8 else forced, **more)
+
+        desk.ask = narrow
+        crowd["in"] = 0
+        replies, line = many(300, server.url, concurrency=64)
+    assert all(r.status == "ok" for r in replies)
+    assert line.gate.cuts > 0 and line.gate.width < 40
+
+
+def test_a_stray_429_changes_nothing():
+    gate = Gate(Limits(concurrency=50), "x")
+    for _ in range(19):
+        gate.went_well()
+    gate.inside = 30
+    gate.too_fast(time.monotonic(), None)
+    assert (gate.width, gate.cuts) == (50, 0)
+
+
+def test_the_width_is_cut_once_for_calls_that_left_together_and_grows_again_by_one():
+    async def play():
+        gate = Gate(Limits(concurrency=40), "x")
+        gate.inside, sent = 40, time.monotonic()
+        for _ in range(40):
+            gate.too_fast(sent, None)
+        cut = gate.width
+        for _ in range(50):
+            gate.went_well()
+        return cut, gate.width, gate.cuts
+
+    assert asyncio.run(play()) == (30, 32, 1)
+
+
+def test_a_dead_endpoint_is_tried_with_one_call_at_a_time_and_the_rest_waits_until_it_is_back(monkeypatch, caplog):
+    monkeypatch.setattr(limits, "FIRST_PAUSE", 0.1)
+    dead = {"until": time.monotonic() + 0.6}
+    refused = (503, {}, {"error": {"message": "down for maintenance"}})
+    with cp.Server(lambda n, _: "back" if time.monotonic() > dead["until"] else refused) as server:
+        replies, _ = many(200, server.url, concurrency=20, patience=30.0)
+        sent = server.counts["requests"]
+    assert all(r.text == "back" for r in replies) and sent < 200 + 100, sent
+    assert "is down" in caplog.text and "maintenance" in caplog.text
+
+
+def test_an_endpoint_that_stays_dead_stops_the_run_with_advice(monkeypatch):
+    monkeypatch.setattr(limits, "FIRST_PAUSE", 0.05)
+    with pytest.raises(cp.ModelError, match="--resume"):
+        many(40, "http://127.0.0.1:9/v1", patience=0.3)
+
+
+def test_a_call_cancelled_while_it_waits_gives_its_place_back():
+    async def play():
+        gate = Gate(Limits(concurrency=1), "x")
+        await gate.enter(0)
+        waiting = asyncio.create_task(gate.enter(0))
+        await asyncio.sleep(0)
+        gate.leave()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        return gate.inside
+
+    assert asyncio.run(play()) == 0
