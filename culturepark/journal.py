@@ -39,6 +39,9 @@ CREATE TABLE samples (rank INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, culture
     split TEXT NOT NULL, sample TEXT NOT NULL);
 CREATE INDEX samples_order ON samples (split, rank);
 """
+TOLD = tuple(f.name for f in fields(Reply))
+REPLY = f"SELECT {', '.join(TOLD)} FROM calls WHERE key = ? ORDER BY id DESC LIMIT 1"
+ANSWER = REPLY.replace("key = ?", "key = ? AND status = 'ok'")
 
 
 class Journal:
@@ -62,7 +65,6 @@ class Journal:
             self.close()
             raise InputError(f"cannot open the journal in {folder}: {error}") from error
         self._last = time.monotonic()
-        self._remembers = bool(self.count("SELECT 1 FROM calls LIMIT 1"))
 
     def _open(self, write: bool) -> sqlite3.Connection:
         new = not self.path.exists()
@@ -238,16 +240,16 @@ class Journal:
             raise JournalError(f"cannot read {self.path}: {error}") from error
 
     def known(self, key: str) -> Reply | None:
-        """Return the answer that an earlier process of this run got for a call; None where it got none."""
-        return self.reply(key, "AND status = 'ok'") if self._remembers else None
+        """Return the answer that this run got for a call; None where it got none."""
+        return self._reply(ANSWER, key)
 
-    def reply(self, key: str, where: str = "") -> Reply | None:
+    def reply(self, key: str) -> Reply | None:
         """Return the last reply to a call, whatever came of it; an answer that could not be read comes back as the text it is."""
-        names = [f.name for f in fields(Reply)]
-        for row in self._rows(
-            f"SELECT {', '.join(names)} FROM calls WHERE key = ? {where} ORDER BY id DESC LIMIT 1", key
-        ):
-            told: dict[str, Any] = dict(zip(names, row, strict=True))
+        return self._reply(REPLY, key)
+
+    def _reply(self, sql: str, key: str) -> Reply | None:
+        for row in self._rows(sql, key):
+            told: dict[str, Any] = dict(zip(TOLD, row, strict=True))
             told["faults"] = tuple(map(Fault.model_validate, json.loads(told["faults"]))) if told["faults"] else ()
             return Reply(**told | ({"status": "ok", "reason": ""} if told["status"] == "unparsed" else {}))
         return None

@@ -357,10 +357,7 @@ async def _all(opened: Run, desk: Desk, tell: Tell) -> None:
     lengths = dict.fromkeys(_cultures(opened), opened.settings.dialogues)
     since = dict.fromkeys(lengths, 0)
     for _ in range(WAVES):
-        new = _ahead(journal, "status = 'done'", lengths, since)
-        await _simulate(opened, desk, _planned(opened, lengths, since), new, tell)
-        new = _ahead(journal, "refined = 'ok'", lengths, since)
-        await _refine(opened, desk, _planned(opened, lengths, since), new, tell)
+        await _through(opened, desk, lengths, since, tell)
         kept = dict.fromkeys(lengths, 0) | dict(
             journal.count("SELECT culture, COUNT(*) FROM opinions WHERE dropped = '' GROUP BY culture")
         )
@@ -380,6 +377,16 @@ async def _all(opened: Run, desk: Desk, tell: Tell) -> None:
     made = corpus_build.build(opened.workspace, opened.settings, journal)
     if not sum(made.values()):
         raise RunFailed(f"no opinion was kept: {_why(journal)}")
+
+
+async def _through(opened: Run, desk: Desk, until: Mapping[str, int], since: Mapping[str, int], tell: Tell) -> None:
+    """Hold and refine these scenes; what failed is tried once more at the end, when what was wrong may have passed."""
+    for stage, done in ((_simulate, "status = 'done'"), (_refine, "refined = 'ok'")):
+        ahead = _ahead(desk.journal, done, until, since)
+        await stage(opened, desk, _planned(opened, until, since), ahead, tell)
+        failed = _ahead(desk.journal, done, until, since)
+        if 0 < failed < ahead:
+            await stage(opened, desk, _planned(opened, until, since), failed, tell)
 
 
 def _why(journal: Journal) -> str:

@@ -148,3 +148,27 @@ def test_calls_are_told_by_role_and_model_with_the_slowest_dearest_and_failed(tm
     )
     assert [c["ms"] for c in found["slowest"]] == [19, 18, 17] and found["dearest"][0]["usd"] == 0.19
     assert [c["reason"] for c in found["failed"]] == ["boom"] and "boom" in told(found) and "+1 unknown" in told(found)
+
+
+def test_what_failed_is_tried_once_more_at_the_end_and_only_that_is_asked_again(park):
+    from conftest import answer
+
+    failed = {"verifier": 0, "delegate": 0}
+
+    def moody(request):
+        if request.role in failed and not failed[request.role]:
+            failed[request.role] += 1
+            return Reply("failed", reason="the endpoint was down", model="moody")
+        return answer(request)
+
+    global Moody
+    Moody = cp.Scripted(moody, "moody")
+    run = cp.run("again", {**TEA, "model": "test_desk:Moody", "dialogues": 3, "turns": 4}, formats=("trl",))
+    with run.journal(write=False) as journal:
+        assert journal.count("SELECT COUNT(*) FROM scenes WHERE status = 'done' AND refined = 'ok'") == [(3,)]
+        assert journal.count("SELECT COUNT(*) FROM opinions WHERE dropped LIKE 'un%'") == [(0,)]
+        assert journal.count("SELECT status, COUNT(*) FROM calls GROUP BY 1") == [
+            ("failed", 2),
+            ("ok", len(Moody.requests) - 2),
+        ]
+        assert journal.count("SELECT COUNT(*) - COUNT(DISTINCT key) FROM calls") == [(2,)]

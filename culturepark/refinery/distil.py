@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -41,7 +42,7 @@ async def refine(
             desk.journal.refined(scene, (), f"failed: {opinions.status}: {opinions.reason}")
             opinions = ()
         else:
-            desk.journal.refined(scene, ((o, mark(o)) for o in opinions), "ok")
+            desk.journal.refined(scene, ((o, mark(o)) for o in opinions), outcome(opinions))
         if report:
             report(scene, opinions)
 
@@ -57,10 +58,21 @@ async def distil(case: Case, how: Refining, desk: Desk) -> tuple[Opinion, ...] |
     sieved: list[Opinion] = []
     for opinion in found:
         sieved.append(sift(opinion, case, how, [o for o in sieved if not o.dropped]))
-    judged = [o if o.dropped else await verify(o, case, desk, how.rewrites) for o in sieved]
+    async with asyncio.TaskGroup() as group:  # no verdict waits for another: in batch mode that would be a wave each
+        ruled = [o if o.dropped else group.create_task(verify(o, case, desk, how.rewrites)) for o in sieved]
+    judged = [o if isinstance(o, Opinion) else o.result() for o in ruled]
     thinned = iter(redundancy.thin([o for o in judged if not o.dropped], embedders.load(how.embedder), how.clusters))
     merged = (o if o.dropped else next(thinned) for o in judged)
     return tuple(o if o.dropped else o.model_copy(update={"spoken": spoken(o, case)}) for o in merged)
+
+
+def outcome(opinions: Iterable[Opinion]) -> str:
+    """Return how refining ended: `ok`, or how many opinions have no verdict because a call did not come through.
+
+    Refined again, only those calls are made again: what was answered is in the journal.
+    """
+    lacking = [o for o in opinions if o.dropped in ("unverified", "unrewritten") and o.detail.startswith("failed: ")]
+    return f"failed: {len(lacking)} opinions have no verdict: {lacking[0].detail}" if lacking else "ok"
 
 
 def sift(opinion: Opinion, case: Case, how: Refining, earlier: list[Opinion]) -> Opinion:
