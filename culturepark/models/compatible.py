@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from culturepark import __version__
 from culturepark.errors import InputError, ModelError
 from culturepark.models.secrets import remember
 from culturepark.models.wire import Trouble, trouble
@@ -58,7 +59,9 @@ class Compatible:
         from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
         sdk = self.sdk()
-        headers = {k: v for k, v in {**sdk.default_headers, **sdk.auth_headers}.items() if isinstance(v, str)}
+        told = {**sdk.default_headers, **sdk.auth_headers, "User-Agent": f"CulturePark/{__version__}"}
+        # X-Stainless-… says that the SDK itself is calling, which it is not.
+        headers = {k: v for k, v in told.items() if isinstance(v, str) and not k.lower().startswith("x-stainless")}
         return ClientSession(
             connector=TCPConnector(limit=0, ttl_dns_cache=300),
             timeout=ClientTimeout(total=self.timeout, sock_connect=CONNECT),

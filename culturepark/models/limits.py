@@ -12,7 +12,7 @@ from culturepark.errors import ModelError
 
 log = logging.getLogger("culturepark")
 CUT, WINDOW, LARGEST, TOLERATED, GAIN = 0.75, 20, 500, 0.1, 25
-BROKEN, FIRST_PAUSE, LONGEST_PAUSE = 10, 5.0, 60.0
+BROKEN, QUIET, FIRST_PAUSE, LONGEST_PAUSE = 10, 1.0, 5.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,10 @@ class Allowance:
 class Gate:
     """Lets a number of calls through at once, and adapts that number to what the endpoint bears.
 
-    Additive increase, multiplicative decrease: when more than a tenth of the last outcomes (twenty, or as many as are in flight)
-    were 429, the width is cut to three quarters; stray ones change nothing, so the gate never starves. 25 answers without a cut
-    widen it by one. After a cut, and while the breaker is open, nobody enters until the pause is over.
+    Additive increase, multiplicative decrease: when clearly more than a tenth (by two standard deviations) of the last outcomes,
+    twenty or as many as are in flight, were 429, the width is cut to three quarters; stray ones change nothing, so the gate never
+    starves. A round of answers (as many as the width, at least 25) without a cut widens it by a tenth, at least by one. After a
+    cut, and while the breaker is open, nobody enters until the pause is over.
     """
 
     def __init__(self, limits: Limits, name: str) -> None:
@@ -69,6 +70,7 @@ class Gate:
         self._good = 0
         self._closed_until = self._cut_at = 0.0
         self._failures = 0  # in a row
+        self._heard = time.monotonic()  # when there was an answer last
         self._down_since: float | None = None
         self._pause = FIRST_PAUSE
         self._timer: asyncio.TimerHandle | None = None
@@ -126,11 +128,13 @@ class Gate:
         """Note an answer."""
         if self._down_since is not None:
             log.warning("%s answers again", self.name, extra={"event": "endpoint_up"})
-        self._failures, self._down_since, self._pause = 0, None, FIRST_PAUSE
+            self._down_since, self._pause, self._closed_until = None, FIRST_PAUSE, 0.0
+            self._wake()
+        self._failures, self._heard = 0, time.monotonic()
         self._recent.append(False)
         self._good += 1
-        if self._good >= GAIN and self.width < self.limits.concurrency:
-            self._good, self.width = 0, min(self.width + 1, float(self.limits.concurrency))
+        if self._good >= max(GAIN, self.width) and self.width < self.limits.concurrency:
+            self._good, self.width = 0, min(self.width + max(1.0, self.width / 10), float(self.limits.concurrency))
 
     def too_fast(self, since: float, wait: float | None) -> None:
         """Note a 429 to a call that entered at `since`; those sent before the last cut say nothing new."""
@@ -150,9 +154,10 @@ class Gate:
     def failed(self, why: str) -> bool:
         """Note a broken call; say whether the line is down. ModelError once it has been down for longer than we wait."""
         self._failures += 1
-        if self._failures < BROKEN:
-            return False
         now = time.monotonic()
+        # Of many calls in flight, ten may well break in a row: it takes a while without any answer, too.
+        if self._failures < BROKEN or now - self._heard < QUIET:
+            return False
         if self._down_since is None:
             self._down_since = now
         elif now - self._down_since > self.limits.patience:
