@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from bisect import bisect
+from collections.abc import Sequence
 from pathlib import Path
 
 import culturepark as cp
@@ -18,7 +19,7 @@ DIALOGUES, TURNS, IN_FLIGHT, LATENCY, KILLS = 1_200, 12, 100, 0.1, 20
 
 def main() -> None:
     """Print the kills, the calls that were sent twice beside those in flight at the kills, and whether the run is whole."""
-    rng, in_flight, early = random.Random(0), list[int](), 0
+    rng, ends, waiting, early = random.Random(0), list[int](), list[int](), 0
     with (
         tempfile.TemporaryDirectory() as folder,
         cp.Server(cp.server.canned(60), models=("canned",), latency=LATENCY) as server,
@@ -32,23 +33,34 @@ def main() -> None:
                 time.sleep(0.005)
             early += child.poll() is not None
             child.kill()
-            in_flight.append(server.counts["in_flight"])
+            waiting.append(server.counts["in_flight"])
             child.wait()
             while server.counts["in_flight"]:
                 time.sleep(0.01)
+            ends.append(len(server.seen))
         simulating(run).wait()
-        asked = Counter(repr((b["messages"], b["seed"])) for b in server.seen)
+        again = repeated([repr((b["messages"], b["seed"])) for b in server.seen], ends)
+        sent = len(server.seen)
         with run.journal(write=False) as journal:
             done = journal.count("SELECT COUNT(*) FROM scenes WHERE status = 'done'")[0][0]
             turns, texts = journal.count("SELECT COUNT(*), COUNT(DISTINCT json_extract(turn, '$.text')) FROM turns")[0]
-    twice = sum(n - 1 for n in asked.values())
-    planned = DIALOGUES * TURNS
+    planned, worst = DIALOGUES * TURNS, max(again)
     print(f"{KILLS - early} kills in a run of {planned:,} turns, {IN_FLIGHT} in flight, {LATENCY * 1000:.0f} ms")
     print(
         f"dialogues held {done:,} of {DIALOGUES:,}; turns {turns:,} of {planned:,}; lost: {planned - turns}; doubled: {turns - texts}"
     )
-    print(f"calls paid twice: {twice:,} of {sum(asked.values()):,}; in flight at the kills: {sum(in_flight):,} "
-          f"(most at one: {max(in_flight)}); within them: {'yes' if twice <= sum(in_flight) else 'NO'}")  # fmt: skip
+    print(f"calls paid twice: {sum(again):,} of {sent:,}; at one kill at most {worst}, where {IN_FLIGHT} were in flight; never more: "
+          f"{'yes' if worst <= IN_FLIGHT else 'NO'} (the server was still at work on {sum(waiting):,} of them; the rest was on its way)")  # fmt: skip
+
+
+def repeated(asked: Sequence[str], ends: Sequence[int]) -> list[int]:
+    """Return how many calls of each session (`asked` up to each of `ends`) were asked again in a later one."""
+    again, last = [0] * (len(ends) + 1), dict[str, int]()
+    for i, call in enumerate(asked):
+        if call in last:
+            again[bisect(ends, last[call])] += 1
+        last[call] = i
+    return again
 
 
 def simulating(run: cp.Run) -> subprocess.Popen[bytes]:

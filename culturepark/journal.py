@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import time
@@ -16,7 +17,7 @@ from culturepark.errors import InputError, JournalError, Locked
 from culturepark.records import Dialogue, Fault, Opinion, Reply, Sample, Scene, Turn
 
 VERSION = 2
-COMMIT_EVERY = 0.05  # seconds between commits: all that a kill can cost is what came since the last
+COMMIT_EVERY = 0.05  # seconds between commits outside of an event loop
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE scenes (id TEXT PRIMARY KEY, ordinal INTEGER NOT NULL, culture TEXT NOT NULL, question TEXT NOT NULL,
@@ -56,7 +57,7 @@ class Journal:
             if self._lock:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire()
-            self._db = self._open(write)
+            self._db = self._connect(write)
         except Timeout:
             raise Locked(
                 f"{folder} is being written by another process; wait for it, or give this run another name"
@@ -64,9 +65,9 @@ class Journal:
         except (OSError, sqlite3.Error) as error:
             self.close()
             raise InputError(f"cannot open the journal in {folder}: {error}") from error
-        self._last = time.monotonic()
+        self._last, self._open, self._due = time.monotonic(), True, False
 
-    def _open(self, write: bool) -> sqlite3.Connection:
+    def _connect(self, write: bool) -> sqlite3.Connection:
         new = not self.path.exists()
         where = str(self.path) if write else f"{self.path.absolute().as_uri()}?mode=ro"
         db = sqlite3.connect(where, uri=not write, isolation_level=None, check_same_thread=False)
@@ -95,6 +96,7 @@ class Journal:
     def close(self) -> None:
         """Commit what is pending and let go of the run."""
         db: sqlite3.Connection | None = getattr(self, "_db", None)
+        self._open = False
         if db is not None:
             try:
                 self.commit()
@@ -111,7 +113,10 @@ class Journal:
     # -------------------------------------------------------------- writing
 
     def _write(self, sql: str, values: Iterable[Any], *, hold: bool = False) -> None:
-        """Write now; commit with whatever else came in the last moment, unless told to hold."""
+        """Write now; commit with whatever else this round of the event loop brings, unless told to hold.
+
+        So a kill costs what was in flight, and nothing that was answered.
+        """
         try:
             if not self._db.in_transaction:
                 self._db.execute("BEGIN")
@@ -120,7 +125,18 @@ class Journal:
             raise JournalError(
                 f"cannot write to {self.path}: {error}. What was committed is safe: mend the cause, then --resume."
             ) from error
-        if not hold and time.monotonic() - self._last > COMMIT_EVERY:
+        if hold or self._due:
+            return
+        try:
+            asyncio.get_running_loop().call_soon(self._tick)
+            self._due = True
+        except RuntimeError:
+            if time.monotonic() - self._last > COMMIT_EVERY:
+                self.commit()
+
+    def _tick(self) -> None:
+        self._due = False
+        if self._open:
             self.commit()
 
     def commit(self) -> None:
