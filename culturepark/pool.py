@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -58,14 +59,19 @@ def work(main: Coroutine[Any, Any, T]) -> T:
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:
-    """Run in uvloop where it is installed. What is alive now is not searched for garbage again and again meanwhile."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(main)
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Spare what is alive now from being searched for garbage again and again, while thousands of calls come and go."""
     before = gc.get_threshold()
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
     try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(main)
+        yield
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()

@@ -12,7 +12,7 @@ from culturepark import settings as settings_
 from culturepark.desk import Desk, Models
 from culturepark.errors import InputError, nearest
 from culturepark.journal import Journal
-from culturepark.models import Model
+from culturepark.models import Model, address
 from culturepark.models import load as load_model
 from culturepark.models.ledger import Ledger
 from culturepark.models.line import Line
@@ -77,6 +77,15 @@ def lines(settings: Settings, keys: Mapping[str, str]) -> Models:
     )
 
 
+def addressed(settings: Settings) -> Settings:
+    """Return settings with the addresses that the environment names written out: a run means the same wherever it goes on."""
+    found = dict(settings.endpoints)
+    for name in {settings.model, *settings.models.values(), *settings.seats.values()}:
+        if settings.endpoint(name).base_url is None and (url := address(name)):
+            found[name] = found.get(name, Endpoint()).model_copy(update={"base_url": url})
+    return settings.model_copy(update={"endpoints": found})
+
+
 def affordable(settings: Settings, models: Models) -> None:
     """Raise InputError where money is capped and a price is unknown: an unknown price cannot be held to a cap."""
     lacking = sorted({m.identity for m in models.all() if isinstance(m, Line) and m.price is None})
@@ -138,12 +147,7 @@ def resume(folder: str | Path, keys: Mapping[str, str] | None = None) -> Run:
 
 def adjust(run: Run, **changes: Any) -> Run:
     """Change how a run is driven or capped, and write that down; InputError for a setting that would change what it says."""
-    data = run.settings.model_dump()
-    if "endpoints" in changes:
-        changes["endpoints"] = data["endpoints"] | {
-            n: data["endpoints"].get(n, {}) | h for n, h in changes["endpoints"].items()
-        }
-    settings = settings_.build(data | changes)
+    settings = settings_.build(settings_.layered(run.settings.model_dump(), changes))
     if changed := _changed(run.settings, settings):
         raise InputError(f"{', '.join(changed)} cannot change while a run goes on; only {', '.join(LOOSE)} can")
     settings_.write(settings, run.folder / "run.toml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,11 +12,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from culturepark.errors import CardError, InputError
 from culturepark.records import Name, Record
-from culturepark.workspace import SETTINGS, explain
+from culturepark.workspace import SETTINGS, explain, shipped
 
 # What may change while a run goes on: how it is driven and capped, not what it says. In a run, and in an endpoint:
-LOOSE = ("concurrency", "rpm", "tpm", "timeout", "max_usd", "max_tokens", "batch")
+LOOSE = ("base_url", "concurrency", "rpm", "tpm", "timeout", "max_usd", "max_tokens", "batch")
 DRIVEN = (
+    "base_url",
     "key_env",
     "concurrency",
     "rpm",
@@ -138,8 +140,9 @@ class Settings(Record):
         data = self.model_dump(mode="json", exclude={"cultures", "dialogues", "samples", *LOOSE})
         unsaid = Endpoint().said()
         data["endpoints"] = {n: said for n, how in self.endpoints.items() if (said := how.said()) != unsaid}
-        # Settings that say nothing are left out, so that new ones do not change the dialogues of old runs.
-        return {k: v for k, v in data.items() if k not in ("models", "seats", "endpoints") or v}
+        # Settings that say nothing are left out, so that new ones do not change the dialogues of old runs; where a model is
+        # found does not matter, but the word for it always stood here.
+        return {k: v for k, v in data.items() if k not in ("models", "seats", "endpoints") or v} | {"base_url": None}
 
     @property
     def width(self) -> int:
@@ -165,12 +168,18 @@ def build(data: dict[str, Any], where: str = "settings") -> Settings:
 
 
 def table(path: Path) -> dict[str, Any]:
-    """Read a settings file and return what it says; CardError names every wrong key, InputError says why it cannot be read."""
+    """Read a settings file and return what it says; CardError names every wrong key, InputError says why it cannot be read.
+
+    `[keys]` holds API keys by provider and is no setting: whoever asks takes it out before anything is written.
+    """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: cannot be read as settings: {error}") from error
     build({k: v for k, v in data.items() if k != "keys"}, str(path))
+    keys = data.get("keys", {})
+    if not isinstance(keys, dict) or not all(isinstance(v, str) and v.strip() for v in keys.values()):
+        raise CardError([f'{path}: keys: write provider = "key"'])
     return data
 
 
@@ -179,16 +188,24 @@ def read(path: Path) -> Settings:
     return build(table(path), str(path))
 
 
-def own(workspace: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the settings and the API keys by provider (`[keys]`) that a workspace has for every run in culturepark.toml."""
-    path = workspace / SETTINGS
-    if not path.is_file():
-        return {}, {}
-    data = table(path)
-    keys = data.pop("keys", {})
-    if not isinstance(keys, dict) or not all(isinstance(v, str) and v.strip() for v in keys.values()):
-        raise CardError([f'{path}: keys: write provider = "key"'])
-    return data, {name: value.strip() for name, value in keys.items()}
+def own(workspace: Path) -> dict[str, Any]:
+    """Return what a workspace says for every run in its culturepark.toml; where it has none of its own, what this folder's says."""
+    places = [workspace / SETTINGS, *([Path(SETTINGS)] if workspace == shipped() else [])]
+    return next((table(path) for path in places if path.is_file()), {})
+
+
+def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings laid over one another, the last on top. What is told of one endpoint, role, seat or key leaves the others."""
+    made: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            old = made.get(name)
+            if name == "endpoints" and isinstance(old, Mapping):
+                value = {**old, **{n: {**old.get(n, {}), **how} for n, how in value.items()}}
+            elif name in ("models", "seats", "keys", "faults") and isinstance(old, Mapping):
+                value = {**old, **value}
+            made[name] = value
+    return made
 
 
 def write(settings: Settings, path: Path) -> None:

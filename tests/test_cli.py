@@ -79,7 +79,7 @@ def test_check_lists_every_mistake_and_exits_2(park):
 def test_an_interrupt_exits_130_and_resume_goes_on(tmp_path):
     args = [sys.executable, "-m", "culturepark", "run", "long", "-c", "german", "-n", "3000", "--out", str(tmp_path)]
     process = subprocess.Popen(args, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "long/journal.sqlite").exists():
+    while process.poll() is None and not (tmp_path / "long/journal.sqlite").exists():
         time.sleep(0.05)
     time.sleep(0.7)
     process.send_signal(signal.SIGINT)

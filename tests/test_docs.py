@@ -5,17 +5,29 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
 
 import pytest
-from conftest import ROOT, said
+from conftest import ROOT
 
+import culturepark as cp
 from culturepark.journal import Journal
 
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/authoring.md", "docs/reproduce.md"]
+GUIDES = ["docs/authoring.md", "docs/models.md", "docs/cost.md", "docs/reproduce.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", *GUIDES]
 FENCE = re.compile(r"^( *)```(bash|python|toml)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+FILES = {  # where a reader puts a page's TOML
+    "docs/authoring.md": ["mypark/personas/german/hanna.toml", "mypark/scenarios/tea.toml"],
+    "docs/models.md": ["mypark/culturepark.toml"],
+}
+# What the pages reach that is not here: a local server answers in its place, under the same names.
+ELSEWHERE = re.compile(r"http://localhost:(?:8000|8080|11434)/v1|https://llm\.example\.org/v1")
+NAMES = ("gpt-4o-mini", "gpt-4o", "llama3.1", "Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B", "local", "my-model")
+VARIABLES = ("OPENAI_BASE_URL", "HOSTED_VLLM_API_BASE", "OLLAMA_API_BASE", "LLAMACPP_API_BASE", "TRANSFORMERS_API_BASE")
+SAMPLE = '$(sed -n \'s/.*"metadata": {"id": "\\([0-9a-f]*\\)".*/\\1/p;q\' outputs/first/corpus/trl/train.jsonl)'
 
 
 def blocks(page, *languages):
@@ -24,56 +36,62 @@ def blocks(page, *languages):
     ]
 
 
+@pytest.fixture(scope="module")
+def endpoint():
+    """A server that answers as the models would."""
+    with cp.Server(models=NAMES) as server:
+        yield server.url
+
+
 @pytest.fixture
-def endpoint(serve):
-    """A server that answers as a model would."""
-
-    def reply(n, body):
-        text = body["messages"][-1]["content"]
-        if '"opinions"' in text:
-            turn = int(re.findall(r"^\[(\d+)\]", text, re.MULTILINE)[0])
-            found = {"opinions": [{"turn": turn, "text": f"Opinion number {n} is widely held in Jordan."}]}
-            return 200, {}, said(json.dumps(found))
-        return 200, {}, said('{"verdict": "entail", "reason": "yes"}' if '"verdict"' in text else f"Well, number {n}.")
-
-    return serve(reply).url
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_command_on_the_page_runs(page, tmp_path, endpoint):
+def reader(tmp_path, endpoint):
+    """Somebody who types what a page shows: maps a block to what it printed."""
     (tmp_path / "bin").mkdir()
-    script = tmp_path / "bin" / "culturepark"
-    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m culturepark "$@"\n')
-    script.chmod(0o755)
-    env = {
-        **os.environ,
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "OPENAI_BASE_URL": endpoint,
-    }
-    cards = {"docs/authoring.md": iter(["mypark/personas/german/hanna.toml", "mypark/scenarios/tea.toml"])}
-    for kind, body in blocks(page, "bash", "python", "toml"):
-        if kind == "toml":
-            (tmp_path / next(cards[page])).write_text(body)
-            continue
+    command = tmp_path / "bin" / "culturepark"
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m culturepark "$@"\n')
+    command.chmod(0o755)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **dict.fromkeys(VARIABLES, endpoint)}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])  # the pages' 8765 may be taken
+
+    def types(kind, body):
+        body = ELSEWHERE.sub(endpoint, body).replace("{sample}", SAMPLE)
+        body = body.replace("serve-embedded", f"serve-embedded --port {port}").replace(
+            "localhost:8765", f"localhost:{port}"
+        )
+        # No price is known at another address than OpenAI's own.
+        body = re.sub(r"(?<!resume )--max-usd (?!.*--price)", "--price openai/gpt-4o-mini=0.15/0.60 --max-usd ", body)
         if kind == "python":
             code = [sys.executable, "-c", body]
         elif body.startswith("make "):
             code = ["make", "-n", "-C", str(ROOT), *[line.split()[1] for line in body.splitlines()]]
         else:
-            body = body.replace("http://localhost:11434/v1", endpoint)
-            code = [
-                "sh",
-                "-ec",
-                body.replace(
-                    "{sample}",
-                    '$(sed -n \'s/.*"metadata": {"id": "\\([0-9a-f]*\\)".*/\\1/p;q\' outputs/first/corpus/trl/train.jsonl)',
-                ),
-            ]
-        done = subprocess.run(code, cwd=tmp_path, env=env, capture_output=True, text=True)
+            code = ["sh", "-ec", "trap 'kill $! 2>&- || :' EXIT\n" + body]  # what a block left running
+        done = subprocess.run(code, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{body}\n{done.stdout}\n{done.stderr}"
+        return done.stdout.replace(f"localhost:{port}", "localhost:8765")
+
+    return types
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_on_the_page_runs(page, tmp_path, reader, endpoint):
+    files, printed = iter(FILES.get(page, ())), ""
+    for kind, body in blocks(page, "bash", "python", "toml"):
+        if kind == "toml":
+            (tmp_path / next(files)).write_text(ELSEWHERE.sub(endpoint, body))
+        else:
+            printed += reader(kind, body)
     if page == "README.md":
         what_it_shows_is_what_came_out(tmp_path / "outputs/first")
+    if page == "docs/cost.md":
+        assert totals(printed) == pytest.approx(totals((ROOT / page).read_text()), rel=0.02)
+
+
+def totals(text):
+    """The last row of an estimate's table, as numbers. Another port words a run otherwise: about the same, not the same."""
+    return [float(n.replace(",", "")) for n in re.findall(r"[\d,.]+", re.search(r"^all  (.*)$", text, re.MULTILINE)[1])]
 
 
 def what_it_shows_is_what_came_out(run):
@@ -88,8 +106,6 @@ def what_it_shows_is_what_came_out(run):
 
 
 def test_the_cards_in_the_guide_are_sound(tmp_path):
-    import culturepark as cp
-
     park = cp.init(tmp_path / "park")
     persona, pack = (body for _, body in blocks("docs/authoring.md", "toml"))
     (park / "personas/german/hanna.toml").write_text(persona)

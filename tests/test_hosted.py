@@ -192,6 +192,13 @@ def test_models_are_named_as_users_know_them(monkeypatch):
     assert cp.model("openai/x", params={"top_p": 0.5}).identity != cp.model("openai/x").identity
 
 
+def test_an_address_from_the_environment_is_written_down_so_that_the_run_means_the_same_without_it(park, monkeypatch):
+    monkeypatch.setenv("OLLAMA_API_BASE", "http://gpu:11434/")
+    run = cp.start("x", {**TEA, "model": "ollama/llama3.1"})
+    monkeypatch.delenv("OLLAMA_API_BASE")
+    assert cp.resume(run.folder).settings.endpoint("ollama/llama3.1").base_url == "http://gpu:11434/v1"
+
+
 def test_prices_come_from_settings_or_the_price_list_at_the_providers_own_address_and_are_never_guessed():
     assert cp.model("openai/gpt-4o-mini").price.source.startswith("litellm ")
     assert cp.model("openai/gpt-4o-mini", base_url="http://localhost:1/v1").price is None

@@ -89,6 +89,9 @@ def test_a_run_stops_below_its_cap_with_exit_code_3_and_goes_on_with_a_higher_on
         with run.journal(write=False) as journal:
             spent, _ = journal.spent()
             turns = journal.count("SELECT COUNT(*) FROM turns")[0][0]
+            assert journal.count("SELECT COUNT(*) FROM holds") == [(0,)], (
+                "what was in flight came home before the run ended"
+            )
         assert caught.value.exit_code == 3 and 0.001 < spent <= 0.01 and 0 < turns < 24
         done = cp.simulate(cp.resume(run.folder, max_usd=1.0))
     assert done["turns"] == 24 and done["usd"] > spent
@@ -96,6 +99,18 @@ def test_a_run_stops_below_its_cap_with_exit_code_3_and_goes_on_with_a_higher_on
         assert journal.spent()[0] == pytest.approx(done["usd"]) and journal.count("SELECT COUNT(*) FROM holds") == [
             (0,)
         ]
+
+
+def test_what_was_refined_before_the_budget_ended_can_be_exported(park):
+    with cp.Server() as server:
+        run = started("cap", server.url, modes=("cross",))
+        cp.simulate(run)
+        bill = cp.calls(run)["ledger"]["usd"]
+        with pytest.raises(cp.BudgetReached):
+            cp.run(cp.resume(run.folder, max_usd=bill + 0.014, concurrency=1), formats=("trl",))
+    written = cp.export(run, ("trl",))["trl"]
+    assert sum(len(path.read_text().splitlines()) for path in written.glob("*.jsonl")) > 0
+    assert '"event": "stopped"' in (run.folder / "log.jsonl").read_text()
 
 
 def test_a_cap_on_tokens_needs_no_price(park):

@@ -130,8 +130,13 @@ def test_a_dead_endpoint_is_tried_with_one_call_at_a_time_and_the_rest_waits_unt
 def test_an_endpoint_that_stays_dead_stops_the_run_with_advice(monkeypatch):
     monkeypatch.setattr(limits, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(limits, "QUIET", 0.05)
-    with pytest.raises(cp.ModelError, match="--resume"):
-        many(40, "http://127.0.0.1:9/v1", patience=0.3)
+    monkeypatch.setattr(limits, "AT_FIRST", 0.2)
+    with pytest.raises(cp.ModelError, match=r"never answered.*--resume"):
+        many(40, "http://127.0.0.1:9/v1")  # nobody has patience with an address that is probably wrong
+    answers = iter(["once"])
+    server = cp.Server(lambda n, _: next(answers, (503, {}, {})))
+    with server, pytest.raises(cp.ModelError, match=r"been down for.*--resume"):
+        many(40, server.url, patience=0.3)
 
 
 def test_ten_broken_calls_in_a_row_among_many_that_answer_are_no_dead_endpoint(caplog):

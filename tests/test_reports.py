@@ -162,7 +162,7 @@ def test_unknown_tokens_are_unknown_and_never_zero(journal):
         silent["prompt_tokens"] is None
         and silent["seconds"] is None
         and silent["untold"] == 1
-        and silent["price"] is None
+        and silent["usd"] is None
     )
     assert (
         some["seconds"] == pytest.approx(4.002)
@@ -173,6 +173,13 @@ def test_unknown_tokens_are_unknown_and_never_zero(journal):
     page = reports.page(facts)
     assert 'silent</th><td class="n">1</td><td class="n">unknown</td><td class="n">unknown</td>' in page
     assert "at least 80" in page
+
+
+def test_money_is_told_where_a_price_is_known(journal):
+    for usd in (0.5, 0.25, None):
+        journal.add_call("u", "s", "delegate", Reply("ok", "x", model="dear", usd=usd))
+    facts = gather(journal)
+    assert [m["usd"] for m in facts["models"]] == [0.75, None] and "at least $0.7500" in reports.page(facts)
 
 
 weights = st.lists(st.integers(0, 50), min_size=2, max_size=10).filter(any)

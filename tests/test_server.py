@@ -280,6 +280,14 @@ def test_a_whole_run_over_http_makes_a_corpus(park, offline):
     assert {row["metadata"]["culture"] for row in train} == {"north"}
 
 
+@pytest.mark.parametrize("how", ["json", "text"])
+def test_structured_answers_are_understood_however_they_are_asked_for(park, offline, how):
+    with Server() as server:
+        told = {"openai/embedded": {"structured": how}}
+        run = cp.run("tea", model="openai/embedded", base_url=server.url, endpoints=told, dialogues=2, turns=4, **TEA)
+    assert cp.calls(run)["failed"] == [] and (run.corpus / "trl/train.jsonl").read_text()
+
+
 def test_a_run_with_the_shipped_cards_speaks_as_the_engine_does(tmp_path, monkeypatch, offline):
     monkeypatch.chdir(tmp_path)
     with Server() as server:

@@ -4,6 +4,7 @@ import pytest
 from conftest import TEA
 
 import culturepark as cp
+from culturepark.park.simulate import plan
 from culturepark.workspace import output
 
 
@@ -106,7 +107,7 @@ def test_a_workspace_has_settings_for_every_run_that_flags_and_files_override_an
     )
     (park / "more.toml").write_text("dialogues = 5")
     run = cp.start("own", "more.toml", scenario="tea", contact="south", cultures=("north",), model="openai/x", turns=6,
-                   endpoints={"openai/y": {"rpm": 9}}, rpm=80)  # fmt: skip
+                   endpoints={"openai/y": {"rpm": 9}, "openai/x": {"tpm": 5}}, rpm=80)  # fmt: skip
     s = run.settings
     assert (s.turns, s.dialogues, s.max_tokens) == (6, 5, 900) and run.keys == {"openai": "sk-mine-alone"}
     assert (s.endpoint("openai/x").rpm, s.endpoint("openai/x").base_url, s.endpoint("openai/y").rpm, s.endpoint("openai/z").rpm) == (
@@ -123,4 +124,26 @@ def test_a_workspace_has_settings_for_every_run_that_flags_and_files_override_an
 def test_a_new_workspace_has_a_settings_file_that_says_nothing_yet(tmp_path):
     from culturepark.settings import own
 
-    assert own(cp.init(tmp_path / "mine")) == ({}, {})
+    assert own(cp.init(tmp_path / "mine")) == {}
+
+
+def test_a_config_file_may_bring_keys_and_a_folder_without_cards_settings_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CULTUREPARK_WORKSPACE", raising=False)
+    (tmp_path / "culturepark.toml").write_text(
+        'turns = 6\n[models]\nverifier = "openai/v"\n[keys]\nopenai = "sk-of-the-folder"\n'
+    )
+    (tmp_path / "more.toml").write_text('[models]\nextractor = "openai/e"\n[keys]\ngroq = "gsk-of-the-file"\n')
+    run = cp.start("x", "more.toml", cultures=("arabic",))
+    assert run.settings.turns == 6 and set(run.settings.models) == {"verifier", "extractor"}
+    assert run.keys == {"openai": "sk-of-the-folder", "groq": "gsk-of-the-file"}
+
+
+def test_a_run_may_follow_a_server_that_moves(park):
+    run = cp.start("x", scenario="tea", contact="south", cultures=("north",), model="openai/x", base_url="http://a/v1")
+    before = [s.id for s in plan(run.workspace, run.settings, "north", 2)]
+    moved = cp.resume(run.folder, base_url="http://b/v1", max_tokens=5)
+    assert moved.settings.endpoint("openai/x").base_url == "http://b/v1"
+    assert [s.id for s in plan(moved.workspace, moved.settings, "north", 2)] == before
+    with pytest.raises(cp.InputError, match="turns cannot change"):
+        cp.resume(run.folder, turns=3)

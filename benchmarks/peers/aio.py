@@ -18,12 +18,7 @@ def main() -> None:
         closing.push_async_callback(client.close)
 
         async def ask(messages: list[dict[str, str]]) -> str:
-            answer = await client.chat.completions.create(
-                model=gauge.MODEL,
-                messages=messages,  # type: ignore[arg-type]
-                temperature=gauge.TEMPERATURE,
-                max_tokens=gauge.MAX_TOKENS,
-            )
+            answer = await client.chat.completions.create(**gauge.asked(messages))
             return answer.choices[0].message.content or ""
 
         return gauge.talk(ask)

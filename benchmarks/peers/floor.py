@@ -18,10 +18,9 @@ def main() -> None:
         session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=gauge.CONNECTIONS))
         closing.push_async_callback(session.close)
         url, headers = f"{given.url}/chat/completions", {"Content-Type": "application/json"}
-        sampling = {"model": gauge.MODEL, "temperature": gauge.TEMPERATURE, "max_tokens": gauge.MAX_TOKENS}
 
         async def ask(messages: list[dict[str, str]]) -> str:
-            body = orjson.dumps({**sampling, "messages": messages})
+            body = orjson.dumps(gauge.asked(messages))
             async with session.post(url, data=body, headers=headers) as answer:
                 answer.raise_for_status()
                 return str(orjson.loads(await answer.read())["choices"][0]["message"]["content"])

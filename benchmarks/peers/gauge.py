@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 MODEL, TEMPERATURE, MAX_TOKENS = "canned", 0.7, 256
@@ -69,6 +70,11 @@ def systems() -> tuple[str, str]:
     """Return the two speakers' system prompts: a few rules and a shipped persona card, about as long as CulturePark's own."""
     first, second = (RULES.format(name=n) + (ROOT / c).read_text("utf-8") for n, c in zip(NAMES, CARDS, strict=True))
     return first, second
+
+
+def asked(messages: list[dict[str, str]]) -> dict[str, Any]:
+    """Return the parameters of one chat completion."""
+    return {"model": MODEL, "messages": messages, "temperature": TEMPERATURE, "max_tokens": MAX_TOKENS}
 
 
 def talk(ask: Ask) -> Hold:

@@ -16,12 +16,7 @@ def main() -> None:
     def prepare(given: gauge.Task, closing: AsyncExitStack) -> gauge.Hold:
         async def ask(messages: list[dict[str, str]]) -> str:
             client = OpenAI(base_url=given.url, api_key="none")
-            answer = client.chat.completions.create(
-                model=gauge.MODEL,
-                messages=messages,  # type: ignore[arg-type]
-                temperature=gauge.TEMPERATURE,
-                max_tokens=gauge.MAX_TOKENS,
-            )
+            answer = client.chat.completions.create(**gauge.asked(messages))
             return answer.choices[0].message.content or ""
 
         return gauge.talk(ask)

@@ -85,6 +85,15 @@ def model(name: str, *, key: str | None = None, **how: Any) -> Model:
     return load(name, Endpoint(**how), key=key)
 
 
+def address(name: str) -> str | None:
+    """Return the address that the environment names for a model's provider; None where it names none."""
+    provider = name.partition("/")[0]
+    known = PROVIDERS.get(provider)
+    url = (secret(known.address) or "").rstrip("/") if known and known.address else ""
+    # Ollama's own variable names the server without /v1.
+    return (url + "/v1" if provider == "ollama" and not url.endswith("/v1") else url) if url else None
+
+
 def _line(name: str, provider: str, rest: str, how: Endpoint, key: str | None, *, batch: bool) -> Line:
     from culturepark.models import prices
     from culturepark.models.limits import Limits
@@ -95,8 +104,8 @@ def _line(name: str, provider: str, rest: str, how: Endpoint, key: str | None, *
     key = remember(key or (secret(how.key_env) if how.key_env else None))
     if known is not None:
         client, official = (
-            _compatible(name, provider, known, how, key),
-            how.base_url is None and not secret(known.address),
+            _compatible(name, known, how, key),
+            how.base_url is None and address(name) is None,
         )
     else:
         from culturepark.models.lite import Lite
@@ -116,12 +125,10 @@ def _line(name: str, provider: str, rest: str, how: Endpoint, key: str | None, *
     return Line(client, rest, limits, price=price, structured=how.structured, params=how.params)
 
 
-def _compatible(name: str, provider: str, known: Provider, how: Endpoint, key: str | None) -> Any:
+def _compatible(name: str, known: Provider, how: Endpoint, key: str | None) -> Any:
     from culturepark.models.compatible import Compatible
 
-    url = (how.base_url or secret(known.address) or known.url).rstrip("/")
-    if provider == "ollama" and how.base_url is None and not url.endswith("/v1"):
-        url += "/v1"  # Ollama's own variable names the server without it
+    url = (how.base_url or address(name) or known.url).rstrip("/")
     given = how.base_url is not None or url != known.url
     found = key or remember(secret(OWN, known.key) if given else secret(known.key))
     needs = () if given or known.local else (how.key_env or known.key,)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from culturepark import __version__
 from culturepark.errors import InputError, ModelError
 from culturepark.models.secrets import remember
 from culturepark.models.wire import Trouble, trouble
@@ -58,8 +57,10 @@ class Compatible:
     def _open(self) -> ClientSession:
         from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
+        import culturepark
+
         sdk = self.sdk()
-        told = {**sdk.default_headers, **sdk.auth_headers, "User-Agent": f"CulturePark/{__version__}"}
+        told = {**sdk.default_headers, **sdk.auth_headers, "User-Agent": f"CulturePark/{culturepark.__version__}"}
         # X-Stainless-… says that the SDK itself is calling, which it is not.
         headers = {k: v for k, v in told.items() if isinstance(v, str) and not k.lower().startswith("x-stainless")}
         return ClientSession(

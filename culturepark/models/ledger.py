@@ -49,6 +49,7 @@ class Ledger:
     _waiting: deque[tuple[float, int, str, asyncio.Future[int]]] = field(default_factory=deque)
     _held_usd: float = 0.0
     _held_tokens: int = 0
+    _stopped: bool = False
 
     def __post_init__(self) -> None:
         self.usd, self.tokens = self.book.spent()
@@ -64,9 +65,10 @@ class Ledger:
             number, before, counted = self._pending.pop(key)
             self.usd, self.tokens = self.usd - before, self.tokens - counted
             return self._enter(number, before, counted)
-        if not self._waiting and self._fits(usd, tokens):
+        if not self._waiting and not self._stopped and self._fits(usd, tokens):
             return self._take(usd, tokens, key)
-        if not self._open:
+        if self._stopped or not self._open:
+            self._stopped = True
             raise self._reached(usd, tokens)
         place: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append((usd, tokens, key, place))
@@ -115,10 +117,12 @@ class Ledger:
             usd, tokens, key, place = self._waiting[0]
             if place.done():
                 self._waiting.popleft()
-            elif self._fits(usd, tokens):
+            elif not self._stopped and self._fits(usd, tokens):
                 self._waiting.popleft()
                 place.set_result(self._take(usd, tokens, key))
-            elif not self._open:
+            elif self._stopped or not self._open:
+                # From here on nobody is let in, though a smaller call might fit: the run ends, and would cancel it in flight.
+                self._stopped = True
                 self._waiting.popleft()
                 place.set_exception(self._reached(usd, tokens))
             else:
@@ -131,4 +135,4 @@ class Ledger:
         if self.max_tokens is not None:
             said.append(f"{self.tokens:,} of {self.max_tokens:,} tokens used, the next call may take {tokens:,}")
         return BudgetReached(f"stopped by the budget: {'; '.join(said)}. Nothing is lost: --resume with a higher --max-usd or "
-                             "--max-tokens goes on, and export writes what is there.")  # fmt: skip
+                             "--max-tokens goes on, and export writes what is refined so far.")  # fmt: skip

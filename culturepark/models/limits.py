@@ -13,6 +13,7 @@ from culturepark.errors import ModelError
 log = logging.getLogger("culturepark")
 CUT, WINDOW, LARGEST, TOLERATED, GAIN = 0.75, 20, 500, 0.1, 25
 BROKEN, QUIET, FIRST_PAUSE, LONGEST_PAUSE = 10, 1.0, 5.0, 60.0
+AT_FIRST = 30.0  # seconds of patience with an endpoint that has never answered: its address is probably wrong
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Gate:
         self._closed_until = self._cut_at = 0.0
         self._failures = 0  # in a row
         self._heard = time.monotonic()  # when there was an answer last
+        self._answered = False
         self._down_since: float | None = None
         self._pause = FIRST_PAUSE
         self._timer: asyncio.TimerHandle | None = None
@@ -130,7 +132,7 @@ class Gate:
             log.warning("%s answers again", self.name, extra={"event": "endpoint_up"})
             self._down_since, self._pause, self._closed_until = None, FIRST_PAUSE, 0.0
             self._wake()
-        self._failures, self._heard = 0, time.monotonic()
+        self._failures, self._heard, self._answered = 0, time.monotonic(), True
         self._recent.append(False)
         self._good += 1
         if self._good >= max(GAIN, self.width) and self.width < self.limits.concurrency:
@@ -160,9 +162,9 @@ class Gate:
             return False
         if self._down_since is None:
             self._down_since = now
-        elif now - self._down_since > self.limits.patience:
-            raise ModelError(f"{self.name} has been down for {now - self._down_since:.0f} s ({why}). "
-                             "Nothing is lost: --resume goes on when it is back.")  # fmt: skip
+        elif now - self._down_since > (self.limits.patience if self._answered else min(AT_FIRST, self.limits.patience)):
+            since = f"been down for {now - self._down_since:.0f} s" if self._answered else "never answered"
+            raise ModelError(f"{self.name} has {since} ({why}). Nothing is lost: --resume goes on when it is back.")
         if now >= self._closed_until:
             self._close(self._pause)
             log.warning("%s is down: %d calls failed in a row (%s); trying again in %.0f s", self.name, self._failures, why,

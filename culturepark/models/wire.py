@@ -98,6 +98,7 @@ def _seconds(headers: Mapping[str, str]) -> float | None:
 
 # ------------------------------------------------------------------- asking
 
+FITTING = "\n\nAnswer with one JSON object that fits this JSON schema, and nothing else:\n"
 STRUCTURED = ("schema", "json", "text")  # how a structured answer is asked for, strictest first
 
 
@@ -156,8 +157,7 @@ def shape(body: dict[str, Any], name: str, schema: Mapping[str, Any], how: str) 
     from orjson import dumps
 
     last = body["messages"][-1]
-    told = f"{last['content']}\n\nAnswer with one JSON object that fits this JSON schema, and nothing else:\n"
-    body["messages"] = [*body["messages"][:-1], {**last, "content": told + dumps(schema).decode()}]
+    body["messages"] = [*body["messages"][:-1], {**last, "content": last["content"] + FITTING + dumps(schema).decode()}]
     if how == "json":
         body["response_format"] = {"type": "json_object"}
 

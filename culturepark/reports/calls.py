@@ -99,10 +99,12 @@ def told(found: Mapping[str, Any]) -> str:
             ]
             parts.append(f"{name}\n{_table((), lines)}")
     ledger = found["ledger"]
-    money = f"${ledger['usd']:.4f} and {ledger['tokens']:,} tokens"
+    known = any(g["usd"] is not None for g in found["groups"])
+    usd, open_usd = (f"${ledger[k]:.4f}" if known else "unknown USD" for k in ("usd", "unsettled_usd"))
+    money = f"{usd} and {ledger['tokens']:,} tokens"
     if ledger["unsettled"]:
-        money += (f", of which at most ${ledger['unsettled_usd']:.4f} and {ledger['unsettled_tokens']:,} tokens for "
-                  f"{ledger['unsettled']} calls that were sent and never answered")  # fmt: skip
+        money += (f", of which at most {open_usd} and {ledger['unsettled_tokens']:,} tokens for {ledger['unsettled']} calls that "
+                  "were sent and never answered")  # fmt: skip
     return "\n\n".join([*parts, f"in all  {money}"])
 
 

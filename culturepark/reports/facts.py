@@ -218,33 +218,42 @@ def _splits(journal: Journal) -> list[Facts]:
 def _calls(journal: Journal) -> list[Facts]:
     """Return calls by role, model and status.
 
-    Tokens and seconds are None where no call told them; `untold` counts the calls that told no tokens.
+    Tokens, seconds and USD are None where no call told them; `untold` counts the calls that told no tokens, `unpriced` those
+    whose price or tokens are unknown.
     """
-    names = ("role", "model", "status", "calls", "prompt_tokens", "completion_tokens", "untold", "seconds")
+    names = (
+        "role",
+        "model",
+        "status",
+        "calls",
+        "prompt_tokens",
+        "completion_tokens",
+        "untold",
+        "usd",
+        "unpriced",
+        "seconds",
+    )
     rows = journal.count(
         "SELECT role, model, status, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), "
-        "SUM(prompt_tokens IS NULL OR completion_tokens IS NULL), ROUND(SUM(NULLIF(ms, 0)) / 1000, 3) "
+        "SUM(prompt_tokens IS NULL OR completion_tokens IS NULL), SUM(usd), SUM(usd IS NULL), ROUND(SUM(NULLIF(ms, 0)) / 1000, 3) "
         "FROM calls GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     )
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _models(calls: Sequence[Facts]) -> list[Facts]:
-    """Return what each model used. The price is not guessed: None."""
+    """Return what each model used. What has no known price is not guessed: None."""
     models: dict[str, list[Facts]] = defaultdict(list)
     for row in calls:
         models[row["model"]].append(row)
-    keys = ("calls", "prompt_tokens", "completion_tokens", "untold", "seconds")
-    return [
-        {"model": name, **{k: _sum(row[k] for row in rows) for k in keys}, "price": None}
-        for name, rows in sorted(models.items())
-    ]
+    keys = ("calls", "prompt_tokens", "completion_tokens", "untold", "usd", "unpriced", "seconds")
+    return [{"model": name, **{k: _sum(row[k] for row in rows) for k in keys}} for name, rows in sorted(models.items())]
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
     """Return the sum of what is known; None where nothing is."""
     found = [v for v in values if v is not None]
-    return round(sum(found), 3) if found else None
+    return round(sum(found), 6) if found else None
 
 
 def _failures(journal: Journal) -> Facts:

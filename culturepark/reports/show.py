@@ -35,7 +35,7 @@ def page(facts: Facts) -> str:
 
 def _environment() -> Environment:
     found = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    found.filters |= {"num": number, "pct": percent, "known": known, "duration": _duration}
+    found.filters |= {"num": number, "pct": percent, "known": known, "money": money, "duration": _duration}
     found.filters |= {"heat": _heat, "bar": _bar, "shaded": _shaded, "flat": _flat}
     return found
 
@@ -66,6 +66,13 @@ def known(row: Facts, key: str) -> str:
     """Return a token count: "unknown" where no call told it, "at least" where only some did."""
     at_least = "at least " if row["untold"] and row[key] is not None else ""
     return at_least + number(row[key])
+
+
+def money(row: Facts) -> str:
+    """Return what calls cost: "unknown" where no price is known, "at least" where some calls told no tokens."""
+    if row["usd"] is None:
+        return "unknown"
+    return ("at least " if row["unpriced"] else "") + f"${row['usd']:,.4f}"
 
 
 def _duration(seconds: float | None) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from culturepark.models.wire import FITTING
 from culturepark.park import floor
 from culturepark.park.cast import shares as answered
 from culturepark.records import Culture, Dialogue, Message, Norm, Persona, Question, Request, Role, Shares, Turn, digest
@@ -177,7 +178,9 @@ class Ear:
 
     def _reads(self, name: str, match: Match, messages: Sequence[Message]) -> dict[str, Any] | None:
         """Return the facts of a role that answers once; None where the prompt is not its card's."""
-        found = self._prompts[name].read(messages[-1].content, match.bound) if len(messages) == 2 else None
+        # A schema in words, and a second asking after an answer that could not be read, are not the card's.
+        asked = messages[1].content.partition(FITTING)[0]
+        found = self._prompts[name].read(asked, match.bound) if len(messages) in (2, 4) else None
         question = self._question(found.bound) if found else None
         if found is None or question is None:
             return None

@@ -1,0 +1,141 @@
+"""Verbs over cards: make a workspace, check it, show what a model is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from culturepark import pool
+from culturepark.errors import CardError, InputError
+from culturepark.park import cast
+from culturepark.park.floor import request
+from culturepark.park.simulate import table
+from culturepark.records import Dialogue, Request, Scene
+from culturepark.settings import Settings
+from culturepark.workspace import ROLES, Workspace, create, find, load
+from culturepark.workspace import read as read_workspace
+
+
+def init(target: str | Path) -> Path:
+    """Write a new workspace with the shipped cards and return its folder; InputError if the folder is not empty."""
+    return create(Path(target))
+
+
+def check(workspace: str | Path | None = None) -> dict[str, Any]:
+    """Read every card and render every prompt once; return counts. CardError lists every mistake in every card at once."""
+    found, problems = read_workspace(find(workspace))
+    problems += _prompts(found)
+    if problems:
+        raise CardError(problems)
+    return {
+        "workspace": str(found.root),
+        "roles": len(found.roles),
+        "cultures": len(found.cultures),
+        "personas": len(found.personas),
+        "scenarios": len(found.scenarios),
+        "questions": sum(len(s.questions) for s in found.scenarios.values()),
+    }
+
+
+def _prompts(found: Workspace) -> list[str]:
+    """Render every role's templates for one scene a culture, and return what goes wrong."""
+    problems: list[str] = []
+    if any(role not in found.roles for role in ROLES):
+        return problems
+    for culture in found.cultures:
+        contact = "english-us" if "english-us" in found.cultures else culture
+        for scenario in found.scenarios:
+            settings = Settings(scenario=scenario, contact=contact, modes=("cross",))
+            if (
+                not found.people(culture)
+                or not found.people(contact)
+                or (contact == culture and len(found.people(culture)) < 2)
+            ):
+                continue
+            try:
+                scene = next(cast.scenes(found, settings, culture))
+                _try_prompts(found, settings, scene)
+            except CardError as error:
+                problems += error.problems
+            except InputError:
+                continue  # a pack with no seed for this culture is no mistake of the cards
+    return list(dict.fromkeys(problems))
+
+
+def _try_prompts(found: Workspace, settings: Settings, scene: Scene) -> None:
+    for turn in range(min(scene.turns, 2 * max(1, len(found.role("moderator").cues)))):
+        preview(found, settings, scene, scene.seats[turn % 2].role, turn)
+    for role in ("extractor", "verifier", "rewriter"):
+        preview(found, settings, scene, role, 2)
+
+
+def show(
+    role: str,
+    *,
+    culture: str | None = None,
+    persona: str | None = None,
+    question: str | None = None,
+    turn: int | None = None,
+    opinion: str = "Many people see it that way.",
+    style: str = "guided",
+    settings: Settings | None = None,
+    workspace: str | Path | None = None,
+) -> Request:
+    """Return exactly what a model would be sent for a role at a turn, the turns before it played by the embedded engine.
+
+    `turn` counts the dialogue's turns from 0; by default the role's own first. NotFound names the nearest right name.
+    """
+    found = load(workspace)
+    card_ = found.role(role)
+    if card_.name == "moderator":
+        raise InputError("the moderator's lines are the cues in agents/moderator.toml; no model is asked for them")
+    base = (settings or Settings()).model_copy(update={"modes": ("cross",), "styles": (style,)})
+    if persona:
+        culture = culture or found.persona(persona).culture
+    culture = culture or cast.cultures(found, base)[0]
+    if culture == base.contact:
+        base = base.model_copy(update={"modes": ("in",)})
+    chosen = base.model_copy(
+        update={"questions": (question,) if question else (), "personas": (persona,) if persona else ()}
+    )
+    scene = next(cast.scenes(found, chosen, culture))
+    first = 1 if role == "delegate" else 0
+    return preview(found, chosen, scene, role, first if turn is None else turn, opinion)
+
+
+def preview(
+    found: Workspace, settings: Settings, scene: Scene, role: str, turn: int, opinion: str = "Many see it so."
+) -> Request:
+    """Return the request of a role in a scene once `turn` turns have been held by the embedded engine."""
+    from culturepark.models.embedded import Embedded
+    from culturepark.refinery.case import look_up
+    from culturepark.refinery.preview import preview as refinery_preview
+
+    laid = table(found, settings, scene)
+    speaks = role in ("main_contact", "delegate")
+    if speaks and scene.seats[turn % len(scene.seats)].role != role:
+        own = [i for i, s in enumerate(scene.seats) if s.role == role]
+        raise InputError(
+            f"turn {turn} is not the {role}'s: seat {own[0]} speaks at turns {own[0]}, {own[0] + 2}, {own[0] + 4}, …"
+        )
+    dialogue = pool.work(_play(laid, Embedded(), Dialogue(scene=scene), turn))
+    return request(laid, dialogue) if speaks else refinery_preview(look_up(found, dialogue), role, opinion)
+
+
+async def _play(laid: Any, model: Any, dialogue: Dialogue, turns: int) -> Dialogue:
+    from culturepark.records import Turn
+
+    while len(dialogue.turns) < turns:
+        asked = request(laid, dialogue)
+        reply = await model.complete(asked)
+        seat = asked.facts["seat"]
+        said = Turn(
+            n=len(dialogue.turns),
+            seat=seat,
+            speaker=laid.personas[seat].given_name,
+            text=reply.text,
+            cue=asked.facts["cue"],
+            call="",
+        )
+        dialogue = dialogue.model_copy(update={"turns": (*dialogue.turns, said)})
+    return dialogue

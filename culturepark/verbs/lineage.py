@@ -1,0 +1,95 @@
+"""The verb that walks from a sample back to where it came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from culturepark.errors import NotFound
+from culturepark.park import cast
+from culturepark.runs import Run
+
+
+def explain(run: Run, sample: str) -> dict[str, Any]:
+    """Return a sample's whole descent: seed, personas, turns, verdicts, rewrite, cluster and split.
+
+    `sample` is the id of a sample or of an opinion (kept or dropped), or the beginning of a sample's id.
+    """
+    with run.journal(write=False) as journal:
+        made = journal.sample(sample)
+        opinion = journal.opinion(made.opinion if made else sample)
+        if opinion is None:
+            ids = [
+                i
+                for (i,) in journal.count(
+                    "SELECT id FROM samples WHERE id LIKE ? LIMIT 20", sample[:3].replace("%", "") + "%"
+                )
+            ]
+            raise NotFound("sample or opinion", sample, str(run.folder), ids)
+        dialogue = journal.dialogue(opinion.dialogue)
+        assert dialogue is not None, "an opinion's dialogue is written before it"
+        scene = dialogue.scene
+        question = run.workspace.question(scene.scenario, scene.question)
+        found = cast.shares(run.workspace.culture(scene.culture), question, run.settings.survey)
+        return {
+            "sample": made.model_dump(mode="json") if made else None,
+            "opinion": opinion.model_dump(mode="json"),
+            "seed": {
+                "question": question.prompt,
+                "answer": scene.answer,
+                "shares": {str(question.option(c)): round(s, 4) for c, s in sorted(found.shares.items())}
+                if found
+                else None,
+                "source": f"{found.survey}, {', '.join(found.countries)}, n = {found.n}"
+                if found
+                else "the scenario card",
+            },
+            "scene": {
+                "id": scene.id,
+                "mode": scene.mode,
+                "style": scene.style,
+                "status": dialogue.status,
+                "reason": dialogue.reason,
+            },
+            "seats": [
+                {
+                    "role": s.role,
+                    "persona": s.persona,
+                    "view": None if s.view is None else question.spoken(s.view),
+                }
+                for s in scene.seats
+            ],
+            "turns": [json.loads(t.model_dump_json(exclude={"faults"})) for t in dialogue.turns if t.n <= opinion.turn],
+        }
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """Return what `explain` found, as text for people."""
+    opinion, made = found["opinion"], found["sample"]
+    lines = [f"sample    {made['id']} ({made['split']})" if made else f"opinion   {opinion['id']}: no sample"]
+    lines += [
+        f"seed      {found['seed']['question'].splitlines()[0]}",
+        f"          people: {found['seed']['shares'] or 'no figures'} ({found['seed']['source']})",
+    ]
+    lines += [
+        f"seat {i}    {s['role']}: {s['persona']}, own answer: {s['view'] or 'none'}"
+        for i, s in enumerate(found["seats"])
+    ]
+    scene = found["scene"]
+    lines.append(
+        f"dialogue  {scene['id']} ({scene['mode']}-cultural, {scene['style']}): {scene['status']}, {scene['reason']}"
+    )
+    lines += [f"  [{t['n']}] {t['speaker']} ({t['cue']}): {t['text']}" for t in found["turns"]]
+    lines.append(f"extracted {opinion['text']}  (from turn {opinion['turn']})")
+    for verdict in opinion["verdicts"]:
+        lines.append(
+            f"verdict {verdict['round']} {verdict['label']}: {verdict['reason']}"
+            + (f"  on: {verdict['text']}" if verdict["round"] else "")
+        )
+    lines.append(f"cluster   {opinion['cluster']}" if opinion["cluster"] is not None else "cluster   none")
+    if opinion["dropped"]:
+        lines.append(f"dropped   {opinion['dropped']}: {opinion['detail']}")
+    if made:
+        lines.append(f"target    {made['completion']}")
+    return "\n".join(lines)

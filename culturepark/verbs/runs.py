@@ -1,0 +1,98 @@
+"""Verbs that begin a run: start, resume, replay; whatever would stop it is told before anything is written or paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from culturepark import runs
+from culturepark.errors import InputError
+from culturepark.park import cast
+from culturepark.runs import Run
+from culturepark.settings import Settings, layered, own
+from culturepark.settings import build as build_settings
+from culturepark.settings import table as table_of
+from culturepark.workspace import Workspace, find, load, output
+
+
+def settings(
+    given: Settings | Mapping[str, Any] | str | Path | None = None,
+    /,
+    *,
+    workspace: str | Path | None = None,
+    **changes: Any,
+) -> Settings:
+    """Return settings: the workspace's own (culturepark.toml), a TOML file's or a mapping's above them, `changes` on top."""
+    return _told(given, workspace, changes)[0]
+
+
+def _told(given: Any, workspace: str | Path | None, changes: Mapping[str, Any]) -> tuple[Settings, dict[str, str]]:
+    """Return settings and API keys by provider from all who have a say."""
+    below = {} if isinstance(given, Settings) else own(find(workspace))
+    if isinstance(given, Settings):
+        given = given.model_dump()
+    elif isinstance(given, (str, Path)):
+        given = table_of(Path(given))
+    data = layered(below, given or {}, {k: v for k, v in changes.items() if v is not None})
+    keys = {provider: key.strip() for provider, key in data.pop("keys", {}).items()}
+    return build_settings(data), keys
+
+
+def start(name: str, given: Any = None, /, *, workspace: str | Path | None = None, out: str | Path | None = None,
+          fresh: bool = False, key: str | None = None, **changes: Any) -> Run:  # fmt: skip
+    """Create a run below outputs/ (or reopen it, if nothing but its length, pace and caps changed).
+
+    `key` is an API key for the provider of `model`, held in memory only.
+    """
+    output(find(workspace), name, out)
+    found = load(workspace)
+    told, keys = _told(given, workspace, changes)
+    chosen, keys = runs.addressed(told), keys | _key(told, key)
+    _possible(found, chosen, keys)
+    return runs.start(name, chosen, found, out, fresh=fresh, keys=keys)
+
+
+def resume(folder: str | Path, *, workspace: str | Path | None = None, key: str | None = None, **changes: Any) -> Run:
+    """Open a run as it was started; `changes` may alter how it is driven and capped (`max_usd`, `rpm`, `concurrency`, …)."""
+    opened = runs.resume(folder)
+    given = {k: v for k, v in changes.items() if v is not None}
+    opened = runs.adjust(opened, **given) if given else opened
+    keys = own(find(workspace)).get("keys", {})
+    return replace(opened, keys=keys | _key(opened.settings, key))
+
+
+def _key(chosen: Settings, key: str | None) -> dict[str, str]:
+    return {chosen.model.partition("/")[0]: key} if key else {}
+
+
+def replay(name: str, source: str | Path, /, *, workspace: str | Path | None = None, out: str | Path | None = None,
+           fresh: bool = False) -> Run:  # fmt: skip
+    """Create the run `name` with settings, cards and answers of the run at `source`: no model is asked, no key needed."""
+    told = runs.resume(source)
+    folder = output(find(workspace), name, out)
+    if folder.resolve() == told.folder.resolve():
+        raise InputError(f"{folder} cannot be replayed into itself; give the new run another name")
+    made = runs.start(name, told.settings, told.workspace, folder.parent, fresh=fresh)
+    return replace(made, replay=told.folder)
+
+
+def _possible(found: Workspace, chosen: Settings, keys: Mapping[str, str]) -> None:
+    """Raise InputError for anything that would stop the run, before anything is written or paid for."""
+    from culturepark.models.line import Line
+    from culturepark.refinery import embedders, sieves
+
+    for name in chosen.refine.sieves:
+        sieves.load(name)
+    embedders.load(chosen.refine.embedder)
+    cast.figures(chosen.survey)
+    for seat in chosen.seats:
+        found.persona(seat) if "/" in seat else found.culture(seat)
+    models = runs.lines(chosen, keys)
+    for model in models.all():
+        if isinstance(model, Line):
+            model.check()
+    runs.affordable(chosen, models)
+    for culture in cast.cultures(found, chosen):
+        next(cast.scenes(found, chosen, culture))
