@@ -1,8 +1,8 @@
 """Any endpoint that speaks OpenAI's chat completions: OpenAI, vLLM, Ollama, llama.cpp, `transformers serve` and many more.
 
 The openai SDK gives address, key and headers; calls then go over the transport that the SDK offers for concurrency, aiohttp,
-directly. Building and reading the SDK's own request and response objects costs three times as much as the call itself
-(`python -m benchmarks hosted` prints it).
+directly. Through the SDK's own `create` a whole turn costs some four times as much (`python -m benchmarks frameworks`: `aio`
+beside `park`).
 """
 
 from __future__ import annotations

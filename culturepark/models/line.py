@@ -23,7 +23,7 @@ from culturepark.records import Reply, Request
 
 log = logging.getLogger("culturepark")
 # How often a call is tried in all, by what went wrong last. 429s are many: the gate slows down meanwhile.
-TRIES = {"rate": 30, "busy": 8, "down": 8, "lost": 8, "slow": 3, "garbled": 6}
+TRIES = {"rate": 30, "busy": 8, "down": 8, "lost": 8, "slow": 3, "garbled": 8}
 JITTER = wait_random_exponential(
     multiplier=0.5, max=30
 )  # full jitter: calls that failed together do not return together

@@ -24,6 +24,8 @@ from culturepark.runs import Run
 from culturepark.verbs.runs import start
 
 Tell = Callable[[str, Mapping[str, Any]], None]  # stage and its figures so far
+Stage = Callable[[Run, Desk, Iterable[Scene], int, Tell], Coroutine[Any, Any, None]]
+READY = "status = 'done' AND (refined IS NULL OR refined != 'ok')"  # scenes that are held and not yet refined
 FORMATS = ("trl", "openai", "hub")
 WAVES = 50  # rounds of simulate and refine after which a run that still lacks samples is given up
 
@@ -37,8 +39,11 @@ def simulate(run: Run, tell: Tell = _silent) -> dict[str, Any]:
     with run.journal() as journal:
         desk = run.desk(journal)
         lengths = dict.fromkeys(_cultures(run), run.settings.dialogues)
-        ahead = _ahead(journal, lengths)
-        _work(run, desk, _simulate(run, desk, _planned(run, lengths), ahead, tell))
+        _work(
+            run,
+            desk,
+            _twice(run, desk, _simulate, lambda: _planned(run, lengths), lambda: _ahead(journal, lengths), tell),
+        )
         return counts(journal) | _usage(desk)
 
 
@@ -46,9 +51,11 @@ def refine(run: Run, tell: Tell = _silent) -> dict[str, Any]:
     """Refine every held dialogue that is not yet refined, and build the corpus; return counts."""
     with run.journal() as journal:
         desk = run.desk(journal)
-        ready = "status = 'done' AND (refined IS NULL OR refined != 'ok')"
-        ((total,),) = journal.count(f"SELECT COUNT(*) FROM scenes WHERE {ready}")
-        _work(run, desk, _refine(run, desk, journal.scenes(ready), total, tell))
+
+        def left() -> int:
+            return int(journal.count(f"SELECT COUNT(*) FROM scenes WHERE {READY}")[0][0])
+
+        _work(run, desk, _twice(run, desk, _refine, lambda: journal.scenes(READY), left, tell))
         corpus_build.build(run.workspace, run.settings, journal)
         return counts(journal) | _usage(desk)
 
@@ -169,13 +176,28 @@ async def _all(opened: Run, desk: Desk, tell: Tell) -> None:
 
 
 async def _through(opened: Run, desk: Desk, until: Mapping[str, int], since: Mapping[str, int], tell: Tell) -> None:
-    """Hold and refine these scenes; what failed is tried once more at the end, when what was wrong may have passed."""
-    for stage, left in ((_simulate, _ahead), (_refine, _ready)):
-        ahead = left(desk.journal, until, since)
-        await stage(opened, desk, _planned(opened, until, since), ahead, tell)
-        failed = left(desk.journal, until, since)
-        if 0 < failed < ahead:
-            await stage(opened, desk, _planned(opened, until, since), failed, tell)
+    """Hold and refine these scenes."""
+    await _twice(
+        opened,
+        desk,
+        _simulate,
+        lambda: _planned(opened, until, since),
+        lambda: _ahead(desk.journal, until, since),
+        tell,
+    )
+    await _twice(
+        opened, desk, _refine, lambda: _planned(opened, until, since), lambda: _ready(desk.journal, until, since), tell
+    )
+
+
+async def _twice(opened: Run, desk: Desk, stage: Stage, scenes: Callable[[], Iterable[Scene]], left: Callable[[], int],
+                 tell: Tell) -> None:  # fmt: skip
+    """Do a stage; what failed is tried once more at its end, when what was wrong may have passed."""
+    ahead = left()
+    await stage(opened, desk, scenes(), ahead, tell)
+    failed = left()
+    if 0 < failed < ahead:
+        await stage(opened, desk, scenes(), failed, tell)
 
 
 def _why(journal: Journal) -> str:
@@ -211,7 +233,7 @@ def _ahead(journal: Journal, until: Mapping[str, int], since: Mapping[str, int] 
 
 def _ready(journal: Journal, until: Mapping[str, int], since: Mapping[str, int] | None = None) -> int:
     """Return how many of the planned scenes are held and not yet refined."""
-    return _count(journal, "status = 'done' AND (refined IS NULL OR refined != 'ok')", until, since)
+    return _count(journal, READY, until, since)
 
 
 def _count(journal: Journal, where: str, until: Mapping[str, int], since: Mapping[str, int] | None) -> int:
