@@ -91,7 +91,7 @@ def affordable(settings: Settings, models: Models) -> None:
     lacking = sorted({m.identity for m in models.all() if isinstance(m, Line) and m.price is None})
     if settings.max_usd is not None and lacking:
         raise InputError(f"--max-usd needs prices, and that of {', '.join(lacking)} is unknown; give it (USD per million tokens) "
-                         "with --price MODEL=PROMPT/COMPLETION, or cap tokens with --max-tokens")  # fmt: skip
+                         "with --price MODEL=PROMPT/COMPLETION, install culturepark[litellm] for its list, or cap tokens with --max-tokens")  # fmt: skip
 
 
 def start(
