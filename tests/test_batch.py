@@ -13,6 +13,7 @@ import culturepark as cp
 from culturepark.errors import ModelError
 from culturepark.journal import Journal
 from culturepark.models import load
+from culturepark.models.ledger import Ledger
 from culturepark.models.offices import Direct
 from culturepark.records import Message, Request
 from culturepark.server import Server
@@ -352,3 +353,35 @@ def test_a_whole_run_goes_through_batches_and_writes_no_key(park):
         with run.journal() as journal:
             assert not journal.count("SELECT 1 FROM waves WHERE status != 'done'")
     assert not [p for p in run.folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
+
+
+async def test_a_capped_batch_that_was_interrupted_is_on_the_bill_once(tmp_path):
+    async def capped(journal):
+        made = line(server, journal, prompt_price=1.0, completion_price=1.0)
+        made.ledger = Ledger(journal, max_usd=1.0)
+        try:
+            return await asyncio.gather(*(made.complete(request(n)) for n in range(6)))
+        finally:
+            await made.close()
+
+    with Server(echo, batch_seconds=0.5) as server:
+        with Journal(tmp_path) as journal:
+            asking = asyncio.create_task(capped(journal))
+            while not journal.waves(line(server).identity) or journal.waves(line(server).identity)[0][2] != "pending":
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        with Journal(tmp_path) as journal:
+            held, _ = journal.spent()
+            replies = await capped(journal)
+            for n, reply in enumerate(replies):
+                journal.add_call(f"k{n}", "s", "delegate", reply)
+            spent, _ = journal.spent()
+            assert journal.count("SELECT COUNT(*) FROM holds") == [(0,)]
+        assert spent == pytest.approx(sum(r.usd for r in replies)) and 0 < spent < held
+
+
+async def test_a_wave_of_failures_is_no_dead_endpoint():
+    with Server(lambda n, body: (500, {}, {}) if n <= 30 else echo(n, body), batch_seconds=0.3) as server:
+        replies = await ask(line(server, patience=0.1), range(15))
+    assert [r.text for r in replies] == texts(range(15))

@@ -277,3 +277,28 @@ def test_a_run_that_cannot_be_paid_or_reached_is_told_before_anything_is_written
     with pytest.raises(cp.InputError, match="no model provider 'antropic'"):
         cp.run("x", {**TEA, "model": "antropic/claude"})
     assert not (park / "outputs/x").exists()
+
+
+# ------------------------------------------------------------------- litellm
+
+
+def test_the_other_client_path_gives_the_same_reply_the_same_failures_and_the_same_advice(monkeypatch):
+    faulty = iter(["", "429", "500", "", "length", "refusal", "empty"])
+    with cp.Server(lambda n, _: "Well met.", key=KEY) as server:
+        server._desk.draws.request = lambda: next(faulty, "")
+        replies = [
+            ask(server.url, name="litellm/openai/embedded", key=KEY, prompt_price=1.0, completion_price=1.0)
+            for _ in range(5)
+        ]
+        with pytest.raises(cp.ModelError, match="key was refused") as caught:
+            ask(server.url, name="litellm/openai/embedded", key="sk-wrong-0123")
+        sent = server.seen[0]
+    assert [r.status for r in replies] == ["ok", "ok", "truncated", "refused", "empty"] and replies[1].attempts == 3
+    assert (replies[0].text, replies[0].prompt_tokens, replies[0].usd) == ("Well met.", 5, pytest.approx(7e-6))
+    assert (sent["model"], sent["temperature"], sent["max_tokens"]) == ("embedded", 0.2, 9)
+    assert "sk-wrong" not in str(caught.value)
+
+
+def test_a_dead_address_is_told_through_litellm_too():
+    reply = ask("http://127.0.0.1:9/v1", name="litellm/openai/tiny", key=KEY)
+    assert reply.status == "failed" and "gave up after 8 attempts" in reply.reason

@@ -78,9 +78,10 @@ class Lite:
             return {}
         message, usage = choice.message, getattr(answer, "usage", None)
         details = getattr(usage, "prompt_tokens_details", None)
+        refusal = (getattr(message, "provider_specific_fields", None) or {}).get("refusal")
         return {
             "choices": [{
-                "message": {"content": message.content, "refusal": getattr(message, "refusal", None)},
+                "message": {"content": message.content, "refusal": refusal or getattr(message, "refusal", None)},
                 "finish_reason": choice.finish_reason,
             }],
             "usage": {
