@@ -180,7 +180,7 @@ def table(path: Path) -> dict[str, Any]:
     keys = data.get("keys", {})
     if not isinstance(keys, dict) or not all(isinstance(v, str) and v.strip() for v in keys.values()):
         raise CardError([f'{path}: keys: write provider = "key"'])
-    return data
+    return data | ({"keys": {provider: key.strip() for provider, key in keys.items()}} if keys else {})
 
 
 def read(path: Path) -> Settings:

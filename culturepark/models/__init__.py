@@ -120,7 +120,7 @@ def _line(name: str, provider: str, rest: str, how: Endpoint, key: str | None, *
         from culturepark.models.batch import Batch
 
         client = Batch(client)
-    limits = Limits(how.concurrency or 200, how.rpm, how.tpm, how.timeout, how.patience)
+    limits = Limits(how.concurrency or 200, how.rpm, how.tpm, how.patience)
     price = prices.find(provider, rest, how, official=official)
     return Line(client, rest, limits, price=price, structured=how.structured, params=how.params)
 

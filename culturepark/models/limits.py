@@ -25,7 +25,6 @@ class Limits:
     concurrency: int = 200
     rpm: int | None = None
     tpm: int | None = None
-    timeout: float = 120.0
     patience: float = 600.0
 
 

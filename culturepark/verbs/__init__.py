@@ -2,10 +2,10 @@
 
 from culturepark.verbs.cards import check, init, preview, show
 from culturepark.verbs.lineage import explain, told
-from culturepark.verbs.runs import replay, resume, settings, start
+from culturepark.verbs.runs import replay, resume, start
 from culturepark.verbs.work import FORMATS, Tell, calls, counts, estimate, export, refine, report, run, simulate
 
 __all__ = [
     "FORMATS", "Tell", "calls", "check", "counts", "estimate", "explain", "export", "init", "preview", "refine", "replay",
-    "report", "resume", "run", "settings", "show", "simulate", "start", "told",
+    "report", "resume", "run", "show", "simulate", "start", "told",
 ]  # fmt: skip

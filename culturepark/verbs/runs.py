@@ -17,26 +17,15 @@ from culturepark.settings import table as table_of
 from culturepark.workspace import Workspace, find, load, output
 
 
-def settings(
-    given: Settings | Mapping[str, Any] | str | Path | None = None,
-    /,
-    *,
-    workspace: str | Path | None = None,
-    **changes: Any,
-) -> Settings:
-    """Return settings: the workspace's own (culturepark.toml), a TOML file's or a mapping's above them, `changes` on top."""
-    return _told(given, workspace, changes)[0]
-
-
 def _told(given: Any, workspace: str | Path | None, changes: Mapping[str, Any]) -> tuple[Settings, dict[str, str]]:
-    """Return settings and API keys by provider from all who have a say."""
+    """Return settings and API keys by provider: the workspace's own, a file's or mapping's above them, changes on top."""
     below = {} if isinstance(given, Settings) else own(find(workspace))
     if isinstance(given, Settings):
         given = given.model_dump()
     elif isinstance(given, (str, Path)):
         given = table_of(Path(given))
     data = layered(below, given or {}, {k: v for k, v in changes.items() if v is not None})
-    keys = {provider: key.strip() for provider, key in data.pop("keys", {}).items()}
+    keys = data.pop("keys", {})
     return build_settings(data), keys
 
 
