@@ -136,6 +136,8 @@ class Desk:
             close = getattr(model, "close", None)
             if close is not None:
                 await close()
+        if self.replay is not None:
+            self.replay.close()
         self.journal.commit()
 
     async def __aenter__(self) -> Desk:

@@ -19,8 +19,6 @@ from culturepark.models.line import Line
 from culturepark.settings import LOOSE, Endpoint, Settings
 from culturepark.workspace import FOLDERS, Workspace, load, output
 
-UNSAID = Endpoint().said()  # what an endpoint that is only driven and paid for otherwise says
-
 
 @dataclass(frozen=True)
 class Run:
@@ -51,10 +49,10 @@ class Run:
         models = lines(s, self.keys)
         if self.replay is not None:
             return Desk(models, journal, replay=Journal(self.replay, write=False))
+        usable(s, models)
         ledger = Ledger(journal, s.max_usd, s.max_tokens) if s.max_usd is not None or s.max_tokens is not None else None
         for model in models.all():
             if isinstance(model, Line):
-                model.check()
                 model.attach(journal, ledger)
         return Desk(models, journal)
 
@@ -86,9 +84,12 @@ def addressed(settings: Settings) -> Settings:
     return settings.model_copy(update={"endpoints": found})
 
 
-def affordable(settings: Settings, models: Models) -> None:
-    """Raise InputError where money is capped and a price is unknown: an unknown price cannot be held to a cap."""
-    lacking = sorted({m.identity for m in models.all() if isinstance(m, Line) and m.price is None})
+def usable(settings: Settings, models: Models) -> None:
+    """Raise what would make every call fail, and InputError where money is capped and a price is unknown: no cap could hold."""
+    found = [m for m in models.all() if isinstance(m, Line)]
+    for model in found:
+        model.check()
+    lacking = sorted({m.identity for m in found if m.price is None})
     if settings.max_usd is not None and lacking:
         raise InputError(f"--max-usd needs prices, and that of {', '.join(lacking)} is unknown; give it (USD per million tokens) "
                          "with --price MODEL=PROMPT/COMPLETION, install culturepark[litellm] for its list, or cap tokens with --max-tokens")  # fmt: skip
@@ -156,9 +157,9 @@ def adjust(run: Run, **changes: Any) -> Run:
 
 def _changed(old: Settings, new: Settings) -> list[str]:
     """Return the settings that differ and must not: scenes come in one order, so a run may be made longer."""
-    before, after = ({**s.model_dump(exclude={"dialogues", "samples", "endpoints", *LOOSE}),
-                      "endpoints": {n: said for n, h in s.endpoints.items() if (said := h.said()) != UNSAID}}
-                     for s in (old, new))  # fmt: skip
+    before, after = (
+        s.model_dump(exclude={"dialogues", "samples", *LOOSE}) | {"endpoints": s.said()} for s in (old, new)
+    )
     return [k for k in before if before[k] != after[k]]
 
 

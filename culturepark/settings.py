@@ -135,11 +135,15 @@ class Settings(Record):
     refine: Refining = Refining()
     split: Split = Split()
 
+    def said(self) -> dict[str, Any]:
+        """Return what endpoints say that can change an answer, by model; those that are only driven and paid for say nothing."""
+        unsaid = Endpoint().said()
+        return {name: said for name, how in self.endpoints.items() if (said := how.said()) != unsaid}
+
     def determining(self) -> dict[str, Any]:
         """Return what can change a dialogue: everything but the run's length and how it is driven and capped."""
         data = self.model_dump(mode="json", exclude={"cultures", "dialogues", "samples", *LOOSE})
-        unsaid = Endpoint().said()
-        data["endpoints"] = {n: said for n, how in self.endpoints.items() if (said := how.said()) != unsaid}
+        data["endpoints"] = self.said()
         # Settings that say nothing are left out, so that new ones do not change the dialogues of old runs; where a model is
         # found does not matter, but the word for it always stood here.
         return {k: v for k, v in data.items() if k not in ("models", "seats", "endpoints") or v} | {"base_url": None}

@@ -101,6 +101,15 @@ def test_a_run_stops_below_its_cap_with_exit_code_3_and_goes_on_with_a_higher_on
         ]
 
 
+def test_a_cap_that_is_set_later_needs_a_price_too_or_it_would_not_hold(park):
+    with cp.Server() as server:
+        run = started("late", server.url, endpoints={})
+        with pytest.raises(cp.InputError, match="is unknown; give it"):
+            cp.simulate(cp.resume(run.folder, max_usd=1.0))
+        assert server.counts["requests"] == 0
+        cp.simulate(cp.resume(run.folder, endpoints={"openai/embedded": PRICES}))
+
+
 def test_what_was_refined_before_the_budget_ended_can_be_exported(park):
     with cp.Server() as server:
         run = started("cap", server.url, modes=("cross",))

@@ -20,7 +20,9 @@ CONNECTIONS = "100000"  # litellm's own session stops at 500 a host, and takes 0
 def load() -> Any:
     """Return litellm, quiet and without its import-time look at the network; ModelError if it is not installed."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    warnings.filterwarnings("ignore", "Item .* is using the `ReadOnly` qualifier")  # of its own types; nobody can act on it
+    warnings.filterwarnings(
+        "ignore", "Item .* is using the `ReadOnly` qualifier"
+    )  # of its own types; nobody can act on it
     for name in ("AIOHTTP_CONNECTOR_LIMIT", "AIOHTTP_CONNECTOR_LIMIT_PER_HOST"):
         os.environ.setdefault(name, CONNECTIONS)
     try:

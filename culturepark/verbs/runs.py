@@ -69,7 +69,6 @@ def replay(name: str, source: str | Path, /, *, workspace: str | Path | None = N
 
 def _possible(found: Workspace, chosen: Settings, keys: Mapping[str, str]) -> None:
     """Raise InputError for anything that would stop the run, before anything is written or paid for."""
-    from culturepark.models.line import Line
     from culturepark.refinery import embedders, sieves
 
     for name in chosen.refine.sieves:
@@ -78,10 +77,6 @@ def _possible(found: Workspace, chosen: Settings, keys: Mapping[str, str]) -> No
     cast.figures(chosen.survey)
     for seat in chosen.seats:
         found.persona(seat) if "/" in seat else found.culture(seat)
-    models = runs.lines(chosen, keys)
-    for model in models.all():
-        if isinstance(model, Line):
-            model.check()
-    runs.affordable(chosen, models)
+    runs.usable(chosen, runs.lines(chosen, keys))
     for culture in cast.cultures(found, chosen):
         next(cast.scenes(found, chosen, culture))
