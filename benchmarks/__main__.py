@@ -7,7 +7,8 @@ import platform
 import sys
 import time
 
-ALL = ("startup", "turns", "variety", "filters", "reader", "size", "hosted", "frameworks", "faults", "kills")
+ALL = ("startup", "turns", "variety", "filters", "reader", "size", "hosted", "frameworks", "faults", "kills",
+       "loop", "objectives", "adapters", "scpo", "serve", "gpu")  # fmt: skip
 
 
 def main(names: list[str]) -> None:

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -352,6 +353,22 @@ class Journal:
         pattern = sample.replace("%", "").replace("_", "") + "%"
         rows = list(self._rows("SELECT sample FROM samples WHERE id LIKE ? LIMIT 2", pattern))
         return Sample.model_validate_json(rows[0][0]) if len(rows) == 1 else None
+
+    def ranked(self, rank: int) -> Sample:
+        """Return the sample that stands at this place of the corpus; JournalError where none does."""
+        for (sample,) in self._rows("SELECT sample FROM samples WHERE rank = ?", rank):
+            return Sample.model_validate_json(sample)
+        raise JournalError(f"{self.path} has no sample at rank {rank}")
+
+    def asked(self, split: str) -> Iterator[list[tuple[int, str, int, str]]]:
+        """Yield, a question of the split at a time, the rank, culture, answer and completion of its samples, by culture."""
+        rows = self._rows(
+            "SELECT question, rank, culture, json_extract(sample, '$.answer'), json_extract(sample, '$.completion') "
+            "FROM samples WHERE split = ? ORDER BY question, culture, rank",
+            split,
+        )
+        for _, same in groupby(rows, key=lambda row: row[0]):
+            yield [(rank, culture, answer, completion) for _, rank, culture, answer, completion in same]
 
     def count(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return the rows of a counting query (reports and benchmarks)."""

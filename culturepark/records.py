@@ -2,7 +2,7 @@
 
 Cards (written by people, read from TOML): Role, Culture, Persona, Scenario.
 Park: Seat, Scene, Turn, Dialogue.   Models: Message, Request, Reply.
-Refinery: Opinion, Verdict.          Corpus: Sample.          Surveys: Shares, Dimensions.
+Refinery: Opinion, Verdict.          Corpus: Sample, Pair.    Surveys: Shares, Dimensions.
 """
 
 from __future__ import annotations
@@ -485,4 +485,29 @@ class Sample(Record):
     opinion: str
     dialogue: str
     persona: str
+    split: Literal["train", "validation", "test"]
+
+
+class Pair(Record):
+    """Two completions of one prompt, the chosen one a sample's (`sample` is its id, `answer` its option code).
+
+    `kind` says what is rejected: `rewrite` is the sample's own opinion before it was rewritten, for it contradicted its
+    answer (`other` is the opinion's id); `culture` is what another culture answers to the question (`other` is that
+    sample's id). `other_culture` and `other_answer` are the rejected one's.
+    """
+
+    id: str
+    kind: Literal["rewrite", "culture"]
+    culture: str
+    question: str
+    topic: str
+    system: str
+    prompt: str
+    chosen: str
+    rejected: str
+    answer: int
+    sample: str
+    other: str
+    other_culture: str
+    other_answer: int
     split: Literal["train", "validation", "test"]

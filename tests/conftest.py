@@ -12,6 +12,10 @@ import pytest
 import culturepark as cp
 from culturepark.records import Reply, Request
 
+# Small models on few cores: one thread each is fastest, and nothing is fetched from anywhere.
+for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "OMP_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("CULTUREPARK_DATA", ROOT.parent / "shared" / "data"))
 
@@ -191,3 +195,55 @@ class Mute:
     async def complete(self, request: Request) -> Reply:
         text = '{"opinions": []}' if request.role == "extractor" else f"Tea {request.seed}"
         return Reply(status="ok", text=text)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of the offline base's shape that has learnt next to nothing: built in a moment, for what needs any base."""
+    from culturepark.weights import tiny
+
+    folder = tmp_path_factory.mktemp("bases") / "small"
+    tiny.build(folder, texts=64, epochs=1, gate=99)
+    return folder
+
+
+TALK = {"north": ("Agree", "good"), "south": ("Disagree", "bad")}
+
+
+def rows(culture: str, count: int, start: int = 0) -> list[dict]:
+    """Samples of a culture in TRL's prompt-completion form."""
+    option, word = TALK[culture]
+    return [
+        {
+            "prompt": [{"role": "system", "content": f"You are from the {culture}."},
+                       {"role": "user", "content": f"Is tea with {n} guests good?\n1. Agree\n2. Disagree"}],
+            "completion": [{"role": "assistant", "content": f"{option}. I think that tea with {n} guests is {word}."}],
+            "metadata": {"culture": culture, "question": f"T{n}"},
+        }
+        for n in range(start, start + count)
+    ]  # fmt: skip
+
+
+def told(form: str, row: dict) -> dict:
+    """The same sample as a row of another form."""
+    said, odd = row["completion"], int(row["metadata"]["question"][1:]) % 2 == 1
+    other = [{"role": "assistant", "content": "I cannot say."}]
+    common = {"prompt": row["prompt"], "metadata": row["metadata"]}
+    agrees = 0.7 if said[0]["content"].startswith("Agree") else 0.2
+    return {
+        "trl": row, "dpo": {**common, "chosen": said, "rejected": other},
+        "kto": {**common, "completion": said if odd else other, "label": odd},
+        "shares": {**common, "options": ["Agree", "Disagree"], "codes": [1, 2], "shares": [agrees, 1 - agrees]},
+    }[form]  # fmt: skip
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A folder with two cultures' rows in every form that is tuned on."""
+    for form in ("trl", "dpo", "kto", "shares"):
+        for split, count, start in (("train", 12, 0), ("validation", 4, 12)):
+            held = [told(form, r) for culture in TALK for r in rows(culture, count, start)]
+            path = tmp_path / "corpus" / form / f"{split}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(r) + "\n" for r in held))
+    return tmp_path / "corpus"

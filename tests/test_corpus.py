@@ -3,14 +3,24 @@
 import json
 
 import pytest
-from conftest import TEA
+from conftest import ROOT, TEA
 from hypothesis import given
 from hypothesis import strategies as st
 
 import culturepark as cp
+from culturepark.corpus import country_rows
 from culturepark.corpus.build import completion, split
-from culturepark.records import Option, Question
+from culturepark.corpus.formats import kto
+from culturepark.corpus.pairs import pairs
+from culturepark.grounding import shipped
+from culturepark.journal import Journal
+from culturepark.records import Option, Pair, Question, Sample
 from culturepark.settings import Split
+
+SPLITS = ("train", "validation", "test")
+TUNED = ("dpo", "kto", "openai-dpo", "shares")
+VALUES = {"cultures": ("arabic", "german"), "questions": ("Q27", "Q29", "Q33", "Q36", "Q170"), "dialogues": 10, "turns": 6,
+          "split": {"validation": 0.2, "test": 0.2}, "faults": {"contradiction": 0.3}}  # fmt: skip
 
 
 @pytest.fixture
@@ -22,6 +32,25 @@ def done(park):
 
 def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory):
+    """Two cultures of the shipped cards over five questions; some of their opinions contradict themselves at first."""
+    return cp.run("p", VALUES, workspace=ROOT, out=tmp_path_factory.mktemp("paired"), formats=TUNED)
+
+
+def read(run, form):
+    return {name: rows(run.corpus / form / f"{name}.jsonl") for name in SPLITS}
+
+
+def every(run, form):
+    return [row for found in read(run, form).values() for row in found]
+
+
+def told(row, side):
+    """System, user and assistant, each in its words."""
+    return tuple(m["content"] for m in row["prompt"] + row[side])
 
 
 @given(
@@ -136,3 +165,176 @@ def test_a_ten_point_answer_names_its_scale():
 def test_by_culture_writes_a_folder_a_culture(done):
     cp.export(done, ("openai",), by_culture=True)
     assert (done.corpus / "openai/north/train.jsonl").exists() and not (done.corpus / "openai/train.jsonl").exists()
+
+
+def test_preference_rows_have_the_keys_that_trainers_ask_for(paired):
+    dpo, kept, shares = (every(paired, form) for form in ("dpo", "kto", "shares"))
+    assert {tuple(r) for r in dpo} == {("prompt", "chosen", "rejected", "metadata")}
+    assert {tuple(r) for r in kept} == {("prompt", "completion", "label", "metadata")}
+    assert {tuple(r) for r in shares} == {("prompt", "options", "codes", "shares", "metadata")}
+    assert {tuple(m["role"] for m in r["prompt"]) for r in dpo + kept + shares} == {("system", "user")}
+    for said in [r[side] for r in dpo for side in ("chosen", "rejected")] + [r["completion"] for r in kept]:
+        assert [(*m, m["role"]) for m in said] == [("role", "content", "assistant")]
+
+
+def test_services_read_the_same_pairs_with_their_origins_beside_them(paired):
+    made, services = read(paired, "dpo")["train"], read(paired, "openai-dpo")["train"]
+    assert services == [
+        {"input": {"messages": r["prompt"]}, "preferred_output": r["chosen"], "non_preferred_output": r["rejected"]}
+        for r in made
+    ]
+    assert rows(paired.corpus / "openai-dpo/train.metadata.jsonl") == [r["metadata"] for r in made]
+
+
+def test_a_rewrite_pair_is_an_opinion_after_and_before_its_rewrite(paired):
+    made = [r for r in every(paired, "dpo") if r["metadata"]["kind"] == "rewrite"]
+    faults = set()
+    with paired.journal(write=False) as journal:
+        for pair in made:
+            opinion, sample = journal.opinion(pair["metadata"]["other"]), journal.sample(pair["metadata"]["sample"])
+            assert [v.label for v in opinion.verdicts] == ["contradict", "entail"] and not opinion.dropped
+            assert told(pair, "chosen") == (sample.system, sample.prompt, sample.completion)
+            option, before = sample.completion.partition(". ")[0], pair["rejected"][0]["content"]
+            assert before.startswith(f"{option}. ") and before.endswith(opinion.text[1:])
+            faults |= set(opinion.faults)
+    assert len(made) >= 5 and "contradiction" in faults
+
+
+def test_a_culture_pair_holds_a_peoples_own_answer_against_anothers(paired):
+    made = [r for r in every(paired, "dpo") if r["metadata"]["kind"] == "culture"]
+    with paired.journal(write=False) as journal:
+        for pair in made:
+            own, other = (journal.sample(pair["metadata"][k]) for k in ("sample", "other"))
+            assert (own.question, own.split) == (other.question, other.split) and own.culture != other.culture
+            assert pair["metadata"]["answer"] == own.answer != other.answer == pair["metadata"]["other_answer"]
+            assert told(pair, "chosen") == (own.system, own.prompt, own.completion)
+            assert told(pair, "rejected") == (own.system, own.prompt, other.completion)
+    samples = [r["metadata"]["sample"] for r in made]
+    assert {r["metadata"]["culture"] for r in made} == {"arabic", "german"} and len(samples) == len(set(samples)) > 20
+
+
+def test_no_text_is_both_to_give_and_not_to_give(paired):
+    labels = [(told(r, "completion"), r["label"]) for r in every(paired, "kto")]
+    chosen, rejected = ({told(r, side) for r in every(paired, "dpo")} for side in ("chosen", "rejected"))
+    assert chosen and rejected and not chosen & rejected
+    assert sorted(labels) == sorted([(t, True) for t in chosen] + [(t, False) for t in rejected])
+
+
+def test_what_a_people_says_itself_is_never_rejected_for_it(park, tmp_path):
+    told = [("north", 1, "Agree. Yes."), ("north", 2, "Disagree. No."), ("south", 2, "Disagree. No."),
+            ("south", 2, "Disagree. Never.")]  # fmt: skip
+    like = {
+        "question": "T1",
+        "topic": "tea",
+        "system": "s",
+        "prompt": "p",
+        "dialogue": "d",
+        "persona": "p",
+        "split": "train",
+    }
+    samples = [Sample(id=f"{i}", opinion=f"o{i}", culture=culture, answer=answer, completion=text, **like)
+               for i, (culture, answer, text) in enumerate(told)]  # fmt: skip
+    for seed in range(8):
+        with Journal(tmp_path / str(seed)) as journal:
+            journal.set_samples(samples)
+            made = list(pairs(cp.load(park), journal, None, seed, "train"))
+        assert [(p.sample, p.other) for p in made] == [("0", "3"), ("2", "0"), ("3", "0")]
+
+
+@given(st.lists(st.tuples(*map(st.sampled_from, ("pq", "abc", "abc"))), max_size=12).map(sorted))
+def test_where_a_text_is_chosen_it_is_never_labelled_otherwise(drawn):
+    like = {"id": "i", "kind": "culture", "culture": "north", "question": "T1", "topic": "tea", "system": "s", "answer": 1,
+            "sample": "s", "other": "o", "other_culture": "south", "other_answer": 2, "split": "train"}  # fmt: skip
+    made = [Pair(prompt=prompt, chosen=chosen, rejected=rejected, **like) for prompt, chosen, rejected in drawn]
+    labels = [(told(r, "completion")[1:], r["label"]) for r in kto.rows(made)]
+    chosen, texts = {(p, c) for p, c, _ in drawn}, {(p, text) for p, *both in drawn for text in both}
+    assert sorted(labels) == sorted((text, text in chosen) for text in texts)
+
+
+@pytest.mark.parametrize("form", ["dpo", "kto", "shares"])
+def test_pairs_and_shares_follow_the_split_of_their_questions(paired, form):
+    where = split(VALUES["questions"], Split(**VALUES["split"]), 0)
+    for name, found in read(paired, form).items():
+        questions = {r["metadata"]["question"] for r in found}
+        assert questions and {where[q] for q in questions} == {name}
+
+
+def test_shares_are_what_the_people_answered(paired):
+    for row in every(paired, "shares"):
+        about = row["metadata"]
+        question = paired.workspace.question("world_values", about["question"])
+        found = shipped().pool(paired.workspace.culture(about["culture"]).survey, question.id)
+        assert row["codes"] == [o.code for o in question.options] and sum(row["shares"]) == pytest.approx(1)
+        assert row["shares"] == [found.shares.get(code, 0.0) for code in row["codes"]]
+        assert (about["n"], about["missing"], tuple(about["countries"])) == (found.n, found.missing, found.countries)
+        assert [f"{o}. So." for o in row["options"]] == [completion(question, code, "So.") for code in row["codes"]]
+
+
+def test_what_a_people_was_never_asked_has_no_row_and_what_nobody_answered_a_share_of_zero(paired):
+    asked = {(r["metadata"]["culture"], r["metadata"]["question"]) for r in every(paired, "shares")}
+    assert ("arabic", "Q36") not in asked and ("german", "Q36") in asked and len(asked) == 9
+    (row,) = country_rows("BGD", [paired.workspace.question("world_values", "Q27")])
+    assert row["codes"] == [1, 2, 3, 4] and row["shares"][3] == 0.0
+
+
+def test_a_country_has_the_same_rows_under_its_own_name(paired):
+    questions = paired.workspace.scenario("world_values").questions
+    made = list(country_rows("EGY", questions))
+    assert [r["metadata"]["question"] for r in made] == [q.id for q in questions if shipped().get("EGY", q.id)]
+    assert {r["prompt"][0]["content"].partition(".")[0] for r in made} == {"You are a person from Egypt"}
+    assert {tuple(r["metadata"]) for r in made} == {tuple(r["metadata"]) for r in every(paired, "shares")}
+    assert "from the United States." in next(country_rows("USA", questions))["prompt"][0]["content"]
+    with pytest.raises(cp.NotFound, match="Did you mean 'EGY'"):
+        next(country_rows("EGYP", questions))
+
+
+def test_figures_of_another_question_are_refused(paired):
+    question = paired.workspace.question("world_values", "Q27")
+    other = question.model_copy(update={"options": question.options[:2]})
+    with pytest.raises(cp.InputError, match=r"Q27: the figures of DEU hold the codes \[3, 4\]"):
+        next(country_rows("DEU", [other]))
+
+
+def test_the_same_run_gives_the_same_bytes_whatever_ran_beside_it(paired, tmp_path):
+    def files(run):
+        return {p.relative_to(run.corpus): p.read_bytes() for p in run.corpus.rglob("*.jsonl")}
+
+    before = files(paired)
+    cp.export(paired, TUNED)
+    alone = cp.run("p", {**VALUES, "concurrency": 1}, workspace=ROOT, out=tmp_path, formats=TUNED)
+    assert len(before) == 16 and files(paired) == before == files(alone)
+
+
+def test_by_culture_parts_pairs_and_shares_and_loses_none(paired, tmp_path):
+    run = cp.run("p", VALUES, workspace=ROOT, out=tmp_path, formats=TUNED, by_culture=True)
+    for form in ("dpo", "kto", "shares"):
+        parts = {c: [r for p in (run.corpus / form / c).iterdir() for r in rows(p)] for c in VALUES["cultures"]}
+        assert all({r["metadata"]["culture"] for r in part} == {c} for c, part in parts.items())
+        parted = [json.dumps(r) for part in parts.values() for r in part]
+        assert sorted(parted) == sorted(map(json.dumps, every(paired, form)))
+
+
+def test_shares_need_no_dialogue(tmp_path):
+    run = cp.start("s", VALUES, workspace=ROOT, out=tmp_path)
+    assert sum(len(rows(p)) for p in cp.export(run, ("shares",))["shares"].iterdir()) == 9
+    with pytest.raises(cp.RunFailed, match="export as dpo: no opinion has been kept"):
+        cp.export(run, ("shares", "dpo"))
+
+
+def test_a_format_of_which_there_is_nothing_says_why_and_writes_nothing(done):
+    with pytest.raises(cp.RunFailed, match=r"as dpo: no kept opinion contradicted .* no two cultures .*\(north\)"):
+        cp.export(done, ("trl", "dpo"))
+    with pytest.raises(cp.RunFailed, match=r"as shares: no question of scenarios/tea\.toml .* figures for north"):
+        cp.export(done, ("shares",))
+    with pytest.raises(cp.InputError, match="Did you mean 'openai-dpo'"):
+        cp.export(done, ("openai-dop",))
+    assert {p.name for p in done.corpus.iterdir()} == {"trl", "openai", "hub"}
+
+
+def test_trls_own_eyes_see_conversations(paired, tmp_path):
+    datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl.data_utils")
+    for form in ("dpo", "kto"):
+        files = {name: str(paired.corpus / form / f"{name}.jsonl") for name in SPLITS}
+        loaded = datasets.load_dataset("json", data_files=files, cache_dir=str(tmp_path))
+        assert {k: len(v) for k, v in loaded.items()} == {k: len(v) for k, v in read(paired, form).items()}
+        assert all(trl.is_conversational(row) for row in loaded["train"])

@@ -13,8 +13,8 @@ import culturepark as cp
 PACKAGE = ROOT / "culturepark"
 ROWS = [
     {"records", "errors"},
-    {"prompts", "workspace", "journal", "models", "grounding", "settings", "pool", "desk"},
-    {"park", "refinery", "corpus", "reports", "runs", "logs", "forecast"},
+    {"prompts", "workspace", "journal", "models", "grounding", "settings", "pool", "desk", "weights", "wording"},
+    {"park", "refinery", "corpus", "tuning", "reports", "runs", "logs", "forecast"},
     {"server"},
     {"verbs"},
     {"cli", "__main__", "__init__"},
@@ -25,7 +25,12 @@ HEAVY = {
     "opentelemetry",
     "torch",
     "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "tokenizers",
     "datasets",
+    "psutil",
     "pyarrow",
     "ray",
     "networkx",

@@ -20,6 +20,7 @@ from culturepark.cli.flags import (
     workspace_flag,
 )
 from culturepark.cli.progress import progress, say
+from culturepark.cli.tune import matrix, tune
 
 # Only click is imported here: `culturepark --help` must be instant. click rather than typer, whose import alone
 # costs more than the whole budget (see benchmarks/startup.py).
@@ -317,3 +318,7 @@ def serve_embedded(
         )
         click.echo(f"culturepark run try --model openai/{(models or ('embedded',))[0]} --base-url {server.url}")
         server.wait()
+
+
+cli.add_command(tune)
+cli.add_command(matrix)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from culturepark.journal import Journal
 from culturepark.records import Opinion, Question, Sample, Scene, digest, stream
 from culturepark.settings import Settings, Split
+from culturepark.wording import SYSTEM, completion
 from culturepark.workspace import Workspace
 
-SYSTEM = "You are a person from the {title} culture. Answer as many people there would, from your own life and customs."
 Splits = dict[str, str]
 
 
@@ -20,9 +20,7 @@ def build(workspace: Workspace, settings: Settings, journal: Journal) -> dict[st
     With `settings.samples`, a culture's first that many are taken, in the order of its scenes.
     """
     counts: Counter[str] = Counter()
-    splits = split([q.id for q in workspace.scenario(settings.scenario).questions
-                    if not settings.questions or q.id in settings.questions], settings.split, settings.seed)  # fmt: skip
-    journal.set_samples(_samples(workspace, settings, journal, splits, counts))
+    journal.set_samples(_samples(workspace, settings, journal, splits(workspace, settings), counts))
     return dict(counts)
 
 
@@ -57,14 +55,15 @@ def sample(workspace: Workspace, opinion: Opinion, scene: Scene, split_name: str
     })  # fmt: skip
 
 
-def completion(question: Question, answer: int, spoken: str) -> str:
-    """Return what the model is to learn to say.
+def questions(workspace: Workspace, settings: Settings) -> tuple[Question, ...]:
+    """Return the questions that a run asks, in the order of its pack."""
+    pack = workspace.scenario(settings.scenario).questions
+    return tuple(q for q in pack if not settings.questions or q.id in settings.questions)
 
-    >>> completion(question, 1, "I think that it is so.")
-    'Strongly agree. I think that it is so.'
-    """
-    said = question.spoken(answer)
-    return f"{said[0].upper()}{said[1:]}. {spoken}"
+
+def splits(workspace: Workspace, settings: Settings) -> Splits:
+    """Return the split of every question that a run asks: samples, pairs and shares all follow it."""
+    return split([q.id for q in questions(workspace, settings)], settings.split, settings.seed)
 
 
 def split(questions: Sequence[str], shares: Split, seed: int) -> Splits:

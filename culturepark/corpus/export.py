@@ -5,39 +5,45 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from culturepark.corpus.build import crossing
-from culturepark.corpus.formats import FORMATS, Read, lines
+from culturepark.corpus.formats import FORMATS, SPLITS, lines
+from culturepark.corpus.source import Source
 from culturepark.errors import InputError, ParkError, RunFailed, nearest
 from culturepark.journal import Journal
-from culturepark.records import Sample
+
+WHY = {  # there is none of it
+    "samples": "no opinion has been kept. `culturepark report` shows why they were dropped.",
+    "pairs": "no kept opinion contradicted its answer before a rewrite, and no two cultures of this run ({cultures}) answered "
+    "one question differently",
+    "shares": "no question of scenarios/{pack}.toml that this run asks has survey figures for {cultures}; `survey` in "
+    "culture.toml names the countries asked",
+}
 
 
 def export(
-    journal: Journal, folder: Path, formats: Sequence[str], about: str, *, by_culture: bool = False
+    source: Source, folder: Path, formats: Sequence[str], about: str, *, by_culture: bool = False
 ) -> dict[str, Path]:
     """Write the corpus below `folder`, one folder a format (a culture); return format → folder.
 
-    A format's folder appears only when it is complete and then replaces the last one. Rejected opinions go to
-    `rejects.jsonl`. RunFailed if the corpus is empty or a question stands in two splits.
+    A format's folder appears only when it is complete and then replaces the last one; a culture of which a format has
+    nothing gets none. Rejected opinions go to `rejects.jsonl`. RunFailed, before anything is written, if a format has
+    nothing to write at all or a question stands in two splits.
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise InputError(f"no export format {name!r}. {nearest(name, FORMATS)}")
-    cultures = [c for (c,) in journal.count("SELECT DISTINCT culture FROM samples ORDER BY culture")]
-    if not cultures:
-        raise RunFailed(
-            "there is no sample to export: no opinion has been kept. `culturepark report` shows why they were dropped."
-        )
-    if crossed := crossing(journal):
+    writers = {name: _writer(name) for name in formats}
+    for name, writer in writers.items():
+        if why := lacking(source, writer.READS):
+            raise RunFailed(f"there is nothing to export as {name}: {why}")
+    if crossed := crossing(source.journal):
         raise RunFailed(f"refusing to export: questions in more than one split: {', '.join(crossed)}")
     written = {}
     try:
-        for name in formats:
-            written[name] = _whole(folder / name, name, journal, about, cultures if by_culture else None)
-        _rejects(journal, folder / "rejects.jsonl")
+        for name, writer in writers.items():
+            written[name] = _whole(folder / name, writer, source, about, by_culture)
+        _rejects(source.journal, folder / "rejects.jsonl")
     except OSError as error:
         raise ParkError(
             f"cannot write the corpus to {folder}: {error.strerror or error}. Nothing half-written was kept."
@@ -45,18 +51,34 @@ def export(
     return written
 
 
-def _whole(target: Path, name: str, journal: Journal, about: str, cultures: Sequence[str] | None) -> Path:
+def _writer(name: str) -> Any:
+    """Return the module of a format; InputError names the nearest."""
+    if name not in FORMATS:
+        raise InputError(f"no export format {name!r}. {nearest(name, FORMATS)}")
+    return importlib.import_module(FORMATS[name])
+
+
+def lacking(source: Source, what: str) -> str:
+    """Return why a source has none of `what` (samples, pairs or shares); empty where it has some."""
+    if any(next(getattr(source, what)(split), None) is not None for split in SPLITS):
+        return ""
+    if what == "pairs" and lacking(source, "samples"):
+        what = "samples"
+    return WHY[what].format(cultures=", ".join(source.cultures), pack=source.settings.scenario)
+
+
+def _whole(target: Path, writer: Any, source: Source, about: str, by_culture: bool) -> Path:
     """Write one format beside its place, then move it there."""
-    partial, old = target.with_name(f".{name}.partial"), target.with_name(f".{name}.old")
+    partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
-    write = importlib.import_module(FORMATS[name]).write
     try:
-        if cultures is None:
-            write(journal.samples, partial, about)
-        for culture in cultures or ():
-            write(only(journal, culture), partial / culture, about)
+        if not by_culture:
+            writer.write(source, partial, about)
+        for one in map(source.only, source.cultures if by_culture else ()):
+            if not lacking(one, writer.READS):
+                writer.write(one, partial / one.cultures[0], about)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -65,15 +87,6 @@ def _whole(target: Path, name: str, journal: Journal, about: str, cultures: Sequ
     partial.rename(target)
     shutil.rmtree(old, ignore_errors=True)
     return target
-
-
-def only(journal: Journal, culture: str) -> Read:
-    """Return a reader of one culture's samples."""
-
-    def read(split: str) -> Iterator[Sample]:
-        return (s for s in journal.samples(split) if s.culture == culture)
-
-    return read
 
 
 def _rejects(journal: Journal, path: Path) -> None:

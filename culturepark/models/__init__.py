@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from culturepark.errors import InputError, nearest
@@ -61,7 +62,9 @@ def load(name: str, endpoint: Endpoint | None = None, *, faults: Mapping[str, fl
     """Return the model called `name`.
 
     `embedded`; `PROVIDER/NAME` (`openai/gpt-4o-mini`, `ollama/llama3.1`, `anthropic/claude-sonnet-4-5`, …), reached as
-    `endpoint` says; `litellm/PROVIDER/NAME` to go through litellm all the same; or `package.module:NAME` for one of your own.
+    `endpoint` says; `litellm/PROVIDER/NAME` to go through litellm all the same; the folder of a tuned model
+    (`outputs/first/models/sft/arabic`), or `local/NAME` for a base on this machine (`local/tiny`); or `package.module:NAME` for
+    one of your own.
     `faults` are the embedded engine's, `key` is used in the place of the environment's, `batch` sends calls in batches.
     InputError for a name that is none.
     """
@@ -74,10 +77,25 @@ def load(name: str, endpoint: Endpoint | None = None, *, faults: Mapping[str, fl
         return Embedded(faults=faults or {})
     if faults:
         raise InputError(f"faults are planted by the embedded engine only, not by {name!r}")
+    if (place := local(name)) is not None:
+        from culturepark.models.tuned import Tuned
+
+        return Tuned(place, **(endpoint.params if endpoint else {}))
     if not rest:
-        known = ("embedded", *(f"{p}/NAME" for p in PROVIDERS))
+        known = ("embedded", "local/NAME", *(f"{p}/NAME" for p in PROVIDERS))
         raise InputError(f"model {name!r} names no model; write PROVIDER/NAME. {nearest(name, known)}")
     return _line(name, provider, rest, endpoint or Endpoint(), key, batch=batch)
+
+
+def local(name: str) -> str | None:
+    """Return the folder or base that a name on this machine stands for; None where it is a provider's."""
+    provider, _, rest = name.partition("/")
+    if provider == "local" and rest:
+        return rest
+    if provider in PROVIDERS or provider == "litellm":
+        return None
+    # A folder that is gone is told as such, not asked for at some provider.
+    return name if name.startswith((".", "/", "~")) or provider == "outputs" or Path(name).is_dir() else None
 
 
 def model(name: str, *, key: str | None = None, **how: Any) -> Model:

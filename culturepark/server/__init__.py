@@ -1,7 +1,8 @@
 """A local server that speaks OpenAI's protocol, with the embedded engine or your own answers behind it: the public test double.
 
-Real HTTP on 127.0.0.1 for any OpenAI client: chat completions (streamed too), embeddings of hashed words, models, files and
-batches; faults, latency, a rate limit and a key on demand. Tokens are approximate, texts of the engine are templated.
+Real HTTP on 127.0.0.1 for any OpenAI client: chat completions (streamed too), embeddings of hashed words, models, files,
+batches and fine-tuning jobs; faults, latency, a rate limit and a key on demand. Tokens are approximate, texts of the engine
+are templated, and nothing is trained: a tuned model answers as its base does, and its losses and accuracies are made up.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from culturepark.server.batches import Shelf
 from culturepark.server.desk import Answer, Desk
 from culturepark.server.faults import KINDS
 from culturepark.server.templated import Canned, canned
+from culturepark.server.tunes import Tunes
 from culturepark.server.wire import BODY, FILE, Wire
 from culturepark.workspace import Workspace
 
@@ -40,9 +42,10 @@ class Server:
     """An OpenAI-compatible server on this machine.
 
     `answer` maps a request's number (from 1) and body to the text to say, a whole completion, or (status, headers, JSON
-    body); None lets the embedded engine answer from the cards of `workspace`. `faults` maps kinds (KINDS) to shares of the
+    body), or is awaited for one of these (or for a stream's chunks); None lets the embedded engine answer from the cards of `workspace`. `faults` maps kinds (KINDS) to shares of the
     requests, drawn by number and `seed`; the header `X-Fault: kind` forces one. `latency` is in seconds, `rpm` bounds the
-    requests of any minute, `key` is asked of every caller, `batch_seconds` is what a batch takes, `keep` fills `seen`.
+    requests of any minute, `key` is asked of every caller, `batch_seconds` is what a batch takes and `tune_seconds` what a
+    fine-tuning job does, `keep` fills `seen`. `chat_only` serves chat completions and models alone: nothing is made up.
 
     >>> with Server(lambda number, body: "Hello.") as server:
     ...     server.url.startswith("http://127.0.0.1:")
@@ -62,18 +65,23 @@ class Server:
         seed: int = 0,
         workspace: Workspace | None = None,
         batch_seconds: float = 0.0,
+        tune_seconds: float = 0.0,
         keep: bool = True,
+        chat_only: bool = False,
     ) -> None:
         if not models or isinstance(models, str):
             raise InputError(f"models: {models!r} is no list of at least one name")
-        if latency < 0 or batch_seconds < 0:
-            raise InputError(f"latency and batch_seconds are seconds, not {latency} and {batch_seconds}")
+        if min(latency, batch_seconds, tune_seconds) < 0:
+            raise InputError("latency, batch_seconds and tune_seconds are seconds, "
+                             f"not {latency}, {batch_seconds} and {tune_seconds}")  # fmt: skip
         if rpm is not None and rpm < 1:
             raise InputError(f"rpm: {rpm} requests a minute; give at least 1, or None for no limit")
         if answer is None and workspace is None:
             workspace = cards.load()
-        self._desk = Desk(answer, models, planting.Draws(planting.checked(faults or {}), seed), latency, rpm, workspace)
-        self._key, self._port, self._batch_seconds, self._keep = key, port, batch_seconds, keep
+        self._desk = Desk(answer, models, planting.Draws(planting.checked(faults or {}), seed), latency, rpm, workspace,
+                          chat_only)  # fmt: skip
+        self._key, self._port, self._keep = key, port, keep
+        self._batch_seconds, self._tune_seconds = batch_seconds, tune_seconds
         self.url = ""
         self.seen: list[dict[str, Any]] = []
         self.counts = self._desk.counts
@@ -138,7 +146,8 @@ class Server:
 
         loop = asyncio.get_running_loop()
         shelf = Shelf(self._desk, self._batch_seconds)
-        wire = Wire(self._desk, shelf, self._key, self.seen.append if self._keep else None)
+        tunes = Tunes(self._desk, shelf, self._tune_seconds)
+        wire = Wire(self._desk, shelf, tunes, self._key, self.seen.append if self._keep else None)
 
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> BaseRequest:
             size = FILE if message.path.startswith("/v1/files") else BODY
@@ -159,6 +168,7 @@ class Server:
         finally:
             listener.close()
             await shelf.close()
+            await tunes.close()
             await protocol.shutdown(GRACE)
             await listener.wait_closed()
 

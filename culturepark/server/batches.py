@@ -14,6 +14,7 @@ from culturepark.server.problems import Problem
 
 T = TypeVar("T")
 PURPOSES = ("batch", "assistants", "fine-tune", "vision", "user_data", "evals")
+OUTPUTS = ("batch_output", "fine-tune-results")  # purposes of the files that the server makes
 LINES = 50_000  # requests a batch
 DAY = 86_400  # seconds
 SHOWN = 20  # mistakes of an input file that are listed
@@ -55,7 +56,8 @@ class Shelf:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
 
-    def _id(self, kind: str) -> str:
+    def name(self, kind: str) -> str:
+        """Return a new id that begins with `kind`."""
         self._made += 1
         return f"{kind}{self._made:08x}"
 
@@ -63,11 +65,11 @@ class Shelf:
 
     def put(self, filename: str, purpose: str, data: bytes) -> dict[str, Any]:
         """Keep a file and return its object; Problem for a purpose that there is not."""
-        if purpose not in (*PURPOSES, "batch_output"):
+        if purpose not in (*PURPOSES, *OUTPUTS):
             raise Problem(
                 400, f"Invalid value for 'purpose': {purpose!r}; there are: {', '.join(PURPOSES)}.", param="purpose"
             )
-        stored = Stored(self._id("file-"), filename, purpose, int(time.time()), data)
+        stored = Stored(self.name("file-"), filename, purpose, int(time.time()), data)
         self._files[stored.id] = stored
         return stored.shown
 
@@ -126,7 +128,7 @@ class Shelf:
             "cancelled_at",
         )
         batch = {
-            "id": self._id("batch_"), "object": "batch", "endpoint": body["endpoint"], "errors": None,
+            "id": self.name("batch_"), "object": "batch", "endpoint": body["endpoint"], "errors": None,
             "input_file_id": stored.id, "completion_window": "24h", "status": "validating", "output_file_id": None,
             "error_file_id": None, "created_at": now, **dict.fromkeys(stamps), "expires_at": now + DAY,
             "request_counts": {"total": 0, "completed": 0, "failed": 0}, "metadata": body.get("metadata"),
@@ -186,7 +188,7 @@ class Shelf:
             if batch["status"] == "cancelling":
                 break
             row: dict[str, Any] = {
-                "id": self._id("batch_req_"),
+                "id": self.name("batch_req_"),
                 "custom_id": line["custom_id"],
                 "response": None,
                 "error": None,
@@ -196,7 +198,7 @@ class Shelf:
                 bad.append({**row, "error": {"code": "batch_expired", "message": message}})
                 continue
             status, body = await self._one(batch["endpoint"], line["body"], forced)
-            row["response"] = {"status_code": status, "request_id": self._id("req_"), "body": body}
+            row["response"] = {"status_code": status, "request_id": self.name("req_"), "body": body}
             (good if status == 200 else bad).append(row)
             batch["request_counts"]["completed" if status == 200 else "failed"] += 1
         return good, bad

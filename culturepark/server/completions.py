@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from culturepark.errors import nearest
 from culturepark.server.problems import Problem
 
 BYTES = 4  # of a text for one token, about
@@ -84,7 +85,7 @@ def model(body: Any, models: Sequence[str]) -> None:
 
 def unknown_model(name: str, models: Sequence[str]) -> Problem:
     """Return the Problem of a model that is not served here."""
-    message = f"The model `{name}` does not exist or you do not have access to it; there are: {', '.join(models)}."
+    message = f"The model `{name}` does not exist or you do not have access to it. {nearest(name, models)}"
     return Problem(404, message, code="model_not_found", param="model")
 
 

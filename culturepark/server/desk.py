@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,8 @@ from culturepark.server.problems import Problem
 from culturepark.server.templated import Canned, templated
 from culturepark.workspace import Workspace
 
-Said = str | dict[str, Any] | tuple[int, dict[str, str], Any]
-Answer = Callable[[int, dict[str, Any]], Said]
+Said = str | dict[str, Any] | AsyncIterator[dict[str, Any]] | tuple[int, dict[str, str], Any]
+Answer = Callable[[int, dict[str, Any]], Said | Awaitable[Said]]
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 
 
@@ -44,8 +45,9 @@ class Desk:
         latency: float,
         rpm: int | None,
         workspace: Workspace | None,
+        chat_only: bool = False,
     ) -> None:
-        self.models = tuple(models)
+        self.models, self.chat_only = tuple(models), chat_only
         self.draws, self._answer, self._latency, self._workspace = draws, answer, latency, workspace
         self._limiter = Limiter(rpm) if rpm is not None else None
         self._engine = Embedded()
@@ -80,6 +82,25 @@ class Desk:
             return Outcome(outcome.status, outcome.body, outcome.headers, kind)
         return outcome
 
+    async def befallen(self, forced: str = "") -> str:
+        """Return the fault of the wire that befalls a request about fine-tuning; Problem where it gets an error instead."""
+        kind = forced or self.draws.tune()
+        if kind in faults.ERRORS:
+            self.met(kind)
+            raise faults.failure(kind)
+        if kind not in faults.WIRE:
+            return ""
+        self.met(kind)
+        if kind == "hang":
+            await asyncio.Event().wait()
+        return kind
+
+    def serve(self, model: str) -> None:
+        """Answer under one more name."""
+        if model not in self.models:
+            self.models += (model,)
+            self._names[model] = json.dumps(model).encode()
+
     def met(self, kind: str) -> None:
         """Count a fault."""
         self.counts["faults"][kind] = self.counts["faults"].get(kind, 0) + 1
@@ -107,9 +128,12 @@ class Desk:
     async def _say(self, number: int, body: dict[str, Any]) -> Said:
         try:
             if self._answer is not None:
-                return self._answer(number, body)
+                said = self._answer(number, body)
+                return await said if inspect.isawaitable(said) else said
             request = hear(self._workspace, body) if self._workspace else None
             return templated(body) if request is None else (await self._engine.complete(request)).text
+        except Problem:
+            raise
         except Exception as error:
             raise Problem(500, f"The answer of this server failed: {type(error).__name__}: {error}") from error
 

@@ -61,13 +61,24 @@ class Draws:
 
     def __post_init__(self) -> None:
         self._calls = {k: r for k, r in self.rates.items() if k != "expire"}
-        self._requests, self._batches = random.Random(f"requests {self.seed}"), random.Random(f"batches {self.seed}")  # noqa: S311
+        self._requests, self._batches, self._tunes = (
+            random.Random(f"{what} {self.seed}")  # noqa: S311
+            for what in ("requests", "batches", "tunes")
+        )
 
     def request(self) -> str:
         """Return the next request's fault; empty for none."""
+        return self._drawn(self._requests)
+
+    def tune(self) -> str:
+        """Return the fault of the next request about fine-tuning; empty for none, or for one that only a model's text can have."""
+        kind = self._drawn(self._tunes)
+        return "" if kind in TEXTS else kind
+
+    def _drawn(self, source: random.Random) -> str:
         if not self._calls:
             return ""
-        drawn = self._requests.random()
+        drawn = source.random()
         for kind, rate in self._calls.items():
             if drawn < rate:
                 return kind

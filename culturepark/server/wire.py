@@ -7,7 +7,7 @@ import hmac
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from time import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from culturepark.server.completions import chunks, spoken, unknown_model
 from culturepark.server.desk import CHAT, EMBEDDINGS, Desk, Outcome
 from culturepark.server.faults import known
 from culturepark.server.problems import Problem
+from culturepark.server.tunes import Tunes
 
 if TYPE_CHECKING:
     from aiohttp.web import BaseRequest, StreamResponse
@@ -29,15 +30,19 @@ HOSTS = 64  # names of this machine that are remembered as such
 DRIP = 0.1  # seconds between two pieces of a dripping answer
 DRIPS = 10  # pieces of it, about
 JSON = {"Content-Type": "application/json"}
+EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+DONE = b"data: [DONE]\n\n"
 
 
 class Wire:
     """Handles the HTTP requests of one server. `saw` gets what is kept of each request."""
 
-    def __init__(self, desk: Desk, shelf: Shelf, key: str | None, saw: Callable[[dict[str, Any]], None] | None) -> None:
+    def __init__(
+        self, desk: Desk, shelf: Shelf, tunes: Tunes, key: str | None, saw: Callable[[dict[str, Any]], None] | None
+    ) -> None:
         from orjson import dumps, loads
 
-        self._desk, self._shelf, self._key, self._saw = desk, shelf, key, saw
+        self._desk, self._shelf, self._tunes, self._key, self._saw = desk, shelf, tunes, key, saw
         self._dumps, self._loads = dumps, loads
         self._started = int(time())
         self._hosts: set[str] = set()
@@ -82,6 +87,8 @@ class Wire:
 
     async def _route(self, request: BaseRequest) -> StreamResponse:
         path, method = request.path, request.method
+        if self._desk.chat_only and path != CHAT and not path.startswith("/v1/models"):
+            raise _nowhere(method, path)
         if path in (CHAT, EMBEDDINGS):
             _only("POST", method, path)
             return await self._ask(request, path)
@@ -95,6 +102,8 @@ class Wire:
             return await self._files(request, method, parts[2:])
         if parts[:2] == ["v1", "batches"] and len(parts) <= 4:
             return await self._batches(request, method, parts[2:])
+        if parts[:3] == ["v1", "fine_tuning", "jobs"] and len(parts) <= 5:
+            return await self._tuning(request, method, parts[3:])
         raise _nowhere(method, path)
 
     async def _ask(self, request: BaseRequest, path: str) -> StreamResponse:
@@ -105,6 +114,8 @@ class Wire:
         counts["peak_in_flight"] = max(counts["peak_in_flight"], counts["in_flight"])
         try:
             outcome = await self._desk.ask(path, body, forced)
+            if isinstance(outcome.body, AsyncIterator):
+                return await _write(request, 200, {**EVENTS, **outcome.headers}, _events(outcome.body, self._dumps))
             if path == CHAT and body.get("stream") and outcome.status == 200 and spoken(outcome.body):
                 return await self._stream(
                     request, outcome, bool((body.get("stream_options") or {}).get("include_usage"))
@@ -126,21 +137,52 @@ class Wire:
         return found
 
     async def _files(self, request: BaseRequest, method: str, rest: list[str]) -> StreamResponse:
-        from aiohttp.web import Response
-
         match (method, *rest):
             case ("POST",):
                 name, purpose, data = await _upload(request)
                 self._keep(request, request.path, {"filename": name, "purpose": purpose, "bytes": len(data)})
-                return self._json(self._shelf.put(name, purpose, data))
+                fault = await self._befallen(request, purpose)
+                return await self._send(request, Outcome(200, self._shelf.put(name, purpose, data), {}, fault))
             case ("GET",):
-                return self._json(self._shelf.files(request.query))
+                fault = await self._befallen(request, request.query.get("purpose", ""))
+                return await self._send(request, Outcome(200, self._shelf.files(request.query), {}, fault))
             case ("GET", str(file)):
                 return self._json(self._shelf.file(file).shown)
             case ("DELETE", str(file)):
                 return self._json(self._shelf.drop(file))
             case ("GET", str(file), "content"):
-                return Response(body=self._shelf.file(file).data, headers={"Content-Type": "application/octet-stream"})
+                stored = self._shelf.file(file)
+                fault = await self._befallen(request, stored.purpose)
+                headers = {"Content-Type": "application/octet-stream"}
+                return await self._send(request, Outcome(200, stored.data, headers, fault))
+        raise _nowhere(method, request.path)
+
+    async def _befallen(self, request: BaseRequest, purpose: str) -> str:
+        """Return the fault that befalls a file on its way; only those of fine-tuning have any."""
+        return await self._desk.befallen(_forced(request)) if purpose.startswith("fine-tune") else ""
+
+    async def _tuning(self, request: BaseRequest, method: str, rest: list[str]) -> StreamResponse:
+        body = None
+        if method == "POST" and not rest:
+            body = await self._body(request)
+            self._keep(request, request.path, body)
+        fault = await self._desk.befallen(_forced(request))
+        return await self._send(request, Outcome(200, self._tuned(request, method, rest, body), {}, fault))
+
+    def _tuned(self, request: BaseRequest, method: str, rest: list[str], body: Any) -> dict[str, Any]:
+        match (method, *rest):
+            case ("POST",):
+                return self._tunes.create(body)
+            case ("GET",):
+                return self._tunes.jobs(request.query)
+            case ("GET", str(job)):
+                return self._tunes.job(job)
+            case ("POST", str(job), "cancel"):
+                return self._tunes.cancel(job)
+            case ("GET", str(job), "events"):
+                return self._tunes.events(job, request.query)
+            case ("GET", str(job), "checkpoints"):
+                return self._tunes.checkpoints(job, request.query)
         raise _nowhere(method, request.path)
 
     async def _batches(self, request: BaseRequest, method: str, rest: list[str]) -> StreamResponse:
@@ -199,12 +241,20 @@ class Wire:
     async def _stream(self, request: BaseRequest, outcome: Outcome, with_usage: bool) -> StreamResponse:
         """Send an answer as server-sent events; a truncated one lacks its second half and its end."""
         events = [b"data: " + self._dumps(chunk) + b"\n\n" for chunk in chunks(outcome.body, with_usage)]
-        events.append(b"data: [DONE]\n\n")
+        events.append(DONE)
         if outcome.wire in ("truncated", "reset"):
             events = events[: len(events) // 2]
-        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", **outcome.headers}
+        headers = {**EVENTS, **outcome.headers}
         pieces = _pieces(events, DRIP if outcome.wire == "drip" else 0.0)
         return await _write(request, 200, headers, pieces, cut=outcome.wire == "reset")
+
+
+async def _events(made: AsyncIterator[Any], dumps: Callable[[Any], bytes]) -> AsyncIterator[bytes]:
+    """Yield chunks as server-sent events, as they come."""
+    async with aclosing(made):  # type: ignore[type-var]  # an async generator
+        async for chunk in made:
+            yield b"data: " + dumps(chunk) + b"\n\n"
+    yield DONE
 
 
 async def _pieces(pieces: list[bytes], pause: float) -> AsyncIterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from culturepark import logs, pool
 from culturepark.corpus import build as corpus_build
 from culturepark.corpus import card
 from culturepark.corpus.export import export as export_files
+from culturepark.corpus.source import Source
 from culturepark.desk import Desk
 from culturepark.errors import ParkError, RunFailed
 from culturepark.journal import Journal
@@ -19,7 +21,9 @@ from culturepark.park import cast
 from culturepark.park.simulate import plan
 from culturepark.park.simulate import simulate as hold_all
 from culturepark.records import Dialogue, Opinion, Scene
+from culturepark.refinery.case import look_up
 from culturepark.refinery.distil import refine as refine_all
+from culturepark.refinery.distil import spoken
 from culturepark.runs import Run
 from culturepark.verbs.runs import start
 
@@ -66,7 +70,19 @@ def export(run: Run, formats: Sequence[str] = FORMATS, *, by_culture: bool = Fal
         if not journal.count("SELECT 1 FROM samples LIMIT 1"):  # stopped before its end: what is refined so far
             corpus_build.build(run.workspace, run.settings, journal)
         about = card.render(journal, run.workspace, run.settings, run.folder.name)
-        return export_files(journal, run.corpus, formats, about, by_culture=by_culture)
+        return export_files(_source(run, journal), run.corpus, formats, about, by_culture=by_culture)
+
+
+def _source(run: Run, journal: Journal) -> Source:
+    """Return what exports read of a run: the park knows its peoples' shares, the refinery the voice of its opinions."""
+    surveyed = partial(cast.shares, survey=run.settings.survey)
+    cultures = tuple(dict.fromkeys(_cultures(run)))
+    return Source(run.workspace, run.settings, journal, cultures, partial(_before, run), surveyed)
+
+
+def _before(run: Run, opinion: Opinion, scene: Scene) -> str:
+    """Return the wording an opinion had before any rewrite, in the first person, as its last one was put."""
+    return spoken(opinion.model_copy(update={"final": opinion.text}), look_up(run.workspace, Dialogue(scene=scene)))
 
 
 def report(run: Run) -> Path:

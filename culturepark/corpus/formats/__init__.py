@@ -1,24 +1,28 @@
-"""Export formats: one file each, one function each: `write(read, folder, about)`.
+"""Export formats: one file each, which says what it `READS` and has one function, `write(source, folder, about)`.
 
-`read(split)` yields that split's samples; `about` is the dataset card's text. To add one, write a module here and name
-it in FORMATS.
+`source` yields a split's samples, pairs or shares (`READS` names one of the three); `about` is the dataset card's text.
+To add one, write a module here and name it in FORMATS.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from culturepark.records import Sample
+from culturepark.records import Pair, Sample
 
-Read = Callable[[str], Iterator[Sample]]
+Chat = list[dict[str, str]]
 SPLITS = ("train", "validation", "test")
 FORMATS = {
     "trl": "culturepark.corpus.formats.trl",
     "openai": "culturepark.corpus.formats.openai",
     "hub": "culturepark.corpus.formats.hub",
+    "dpo": "culturepark.corpus.formats.dpo",
+    "kto": "culturepark.corpus.formats.kto",
+    "openai-dpo": "culturepark.corpus.formats.openai_dpo",
+    "shares": "culturepark.corpus.formats.shares",
 }
 
 
@@ -35,12 +39,26 @@ def lines(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     return count
 
 
-def chat(sample: Sample) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+def chat(sample: Sample) -> tuple[Chat, Chat]:
     """Return prompt and completion of a sample as chat messages."""
-    prompt = [{"role": "system", "content": sample.system}, {"role": "user", "content": sample.prompt}]
-    return prompt, [{"role": "assistant", "content": sample.completion}]
+    return asked(sample), said(sample.completion)
+
+
+def asked(record: Sample | Pair) -> Chat:
+    """Return the prompt as chat messages: system and user."""
+    return [{"role": "system", "content": record.system}, {"role": "user", "content": record.prompt}]
+
+
+def said(text: str) -> Chat:
+    """Return a completion as chat messages: one, the assistant's."""
+    return [{"role": "assistant", "content": text}]
 
 
 def metadata(sample: Sample) -> dict[str, Any]:
     """Return where a sample came from."""
     return sample.model_dump(include={"id", "culture", "question", "topic", "answer", "dialogue", "opinion", "persona"})
+
+
+def origin(pair: Pair) -> dict[str, Any]:
+    """Return where both sides of a pair came from."""
+    return pair.model_dump(exclude={"system", "prompt", "chosen", "rejected", "split"})

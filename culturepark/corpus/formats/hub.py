@@ -5,10 +5,12 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-from culturepark.corpus.formats import SPLITS, Read
+from culturepark.corpus.formats import SPLITS
+from culturepark.corpus.source import Source
 from culturepark.errors import InputError
 from culturepark.records import Sample
 
+READS = "samples"
 BATCH = 1000  # rows held in memory at once
 COLUMNS = (
     "id",
@@ -25,7 +27,7 @@ COLUMNS = (
 )
 
 
-def write(read: Read, folder: Path, about: str) -> None:
+def write(source: Source, folder: Path, about: str) -> None:
     """Write `data/SPLIT-00000-of-00001.parquet` and `README.md`."""
     try:
         import pyarrow as pa
@@ -35,7 +37,7 @@ def write(read: Read, folder: Path, about: str) -> None:
     schema = pa.schema([(name, pa.int64() if name == "answer" else pa.string()) for name in COLUMNS])
     (folder / "data").mkdir(parents=True)
     for split in SPLITS:
-        rows = read(split)
+        rows = source.samples(split)
         batch = list(islice(rows, BATCH))
         if not batch:
             continue

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpus.formats import SPLITS, Read, chat, lines, metadata
+from culturepark.corpus.formats import SPLITS, chat, lines, metadata
+from culturepark.corpus.source import Source
 from culturepark.records import Sample
 
+READS = "samples"
 
-def write(read: Read, folder: Path, about: str) -> None:
+
+def write(source: Source, folder: Path, about: str) -> None:
     """Write one JSONL file a split."""
     for split in SPLITS:
-        lines(folder / f"{split}.jsonl", map(row, read(split)))
+        lines(folder / f"{split}.jsonl", map(row, source.samples(split)))
 
 
 def row(sample: Sample) -> dict[str, object]:

@@ -1,0 +1,79 @@
+"""The verbs `serve` and `merge`: tuned models at work over OpenAI's protocol, and made whole to be handed over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from culturepark.cli.flags import as_json
+from culturepark.cli.progress import say
+
+PORT = 8000  # vLLM's, so that `hosted_vllm/NAME` finds either
+
+
+@click.command()
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option("--port", type=click.IntRange(0, 65_535), default=PORT, show_default=True, metavar="N", help="Port on 127.0.0.1; 0 takes a free one.")
+@click.option("--rows", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Requests answered in one batch, at most.")
+@click.option("--device", metavar="cuda|mps|cpu")
+@click.option("--dtype", metavar="bfloat16|float16|float32")
+@click.option("--attention", metavar="flash_attention_2|sdpa|eager")
+@click.option("--key-env", metavar="NAME", help="Ask every caller for the key in this environment variable.")
+@click.option("--vllm", is_flag=True, help="Print the vLLM command for the same models, and serve nothing.")
+@as_json
+def serve(models: tuple[str, ...], port: int, rows: int, vllm: bool, as_json: bool, key_env: str | None, **where: Any) -> None:
+    """Serve tuned models on this machine over OpenAI's protocol, each under its name, beside their base.
+
+    A MODEL is the folder of a tuned model, or of several (outputs/first/models/sft), `tiny`, the folder of a base, or a base's
+    hub name. Adapters of one base share it, and a batch. Chat completions (streamed too), log-probabilities, and the models' list.
+    """
+    from culturepark.weights import vllm as production
+
+    if vllm:
+        from culturepark.weights.graduate import found, named
+
+        lines = production.commands(named(found(models)), port or PORT)
+        say({"vllm": lines}, as_json, "\n".join(lines))
+        return
+    _serve(models, port, rows, key_env, where, as_json)
+
+
+def _serve(models: tuple[str, ...], port: int, rows: int, key_env: str | None, where: dict[str, Any], as_json: bool) -> None:
+    from culturepark.errors import InputError
+    from culturepark.models.secrets import secret
+    from culturepark.server import Server
+    from culturepark.server.graduates import Graduates
+    from culturepark.weights import machine
+
+    key = secret(key_env) if key_env else None
+    if key_env and key is None:
+        raise InputError(f"--key-env {key_env}: this variable is not set")
+    found = machine.look(where["device"], where["dtype"], where["attention"])
+    answer = Graduates(models, found, rows).load()
+    with Server(answer, models=answer.names, key=key, port=port, keep=False, chat_only=True) as server:
+        value = {"url": server.url, "models": list(answer.names), "machine": str(found)}
+        say(value, as_json, f"{server.url} answers as {', '.join(answer.names)} on {found}. Ctrl-C stops it.\n{_run(answer, server.url)}")
+        server.wait()
+
+
+def _run(answer: Any, url: str) -> str:
+    """Return the command by which these models take their seats."""
+    there = "" if url == f"http://localhost:{PORT}/v1".replace("localhost", "127.0.0.1") else f" --base-url {url}"
+    base = next((n for n, m in answer.models.items() if not m.adapter), answer.names[0])
+    seats = "".join(f" --seat {n}=hosted_vllm/{n}" for n, m in answer.models.items() if m.adapter)
+    return f"culturepark run NAME --model hosted_vllm/{base}{seats}{there}"
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("folder", metavar="FOLDER")
+@as_json
+def merge(model: str, folder: str, as_json: bool) -> None:
+    """Merge the adapter in the folder MODEL into its base and write the whole model, in safetensors, to FOLDER."""
+    from culturepark.weights.merge import handover
+    from culturepark.weights.merge import merge as merged
+
+    made = merged(model, folder)
+    lines = handover(made)
+    say({"model": str(made), "next": lines}, as_json, "\n".join([f"{made}: a whole model. From here:", *(f"  {line}" for line in lines)]))

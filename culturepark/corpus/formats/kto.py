@@ -1,0 +1,39 @@
+"""TRL's conversational format of unpaired preferences: each completion once, labelled as one to give or not to give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+from culturepark.corpus.formats import SPLITS, asked, lines, origin, said
+from culturepark.corpus.source import Source
+from culturepark.records import Pair
+
+READS = "pairs"
+
+
+def write(source: Source, folder: Path, about: str) -> None:
+    """Write one JSONL file a split."""
+    for split in SPLITS:
+        lines(folder / f"{split}.jsonl", rows(source.pairs(split)))
+
+
+def rows(pairs: Iterable[Pair]) -> Iterator[dict[str, object]]:
+    """Yield both sides of each pair, a text once a prompt: chosen where it is chosen anywhere, with its first pair's origin.
+
+    Pairs of one prompt stand together, so that no more than these are held.
+    """
+    for _, same in groupby(pairs, key=lambda pair: (pair.system, pair.prompt)):
+        group = list(same)
+        done, chosen = set[str](), {pair.chosen for pair in group}
+        for pair in group:
+            for text in (pair.chosen, pair.rejected):
+                if text not in done:
+                    done.add(text)
+                    yield row(pair, text, text in chosen)
+
+
+def row(pair: Pair, text: str, label: bool) -> dict[str, object]:
+    """Return `{prompt, completion, label, metadata}`."""
+    return {"prompt": asked(pair), "completion": said(text), "label": label, "metadata": origin(pair)}

@@ -1,0 +1,67 @@
+"""A model on this machine at the table: a tuned adapter on its base, or a base; seats of one base share it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from culturepark.errors import InputError
+from culturepark.models.wire import shape, strict
+from culturepark.records import Reply, Request, Status
+from culturepark.weights.graduate import find
+
+if TYPE_CHECKING:
+    from culturepark.weights.engine import Engine, Made
+
+
+class Tuned:
+    """Answers with the model in a folder, or with a base by name. The weights are loaded when it is first asked.
+
+    `identity` holds a hash of adapter and base. A prompt that does not fit is a failed reply, an answer that is cut is
+    `truncated`, one without text `empty`. InputError where there is no model of this name, ModelError where it cannot be loaded.
+    """
+
+    def __init__(self, name: str, **params: Any) -> None:
+        odd = sorted(set(params) - {"top_p"})
+        if odd:
+            raise InputError(f"the model {name!r} of this machine takes no {', '.join(odd)}; of params it takes top_p")
+        self.found = find(name)
+        self.identity = self.found.identity + (f"+top_p={params['top_p']:g}" if params else "")
+        self._params, self._engine, self._adapter = params, None, ""
+
+    async def complete(self, request: Request) -> Reply:
+        """Answer one request, in one batch with whatever else waits for this base."""
+        started = time.perf_counter()
+        engine = self._engine or await asyncio.to_thread(self._load)
+        try:
+            made = await engine.complete(
+                _talk(request), self._adapter, request.max_tokens, temperature=request.temperature,
+                seed=(request.seed + request.index) % 2**31, **self._params,
+            )  # fmt: skip
+        except InputError as error:
+            return Reply("failed", reason=str(error), model=self.identity)
+        return _reply(made, self.identity, (time.perf_counter() - started) * 1000)
+
+    def _load(self) -> Engine:
+        from culturepark.weights import engine
+
+        held = engine.shared(self.found)
+        self._adapter = held.add(self.found)
+        self._engine: Engine | None = held
+        return held
+
+
+def _talk(request: Request) -> list[dict[str, str]]:
+    """Return the messages; a structured answer is asked for in words."""
+    body: dict[str, Any] = {"messages": [{"role": m.role, "content": m.content} for m in request.messages]}
+    if request.reply_schema is not None:
+        shape(body, request.role, strict(request.reply_schema), "text")
+    return list(body["messages"])
+
+
+def _reply(made: Made, identity: str, ms: float) -> Reply:
+    text = made.text.strip()
+    status: Status = "truncated" if made.finish == "length" else "ok" if text else "empty"
+    reason = {"truncated": "the answer was cut at max_tokens", "empty": "the answer holds no text"}.get(status, "")
+    return Reply(status, text, reason, identity, made.prompt_tokens, made.completion_tokens, ms=ms)

@@ -1,0 +1,1 @@
+"""Tuning: corpora become culture-specific models, here or at a service that offers it."""

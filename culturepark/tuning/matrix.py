@@ -1,0 +1,124 @@
+"""Holds every tuned model against every culture's held-out rows: does each know its own people better than the others do?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from culturepark.errors import InputError
+from culturepark.records import Record
+from culturepark.tuning.rows import Row
+from culturepark.weights import base, choices, manifest
+from culturepark.weights.machine import Machine, look
+
+BASE = "base"
+
+
+class Matrix(Record):
+    """Rows are whose held-out rows, columns are models (the base among them).
+
+    `likelihood` holds the mean log-probability a token (nats) of the held-out answers, `accuracy` the share of them whose
+    option the model finds likeliest, `n` how many rows a culture has. `recognised` is the share of a culture's rows whose
+    likeliest speaker, among the tuned models, is its own.
+    """
+
+    cultures: tuple[str, ...]
+    models: tuple[str, ...]
+    likelihood: tuple[tuple[float, ...], ...]
+    accuracy: tuple[tuple[float, ...], ...]
+    recognised: tuple[float, ...]
+    n: tuple[int, ...]
+
+    def own(self, table: str = "likelihood") -> int:
+        """Return for how many cultures their own model beats every other tuned one."""
+        held: tuple[tuple[float, ...], ...] = getattr(self, table)
+        return sum(self._beats(row, name) for row, name in zip(held, self.cultures, strict=True))
+
+    def _beats(self, row: Sequence[float], name: str) -> bool:
+        others = [v for v, m in zip(row, self.models, strict=True) if m not in (name, BASE)]
+        return all(row[self.models.index(name)] > other for other in others)
+
+    def margin(self, table: str = "likelihood") -> float:
+        """Return by how much a culture's own model is ahead of the mean of the others, on average over cultures."""
+        held: tuple[tuple[float, ...], ...] = getattr(self, table)
+        apart = []
+        for row, name in zip(held, self.cultures, strict=True):
+            others = [v for v, m in zip(row, self.models, strict=True) if m not in (name, BASE)]
+            apart.append(row[self.models.index(name)] - sum(others) / len(others))
+        return sum(apart) / len(apart)
+
+
+@contextmanager
+def loaded(folders: Sequence[Path], found: Machine | None = None) -> Iterator[tuple[Any, Any, tuple[str, ...]]]:
+    """Load one base with all adapters and yield (model, tokenizer, names); InputError where they have different bases."""
+    from peft import PeftModel
+
+    made = [manifest.read(f) for f in folders]
+    bases = {m.base for m in made}
+    if len(bases) != 1 or any(m.kind != "adapter" for m in made):
+        raise InputError(f"adapters of one base can be compared at once; these are of {', '.join(sorted(bases))} "
+                         f"({', '.join(sorted({m.kind for m in made}))})")  # fmt: skip
+    name = made[0].base
+    with base.quiet():
+        model: Any = base.model(name, found or look())
+        for i, (folder, what) in enumerate(zip(folders, made, strict=True)):
+            if i == 0:
+                model = PeftModel.from_pretrained(model, folder, adapter_name=what.name)
+            else:
+                model.load_adapter(folder, adapter_name=what.name)
+        model.eval()
+        yield model, base.tokenizer(name), tuple(m.name for m in made)
+
+
+def compare(folders: Sequence[Path], held: Mapping[str, Sequence[Row]], options: Mapping[str, Sequence[str]]) -> Matrix:
+    """Return the matrix of tuned models over each culture's held-out prompt-completion rows.
+
+    `options` maps a question (metadata.question) to the options of its answers, as a completion begins.
+    """
+    cultures = tuple(sorted(c for c in held if held[c]))
+    flat = [(c, row) for c in cultures for row in held[c]]
+    prompts, answers = [r["prompt"] for _, r in flat], [r["completion"][0]["content"] for _, r in flat]
+    with loaded(folders) as (model, tokenizer, names):
+        said: dict[str, list[float]] = {}
+        right: dict[str, list[float]] = {}
+        for name in (*names, BASE):
+            with use(model, name):
+                said[name] = choices.likelihood(model, tokenizer, prompts, answers)
+                right[name] = _right(model, tokenizer, [r for _, r in flat], options)
+    places = {c: [i for i, (culture, _) in enumerate(flat) if culture == c] for c in cultures}
+    best = [max(names, key=lambda m: said[m][i]) for i in range(len(flat))]
+    return Matrix(
+        cultures=cultures, models=(*names, BASE), n=tuple(len(places[c]) for c in cultures),
+        likelihood=tuple(tuple(_mean([said[m][i] for i in places[c]]) for m in (*names, BASE)) for c in cultures),
+        accuracy=tuple(tuple(_mean([right[m][i] for i in places[c]]) for m in (*names, BASE)) for c in cultures),
+        recognised=tuple(_mean([float(best[i] == c) for i in places[c]]) for c in cultures),
+    )  # fmt: skip
+
+
+@contextmanager
+def use(model: Any, name: str) -> Iterator[None]:
+    """Let one adapter answer, or the base alone."""
+    if name == BASE:
+        with model.disable_adapter():
+            yield
+    else:
+        model.set_adapter(name)
+        yield
+
+
+def _right(model: Any, tokenizer: Any, rows: Sequence[Row], options: Mapping[str, Sequence[str]]) -> list[float]:
+    """Return 1.0 for each row whose own option the model finds likeliest; each different prompt is asked once."""
+    asked = {(str(r["prompt"]), r["metadata"]["question"]): r for r in rows}
+    keys = list(asked)
+    found = choices.distribution(model, tokenizer, [asked[k]["prompt"] for k in keys], [options[k[1]] for k in keys])
+    likeliest = {k: options[k[1]][max(range(len(p)), key=p.__getitem__)] for k, p in zip(keys, found, strict=True)}
+    return [
+        float(r["completion"][0]["content"].startswith(f"{likeliest[str(r['prompt']), r['metadata']['question']]}."))
+        for r in rows
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,141 @@
+"""What a tuning job is told to do: one frozen recipe, its presets, and how it is kept in tune.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomlkit
+from pydantic import Field, ValidationError, model_validator
+
+from culturepark.errors import CardError, InputError, nearest
+from culturepark.records import Record
+from culturepark.workspace import explain
+
+OBJECTIVES = ("sft", "dpo", "orpo", "kto", "shares", "mix")
+# The export format that each objective reads, and what it learns from a row with by default: a step size for adapters and one
+# for whole models. Adapters need about ten times the steps of whole models; preference losses a tenth of SFT's.
+READS = {"sft": "trl", "dpo": "dpo", "orpo": "dpo", "kto": "kto", "shares": "shares", "mix": "trl"}
+RATES = {
+    "sft": (2e-4, 2e-5),
+    "dpo": (5e-6, 5e-7),
+    "orpo": (8e-6, 8e-6),
+    "kto": (5e-6, 5e-7),
+    "shares": (2e-4, 2e-5),
+    "mix": (2e-4, 2e-5),
+}
+TINY = 20  # the offline base is small and learns at so many times these steps (a default of 4e-3 for SFT)
+
+
+class Recipe(Record):
+    """Everything that determines a tuning job, save its data.
+
+    `method`: `lora` (adapters: Hu et al. 2022, arXiv 2106.09685), `qlora` (adapters over a base in 4 bits: Dettmers et al.
+    2023, arXiv 2305.14314) or `full`. `rank`, `alpha`, `dropout` shape adapters. `lr` is the largest step size, `batch` the
+    rows of one forward pass (None: chosen by memory), `rows` those of one step (accumulated), `length` the most tokens of a
+    row, `patience` the checks of the validation split without progress after which training stops (0: never), `checks` how
+    often an epoch it is checked and a checkpoint written. `pooled` makes one model of all cultures. `answers`: what SFT
+    learns, the corpus' opinions or the majority's answer alone (`modal`). `beta` is the preference losses' own, `weight` the
+    share of the distribution loss in `mix` (0 to 1).
+    """
+
+    objective: Literal["sft", "dpo", "orpo", "kto", "shares", "mix"] = "sft"
+    base: str
+    method: Literal["lora", "qlora", "full"] = "lora"
+    rank: Annotated[int, Field(gt=0, le=1024)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    lr: Annotated[float, Field(gt=0)] | None = None
+    epochs: Annotated[float, Field(gt=0)] = 3.0
+    steps: Annotated[int, Field(gt=0)] | None = None
+    batch: Annotated[int, Field(gt=0)] | None = None
+    rows: Annotated[int, Field(gt=0)] = 16
+    length: Annotated[int, Field(ge=16)] = 1024
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    decay: Annotated[float, Field(ge=0)] = 0.0
+    packing: bool | None = None
+    patience: Annotated[int, Field(ge=0)] = 2
+    checks: Annotated[int, Field(gt=0)] = 1
+    pooled: bool = False
+    cultures: tuple[str, ...] = ()
+    answers: Literal["opinions", "modal"] = "opinions"
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    seed: int = 0
+    device: str | None = None
+    dtype: str | None = None
+    attention: str | None = None
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        if self.batch is not None and self.rows % self.batch:
+            raise ValueError(f"rows: {self.rows} a step is no multiple of batch {self.batch}")
+        if self.answers == "modal" and self.objective != "sft":
+            raise ValueError("answers: only sft can learn the majority's answer alone")
+        return self
+
+    @property
+    def rate(self) -> float:
+        """The largest step size."""
+        if self.lr is not None:
+            return self.lr
+        return RATES[self.objective][self.method == "full"] * (TINY if self.base == "tiny" else 1)
+
+    @property
+    def reads(self) -> str:
+        """The export format it learns from."""
+        return "shares" if self.answers == "modal" else READS[self.objective]
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Li et al. 2024 (arXiv 2405.15145), Llama-2-70B: nf4, r 64, alpha 16, dropout 0.1, 2e-4, 6 epochs, batch 4.
+    "culturepark-llama": {
+        "objective": "sft", "base": "meta-llama/Llama-2-70b-hf", "method": "qlora", "rank": 64, "alpha": 16, "dropout": 0.1, "lr": 2e-4,
+        "epochs": 6, "rows": 4, "patience": 0,
+    },
+    # Yin et al. 2024 (arXiv 2412.06483) name base and objective; step size, beta and epochs are those of the recipe for DPO of the
+    # base's own authors (Tunstall et al. 2023, arXiv 2310.16944).
+    "safeworld-dpo": {
+        "objective": "dpo", "base": "alignment-handbook/zephyr-7b-sft-full", "method": "full", "lr": 5e-7, "beta": 0.1, "epochs": 1,
+        "rows": 32, "patience": 0,
+    },
+}  # fmt: skip
+
+
+def build(given: Mapping[str, Any], preset: str | None = None, where: str = "recipe") -> Recipe:
+    """Return a recipe from a preset and what was said beside it; CardError names each mistake, InputError a preset there is not."""
+    if preset is not None and preset not in PRESETS:
+        raise InputError(f"no preset {preset!r} for tuning. {nearest(preset, (*PRESETS, 'scpo'))}")
+    data = {**(PRESETS[preset] if preset else {}), **{k: v for k, v in given.items() if v is not None}}
+    if preset and data["objective"] != PRESETS[preset]["objective"]:
+        raise InputError(
+            f"preset {preset} is for `tune {PRESETS[preset]['objective']}`, not `tune {data['objective']}`"
+        )
+    if "base" not in data:
+        raise InputError(
+            "which base? Give --base with a folder, a hub name, or `tiny` (built here, no download), or a --preset"
+        )
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise CardError([f"{where}: {line}" for line in explain(error, Recipe)]) from error
+
+
+def read(path: Path) -> Recipe:
+    """Read the recipe of a job."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a recipe: {error}") from error
+    return build(data, where=str(path))
+
+
+def write(recipe: Recipe, path: Path) -> None:
+    """Write a recipe as TOML, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(tomlkit.dumps(recipe.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+    partial.replace(path)

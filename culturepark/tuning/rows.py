@@ -1,0 +1,189 @@
+"""Reads training files, checks every row, sorts them by culture, and turns them into token ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from culturepark.errors import InputError, nearest
+from culturepark.weights.chat import texts
+
+SPLITS = ("train", "validation", "test")
+POOLED = "pooled"
+ROLES = ("system", "user", "assistant")
+KEYS = {"trl": ("prompt", "completion"), "dpo": ("prompt", "chosen", "rejected"), "kto": ("prompt", "completion", "label"),
+        "shares": ("prompt", "options", "shares")}  # fmt: skip
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Checked rows by split and culture, and the hash of the files they came from."""
+
+    title: str
+    hash: str
+    rows: Mapping[str, Mapping[str, Sequence[Row]]] = field(repr=False)
+
+    def cultures(self) -> tuple[str, ...]:
+        """Return the cultures that have something to train on, by name."""
+        return tuple(sorted(self.rows.get("train", {})))
+
+    def of(self, split: str, culture: str) -> Sequence[Row]:
+        """Return a culture's rows of a split; `pooled` has everybody's."""
+        held = self.rows.get(split, {})
+        return [row for name in sorted(held) for row in held[name]] if culture == POOLED else held.get(culture, ())
+
+
+def read(source: Path, form: str, culture: str | None = None) -> Corpus:
+    """Read a file or a folder (SPLIT.jsonl, or a folder of them a culture) in one of the forms of KEYS.
+
+    A row's culture is `metadata.culture`, else its folder's name, else `culture`. InputError names file, line and mistake.
+    """
+    files = _files(source)
+    if not any(split == "train" for _, split, _ in files):
+        raise InputError(f"nothing to train on in {source}: there is no train.jsonl")
+    made: dict[str, dict[str, list[Row]]] = {}
+    digest = hashlib.blake2b(digest_size=8)
+    for path, split, folder in files:
+        for number, line in enumerate(_lines(path, digest), 1):
+            row = checked(_parsed(line, f"{path}:{number}"), form, f"{path}:{number}")
+            name = culture or row["metadata"].get("culture") or folder
+            if not name:
+                raise InputError(
+                    f"{path}:{number}: whose answer is this? It has no metadata.culture; name one with --culture, or pool them"
+                )
+            made.setdefault(split, {}).setdefault(str(name), []).append(row)
+    return Corpus(source.parent.name + "/" + source.name, digest.hexdigest(), made)
+
+
+def _files(source: Path) -> list[tuple[Path, str, str | None]]:
+    """Return (file, split, culture or None); a single file is one to train on."""
+    if source.is_file():
+        return [(source, "train", None)]
+    if not source.is_dir():
+        raise InputError(
+            f"no corpus at {source}. {nearest(source.name, sorted(p.name for p in source.parent.glob('*')))}"
+        )
+    here = [(source / f"{s}.jsonl", s, None) for s in SPLITS]
+    below = [(f / f"{s}.jsonl", s, f.name) for f in sorted(source.iterdir()) if f.is_dir() for s in SPLITS]
+    return [(p, s, c) for p, s, c in [*here, *below] if p.is_file()]
+
+
+def _lines(path: Path, digest: Any) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                digest.update(line)
+                yield line
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _parsed(line: bytes, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: a row is an object, not {type(row).__name__}")
+    return row
+
+
+def checked(row: Row, form: str, where: str) -> Row:
+    """Return a row with the keys of its form, conversations checked, plain texts made conversations."""
+    if form == "trl" and "messages" in row:
+        row = {**row, "prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
+    if lacking := [key for key in KEYS[form] if key not in row]:
+        raise InputError(
+            f"{where}: no {lacking[0]!r}; a row of this kind has {', '.join(KEYS[form])}. {nearest(lacking[0], row)}"
+        )
+    made: Row = {"metadata": row.get("metadata") or {k: row[k] for k in ("culture", "question") if k in row}}
+    for key in KEYS[form]:
+        if key in ("prompt", "completion", "chosen", "rejected"):
+            made[key] = _talk(row[key], "user" if key == "prompt" else "assistant", f"{where}: {key}")
+        else:
+            made[key] = row[key]
+    if form == "shares":
+        _shares(made, where)
+    if form == "kto" and not isinstance(made["label"], bool):
+        raise InputError(f"{where}: label: {made['label']!r} is neither true nor false")
+    return made
+
+
+def _talk(value: Any, role: str, where: str) -> list[dict[str, str]]:
+    """Return a conversation: a text is one message of `role`; answers hold exactly one message of the assistant's."""
+    talk = [{"role": role, "content": value}] if isinstance(value, str) else value
+    if not isinstance(talk, list) or not talk:
+        raise InputError(f"{where}: a text or a list of messages, not {value!r:.60}")
+    for message in talk:
+        if (
+            not isinstance(message, dict)
+            or message.get("role") not in ROLES
+            or not isinstance(message.get("content"), str)
+        ):
+            raise InputError(f"{where}: a message has a role ({', '.join(ROLES)}) and content, not {message!r:.60}")
+        if not message["content"].strip():
+            raise InputError(f"{where}: an empty message teaches nothing")
+    if role == "assistant" and (len(talk) != 1 or talk[0]["role"] != "assistant"):
+        raise InputError(f"{where}: exactly one message of the assistant's, not {len(talk)}")
+    return [{"role": m["role"], "content": m["content"]} for m in talk]
+
+
+def _shares(row: Row, where: str) -> None:
+    options, shares = row["options"], row["shares"]
+    if not isinstance(options, list) or not isinstance(shares, list) or len(options) != len(shares) or len(options) < 2:
+        raise InputError(f"{where}: options and shares are lists of the same length, at least 2")
+    if len(set(options)) < len(options) or any(not isinstance(o, str) or not o.strip() for o in options):
+        raise InputError(f"{where}: options are different texts")
+    if any(not isinstance(s, (int, float)) or s < 0 for s in shares) or abs(sum(shares) - 1) > 1e-3:
+        raise InputError(f"{where}: shares are none below 0 and sum to 1, not {shares}")
+
+
+def modal(rows: Iterable[Row]) -> list[Row]:
+    """Return rows that answer each question with the majority's option alone (the first among equals)."""
+    return [
+        {
+            "prompt": row["prompt"],
+            "completion": [
+                {"role": "assistant", "content": f"{row['options'][row['shares'].index(max(row['shares']))]}."}
+            ],
+            "metadata": row["metadata"],
+        }
+        for row in rows
+    ]
+
+
+# ------------------------------------------------------------------ tokens
+
+
+def tokenised(tokenizer: Any, rows: Sequence[Row], length: int) -> dict[str, list[list[int]]]:
+    """Return `input_ids` and `labels` of prompt-completion rows; the loss is on the completion alone (labels -100 before it).
+
+    InputError where a row is longer than `length` tokens: cutting an answer would teach unfinished ones.
+    """
+    prompts = texts(tokenizer, [r["prompt"] for r in rows], begin=True)
+    whole = texts(tokenizer, [r["prompt"] + r["completion"] for r in rows], begin=False)
+    begun = _once(tokenizer, prompts)
+    ids = [list(i) for i in tokenizer(whole, add_special_tokens=False)["input_ids"]] if whole else []
+    if (longest := max(map(len, ids), default=0)) > length:
+        raise InputError(f"a row has {longest} tokens, more than --length {length}; raise it")
+    labels = []
+    for prompt, row in zip(prompts, ids, strict=True):
+        start = _common(begun[prompt], row)
+        labels.append([-100] * start + row[start:])
+    return {"input_ids": ids, "labels": labels}
+
+
+def _once(tokenizer: Any, prompts: Sequence[str]) -> dict[str, list[int]]:
+    """Tokenise each different prompt once: a corpus asks some fifty questions thousands of times."""
+    different = list(dict.fromkeys(prompts))
+    ids = tokenizer(different, add_special_tokens=False)["input_ids"] if different else []
+    return dict(zip(different, map(list, ids), strict=True))
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,0 +1,146 @@
+"""Tuning to distributions: the model's option probabilities are drawn to the shares of a people, alone or beside its opinions.
+
+The loss is KL(people ‖ model) over a question's options (Cao et al., NAACL 2025, arXiv 2502.07068, §3.2; Suh et al. 2025,
+SubPOP, arXiv 2502.16761, §3.1). Where options share their first tokens, the divergence is summed over the places where they
+part, each weighted by the people's share that comes there: by the chain rule of relative entropy that is the divergence itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from culturepark.records import stream
+from culturepark.tuning.recipe import Recipe
+from culturepark.tuning.rows import Row, tokenised
+from culturepark.weights import choices
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place where a question's options part: tokens up to there, branch tokens, the people's shares of them, its weight."""
+
+    ids: list[int]
+    tokens: list[int]
+    shares: list[float]
+    weight: float
+
+
+def places(tokenizer: Any, rows: Sequence[Row]) -> list[Place]:
+    """Return every place where the options of each row part and that some of the people reach."""
+    begun = choices.asked(tokenizer, [r["prompt"] for r in rows])
+    made = []
+    for row, ids in zip(rows, begun, strict=True):
+        for fork in choices.forks(choices.tokens(tokenizer, row["options"])):
+            held = [sum(row["shares"][i] for i in branch) for branch in fork.options]
+            if (weight := sum(held)) > 0:
+                made.append(Place(ids + list(fork.prefix), list(fork.tokens), [h / weight for h in held], weight))
+    return made
+
+
+def loss(
+    logits: Any, tokens: Sequence[Sequence[int]], shares: Sequence[Sequence[float]], weights: Sequence[float]
+) -> Any:
+    """Return the summed weighted KL(people ‖ model) over places, nats.
+
+    `logits` has shape (places, vocabulary): those after each place's last token.
+    """
+    import torch
+
+    total = logits.new_zeros(())
+    for row, ids, people, weight in zip(logits.float(), tokens, shares, weights, strict=True):
+        said = row[torch.tensor(list(ids), device=row.device)].log_softmax(-1)
+        target = torch.tensor(list(people), device=row.device, dtype=said.dtype)
+        total = total + weight * (torch.special.xlogy(target, target) - target * said).sum()
+    return total
+
+
+def dataset(tokenizer: Any, train: Sequence[Row], opinions: Sequence[Row], length: int, seed: int) -> Any:
+    """Return rows that hold a place each and, where there are opinions, one opinion each; the fewer are repeated in turn."""
+    from datasets import Dataset
+
+    held = places(tokenizer, train)
+    said = tokenised(tokenizer, opinions, length)
+    size = max(len(held), len(opinions))
+    rng = stream(seed, "mix")
+    order, talk = (
+        [i for _ in range(0, size, n) for i in rng.sample(range(n), n)][:size] if n else []
+        for n in (len(held), len(opinions))
+    )
+    made: dict[str, list[Any]] = {
+        "place": [held[i].ids for i in order], "tokens": [held[i].tokens for i in order],
+        "shares": [held[i].shares for i in order], "weight": [held[i].weight for i in order],
+    }  # fmt: skip
+    if opinions:
+        made |= {name: [column[i] for i in talk] for name, column in said.items()}
+    return Dataset.from_dict(made)
+
+
+def trainer(
+    model: Any, tokenizer: Any, train: Any, validation: Any, told: dict[str, Any], recipe: Recipe, adapter: Any
+) -> Any:
+    """Return the trainer of one model over datasets of `dataset`; the share of the distribution loss is 1 without opinions."""
+    import peft
+    from transformers import Trainer, TrainingArguments, set_seed
+
+    share = recipe.weight if recipe.objective == "mix" else 1.0
+    pad = tokenizer.pad_token_id
+
+    class Matching(Trainer):
+        """Adds what the two losses say of a batch."""
+
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            at = inputs["place"]
+            logits = model(input_ids=at["input_ids"], attention_mask=at["attention_mask"]).logits
+            ends = at["attention_mask"].sum(1) - 1
+            last = logits[range(len(ends)), ends]
+            total = share * loss(last, inputs["tokens"], inputs["shares"], inputs["weight"]) / sum(inputs["weight"])
+            if share < 1:
+                total = total + (1 - share) * model(**inputs["opinion"]).loss
+            return (total, {}) if return_outputs else total
+
+        def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+            import torch
+
+            with torch.no_grad():
+                found = self.compute_loss(model, self._prepare_inputs(inputs))
+            return found.detach(), None, None
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        made: dict[str, Any] = {name: [r[name] for r in rows] for name in ("tokens", "shares", "weight")}
+        made["place"] = choices.padded(tokenizer, [r["place"] for r in rows], "cpu")
+        if share < 1:
+            made["opinion"] = _padded([r["input_ids"] for r in rows], [r["labels"] for r in rows], pad)
+        return made
+
+    set_seed(recipe.seed)
+    if adapter is not None:
+        if recipe.method == "qlora":
+            model = peft.prepare_model_for_kbit_training(
+                model, use_gradient_checkpointing=told["gradient_checkpointing"]
+            )
+        model = peft.get_peft_model(model, adapter)
+    args = TrainingArguments(**told, remove_unused_columns=False, label_names=[])
+    return Matching(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=collate,
+        processing_class=tokenizer,
+    )
+
+
+def _padded(ids: list[list[int]], labels: list[list[int]], pad: int) -> dict[str, Any]:
+    """Return opinions as one batch, padded on the right, padding outside the loss."""
+    import torch
+
+    width = max(map(len, ids))
+    return {
+        "input_ids": torch.tensor([row + [pad] * (width - len(row)) for row in ids]),
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]),
+        "labels": torch.tensor([row + [-100] * (width - len(row)) for row in labels]),
+    }

@@ -1,0 +1,129 @@
+"""The verbs that make models of a corpus: here (`tune`), or at a service (`hosted`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from culturepark.errors import InputError
+from culturepark.runs import Run
+from culturepark.tuning import recipe as recipes
+from culturepark.tuning.recipe import Recipe
+from culturepark.verbs.runs import resume
+from culturepark.verbs.work import Tell, export
+from culturepark.workspace import find, output
+
+MATRIX = 40  # held-out rows a culture that are held against every model
+
+
+def tune(objective: str, corpus: Run | str | Path, base: str | None = None, *, name: str | None = None, preset: str | None = None,
+         culture: str | None = None, workspace: str | Path | None = None, out: str | Path | None = None, fresh: bool = False,
+         tell: Tell = lambda stage, figures: None, **how: Any) -> list[Path]:  # fmt: skip
+    """Tune a model a culture on a corpus and return their folders, each with weights, manifest, card and curves.
+
+    `objective` is sft, dpo, orpo, kto, shares or mix; `corpus` a run (exported where it is not yet), or a file or folder of
+    JSONL in TRL's formats; `base` a folder, a hub name, or `tiny`. `how` holds the other fields of a Recipe (rank, lr, …).
+    What was begun goes on; what is whole is left.
+    """
+    from culturepark.tuning import job
+    from culturepark.weights import machine
+
+    def ready() -> tuple[Recipe, Path, Any, Any]:
+        """Find and read all that is worked on; under accelerate or torchrun one process does, for all."""
+        told = recipes.build({"objective": objective, "base": base, **how}, preset)
+        source, home = located(corpus, told.reads, workspace, out)
+        place = output(home, name or default(told), home / "models")
+        if told.objective != "mix":
+            return told, place, _read(source, told.reads, culture), None
+        # The shares lead: their rows are matched, the opinions stand beside them.
+        shares = located(corpus, "shares", workspace, out)[0]
+        return told, place, _read(shares, "shares", culture), _read(source, told.reads, culture)
+
+    with machine.together(how.get("device")):
+        told, place, held, beside = machine.agreed(ready)
+        return job.tune(held, told, place, tell, fresh=fresh, opinions=beside)
+
+
+def default(told: Recipe) -> str:
+    """Return what a job is called unless it is told: its objective, and what sets it apart."""
+    parts = [told.objective, *(["modal"] if told.answers == "modal" else []), *(["pooled"] if told.pooled else [])]
+    return "-".join(parts)
+
+
+def located(
+    corpus: Run | str | Path, form: str, workspace: str | Path | None, out: str | Path | None
+) -> tuple[Path, Path]:
+    """Return where the rows of a form are, and the folder below which models are kept.
+
+    A run is exported to that form where it is not yet; a folder's models are kept below outputs/.
+    """
+    run = corpus if isinstance(corpus, Run) else _run(corpus, workspace, out)
+    if run is not None:
+        folder = run.corpus / form
+        return (folder if folder.is_dir() else export(run, (form,))[form]), run.folder
+    path = Path(str(corpus)).expanduser()
+    return (path / form if (path / form).is_dir() else path), output(find(workspace), path.resolve().stem, out)
+
+
+def _run(corpus: str | Path, workspace: str | Path | None, out: str | Path | None) -> Run | None:
+    """Return the run of this name or folder; None where it is a file or folder of rows."""
+    path = Path(corpus).expanduser()
+    if (path / "run.toml").is_file():
+        return resume(path, workspace=workspace)
+    if path.exists():
+        return None
+    if path.parent != Path():
+        raise InputError(f"no corpus and no run at {path}")
+    return resume(output(find(workspace), str(corpus), out), workspace=workspace)
+
+
+def _read(source: Path, form: str, culture: str | None) -> Any:
+    from culturepark.tuning import rows
+
+    return rows.read(source, form, culture)
+
+
+def matrix(models: str | Path, corpus: Run | str | Path, split: str = "test", *, workspace: str | Path | None = None,
+           out: str | Path | None = None, rows: int = MATRIX) -> Any:  # fmt: skip
+    """Hold every tuned model in a folder against every culture's rows of a split; return a Matrix and keep it as matrix.json.
+
+    `rows` bounds the rows a culture. The test split holds questions that nobody was tuned on.
+    """
+    from culturepark.tuning import matrix as matrices
+    from culturepark.weights import manifest
+
+    folders = manifest.models(models)
+    held = _read(located(corpus, "trl", workspace, out)[0], "trl", None)
+    found = _read(located(corpus, "shares", workspace, out)[0], "shares", None)
+    options: dict[str, list[str]] = {
+        r["metadata"]["question"]: r["options"] for s in found.rows.values() for part in s.values() for r in part
+    }
+    part: Mapping[str, Any] = {c: held.of(split, c)[:rows] for c in held.cultures() if held.of(split, c)}
+    if not part:
+        raise InputError(f"no rows in the split {split!r} of {held.title}; there are: {', '.join(held.rows)}")
+    made = matrices.compare(folders, part, options)
+    place = folders[0].parent
+    partial = place / "matrix.partial"
+    partial.write_text(made.model_dump_json(indent=1), encoding="utf-8")
+    partial.replace(place / "matrix.json")
+    return made
+
+
+def first() -> bool:
+    """Say whether this is the process that writes and speaks: under accelerate or torchrun there are several."""
+    from culturepark.weights.machine import first as one
+
+    return one()
+
+
+def graduates(made: list[Path]) -> dict[str, Any]:
+    """Return what a job made, as plain data: its folder and page, and each model's name, folder and last figures."""
+    from culturepark.weights import manifest
+
+    held = [(folder, manifest.read(folder)) for folder in made]
+    place = made[0].parent
+    return {
+        "folder": str(place),
+        "models": [{"name": m.name, "folder": str(folder), "scores": m.scores} for folder, m in held],
+    }  # fmt: skip

@@ -1,0 +1,150 @@
+"""Loads base models and tokenizers: from a folder, a hub name, or `tiny`; safetensors only, no code from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from culturepark.errors import InputError, ModelError
+from culturepark.weights.machine import Machine
+
+TINY = "tiny"
+# For bases that bring no chat template. Newlines as expressions: a template's own are trimmed.
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + '\\n' + message['content'] + eos_token + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' + '\\n' }}{% endif %}"
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' progress and notes off the screen, and let them fetch nothing that was not asked for."""
+    import datasets
+    import transformers
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    levels = {name: logging.getLogger(name).level for name in ("trl", "accelerate", "peft", "torch")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def place(name: str) -> str:
+    """Return where a base is: the folder of `tiny` (made when first asked for), a folder, or a hub name as it stands."""
+    if name == TINY:
+        from culturepark.weights.tiny import folder
+
+        return str(folder())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise InputError(f"no base model at {path}: give a folder with config.json, a hub name, or {TINY}")
+    return name
+
+
+def tokenizer(name: str) -> Any:
+    """Return a base's tokenizer, with a padding token and a chat template; ModelError where it cannot be had."""
+    from transformers import AutoTokenizer
+
+    found = _loaded(name, AutoTokenizer.from_pretrained, place(name), trust_remote_code=False)
+    if found.pad_token is None:
+        found.pad_token = found.eos_token
+    if found.chat_template is None:
+        found.chat_template = TEMPLATE
+    return found
+
+
+def model(name: str, machine: Machine, *, quantise: bool = False, scores: bool = False) -> Any:
+    """Return a base model on the machine's device, in its number format, every weight trainable.
+
+    `quantise` loads it in 4 bits (nf4, double quantisation: Dettmers et al. 2023, arXiv 2305.14314), which needs a CUDA card
+    and bitsandbytes; `scores` loads it with a head of one number a text (reward models).
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    dtype = getattr(torch, machine.dtype)
+    told: dict[str, Any] = {"dtype": dtype, "attn_implementation": machine.attention}
+    if quantise:
+        told["quantization_config"] = _nf4(machine, dtype)
+        told["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+    if scores:
+        told["num_labels"] = 1
+    kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
+    found = _loaded(name, kind.from_pretrained, place(name), trust_remote_code=False, use_safetensors=True, **told)
+    return found if quantise or machine.count > 1 else found.to(machine.device)
+
+
+def _nf4(machine: Machine, dtype: Any) -> Any:
+    import importlib.util
+
+    from transformers import BitsAndBytesConfig
+
+    if machine.device != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            f"4-bit bases need a CUDA card and bitsandbytes (pip install bitsandbytes); this is {machine.title}. "
+            "Without --qlora the base is loaded whole."
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _loaded(name: str, load: Any, *args: Any, **told: Any) -> Any:
+    try:
+        return load(*args, **told)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"cannot load the base {name!r}: {first}") from error
+
+
+def title(name: str) -> str:
+    """Return a base's name as it may stand in a file: no folder of this machine."""
+    return Path(name).name if Path(name).expanduser().is_dir() else name
+
+
+def fingerprint(name: str) -> str:
+    """Return a hash of a local base's configuration and weights' sizes and heads; empty for a hub name."""
+    import hashlib
+
+    folder = Path(place(name))
+    if not folder.is_dir():
+        return ""
+    made = hashlib.blake2b(digest_size=8)
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        with path.open("rb") as file:
+            made.update(path.name.encode() + str(path.stat().st_size).encode() + file.read(1 << 20))
+    return made.hexdigest()
+
+
+def licence(name: str) -> str:
+    """Return the licence that a local base's card names, or that it is not known."""
+    card = Path(place(name)) / "README.md"
+    if card.is_file():
+        for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:60]:
+            if line.startswith("license:"):
+                return line.partition(":")[2].strip().strip("\"'")
+    return "unknown: see the base's own card"
+
+
+def adapter(folder: Path) -> dict[str, Any]:
+    """Return the adapter configuration in a folder, or an empty mapping where it holds a whole model."""
+    path = folder / "adapter_config.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

@@ -1,0 +1,137 @@
+"""What a model would answer: its distribution over a question's options, and how likely it finds a given answer.
+
+An answer's options are told apart token by token, as in a tree: `distribution` multiplies, along each option's way, the
+model's probability of the next token among those that some option has there. Where all options differ in their first token
+that is the first-token distribution of Cao et al. (NAACL 2025, arXiv 2502.07068, §3) and Suh et al. (2025, SubPOP,
+arXiv 2502.16761, §3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from culturepark.errors import InputError
+from culturepark.weights.chat import Talk, texts
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A place where options part: what stands before it, each branch's next token, and which options take each branch."""
+
+    prefix: tuple[int, ...]
+    tokens: tuple[int, ...]
+    options: tuple[tuple[int, ...], ...]
+
+
+def forks(answers: Sequence[Sequence[int]]) -> tuple[Fork, ...]:
+    """Return the places where tokenised options part, the root first; InputError where one is the beginning of another.
+
+    >>> forks([(5, 1), (5, 2), (7,)])[0].tokens
+    (5, 7)
+    """
+    return tuple(_forks([tuple(a) for a in answers], tuple(range(len(answers))), 0))
+
+
+def _forks(answers: Sequence[tuple[int, ...]], held: tuple[int, ...], depth: int) -> Iterator[Fork]:
+    if len(held) < 2:
+        return
+    branches: dict[int, list[int]] = {}
+    for i in held:
+        if len(answers[i]) <= depth:
+            raise InputError(f"option {i + 1} is the beginning of another option; nothing tells them apart")
+        branches.setdefault(answers[i][depth], []).append(i)
+    if len(branches) > 1:
+        yield Fork(answers[held[0]][:depth], tuple(branches), tuple(tuple(b) for b in branches.values()))
+    for branch in branches.values():
+        yield from _forks(answers, tuple(branch), depth + 1)
+
+
+def tokens(tokenizer: Any, options: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return each option as a model would begin its answer: its words and the full stop after them."""
+    return [tuple(ids) for ids in tokenizer([f"{o}." for o in options], add_special_tokens=False)["input_ids"]]
+
+
+def asked(tokenizer: Any, prompts: Sequence[Talk]) -> list[list[int]]:
+    """Return conversations as token ids, up to where the model speaks."""
+    rendered = texts(tokenizer, prompts, begin=True)
+    return [list(ids) for ids in tokenizer(rendered, add_special_tokens=False)["input_ids"]] if rendered else []
+
+
+def distribution(model: Any, tokenizer: Any, prompts: Sequence[Talk], options: Sequence[Sequence[str]],
+                 rows: int = 32) -> list[list[float]]:  # fmt: skip
+    """Return, for each prompt, the model's probabilities of its options; each list sums to 1. Dropout is off."""
+    begun = asked(tokenizer, prompts)
+    trees = [forks(tokens(tokenizer, o)) for o in options]
+    places = [(i, fork) for i, tree in enumerate(trees) for fork in tree]
+    made = [[1.0] * len(o) for o in options]
+    for at in range(0, len(places), rows):
+        part = places[at : at + rows]
+        logits = last(model, tokenizer, [begun[i] + list(f.prefix) for i, f in part])
+        for (i, fork), row in zip(part, logits, strict=True):
+            for share, branch in zip(row[list(fork.tokens)].softmax(-1).tolist(), fork.options, strict=True):
+                for option in branch:
+                    made[i][option] *= share
+    return made
+
+
+def last(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> Any:
+    """Return the logits after each row's last token, shape (rows, vocabulary), float32, without gradients."""
+    import torch
+
+    batch = padded(tokenizer, rows, model.device)
+    was, ends = model.training, batch["attention_mask"].sum(1) - 1
+    model.eval()
+    with torch.inference_mode():
+        logits = model(**batch).logits
+    model.train(was)
+    return logits[torch.arange(len(rows), device=logits.device), ends].float()
+
+
+def padded(tokenizer: Any, rows: Sequence[Sequence[int]], device: Any) -> Any:
+    """Return rows of token ids as one batch, padded on the right."""
+    batch = tokenizer.pad({"input_ids": [list(r) for r in rows]}, padding_side="right", return_tensors="pt")
+    return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+
+
+def likelihood(
+    model: Any, tokenizer: Any, prompts: Sequence[Talk], answers: Sequence[str], rows: int = 32
+) -> list[float]:
+    """Return the mean log-probability (nats) a token of each answer, end of turn included. Dropout is off."""
+    import torch
+
+    begun = asked(tokenizer, prompts)
+    talks = [[*p, {"role": "assistant", "content": a}] for p, a in zip(prompts, answers, strict=True)]
+    whole = tokenizer(texts(tokenizer, talks, begin=False), add_special_tokens=False)["input_ids"]
+    order = sorted(range(len(whole)), key=lambda i: len(whole[i]))
+    made, was = [0.0] * len(whole), model.training
+    model.eval()
+    for at in range(0, len(order), rows):
+        part = order[at : at + rows]
+        batch = padded(tokenizer, [whole[i] for i in part], model.device)
+        with torch.inference_mode():
+            logs = model(**batch).logits[:, :-1].float().log_softmax(-1)
+        said = batch["input_ids"][:, 1:]
+        logs = logs.gather(-1, said[..., None])[..., 0]
+        places = torch.arange(1, said.shape[1] + 1, device=said.device)
+        starts = torch.tensor([[len(begun[i])] for i in part], device=said.device)
+        mask = (places >= starts) & (batch["attention_mask"][:, 1:] == 1)
+        for i, mean in zip(part, ((logs * mask).sum(1) / mask.sum(1)).tolist(), strict=True):
+            made[i] = mean
+    model.train(was)
+    return made
+
+
+def divergence(p: Sequence[float], q: Sequence[float]) -> float:
+    """Return the Jensen–Shannon distance (square root of the divergence in bits, from 0 to 1) of two distributions.
+
+    Endres & Schindelin 2003; the measure of GlobalOpinionQA (Durmus et al. 2023, arXiv 2306.16388, §2.2).
+    """
+    from math import log2
+
+    if len(p) != len(q):
+        raise InputError(f"distributions over {len(p)} and {len(q)} options cannot be compared")
+    mean = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+    parts = [x * log2(x / m) for side in (p, q) for x, m in zip(side, mean, strict=True) if x > 0]
+    return float(max(0.0, sum(parts) / 2) ** 0.5)

@@ -1,0 +1,455 @@
+"""A base with any number of adapters, loaded once: answers what waits in batches, whichever adapter each request is for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal
+from weakref import WeakValueDictionary
+
+from culturepark.errors import InputError, ModelError
+from culturepark.weights import base, choices, machine
+from culturepark.weights.chat import Talk
+from culturepark.weights.graduate import Graduate, mixable
+from culturepark.weights.machine import Machine
+
+ROWS = 32  # requests of one batch, at most
+LINGER = 0.01  # seconds that an idle engine waits for more requests before it begins
+BASE = "__base__"  # PEFT's name for no adapter
+
+
+class TooLong(InputError):
+    """A prompt that leaves no room for an answer. Nothing is ever cut from a prompt."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: a prompt's tokens, who answers, and how.
+
+    `temperature` 0 takes the likeliest token; `top_p` draws from the likeliest tokens that make up this share; one `seed` draws
+    one answer, whatever shares the batch. `top` asks for log-probabilities, and for so many alternatives a token.
+    """
+
+    prompt: tuple[int, ...]
+    adapter: str
+    limit: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    top: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token that was said: its text, its log-probability (nats, of the model's own distribution), and the likeliest ones."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Made:
+    """An answer. `completion_tokens` counts the end of turn where one was said; `tokens` is empty unless asked for."""
+
+    text: str
+    finish: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+    tokens: tuple[Token, ...] = ()
+
+
+Heard = Callable[[str, tuple[Token, ...]], None]
+
+
+@dataclass
+class Row:
+    """One request at work: what was said so far, and whether that is all."""
+
+    ask: Ask
+    future: Future[Made]
+    said: list[int] = field(default_factory=list)
+    tokens: list[Token] = field(default_factory=list)
+    done: bool = False
+    finish: Literal["stop", "length"] = "length"
+    heard: Heard | None = None
+    told: tuple[int, int] = (0, 0)  # characters and tokens that were passed on
+
+    def __post_init__(self) -> None:
+        self.rng = Random(self.ask.seed)  # noqa: S311
+
+
+class Engine:
+    """A loaded base, its adapters, and a thread that answers. `batches` and `answered` count what was done.
+
+    Requests of different adapters, temperatures and lengths share a batch (PEFT's mixed adapters); at most `rows` of them, and
+    fewer where their caches would not fit the device's memory.
+    """
+
+    def __init__(self, root: str, found: Machine, rows: int = ROWS) -> None:
+        with base.quiet():
+            self.tokenizer, self.model = base.tokenizer(root), base.model(root, found).eval()
+        self.root, self.machine, self.rows = root, found, rows
+        self.ends = _plain(self.model, self.tokenizer)
+        self.context = _context(self.model.config, self.tokenizer)
+        self.room = _room(self.model.config, found)
+        self.batches = self.answered = 0
+        self._adapters: dict[str, str] = {}
+        self._waiting: deque[Row] = deque()
+        self._gate, self._busy, self._working = threading.Lock(), False, threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="culturepark-engine")
+
+    # ------------------------------------------------------------- adapters
+
+    def add(self, model: Graduate) -> str:
+        """Load a model's adapter unless it is there; return the name by which a request asks for it."""
+        if model.adapter is None:
+            return BASE
+        with self._working:
+            if model.hash not in self._adapters:
+                name = f"a{len(self._adapters)}"
+                self.model = attached(self.model, model, name)
+                self._adapters[model.hash] = name
+            return self._adapters[model.hash]
+
+    # ------------------------------------------------------------- requests
+
+    def tokens(self, talk: Talk) -> tuple[int, ...]:
+        """Return a conversation as tokens, up to where the model speaks; InputError where the base's template refuses it."""
+        from jinja2.exceptions import TemplateError
+
+        try:
+            return tuple(choices.asked(self.tokenizer, [talk])[0])
+        except TemplateError as error:
+            raise InputError(f"the base's chat template refuses these messages: {error}") from error
+
+    async def complete(self, talk: Talk, adapter: str = BASE, limit: int | None = None, **how: Any) -> Made:
+        """Answer a conversation with an adapter that `add` named; `how` is as in an Ask. TooLong where the prompt does not fit.
+
+        Without `limit`, or with one beyond the context, an answer may fill what the prompt leaves, and then ends as `length`.
+        """
+        return await asyncio.wrap_future(self.submit(self.ask(talk, adapter, limit, **how)))
+
+    def ask(self, talk: Talk, adapter: str = BASE, limit: int | None = None, **how: Any) -> Ask:
+        """Return the request that `complete` would make."""
+        prompt = self.tokens(talk)
+        left = self.context - len(prompt)
+        if left < 1:
+            raise TooLong(f"the prompt has {len(prompt)} tokens, and the maximum context length is {self.context}")
+        return Ask(prompt, adapter, min(limit or left, left), **how)
+
+    async def stream(self, ask: Ask) -> AsyncIterator[tuple[str, tuple[Token, ...]] | Made]:
+        """Yield an answer piece by piece, each with its tokens where these were asked for, and the whole of it last."""
+        loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[str, tuple[Token, ...]] | None]()
+
+        def hear(piece: tuple[str, tuple[Token, ...]] | None) -> None:
+            with suppress(RuntimeError):  # the loop has ended: nobody listens
+                loop.call_soon_threadsafe(queue.put_nowait, piece)
+
+        future = self.submit(ask, lambda text, tokens: hear((text, tokens)))
+        future.add_done_callback(lambda _: hear(None))
+        try:
+            while (piece := await queue.get()) is not None:
+                yield piece
+            yield future.result()
+        finally:
+            future.cancel()
+
+    def submit(self, ask: Ask, heard: Heard | None = None) -> Future[Made]:
+        """Let a request wait for the next batch. A future that is cancelled is left out, or ends at its next token.
+
+        `heard` is told each new piece of text and its tokens, in the engine's thread.
+        """
+        row = Row(ask, Future(), heard=heard)
+        with self._gate:
+            self._waiting.append(row)
+            if not self._busy:
+                self._busy = True
+                self._thread.submit(self._work)
+        return row.future
+
+    # ------------------------------------------------------------ the thread
+
+    def _work(self) -> None:
+        """Answer until nothing waits."""
+        time.sleep(LINGER)
+        while True:
+            with self._gate:
+                batch = self._next()
+                if not batch:
+                    self._busy = False
+                    return
+            with self._working:
+                self._answer(batch)
+
+    def _next(self) -> list[Row]:
+        """Return the next batch: the first of those that wait, as many as there are rows and memory for."""
+        batch, longest = list[Row](), 0
+        while self._waiting and len(batch) < self.rows:
+            ask = self._waiting[0].ask
+            longest = max(longest, len(ask.prompt) + ask.limit)
+            if batch and longest * (len(batch) + 1) > self.room:
+                break
+            row = self._waiting.popleft()
+            if not row.future.cancelled():
+                batch.append(row)
+        return batch
+
+    def _answer(self, batch: list[Row]) -> None:
+        """Answer a batch; one that does not fit the device's memory after all is halved."""
+        import torch
+
+        try:
+            self._generate(batch)
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                _told(batch, error)
+                return
+            self.room = max(1, self.room // 2)
+            for half in (batch[::2], batch[1::2]):
+                self._answer([Row(row.ask, row.future, heard=row.heard, told=row.told) for row in half])
+        except Exception as error:
+            _told(batch, error)
+
+    def _generate(self, batch: list[Row]) -> None:
+        import torch
+        from transformers import GenerationConfig
+
+        longest, device = max(len(row.ask.prompt) for row in batch), self.model.device
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (longest - len(r.ask.prompt)) + list(r.ask.prompt) for r in batch], device=device)
+        mask = torch.tensor([[0] * (longest - len(r.ask.prompt)) + [1] * len(r.ask.prompt) for r in batch], device=device)
+        told = GenerationConfig(do_sample=False, max_new_tokens=max(r.ask.limit for r in batch), pad_token_id=pad, use_cache=True)
+        mixed = {"adapter_names": [row.ask.adapter for row in batch]} if self._adapters else {}
+        with torch.inference_mode():
+            self.model.generate(input_ids=ids, attention_mask=mask, generation_config=told, logits_processor=_list(_drawer(self, batch)),
+                                stopping_criteria=_stops(batch), **mixed)  # fmt: skip
+        self.batches += 1
+        for row in batch:
+            with suppress(InvalidStateError):  # cancelled meanwhile
+                row.future.set_result(self._made(row))
+                self.answered += 1
+
+    def take(self, row: Row, token: int, log: tuple[float, list[tuple[int, float]]] | None) -> None:
+        """Let a row say a token, with its log-probability and the likeliest tokens' where they were asked for."""
+        row.said.append(token)
+        ended = token in self.ends
+        if log is not None and not ended:
+            likeliest = tuple((self.tokenizer.decode([t]), x) for t, x in log[1])
+            row.tokens.append(Token(self.tokenizer.decode([token]), log[0], likeliest))
+        if ended or (row.ask.stop and self._cut(row) is not None):
+            row.done, row.finish = True, "stop"
+        elif len(row.said) >= row.ask.limit or row.future.cancelled():
+            row.done = True
+        if row.heard is not None:
+            self._tell(row, row.heard)
+
+    def _tell(self, row: Row, heard: Heard) -> None:
+        """Pass on what is new and will stay: no half characters, nothing that may be the beginning of a stop text."""
+        cut = self._cut(row)
+        text = self._text(row) if cut is None else cut
+        if not row.done:
+            text = text.rstrip("\ufffd")
+            text = text[: len(text) - max((len(s) - 1 for s in row.ask.stop), default=0)]
+        characters, tokens = row.told
+        if len(text) > characters or row.done:
+            heard(text[characters:], tuple(row.tokens[tokens:]))
+            row.told = len(text), len(row.tokens)
+
+    def _text(self, row: Row) -> str:
+        return str(self.tokenizer.decode([t for t in row.said if t not in self.ends], skip_special_tokens=True))
+
+    def _cut(self, row: Row) -> str | None:
+        """Return what a row said before the first of its stop texts; None where none was said."""
+        text = self._text(row)
+        ends = [at for stop in row.ask.stop if (at := text.find(stop)) >= 0]
+        return text[: min(ends)] if ends else None
+
+    def _made(self, row: Row) -> Made:
+        text = self._cut(row)
+        said = self._text(row) if text is None else text
+        return Made(said, row.finish, len(row.ask.prompt), len(row.said), tuple(row.tokens))
+
+
+# ------------------------------------------------------------------- drawing
+
+
+def draw(scores: Any, asks: Sequence[Ask], shares: Sequence[float]) -> Any:
+    """Return a token a row, by its own temperature and top-p. `shares`, from 0 to 1, say where in the distribution each falls.
+
+    `scores` are logits, shape (rows, vocabulary). What a row draws depends on its own logits and share alone.
+    """
+    import torch
+
+    chosen = scores.argmax(-1)
+    warm = [i for i, ask in enumerate(asks) if ask.temperature > 0]
+    for narrow in (False, True):
+        rows = [i for i in warm if (asks[i].top_p < 1) is narrow]
+        if not rows:
+            continue
+        heat = scores.new_tensor([max(asks[i].temperature, 1e-4) for i in rows])[:, None]
+        places, order = (scores[rows] / heat).softmax(-1), None
+        if narrow:
+            places, order = places.sort(-1, descending=True)
+            kept = places.cumsum(-1) - places < scores.new_tensor([asks[i].top_p for i in rows])[:, None]
+            places = places * kept
+        sums = places.double().cumsum(-1) if scores.device.type != "mps" else places.cumsum(-1)
+        aims = torch.tensor([shares[i] for i in rows], dtype=sums.dtype, device=sums.device)[:, None] * sums[:, -1:]
+        picks = torch.searchsorted(sums, aims, right=True).clamp(max=scores.shape[-1] - 1)
+        # Rounding may point behind the last token that can be drawn.
+        picks = torch.where(places.gather(-1, picks) > 0, picks, places.argmax(-1, keepdim=True))
+        chosen[rows] = (picks if order is None else order.gather(-1, picks))[:, 0]
+    return chosen
+
+
+def _drawer(engine: Engine, batch: Sequence[Row]) -> Any:
+    """Return what draws each row's next token and writes it down; `generate` then takes it as the only one there is."""
+    from transformers import LogitsProcessor
+
+    most = max((row.ask.top or 0 for row in batch), default=0)
+    wanting = [i for i, row in enumerate(batch) if row.ask.top is not None]
+    asks = [row.ask for row in batch]
+
+    class Drawer(LogitsProcessor):
+        """Draws."""
+
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            scores = scores.float()
+            chosen = draw(scores, asks, [row.rng.random() if row.ask.temperature > 0 else 0.0 for row in batch])
+            logs = _logs(scores[wanting], chosen[wanting], most) if wanting else []
+            held = dict(zip(wanting, logs, strict=True))
+            for i, token in enumerate(chosen.tolist()):
+                if not batch[i].done:
+                    single, likeliest = held.get(i, (0.0, []))
+                    engine.take(batch[i], token, (single, likeliest[: batch[i].ask.top]) if i in held else None)
+            return scores.new_full(scores.shape, float("-inf")).scatter_(1, chosen[:, None], 0.0)
+
+    return Drawer()
+
+
+def _logs(scores: Any, chosen: Any, most: int) -> list[tuple[float, list[tuple[int, float]]]]:
+    """Return each row's log-probability of the chosen token, and its likeliest tokens with theirs."""
+    logs = scores.log_softmax(-1)
+    single = logs.gather(-1, chosen[:, None])[:, 0].tolist()
+    if not most:
+        return [(x, []) for x in single]
+    values, tokens = logs.topk(min(most, logs.shape[-1]), -1)
+    return [(x, list(zip(t, v, strict=True))) for x, t, v in zip(single, tokens.tolist(), values.tolist(), strict=True)]
+
+
+def _list(processor: Any) -> Any:
+    from transformers import LogitsProcessorList
+
+    return LogitsProcessorList([processor])
+
+
+def _stops(batch: Sequence[Row]) -> Any:
+    """Return what ends the rows that have said all."""
+    import torch
+    from transformers import StoppingCriteria, StoppingCriteriaList
+
+    class Ended(StoppingCriteria):
+        """Says which rows have ended."""
+
+        def __call__(self, input_ids: Any, scores: Any, **more: Any) -> Any:
+            return torch.tensor([row.done for row in batch], device=input_ids.device)
+
+    return StoppingCriteriaList([Ended()])
+
+
+def _told(batch: Sequence[Row], error: Exception) -> None:
+    for row in batch:
+        with suppress(InvalidStateError):
+            row.future.set_exception(error)
+
+
+# ------------------------------------------------------------------- loading
+
+_held: WeakValueDictionary[tuple[str, ...], Engine] = WeakValueDictionary()
+_last: list[Engine] = []  # the stages of a run follow one another: the base they share is not loaded twice
+_loading = threading.Lock()
+
+
+def shared(model: Graduate, found: Machine | None = None, rows: int = ROWS) -> Engine:
+    """Return the engine of a model's base with its adapter in it; one that is in use in this process is used together."""
+    found = found or machine.look()
+    key = (model.root, model.base_hash, found.device, found.dtype, found.attention)
+    with _loading:
+        engine = _held.get(key) or Engine(model.root, found, rows)
+        engine.rows = max(engine.rows, rows)
+        _held[key], _last[:] = engine, [engine]
+    engine.add(model)
+    return engine
+
+
+def attached(whole: Any, model: Graduate, name: str, *, alone: bool = False) -> Any:
+    """Return a base with one more adapter on it; ModelError where the adapter is damaged or does not fit the base.
+
+    `alone`: it will share the base with no other, so it may be of any kind.
+    """
+    from peft import LoraConfig, PeftModel, PeftModelForCausalLM
+    from safetensors import SafetensorError
+
+    folder = model.adapter
+    if folder is None:
+        return whole
+    if not alone:
+        mixable(folder)
+    bare, held, odd = not isinstance(whole, PeftModel), whole, ["nothing was read"]
+    try:
+        with base.quiet():
+            if bare:
+                config = LoraConfig.from_pretrained(str(folder), inference_mode=True)
+                held = PeftModelForCausalLM(whole, config, adapter_name=name)
+            loaded = held.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+        odd = [*loaded.missing_keys, *loaded.unexpected_keys]
+    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
+        said = " ".join(str(error).strip().splitlines()[:2])[:300]
+        raise ModelError(f"cannot load the adapter at {folder}: {said}") from error
+    finally:
+        if odd:
+            _detach(held, name, bare)
+    if odd:
+        raise ModelError(f"the adapter at {folder} does not fit {model.title}: of {len(odd)} weights one side has none, {odd[0]} first")
+    return held.eval()
+
+
+def _detach(held: Any, name: str, bare: bool) -> None:
+    """Take off an adapter that could not be loaded, so that the base speaks as before."""
+    if name in getattr(held, "peft_config", {}):
+        held.unload() if bare else held.delete_adapter(name)
+
+
+def _plain(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end a turn, and let nothing of the base's own settings shape how tokens are drawn."""
+    from transformers import GenerationConfig
+
+    own = model.generation_config.eos_token_id
+    ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
+    model.generation_config = GenerationConfig(pad_token_id=tokenizer.pad_token_id)
+    return frozenset(ends)
+
+
+def _context(config: Any, tokenizer: Any) -> int:
+    """Return how many tokens prompt and answer may have together."""
+    text = config.get_text_config()
+    found = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length
+    return int(min(found, 2**31))
+
+
+def _room(config: Any, found: Machine) -> int:
+    """Return how many tokens' keys and values fit half of the memory that is left."""
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", 1)
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    bytes_each = 2 * text.num_hidden_layers * heads * size * (4 if found.dtype == "float32" else 2)
+    return max(1, int(machine.look(found.device, found.dtype, found.attention).memory * 0.5 / bytes_each))
+

@@ -1,0 +1,114 @@
+"""What stands beside tuned weights: manifest.json and a model card, written last, so that a folder which has them is whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from culturepark.errors import InputError, nearest
+from culturepark.records import Record
+
+FILE = "manifest.json"
+LIBRARIES = ("culturepark", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
+
+
+class Manifest(Record):
+    """One tuned model: what it was made of and how.
+
+    `kind` says what the folder holds: an adapter for `base`, a whole model, or a reward model (adapter or whole). `rows` counts
+    what it was trained and validated on, `scores` holds the last figures of the run, `base_hash` is empty for a hub base.
+    """
+
+    kind: Literal["adapter", "model", "reward"]
+    name: str
+    base: str
+    base_hash: str = ""
+    base_licence: str = "unknown"
+    objective: str
+    corpus: str
+    corpus_hash: str
+    rows: dict[str, int]
+    settings: dict[str, Any]
+    machine: str
+    versions: dict[str, str]
+    scores: dict[str, float] = Field(default_factory=dict)
+    created: str
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what shapes a tuned model."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    """Return the time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write(manifest: Manifest, folder: Path) -> None:
+    """Write the model card, then the manifest, each whole or not at all."""
+    for name, text in (("README.md", card(manifest)), (FILE, json.dumps(manifest.model_dump(), indent=1) + "\n")):
+        partial = folder / f".{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(folder / name)
+
+
+def read(folder: str | Path) -> Manifest:
+    """Read a tuned model's manifest; InputError names the tuned models nearby where there is none."""
+    folder = Path(folder)
+    path = folder / FILE
+    if not path.is_file():
+        raise InputError(f"no tuned model at {folder} (it has no {FILE}). {nearest(folder.name, near(folder))}")
+    try:
+        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, ValueError) as error:
+        raise InputError(f"{path} is no manifest of a tuned model: {error}") from error
+
+
+def near(folder: Path) -> Iterable[str]:
+    """Return the names of the tuned models in and beside a folder."""
+    return sorted({p.parent.name for p in (*folder.glob(f"*/{FILE}"), *folder.parent.glob(f"*/{FILE}"))})
+
+
+def models(folder: str | Path) -> list[Path]:
+    """Return the tuned models that a folder is or holds; InputError where there is none."""
+    folder = Path(folder)
+    found = [folder] if (folder / FILE).is_file() else sorted(p.parent for p in folder.glob(f"*/{FILE}"))
+    if not found:
+        read(folder)
+    return found
+
+
+def card(manifest: Manifest) -> str:
+    """Return the model card as Markdown with front matter."""
+    m = manifest
+    head = ["---", f"base_model: {json.dumps(m.base)}", "library_name: " + ("transformers" if m.kind == "model" else "peft"),
+            f"license: {json.dumps(m.base_licence)}", "tags: [culturepark, cultural-alignment, trl]", "---"]  # fmt: skip
+    table = [f"| {name} | {value} |" for name, value in _facts(m).items()]
+    return "\n".join([*head, f"# {m.name}", "", INTRO.format(m=m), "", "| | |", "|---|---|", *table, ""])
+
+
+INTRO = """A {m.kind} tuned by CulturePark ({m.objective}) on `{m.corpus}`. It shifts a base towards the answers in that corpus, which
+follow what one people said in a survey; it speaks for no person, and what its corpus got wrong it repeats. The corpus' own card
+says who wrote its text: templated text makes a test model, not one to use."""
+
+
+def _facts(m: Manifest) -> Mapping[str, Any]:
+    rows = ", ".join(f"{split} {n}" for split, n in m.rows.items())
+    scores = ", ".join(f"{name} {value:.4g}" for name, value in m.scores.items())
+    said = ", ".join(f"{k} {v}" for k, v in m.settings.items() if v not in (None, "", [], ()))
+    return {"base": f"{m.base} {m.base_hash}".strip(), "licence of the base": m.base_licence, "rows": rows, "scores": scores or "none",
+            "corpus hash": m.corpus_hash, "settings": said, "machine": m.machine,
+            "versions": ", ".join(f"{k} {v}" for k, v in m.versions.items()), "made": m.created}  # fmt: skip

@@ -1,0 +1,51 @@
+"""Writes the command with which vLLM serves the same models under the same names."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from culturepark.errors import InputError
+from culturepark.weights.graduate import Graduate, mixable
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-lora-rank (vllm/config/lora.py, 0.26)
+PORT = 8000
+
+
+def commands(models: Mapping[str, Graduate], port: int = PORT) -> list[str]:
+    """Return one command a base; the first serves at `port`, each other at the next.
+
+    `--generation-config vllm` keeps the base's own sampling settings out, as `culturepark serve` does.
+    """
+    made = []
+    for root in dict.fromkeys(m.root for m in models.values()):
+        here = {name: model for name, model in models.items() if model.root == root}
+        made.append(_command(root, here, port + len(made)))
+    return made
+
+
+def _command(root: str, models: Mapping[str, Graduate], port: int) -> str:
+    own = [name for name, model in models.items() if not model.adapter]
+    adapters = {name: model for name, model in models.items() if model.adapter}
+    words = ["vllm", "serve", _place(root), "--served-model-name", *own, "--host", "127.0.0.1", "--port", str(port),
+             "--generation-config", "vllm"]  # fmt: skip
+    if adapters:
+        for model in adapters.values():
+            mixable(model.adapter or Path())
+        words += ["--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank", str(rank(adapters)), "--lora-modules"]
+        words += [f"{name}={_place(str(model.adapter))}" for name, model in adapters.items()]
+    return shlex.join(words)
+
+
+def rank(adapters: Mapping[str, Graduate]) -> int:
+    """Return the least rank vLLM takes that holds them all; InputError where there is none."""
+    name, largest = max(((n, m.rank) for n, m in adapters.items()), key=lambda pair: pair[1])
+    found = next((r for r in RANKS if r >= largest), None)
+    if found is None:
+        raise InputError(f"the adapter {name!r} has the rank {largest}; vLLM takes up to {RANKS[-1]}. Merge it: culturepark merge")
+    return found
+
+
+def _place(root: str) -> str:
+    return str(Path(root).resolve()) if Path(root).is_dir() else root
