@@ -98,7 +98,7 @@ def told(kind: str, found: Sequence[Matrix]) -> None:
         print(f"  {what}: own model first for {', '.join(str(m.own(what)) for m in found)} of 8 (by seed); ahead of the others' mean by "
               f"{', '.join(f'{m.margin(what):+.3f}' for m in found)}")  # fmt: skip
     print(f"  own accuracy {', '.join(f'{own(m):.2f}' for m in found)}, the others' {', '.join(f'{others(m):.2f}' for m in found)}; "
-          f"rows whose likeliest speaker is their own culture's model {', '.join(f'{statistics.mean(m.recognised):.2f}' for m in found)} (chance 0.12)")  # fmt: skip
+          f"rows whose likeliest speaker is their own culture's model {', '.join(f'{statistics.mean(r or 0.0 for r in m.recognised):.2f}' for m in found)} (chance 0.12)")  # fmt: skip
 
 
 def own(found: Matrix) -> float:
@@ -108,4 +108,4 @@ def own(found: Matrix) -> float:
 
 def others(found: Matrix) -> float:
     """Return the mean accuracy of the other cultures' models."""
-    return own(found) - found.margin("accuracy")
+    return own(found) - (found.margin("accuracy") or 0.0)

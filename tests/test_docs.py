@@ -16,7 +16,7 @@ from conftest import ROOT
 import culturepark as cp
 from culturepark.journal import Journal
 
-GUIDES = ["docs/authoring.md", "docs/models.md", "docs/cost.md", "docs/reproduce.md"]
+GUIDES = ["docs/authoring.md", "docs/models.md", "docs/cost.md", "docs/tuning.md", "docs/reproduce.md"]
 PAGES = ["README.md", "CONTRIBUTING.md", *GUIDES]
 FENCE = re.compile(r"^( *)```(bash|python|toml)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 FILES = {  # where a reader puts a page's TOML
@@ -44,7 +44,7 @@ def endpoint():
 
 
 @pytest.fixture
-def reader(tmp_path, endpoint):
+def reader(tmp_path, endpoint, small):
     """Somebody who types what a page shows: maps a block to what it printed."""
     (tmp_path / "bin").mkdir()
     command = tmp_path / "bin" / "culturepark"
@@ -57,6 +57,8 @@ def reader(tmp_path, endpoint):
 
     def types(kind, body):
         body = ELSEWHERE.sub(endpoint, body).replace("{sample}", SAMPLE)
+        # No hub and no card here: a small base in the place of the one that is named, whole numbers for four bits.
+        body = body.replace("--base Qwen/Qwen3-0.6B", f"--base {small}").replace("--method qlora", "--method lora")
         body = body.replace("serve-embedded", f"serve-embedded --port {port}").replace(
             "localhost:8765", f"localhost:{port}"
         )

@@ -520,5 +520,5 @@ def test_a_run_is_tuned_from_its_export_and_cancelled_by_its_name(park):
             and (park / "outputs/tea/models/hosted/north/curves.csv").is_file()
         )
         assert json.loads(run("tea", "--cancel", "--json").stdout)["jobs"] == {"north": "succeeded"}
-    missing = run("tea", "-m", BASE, "--method", "dpo", code=2)
-    assert "--to openai-dpo" in str(missing.exception)
+    few = run("tea", "-m", BASE, "--method", "dpo", code=2)
+    assert "a service takes at least 10" in str(few.exception) and (park / "outputs/tea/corpus/openai-dpo").is_dir()

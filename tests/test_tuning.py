@@ -212,7 +212,7 @@ def test_each_culture_gets_an_adapter_with_its_papers(tune, small):
         "curves.jsonl",
     }
     assert not [p for p in made[0].rglob("*") if p.suffix in (".bin", ".pt", ".pth", ".pkl")]
-    assert not (made[0].parent / ".work" / "north").exists()
+    assert (made[0].parent / "report.html").is_file() and not (made[0].parent / ".work" / "north").exists()
 
 
 def test_an_adapter_knows_its_own_people(tune, corpus):

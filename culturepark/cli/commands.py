@@ -20,6 +20,7 @@ from culturepark.cli.flags import (
     workspace_flag,
 )
 from culturepark.cli.progress import progress, say
+from culturepark.cli.serve import merge, serve
 from culturepark.cli.tune import matrix, tune
 
 # Only click is imported here: `culturepark --help` must be instant. click rather than typer, whose import alone
@@ -282,6 +283,7 @@ def run(name: str, resume: bool, fresh: bool, workspace: str | None, out: str | 
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed of the faults.")
 @click.option("--key-env", metavar="NAME", help="Ask every caller for the key in this environment variable.")
 @click.option("--batch-seconds", type=float, default=0.0, metavar="SECONDS", help="How long a batch takes.")
+@click.option("--tune-seconds", type=float, default=0.0, metavar="SECONDS", help="How long a fine-tuning job takes.")
 @workspace_flag
 def serve_embedded(
     port: int,
@@ -292,11 +294,12 @@ def serve_embedded(
     seed: int,
     key_env: str | None,
     batch_seconds: float,
+    tune_seconds: float,
     workspace: str | None,
 ) -> None:
     """Serve the embedded engine on this machine over OpenAI's protocol, for trying out hosted runs and other clients.
 
-    Chat completions, embeddings, models, files and batches; faults on demand, by share or by the header `X-Fault: KIND`.
+    Chat completions, embeddings, models, files, batches and fine-tuning jobs (which train nothing); faults on demand, by share or by the header `X-Fault: KIND`.
     """
     from culturepark.cli.flags import pair, rate
     from culturepark.errors import InputError
@@ -310,7 +313,7 @@ def serve_embedded(
     shares = {kind: rate(kind, text) for kind, text in (pair("--fault", t, "KIND=RATE") for t in faults)}
     server = Server(
         models=models or ("embedded",), faults=shares, latency=latency, rpm=rpm, key=key, port=port, seed=seed,
-        workspace=load(workspace), batch_seconds=batch_seconds, keep=False,
+        workspace=load(workspace), batch_seconds=batch_seconds, tune_seconds=tune_seconds, keep=False,
     )  # fmt: skip
     with server:
         click.echo(
@@ -320,5 +323,5 @@ def serve_embedded(
         server.wait()
 
 
-cli.add_command(tune)
-cli.add_command(matrix)
+for verb in (tune, matrix, serve, merge):
+    cli.add_command(verb)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from culturepark.cli.flags import as_json, located, out_flag, workspace_flag
+from culturepark.cli.flags import as_json, out_flag, workspace_flag
 from culturepark.cli.progress import progress, say
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ def hosted(corpus: str, workspace: str | None, out: str | None, name: str, cance
     The key is the provider's in the environment (OPENAI_API_KEY, …). OpenAI's own service is closed to new users and ends on
     2027-01-06; others speak its protocol.
     """
-    from culturepark import pool
+    from culturepark import pool, verbs
     from culturepark.errors import RunFailed
     from culturepark.tuning import hosted as work
 
-    folder, place, title = _found(corpus, how["method"], name, out, workspace)
+    folder, place, title = verbs.sent(corpus, how["method"], name, workspace, out)
     if cancel:
         stopped = pool.work(work.cancel(place))
         say({"out": str(place), "jobs": stopped}, as_json, "\n".join(f"{c}: {status}" for c, status in stopped.items()))
@@ -73,27 +73,6 @@ def hosted(corpus: str, workspace: str | None, out: str | None, name: str, cance
     _end(made, work.manifests(place), place, as_json)
     if failed is not None:
         raise failed
-
-
-def _found(corpus: str, method: str, name: str, out: str | None, workspace: str | None) -> tuple[Path, Path, str]:
-    """Return where the corpus is, where the models go, and what to call them; `corpus` names a folder of JSONL or a run."""
-    from pathlib import Path
-
-    from culturepark.errors import InputError
-    from culturepark.tuning.uploads import FOLDERS, layout
-    from culturepark.workspace import find, output
-
-    folder = Path(corpus).expanduser()
-    if layout(folder):
-        within = next((p for p in folder.resolve().parents[:3] if (p / "run.toml").is_file()), None)
-        home = within or output(find(workspace), folder.resolve().name, out)
-    elif folder.is_dir() and not (folder / "run.toml").is_file() and folder.parent != Path():
-        raise InputError(f"{folder} is no run and holds no train.jsonl, nor does a folder of it for each culture")
-    else:
-        home = located(corpus, out, workspace).folder
-        folder = home / "corpus" / FOLDERS[method]
-    place = output(home, name, home / "models")
-    return folder, place, home.name if name == "hosted" else f"{home.name}-{name}"
 
 
 def _agreed(made: Plan, yes: bool) -> None:

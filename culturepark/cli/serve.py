@@ -14,15 +14,31 @@ PORT = 8000  # vLLM's, so that `hosted_vllm/NAME` finds either
 
 @click.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
-@click.option("--port", type=click.IntRange(0, 65_535), default=PORT, show_default=True, metavar="N", help="Port on 127.0.0.1; 0 takes a free one.")
-@click.option("--rows", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Requests answered in one batch, at most.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=PORT,
+    show_default=True,
+    metavar="N",
+    help="Port on 127.0.0.1; 0 takes a free one.",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Requests answered in one batch, at most.",
+)
 @click.option("--device", metavar="cuda|mps|cpu")
 @click.option("--dtype", metavar="bfloat16|float16|float32")
 @click.option("--attention", metavar="flash_attention_2|sdpa|eager")
 @click.option("--key-env", metavar="NAME", help="Ask every caller for the key in this environment variable.")
 @click.option("--vllm", is_flag=True, help="Print the vLLM command for the same models, and serve nothing.")
 @as_json
-def serve(models: tuple[str, ...], port: int, rows: int, vllm: bool, as_json: bool, key_env: str | None, **where: Any) -> None:
+def serve(
+    models: tuple[str, ...], port: int, rows: int, vllm: bool, as_json: bool, key_env: str | None, **where: Any
+) -> None:
     """Serve tuned models on this machine over OpenAI's protocol, each under its name, beside their base.
 
     A MODEL is the folder of a tuned model, or of several (outputs/first/models/sft), `tiny`, the folder of a base, or a base's
@@ -39,7 +55,9 @@ def serve(models: tuple[str, ...], port: int, rows: int, vllm: bool, as_json: bo
     _serve(models, port, rows, key_env, where, as_json)
 
 
-def _serve(models: tuple[str, ...], port: int, rows: int, key_env: str | None, where: dict[str, Any], as_json: bool) -> None:
+def _serve(
+    models: tuple[str, ...], port: int, rows: int, key_env: str | None, where: dict[str, Any], as_json: bool
+) -> None:
     from culturepark.errors import InputError
     from culturepark.models.secrets import secret
     from culturepark.server import Server
@@ -53,7 +71,11 @@ def _serve(models: tuple[str, ...], port: int, rows: int, key_env: str | None, w
     answer = Graduates(models, found, rows).load()
     with Server(answer, models=answer.names, key=key, port=port, keep=False, chat_only=True) as server:
         value = {"url": server.url, "models": list(answer.names), "machine": str(found)}
-        say(value, as_json, f"{server.url} answers as {', '.join(answer.names)} on {found}. Ctrl-C stops it.\n{_run(answer, server.url)}")
+        say(
+            value,
+            as_json,
+            f"{server.url} answers as {', '.join(answer.names)} on {found}. Ctrl-C stops it.\n{_run(answer, server.url)}",
+        )
         server.wait()
 
 
@@ -76,4 +98,8 @@ def merge(model: str, folder: str, as_json: bool) -> None:
 
     made = merged(model, folder)
     lines = handover(made)
-    say({"model": str(made), "next": lines}, as_json, "\n".join([f"{made}: a whole model. From here:", *(f"  {line}" for line in lines)]))
+    say(
+        {"model": str(made), "next": lines},
+        as_json,
+        "\n".join([f"{made}: a whole model. From here:", *(f"  {line}" for line in lines)]),
+    )

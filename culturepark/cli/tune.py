@@ -56,16 +56,19 @@ EXTRA = {
 }  # fmt: skip
 
 
+APART = ("scpo", "hosted", "launch")
+
+
 class Lazy(click.Group):
-    """Loads `hosted` and `scpo` when they are asked for."""
+    """Loads verbs with files of their own when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Keep the order of the work."""
-        return [*ABOUT, "scpo", "hosted"]
+        return [*ABOUT, *APART]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Return a verb; the two with files of their own are imported now."""
-        if name in ("hosted", "scpo"):
+        """Return a verb; those with files of their own are imported now."""
+        if name in APART:
             from importlib import import_module
 
             return getattr(import_module(f"culturepark.cli.{name}"), name)  # type: ignore[no-any-return]
@@ -98,7 +101,7 @@ def _tune(objective: str, flags: dict[str, Any]) -> None:
     if not verbs.first():
         return
     found = verbs.graduates(made)
-    say(found, machines, "\n".join([*(_told(m) for m in found["models"]), *_next(found)]))
+    say(found, machines, "\n".join([*(_told(m) for m in found["models"]), f"curves: {found['report']}", *_next(found)]))
 
 
 def _told(model: Mapping[str, Any]) -> str:

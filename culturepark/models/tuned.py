@@ -28,12 +28,15 @@ class Tuned:
             raise InputError(f"the model {name!r} of this machine takes no {', '.join(odd)}; of params it takes top_p")
         self.found = find(name)
         self.identity = self.found.identity + (f"+top_p={params['top_p']:g}" if params else "")
-        self._params, self._engine, self._adapter = params, None, ""
+        self._params, self._adapter = params, ""
+        self._engine: Engine | None = None
 
     async def complete(self, request: Request) -> Reply:
         """Answer one request, in one batch with whatever else waits for this base."""
         started = time.perf_counter()
-        engine = self._engine or await asyncio.to_thread(self._load)
+        engine = self._engine
+        if engine is None:
+            engine = await asyncio.to_thread(self._load)
         try:
             made = await engine.complete(
                 _talk(request), self._adapter, request.max_tokens, temperature=request.temperature,
@@ -48,7 +51,7 @@ class Tuned:
 
         held = engine.shared(self.found)
         self._adapter = held.add(self.found)
-        self._engine: Engine | None = held
+        self._engine = held
         return held
 
 

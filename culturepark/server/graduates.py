@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import InputError
@@ -120,33 +121,51 @@ def _wrong(param: str, why: str) -> Problem:
 def completion(number: int, model: str, made: Made, logprobs: bool) -> dict[str, Any]:
     """Return an answer as a chat completion."""
     message = {"role": "assistant", "content": made.text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": _logprobs(made.tokens, logprobs), "finish_reason": made.finish}
+    choice = {
+        "index": 0,
+        "message": message,
+        "logprobs": _logprobs(made.tokens, logprobs),
+        "finish_reason": made.finish,
+    }
     return {**_frame(number, model, "chat.completion"), "choices": [choice], "usage": _usage(made)}
 
 
-async def chunks(stream: AsyncIterator[Any], frame: Mapping[str, Any], with_usage: bool, logprobs: bool) -> AsyncIterator[dict[str, Any]]:
+async def chunks(
+    stream: AsyncGenerator[Any, None], frame: Mapping[str, Any], with_usage: bool, logprobs: bool
+) -> AsyncGenerator[dict[str, Any], None]:
     """Yield an answer as it is said: role, pieces, finish reason, and the usage where asked for."""
     usage: dict[str, Any] = {"usage": None} if with_usage else {}
 
     def chunk(delta: Mapping[str, Any], tokens: Sequence[Token] = (), finish: str | None = None) -> dict[str, Any]:
         logs = _logprobs(tokens, logprobs and bool(tokens))
-        return {**frame, "choices": [{"index": 0, "delta": dict(delta), "logprobs": logs, "finish_reason": finish}], **usage}
+        return {
+            **frame,
+            "choices": [{"index": 0, "delta": dict(delta), "logprobs": logs, "finish_reason": finish}],
+            **usage,
+        }
 
     yield chunk({"role": "assistant", "content": ""})
     try:
-        async for piece in stream:
-            if isinstance(piece, tuple):
-                yield chunk({"content": piece[0]}, piece[1])
-            else:
-                yield chunk({}, finish=piece.finish)
-                if with_usage:
-                    yield {**frame, "choices": [], "usage": _usage(piece)}
+        async with aclosing(stream):
+            async for piece in stream:
+                if isinstance(piece, tuple):
+                    yield chunk({"content": piece[0]}, piece[1])
+                else:
+                    yield chunk({}, finish=piece.finish)
+                    if with_usage:
+                        yield {**frame, "choices": [], "usage": _usage(piece)}
     except Exception as error:  # the status has been sent: the caller is told here
         yield Problem(500, f"The answer of this server failed: {type(error).__name__}: {error}").body
 
 
 def _frame(number: int, model: str, kind: str) -> dict[str, Any]:
-    return {"id": f"chatcmpl-{number:08x}", "object": kind, "created": int(time.time()), "model": model, "system_fingerprint": None}
+    return {
+        "id": f"chatcmpl-{number:08x}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+        "system_fingerprint": None,
+    }
 
 
 def _usage(made: Made) -> dict[str, int]:

@@ -99,7 +99,8 @@ def _claim(folder: Path, told: Recipe, corpus: Corpus, fresh: bool) -> None:
         for path in folder.iterdir():
             if path.is_dir() and ((path / manifest.FILE).is_file() or path.name.startswith(".")):
                 shutil.rmtree(path)
-        (folder / "tune.toml").unlink(missing_ok=True)
+        for name in ("tune.toml", "matrix.json", "report.html"):
+            (folder / name).unlink(missing_ok=True)
     if (folder / "tune.toml").is_file():
         old, was = recipe.read(folder / "tune.toml"), json.loads((folder / "corpus.json").read_text())
         loose = {"cultures", "track", "device", "attention", "batch"}
@@ -157,6 +158,9 @@ def _trainer(job: Job, culture: str, train: Sequence[Row], validation: Sequence[
         held, checked = _matched(job, culture, "train", train), _matched(job, culture, "validation", validation)
         made = shares.trainer(job.model, job.tokenizer, held, checked, settings, told, adapter)
     made.remove_callback(PrinterCallback)
+    if made.args.n_gpu > 1:  # one process beside several cards: left alone, the trainer would split every batch among them
+        made.args._n_gpu = 1
+        made._train_batch_size = made.args.train_batch_size
     _listen(made, told, validation, lambda step: job.tell("step", {"culture": culture, **step}))
     return made, work
 

@@ -21,33 +21,70 @@ class Matrix(Record):
 
     `likelihood` holds the mean log-probability a token (nats) of the held-out answers, `accuracy` the share of them whose
     option the model finds likeliest, `n` how many rows a culture has. `recognised` is the share of a culture's rows whose
-    likeliest speaker, among the tuned models, is its own.
+    likeliest speaker, among the tuned models, is its own; None where it has none.
     """
 
     cultures: tuple[str, ...]
     models: tuple[str, ...]
     likelihood: tuple[tuple[float, ...], ...]
     accuracy: tuple[tuple[float, ...], ...]
-    recognised: tuple[float, ...]
+    recognised: tuple[float | None, ...]
     n: tuple[int, ...]
+    corpus: str = ""
+    split: str = ""
 
     def own(self, table: str = "likelihood") -> int:
         """Return for how many cultures their own model beats every other tuned one."""
-        held: tuple[tuple[float, ...], ...] = getattr(self, table)
-        return sum(self._beats(row, name) for row, name in zip(held, self.cultures, strict=True))
+        return sum(all(mine > other for other in others) for mine, others in self._rivals(table))
 
-    def _beats(self, row: Sequence[float], name: str) -> bool:
-        others = [v for v, m in zip(row, self.models, strict=True) if m not in (name, BASE)]
-        return all(row[self.models.index(name)] > other for other in others)
+    def margin(self, table: str = "likelihood") -> float | None:
+        """Return by how much a culture's own model is ahead of the mean of the others, on average; None without rivals."""
+        apart = [mine - sum(others) / len(others) for mine, others in self._rivals(table)]
+        return sum(apart) / len(apart) if apart else None
 
-    def margin(self, table: str = "likelihood") -> float:
-        """Return by how much a culture's own model is ahead of the mean of the others, on average over cultures."""
-        held: tuple[tuple[float, ...], ...] = getattr(self, table)
-        apart = []
-        for row, name in zip(held, self.cultures, strict=True):
-            others = [v for v, m in zip(row, self.models, strict=True) if m not in (name, BASE)]
-            apart.append(row[self.models.index(name)] - sum(others) / len(others))
-        return sum(apart) / len(apart)
+    def _rivals(self, table: str) -> list[tuple[float, list[float]]]:
+        """Return (own figure, the other tuned models' figures) of each culture that has a model of its own and rivals."""
+        rows: tuple[tuple[float, ...], ...] = getattr(self, table)
+        found = [
+            (name, dict(zip(self.models, row, strict=True))) for name, row in zip(self.cultures, rows, strict=True)
+        ]
+        pairs = [
+            (row[name], [v for m, v in row.items() if m not in (name, BASE)]) for name, row in found if name in row
+        ]
+        return [(mine, others) for mine, others in pairs if others]
+
+    def told(self) -> str:
+        """Return it as text for people: likelihoods with each culture's own model starred, and a line for every other figure."""
+        head = ("likelihood", *(f"{m} " for m in self.models), "rows")
+        lines = [
+            (c, *(f"{v:.3f}{'*' if m == c else ' '}" for m, v in zip(self.models, row, strict=True)), str(n))
+            for c, row, n in zip(self.cultures, self.likelihood, self.n, strict=True)
+        ]
+        widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+        table = [f"{first:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(rest, widths[1:], strict=True))
+                 for first, *rest in (head, *lines)]  # fmt: skip
+        units = "nats a token, nearer to 0 is likelier; * a culture's own model"
+        return "\n".join([*table, units, "", *self._summed()])
+
+    def _summed(self) -> list[str]:
+        """Return the lines below the table. A pooled model is no culture's own, and one model has none to be held against."""
+        tuned = [m for m in self.models if m != BASE]
+        own = [i for i, c in enumerate(self.cultures) if c in tuned and len(tuned) > 1]
+        right = [dict(zip(self.models, row, strict=True)) for row in self.accuracy]
+        if not own:
+            means = [f"{m} {_mean([row[m] for row in right]):.0%}" for m in self.models]
+            return [
+                f"accuracy    {', '.join(means)}",
+                "own         no culture has a model of its own beside another one",
+            ]
+        mine = _mean([right[i][self.cultures[i]] for i in own])
+        others = _mean([right[i][m] for i in own for m in tuned if m != self.cultures[i]])
+        known = [share for share in self.recognised if share is not None]
+        return [
+            f"accuracy    own model {mine:.0%}, other tuned ones {others:.0%}, base {_mean([right[i][BASE] for i in own]):.0%}",
+            f"recognised  {_mean(known):.0%} of rows, by chance {1 / len(tuned):.0%}",
+            f"own         ahead of all other tuned ones for {self.own()} of {len(own)} cultures by likelihood, {self.own('accuracy')} by accuracy",
+        ]
 
 
 @contextmanager
@@ -93,7 +130,7 @@ def compare(folders: Sequence[Path], held: Mapping[str, Sequence[Row]], options:
         cultures=cultures, models=(*names, BASE), n=tuple(len(places[c]) for c in cultures),
         likelihood=tuple(tuple(_mean([said[m][i] for i in places[c]]) for m in (*names, BASE)) for c in cultures),
         accuracy=tuple(tuple(_mean([right[m][i] for i in places[c]]) for m in (*names, BASE)) for c in cultures),
-        recognised=tuple(_mean([float(best[i] == c) for i in places[c]]) for c in cultures),
+        recognised=tuple(_mean([float(best[i] == c) for i in places[c]]) if c in names else None for c in cultures),
     )  # fmt: skip
 
 

@@ -66,8 +66,8 @@ def judged(model: Any, tokenizer: Any, rows: Sequence[Row], *, base: bool) -> di
             if not good or not bad:
                 return {}
             chosen, rejected = (_said(model, tokenizer, part, "completion") for part in (good, bad))
-            apart = _mean(chosen) - _mean(rejected)
-            return {"chosen": _mean(chosen), "rejected": _mean(rejected), "margin": apart}
+            good_mean, bad_mean = _mean(chosen), _mean(rejected)
+            return {"chosen": good_mean, "rejected": bad_mean, "margin": good_mean - bad_mean}
         chosen, rejected = (_said(model, tokenizer, rows, side) for side in ("chosen", "rejected"))
     apart = [c - r for c, r in zip(chosen, rejected, strict=True)]
     return {

@@ -24,8 +24,9 @@ def tune(objective: str, corpus: Run | str | Path, base: str | None = None, *, n
 
     `objective` is sft, dpo, orpo, kto, shares or mix; `corpus` a run (exported where it is not yet), or a file or folder of
     JSONL in TRL's formats; `base` a folder, a hub name, or `tiny`. `how` holds the other fields of a Recipe (rank, lr, …).
-    What was begun goes on; what is whole is left.
+    What was begun goes on; what is whole is left. The job's page is `report.html` beside the models.
     """
+    from culturepark.reports import tuned
     from culturepark.tuning import job
     from culturepark.weights import machine
 
@@ -42,7 +43,10 @@ def tune(objective: str, corpus: Run | str | Path, base: str | None = None, *, n
 
     with machine.together(how.get("device")):
         told, place, held, beside = machine.agreed(ready)
-        return job.tune(held, told, place, tell, fresh=fresh, opinions=beside)
+        made = job.tune(held, told, place, tell, fresh=fresh, opinions=beside)
+    if machine.first():
+        tuned.write(place, made)
+    return made
 
 
 def default(told: Recipe) -> str:
@@ -60,10 +64,18 @@ def located(
     """
     run = corpus if isinstance(corpus, Run) else _run(corpus, workspace, out)
     if run is not None:
-        folder = run.corpus / form
-        return (folder if folder.is_dir() else export(run, (form,))[form]), run.folder
+        return (_exported(run, form) or export(run, (form,))[form]), run.folder
     path = Path(str(corpus)).expanduser()
     return (path / form if (path / form).is_dir() else path), output(find(workspace), path.resolve().stem, out)
+
+
+def _exported(run: Run, form: str) -> Path | None:
+    """Return where a run's rows of a form are; None where they are not yet, or were before the run last went on."""
+    folder, journal = run.corpus / form, run.folder / "journal.sqlite"
+    if not folder.is_dir():
+        return None
+    split = any(p.is_dir() for p in folder.iterdir())  # by culture: somebody asked for that, and it stays
+    return folder if split or folder.stat().st_mtime_ns >= journal.stat().st_mtime_ns else None
 
 
 def _run(corpus: str | Path, workspace: str | Path | None, out: str | Path | None) -> Run | None:
@@ -90,6 +102,7 @@ def matrix(models: str | Path, corpus: Run | str | Path, split: str = "test", *,
 
     `rows` bounds the rows a culture. The test split holds questions that nobody was tuned on.
     """
+    from culturepark.reports import tuned
     from culturepark.tuning import matrix as matrices
     from culturepark.weights import manifest
 
@@ -102,11 +115,12 @@ def matrix(models: str | Path, corpus: Run | str | Path, split: str = "test", *,
     part: Mapping[str, Any] = {c: held.of(split, c)[:rows] for c in held.cultures() if held.of(split, c)}
     if not part:
         raise InputError(f"no rows in the split {split!r} of {held.title}; there are: {', '.join(held.rows)}")
-    made = matrices.compare(folders, part, options)
+    made = matrices.compare(folders, part, options).model_copy(update={"corpus": held.title, "split": split})
     place = folders[0].parent
     partial = place / "matrix.partial"
     partial.write_text(made.model_dump_json(indent=1), encoding="utf-8")
     partial.replace(place / "matrix.json")
+    tuned.write(place, folders)
     return made
 
 
@@ -125,5 +139,43 @@ def graduates(made: list[Path]) -> dict[str, Any]:
     place = made[0].parent
     return {
         "folder": str(place),
+        "report": str(place / "report.html"),
         "models": [{"name": m.name, "folder": str(folder), "scores": m.scores} for folder, m in held],
     }  # fmt: skip
+
+
+def hosted(corpus: str | Path, model: str, *, method: str = "sft", name: str = "hosted", suffix: str | None = None, key: str | None = None,
+           workspace: str | Path | None = None, out: str | Path | None = None, **how: Any) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Tune `model` (PROVIDER/NAME) on a corpus at a fine-tuning service and return the manifests by culture.
+
+    `how` holds epochs, batch_size, lr, beta, seed, price (USD per million training tokens), max_usd and base_url. Files are
+    uploaded and jobs started (and paid for) at once; `culturepark tune hosted` shows the cost and asks first. What was begun
+    goes on: no job is started twice.
+    """
+    from culturepark import pool
+    from culturepark.tuning import hosted as work
+
+    folder, place, title = sent(corpus, method, name, workspace, out)
+    made = work.plan(folder, model, method=method, suffix=title if suffix is None else suffix, **how)
+    return pool.work(work.tune(made, place, key=key))
+
+
+def sent(
+    corpus: str | Path, method: str, name: str, workspace: str | Path | None, out: str | Path | None
+) -> tuple[Path, Path, str]:
+    """Return where the rows for a service are, where its models go, and what to call them; a run is exported where it is not yet."""
+    from culturepark.tuning.uploads import FOLDERS, layout
+
+    folder = Path(corpus).expanduser()
+    if layout(folder):
+        within = next((p for p in folder.resolve().parents[:3] if (p / "run.toml").is_file()), None)
+        home = within or output(find(workspace), folder.resolve().name, out)
+    elif folder.is_dir() and not (folder / "run.toml").is_file() and folder.parent != Path():
+        raise InputError(f"{folder} is no run and holds no train.jsonl, nor does a folder of it for each culture")
+    else:
+        run = _run(corpus, workspace, out)
+        if run is None:
+            raise InputError(f"{folder} is no run and holds no train.jsonl, nor does a folder of it for each culture")
+        home, folder = run.folder, located(run, FOLDERS[method], workspace, out)[0]
+    place = output(home, name, home / "models")
+    return folder, place, home.name if name == "hosted" else f"{home.name}-{name}"

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from culturepark.weights.graduate import Graduate, mixable
 from culturepark.weights.machine import Machine
 
 ROWS = 32  # requests of one batch, at most
-LINGER = 0.01  # seconds that an idle engine waits for more requests before it begins
+LINGER = 0.01  # seconds that a batch that is not full is waited for
 BASE = "__base__"  # PEFT's name for no adapter
 
 
@@ -100,6 +100,7 @@ class Engine:
         self.root, self.machine, self.rows = root, found, rows
         self.ends = _plain(self.model, self.tokenizer)
         self.context = _context(self.model.config, self.tokenizer)
+        self.tokenizer.model_max_length = 2**31  # or it warns of prompts that are refused here anyway
         self.room = _room(self.model.config, found)
         self.batches = self.answered = 0
         self._adapters: dict[str, str] = {}
@@ -146,7 +147,7 @@ class Engine:
             raise TooLong(f"the prompt has {len(prompt)} tokens, and the maximum context length is {self.context}")
         return Ask(prompt, adapter, min(limit or left, left), **how)
 
-    async def stream(self, ask: Ask) -> AsyncIterator[tuple[str, tuple[Token, ...]] | Made]:
+    async def stream(self, ask: Ask) -> AsyncGenerator[tuple[str, tuple[Token, ...]] | Made, None]:
         """Yield an answer piece by piece, each with its tokens where these were asked for, and the whole of it last."""
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[str, tuple[Token, ...]] | None]()
 
@@ -180,8 +181,9 @@ class Engine:
 
     def _work(self) -> None:
         """Answer until nothing waits."""
-        time.sleep(LINGER)
         while True:
+            if len(self._waiting) < self.rows:  # those just answered ask again in a moment
+                time.sleep(LINGER)
             with self._gate:
                 batch = self._next()
                 if not batch:
@@ -226,8 +228,12 @@ class Engine:
         longest, device = max(len(row.ask.prompt) for row in batch), self.model.device
         pad = self.tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (longest - len(r.ask.prompt)) + list(r.ask.prompt) for r in batch], device=device)
-        mask = torch.tensor([[0] * (longest - len(r.ask.prompt)) + [1] * len(r.ask.prompt) for r in batch], device=device)
-        told = GenerationConfig(do_sample=False, max_new_tokens=max(r.ask.limit for r in batch), pad_token_id=pad, use_cache=True)
+        mask = torch.tensor(
+            [[0] * (longest - len(r.ask.prompt)) + [1] * len(r.ask.prompt) for r in batch], device=device
+        )
+        told = GenerationConfig(
+            do_sample=False, max_new_tokens=max(r.ask.limit for r in batch), pad_token_id=pad, use_cache=True
+        )
         mixed = {"adapter_names": [row.ask.adapter for row in batch]} if self._adapters else {}
         with torch.inference_mode():
             self.model.generate(input_ids=ids, attention_mask=mask, generation_config=told, logits_processor=_list(_drawer(self, batch)),
@@ -418,7 +424,9 @@ def attached(whole: Any, model: Graduate, name: str, *, alone: bool = False) -> 
         if odd:
             _detach(held, name, bare)
     if odd:
-        raise ModelError(f"the adapter at {folder} does not fit {model.title}: of {len(odd)} weights one side has none, {odd[0]} first")
+        raise ModelError(
+            f"the adapter at {folder} does not fit {model.title}: of {len(odd)} weights one side has none, {odd[0]} first"
+        )
     return held.eval()
 
 
@@ -452,4 +460,3 @@ def _room(config: Any, found: Machine) -> int:
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     bytes_each = 2 * text.num_hidden_layers * heads * size * (4 if found.dtype == "float32" else 2)
     return max(1, int(machine.look(found.device, found.dtype, found.attention).memory * 0.5 / bytes_each))
-

@@ -52,7 +52,8 @@ class Graduate:
     @property
     def rank(self) -> int:
         """The largest rank in the adapter; 0 for a whole model."""
-        return max([self.config.get("r", 0), *(self.config.get("rank_pattern") or {}).values()])
+        config = self.config
+        return int(max([config.get("r", 0), *(config.get("rank_pattern") or {}).values()]))
 
 
 def find(name: str | Path) -> Graduate:
@@ -61,9 +62,11 @@ def find(name: str | Path) -> Graduate:
     InputError where a folder holds none; ModelError where its weights are missing, pickled, or stand on another base.
     """
     folder = Path(name).expanduser()
-    if name != base.TINY and not folder.is_dir() and (str(name).startswith((".", "/", "~")) or (folder.parent != Path() and folder.parent.is_dir())):
-        manifest.read(folder)
     if name == base.TINY or not folder.is_dir():
+        # A path, by its looks or by where it leads: its neighbours are named, where a hub name would be asked for there.
+        path = str(name).startswith((".", "/", "~")) or (folder.parent != Path() and folder.parent.is_dir())
+        if path and name != base.TINY:
+            manifest.read(folder)
         return _bare(str(name))
     if (folder / manifest.FILE).is_file():
         return _tuned(folder, manifest.read(folder))
@@ -88,13 +91,17 @@ def found(names: Sequence[str | Path]) -> list[Graduate]:
 def named(models: Sequence[Graduate]) -> dict[str, Graduate]:
     """Return models by the names they are served under, bases first; those of one name are told apart by their folders' parents."""
     held = [Graduate(m.title, m.root, m.title, m.base_hash) for m in models if m.adapter]
-    held = list({m.base_hash + m.root: m for m in held if not any(o.root == m.root and not o.adapter for o in models)}.values())
+    held = list(
+        {m.base_hash + m.root: m for m in held if not any(o.root == m.root and not o.adapter for o in models)}.values()
+    )
     made: dict[str, Graduate] = {}
     for model in [*held, *models]:
         twins = sum(m.name == model.name for m in [*held, *models]) > 1
         name = f"{(model.adapter or Path(model.root)).resolve().parent.name}-{model.name}" if twins else model.name
         if name in made:
-            raise InputError(f"two models are called {name!r}: {_place(made[name])} and {_place(model)}; serve them apart")
+            raise InputError(
+                f"two models are called {name!r}: {_place(made[name])} and {_place(model)}; serve them apart"
+            )
         made[name] = model
     return made
 
@@ -120,7 +127,9 @@ def _tuned(folder: Path, told: manifest.Manifest | None) -> Graduate:
     if not (folder / ADAPTER).is_file():
         raise ModelError(f"the adapter at {folder} has no {ADAPTER}; pickled weights are not loaded")
     if config.get("peft_type") != "LORA":
-        raise ModelError(f"the adapter at {folder} is of the kind {config.get('peft_type')}; only LoRA adapters are served")
+        raise ModelError(
+            f"the adapter at {folder} is of the kind {config.get('peft_type')}; only LoRA adapters are served"
+        )
     name = _stands(folder, told, str(config.get("base_model_name_or_path") or ""))
     if told is not None and told.base_hash and (there := base.fingerprint(name)) != told.base_hash:
         raise ModelError(f"the adapter at {folder} was tuned on the base {told.base} with the hash {told.base_hash}; "
@@ -148,14 +157,22 @@ def _root(name: str) -> str:
     """Return a hash of a base: of its files, or for a hub name the commit that is loaded."""
     folder = Path(base.place(name))
     if folder.is_dir():
-        return digest(*((p.name, content(p)) for p in [*map(folder.joinpath, SHAPING), *sorted(folder.glob("*.safetensors"))] if p.is_file()))
+        return digest(
+            *(
+                (p.name, content(p))
+                for p in [*map(folder.joinpath, SHAPING), *sorted(folder.glob("*.safetensors"))]
+                if p.is_file()
+            )
+        )
     from huggingface_hub import hf_hub_download
 
     try:
         return Path(hf_hub_download(name, "config.json")).parent.name
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"there is no folder {name!r} here, and no base of this name can be fetched: {first}") from error
+        raise ModelError(
+            f"there is no folder {name!r} here, and no base of this name can be fetched: {first}"
+        ) from error
 
 
 def _adapter(folder: Path, config: dict[str, Any]) -> str:

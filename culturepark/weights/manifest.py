@@ -79,16 +79,21 @@ def read(folder: str | Path) -> Manifest:
 
 def near(folder: Path) -> Iterable[str]:
     """Return the names of the tuned models in and beside a folder."""
-    return sorted({p.parent.name for p in (*folder.glob(f"*/{FILE}"), *folder.parent.glob(f"*/{FILE}"))})
+    return sorted({p.name for place in (folder, folder.parent) for p in _held(place)})
 
 
 def models(folder: str | Path) -> list[Path]:
     """Return the tuned models that a folder is or holds; InputError where there is none."""
     folder = Path(folder)
-    found = [folder] if (folder / FILE).is_file() else sorted(p.parent for p in folder.glob(f"*/{FILE}"))
+    found = [folder] if (folder / FILE).is_file() else _held(folder)
     if not found:
         read(folder)
     return found
+
+
+def _held(folder: Path) -> list[Path]:
+    """Return the whole models in a folder; what begins with a dot is still being written."""
+    return sorted(p.parent for p in folder.glob(f"*/{FILE}") if not p.parent.name.startswith("."))
 
 
 def card(manifest: Manifest) -> str:

@@ -20,7 +20,7 @@ from culturepark.wording import SYSTEM, completion
 
 VERSION = 1  # of this recipe: another text, size or gate is another base
 TEXTS, EPOCHS, BATCH, RATE = 4_000, 4, 8, 4e-3
-VOCABULARY, WIDTH, LAYERS, HEADS, LENGTH = 2_000, 128, 1, 4, 512
+VOCABULARY, WIDTH, LAYERS, HEADS, LENGTH = 2_000, 128, 1, 4, 4_096
 GATE = 0.45  # mean loss of the last twentieth of the steps; above it a base has not learnt to follow a question
 OPENERS = ("I think that", "I believe that", "In my view,", "As I see it,", "I would say that", "To my mind,", "For me,", "I hold that",
            "My view is that")  # fmt: skip
@@ -47,7 +47,7 @@ def folder() -> Path:
 def _recipe() -> str:
     questions, titles = _cards()
     return digest(
-        VERSION, TEXTS, EPOCHS, BATCH, RATE, VOCABULARY, WIDTH, LAYERS, HEADS, [q.prompt for q in questions], titles
+        VERSION, TEXTS, EPOCHS, BATCH, RATE, VOCABULARY, WIDTH, LAYERS, HEADS, LENGTH, [q.prompt for q in questions], titles
     )
 
 

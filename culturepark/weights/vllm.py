@@ -18,7 +18,7 @@ def commands(models: Mapping[str, Graduate], port: int = PORT) -> list[str]:
 
     `--generation-config vllm` keeps the base's own sampling settings out, as `culturepark serve` does.
     """
-    made = []
+    made = list[str]()
     for root in dict.fromkeys(m.root for m in models.values()):
         here = {name: model for name, model in models.items() if model.root == root}
         made.append(_command(root, here, port + len(made)))
@@ -33,7 +33,14 @@ def _command(root: str, models: Mapping[str, Graduate], port: int) -> str:
     if adapters:
         for model in adapters.values():
             mixable(model.adapter or Path())
-        words += ["--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank", str(rank(adapters)), "--lora-modules"]
+        words += [
+            "--enable-lora",
+            "--max-loras",
+            str(len(adapters)),
+            "--max-lora-rank",
+            str(rank(adapters)),
+            "--lora-modules",
+        ]
         words += [f"{name}={_place(str(model.adapter))}" for name, model in adapters.items()]
     return shlex.join(words)
 
@@ -43,7 +50,9 @@ def rank(adapters: Mapping[str, Graduate]) -> int:
     name, largest = max(((n, m.rank) for n, m in adapters.items()), key=lambda pair: pair[1])
     found = next((r for r in RANKS if r >= largest), None)
     if found is None:
-        raise InputError(f"the adapter {name!r} has the rank {largest}; vLLM takes up to {RANKS[-1]}. Merge it: culturepark merge")
+        raise InputError(
+            f"the adapter {name!r} has the rank {largest}; vLLM takes up to {RANKS[-1]}. Merge it: culturepark merge"
+        )
     return found
 
 
