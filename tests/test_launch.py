@@ -40,6 +40,7 @@ def corpus(tmp_path_factory):
         (root / form).mkdir(parents=True)
         held = [json.dumps(row) for culture in TALK for row in lines(culture, form)]
         (root / form / "train.jsonl").write_text("\n".join(held) + "\n")
+    (root / "dpo" / "validation.jsonl").write_text("".join((root / "dpo" / "train.jsonl").open().readlines()[::6]))
     return root
 
 
@@ -104,7 +105,7 @@ def test_two_processes_make_what_one_makes(two, small, corpus, tmp_path):
 def test_one_process_speaks_for_all(two):
     said = two[1]
     assert said.stdout.count("north:") == said.stdout.count("south:") == 1
-    assert said.stderr.count("2 processes") == said.stderr.count("north: done") == 1
+    assert said.stderr.count("(cpu, 2 processes)") == said.stderr.count("north: done") == 1
     assert not [p for p in two[0].iterdir() if p.name.startswith(".") and p.name != ".lock" and list(p.glob("*"))]
 
 
@@ -118,7 +119,7 @@ def test_killed_they_go_on_to_the_same_weights(two, words, tmp_path):
     for one in (*psutil.Process(process.pid).children(recursive=True), process):
         one.kill()
     process.wait()
-    assert not (models(tmp_path) / "south").exists()
+    assert job._checkpoint(models(tmp_path) / ".work" / "south") and not (models(tmp_path) / "south").exists()
     again = work(TORCHRUN, verb)
     assert again.returncode == 0 and again.stderr.count("north: was there") == 1
     for culture in TALK:
@@ -136,7 +137,8 @@ def test_other_objectives_run_in_two_processes(words, tmp_path, objective, kind)
         done = subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert [m.name for m in manifest.models(models(tmp_path))] == ["north", "south"]
-    assert "2 processes" in manifest.read(models(tmp_path) / "north").machine
+    made = manifest.read(models(tmp_path) / "north")
+    assert "2 processes" in made.machine and ("margin" in made.scores) == (objective == "dpo")
 
 
 def test_what_stops_the_first_stops_all_and_is_said_once(words, tmp_path):

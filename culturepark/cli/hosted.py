@@ -78,7 +78,7 @@ def hosted(corpus: str, workspace: str | None, out: str | None, name: str, cance
 def _agreed(made: Plan, yes: bool) -> None:
     """Show what will be sent and what it costs, and ask."""
     from culturepark.errors import InputError
-    from culturepark.tuning.quote import told
+    from culturepark.tuning.hosted.quote import told
 
     click.echo(told(made), err=True)
     if yes:
@@ -94,7 +94,7 @@ def _aloud(culture: str, text: str) -> None:
 
 def _end(made: Plan, manifests: Mapping[str, Mapping[str, Any]], place: Path, as_json: bool) -> None:
     """Print what was made, and how each model takes its seat."""
-    from culturepark.tuning.quote import figures
+    from culturepark.tuning.hosted.quote import figures
 
     seats = {culture: _seat(made, culture, found["model"]) for culture, found in manifests.items()}
     lines = [f"{culture}: {found['model']}\n  {seats[culture]}" for culture, found in manifests.items()]
@@ -105,7 +105,7 @@ def _end(made: Plan, manifests: Mapping[str, Mapping[str, Any]], place: Path, as
 def _seat(made: Plan, culture: str, model: str) -> str:
     """Return the command that seats a tuned model; elsewhere than at the provider's own address its base plays the others."""
     from culturepark.models import PROVIDERS
-    from culturepark.tuning.uploads import POOLED
+    from culturepark.tuning.hosted.uploads import POOLED
 
     provider = made.model.partition("/")[0]
     there = "" if made.base_url == PROVIDERS[provider].url else f" --base-url {made.base_url}"

@@ -39,18 +39,26 @@ def _flag(name: str, kind: Callable[[str], Any], metavar: str, text: str) -> Cal
 @click.argument("data", metavar="DATA")
 @click.option("--base", "-b", metavar="MODEL", help="A folder, a hub name, or tiny (built here, no download).")
 @click.option("--preset", metavar="NAME", help="The paper's settings: scpo.")
-@click.option("--name", default="scpo", show_default=True, metavar="NAME", help="What results and models are kept under.")
+@click.option(
+    "--name", default="scpo", show_default=True, metavar="NAME", help="What results and models are kept under."
+)
 @_flag("--countries", str, "A,B", "Only these (default: all in the data).")
 @_flag("--variants", str, "A,B", "global, full, filter, weight, inverse, filter+weight (default: all).")
 @_flag("--seeds", int, "0,1,2", "Seeds of splits, order and heads (0).")
 @_flag("--shares", float, "0.1,1", "Shares of each country's pairs to learn from (1).")
 @click.option("--tau", type=float, metavar="X", help="The filter's threshold (0.7).")
 @click.option("--beta", type=float, metavar="X", help="The weight's temperature (1.10).")
-@click.option("--sweep", is_flag=True, help="Choose τ and β for each country on validation users, and add the variant tuned.")
+@click.option(
+    "--sweep", is_flag=True, help="Choose τ and β for each country on validation users, and add the variant tuned."
+)
 @_flag("--taus", float, "A,B", "What --sweep tries (0.6,0.7,0.8,0.9).")
 @_flag("--betas", float, "A,B", "What --sweep tries (0.5,1.1,2).")
 @click.option("--method", type=click.Choice(["lora", "full"]), help="Adapters or whole models (full).")
-@click.option("--reference", type=click.Choice(["trained", "base"]), help="Train the global model (default), or take the base for it.")
+@click.option(
+    "--reference",
+    type=click.Choice(["trained", "base"]),
+    help="Train the global model (default), or take the base for it.",
+)
 @click.option("--lr", type=float, metavar="X", help="Largest step size (by method).")
 @click.option("--global-lr", type=float, metavar="X", help="The global model's (--lr).")
 @click.option("--batch", type=int, metavar="N", help="Pairs a step (8).")
@@ -60,7 +68,9 @@ def _flag(name: str, kind: Callable[[str], Any], metavar: str, text: str) -> Cal
 @click.option("--length", type=int, metavar="N", help="Most tokens of a conversation; its beginning is cut (512).")
 @click.option("--held", type=float, metavar="X", help="Share of the users held out (0.15).")
 @click.option("--rank", type=int, metavar="N", help="Rank of adapters (16).")
-@click.option("--keep", metavar="VARIANT", help="Whose models stay (filter+weight; with --sweep tuned; none keeps none).")
+@click.option(
+    "--keep", metavar="VARIANT", help="Whose models stay (filter+weight; with --sweep tuned; none keeps none)."
+)
 @click.option("--device", metavar="cuda|mps|cpu")
 @click.option("--fresh", is_flag=True, help="Throw away results of this name first.")
 @workspace_flag
@@ -97,7 +107,12 @@ def scpo(data: str, name: str, workspace: str | None, out: str | None, as_json: 
     best = {r.country: {"tau": r.tau, "beta": r.beta} for r in tested if r.variant == "tuned"}
     value = {"out": str(folder), "figures": [f.model_dump() for f in figures], "minority": how, "tuned": best, "skipped": dict(votes.skipped),
              "models": {p.name: str(p) for p in _models(folder)}}  # fmt: skip
-    parts = [judged.table(figures, tested), ABOUT[how], *(_swept(judged.grid(tried, votes), best) if tried else ()), f"{folder}"]
+    parts = [
+        judged.table(figures, tested),
+        ABOUT[how],
+        *(_swept(judged.grid(tried, votes), best) if tried else ()),
+        f"{folder}",
+    ]
     say(value, as_json, "\n\n".join(parts))
 
 
@@ -105,7 +120,9 @@ def _models(folder: Path) -> Sequence[Path]:
     """Return the countries' models that stayed."""
     from culturepark.weights import manifest
 
-    return [p for p in sorted(folder.iterdir()) if (p / manifest.FILE).is_file() and not p.name.startswith(("global-", "."))]
+    return [
+        p for p in sorted(folder.iterdir()) if (p / manifest.FILE).is_file() and not p.name.startswith(("global-", "."))
+    ]
 
 
 def _swept(grid: str, best: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:

@@ -14,20 +14,15 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from culturepark.errors import InputError, ParkError
+from culturepark.reports.curves import Facts, chart, figure, frame, kept, logged, mean, real, stopped
 from culturepark.reports.show import number, percent
 from culturepark.weights import manifest
 from culturepark.weights.manifest import Manifest
 
-Facts = dict[str, Any]
-Points = list[tuple[float, float | None]]
 BASE = "base"  # the matrix' column of the model without an adapter
 PREFERENCE = ("dpo", "orpo", "kto")
 SIDES = ("accuracy", "margin", "chosen", "rejected")
 FAR = 1.0  # nats a token from the base that are told as a warning
-ROOM = (
-    1.5  # the loss axis ends at so many times the largest loss that any model began with: a spike doesn't flatten all
-)
-LEFT, TOP, RIGHT, BOTTOM = 48, 20, 300, 158  # the frame of a plot, of 320 by 190
 OBJECTIVES = {
     "sft": "supervised fine-tuning",
     "dpo": "direct preference optimisation",
@@ -81,19 +76,19 @@ def gather(place: Path, models: Sequence[Path]) -> Facts:
     if not models:
         raise InputError(f"no tuned model to report on in {place}")
     made = [manifest.read(folder) for folder in models]
-    curves = [_curves(folder / "curves.jsonl") for folder in models]
+    curves = [logged(folder / "curves.jsonl") for folder in models]
     rows = [_model(m, c) for m, c in zip(made, curves, strict=True)]
     judged = [_judged(m) for m in made if m.objective in PREFERENCE]
-    axes = _axes(curves)
+    axes = frame(curves)
     return {
         "job": place.absolute().name,
         "objectives": {o: OBJECTIVES.get(o, o) for o in _several(m.objective for m in made)},
         "about": _about(made),
         "settings": _settings(made),
         "models": rows,
-        "eval_loss": _mean([r["eval_loss"] for r in rows]),
+        "eval_loss": mean([r["eval_loss"] for r in rows]),
         "axes": axes,
-        "charts": [_chart(m.name, c, axes) for m, c in zip(made, curves, strict=True)],
+        "charts": [chart(m.name, c, axes) for m, c in zip(made, curves, strict=True)],
         "keeps_best": all(m.settings.get("patience") for m in made),
         "judged": judged,
         "worse": sum(j["worse"] for j in judged),
@@ -111,13 +106,13 @@ def jobs(folder: Path) -> list[Facts]:
 
 
 def _job(place: Path, made: Sequence[Facts]) -> Facts:
-    losses = [_real(s.get("eval_loss")) for m in made if isinstance(s := m.get("scores"), Mapping)]
+    losses = [real(s.get("eval_loss")) for m in made if isinstance(s := m.get("scores"), Mapping)]
     return {
         "job": place.name,
         "objective": "; ".join(_several(m.get("objective") or m.get("method") for m in made)) or None,
         "base": "; ".join(_several(_public(m.get("base")) for m in made)) or None,
         "models": len(made),
-        "eval_loss": _mean(losses),
+        "eval_loss": mean(losses),
         "checked": sum(v is not None for v in losses),
         "page": (place / "report.html").is_file(),
     }
@@ -133,33 +128,6 @@ def _plain(path: Path) -> Facts:
 
 
 # ------------------------------------------------------------------ numbers
-
-
-def figure(value: float | None, digits: int = 3) -> str:
-    """Return a measured figure; a dash for None, and never 0 for what is not quite.
-
-    >>> figure(2.0306), figure(-0.5, 2), figure(0.0), figure(0.00004), figure(None)
-    ('2.031', '−0.50', '0.000', '4.0e−05', '–')
-    """
-    if value is None:
-        return "–"
-    if value and not 0.5 * 10**-digits <= abs(value) < 1e6:
-        return f"{value:.1e}".replace("-", "−")
-    return f"{value:,.{digits}f}".replace("-", "−")
-
-
-def _real(value: object) -> float | None:
-    """Return a finite number; None for anything else."""
-    return (
-        float(value)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        else None
-    )
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    held = [v for v in values if v is not None]
-    return math.fsum(held) / len(held) if held else None
 
 
 def _several(values: Iterable[object]) -> list[str]:
@@ -201,168 +169,20 @@ def _settings(made: Sequence[Manifest]) -> list[tuple[str, str]]:
     return [(key, value) for key, value in rows if value]
 
 
-# ------------------------------------------------------------------- curves
-
-
-def _curves(path: Path) -> Facts:
-    """Return (step, loss) of training and of the checks on the validation split; a loss that is not finite is None.
-
-    `unread` counts lines that are no log line; `there` is false where there is no file.
-    """
-    train: Points = []
-    checks: Points = []
-    found: Facts = {"train": train, "checks": checks, "step": None, "epoch": None, "unread": 0, "there": True}
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return found | {"there": False}
-    for line in filter(str.strip, lines):
-        entry = _entry(line)
-        step = _real(entry.get("step"))
-        if step is None:
-            found["unread"] += 1
-            continue
-        found["step"] = max(step, found["step"] or 0)
-        found["epoch"] = max(_real(entry.get("epoch")) or 0, found["epoch"] or 0) or None
-        for points, key in ((train, "loss"), (checks, "eval_loss")):
-            if key in entry:
-                points.append((step, _real(entry[key])))
-    return found
-
-
-def _entry(line: str) -> Facts:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return {}
-    return entry if isinstance(entry, dict) else {}
-
-
 def _model(m: Manifest, curves: Facts) -> Facts:
     """Return a model's row; where it has no curves, the last figures that its manifest kept."""
-    train, best = curves["train"], _best(curves["checks"])
+    train, best = curves["train"], kept(curves["checks"])
     return {
         "name": m.name,
         "train": m.rows.get("train"),
         "validation": m.rows.get("validation"),
         "steps": None if curves["step"] is None else round(curves["step"]),
-        "loss": train[-1][1] if train else _real(m.scores.get("loss")),
+        "loss": train[-1][1] if train else real(m.scores.get("loss")),
         "diverged": bool(train) and train[-1][1] is None,
-        "eval_loss": best[1] if best else None if curves["checks"] else _real(m.scores.get("eval_loss")),
+        "eval_loss": best[1] if best else None if curves["checks"] else real(m.scores.get("eval_loss")),
         "best_step": round(best[0]) if best else None,
-        "stopped": _stopped(m.settings, curves),
+        "stopped": stopped(m.settings, curves),
     }
-
-
-def _best(checks: Points) -> tuple[float, float] | None:
-    """Return step and loss of the best check, the first of several: the one that a trainer keeps."""
-    held = [(step, loss) for step, loss in checks if loss is not None]
-    return min(held, key=lambda point: point[1], default=None)
-
-
-def _stopped(settings: Mapping[str, Any], curves: Facts) -> str | None:
-    """Return where training stopped before its end, "no" where it didn't, None where nothing says how long it was to be."""
-    step, epoch = curves["step"], curves["epoch"]
-    steps, epochs = _real(settings.get("steps")), _real(settings.get("epochs"))
-    if steps and step is not None:
-        return f"step {step:,.0f} of {steps:,.0f}" if step < steps else "no"
-    if steps or not epochs or epoch is None:
-        return None
-    return f"step {step:,.0f}, epoch {epoch:.3g} of {epochs:.3g}" if epoch < epochs - 1e-6 else "no"
-
-
-def _axes(curves: Sequence[Facts]) -> Facts | None:
-    """Return the axes that all plots share, as (place, label), and the losses and steps at their ends."""
-    points = [p for c in curves for p in (*c["train"], *c["checks"])]
-    values = sorted(loss for _, loss in points if loss is not None)
-    if not values:
-        return None
-    begun = max(next((v for _, v in c[key] if v is not None), values[0]) for c in curves for key in ("train", "checks"))
-    steps = _ticks(0, max(step for step, _ in points), whole=True)
-    losses = _ticks(values[0], min(values[-1], ROOM * begun) if begun > 0 else values[-1])
-    ends = {"step": steps[-1], "low": losses[0], "high": losses[-1]}
-    return {
-        **ends,
-        "x": [(f"{_across(s, ends):.1f}", f"{s:,.0f}") for s in steps],
-        "y": [(f"{_up(v, ends):.1f}", f"{v:.6g}".replace("-", "−")) for v in losses],
-    }
-
-
-def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Return some four to seven round numbers that hold both ends.
-
-    >>> _ticks(0.71, 3.06), _ticks(0, 184, whole=True), _ticks(2, 2)
-    ([0.0, 1.0, 2.0, 3.0, 4.0], [0.0, 50.0, 100.0, 150.0, 200.0], [2.0, 2.5])
-    """
-    raw = (max(high - low, 1e-6 * abs(high)) if high > low else abs(high) or 1.0) / 4
-    unit = 10.0 ** math.floor(math.log10(raw))
-    step: float = next(unit * m for m in (1, 2, 5, 10) if unit * m >= raw * (1 - 1e-9))
-    step = max(1, round(step)) if whole else step
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [float(f"{k * step:.12g}") for k in range(first, max(last, first + 1) + 1)]
-
-
-def _across(step: float, axes: Facts) -> float:
-    return float(LEFT + (RIGHT - LEFT) * step / axes["step"])
-
-
-def _up(loss: float, axes: Facts) -> float:
-    """Return the height of a loss; what is above the axis lies on its end."""
-    return float(BOTTOM - (BOTTOM - TOP) * (min(loss, axes["high"]) - axes["low"]) / (axes["high"] - axes["low"]))
-
-
-def _chart(name: str, curves: Facts, axes: Facts | None) -> Facts:
-    """Return what one plot draws and says: a line with gaps, points, the best of them, and what cannot be drawn."""
-    train, checks = curves["train"], curves["checks"]
-    best, held = _best(checks), [loss for _, loss in train if loss is not None]
-    drawn: Facts = {"line": "", "points": [], "best": None}
-    if axes:
-        points = [(f"{_across(s, axes):.1f}", f"{_up(v, axes):.1f}") for s, v in checks if v is not None]
-        drawn = {
-            "line": _line(train, axes),
-            "points": points,
-            "best": (f"{_across(best[0], axes):.1f}", f"{_up(best[1], axes):.1f}") if best else None,
-        }
-    ends = f"training loss from {figure(held[0])} to {figure(held[-1])}" if held else "no training loss"
-    low = f"validation loss at best {figure(best[1])} at step {best[0]:,.0f}" if best else "no validation loss"
-    return {
-        "name": name,
-        "says": f"{ends}, {low}",
-        "notes": _notes(curves, axes),
-        "there": bool(train or checks),
-        **drawn,
-    }
-
-
-def _line(train: Points, axes: Facts) -> str:
-    """Return an SVG path through the losses that breaks off where one is not finite; a point alone is a dot.
-
-    >>> _line([(0, 1.0), (50, 0.0), (60, None), (100, 1.0)], {"step": 100, "low": 0, "high": 1})
-    'M48.0 20.0h0L174.0 158.0M300.0 20.0h0'
-    """
-    parts, pen = [], "M"
-    for step, loss in train:
-        if loss is not None:
-            parts.append(f"{pen}{_across(step, axes):.1f} {_up(loss, axes):.1f}{'h0' if pen == 'M' else ''}")
-        pen = "M" if loss is None else "L"
-    return "".join(parts)
-
-
-def _notes(curves: Facts, axes: Facts | None) -> list[str]:
-    """Return what a plot cannot show."""
-    notes = [] if curves["there"] else ["There is no curves.jsonl."]
-    for key, what in (("train", "training"), ("checks", "validation")):
-        gone = [step for step, loss in curves[key] if loss is None]
-        if gone:
-            notes.append(f"The {what} loss is not a finite number at {len(gone)} of {len(curves[key])} logged steps, "
-                         f"first at step {gone[0]:,.0f}: a gap.")  # fmt: skip
-    if axes:
-        over = [v for _, v in (*curves["train"], *curves["checks"]) if v is not None and v > axes["high"]]
-        if over:
-            notes.append(f"Above the axis, and drawn at its end: {len(over)} of the losses, up to {figure(max(over))}.")
-    if curves["unread"]:
-        notes.append(f"Lines of curves.jsonl that cannot be read: {curves['unread']}.")
-    return notes
 
 
 # -------------------------------------------------------------- preferences
@@ -370,10 +190,10 @@ def _notes(curves: Facts, axes: Facts | None) -> list[str]:
 
 def _judged(m: Manifest) -> Facts:
     """Return what a preference run did on held-out pairs, and in words where it did harm."""
-    before = {key: _real(m.scores.get(f"base_{key}")) for key in SIDES}
-    after = {key: _real(m.scores.get(key)) for key in SIDES}
-    kl = _real(m.scores.get("kl"))
-    broken = [key for key in (*SIDES, "kl") if key in m.scores and _real(m.scores[key]) is None]
+    before = {key: real(m.scores.get(f"base_{key}")) for key in SIDES}
+    after = {key: real(m.scores.get(key)) for key in SIDES}
+    kl = real(m.scores.get("kl"))
+    broken = [key for key in (*SIDES, "kl") if key in m.scores and real(m.scores[key]) is None]
     worse, said = _verdict(before, after, kl)
     if broken:
         said.insert(0, f"The model is broken: its {', '.join(broken)} on held-out pairs is not a finite number.")
@@ -431,12 +251,12 @@ def _compared(data: Facts, names: Sequence[str]) -> Facts:
     cultures, models = ([str(name) for name in data[key]] for key in ("cultures", "models"))
     tuned = [m for m in models if m != BASE]
     tables = {
-        key: [dict(zip(models, map(_real, row), strict=True)) for _, row in zip(cultures, data[key], strict=True)]
+        key: [dict(zip(models, map(real, row), strict=True)) for _, row in zip(cultures, data[key], strict=True)]
         for key in ("likelihood", "accuracy")
     }
     told = zip(cultures, data["recognised"], data["n"], strict=True)
     rows: list[Facts] = [
-        {"culture": c, "recognised": _real(share) if c in tuned else None, "n": n if isinstance(n, int) else None}
+        {"culture": c, "recognised": real(share) if c in tuned else None, "n": n if isinstance(n, int) else None}
         for c, share, n in told
     ]
     return {
@@ -445,7 +265,7 @@ def _compared(data: Facts, names: Sequence[str]) -> Facts:
         "rows": rows,
         "other": sorted(tuned) != sorted(names),
         "chance": 1 / len(tuned) if tuned else None,
-        "recognised": _mean([r["recognised"] for r in rows]),
+        "recognised": mean([r["recognised"] for r in rows]),
         "tables": {key: _shaded(cultures, table, whole=key == "accuracy") for key, table in tables.items()},
         "ahead": {key: _ahead(cultures, table) for key, table in tables.items()},
     }
@@ -480,4 +300,4 @@ def _ahead(cultures: Sequence[str], table: Sequence[Mapping[str, float | None]])
         if own is not None and plain is not None:
             against += 1
             base += own > plain
-    return {"beats": beats, "of": len(leads), "margin": _mean(leads), "base": base, "against": against}
+    return {"beats": beats, "of": len(leads), "margin": mean(leads), "base": base, "against": against}

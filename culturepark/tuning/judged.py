@@ -52,7 +52,9 @@ def figures(results: Sequence[Result], votes: Votes, draws: int = DRAWS, seed: i
         groups.setdefault((r.variant, r.share), []).append(r)
     made = []
     for what in WHAT:
-        baseline = {share: _replicates(group, held, what, counts) for (name, share), group in groups.items() if name == BASELINE}
+        baseline = {
+            share: _replicates(group, held, what, counts) for (name, share), group in groups.items() if name == BASELINE
+        }
         for (variant, share), group in groups.items():
             figure = _figure(variant, share, what, group, held, counts, baseline.get(share))
             made += [figure] if figure is not None else []
@@ -146,7 +148,9 @@ def table(found: Sequence[Figure], results: Sequence[Result]) -> str:
         learnt = f"{sum(r.kept for r in group)} of {sum(r.pairs for r in group)}" if variant != "global" else "-"
         lines.append([variant, *([f"{share:g}"] if shared else []), learnt, *map(_cell, part), _gain(part[0])])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def _cell(f: Figure | None) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from culturepark.errors import InputError
+from culturepark.errors import InputError, ModelError
 from culturepark.tuning.votes import Pair
 from culturepark.weights import base, manifest
 from culturepark.weights.chat import texts
@@ -105,14 +105,26 @@ def load(name: str, tokenizer: Any, machine: Machine, seed: int = 0) -> Any:
 
         below = Path(adapter["base_model_name_or_path"])
         near = folder.parent / below.name  # the run's folder may have been moved
-        model = base.model(str(near if near.is_dir() else below), machine, scores=True)
+        model = _head(str(near if near.is_dir() else below), machine)
         model = PeftModel.from_pretrained(model, str(folder))
     else:
-        model = base.model(name, machine, scores=True)
+        model = _head(name, machine)
     if getattr(model.config, "num_labels", 1) != 1:
         raise InputError(f"{name!r} gives {model.config.num_labels} numbers a text; a reward model gives one")
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False  # a text is read once
     return model.eval()
+
+
+def _head(name: str, machine: Machine) -> Any:
+    """Return a base with a head of one number; on the plainest attention where its kind knows no other (DeBERTa)."""
+    try:
+        return base.model(name, machine, scores=True)
+    except ModelError as error:
+        if machine.attention == "eager" or "attention" not in str(error).casefold():
+            raise
+        return base.model(name, replace(machine, attention="eager"), scores=True)
 
 
 def score(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[float]:

@@ -95,7 +95,9 @@ def terms(preset: str | None = None, **given: Any) -> Terms:
         raise InputError(f"no preset {preset!r} for scpo. {nearest(preset, PRESETS)}")
     data = {**(PRESETS[preset] if preset else {}), **{k: v for k, v in given.items() if v is not None}}
     if "base" not in data:
-        raise InputError("which base? Give --base with a folder, a hub name, or `tiny` (built here, no download), or --preset scpo")
+        raise InputError(
+            "which base? Give --base with a folder, a hub name, or `tiny` (built here, no download), or --preset scpo"
+        )
     try:
         return Terms.model_validate(data)
     except ValidationError as error:
@@ -230,7 +232,9 @@ def tuned(results: Sequence[Result], votes: Votes) -> tuple[float, float]:
     return max(right, key=lambda at: sum(right[at]) / len(right[at]))
 
 
-def _units(countries: Sequence[str], variants: Sequence[str], shares: Sequence[float], best: bool) -> Iterator[tuple[str, str, float]]:
+def _units(
+    countries: Sequence[str], variants: Sequence[str], shares: Sequence[float], best: bool
+) -> Iterator[tuple[str, str, float]]:
     for country in countries:
         for variant in dict.fromkeys((*variants, *(("tuned",) if best else ()))):
             if variant == "tuned" and not best:
@@ -239,7 +243,9 @@ def _units(countries: Sequence[str], variants: Sequence[str], shares: Sequence[f
                 yield country, variant, share
 
 
-def _sweep(job: Job, countries: Sequence[str], seeds: Sequence[int], taus: Sequence[float], betas: Sequence[float]) -> list[Result]:
+def _sweep(
+    job: Job, countries: Sequence[str], seeds: Sequence[int], taus: Sequence[float], betas: Sequence[float]
+) -> list[Result]:
     made = []
     for seed in seeds:
         train, _ = split(job.votes.pairs, job.terms.held, seed)
@@ -285,21 +291,30 @@ def _job(data: str | Path | Votes, out: str | Path, told: Terms, fresh: bool, te
 def _claim(folder: Path, told: Terms, votes: Votes, fresh: bool) -> None:
     """Write down what the folder is for; InputError where it is for something else (τ, β and device may differ)."""
     path = folder / "scpo.json"
-    if not path.is_file() and (others := sorted(p.name for p in folder.iterdir() if p.name not in (".lock", "results"))):
+    if not path.is_file() and (
+        others := sorted(p.name for p in folder.iterdir() if p.name not in (".lock", "results"))
+    ):
         raise InputError(f"{folder} holds other things ({', '.join(others[:3])}) and no scpo.json; give another --name")
     if fresh:
         _clear(folder)
-    settings = told.model_dump(exclude={"tau", "beta", "device"}) | {"the base": base.fingerprint(told.base), "the data": votes.hash}
+    settings = told.model_dump(exclude={"tau", "beta", "device"}) | {
+        "the base": base.fingerprint(told.base),
+        "the data": votes.hash,
+    }
     if path.is_file():
         was = json.loads(path.read_text(encoding="utf-8"))
         if changed := [k for k, v in settings.items() if was.get(k) != v]:
-            raise InputError(f"{folder} was made otherwise: {', '.join(changed)} changed. Give another --name, or --fresh to throw it away")
+            raise InputError(
+                f"{folder} was made otherwise: {', '.join(changed)} changed. Give another --name, or --fresh to throw it away"
+            )
     _write(path, settings)
 
 
 def _clear(folder: Path) -> None:
     """Throw away a run's results and models."""
-    for old in [p for p in folder.iterdir() if p.is_dir() and ((p / manifest.FILE).is_file() or p.name.startswith("."))]:
+    for old in [
+        p for p in folder.iterdir() if p.is_dir() and ((p / manifest.FILE).is_file() or p.name.startswith("."))
+    ]:
         shutil.rmtree(old)
     for result in (folder / "results").glob("*.json"):
         result.unlink()
@@ -315,7 +330,9 @@ def _write(path: Path, value: Any) -> None:
 # ---------------------------------------------------------- global models
 
 
-def _world(job: Job, seed: int, train: Sequence[Pair], test: Sequence[Pair], part: Literal["test", "validation"] = "test") -> World:
+def _world(
+    job: Job, seed: int, train: Sequence[Pair], test: Sequence[Pair], part: Literal["test", "validation"] = "test"
+) -> World:
     """Return a seed's pairs with the global model trained, reference rewards and minorities told."""
     world = World(seed, part, train, test)
     world.start = _global(job, world) if job.terms.reference == "trained" else job.terms.base
@@ -327,7 +344,11 @@ def _world(job: Job, seed: int, train: Sequence[Pair], test: Sequence[Pair], par
         found = _references(job, world, judge=not told)
         _write(path, found)
     world.references = {k: (v[0], v[1]) for k, v in found["references"].items()}
-    world.minority = frozenset(p.id for p in test if p.minority) if told else frozenset(k for k, m in found["judged"].items() if m < 0)
+    world.minority = (
+        frozenset(p.id for p in test if p.minority)
+        if told
+        else frozenset(k for k, m in found["judged"].items() if m < 0)
+    )
     return world
 
 
@@ -345,7 +366,15 @@ def _global(job: Job, world: World) -> str:
 def _fitted(job: Job, pairs: Sequence[Pair], seed: int) -> tuple[Any, float]:
     """Return the base as a reward model trained on pairs, all alike, and its last loss."""
     t = job.terms
-    drill = reward.Drill(math.ceil(t.global_epochs * len(pairs) / t.batch), t.batch, t.global_lr or t.rate, seed, t.method, t.rank, t.alpha)
+    drill = reward.Drill(
+        math.ceil(t.global_epochs * len(pairs) / t.batch),
+        t.batch,
+        t.global_lr or t.rate,
+        seed,
+        t.method,
+        t.rank,
+        t.alpha,
+    )
     model = reward.load(t.base, job.held.tokenizer, _whole(job), seed)
     return reward.train(model, job.held, pairs, [1.0] * len(pairs), drill, job.machine, job.folder / ".work")
 
@@ -365,11 +394,15 @@ def _references(job: Job, world: World, judge: bool) -> dict[str, Any]:
     found: dict[str, tuple[float, float]] = {}
     judged = dict.fromkeys((p.id for p in world.test), 0.0)
     if job.terms.reference == "base":
-        found = reward.rewards(reward.load(job.terms.base, job.held.tokenizer, _whole(job), world.seed), job.held, world.train)
+        found = reward.rewards(
+            reward.load(job.terms.base, job.held.tokenizer, _whole(job), world.seed), job.held, world.train
+        )
     if job.terms.reference == "trained" or judge:
         parts = folds(world.train, job.terms.folds, world.seed)
         for i, part in enumerate(parts):
-            model, last = _fitted(job, [p for other in parts if other is not part for p in other], 1_000 * (world.seed + 1) + i)
+            model, last = _fitted(
+                job, [p for other in parts if other is not part for p in other], 1_000 * (world.seed + 1) + i
+            )
             if job.terms.reference == "trained":
                 found |= reward.rewards(model, job.held, part)
             if judge:
@@ -382,13 +415,15 @@ def _references(job: Job, world: World, judge: bool) -> dict[str, Any]:
 # ---------------------------------------------------------------- countries
 
 
-def _unit(job: Job, world: World, country: str, variant: str, share: float, tau: float, beta: float, place: Path | None = None) -> Result:
+def _unit(
+    job: Job, world: World, country: str, variant: str, share: float, tau: float, beta: float, place: Path | None = None
+) -> Result:
     """Return one country's model judged; trained unless its result (and the model, where it is to stay) is there."""
     key = digest(world.split, world.seed, country, variant, share, tau, beta)
     path = job.folder / "results" / f"{_slug(country)}.{variant}.{world.seed}.{key}.json"
     if path.is_file() and (place is None or variant == "global" or _stays(place, key)):
         return Result.model_validate_json(path.read_text(encoding="utf-8"))
-    own = _own(world, country, share)
+    own = portion(world, country, share)
     model, counts = _steered(job, world, country, variant, own, tau, beta)
     scores = reward.rewards(model, job.held, world.test)
     made = Result(
@@ -402,7 +437,18 @@ def _unit(job: Job, world: World, country: str, variant: str, share: float, tau:
                        tau=tau, beta=beta, key=key)  # fmt: skip
         reward.keep(model, job.held.tokenizer, place, about, Path(world.start) if Path(world.start).is_dir() else None)
     _write(path, made.model_dump())
-    job.tell("judged", {"country": country, "variant": variant, "seed": world.seed, "share": share, "tau": tau, "beta": beta, "kept": made.kept})
+    job.tell(
+        "judged",
+        {
+            "country": country,
+            "variant": variant,
+            "seed": world.seed,
+            "share": share,
+            "tau": tau,
+            "beta": beta,
+            "kept": made.kept,
+        },
+    )
     return made
 
 
@@ -410,7 +456,7 @@ def _stays(place: Path, key: str) -> bool:
     return (place / manifest.FILE).is_file() and manifest.read(place).settings.get("key") == key
 
 
-def _own(world: World, country: str, share: float) -> list[Pair]:
+def portion(world: World, country: str, share: float) -> list[Pair]:
     """Return a share of a country's training pairs; smaller shares lie within larger ones. InputError where a side has none."""
     own = [p for p in world.train if p.country == country]
     if not own or not any(p.country == country for p in world.test):
@@ -419,7 +465,9 @@ def _own(world: World, country: str, share: float) -> list[Pair]:
     return [own[i] for i in sorted(order[: max(1, round(share * len(own)))])]
 
 
-def _steered(job: Job, world: World, country: str, variant: str, own: Sequence[Pair], tau: float, beta: float) -> tuple[Any, dict[str, Any]]:
+def _steered(
+    job: Job, world: World, country: str, variant: str, own: Sequence[Pair], tau: float, beta: float
+) -> tuple[Any, dict[str, Any]]:
     """Return a country's model, begun from the global one, and what it was trained with; RunFailed where its filter leaves nothing."""
     import torch
 
@@ -431,10 +479,14 @@ def _steered(job: Job, world: World, country: str, variant: str, own: Sequence[P
     stays, weights = weighed(variant, plus, minus, tau, beta)
     left = [(p, w) for p, stay, w in zip(own, stays.tolist(), weights.tolist(), strict=True) if stay]
     if not left:
-        raise RunFailed(f"{country}: the filter τ = {tau} keeps none of {len(own)} pairs; the global model finds all of them clear. Raise τ")
+        raise RunFailed(
+            f"{country}: the filter τ = {tau} keeps none of {len(own)} pairs; the global model finds all of them clear. Raise τ"
+        )
     steps = t.steps or math.ceil(t.epochs * len(own) / t.batch)
     drill = reward.Drill(steps, t.batch, t.rate, world.seed, t.method, t.rank, t.alpha)
-    model, last = reward.train(model, job.held, [p for p, _ in left], [w for _, w in left], drill, job.machine, job.folder / ".work")
+    model, last = reward.train(
+        model, job.held, [p for p, _ in left], [w for _, w in left], drill, job.machine, job.folder / ".work"
+    )
     return model, {"kept": len(left), "mass": sum(w for _, w in left), "steps": steps, "loss": last}
 
 

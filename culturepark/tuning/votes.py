@@ -109,7 +109,9 @@ def simulation(**how: Any) -> Votes:
     from culturepark.tuning.simulated import conversations
 
     skipped = Counter[str]()
-    pairs = [p for n, row in enumerate(conversations(**how), 1) for p in conversation(row, {}, f"simulated:{n}", skipped)]
+    pairs = [
+        p for n, row in enumerate(conversations(**how), 1) for p in conversation(row, {}, f"simulated:{n}", skipped)
+    ]
     return Votes("simulated", digest(how, [p.id for p in pairs]), tuple(pairs), dict(skipped))
 
 
@@ -362,7 +364,9 @@ def folds(pairs: Sequence[Pair], count: int, seed: int) -> list[list[Pair]]:
         for user in stream("scpo", "folds", seed, *countries).sample(users, len(users)):
             part[user] = len(part) % count
     if len(part) < count:
-        raise InputError(f"{len(part)} users cannot be in {count} parts, each told by the others' model; more users are needed")
+        raise InputError(
+            f"{len(part)} users cannot be in {count} parts, each told by the others' model; more users are needed"
+        )
     return [[p for p in pairs if part[p.user] == i] for i in range(count)]
 
 

@@ -164,7 +164,7 @@ def sent(
     corpus: str | Path, method: str, name: str, workspace: str | Path | None, out: str | Path | None
 ) -> tuple[Path, Path, str]:
     """Return where the rows for a service are, where its models go, and what to call them; a run is exported where it is not yet."""
-    from culturepark.tuning.uploads import FOLDERS, layout
+    from culturepark.tuning.hosted.uploads import FOLDERS, layout
 
     folder = Path(corpus).expanduser()
     if layout(folder):

@@ -24,9 +24,9 @@ from culturepark.errors import InputError, Locked, ParkError, RunFailed
 from culturepark.models.secrets import redact
 from culturepark.models.wire import Trouble
 from culturepark.records import Record, digest
-from culturepark.tuning.quote import METHODS, Plan, plan
-from culturepark.tuning.service import ENDED, Job, Order, Service
-from culturepark.tuning.uploads import Part, hashed
+from culturepark.tuning.hosted.quote import METHODS, Plan, plan
+from culturepark.tuning.hosted.service import ENDED, Job, Order, Service
+from culturepark.tuning.hosted.uploads import Part, hashed
 
 __all__ = [
     "Part",
