@@ -473,6 +473,14 @@ def test_where_the_data_say_nothing_other_models_say_who_is_in_the_minority_for_
     assert told_so and told_so != wrong and all(home[i] == r.country for r in one for i in r.minority)
 
 
+def test_a_base_that_is_a_reward_model_can_be_the_reference_and_another_base_cannot(done, data, how, tmp_path):
+    given = {**how, "base": str(done[0] / "global-0"), "reference": "base"}
+    made = scpo.run(data, tmp_path / "run", scpo.terms(**given), countries=("Norland",), variants=("global",))
+    assert made[0].margins == next(r for r in done[1] if r.variant == "global").margins
+    with pytest.raises(InputError, match="is no reward model yet"):
+        scpo.run(data, tmp_path / "other", scpo.terms(**how, reference="base"))
+
+
 def test_the_sweep_never_sees_a_test_user_and_its_choice_becomes_a_variant(data, how, tmp_path):
     made = scpo.run(
         data,
@@ -488,6 +496,14 @@ def test_the_sweep_never_sees_a_test_user_and_its_choice_becomes_a_variant(data,
     assert tried and tested and not tried & tested
     assert [r.variant for r in made if r.split == "test"] == ["full", "tuned"] and made[-1].tau in (0.6, 0.99)
     assert "0.99" in judged.grid([r for r in made if r.split == "validation"], data)
+
+
+def test_what_is_chosen_for_a_seed_does_not_hang_on_other_seeds_whose_users_it_tests(data, how, tmp_path):
+    swept = {"countries": ("Norland",), "variants": (), "taus": (0.6, 0.99), "betas": (0.5, 1.1)}
+    made = scpo.run(data, tmp_path / "run", scpo.terms(**how), seeds=(0, 1), **swept)
+    for seed in (0, 1):
+        own = [r for r in made if r.seed == seed]
+        assert (own[-1].variant, own[-1].tau, own[-1].beta) == ("tuned", *scpo.tuned(own[:-1], data))
 
 
 def test_smaller_shares_lie_within_larger_ones(data, how, tmp_path):

@@ -178,12 +178,13 @@ async def test_a_stream_comes_as_it_is_said(eng):
 
 
 async def test_an_answer_may_fill_the_context_and_a_prompt_that_does_is_refused(eng):
-    talk = [{"role": "user", "content": "tea " * (eng.context // 2)}]
+    filled = eng.context - len(eng.tokens([{"role": "user", "content": ""}])) - 2
+    talk = [{"role": "user", "content": "\n" * filled}]
+    assert len(eng.tokens(talk)) == eng.context - 2
+    made = await eng.complete(talk, limit=50)
+    assert made.prompt_tokens + made.completion_tokens <= eng.context
     with pytest.raises(engine.TooLong, match="maximum context length"):
-        while True:
-            talk[0]["content"] += " tea tea tea"
-            assert (await eng.complete(talk, temperature=0.0, limit=1)).prompt_tokens < eng.context
-            talk[0]["content"] *= 2
+        await eng.complete([{"role": "user", "content": "\n" * (filled + 2)}])
 
 
 # ----------------------------------------------------------------- the server
@@ -223,11 +224,11 @@ def test_a_stop_text_ends_the_answer_before_it(client):
     assert (cut.message.content, cut.finish_reason) == (whole[: whole.index(whole[3:6])], "stop")
 
 
-def test_an_unknown_model_is_told_the_nearest_and_what_does_not_fit_is_refused(client):
+def test_an_unknown_model_is_told_the_nearest_and_what_does_not_fit_is_refused(client, eng):
     with pytest.raises(openai.NotFoundError, match="Did you mean 'korean'"):
         client.chat.completions.create(**{**ASK, "model": "koreen"})
     with pytest.raises(openai.BadRequestError, match="maximum context length") as caught:
-        client.chat.completions.create(model="korean", messages=[{"role": "user", "content": "tea " * 4000}])
+        client.chat.completions.create(model="korean", messages=[{"role": "user", "content": "tea " * eng.context}])
     assert caught.value.code == "context_length_exceeded"
     for wrong in ({"top_p": 0}, {"tools": [{}]}, {"top_logprobs": 3}, {"stop": [""]}, {"presence_penalty": 1}):
         with pytest.raises(openai.BadRequestError, match=next(iter(wrong))):
@@ -256,7 +257,7 @@ async def test_eight_seats_of_one_base_load_it_once_and_a_reply_is_honest(models
     made = await asyncio.gather(*(s.complete(request) for s in seats))
     assert {s._engine for s in seats} == {eng} and len({r.text for r in made}) == 3
     assert {r.status for r in made} <= {"ok", "truncated", "empty"} and all(r.reason for r in made if r.status != "ok")
-    long = await seats[0].complete(Request("delegate", (Message("user", "tea " * 4000),)))
+    long = await seats[0].complete(Request("delegate", (Message("user", "tea " * eng.context),)))
     assert long.status == "failed" and "context" in long.reason
 
 

@@ -104,7 +104,11 @@ def scpo(data: str, name: str, workspace: str | None, out: str | None, as_json: 
     tried, tested = ([r for r in made if r.split == s] for s in ("validation", "test"))
     figures = judged.figures(tested, votes)
     how = "told" if any(p.minority is not None for p in votes.pairs) else "judged"
-    best = {r.country: {"tau": r.tau, "beta": r.beta} for r in tested if r.variant == "tuned"}
+    best = [
+        r.model_dump(include={"country", "seed", "tau", "beta"})
+        for r in tested
+        if r.variant == "tuned" and r.share == tested[-1].share
+    ]
     value = {"out": str(folder), "figures": [f.model_dump() for f in figures], "minority": how, "tuned": best, "skipped": dict(votes.skipped),
              "models": {p.name: str(p) for p in _models(folder)}}  # fmt: skip
     parts = [
@@ -125,8 +129,8 @@ def _models(folder: Path) -> Sequence[Path]:
     ]
 
 
-def _swept(grid: str, best: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
-    chosen = "\n".join(f"{country}: tau {at['tau']:g}, beta {at['beta']:g}" for country, at in best.items())
+def _swept(grid: str, best: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    chosen = "\n".join("{country}, seed {seed}: tau {tau:g}, beta {beta:g}".format(**at) for at in best)
     return (f"on validation users:\n{grid}", *([chosen] if chosen else ()))
 
 

@@ -205,12 +205,14 @@ def run(data: str | Path | Votes, out: str | Path, told: Terms, *, countries: Se
     with _job(data, out, told, fresh, tell) as job:
         chosen = job.votes.named(countries)
         tried = _sweep(job, chosen, seeds, taus, betas) if taus and betas else []
-        best = {c: tuned([r for r in tried if r.country == c], job.votes) for c in chosen} if tried else {}
+        # Each seed by its own validation users: another seed's may be test users of this one.
+        swept = dict.fromkeys((r.seed, r.country) for r in tried)
+        best = {at: tuned([r for r in tried if (r.seed, r.country) == at], job.votes) for at in swept}
         made = []
         for seed in seeds:
             world = _world(job, seed, *split(job.votes.pairs, told.held, seed))
             for country, variant, share in _units(chosen, variants, shares, bool(best)):
-                at = best[country] if variant == "tuned" else (told.tau, told.beta)
+                at = best[seed, country] if variant == "tuned" else (told.tau, told.beta)
                 place = _place(job, country) if variant == keep and seed == seeds[0] and share == max(shares) else None
                 made.append(_unit(job, world, country, variant, share, *at, place))
         return tried + made
@@ -224,7 +226,10 @@ def sweep(data: str | Path | Votes, out: str | Path, told: Terms, *, countries: 
 
 
 def tuned(results: Sequence[Result], votes: Votes) -> tuple[float, float]:
-    """Return the τ and β with the best accuracy on validation pairs; among equals the first that was tried."""
+    """Return the τ and β with the best accuracy on validation pairs; among equals the first that was tried.
+
+    Give it the results of one seed: validation users of one seed may be test users of another.
+    """
     home = {p.id: p.country for p in votes.pairs}
     right: dict[tuple[float, float], list[int]] = {}
     for r in results:
@@ -272,6 +277,8 @@ def _job(data: str | Path | Votes, out: str | Path, told: Terms, fresh: bool, te
 
     votes, folder = data if isinstance(data, Votes) else read(data), Path(out)
     found = machine.look(told.device)
+    if others := _others(folder):
+        raise InputError(f"{folder} holds other things ({', '.join(others[:3])}) and no scpo.json; give another --name")
     (folder / "results").mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock").acquire(blocking=False), quiet():
@@ -288,13 +295,16 @@ def _job(data: str | Path | Votes, out: str | Path, told: Terms, fresh: bool, te
         gc.unfreeze()
 
 
+def _others(folder: Path) -> list[str]:
+    """Return what is in a folder that is not this verb's."""
+    if not folder.is_dir() or (folder / "scpo.json").is_file():
+        return []
+    return sorted(p.name for p in folder.iterdir() if p.name not in (".lock", "results"))
+
+
 def _claim(folder: Path, told: Terms, votes: Votes, fresh: bool) -> None:
     """Write down what the folder is for; InputError where it is for something else (τ, β and device may differ)."""
     path = folder / "scpo.json"
-    if not path.is_file() and (
-        others := sorted(p.name for p in folder.iterdir() if p.name not in (".lock", "results"))
-    ):
-        raise InputError(f"{folder} holds other things ({', '.join(others[:3])}) and no scpo.json; give another --name")
     if fresh:
         _clear(folder)
     settings = told.model_dump(exclude={"tau", "beta", "device"}) | {
@@ -394,9 +404,12 @@ def _references(job: Job, world: World, judge: bool) -> dict[str, Any]:
     found: dict[str, tuple[float, float]] = {}
     judged = dict.fromkeys((p.id for p in world.test), 0.0)
     if job.terms.reference == "base":
-        found = reward.rewards(
-            reward.load(job.terms.base, job.held.tokenizer, _whole(job), world.seed), job.held, world.train
-        )
+        model = reward.load(job.terms.base, job.held.tokenizer, _whole(job), world.seed)
+        if not any("SequenceClassification" in kind for kind in model.config.architectures or ()):
+            raise InputError(
+                f"{job.terms.base!r} is no reward model yet, so its rewards mean nothing; --reference trained makes one of it"
+            )
+        found = reward.rewards(model, job.held, world.train)
     if job.terms.reference == "trained" or judge:
         parts = folds(world.train, job.terms.folds, world.seed)
         for i, part in enumerate(parts):

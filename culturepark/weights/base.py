@@ -15,6 +15,7 @@ from culturepark.errors import InputError, ModelError
 from culturepark.weights.machine import Machine
 
 TINY = "tiny"
+PIECE = 1 << 16  # bytes of a weight file that are hashed at each of 16 places
 # For bases that bring no chat template. Newlines as expressions: a template's own are trimmed.
 TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + '\\n' + message['content'] + eos_token + '\\n' }}"
@@ -121,7 +122,10 @@ def title(name: str) -> str:
 
 
 def fingerprint(name: str) -> str:
-    """Return a hash of a local base's configuration and weights' sizes and heads; empty for a hub name."""
+    """Return a hash of a local base: its configuration, and of each weight file the size and 16 pieces spread over it.
+
+    Empty for a hub name: the hub's own revision is not read.
+    """
     import hashlib
 
     folder = Path(place(name))
@@ -129,8 +133,12 @@ def fingerprint(name: str) -> str:
         return ""
     made = hashlib.blake2b(digest_size=8)
     for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        size = path.stat().st_size
+        made.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
-            made.update(path.name.encode() + str(path.stat().st_size).encode() + file.read(1 << 20))
+            for start in sorted({size * i // 16 for i in range(16)}):
+                file.seek(start)
+                made.update(file.read(PIECE))
     return made.hexdigest()
 
 

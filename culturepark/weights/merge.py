@@ -27,7 +27,8 @@ def merge(source: str | Path, target: str | Path) -> Path:
         raise InputError(f"{source} is a whole model: there is nothing to merge")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is there already and not empty; name another folder")
-    whole = base.model(model.root, machine.look("cpu", dtype(model)))
+    with base.quiet():
+        whole = base.model(model.root, machine.look("cpu", dtype(model)))
     made = attached(whole, model, "merged", alone=True).merge_and_unload(safe_merge=True)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
