@@ -3,10 +3,10 @@
 from culturepark.verbs.cards import check, init, preview, show
 from culturepark.verbs.lineage import explain, told
 from culturepark.verbs.runs import replay, resume, start
-from culturepark.verbs.tuning import first, graduates, hosted, matrix, sent, tune
+from culturepark.verbs.tuning import first, graduates, hosted, matrix, scpo, sent, tune
 from culturepark.verbs.work import FORMATS, Tell, calls, counts, estimate, export, refine, report, run, simulate
 
 __all__ = [
     "FORMATS", "Tell", "calls", "check", "counts", "estimate", "explain", "export", "first", "graduates", "hosted", "init", "matrix",
-    "preview", "refine", "replay", "report", "resume", "run", "sent", "show", "simulate", "start", "told", "tune",
+    "preview", "refine", "replay", "report", "resume", "run", "scpo", "sent", "show", "simulate", "start", "told", "tune",
 ]  # fmt: skip

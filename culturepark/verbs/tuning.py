@@ -144,6 +144,19 @@ def graduates(made: list[Path]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def scpo(data: str | Path, base: str | None = None, *, preset: str | None = None, name: str = "scpo", workspace: str | Path | None = None,
+         out: str | Path | None = None, terms: Mapping[str, Any] | None = None, **how: Any) -> list[Any]:  # fmt: skip
+    """Train and judge reward models steered to countries (SCPO); return a Result a model, with its margins on held-out pairs.
+
+    `data` is a file of votes, scored conversations or preferences, or the word simulated; `terms` holds the fields of Terms (tau,
+    beta, lr, steps, …), `how` countries, variants, seeds, shares, taus, betas, keep, fresh and tell.
+    """
+    from culturepark.tuning import scpo as work
+
+    told = work.terms(preset, base=base, **(terms or {}))
+    return work.run(data, output(find(workspace), name, out), told, **how)
+
+
 def hosted(corpus: str | Path, model: str, *, method: str = "sft", name: str = "hosted", suffix: str | None = None, key: str | None = None,
            workspace: str | Path | None = None, out: str | Path | None = None, **how: Any) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Tune `model` (PROVIDER/NAME) on a corpus at a fine-tuning service and return the manifests by culture.

@@ -176,9 +176,15 @@ def together(device: str | None = None) -> Iterator[None]:
 
 
 def _leave() -> None:
+    """Part from the others.
+
+    A thread of gloo's may still be letting go of the last message, and needs the interpreter's lock for it; asking for that when
+    the interpreter is on its way out would abort the process. So it gets its turn now.
+    """
     import torch
 
     if torch.distributed.is_initialized():
+        time.sleep(0.2)
         torch.distributed.destroy_process_group()
 
 
