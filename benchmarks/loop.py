@@ -20,7 +20,13 @@ from culturepark.tuning.matrix import Matrix
 from culturepark.tuning.rows import Corpus, Row
 from culturepark.weights import base
 
-SAMPLES, EPOCHS, ROWS, SEEDS, HELD = 600, 6, 8, (0, 1, 2), 8  # one opinion in so many is held out of the questions tuned on
+SAMPLES, EPOCHS, ROWS, SEEDS, HELD = (
+    600,
+    6,
+    8,
+    (0, 1, 2),
+    8,
+)  # one opinion in so many is held out of the questions tuned on
 SIZES = (0.1, 0.3, 1.0)
 MOST = 60  # held-out rows a culture and kind
 
@@ -33,7 +39,15 @@ def held_out(row: Row) -> bool:
 def tuned(corpus: Corpus, seed: int, folder: Path) -> list[Path]:
     """Return eight adapters."""
     told = recipe.build(
-        {"objective": "sft", "base": "tiny", "epochs": EPOCHS, "rows": ROWS, "seed": seed, "patience": 0, "device": "cpu"}
+        {
+            "objective": "sft",
+            "base": "tiny",
+            "epochs": EPOCHS,
+            "rows": ROWS,
+            "seed": seed,
+            "patience": 0,
+            "device": "cpu",
+        }
     )
     return job.tune(corpus, told, folder / f"seed{seed}-{len(corpus.rows['train']['arabic'])}")
 

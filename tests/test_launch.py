@@ -50,7 +50,13 @@ def words(small, corpus):
 
     def make(objective, out, steps=3, **how):
         flags = {**RECIPE, "steps": steps, "name": "made", "out": out, **how}
-        return [objective, str(corpus), "--base", str(small), *(str(w) for k, v in flags.items() for w in (f"--{k}", v))]
+        return [
+            objective,
+            str(corpus),
+            "--base",
+            str(small),
+            *(str(w) for k, v in flags.items() for w in (f"--{k}", v)),
+        ]
 
     return make
 
@@ -141,6 +147,15 @@ def test_other_objectives_run_in_two_processes(words, tmp_path, objective, kind)
     assert "2 processes" in made.machine and ("margin" in made.scores) == (objective == "dpo")
 
 
+def test_accumulated_batches_make_what_one_makes(small, corpus, tmp_path):
+    """Answers are of different lengths: a mean of the batches' means is not the mean, and two processes are as two batches."""
+    how = {**RECIPE, "steps": 3, "device": "cpu", "cultures": ("north",)}
+    one, four = (cp.tune("mix", corpus, str(small), name=f"by{n}", out=tmp_path, batch=n, **how)[0] for n in (24, 6))
+    assert apart(one, four) < 1e-5
+    for loss, other in zip(curve(one), curve(four), strict=True):
+        assert other == pytest.approx(loss, rel=1e-4)
+
+
 def test_what_stops_the_first_stops_all_and_is_said_once(words, tmp_path):
     models(tmp_path).mkdir(parents=True)
     begun = time.monotonic()
@@ -152,7 +167,10 @@ def test_what_stops_the_first_stops_all_and_is_said_once(words, tmp_path):
 
 def test_rows_that_processes_cannot_share_are_refused():
     found = machine.Machine("cpu", "CPU", "float32", "sdpa", machine.GIB, count=3)
-    for told_, said in (({"rows": 16}, "multiple of 3 processes"), ({"rows": 12, "batch": 6}, "processes of --batch 6")):
+    for told_, said in (
+        ({"rows": 16}, "multiple of 3 processes"),
+        ({"rows": 12, "batch": 6}, "processes of --batch 6"),
+    ):
         with pytest.raises(InputError, match=said):
             job.arguments(recipe.build({"objective": "sft", "base": "tiny", **told_}), found, 24, (), Path(), None)
 
@@ -224,7 +242,12 @@ def plugin(kind, monkeypatch):
 
 def test_the_ddp_config_launches_one_process_a_device(monkeypatch):
     args, held = plugin("ddp", monkeypatch)
-    assert (args.multi_gpu, args.num_processes, held.mixed_precision, args.training_script) == (True, 8, "no", "culturepark")
+    assert (args.multi_gpu, args.num_processes, held.mixed_precision, args.training_script) == (
+        True,
+        8,
+        "no",
+        "culturepark",
+    )
     assert not machine.sharded()
 
 
@@ -252,11 +275,15 @@ def test_the_deepspeed_config_is_stage_three_and_saves_whole_models(monkeypatch)
 def test_launch_prints_the_command(kind):
     done = CliRunner().invoke(launch, [kind, "--processes", "8", "--", "sft", "first", "--base", "my base"])
     config = CONFIGS / f"{kind}.yaml"
-    said = f"accelerate launch --config_file {config} --num_processes 8 -m culturepark tune sft first --base 'my base'\n"
+    said = (
+        f"accelerate launch --config_file {config} --num_processes 8 -m culturepark tune sft first --base 'my base'\n"
+    )
     assert done.output == said and config.read_text().startswith("#")
 
 
-@pytest.mark.parametrize(("verb", "said"), [((), "after --"), (("sftt",), "Did you mean 'sft'"), (("hosted",), "There are")])
+@pytest.mark.parametrize(
+    ("verb", "said"), [((), "after --"), (("sftt",), "Did you mean 'sft'"), (("hosted",), "There are")]
+)
 def test_launch_takes_verbs_that_processes_can_share(verb, said):
     with pytest.raises(InputError, match=said):
         command("ddp", 2, verb)

@@ -310,7 +310,9 @@ async def test_a_tuned_model_takes_its_seat(park, corpus, tmp_path):
 
 
 async def test_a_job_that_fails_is_told_in_the_services_words_and_the_others_go_on(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("culturepark.tuning.hosted.uploads.wrong", lambda row, method: None)  # a client that checks nothing
+    monkeypatch.setattr(
+        "culturepark.tuning.hosted.uploads.wrong", lambda row, method: None
+    )  # a client that checks nothing
     train = corpus / "north/train.jsonl"
     good = train.read_bytes()
     train.write_bytes(good + lines([{"messages": chat(1)["messages"][:2]}]))

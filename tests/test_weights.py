@@ -154,12 +154,14 @@ def test_likelihood_is_the_mean_log_probability_of_the_answer_alone(loaded):
     assert found[0] == pytest.approx(sum(said) / len(said), abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # scipy's own, where rounding takes equal distributions below 0
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)), min_size=2, max_size=8))
 def test_jensen_shannon_is_scipys(pairs):
     from scipy.spatial.distance import jensenshannon
 
     p, q = ([x / sum(side) for x in side] for side in zip(*pairs, strict=True))
-    assert choices.divergence(p, q) == pytest.approx(float(jensenshannon(p, q, base=2)), abs=1e-6)
+    theirs = float(jensenshannon(p, q, base=2))
+    assert choices.divergence(p, q) == pytest.approx(0.0 if theirs != theirs else theirs, abs=1e-6)
 
 
 # --------------------------------------------------------------- manifest

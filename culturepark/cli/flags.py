@@ -99,7 +99,14 @@ settings_flags = together(
     ),
 )
 format_flags = together(
-    click.option("--to", "formats", metavar="A,B", default="trl,openai,hub", show_default=True, help="Export formats: trl, openai, hub; dpo, kto, openai-dpo (pairs); shares (the survey's)."),
+    click.option(
+        "--to",
+        "formats",
+        metavar="A,B",
+        default="trl,openai,hub",
+        show_default=True,
+        help="Export formats: trl, openai, hub; dpo, kto, openai-dpo (pairs); shares (the survey's).",
+    ),
     click.option("--by-culture", is_flag=True, help="One folder of files for each culture."),
 )
 

@@ -158,7 +158,9 @@ def _trainer(job: Job, culture: str, train: Sequence[Row], validation: Sequence[
         held, checked = _matched(job, culture, "train", train), _matched(job, culture, "validation", validation)
         made = shares.trainer(job.model, job.tokenizer, held, checked, settings, told, adapter)
     made.remove_callback(PrinterCallback)
-    if made.args.n_gpu > 1:  # one process beside several cards: left alone, the trainer would split every batch among them
+    if (
+        made.args.n_gpu > 1
+    ):  # one process beside several cards: left alone, the trainer would split every batch among them
         made.args._n_gpu = 1
         made._train_batch_size = made.args.train_batch_size
     _listen(made, told, validation, lambda step: job.tell("step", {"culture": culture, **step}))

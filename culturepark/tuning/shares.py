@@ -88,7 +88,16 @@ def trainer(
     pad = tokenizer.pad_token_id
 
     class Matching(Trainer):
-        """Adds what the two losses say of a batch."""
+        """Adds what the two losses say of a batch; a step's losses are means over all its batches and processes."""
+
+        loss_is_scaled_for_ga = True
+
+        def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
+            """Return what the losses of one step are divided by: the weight of its places and the tokens of its opinions."""
+            import torch
+
+            sizes = torch.tensor([_sizes(batch) for batch in batch_samples], device=device)
+            return self.accelerator.reduce(sizes.sum(0), "sum")
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -97,9 +106,15 @@ def trainer(
             logits = model(input_ids=at["input_ids"], attention_mask=at["attention_mask"]).logits
             ends = at["attention_mask"].sum(1) - 1
             last = logits[range(len(ends)), ends]
-            total = share * loss(last, inputs["tokens"], inputs["shares"], inputs["weight"]) / sum(inputs["weight"])
+            here = _sizes(inputs)
+            places, said = here if num_items_in_batch is None else num_items_in_batch.tolist()
+            total = share * loss(last, inputs["tokens"], inputs["shares"], inputs["weight"]) / places
             if share < 1:
-                total = total + (1 - share) * model(**inputs["opinion"]).loss
+                total = total + (1 - share) * model(**inputs["opinion"]).loss * here[1] / said
+            if (
+                num_items_in_batch is not None
+            ):  # gradients are averaged over the processes, and these are parts of one mean
+                total = total * self.accelerator.num_processes
             return (total, {}) if return_outputs else total
 
         def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
@@ -132,6 +147,12 @@ def trainer(
         data_collator=collate,
         processing_class=tokenizer,
     )
+
+
+def _sizes(batch: dict[str, Any]) -> tuple[float, float]:
+    """Return the summed weight of a batch's places and how many tokens of its opinions are learnt."""
+    said = batch["opinion"]["labels"][:, 1:] if "opinion" in batch else None
+    return sum(batch["weight"]), 0.0 if said is None else float((said != -100).sum())
 
 
 def _padded(ids: list[list[int]], labels: list[list[int]], pad: int) -> dict[str, Any]:

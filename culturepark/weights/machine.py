@@ -53,7 +53,11 @@ def look(device: str | None = None, dtype: str | None = None, attention: str | N
     ):
         if value is not None and value not in known:
             raise InputError(f"--{flag} {value!r}: {nearest(value, known)}")
-    there = {"cuda": torch.cuda.is_available() and not _spared(), "mps": torch.backends.mps.is_available() and count() == 1, "cpu": True}
+    there = {
+        "cuda": torch.cuda.is_available() and not _spared(),
+        "mps": torch.backends.mps.is_available() and count() == 1,
+        "cpu": True,
+    }
     device = device or next(name for name in DEVICES if there[name])
     if not there[device]:
         raise InputError(f"--device {device}: there is none here. {nearest(device, [d for d in DEVICES if there[d]])}")

@@ -47,7 +47,18 @@ def folder() -> Path:
 def _recipe() -> str:
     questions, titles = _cards()
     return digest(
-        VERSION, TEXTS, EPOCHS, BATCH, RATE, VOCABULARY, WIDTH, LAYERS, HEADS, LENGTH, [q.prompt for q in questions], titles
+        VERSION,
+        TEXTS,
+        EPOCHS,
+        BATCH,
+        RATE,
+        VOCABULARY,
+        WIDTH,
+        LAYERS,
+        HEADS,
+        LENGTH,
+        [q.prompt for q in questions],
+        titles,
     )
 
 
