@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DEV    := $(VENV)/.dev
 
 .PHONY: demo test check bench clean
 .DEFAULT_GOAL := test
@@ -10,21 +11,26 @@ READY  := $(VENV)/.ready
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"CulturePark needs Python 3.11+; this is {v.major}.{v.minor}. Try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[hub]'
 	@touch $(READY)
+
+# All that tests and benchmarks need; PyTorch is the largest part of it.
+$(DEV): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(DEV)
 
 demo: $(READY)   ## the main job on the embedded engine: cards → dialogues → samples → corpus → report
 	$(BIN)/culturepark run demo --fresh
 
-test: $(READY)   ## every test
+test: $(DEV)   ## every test
 	$(BIN)/python -m pytest
 
-check: $(READY)  ## style and types
+check: $(DEV)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## every claim of the docs, printed
+bench: $(DEV)  ## every claim of the docs, printed
 	$(BIN)/python -m benchmarks
 
 clean:

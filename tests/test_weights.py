@@ -38,6 +38,12 @@ def test_what_there_is_not_is_named_with_what_there_is(asked, said):
         machine.look(*asked)
 
 
+def test_without_the_libraries_one_is_told_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "trl" else name)
+    with pytest.raises(InputError, match=r"need trl: pip install 'culturepark\[tune\]'"):
+        machine.look("cpu")
+
+
 def test_more_memory_takes_more_rows_and_longer_rows_take_fewer():
     def rows(memory, length):
         card = machine.Machine("cuda", "card", "bfloat16", "sdpa", memory * machine.GIB)

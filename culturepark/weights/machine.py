@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 DEVICES = ("cuda", "mps", "cpu")
 DTYPES = ("bfloat16", "float16", "float32")
+NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "psutil")
 ATTENTION = ("flash_attention_2", "sdpa", "eager")
 GIB = 2**30
 PATIENCE = 10  # seconds in which a launcher that lost its first process ends the others
@@ -38,12 +39,19 @@ class Machine:
         return f"{self.title} ({self.device}{many}), {self.dtype}, {self.attention}, {self.memory / GIB:.1f} GiB free"
 
 
+def needed() -> None:
+    """Raise InputError where the libraries that run and tune models are not installed."""
+    if lacking := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise InputError(f"models on this machine need {', '.join(lacking)}: pip install 'culturepark[tune]'")
+
+
 def look(device: str | None = None, dtype: str | None = None, attention: str | None = None) -> Machine:
     """Return what is there, or what was asked for; InputError where that cannot be.
 
     On CUDA cards from Ampere on (compute capability 8.0) the format is bfloat16, on older ones and on Apple's float16, on a
     CPU float32. FlashAttention 2 is taken where it is installed and the card can run it, else PyTorch's own kernels (sdpa).
     """
+    needed()
     import torch
 
     for flag, value, known in (
@@ -127,6 +135,7 @@ def join(device: str | None = None) -> None:
     It comes before anything touches a card (else all would reserve memory on the first) and before a base is loaded (only then
     can FSDP have one process read it for all). Whoever waits, waits for long: the first may be building or exporting.
     """
+    needed()
     import torch
 
     if count() == 1 or torch.distributed.is_initialized():
