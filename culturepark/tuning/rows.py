@@ -50,7 +50,7 @@ def read(source: Path, form: str, culture: str | None = None) -> Corpus:
     digest = hashlib.blake2b(digest_size=8)
     for path, split, folder in files:
         for number, line in enumerate(_lines(path, digest), 1):
-            row = checked(_parsed(line, f"{path}:{number}"), form, f"{path}:{number}")
+            row = checked(parsed(line, f"{path}:{number}"), form, f"{path}:{number}")
             name = culture or row["metadata"].get("culture") or folder
             if not name:
                 raise InputError(
@@ -83,7 +83,8 @@ def _lines(path: Path, digest: Any) -> Iterator[bytes]:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _parsed(line: bytes, where: str) -> Row:
+def parsed(line: bytes | str, where: str) -> Row:
+    """Return the object in a line of JSONL; InputError where there is none."""
     try:
         row = json.loads(line)
     except ValueError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 
 from culturepark.errors import InputError, NotFound, nearest
 from culturepark.records import Message, Record, digest, stream
-from culturepark.tuning.rows import checked
+from culturepark.tuning.rows import checked, parsed
 
 ASKED = "Is this post hateful?\n\n{text}"
 LABELS = ("This post is not hateful.", "This post is hateful.")
@@ -185,7 +184,7 @@ def _post(
 
 def _jsonl(path: Path, skipped: Counter[str]) -> list[Pair]:
     rows = [
-        (f"{path}:{n}", _parsed(line, f"{path}:{n}"))
+        (f"{path}:{n}", parsed(line, f"{path}:{n}"))
         for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if line.strip()
     ]
@@ -203,16 +202,6 @@ def _jsonl(path: Path, skipped: Counter[str]) -> list[Pair]:
     return [_preference(row, where) for where, row in rows]
 
 
-def _parsed(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: a row is an object, not {type(row).__name__}")
-    return row
-
-
 # ------------------------------------------------------------- conversations
 
 
@@ -220,7 +209,7 @@ def _homes(path: Path) -> dict[str, str]:
     """Return where each user of PRISM's survey lives, by user id; empty without a survey."""
     if not path.is_file():
         return {}
-    rows = (_parsed(line, f"{path}:{n}") for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1))
+    rows = (parsed(line, f"{path}:{n}") for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1))
     return {str(row.get("user_id")): _home(row) for row in rows}
 
 
