@@ -146,6 +146,12 @@ def test_an_export_that_fails_leaves_the_last_one_whole(done, monkeypatch):
     assert (done.corpus / "trl/train.jsonl").read_bytes() == before and not list(done.corpus.glob(".*"))
 
 
+def test_an_unknown_format_is_told_before_a_run_is_begun(park):
+    with pytest.raises(InputError, match="Did you mean 'trl'"):
+        cp.run("typo", TEA, formats=("tlr",))
+    assert not (park / "outputs/typo").exists()
+
+
 def test_an_unknown_format_comes_with_the_nearest(done):
     with pytest.raises(cp.InputError, match="Did you mean 'openai'"):
         cp.export(done, ("openia",))

@@ -33,16 +33,16 @@ def export(
     nothing gets none. Rejected opinions go to `rejects.jsonl`. RunFailed, before anything is written, if a format has
     nothing to write at all or a question stands in two splits.
     """
-    writers = {name: _writer(name) for name in formats}
-    for name, writer in writers.items():
-        if why := lacking(source, writer.READS):
+    writers = {name: writer(name) for name in formats}
+    for name, form in writers.items():
+        if why := lacking(source, form.READS):
             raise RunFailed(f"there is nothing to export as {name}: {why}")
     if crossed := crossing(source.journal):
         raise RunFailed(f"refusing to export: questions in more than one split: {', '.join(crossed)}")
     written = {}
     try:
-        for name, writer in writers.items():
-            written[name] = _whole(folder / name, writer, source, about, by_culture)
+        for name, form in writers.items():
+            written[name] = _whole(folder / name, form, source, about, by_culture)
         _rejects(source.journal, folder / "rejects.jsonl")
     except OSError as error:
         raise ParkError(
@@ -51,7 +51,7 @@ def export(
     return written
 
 
-def _writer(name: str) -> Any:
+def writer(name: str) -> Any:
     """Return the module of a format; InputError names the nearest."""
     if name not in FORMATS:
         raise InputError(f"no export format {name!r}. {nearest(name, FORMATS)}")
@@ -67,7 +67,7 @@ def lacking(source: Source, what: str) -> str:
     return WHY[what].format(cultures=", ".join(source.cultures), pack=source.settings.scenario)
 
 
-def _whole(target: Path, writer: Any, source: Source, about: str, by_culture: bool) -> Path:
+def _whole(target: Path, form: Any, source: Source, about: str, by_culture: bool) -> Path:
     """Write one format beside its place, then move it there."""
     partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
     for leftover in (partial, old):
@@ -75,10 +75,10 @@ def _whole(target: Path, writer: Any, source: Source, about: str, by_culture: bo
     partial.mkdir(parents=True)
     try:
         if not by_culture:
-            writer.write(source, partial, about)
+            form.write(source, partial, about)
         for one in map(source.only, source.cultures if by_culture else ()):
-            if not lacking(one, writer.READS):
-                writer.write(one, partial / one.cultures[0], about)
+            if not lacking(one, form.READS):
+                form.write(one, partial / one.cultures[0], about)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -13,6 +13,7 @@ from culturepark import logs, pool
 from culturepark.corpus import build as corpus_build
 from culturepark.corpus import card
 from culturepark.corpus.export import export as export_files
+from culturepark.corpus.export import writer
 from culturepark.corpus.source import Source
 from culturepark.desk import Desk
 from culturepark.errors import ParkError, RunFailed
@@ -140,6 +141,8 @@ def run(name: str | Run, given: Any = None, /, *, tell: Tell = _silent, formats:
     With `samples`, dialogues are held in waves until every culture has that many accepted samples; RunFailed names the
     cultures that cannot get there.
     """
+    for form in formats:
+        writer(form)  # a name that is none is told before anything is paid for
     opened = name if isinstance(name, Run) else start(name, given, **options)
     with opened.journal() as journal:
         desk = opened.desk(journal)
