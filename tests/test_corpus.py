@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark.corpus import country_rows
-from culturepark.corpus.build import completion, split
+from culturepark.corpus.build import split
 from culturepark.corpus.formats import kto
 from culturepark.corpus.pairs import pairs
 from culturepark.grounding import shipped
 from culturepark.journal import Journal
 from culturepark.records import Option, Pair, Question, Sample
 from culturepark.settings import Split
+from culturepark.wording import completion
 
 SPLITS = ("train", "validation", "test")
 TUNED = ("dpo", "kto", "openai-dpo", "shares")
@@ -147,7 +148,7 @@ def test_an_export_that_fails_leaves_the_last_one_whole(done, monkeypatch):
 
 
 def test_an_unknown_format_is_told_before_a_run_is_begun(park):
-    with pytest.raises(InputError, match="Did you mean 'trl'"):
+    with pytest.raises(cp.InputError, match="Did you mean 'trl'"):
         cp.run("typo", TEA, formats=("tlr",))
     assert not (park / "outputs/typo").exists()
 
