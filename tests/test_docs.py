@@ -68,7 +68,7 @@ def reader(tmp_path, endpoint, small):
             code = ["make", "-n", "-C", str(ROOT), *[line.split()[1] for line in body.splitlines()]]
         else:
             code = ["sh", "-ec", "trap 'kill $! 2>&- || :' EXIT\n" + body]  # what a block left running
-        done = subprocess.run(code, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(code, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{body}\n{done.stdout}\n{done.stderr}"
         return done.stdout.replace(f"localhost:{port}", "localhost:8765")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from culturepark.records import stream
@@ -82,10 +83,25 @@ def trainer(
 ) -> Any:
     """Return the trainer of one model over datasets of `dataset`; the share of the distribution loss is 1 without opinions."""
     import peft
-    from transformers import Trainer, TrainingArguments, set_seed
+    from transformers import TrainingArguments, set_seed
 
     share = recipe.weight if recipe.objective == "mix" else 1.0
-    pad = tokenizer.pad_token_id
+    set_seed(recipe.seed)
+    if adapter is not None:
+        if recipe.method == "qlora":
+            often = told["gradient_checkpointing"]
+            model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=often)
+        model = peft.get_peft_model(model, adapter)
+    return _kind(share)(
+        model=model, args=TrainingArguments(**told, remove_unused_columns=False, label_names=[]), train_dataset=train,
+        eval_dataset=validation, data_collator=partial(_collated, tokenizer, share < 1), processing_class=tokenizer,
+    )  # fmt: skip
+
+
+def _kind(share: float) -> Any:
+    """Return a trainer whose loss is `share` of the distribution's and the rest of the opinions'."""
+    import torch
+    from transformers import Trainer
 
     class Matching(Trainer):
         """Adds what the two losses say of a batch; a step's losses are means over all its batches and processes."""
@@ -94,59 +110,39 @@ def trainer(
 
         def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
             """Return what the losses of one step are divided by: the weight of its places and the tokens of its opinions."""
-            import torch
-
             sizes = torch.tensor([_sizes(batch) for batch in batch_samples], device=device)
             return self.accelerator.reduce(sizes.sum(0), "sum")
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            at = inputs["place"]
+            at, here = inputs["place"], _sizes(inputs)
             logits = model(input_ids=at["input_ids"], attention_mask=at["attention_mask"]).logits
             ends = at["attention_mask"].sum(1) - 1
             last = logits[range(len(ends)), ends]
-            here = _sizes(inputs)
-            places, said = here if num_items_in_batch is None else num_items_in_batch.tolist()
-            total = share * loss(last, inputs["tokens"], inputs["shares"], inputs["weight"]) / places
+            weights, spoken = here if num_items_in_batch is None else num_items_in_batch.tolist()
+            total = share * loss(last, inputs["tokens"], inputs["shares"], inputs["weight"]) / weights
             if share < 1:
-                total = total + (1 - share) * model(**inputs["opinion"]).loss * here[1] / said
-            if (
-                num_items_in_batch is not None
-            ):  # gradients are averaged over the processes, and these are parts of one mean
+                total = total + (1 - share) * model(**inputs["opinion"]).loss * here[1] / spoken
+            if num_items_in_batch is not None:  # gradients are averaged over processes; these are parts of one mean
                 total = total * self.accelerator.num_processes
             return (total, {}) if return_outputs else total
 
         def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
-            import torch
-
             with torch.no_grad():
                 found = self.compute_loss(model, self._prepare_inputs(inputs))
             return found.detach(), None, None
 
-    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        made: dict[str, Any] = {name: [r[name] for r in rows] for name in ("tokens", "shares", "weight")}
-        made["place"] = choices.padded(tokenizer, [r["place"] for r in rows], "cpu")
-        if share < 1:
-            made["opinion"] = _padded([r["input_ids"] for r in rows], [r["labels"] for r in rows], pad)
-        return made
+    return Matching
 
-    set_seed(recipe.seed)
-    if adapter is not None:
-        if recipe.method == "qlora":
-            model = peft.prepare_model_for_kbit_training(
-                model, use_gradient_checkpointing=told["gradient_checkpointing"]
-            )
-        model = peft.get_peft_model(model, adapter)
-    args = TrainingArguments(**told, remove_unused_columns=False, label_names=[])
-    return Matching(
-        model=model,
-        args=args,
-        train_dataset=train,
-        eval_dataset=validation,
-        data_collator=collate,
-        processing_class=tokenizer,
-    )
+
+def _collated(tokenizer: Any, opinions: bool, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return rows as one batch: places padded on the right, and the opinions beside them where they are learnt too."""
+    made: dict[str, Any] = {name: [r[name] for r in rows] for name in ("tokens", "shares", "weight")}
+    made["place"] = choices.padded(tokenizer, [r["place"] for r in rows], "cpu")
+    if opinions:
+        made["opinion"] = _padded([r["input_ids"] for r in rows], [r["labels"] for r in rows], tokenizer.pad_token_id)
+    return made
 
 
 def _sizes(batch: dict[str, Any]) -> tuple[float, float]:
