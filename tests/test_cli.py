@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 from conftest import ROOT
@@ -78,7 +79,12 @@ def test_check_lists_every_mistake_and_exits_2(park):
 
 def test_an_interrupt_exits_130_and_resume_goes_on(tmp_path):
     args = [sys.executable, "-m", "culturepark", "run", "long", "-c", "german", "-n", "3000", "--out", str(tmp_path)]
-    process = subprocess.Popen(args, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    heard = partial(
+        signal.signal, signal.SIGINT, signal.default_int_handler
+    )  # tests that run in the background ignore it
+    process = subprocess.Popen(
+        args, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     while process.poll() is None and not (tmp_path / "long/journal.sqlite").exists():
         time.sleep(0.05)
     time.sleep(0.7)
