@@ -301,6 +301,20 @@ def test_mixing_learns_opinions_and_shares_at_once(tune):
     assert found[0] < found[1]
 
 
+def test_a_mix_without_held_out_opinions_is_not_checked_and_without_any_is_an_error(small, tmp_path):
+    shares_ = reading.Corpus(
+        "c", "h", {s: {"north": [told("shares", r) for r in rows("north", 4)]} for s in ("train", "validation")}
+    )
+    recipe_ = recipe.build({**QUICK, "objective": "mix", "base": str(small)})
+    few = reading.Corpus("o", "o", {"train": {"north": rows("north", 4)}})
+    made = job.tune(shares_, recipe_, tmp_path / "few", opinions=few)
+    assert "eval_loss" not in manifest.read(made[0]).scores
+    with pytest.raises(InputError, match="the corpus changed"):
+        job.tune(shares_, recipe_, tmp_path / "few", opinions=reading.Corpus("o", "other", few.rows))
+    with pytest.raises(InputError, match="nothing to learn for north"):
+        job.tune(shares_, recipe_, tmp_path / "none", opinions=reading.Corpus("o", "o", {}))
+
+
 def test_a_run_is_exported_to_what_the_objective_reads(park, small):
     from conftest import TEA
 

@@ -13,11 +13,12 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError, Locked, nearest
+from culturepark.records import digest
 from culturepark.tuning import preference, recipe, rows, sft, shares
 from culturepark.tuning.recipe import Recipe
 from culturepark.tuning.rows import POOLED, Corpus, Row
@@ -28,6 +29,7 @@ from culturepark.weights.manifest import Manifest
 
 Tell = Callable[[str, dict[str, Any]], None]
 PREFERENCE = ("dpo", "orpo", "kto")
+MATCHED = ("shares", "mix")
 WHOLE = "whole"  # the mark in a checkpoint that every process has written
 HELD_OUT = 200  # pairs on which a preference run is judged
 
@@ -65,6 +67,8 @@ def tune(corpus: Corpus, told: Recipe, folder: Path, tell: Tell = lambda what, h
     for tracker in told.track:
         if importlib.util.find_spec(tracker) is None:
             raise InputError(f"--track {tracker}: it is not installed; pip install {tracker}")
+    if opinions is not None:  # both are what the models are made of
+        corpus = replace(corpus, hash=digest(corpus.hash, opinions.hash))
     with _kept(folder), quiet():
         agreed(lambda: _claim(folder, told, corpus, fresh))
         job = Job(told, corpus, folder, found, tell if first() else lambda what, how: None, opinions)
@@ -144,26 +148,31 @@ def _trainer(job: Job, culture: str, train: Sequence[Row], validation: Sequence[
 
     told, work = job.recipe, job.folder / ".work" / culture
     _load(job)
-    settings = arguments(told, job.machine, _count(job, train, culture), validation, work, job.model)
+    learnt: Any = train
+    checked: Any = validation
+    if told.objective in MATCHED:
+        learnt, checked = _matched(job, culture, "train", train), _matched(job, culture, "validation", validation)
+    elif told.answers == "modal":
+        learnt, checked = rows.modal(train), rows.modal(validation)
+    if not learnt:
+        raise InputError(
+            f"nothing to learn for {culture} in {job.corpus.title}: mix needs its opinions beside its shares"
+        )
+    settings = arguments(told, job.machine, len(learnt), checked, work, job.model)
     if culture == job.cultures[0] and first():
         job.tell("machine", _chosen(job, settings))
     adapter = lora(told) if told.method != "full" else None
     if told.objective == "sft":
-        if told.answers == "modal":
-            train, validation = rows.modal(train), rows.modal(validation)
-        made = sft.trainer(job.model, job.tokenizer, train, validation, settings, told, job.machine, adapter)
+        made = sft.trainer(job.model, job.tokenizer, learnt, checked, settings, told, job.machine, adapter)
     elif told.objective in PREFERENCE:
-        made = preference.trainer(job.model, job.tokenizer, train, validation, settings, told, adapter)
+        made = preference.trainer(job.model, job.tokenizer, learnt, checked, settings, told, adapter)
     else:
-        held, checked = _matched(job, culture, "train", train), _matched(job, culture, "validation", validation)
-        made = shares.trainer(job.model, job.tokenizer, held, checked, settings, told, adapter)
+        made = shares.trainer(job.model, job.tokenizer, learnt, checked, settings, told, adapter)
     made.remove_callback(PrinterCallback)
-    if (
-        made.args.n_gpu > 1
-    ):  # one process beside several cards: left alone, the trainer would split every batch among them
+    if made.args.n_gpu > 1:  # one process beside several cards: the trainer would split every batch among them
         made.args._n_gpu = 1
         made._train_batch_size = made.args.train_batch_size
-    _listen(made, told, validation, lambda step: job.tell("step", {"culture": culture, **step}))
+    _listen(made, told, checked, lambda step: job.tell("step", {"culture": culture, **step}))
     return made, work
 
 
@@ -184,21 +193,11 @@ def _matched(job: Job, culture: str, split: str, part: Sequence[Row]) -> Any:
     return shares.dataset(job.tokenizer, part, said, job.recipe.length, job.recipe.seed)
 
 
-def _count(job: Job, train: Sequence[Row], culture: str) -> int:
-    """Return how many rows an epoch has."""
-    if job.recipe.objective not in ("shares", "mix"):
-        return len(train)
-    said = job.opinions.of("train", culture) if job.opinions is not None else ()
-    return max(len(said), len(shares.places(job.tokenizer, train)))
-
-
 def _load(job: Job) -> None:
     """Load tokenizer and base once for all cultures; a whole model is loaded anew for each, since training changes it."""
     if job.tokenizer is None:
         job.tokenizer = base.tokenizer(job.recipe.base)
     if job.model is None:
-        from dataclasses import replace
-
         whole = job.recipe.method == "full"
         # Whole models keep their weights in float32 and compute in the machine's format: small steps would be lost in 16 bits.
         held = replace(job.machine, dtype="float32") if whole else job.machine

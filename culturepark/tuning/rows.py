@@ -13,7 +13,7 @@ from culturepark.errors import InputError, nearest
 from culturepark.weights.chat import texts
 
 SPLITS = ("train", "validation", "test")
-POOLED = "pooled"
+POOLED = "pooled"  # what a model of all cultures is called, and the one job of a corpus that is not parted
 ROLES = ("system", "user", "assistant")
 KEYS = {"trl": ("prompt", "completion"), "dpo": ("prompt", "chosen", "rejected"), "kto": ("prompt", "completion", "label"),
         "shares": ("prompt", "options", "shares")}  # fmt: skip

@@ -183,12 +183,9 @@ def sent(
     if layout(folder):
         within = next((p for p in folder.resolve().parents[:3] if (p / "run.toml").is_file()), None)
         home = within or output(find(workspace), folder.resolve().name, out)
-    elif folder.is_dir() and not (folder / "run.toml").is_file() and folder.parent != Path():
+    elif (run := _run(corpus, workspace, out)) is None:
         raise InputError(f"{folder} is no run and holds no train.jsonl, nor does a folder of it for each culture")
     else:
-        run = _run(corpus, workspace, out)
-        if run is None:
-            raise InputError(f"{folder} is no run and holds no train.jsonl, nor does a folder of it for each culture")
         home, folder = run.folder, located(run, FOLDERS[method], workspace, out)[0]
     place = output(home, name, home / "models")
     return folder, place, home.name if name == "hosted" else f"{home.name}-{name}"

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError, nearest
+from culturepark.tuning.rows import POOLED
 
 FOLDERS = {"sft": "openai", "dpo": "openai-dpo"}  # where a run's corpus has them, by method
 TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
-POOLED = "pooled"  # what the one job of a corpus is called that is not parted by culture
 LEAST = 10  # rows that a service wants
 BYTES = 4  # of a text for one token, about
 EXTRA = 4  # tokens of a message besides its text
