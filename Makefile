@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEV    := $(VENV)/.dev
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-eval clean
 .DEFAULT_GOAL := test
 
 $(READY): pyproject.toml constraints.txt
@@ -32,6 +32,9 @@ check: $(DEV)  ## style and types
 
 bench: $(DEV)  ## every claim of the docs, printed
 	$(BIN)/python -m benchmarks
+
+bench-eval: $(DEV)  ## the tiny base, eight adapters and the embedded engine on every benchmark, in one table
+	$(BIN)/python -m benchmarks evaluation
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache

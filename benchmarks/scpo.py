@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from culturepark.tuning import judged, reward, scpo, simulated, votes
-from culturepark.tuning.votes import Votes
+from culturepark.evaluation import steered
+from culturepark.grounding import votes
+from culturepark.grounding.votes import Votes
+from culturepark.tuning import reward, scpo
 from culturepark.weights.base import quiet
+from culturepark.weights.sketch import sketch
 
 DATA = Path(os.environ.get("CULTUREPARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
 CREHATE = DATA / "preference" / "crehate_five_countries.csv"
@@ -81,9 +84,9 @@ def known(folder: Path) -> None:
     )
     tried, tested = ([r for r in made if r.split == part] for part in ("validation", "test"))
     print("\n-- simulated, filter+weight by τ and β: accuracy on validation users, seed 0")
-    print(judged.grid(tried, data))
+    print(steered.grid(tried, data))
     print("chosen, τ/β: " + ", ".join(f"{r.country} {r.tau:g}/{r.beta:g}" for r in tested if r.variant == "tuned"))
-    print(judged.table(judged.figures(tested, data), tested) + f"\n({time.perf_counter() - began:.0f} s)")
+    print(steered.table(steered.figures(tested, data), tested) + f"\n({time.perf_counter() - began:.0f} s)")
     print("\n-- simulated, accuracy by the share of a country's pairs, 2 seeds")
     _table(data, folder / "known", told, seeds=(0, 1), variants=("full", "filter+weight"), shares=(0.1, 0.25, 0.5, 1.0))
 
@@ -106,17 +109,13 @@ def _sketch(data: Votes, folder: Path) -> str:
     """Return a small untrained base whose tokenizer is learnt from the training users of seed 0."""
     train, _ = votes.split(data.pairs, 0.15, 0)
     with quiet():
-        return str(
-            simulated.sketch(
-                folder, {t for p in train for t in (p.chosen, p.rejected, *(m.content for m in p.history))}
-            )
-        )
+        return str(sketch(folder, {t for p in train for t in (p.chosen, p.rejected, *(m.content for m in p.history))}))
 
 
 def _table(data: Votes, out: Path, told: scpo.Terms, **how: Any) -> None:
     began = time.perf_counter()
     made = scpo.run(data, out, told, **how)
-    print(judged.table(judged.figures(made, data), made))
+    print(steered.table(steered.figures(made, data), made))
     print(f"({len(made)} models, {time.perf_counter() - began:.0f} s)")
 
 

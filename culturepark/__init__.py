@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from culturepark.verbs import (
         calls,
         check,
+        compare,
         estimate,
+        evaluate,
         explain,
         export,
         hosted,
@@ -52,7 +54,7 @@ __version__ = "0.1.0"
 
 # Loaded when first used, so that importing the package, and `culturepark --help`, cost nothing.
 _HOMES = {
-    "verbs": "calls check estimate explain export hosted init matrix refine replay report resume run scpo show simulate start tune",
+    "verbs": "calls check compare estimate evaluate explain export hosted init matrix refine replay report resume run scpo show simulate start tune",
     "errors": "BudgetReached CardError InputError Locked ModelError NotFound ParkError ReplayMiss RunFailed",
     "runs": "Run",
     "settings": "Endpoint Settings",
@@ -64,7 +66,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = [  # noqa: RUF022 - verbs first, as one reads them
     "init", "check", "show", "start", "resume", "replay", "estimate", "simulate", "refine", "export", "report", "explain", "calls",
-    "run", "tune", "matrix", "scpo", "hosted", "Run", "Settings", "Endpoint", "Workspace", "load", "model", "Scripted", "Server",
+    "run", "tune", "matrix", "scpo", "hosted", "evaluate", "compare", "Run", "Settings", "Endpoint", "Workspace", "load", "model", "Scripted", "Server",
     "ParkError", "InputError", "CardError", "NotFound", "Locked", "ModelError", "ReplayMiss", "BudgetReached", "RunFailed",
 ]  # fmt: skip
 

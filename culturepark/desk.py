@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -18,6 +18,7 @@ from culturepark.prompts import render
 from culturepark.records import Message, Reply, Request, Role, digest
 
 T = TypeVar("T", bound=BaseModel)
+V = TypeVar("V")
 TRIES = 3  # a structured answer that cannot be read is asked for again this often in all
 FENCE = re.compile(r"^```[a-z]*\s*|\s*```$", re.IGNORECASE)
 
@@ -112,23 +113,17 @@ class Desk:
         While it cannot be read the model is shown its answer and what is wrong with it, and a cut one may be twice as long,
         TRIES times in all; then Failure holds the raw text.
         """
-        last, asked = Failure("failed", "not asked"), request
-        for index in range(TRIES):
-            reply, key = await self.ask(replace(asked, index=index), subject)
-            if reply.status != "ok":
-                last = Failure(reply.status, reply.reason)
-                if reply.status in ("refused", "filtered", "failed"):
-                    return last
-                if reply.status == "truncated":
-                    asked = replace(asked, max_tokens=2 * asked.max_tokens)
-                continue
-            try:
-                return Answer(shape.model_validate_json(extract_json(reply.text)), reply)
-            except (ValidationError, ValueError) as error:
-                last = Failure("unparsed", f"{_short(error)}; the model wrote: {reply.text[:300]!r}")
-                self.journal.unparsed(key, last.reason)
-                asked = replace(asked, messages=(*request.messages, *_again(reply.text, _short(error))))
-        return last
+        keys: list[str] = []
+
+        async def ask(asked: Request) -> Reply:
+            reply, key = await self.ask(asked, subject)
+            keys.append(key)
+            return reply
+
+        found, reply = await structured(
+            ask, request, lambda text: shape.model_validate_json(extract_json(text)), lambda why: self.journal.unparsed(keys[-1], why)
+        )  # fmt: skip
+        return found if isinstance(found, Failure) else Answer(found, reply)
 
     async def close(self) -> None:
         """Let go of the models' connections and commit."""
@@ -145,6 +140,32 @@ class Desk:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+async def structured(ask: Callable[[Request], Awaitable[Reply]], request: Request, parse: Callable[[str], V],
+                     unread: Callable[[str], None] = lambda why: None) -> tuple[V | Failure, Reply]:  # fmt: skip
+    """Ask until an answer can be read, TRIES times in all; return what was read, or the last Failure, and the last reply.
+
+    `parse` raises ValueError for what cannot be read; the model is shown its answer and why, and a cut one may be twice as long.
+    `unread` is told why each time.
+    """
+    last, asked, reply = Failure("failed", "not asked"), request, Reply("failed")
+    for index in range(TRIES):
+        reply = await ask(replace(asked, index=index))
+        if reply.status in ("refused", "filtered", "failed"):
+            return Failure(reply.status, reply.reason), reply
+        if reply.status != "ok":
+            last = Failure(reply.status, reply.reason)
+            if reply.status == "truncated":
+                asked = replace(asked, max_tokens=2 * asked.max_tokens)
+            continue
+        try:
+            return parse(reply.text), reply
+        except ValueError as error:  # pydantic's too
+            last = Failure("unparsed", f"{_short(error)}; the model wrote: {reply.text[:300]!r}")
+            unread(last.reason)
+            asked = replace(asked, messages=(*request.messages, *_again(reply.text, _short(error))))
+    return last, reply
 
 
 def _again(text: str, why: str) -> tuple[Message, Message]:

@@ -29,7 +29,7 @@ CREATE TABLE turns (dialogue TEXT NOT NULL, n INTEGER NOT NULL, turn TEXT NOT NU
 CREATE TABLE calls (id INTEGER PRIMARY KEY, key TEXT NOT NULL, subject TEXT NOT NULL, role TEXT NOT NULL,
     model TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, text TEXT NOT NULL,
     prompt_tokens INTEGER, completion_tokens INTEGER, cached_tokens INTEGER, usd REAL, ms REAL NOT NULL,
-    attempts INTEGER NOT NULL, lost INTEGER NOT NULL, faults TEXT NOT NULL);
+    attempts INTEGER NOT NULL, lost INTEGER NOT NULL, faults TEXT NOT NULL, shares TEXT NOT NULL DEFAULT '');
 CREATE INDEX calls_key ON calls (key);
 CREATE TABLE holds (id INTEGER PRIMARY KEY, usd REAL NOT NULL, tokens INTEGER NOT NULL, key TEXT NOT NULL);
 CREATE TABLE waves (id TEXT PRIMARY KEY, line TEXT NOT NULL, batch TEXT, status TEXT NOT NULL, keys TEXT NOT NULL);
@@ -42,8 +42,6 @@ CREATE TABLE samples (rank INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, culture
 CREATE INDEX samples_order ON samples (split, rank);
 """
 TOLD = tuple(f.name for f in fields(Reply))
-REPLY = f"SELECT {', '.join(TOLD)} FROM calls WHERE key = ? ORDER BY id DESC LIMIT 1"
-ANSWER = REPLY.replace("key = ?", "key = ? AND status = 'ok'")
 
 
 class Journal:
@@ -88,6 +86,7 @@ class Journal:
             self._unlock()
             raise JournalError(f"{self.path} has version {found}, this CulturePark reads version {VERSION}; "
                                f"{'update CulturePark' if int(found) > VERSION else 'run it again from its run.toml'}")  # fmt: skip
+        self._told = _columns(db, write=write)
         return db
 
     def _unlock(self) -> None:
@@ -167,10 +166,10 @@ class Journal:
     def add_call(self, key: str, subject: str, role: str, reply: Reply) -> None:
         """Keep one model call and what came of it."""
         faults = "[" + ",".join(f.model_dump_json() for f in reply.faults) + "]" if reply.faults else ""
-        self._write("INSERT INTO calls VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        self._write("INSERT INTO calls VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (key, subject, role, reply.model, reply.status, reply.reason, reply.text, reply.prompt_tokens,
                      reply.completion_tokens, reply.cached_tokens, reply.usd, round(reply.ms, 2), reply.attempts, reply.lost,
-                     faults))  # fmt: skip
+                     faults, json.dumps(reply.shares) if reply.shares else ""))  # fmt: skip
 
     def unparsed(self, key: str, why: str) -> None:
         """Note that the answer of a call cannot be read, so that it is not taken for one when the run goes on."""
@@ -258,15 +257,17 @@ class Journal:
 
     def known(self, key: str) -> Reply | None:
         """Return the answer that this run got for a call; None where it got none."""
-        return self._reply(ANSWER, key)
+        return self._reply(key, "AND status = 'ok'")
 
     def reply(self, key: str) -> Reply | None:
         """Return the last reply to a call, whatever came of it; an answer that could not be read comes back as the text it is."""
-        return self._reply(REPLY, key)
+        return self._reply(key)
 
-    def _reply(self, sql: str, key: str) -> Reply | None:
-        for row in self._rows(sql, key):
-            told: dict[str, Any] = dict(zip(TOLD, row, strict=True))
+    def _reply(self, key: str, only: str = "") -> Reply | None:
+        columns = ", ".join(self._told)
+        for row in self._rows(f"SELECT {columns} FROM calls WHERE key = ? {only} ORDER BY id DESC LIMIT 1", key):
+            told: dict[str, Any] = dict(zip(self._told, row, strict=True))
+            told["shares"] = tuple(json.loads(told["shares"])) if told.get("shares") else ()
             told["faults"] = tuple(map(Fault.model_validate, json.loads(told["faults"]))) if told["faults"] else ()
             return Reply(**told | ({"status": "ok", "reason": ""} if told["status"] == "unparsed" else {}))
         return None
@@ -373,3 +374,12 @@ class Journal:
     def count(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return the rows of a counting query (reports and benchmarks)."""
         return list(self._rows(sql, *values))
+
+
+def _columns(db: sqlite3.Connection, *, write: bool) -> tuple[str, ...]:
+    """Return the columns of a call that its reply is made of; a journal from before shares were kept gets a column for them."""
+    there = {name for _, name, *_ in db.execute("PRAGMA table_info(calls)")}
+    if write and "shares" not in there:
+        db.execute("ALTER TABLE calls ADD COLUMN shares TEXT NOT NULL DEFAULT ''")
+        there.add("shares")
+    return tuple(name for name in TOLD if name in there)

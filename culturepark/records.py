@@ -220,7 +220,7 @@ class Question(Record):
     def spoken(self, code: int) -> str:
         """Return the answer as a person would say it, scale named where the option has no words."""
         option = self.option(code)
-        if option.label and len(self.options) < 8:
+        if option.label and (len(self.options) < 8 or all(o.label for o in self.options)):
             return option.label
         low, high = self.options[0], self.options[-1]
         return f"{code} on a scale from {low.code} ({low.label.lower()}) to {high.code} ({high.label.lower()})"
@@ -314,7 +314,8 @@ class Message:
 class Request:
     """One question to a model: what it is sent, and the facts from which that was rendered.
 
-    `speaker` is the persona (`culture/name`) that a seat's model plays; empty for roles that no person plays.
+    `speaker` is the persona (`culture/name`) that a seat's model plays; empty for roles that no person plays. `options`, where
+    there are any, are the answers over which the model's own distribution is asked for.
     """
 
     role: str
@@ -326,6 +327,7 @@ class Request:
     seed: int = 0
     index: int = 0
     speaker: str = ""
+    options: tuple[str, ...] = ()
 
     def key(self, identity: str) -> str:
         """Return the hash of everything that can change the answer of the model `identity`."""
@@ -341,6 +343,7 @@ class Request:
             self.reply_schema,
             self.seed,
             self.index,
+            *([self.options] if self.options else []),
         )
         return hashlib.blake2b(dumps(parts, option=OPT_SORT_KEYS), digest_size=10).hexdigest()
 
@@ -360,7 +363,8 @@ class Reply:
     """What came back. Only `status == "ok"` carries an answer; every other status carries a reason.
 
     Tokens are as the provider counted them, None where it did not say; `usd` is None where the price or the tokens are
-    unknown. `attempts` counts what was sent, `lost` those of them that may have been billed without an answer.
+    unknown. `attempts` counts what was sent, `lost` those of them that may have been billed without an answer. `shares` is the
+    distribution over the request's options, which sums to 1; empty where none was asked for or told.
     """
 
     status: Status
@@ -375,6 +379,7 @@ class Reply:
     attempts: int = 1
     lost: int = 0
     faults: tuple[Fault, ...] = ()
+    shares: tuple[float, ...] = ()
 
 
 # --------------------------------------------------------------------- park

@@ -16,12 +16,21 @@ from conftest import ROOT
 import culturepark as cp
 from culturepark.journal import Journal
 
-GUIDES = ["docs/authoring.md", "docs/models.md", "docs/cost.md", "docs/tuning.md", "docs/reproduce.md"]
+GUIDES = [
+    "docs/authoring.md",
+    "docs/models.md",
+    "docs/cost.md",
+    "docs/tuning.md",
+    "docs/evaluation.md",
+    "docs/benchmarks.md",
+    "docs/reproduce.md",
+]
 PAGES = ["README.md", "CONTRIBUTING.md", *GUIDES]
 FENCE = re.compile(r"^( *)```(bash|python|toml)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 FILES = {  # where a reader puts a page's TOML
     "docs/authoring.md": ["mypark/personas/german/hanna.toml", "mypark/scenarios/tea.toml"],
     "docs/models.md": ["mypark/culturepark.toml"],
+    "docs/benchmarks.md": ["teatime.toml", "teatalk.toml"],
 }
 # What the pages reach that is not here: a local server answers in its place, under the same names.
 ELSEWHERE = re.compile(r"http://localhost:(?:8000|8080|11434)/v1|https://llm\.example\.org/v1")
@@ -50,6 +59,8 @@ def reader(tmp_path, endpoint, small):
     command = tmp_path / "bin" / "culturepark"
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m culturepark "$@"\n')
     command.chmod(0o755)
+    (tmp_path / "bin" / "inspect").write_text(command.read_text().replace("-m culturepark", "-m inspect_ai"))
+    (tmp_path / "bin" / "inspect").chmod(0o755)
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **dict.fromkeys(VARIABLES, endpoint)}
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -58,7 +69,11 @@ def reader(tmp_path, endpoint, small):
     def types(kind, body):
         body = ELSEWHERE.sub(endpoint, body).replace("{sample}", SAMPLE)
         # No hub and no card here: a small base in the place of the one that is named, whole numbers for four bits.
-        body = body.replace("--base Qwen/Qwen3-0.6B", f"--base {small}").replace("--method qlora", "--method lora")
+        body = (
+            body.replace("--base Qwen/Qwen3-0.6B", f"--base {small}")
+            .replace("local/Qwen/Qwen3-0.6B", str(small))
+            .replace("--method qlora", "--method lora")
+        )
         body = body.replace("serve-embedded", f"serve-embedded --port {port}").replace(
             "localhost:8765", f"localhost:{port}"
         )
@@ -110,7 +125,7 @@ def test_the_cards_in_the_guide_are_sound(tmp_path):
     persona, pack = (body for _, body in blocks("docs/authoring.md", "toml"))
     (park / "personas/german/hanna.toml").write_text(persona)
     (park / "scenarios/tea.toml").write_text(pack)
-    assert cp.check(park)["scenarios"] == 2
+    assert cp.check(park)["scenarios"] == 3
     shutil.rmtree(park)
 
 

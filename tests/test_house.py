@@ -14,7 +14,7 @@ PACKAGE = ROOT / "culturepark"
 ROWS = [
     {"records", "errors"},
     {"prompts", "workspace", "journal", "models", "grounding", "settings", "pool", "desk", "weights", "wording"},
-    {"park", "refinery", "corpus", "tuning", "reports", "runs", "logs", "forecast"},
+    {"park", "refinery", "corpus", "tuning", "evaluation", "reports", "runs", "logs", "forecast"},
     {"server"},
     {"verbs"},
     {"cli", "__main__", "__init__"},
@@ -38,7 +38,9 @@ HEAVY = {
     "sklearn",
     "numpy",
     "pandas",
+    "inspect_ai",
 }
+WHOLE = {"tasks.py"}  # what Inspect itself loads, and nobody else at start
 
 
 def imports(path, top_only):
@@ -69,7 +71,8 @@ def test_imports_run_one_way_and_stages_never_import_one_another(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_module_imports_anything_heavy_when_loaded_and_each_says_what_it_is_for(path):
-    assert not {n.split(".")[0] for n in imports(path, top_only=True)} & HEAVY
+    heavy = HEAVY - {"inspect_ai"} if path.name in WHOLE else HEAVY
+    assert not {n.split(".")[0] for n in imports(path, top_only=True)} & heavy
     assert ast.get_docstring(ast.parse(path.read_text()))
 
 

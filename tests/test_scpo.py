@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 
 from culturepark.cli.scpo import scpo as command
 from culturepark.errors import InputError, NotFound, RunFailed
-from culturepark.tuning import judged, reward, scpo, simulated, votes
+from culturepark.evaluation import steered
+from culturepark.grounding import simulated, votes
+from culturepark.grounding.votes import Pair, Votes
+from culturepark.tuning import reward, scpo
 from culturepark.tuning.scpo import Result
-from culturepark.tuning.votes import Pair, Votes
-from culturepark.weights import machine, manifest
+from culturepark.weights import machine, manifest, rewards
 from culturepark.weights.base import quiet
+from culturepark.weights.sketch import sketch
 
 pytest.importorskip("trl")
 CREHATE = DATA / "preference" / "crehate_five_countries.csv"
@@ -33,7 +36,7 @@ def data():
 def small(tmp_path_factory, data):
     with quiet():
         texts = [t for p in data.pairs for t in (p.chosen, p.rejected, *(m.content for m in p.history))]
-        return simulated.sketch(tmp_path_factory.mktemp("base") / "small", texts, width=16, vocabulary=400, dropout=0.5)
+        return sketch(tmp_path_factory.mktemp("base") / "small", texts, width=16, vocabulary=400, dropout=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +61,8 @@ def done(tmp_path_factory, data, how):
 
 
 def opened(small, length=128):
-    held = reward.Texts(reward.tokenizer(str(small)), length)
-    return held, reward.load(str(small), held.tokenizer, machine.look("cpu"))
+    held = rewards.Texts(rewards.tokenizer(str(small)), length)
+    return held, rewards.load(str(small), held.tokenizer, machine.look("cpu"))
 
 
 def pair(n, user, country="N", minority=None):
@@ -92,7 +95,7 @@ def test_what_the_trainer_descends_is_that_loss_on_the_models_own_rewards(small,
     with quiet():
         held, model = opened(small)
         model.config.attention_dropout = model.model.layers[0].self_attn.attention_dropout = 0.0
-        before = reward.rewards(model, held, pairs)
+        before = rewards.rewards(model, held, pairs)
         _, loss = reward.train(
             model, held, pairs, weights, reward.Drill(1, 6, 1e-4, 0), machine.look("cpu"), tmp_path / "w"
         )
@@ -145,9 +148,9 @@ def test_the_variants_differ_in_what_they_keep_and_weigh():
 def test_scores_are_told_without_dropout_even_of_a_model_in_training(small, data):
     with quiet():
         held, model = opened(small)
-        calm = reward.rewards(model, held, data.pairs[:20])
+        calm = rewards.rewards(model, held, data.pairs[:20])
         model.train()
-        assert reward.rewards(model, held, data.pairs[:20]) == calm == reward.rewards(model, held, data.pairs[:20])
+        assert rewards.rewards(model, held, data.pairs[:20]) == calm == rewards.rewards(model, held, data.pairs[:20])
         assert model.training
         ids = model(
             **held.tokenizer.pad({"input_ids": [list(held.of(data.pairs[0], True))]}, return_tensors="pt")
@@ -166,7 +169,7 @@ def test_training_and_scoring_read_the_same_tokens_with_all_earlier_turns(small,
             ),
             with_kwargs=True,
         )
-        reward.rewards(model, held, later)
+        rewards.rewards(model, held, later)
         reward.train(model, held, later, [1.0] * 4, reward.Drill(1, 4, 1e-3, 0), machine.look("cpu"), tmp_path / "w")
         hook.remove()
     scored, trained = seen
@@ -177,8 +180,8 @@ def test_training_and_scoring_read_the_same_tokens_with_all_earlier_turns(small,
 
 def test_a_conversation_that_is_too_long_loses_its_beginning_and_it_is_counted(small, data):
     with quiet():
-        held = reward.Texts(reward.tokenizer(str(small)), 16)
-        whole = reward.tokens(held.tokenizer, [data.pairs[0].talk(data.pairs[0].chosen)])[0]
+        held = rewards.Texts(rewards.tokenizer(str(small)), 16)
+        whole = rewards.tokens(held.tokenizer, [data.pairs[0].talk(data.pairs[0].chosen)])[0]
         held.add(data.pairs[:1])
     assert held.of(data.pairs[0], True) == tuple(whole[-16:]) and held.cut == 2
 
@@ -202,13 +205,13 @@ def test_an_encoder_without_chat_template_end_mark_or_sdpa_reads_question_and_an
         made.save_pretrained(tmp_path)
         DebertaV2ForSequenceClassification(DebertaV2Config(**size, num_labels=1)).save_pretrained(tmp_path)
         held, model = opened(tmp_path)
-        before = reward.rewards(model, held, [asked])["1"]
+        before = rewards.rewards(model, held, [asked])["1"]
         model, _ = reward.train(
             model, held, [asked] * 2, [1.0] * 2, reward.Drill(3, 2, 1e-2, 0), machine.look("cpu"), tmp_path / "w"
         )
-        after = reward.rewards(model, held, [asked])["1"]
+        after = rewards.rewards(model, held, [asked])["1"]
     assert list(held.of(asked, True)) == made("is it", "yes")["input_ids"]
-    assert after[0] - after[1] > before[0] - before[1] and reward.clip(made, held.of(asked, True), 3) == [2, 6, 3]
+    assert after[0] - after[1] > before[0] - before[1] and rewards.clip(made, held.of(asked, True), 3) == [2, 6, 3]
 
 
 # ---------------------------------------------------------------------- data
@@ -359,9 +362,9 @@ def result(margins, minority=(), **how):
 def test_accuracy_is_told_overall_of_minorities_of_the_rest_and_of_other_countries():
     pairs = [pair(0, "a"), pair(1, "b", minority=True), pair(2, "c"), pair(3, "d", "O")]
     made = result({"p0": 1.0, "p1": -1.0, "p2": 0.0, "p3": 2.0}, ["p1"])
-    found = {f.what: f for f in judged.figures([made], Votes("v", "h", pairs, {}), draws=50)}
-    assert [round(found[w].accuracy, 3) for w in judged.WHAT] == [0.333, 0.0, 0.5, 1.0]  # equal rewards are wrong
-    assert [found[w].pairs for w in judged.WHAT] == [3, 1, 2, 1] and found["overall"].spread is None
+    found = {f.what: f for f in steered.figures([made], Votes("v", "h", pairs, {}), draws=50)}
+    assert [round(found[w].accuracy, 3) for w in steered.WHAT] == [0.333, 0.0, 0.5, 1.0]  # equal rewards are wrong
+    assert [found[w].pairs for w in steered.WHAT] == [3, 1, 2, 1] and found["overall"].spread is None
 
 
 def test_intervals_redraw_users_so_more_pairs_of_the_same_users_do_not_narrow_them():
@@ -370,7 +373,7 @@ def test_intervals_redraw_users_so_more_pairs_of_the_same_users_do_not_narrow_th
 
     def interval(times):
         pairs = [pair(f"{u}-{i}", u) for u in right for i in range(times)]
-        return judged.figures([result({p.id: right[p.user] for p in pairs})], Votes("v", "h", pairs, {}), draws=500)[0]
+        return steered.figures([result({p.id: right[p.user] for p in pairs})], Votes("v", "h", pairs, {}), draws=500)[0]
 
     one, ten = interval(1), interval(10)
     assert (
@@ -386,7 +389,7 @@ def test_a_gain_is_told_over_full_with_an_interval_from_the_same_draws():
         result({p.id: 1.0 if n % 4 < k else -1.0 for n, p in enumerate(pairs)}, variant=v)
         for k, v in ((2, "full"), (3, "weight"))
     )
-    found = {f.variant: f for f in judged.figures([full, better], Votes("v", "h", pairs, {})) if f.what == "overall"}
+    found = {f.variant: f for f in steered.figures([full, better], Votes("v", "h", pairs, {})) if f.what == "overall"}
     assert (
         found["weight"].gain == pytest.approx(0.25) and 0 < found["weight"].gain_low < 0.25 < found["weight"].gain_high
     )
@@ -418,9 +421,9 @@ def test_references_are_told_once_by_models_that_have_not_seen_the_user(done, da
     train, held = votes.split(data.pairs, 0.15, 0)
     assert set(cached["references"]) == {p.id for p in train} and not set(cached["references"]) & {p.id for p in held}
     with quiet():
-        tokenizer = reward.tokenizer(str(done[0] / "global-0"))
-        model = reward.load(str(done[0] / "global-0"), tokenizer, machine.look("cpu"))
-        seen = reward.rewards(model, reward.Texts(tokenizer, 128), train)
+        tokenizer = rewards.tokenizer(str(done[0] / "global-0"))
+        model = rewards.load(str(done[0] / "global-0"), tokenizer, machine.look("cpu"))
+        seen = rewards.rewards(model, rewards.Texts(tokenizer, 128), train)
     assert all(
         tuple(cached["references"][i]) != pytest.approx(seen[i]) for i in seen
     )  # the global model has learnt these pairs
@@ -433,9 +436,9 @@ def test_a_kept_model_is_whole_and_gives_the_rewards_it_was_judged_by(done, data
         manifest.read(out / "norland").kind == "reward" and not list(out.rglob("*.bin")) and not list(out.glob("*/.*"))
     )
     with quiet():
-        tokenizer = reward.tokenizer(str(out / "norland"))
-        model = reward.load(str(out / "norland"), tokenizer, machine.look("cpu"))
-        found = reward.rewards(model, reward.Texts(tokenizer, 128), votes.split(data.pairs, 0.15, 0)[1])
+        tokenizer = rewards.tokenizer(str(out / "norland"))
+        model = rewards.load(str(out / "norland"), tokenizer, machine.look("cpu"))
+        found = rewards.rewards(model, rewards.Texts(tokenizer, 128), votes.split(data.pairs, 0.15, 0)[1])
     margins = next(r.margins for r in made if (r.country, r.variant) == ("Norland", "filter+weight"))
     assert {i: p - m for i, (p, m) in found.items()} == pytest.approx(margins, abs=1e-6)
 
@@ -495,7 +498,7 @@ def test_the_sweep_never_sees_a_test_user_and_its_choice_becomes_a_variant(data,
     tried, tested = ({home[i] for r in made if r.split == s for i in r.margins} for s in ("validation", "test"))
     assert tried and tested and not tried & tested
     assert [r.variant for r in made if r.split == "test"] == ["full", "tuned"] and made[-1].tau in (0.6, 0.99)
-    assert "0.99" in judged.grid([r for r in made if r.split == "validation"], data)
+    assert "0.99" in steered.grid([r for r in made if r.split == "validation"], data)
 
 
 def test_what_is_chosen_for_a_seed_does_not_hang_on_other_seeds_whose_users_it_tests(data, how, tmp_path):
@@ -529,9 +532,9 @@ def test_adapters_are_kept_on_the_global_model_and_loaded_on_it(data, how, tmp_p
     )
     (tmp_path / "run").rename(tmp_path / "moved")
     with quiet():
-        tokenizer = reward.tokenizer(str(tmp_path / "moved" / "norland"))
-        model = reward.load(str(tmp_path / "moved" / "norland"), tokenizer, machine.look("cpu"))
-        found = reward.rewards(model, reward.Texts(tokenizer, 128), votes.split(data.pairs, 0.15, 0)[1])
+        tokenizer = rewards.tokenizer(str(tmp_path / "moved" / "norland"))
+        model = rewards.load(str(tmp_path / "moved" / "norland"), tokenizer, machine.look("cpu"))
+        found = rewards.rewards(model, rewards.Texts(tokenizer, 128), votes.split(data.pairs, 0.15, 0)[1])
     assert {i: p - m for i, (p, m) in found.items()} == pytest.approx(made[0].margins, abs=1e-6)
 
 

@@ -11,6 +11,7 @@ from conftest import TEA
 
 import culturepark as cp
 from culturepark import workspace as cards
+from culturepark.desk import once
 from culturepark.errors import InputError
 from culturepark.server import KINDS, Server, canned
 from culturepark.server.hearing import hear
@@ -329,3 +330,13 @@ async def test_it_serves_in_the_callers_loop_and_a_taken_port_is_named():
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_it_sits_a_survey_with_a_personas_own_view_and_any_option_for_nobody_in_particular():
+    park = cards.load()
+    question, me = park.question("world_values", "Q38"), park.persona("arabic/ghadeer")
+    told = {"culture": park.culture("arabic"), "country": None, "question": question, "numbered": True}
+    for who, view in ((me, me.views["Q38"]), (None, None)):
+        asked = once(park.role("respondent"), {**told, "me": who}, None, "test")
+        heard = hear(park, {"messages": [{"role": m.role, "content": m.content} for m in asked.messages]})
+        assert heard.facts == {"options": [o.code for o in question.options], "view": view}

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from culturepark.cli.compare import compare
+from culturepark.cli.evaluate import evaluate
 from culturepark.cli.flags import (
     as_json,
     drive_flags,
@@ -19,6 +21,7 @@ from culturepark.cli.flags import (
     together,
     workspace_flag,
 )
+from culturepark.cli.lessons import chat, exam
 from culturepark.cli.progress import progress, say
 from culturepark.cli.serve import merge, serve
 from culturepark.cli.tune import matrix, tune
@@ -323,5 +326,5 @@ def serve_embedded(
         server.wait()
 
 
-for verb in (tune, matrix, serve, merge):
+for verb in (tune, matrix, evaluate, compare, chat, exam, serve, merge):
     cli.add_command(verb)

@@ -86,9 +86,9 @@ def scpo(data: str, name: str, workspace: str | None, out: str | None, as_json: 
     A global model learns everybody's pairs; each country's starts from it. Users are held out, never pairs. Stopped, the same
     command goes on.
     """
-    from culturepark.tuning import judged
+    from culturepark.evaluation import steered
+    from culturepark.grounding.votes import read
     from culturepark.tuning import scpo as work
-    from culturepark.tuning.votes import read
     from culturepark.workspace import find, output
 
     lists = {k: flags.pop(k) for k in LISTS}
@@ -102,7 +102,7 @@ def scpo(data: str, name: str, workspace: str | None, out: str | None, as_json: 
     made = work.run(votes, folder, told, countries=lists["countries"], variants=variants, seeds=lists["seeds"] or (0,),
                     shares=lists["shares"] or (1.0,), keep="" if kept == "none" else kept, fresh=fresh, tell=_lines(as_json), **grid)  # fmt: skip
     tried, tested = ([r for r in made if r.split == s] for s in ("validation", "test"))
-    figures = judged.figures(tested, votes)
+    figures = steered.figures(tested, votes)
     how = "told" if any(p.minority is not None for p in votes.pairs) else "judged"
     best = [
         r.model_dump(include={"country", "seed", "tau", "beta"})
@@ -112,9 +112,9 @@ def scpo(data: str, name: str, workspace: str | None, out: str | None, as_json: 
     value = {"out": str(folder), "figures": [f.model_dump() for f in figures], "minority": how, "tuned": best, "skipped": dict(votes.skipped),
              "models": {p.name: str(p) for p in _models(folder)}}  # fmt: skip
     parts = [
-        judged.table(figures, tested),
+        steered.table(figures, tested),
         ABOUT[how],
-        *(_swept(judged.grid(tried, votes), best) if tried else ()),
+        *(_swept(steered.grid(tried, votes), best) if tried else ()),
         f"{folder}",
     ]
     say(value, as_json, "\n\n".join(parts))

@@ -63,8 +63,8 @@ def load(name: str, endpoint: Endpoint | None = None, *, faults: Mapping[str, fl
 
     `embedded`; `PROVIDER/NAME` (`openai/gpt-4o-mini`, `ollama/llama3.1`, `anthropic/claude-sonnet-4-5`, …), reached as
     `endpoint` says; `litellm/PROVIDER/NAME` to go through litellm all the same; the folder of a tuned model
-    (`outputs/first/models/sft/arabic`), or `local/NAME` for a base on this machine (`local/tiny`); or `package.module:NAME` for
-    one of your own.
+    (`outputs/first/models/sft/arabic`; a reward model's is answered with the best of a request's options), or `local/NAME` for a
+    base on this machine (`local/tiny`); or `package.module:NAME` for one of your own.
     `faults` are the embedded engine's, `key` is used in the place of the environment's, `batch` sends calls in batches.
     InputError for a name that is none.
     """
@@ -78,13 +78,23 @@ def load(name: str, endpoint: Endpoint | None = None, *, faults: Mapping[str, fl
     if faults:
         raise InputError(f"faults are planted by the embedded engine only, not by {name!r}")
     if (place := local(name)) is not None:
-        from culturepark.models.tuned import Tuned
-
-        return Tuned(place, **(endpoint.params if endpoint else {}))
+        return _local(place, endpoint.params if endpoint else {})
     if not rest:
         known = ("embedded", "local/NAME", *(f"{p}/NAME" for p in PROVIDERS))
         raise InputError(f"model {name!r} names no model; write PROVIDER/NAME. {nearest(name, known)}")
     return _line(name, provider, rest, endpoint or Endpoint(), key, batch=batch)
+
+
+def _local(place: str, params: Mapping[str, Any]) -> Model:
+    from culturepark.weights import rewards
+
+    if rewards.found(place):
+        from culturepark.models.rewarding import Rewarder
+
+        return Rewarder(place, **params)
+    from culturepark.models.tuned import Tuned
+
+    return Tuned(place, **params)
 
 
 def local(name: str) -> str | None:

@@ -18,7 +18,7 @@ from culturepark.models.limits import Gate, Limits
 from culturepark.models.prices import Price
 from culturepark.models.secrets import redact
 from culturepark.models.spans import span
-from culturepark.models.wire import PASSING, UNSETTLED, Style, Trouble, most_tokens, payload, read
+from culturepark.models.wire import PASSING, UNSETTLED, Style, Trouble, most_tokens, payload, read, shares
 from culturepark.records import Reply, Request
 
 log = logging.getLogger("culturepark")
@@ -151,7 +151,16 @@ class Line:
                 entered = await gate.enter(asked)
             sent = True
             tally[0] += 1
-            reply = self._priced(read(await self.client.send(body, request), self.identity))
+            answer = await self.client.send(body, request)
+            reply = self._priced(read(answer, self.identity))
+            if request.options and reply.status in (
+                "ok",
+                "truncated",
+            ):  # the first token tells, wherever the answer ends
+                told = shares(answer, request.options)
+                reply = replace(
+                    reply, shares=told, status="ok" if told else reply.status, reason="" if told else reply.reason
+                )
         except Trouble as error:
             unsettled = error.kind in UNSETTLED
             tally[1] += unsettled

@@ -82,11 +82,13 @@ class Lite:
             return {}
         message, usage = choice.message, getattr(answer, "usage", None)
         details = getattr(usage, "prompt_tokens_details", None)
+        logs = getattr(choice, "logprobs", None)
         refusal = (getattr(message, "provider_specific_fields", None) or {}).get("refusal")
         return {
             "choices": [{
                 "message": {"content": message.content, "refusal": refusal or getattr(message, "refusal", None)},
                 "finish_reason": choice.finish_reason,
+                "logprobs": logs.model_dump() if logs is not None and hasattr(logs, "model_dump") else logs,
             }],
             "usage": {
                 "prompt_tokens": getattr(usage, "prompt_tokens", None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import InputError
@@ -19,7 +20,7 @@ class Tuned:
     """Answers with the model in a folder, or with a base by name. The weights are loaded when it is first asked.
 
     `identity` holds a hash of adapter and base. A prompt that does not fit is a failed reply, an answer that is cut is
-    `truncated`, one without text `empty`. InputError where there is no model of this name, ModelError where it cannot be loaded.
+    `truncated`, one without text `empty`. A request with options is answered by the distribution over them. InputError where there is no model of this name, ModelError where it cannot be loaded.
     """
 
     def __init__(self, name: str, **params: Any) -> None:
@@ -38,6 +39,9 @@ class Tuned:
         if engine is None:
             engine = await asyncio.to_thread(self._load)
         try:
+            if request.options:
+                shares = await engine.weigh(_talk(request), request.options, self._adapter)
+                return chosen(request.options, shares, self.identity, (time.perf_counter() - started) * 1000)
             made = await engine.complete(
                 _talk(request), self._adapter, request.max_tokens, temperature=request.temperature,
                 seed=(request.seed + request.index) % 2**31, **self._params,
@@ -53,6 +57,12 @@ class Tuned:
         self._adapter = held.add(self.found)
         self._engine = held
         return held
+
+
+def chosen(options: Sequence[str], shares: Sequence[float], identity: str, ms: float) -> Reply:
+    """Return a distribution over options as a reply, whose text is the likeliest one."""
+    best = max(range(len(options)), key=shares.__getitem__)
+    return Reply("ok", options[best], model=identity, ms=ms, shares=tuple(shares))
 
 
 def _talk(request: Request) -> list[dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -72,7 +72,9 @@ def _error(body: str) -> dict[str, Any]:
 def _parameter(error: Mapping[str, Any], text: str) -> bool:
     named = (str(error.get("param") or ""), text)
     return any(
-        p in place for p in ("max_tokens", "temperature", "response_format", "seed", "json_schema") for place in named
+        p in place
+        for p in ("max_tokens", "temperature", "response_format", "seed", "json_schema", "logprobs")
+        for place in named
     )
 
 
@@ -98,6 +100,8 @@ def _seconds(headers: Mapping[str, str]) -> float | None:
 
 # ------------------------------------------------------------------- asking
 
+ALTERNATIVES = 20  # tokens told with their log-probabilities, the most that OpenAI's protocol has
+TOLD = 0.5  # share of a first token's probability that must fall on options for it to say how they are chosen
 FITTING = "\n\nAnswer with one JSON object that fits this JSON schema, and nothing else:\n"
 STRUCTURED = ("schema", "json", "text")  # how a structured answer is asked for, strictest first
 
@@ -121,7 +125,7 @@ class Style:
             self.structured = STRUCTURED[STRUCTURED.index(self.structured) + 1]
             change = f"asks for structured answers as {self.structured}"
         else:
-            for name in ("temperature", "seed"):
+            for name in ("temperature", "seed", "logprobs"):
                 if name in text and name not in self.dropped:
                     self.dropped.add(name)
                     change = f"leaves {name} out"
@@ -139,8 +143,11 @@ def payload(model: str, request: Request, style: Style, params: Mapping[str, Any
         "temperature": request.temperature,
         "seed": (request.seed + request.index) % 2**31,  # what every provider that takes one accepts
     }
+    if request.options:
+        body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
     for name in style.dropped:
-        del body[name]
+        body.pop(name, None)
+        body.pop(f"top_{name}", None)
     if request.reply_schema is not None:
         shape(body, request.role, strict(request.reply_schema), style.structured)
     return body | dict(params) if params else body
@@ -201,3 +208,27 @@ def read(body: Mapping[str, Any], identity: str) -> Reply:
         status, reason = "empty", "the answer holds no text"
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
     return Reply(status, text, reason, identity, usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
+
+
+def shares(body: Mapping[str, Any], options: Sequence[str]) -> tuple[float, ...]:
+    """Return the distribution over options that the first token's log-probabilities tell; () where they do not tell it.
+
+    A token counts for the one option that begins with it. Nothing is told where a token begins several options, or where the
+    options have less than half of the probability.
+    """
+    from math import exp
+
+    try:
+        first = body["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        found = [(str(t["token"]).strip(), exp(t["logprob"])) for t in first]
+    except (KeyError, IndexError, TypeError, OverflowError):
+        return ()
+    sums = [0.0] * len(options)
+    for token, share in found:
+        begun = [i for i, option in enumerate(options) if token and option.casefold().startswith(token.casefold())]
+        if len(begun) > 1:
+            return ()
+        if begun:
+            sums[begun[0]] += share
+    total = sum(sums)
+    return tuple(s / total for s in sums) if total >= TOLD else ()

@@ -10,7 +10,7 @@ from culturepark.errors import InputError, NotFound
 from culturepark.grounding import Figures
 from culturepark.records import Culture, Persona, Question, Scene, Seat, Shares, digest, stream
 from culturepark.settings import Settings
-from culturepark.workspace import Workspace
+from culturepark.workspace import ROLES, Workspace
 
 
 @lru_cache(maxsize=4)
@@ -78,7 +78,7 @@ def scenes(workspace: Workspace, settings: Settings, culture: str) -> Iterator[S
     asked = seeds(workspace, settings, culture)
     run = digest(
         settings.determining(),
-        _cards(workspace),
+        _cards(workspace, settings.scenario),
     )
     pairs = [(m, s) for m in settings.modes for s in settings.styles if m == "cross" or len(people) > 1]
     if not pairs:
@@ -146,9 +146,8 @@ def _view(
     return stance(persona, question, found, card.name, settings.stance, settings.seed, culture, ordinal, persona.id)
 
 
-def _cards(workspace: Workspace) -> str:
-    """Return the hash of every card: an edited card makes other dialogues."""
-    return digest(
-        [dict(c) for c in (workspace.roles, workspace.cultures, workspace.personas, workspace.scenarios)],
-        size=16,
-    )
+def _cards(workspace: Workspace, scenario: str) -> str:
+    """Return the hash of every card that dialogues are made from: an edited card makes others, another pack or role does not."""
+    roles = {name: workspace.role(name) for name in sorted(set(ROLES) & set(workspace.roles))}
+    pack = {scenario: workspace.scenario(scenario)}
+    return digest([roles, dict(workspace.cultures), dict(workspace.personas), pack], size=16)

@@ -102,8 +102,8 @@ def frame(curves: Sequence[Facts]) -> Facts | None:
     if not values:
         return None
     begun = max(next((v for _, v in c[key] if v is not None), values[0]) for c in curves for key in ("train", "checks"))
-    steps = _ticks(0, max(step for step, _ in points), whole=True)
-    losses = _ticks(values[0], min(values[-1], ROOM * begun) if begun > 0 else values[-1])
+    steps = ticks(0, max(step for step, _ in points), whole=True)
+    losses = ticks(values[0], min(values[-1], ROOM * begun) if begun > 0 else values[-1])
     ends = {"step": steps[-1], "low": losses[0], "high": losses[-1]}
     return {
         **ends,
@@ -112,10 +112,10 @@ def frame(curves: Sequence[Facts]) -> Facts | None:
     }
 
 
-def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     """Return some four to seven round numbers that hold both ends.
 
-    >>> _ticks(0.71, 3.06), _ticks(0, 184, whole=True), _ticks(2, 2)
+    >>> ticks(0.71, 3.06), ticks(0, 184, whole=True), ticks(2, 2)
     ([0.0, 1.0, 2.0, 3.0, 4.0], [0.0, 50.0, 100.0, 150.0, 200.0], [2.0, 2.5])
     """
     raw = (max(high - low, 1e-6 * abs(high)) if high > low else abs(high) or 1.0) / 4

@@ -11,7 +11,7 @@ from typing import Any
 
 from culturepark.journal import Journal
 from culturepark.park import cast
-from culturepark.reports import tuned
+from culturepark.reports import evaluated, tuned
 from culturepark.reports.stance import diversity, questions, stances
 from culturepark.settings import Settings
 from culturepark.workspace import Workspace
@@ -52,6 +52,7 @@ def gather(journal: Journal, workspace: Workspace, settings: Settings) -> Facts:
             "models": _models(calls),
             "failures": _failures(journal),
             **({"tuned": made} if (made := tuned.jobs(journal.path.absolute().parent)) else {}),
+            **evaluated.told(journal.path.absolute().parent),
         }
 
 

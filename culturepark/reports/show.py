@@ -126,7 +126,7 @@ def table(facts: Facts) -> str:
     keys = ("planned", "held", "failed", "turns", "opinions", "kept", "samples")
     heads = [f"{'culture':<20}", *(f"{k:>9}" for k in keys), f"{'kept %':>8}"]
     rows = [
-        f"{_cut(row.get('culture', 'all'), 20):<20}"
+        f"{cut(row.get('culture', 'all'), 20):<20}"
         + "".join(f"{row.get(k, 0):>9}" for k in keys)
         + f"{percent(row['kept_share']):>8}"
         for row in (*facts["stages"], facts["total"])
@@ -137,10 +137,10 @@ def table(facts: Facts) -> str:
              f"dropped: {', '.join(drops[:6]) + (', …' if drops[6:] else '') or 'nothing'}"]  # fmt: skip
     if failed:
         lines.append("failed:  " + ", ".join(f"{k} {n}" for k, n in failed.items()))
-    return "\n".join(_cut(line, WIDTH) for line in lines)
+    return "\n".join(cut(line, WIDTH) for line in lines)
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
     """Return one line of at most this many characters, without any that would steer a terminal."""
     clean = "".join(c if c.isprintable() else "�" for c in text)
     return clean if len(clean) <= width else clean[: width - 1] + "…"

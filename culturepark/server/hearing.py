@@ -20,6 +20,7 @@ from culturepark.workspace import Workspace
 
 SEATS = {"main_contact": 0, "delegate": 1}
 READERS = ("extractor", "verifier", "rewriter")
+SITTER = "respondent"  # not every workspace has one
 KEPT = 4096  # system prompts whose reading is kept; a dialogue sends the same one turn after turn
 TURNS = Settings.model_fields["turns"].default
 
@@ -61,9 +62,10 @@ class Ear:
             "guest": tuple(floor.guest(p, workspace.culture(p.culture)) for p in self.people), "norm": self.norms,
             "setting": tuple(s.setting for s in self.scenarios), "style": ("guided", "free"), "mode": ("cross", "in"),
         }  # fmt: skip
-        roles = {name: workspace.role(name) for name in (*SEATS, *READERS)}
+        readers = (*READERS, *({SITTER} & set(workspace.roles)))
+        roles = {name: workspace.role(name) for name in (*SEATS, *readers)}
         self._systems = {name: Pattern(role.system, candidates) for name, role in roles.items()}
-        self._prompts = {name: Pattern(roles[name].prompt, candidates) for name in READERS}
+        self._prompts = {name: Pattern(roles[name].prompt, candidates) for name in readers}
         moderator = workspace.role("moderator")
         self._cues = [(c.name, Pattern(c.text, candidates)) for c in moderator.cues]
         for name, text in (("opening", moderator.opening), ("free", moderator.free_cue)):
@@ -184,6 +186,9 @@ class Ear:
         question = self._question(found.bound) if found else None
         if found is None or question is None:
             return None
+        if name == SITTER:
+            me = self._of("me", self.people, match.bound)
+            return {"options": [o.code for o in question.options], "view": me[0].views.get(question.id) if me else None}
         facts: dict[str, Any] = {**found.said, "question": question, "turns": _turns(found)}
         if name == "extractor":
             return {**facts, "culture": self._culture(found, " ".join(t.speaker for t in facts["turns"]))}

@@ -1,27 +1,20 @@
-"""Reward models: one text format for scoring and training, scores without dropout, TRL's RewardTrainer with a weight a pair."""
+"""Trains reward models: TRL's RewardTrainer with a weight a pair, on the very tokens that are scored."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from culturepark.errors import InputError, ModelError
-from culturepark.tuning.votes import Pair
-from culturepark.weights import base, manifest
-from culturepark.weights.chat import texts
+from culturepark.grounding.votes import Pair
+from culturepark.weights import manifest
 from culturepark.weights.machine import Machine
 from culturepark.weights.manifest import Manifest
+from culturepark.weights.rewards import Texts
 
-# For encoders that bring no chat template: turns apart by the separator, the classifier's token before them. On a question
-# and an answer that is what `tokenizer(question, answer)` gives, as reward models on encoders were trained (OpenAssistant's).
-ENCODER = (
-    "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}{{ sep_token }}{% endif %}{% endfor %}"
-)
 HEADS = ("score", "classifier")
-ROWS = 64  # texts scored at once
 
 
 @dataclass(frozen=True)
@@ -35,124 +28,6 @@ class Drill:
     method: str = "full"
     rank: int = 16
     alpha: float = 32
-
-
-@dataclass
-class Texts:
-    """Conversations as token ids, each tokenised once, for scoring and training alike."""
-
-    tokenizer: Any = field(repr=False)
-    length: int
-    cut: int = 0
-    ids: dict[tuple[str, bool], tuple[int, ...]] = field(default_factory=dict, repr=False)
-
-    def add(self, pairs: Iterable[Pair]) -> None:
-        """Tokenise both sides of pairs."""
-        new = [(p, side) for p in pairs for side in (True, False) if (p.id, side) not in self.ids]
-        talks = [p.talk(p.chosen if side else p.rejected) for p, side in new]
-        for (p, side), row in zip(new, tokens(self.tokenizer, talks), strict=True):
-            self.cut += len(row) > self.length
-            self.ids[p.id, side] = tuple(clip(self.tokenizer, row, self.length))
-
-    def of(self, pair: Pair, chosen: bool) -> tuple[int, ...]:
-        """Return one side of a pair."""
-        return self.ids[pair.id, chosen]
-
-
-def tokenizer(name: str) -> Any:
-    """Return a base's tokenizer; encoders without a chat template get one that separates turns as their pairs are separated."""
-    found = base.tokenizer(name)
-    if found.cls_token is not None and found.chat_template == base.TEMPLATE:
-        found.chat_template = ENCODER
-    return found
-
-
-def tokens(tokenizer: Any, talks: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
-    """Return whole conversations as token ids, in the base's chat template; encoders' own marks stand around them."""
-    if not talks:
-        return []
-    rendered = texts(tokenizer, talks, begin=False)
-    return [list(ids) for ids in tokenizer(rendered, add_special_tokens=tokenizer.cls_token is not None)["input_ids"]]
-
-
-def clip(tokenizer: Any, ids: Sequence[int], length: int) -> list[int]:
-    """Return the last `length` tokens, which hold the answer; the classifier's token stays in front.
-
-    >>> clip(type("T", (), {"cls_token_id": 0}), [0, 1, 2, 3], 3)
-    [0, 2, 3]
-    """
-    if len(ids) <= length:
-        return list(ids)
-    first = [ids[0]] if tokenizer.cls_token_id is not None and ids[0] == tokenizer.cls_token_id else []
-    return [*first, *ids[len(ids) - length + len(first) :]]
-
-
-# ------------------------------------------------------------------ models
-
-
-def load(name: str, tokenizer: Any, machine: Machine, seed: int = 0) -> Any:
-    """Return a reward model, one number a text; `seed` draws the head of a base that has none.
-
-    `name` is a base as for `base.model`, or a folder that `keep` wrote: adapters are put on the model they were trained on.
-    """
-    from transformers import set_seed
-
-    set_seed(seed)
-    folder = Path(name).expanduser()
-    adapter = base.adapter(folder) if folder.is_dir() else {}
-    if adapter:
-        from peft import PeftModel
-
-        below = Path(adapter["base_model_name_or_path"])
-        near = folder.parent / below.name  # the run's folder may have been moved
-        model = _head(str(near if near.is_dir() else below), machine)
-        model = PeftModel.from_pretrained(model, str(folder))
-    else:
-        model = _head(name, machine)
-    if getattr(model.config, "num_labels", 1) != 1:
-        raise InputError(f"{name!r} gives {model.config.num_labels} numbers a text; a reward model gives one")
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    if getattr(model.config, "use_cache", False):
-        model.config.use_cache = False  # a text is read once
-    return model.eval()
-
-
-def _head(name: str, machine: Machine) -> Any:
-    """Return a base with a head of one number; on the plainest attention where its kind knows no other (DeBERTa)."""
-    try:
-        return base.model(name, machine, scores=True)
-    except ModelError as error:
-        if machine.attention == "eager" or "attention" not in str(error).casefold():
-            raise
-        return base.model(name, replace(machine, attention="eager"), scores=True)
-
-
-def score(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[float]:
-    """Return the reward of each row of token ids. Dropout is off, whatever mode the model is in; equal rows are scored once."""
-    import torch
-
-    order = sorted({tuple(row) for row in rows}, key=lambda row: (len(row), row))
-    found: dict[tuple[int, ...], float] = {}
-    was = model.training
-    model.eval()
-    for at in range(0, len(order), ROWS):
-        part = order[at : at + ROWS]
-        batch = tokenizer.pad({"input_ids": [list(r) for r in part]}, padding_side="right", return_tensors="pt")
-        told = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
-        with torch.inference_mode():
-            found.update(zip(part, model(**told).logits.float().reshape(len(part)).tolist(), strict=True))
-    model.train(was)
-    return [found[tuple(row)] for row in rows]
-
-
-def rewards(model: Any, held: Texts, pairs: Sequence[Pair]) -> dict[str, tuple[float, float]]:
-    """Return (r⁺, r⁻) of each pair by id: the rewards of what was chosen and of what was rejected."""
-    held.add(pairs)
-    flat = score(model, held.tokenizer, [held.of(p, side) for p in pairs for side in (True, False)])
-    return {p.id: (flat[2 * i], flat[2 * i + 1]) for i, p in enumerate(pairs)}
-
-
-# ---------------------------------------------------------------- training
 
 
 def loss(chosen: Any, rejected: Any, weights: Any) -> Any:

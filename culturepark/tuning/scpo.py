@@ -24,12 +24,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from culturepark.errors import CardError, InputError, Locked, NotFound, RunFailed, nearest
+from culturepark.grounding.votes import Pair, Votes, folds, read, slug, split
 from culturepark.records import Record, digest, stream
 from culturepark.tuning import reward
-from culturepark.tuning.votes import Pair, Votes, folds, read, split
-from culturepark.weights import base, machine, manifest
+from culturepark.weights import base, machine, manifest, rewards
 from culturepark.weights.base import quiet
 from culturepark.weights.machine import Machine
+from culturepark.weights.rewards import Result
 from culturepark.workspace import explain
 
 # What each variant of the paper's table leaves in: (filter?, weight: "", "weight" or "inverse"). `global` is not trained further,
@@ -140,30 +141,6 @@ def weighed(variant: str, plus: Any, minus: Any, tau: float, beta: float) -> tup
 # -------------------------------------------------------------------- runs
 
 
-class Result(Record):
-    """One model judged: how it was made, and r(chosen) − r(rejected) of every held-out pair, of all countries, by pair id.
-
-    `pairs` counts the country's training pairs (of `share` of them), `kept` those it learnt from, `mass` the sum of their
-    weights; `minority` names the country's held-out pairs on which most countries are on the other side. `split` is
-    `validation` in sweeps. `loss` is None where nothing was trained.
-    """
-
-    country: str
-    variant: str
-    seed: int
-    share: float = 1.0
-    tau: float
-    beta: float
-    split: Literal["test", "validation"] = "test"
-    pairs: int
-    kept: int
-    mass: float
-    steps: int
-    loss: float | None
-    minority: tuple[str, ...]
-    margins: dict[str, float] = Field(repr=False)
-
-
 @dataclass
 class Job:
     """A run at work: its data, terms, folder, machine, tokenizer and the texts tokenised so far."""
@@ -172,7 +149,7 @@ class Job:
     terms: Terms
     folder: Path
     machine: Machine
-    held: reward.Texts
+    held: rewards.Texts
     tell: Tell
 
 
@@ -284,7 +261,7 @@ def _job(data: str | Path | Votes, out: str | Path, told: Terms, fresh: bool, te
         with FileLock(folder / ".lock").acquire(blocking=False), quiet():
             _claim(folder, told, votes, fresh)
             # Weights are held in float32 and computed with in the machine's format: small steps would be lost in 16 bits.
-            held = reward.Texts(reward.tokenizer(told.base), told.length)
+            held = rewards.Texts(rewards.tokenizer(told.base), told.length)
             held.add(votes.pairs)
             tell("read", {"pairs": len(votes.pairs), "cut": held.cut, "texts": len(held.ids), **votes.skipped})
             gc.freeze()  # what was read stays; the trainer collects once a model, and need not walk it each time
@@ -385,7 +362,7 @@ def _fitted(job: Job, pairs: Sequence[Pair], seed: int) -> tuple[Any, float]:
         t.rank,
         t.alpha,
     )
-    model = reward.load(t.base, job.held.tokenizer, _whole(job), seed)
+    model = rewards.load(t.base, job.held.tokenizer, _whole(job), seed)
     return reward.train(model, job.held, pairs, [1.0] * len(pairs), drill, job.machine, job.folder / ".work")
 
 
@@ -404,12 +381,12 @@ def _references(job: Job, world: World, judge: bool) -> dict[str, Any]:
     found: dict[str, tuple[float, float]] = {}
     judged = dict.fromkeys((p.id for p in world.test), 0.0)
     if job.terms.reference == "base":
-        model = reward.load(job.terms.base, job.held.tokenizer, _whole(job), world.seed)
-        if not any("SequenceClassification" in kind for kind in model.config.architectures or ()):
+        model = rewards.load(job.terms.base, job.held.tokenizer, _whole(job), world.seed)
+        if not rewards.trained(model.config.architectures):
             raise InputError(
                 f"{job.terms.base!r} is no reward model yet, so its rewards mean nothing; --reference trained makes one of it"
             )
-        found = reward.rewards(model, job.held, world.train)
+        found = rewards.rewards(model, job.held, world.train)
     if job.terms.reference == "trained" or judge:
         parts = folds(world.train, job.terms.folds, world.seed)
         for i, part in enumerate(parts):
@@ -417,9 +394,9 @@ def _references(job: Job, world: World, judge: bool) -> dict[str, Any]:
                 job, [p for other in parts if other is not part for p in other], 1_000 * (world.seed + 1) + i
             )
             if job.terms.reference == "trained":
-                found |= reward.rewards(model, job.held, part)
+                found |= rewards.rewards(model, job.held, part)
             if judge:
-                for key, (plus, minus) in reward.rewards(model, job.held, world.test).items():
+                for key, (plus, minus) in rewards.rewards(model, job.held, world.test).items():
                     judged[key] += (plus - minus) / len(parts)
             job.tell("reference", {"seed": world.seed, "fold": i, "loss": last})
     return {"references": found, "judged": judged if judge else {}}
@@ -433,12 +410,12 @@ def _unit(
 ) -> Result:
     """Return one country's model judged; trained unless its result (and the model, where it is to stay) is there."""
     key = digest(world.split, world.seed, country, variant, share, tau, beta)
-    path = job.folder / "results" / f"{_slug(country)}.{variant}.{world.seed}.{key}.json"
+    path = job.folder / "results" / f"{slug(country)}.{variant}.{world.seed}.{key}.json"
     if path.is_file() and (place is None or variant == "global" or _stays(place, key)):
         return Result.model_validate_json(path.read_text(encoding="utf-8"))
     own = portion(world, country, share)
     model, counts = _steered(job, world, country, variant, own, tau, beta)
-    scores = reward.rewards(model, job.held, world.test)
+    scores = rewards.rewards(model, job.held, world.test)
     made = Result(
         country=country, variant=variant, seed=world.seed, share=share, tau=tau, beta=beta, split=world.split, pairs=len(own), **counts,
         minority=tuple(p.id for p in world.test if p.country == country and p.id in world.minority),
@@ -485,7 +462,7 @@ def _steered(
     import torch
 
     t = job.terms
-    model = reward.load(world.start, job.held.tokenizer, _whole(job), world.seed)
+    model = rewards.load(world.start, job.held.tokenizer, _whole(job), world.seed)
     if variant == "global":
         return model, {"kept": 0, "mass": 0.0, "steps": 0, "loss": None}
     plus, minus = torch.tensor([world.references[p.id] for p in own], dtype=torch.float64).T
@@ -515,8 +492,4 @@ def _about(job: Job, name: str, start: str, world: World, scores: dict[str, floa
 
 
 def _place(job: Job, country: str) -> Path:
-    return job.folder / _slug(country)
-
-
-def _slug(country: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in country.casefold()).strip("-") or digest(country)
+    return job.folder / slug(country)

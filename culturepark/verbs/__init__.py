@@ -1,12 +1,14 @@
 """What the park can do, one function a verb: the command and `import culturepark as cp` are both this room."""
 
 from culturepark.verbs.cards import check, init, preview, show
+from culturepark.verbs.comparison import compare
+from culturepark.verbs.evaluation import benchmarks, evaluate
 from culturepark.verbs.lineage import explain, told
 from culturepark.verbs.runs import replay, resume, start
 from culturepark.verbs.tuning import first, graduates, hosted, matrix, scpo, sent, tune
 from culturepark.verbs.work import FORMATS, Tell, calls, counts, estimate, export, refine, report, run, simulate
 
 __all__ = [
-    "FORMATS", "Tell", "calls", "check", "counts", "estimate", "explain", "export", "first", "graduates", "hosted", "init", "matrix",
+    "FORMATS", "Tell", "benchmarks", "calls", "check", "compare", "counts", "estimate", "evaluate", "explain", "export", "first", "graduates", "hosted", "init", "matrix",
     "preview", "refine", "replay", "report", "resume", "run", "scpo", "sent", "show", "simulate", "start", "told", "tune",
 ]  # fmt: skip

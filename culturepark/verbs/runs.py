@@ -17,7 +17,7 @@ from culturepark.settings import table as table_of
 from culturepark.workspace import Workspace, find, load, output
 
 
-def _told(given: Any, workspace: str | Path | None, changes: Mapping[str, Any]) -> tuple[Settings, dict[str, str]]:
+def settled(given: Any, workspace: str | Path | None, changes: Mapping[str, Any]) -> tuple[Settings, dict[str, str]]:
     """Return settings and API keys by provider: the workspace's own, a file's or mapping's above them, changes on top."""
     below = {} if isinstance(given, Settings) else own(find(workspace))
     if isinstance(given, Settings):
@@ -37,7 +37,7 @@ def start(name: str, given: Any = None, /, *, workspace: str | Path | None = Non
     """
     output(find(workspace), name, out)
     found = load(workspace)
-    told, keys = _told(given, workspace, changes)
+    told, keys = settled(given, workspace, changes)
     chosen, keys = runs.addressed(told), keys | _key(told, key)
     _possible(found, chosen, keys)
     return runs.start(name, chosen, found, out, fresh=fresh, keys=keys)

@@ -64,11 +64,19 @@ def distribution(model: Any, tokenizer: Any, prompts: Sequence[Talk], options: S
     """Return, for each prompt, the model's probabilities of its options; each list sums to 1. Dropout is off."""
     begun = asked(tokenizer, prompts)
     trees = [forks(tokens(tokenizer, o)) for o in options]
+    return weighed(model, tokenizer, begun, trees, [len(o) for o in options], rows=rows)
+
+
+def weighed(model: Any, tokenizer: Any, begun: Sequence[Sequence[int]], trees: Sequence[Sequence[Fork]], counts: Sequence[int],
+            names: Sequence[str] | None = None, rows: int = 32) -> list[list[float]]:  # fmt: skip
+    """Return the distributions over options whose prompts are tokens and whose ways are trees; `names` are adapters, one a prompt."""
     places = [(i, fork) for i, tree in enumerate(trees) for fork in tree]
-    made = [[1.0] * len(o) for o in options]
+    places.sort(key=lambda place: len(begun[place[0]]) + len(place[1].prefix))
+    made = [[1.0] * n for n in counts]
     for at in range(0, len(places), rows):
         part = places[at : at + rows]
-        logits = last(model, tokenizer, [begun[i] + list(f.prefix) for i, f in part])
+        asked_of = [names[i] for i, _ in part] if names else None
+        logits = last(model, tokenizer, [[*begun[i], *f.prefix] for i, f in part], asked_of)
         for (i, fork), row in zip(part, logits, strict=True):
             for share, branch in zip(row[list(fork.tokens)].softmax(-1).tolist(), fork.options, strict=True):
                 for option in branch:
@@ -76,15 +84,18 @@ def distribution(model: Any, tokenizer: Any, prompts: Sequence[Talk], options: S
     return made
 
 
-def last(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> Any:
-    """Return the logits after each row's last token, shape (rows, vocabulary), float32, without gradients."""
+def last(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], names: Sequence[str] | None = None) -> Any:
+    """Return the logits after each row's last token, shape (rows, vocabulary), float32, without gradients.
+
+    `names` are the adapters that answer, one a row.
+    """
     import torch
 
     batch = padded(tokenizer, rows, model.device)
     was, ends = model.training, batch["attention_mask"].sum(1) - 1
     model.eval()
     with torch.inference_mode():
-        logits = model(**batch).logits
+        logits = model(**batch, **({"adapter_names": list(names)} if names else {})).logits
     model.train(was)
     return logits[torch.arange(len(rows), device=logits.device), ends].float()
 

@@ -21,6 +21,7 @@ from culturepark.weights.graduate import Graduate, mixable
 from culturepark.weights.machine import Machine
 
 ROWS = 32  # requests of one batch, at most
+SPREAD = 8  # batches of places where options part that are worked on at once, so that like lengths stand together
 LINGER = 0.01  # seconds that a batch that is not full is waited for
 BASE = "__base__"  # PEFT's name for no adapter
 
@@ -70,6 +71,17 @@ class Made:
 Heard = Callable[[str, tuple[Token, ...]], None]
 
 
+@dataclass(frozen=True)
+class Weighing:
+    """A question of how a model's own distribution over options is: the prompt's tokens, where its options part, who is asked."""
+
+    prompt: tuple[int, ...]
+    tree: tuple[choices.Fork, ...]
+    count: int
+    adapter: str
+    future: Future[list[float]]
+
+
 @dataclass
 class Row:
     """One request at work: what was said so far, and whether that is all."""
@@ -105,6 +117,7 @@ class Engine:
         self.batches = self.answered = 0
         self._adapters: dict[str, str] = {}
         self._waiting: deque[Row] = deque()
+        self._weighing: deque[Weighing] = deque()
         self._gate, self._busy, self._working = threading.Lock(), False, threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="culturepark-engine")
 
@@ -147,6 +160,18 @@ class Engine:
             raise TooLong(f"the prompt has {len(prompt)} tokens, and the maximum context length is {self.context}")
         return Ask(prompt, adapter, min(limit or left, left), **how)
 
+    async def weigh(self, talk: Talk, options: Sequence[str], adapter: str = BASE) -> list[float]:
+        """Return an adapter's distribution over the options with which its answer may begin, as `choices.distribution` does.
+
+        TooLong where prompt and options do not fit; InputError where options cannot be told apart.
+        """
+        prompt, told = self.tokens(talk), choices.tokens(self.tokenizer, options)
+        if (most := len(prompt) + max(map(len, told))) > self.context:
+            raise TooLong(f"prompt and options have {most} tokens, and the maximum context length is {self.context}")
+        future: Future[list[float]] = Future()
+        self._enqueue(self._weighing, Weighing(prompt, choices.forks(told), len(options), adapter, future))
+        return await asyncio.wrap_future(future)
+
     async def stream(self, ask: Ask) -> AsyncGenerator[tuple[str, tuple[Token, ...]] | Made, None]:
         """Yield an answer piece by piece, each with its tokens where these were asked for, and the whole of it last."""
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[str, tuple[Token, ...]] | None]()
@@ -170,27 +195,58 @@ class Engine:
         `heard` is told each new piece of text and its tokens, in the engine's thread.
         """
         row = Row(ask, Future(), heard=heard)
+        self._enqueue(self._waiting, row)
+        return row.future
+
+    def _enqueue(self, queue: deque[Any], what: Any) -> None:
         with self._gate:
-            self._waiting.append(row)
+            queue.append(what)
             if not self._busy:
                 self._busy = True
                 self._thread.submit(self._work)
-        return row.future
 
     # ------------------------------------------------------------ the thread
 
     def _work(self) -> None:
         """Answer until nothing waits."""
         while True:
-            if len(self._waiting) < self.rows:  # those just answered ask again in a moment
+            if max(len(self._waiting), len(self._weighing)) < self.rows:  # those just answered ask again in a moment
                 time.sleep(LINGER)
             with self._gate:
-                batch = self._next()
-                if not batch:
+                batch, weighed = self._next(), self._heaviest()
+                if not batch and not weighed:
                     self._busy = False
                     return
             with self._working:
-                self._answer(batch)
+                if batch:
+                    self._answer(batch)
+                if weighed:
+                    self._weigh(weighed)
+
+    def _heaviest(self) -> list[Weighing]:
+        """Return the next questions of distributions, as many as fill a few batches of places where options part."""
+        taken, places = list[Weighing](), 0
+        while self._weighing and (not taken or places + len(self._weighing[0].tree) <= SPREAD * self.rows):
+            one = self._weighing.popleft()
+            if not one.future.cancelled():
+                taken.append(one)
+                places += len(one.tree)
+        return taken
+
+    def _weigh(self, taken: Sequence[Weighing]) -> None:
+        try:
+            found = choices.weighed(
+                self.model, self.tokenizer, [w.prompt for w in taken], [w.tree for w in taken], [w.count for w in taken],
+                names=[w.adapter for w in taken] if self._adapters else None, rows=self.rows,
+            )  # fmt: skip
+        except Exception as error:
+            for one in taken:
+                with suppress(InvalidStateError):
+                    one.future.set_exception(error)
+            return
+        for one, shares in zip(taken, found, strict=True):
+            with suppress(InvalidStateError):
+                one.future.set_result(shares)
 
     def _next(self) -> list[Row]:
         """Return the next batch: the first of those that wait, as many as there are rows and memory for."""

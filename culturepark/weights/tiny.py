@@ -18,6 +18,7 @@ from culturepark.records import Question, digest, stream
 from culturepark.weights.base import TEMPLATE, quiet
 from culturepark.wording import SYSTEM, completion
 
+PACK = "world_values"  # whose questions it learns to answer
 VERSION = 1  # of this recipe: another text, size or gate is another base
 TEXTS, EPOCHS, BATCH, RATE = 4_000, 4, 8, 4e-3
 VOCABULARY, WIDTH, LAYERS, HEADS, LENGTH = 2_000, 128, 1, 4, 4_096
@@ -66,7 +67,7 @@ def _cards() -> tuple[list[Question], list[str]]:
     from culturepark.workspace import load, shipped
 
     cards = load(shipped())
-    return [q for s in cards.scenarios.values() for q in s.questions], sorted(c.title for c in cards.cultures.values())
+    return list(cards.scenario(PACK).questions), sorted(c.title for c in cards.cultures.values())
 
 
 # ------------------------------------------------------------------- text

@@ -14,8 +14,10 @@ from typing import Any
 
 from culturepark.errors import ModelError
 from culturepark.models.embedded import faults as planting
-from culturepark.models.embedded import reading, speech
+from culturepark.models.embedded import reading, sitting, speech
 from culturepark.models.embedded.faults import KINDS
+from culturepark.models.embedded.grading import GRADING
+from culturepark.models.embedded.lessons import LESSONS
 from culturepark.models.embedded.measure import shared_sentences
 from culturepark.models.embedded.phrases import bank
 from culturepark.records import Fault, Reply, Request, digest, stream
@@ -32,7 +34,9 @@ READERS: dict[str, Callable[[Request], str]] = {
         f"Let us stay with {request.facts['question'].about}." if "question" in request.facts else "Please go on."
     ),
 }
-ROLES = (*SPEAKERS, *READERS)
+# Benchmarks bring roles of their own: what is asked is told by the fact that is there, in this order.
+TOLD: dict[str, Callable[[Request], str]] = {**GRADING, "options": sitting.sit, "labels": sitting.label}
+ROLES = (*SPEAKERS, *READERS, *LESSONS)
 
 
 class Embedded:
@@ -50,10 +54,18 @@ class Embedded:
     async def complete(self, request: Request) -> Reply:
         """Answer one request; ModelError for a role that the engine does not play."""
         planted: tuple[Fault, ...] = ()
+        if request.options:
+            shares = sitting.shares(request)
+            best = max(range(len(shares)), key=shares.__getitem__)
+            return Reply(status="ok", text=request.options[best], model=self.identity, shares=shares)
         if request.role in SPEAKERS:
             text, planted = self._speak(request.role, request.facts)
         elif request.role in READERS:
             text = READERS[request.role](request)
+        elif request.role in LESSONS:
+            text = LESSONS[request.role](request)
+        elif (told := next((t for t in TOLD if t in request.facts), None)) is not None:
+            text = TOLD[told](request)
         else:
             raise ModelError(f"the embedded engine does not play {request.role!r}; it plays {', '.join(ROLES)}")
         return Reply(status="ok", text=text, model=self.identity, faults=planted)

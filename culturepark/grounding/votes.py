@@ -13,7 +13,7 @@ from typing import Any
 
 from culturepark.errors import InputError, NotFound, nearest
 from culturepark.records import Message, Record, digest, stream
-from culturepark.tuning.rows import checked, parsed
+from culturepark.weights.rows import checked, parsed
 
 ASKED = "Is this post hateful?\n\n{text}"
 LABELS = ("This post is not hateful.", "This post is hateful.")
@@ -71,6 +71,15 @@ class Votes:
         return tuple(dict.fromkeys(found)) or self.countries()
 
 
+def slug(country: str) -> str:
+    """Return the name of a country's folder: its models lie there.
+
+    >>> slug("South Africa")
+    'south-africa'
+    """
+    return "".join(c if c.isalnum() else "-" for c in country.casefold()).strip("-") or digest(country)
+
+
 # ------------------------------------------------------------------ reading
 
 
@@ -105,7 +114,7 @@ def read(source: str | Path) -> Votes:
 
 def simulation(**how: Any) -> Votes:
     """Return simulated votes, whose minorities are known; `how` as for `simulated.conversations`."""
-    from culturepark.tuning.simulated import conversations
+    from culturepark.grounding.simulated import conversations
 
     skipped = Counter[str]()
     pairs = [

@@ -1,0 +1,130 @@
+"""The verb that puts benchmarks to models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from culturepark.cli.flags import as_json, chosen, drive_flags, out_flag, workspace_flag
+from culturepark.cli.progress import say
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("benchmarks", nargs=-1, metavar="BENCHMARK...")
+@click.option("--model", "-m", "models", multiple=True, metavar="NAME", help="A model, LABEL=NAME, replicas A,B, a folder of tuned models, or "
+              "outputs/…/{culture}: each culture's own.")  # fmt: skip
+@click.option("--cultures", "-c", multiple=True, metavar="A,B", help="Only these (default: all with survey figures).")
+@click.option(
+    "--data", "-d", multiple=True, metavar="FILE", help="What the benchmark reads: files or folders of your own."
+)
+@click.option("--method", type=click.Choice(["auto", "likelihood", "sample"]), default="auto", show_default=True,
+              help="Read the model's own distribution over options, or sample answers.")  # fmt: skip
+@click.option("--respondents", type=click.Choice(["auto", "people", "personas"]), default="auto", show_default=True,
+              help="Who answers: the culture's people, or its personas one by one.")  # fmt: skip
+@click.option(
+    "--count", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="Respondents a culture."
+)
+@click.option("--seeds", default="0", show_default=True, metavar="A,B", help="Ask everything once a seed.")
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="At most so many questions or texts a culture or data set."
+)
+@click.option("--judge", metavar="NAME", help="The model that grades free answers.")
+@click.option("--learner", metavar="NAME", help="The model that learns, in education.")
+@click.option("--corpus", metavar="RUN", help="The run whose held-out questions are told apart (default: RUN).")
+@click.option(
+    "--option",
+    "-o",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the benchmark's own (TOML value).",
+)
+@click.option("--base-url", metavar="URL", help="Address of the first model's OpenAI-compatible endpoint.")
+@drive_flags
+@workspace_flag
+@out_flag
+@as_json
+def evaluate(
+    run: str,
+    benchmarks: tuple[str, ...],
+    as_json: bool,
+    options: tuple[str, ...],
+    **flags: Any,
+) -> None:
+    """Put BENCHMARK… to models and keep the results in RUN (a run, or a new name).
+
+    Benchmarks: vsm13, survey, opinions, moderation, hatecheck, education, reward, care, or a file of your own. What was asked is not
+    asked again: the same command goes on where it stopped. `culturepark compare RUN` makes the table.
+    """
+    from culturepark import verbs
+    from culturepark.errors import InputError
+
+    if not benchmarks:
+        known = "\n".join(f"  {name:12}{title}" for name, title in verbs.benchmarks().items())
+        raise InputError(f"which benchmarks? There are:\n{known}\nor the path of a file of your own")
+    models = flags.pop("models")
+    found = verbs.evaluate(
+        run, benchmarks, models, options=dict(map(_option, options)), tell=_lines(as_json), **chosen(flags)
+    )
+    say([f.model_dump(mode="json") for f in found], as_json, "\n\n".join(map(_told, found)))
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE: a TOML value, else the text as it is."""
+    import tomllib
+
+    name, found, value = text.partition("=")
+    if not found or not name.strip():
+        raise click.UsageError(f"--option {text!r}: write NAME=VALUE")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
+
+
+def _told(found: Any) -> str:
+    """Return a result as text: headline figures by culture, the others over all, and what could not be read."""
+    head = f"{found.benchmark} · {found.model} ({found.setup['method']}, {found.setup['respondents']})"
+    rows = [
+        f"  {f.name:14}{f.culture or 'all':14}{_figure(f.value):>8}{_interval(f):>20}{_spread(f):>9}  {f.n} {f.what}"
+        for f in found.figures
+        if not f.subset and (f.headline or not f.culture)
+    ]
+    notes = dict.fromkeys(f.note for f in found.figures if f.headline and not f.culture and not f.subset and f.note)
+    counts = ", ".join(f"{n} {status}" for status, n in found.counts.items())
+    return "\n".join([head, *rows, *(f"  {note}" for note in notes), f"  answers: {counts}"])
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _interval(f: Any) -> str:
+    return "" if f.low is None else f"[{f.low:.3f}, {f.high:.3f}]"
+
+
+def _spread(f: Any) -> str:
+    return "" if f.spread is None else f"±{f.spread:.3f}"
+
+
+def _lines(quiet: bool) -> Callable[[str, Mapping[str, Any]], None]:
+    """Tell progress on stderr: a line every few seconds and one a result."""
+    from time import monotonic
+
+    last = [0.0]
+
+    def tell(stage: str, how: Mapping[str, Any]) -> None:
+        if quiet or (stage == "ask" and monotonic() - last[0] < 3 and how["asked"] < how["of"]):
+            return
+        last[0] = monotonic()
+        name = f"{how['benchmark']} · {how['model']}"
+        if stage == "ask":
+            failed = f" · {how['lost']} without an answer" if how["lost"] else ""
+            click.echo(f"{name}: {how['asked']}/{how['of']}{failed}", err=True)
+        elif stage == "kept":
+            click.echo(f"{name}: was there", err=True)
+
+    return tell

@@ -1,0 +1,1 @@
+"""Did it work? Benchmarks as cards, asked of any model, read strictly, told with intervals."""

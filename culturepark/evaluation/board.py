@@ -1,0 +1,429 @@
+"""Holds models against one another: from results and outcomes to tables, paired tests, and winners where there are any.
+
+A winner beats every other model of its row: p < 0.05 after Holm's correction over all comparisons of the board, and an interval
+of the difference that excludes 0. Who was asked otherwise is not compared, and where nobody wins nobody is said to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import ceil, log2
+from typing import Any, Literal
+
+from culturepark.errors import InputError, nearest
+from culturepark.evaluation import result as results
+from culturepark.evaluation.card import load_kind
+from culturepark.evaluation.measure import DRAWS, Difference, Figure, Measure, compare, estimate, holm
+from culturepark.evaluation.outcome import Outcome
+from culturepark.evaluation.result import Result
+from culturepark.records import Record
+
+ALPHA = 0.05
+CLOSE = (
+    10 / DRAWS
+)  # p-values of at most this are reckoned again from more swaps: DRAWS of them cannot pass a long correction
+FINE = 2 / ALPHA  # so many swaps a comparison: the least p-value is then half of what passes
+BLOCK = 400_000  # swaps times units that are held at once
+LOOSE = ("seeds", "count", "version", "cultures", "held")  # may differ: what both were asked is compared
+SILENT = 0.1  # a share of items without an answer that is told as a warning
+Key = tuple[str, str, str]
+
+
+class Entry(Record):
+    """A model on a board, and how it was asked. `asked` counts items by culture and status; `samples` is the page of them."""
+
+    label: str
+    run: str
+    model: str
+    models: tuple[str, ...]
+    setup: dict[str, Any]
+    options: dict[str, Any]
+    counts: dict[str, int]
+    asked: dict[str, dict[str, int]]
+    date: str = ""
+    version: str = ""
+    hash: str = ""
+    samples: str = ""
+
+    @property
+    def items(self) -> int:
+        """How many items it was asked."""
+        return sum(self.counts.values())
+
+    def share(self, *statuses: str) -> float:
+        """Return the share of its items with one of these statuses; 0 where it was asked nothing."""
+        return sum(self.counts.get(s, 0) for s in statuses) / self.items if self.items else 0.0
+
+
+class Cell(Record):
+    """A model's figure, and where what it was made of can be read."""
+
+    model: str
+    figure: Figure
+    samples: str = ""
+
+
+class Pair(Record):
+    """A comparison: `difference` is first − second, `corrected` its p-value after Holm, None where there is none.
+
+    `better` is the model that the comparison finds better, "" where it finds none.
+    """
+
+    first: str
+    second: str
+    difference: Difference
+    corrected: float | None = None
+    better: str = ""
+
+
+class Row(Record):
+    """One figure of one culture, for all models. `winner` beats every other; without one, `tied` are the best and its equals."""
+
+    name: str
+    culture: str = ""
+    subset: str = ""
+    better: Literal["high", "low", ""] = "high"
+    what: str = "units"
+    note: str = ""
+    cells: tuple[Cell, ...]
+    pairs: tuple[Pair, ...] = ()
+    winner: str | None = None
+    tied: tuple[str, ...] = ()
+
+    def cell(self, model: str) -> Cell | None:
+        """Return a model's cell; None where it has none."""
+        return next((c for c in self.cells if c.model == model), None)
+
+
+class Table(Record):
+    """A benchmark: its models, the headline figures that are compared, the others, and what is to be known of them."""
+
+    benchmark: str
+    title: str
+    about: str
+    source: str
+    models: tuple[Entry, ...]
+    rows: tuple[Row, ...]
+    others: tuple[Row, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Board(Record):
+    """All tables. `comparisons` is how many p-values were corrected together, `against` the one model all were compared with.
+
+    Intervals come from `draws` redrawn samples of units, p-values from as many swaps; small ones from `swaps`.
+    """
+
+    tables: tuple[Table, ...]
+    against: str = ""
+    comparisons: int = 0
+    alpha: float = ALPHA
+    draws: int = DRAWS
+    swaps: int = DRAWS
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Held:
+    """A result with the measures of its outcomes, which are many and are let go."""
+
+    run: str
+    result: Result
+    measures: Mapping[Key, Measure]
+    asked: Mapping[str, Mapping[str, int]]
+
+
+def held(run: str, result: Result, outcomes: Sequence[Outcome]) -> Held:
+    """Return what a board needs of a result; InputError where its outcomes are not those that it counted."""
+    there = Counter(o.status for o in outcomes)
+    if there != Counter({s: n for s, n in result.counts.items() if n}):
+        raise InputError(f"the result of {result.model!r} on {result.benchmark} in {run} counts {result.counts}, but its outcomes "
+                         f"are {dict(there)}: one of its files is damaged; evaluate it again")  # fmt: skip
+    parts: dict[str, list[Outcome]] = {}
+    for one in outcomes:
+        parts.setdefault(one.culture, []).append(one)
+    asked = {culture: results.counted(part) for culture, part in sorted(parts.items())}
+    return Held(run, result, {m.key: m for m in results.measures(result, outcomes)}, asked)
+
+
+def build(given: Iterable[Held], against: str | None = None) -> Board:
+    """Return the board of these results; `against` compares every model with one alone, so that fewer p-values are corrected.
+
+    A result that is given twice (one hash) is shown once. InputError names the nearest label where `against` is none.
+    """
+    kept, notes = _once(list(given))
+    benchmarks = dict.fromkeys(h.result.benchmark for h in kept)
+    named = _labels(kept)
+    labels = dict.fromkeys(label for _, label in named)
+    if against is not None and against not in labels:
+        raise InputError(f"no model {against!r} to compare with. {nearest(against, labels)}")
+    tables = [_table({label: h for h, label in named if h.result.benchmark == b}, against) for b in benchmarks]
+    return _decided(Board(tables=tuple(tables), against=against or "", notes=tuple(notes)), dict(_measured(named)))
+
+
+# ------------------------------------------------------------------- naming
+
+
+def _once(given: list[Held]) -> tuple[list[Held], list[str]]:
+    """Return every result once, and what is to be said of those that came twice."""
+    kept: dict[Any, Held] = {}
+    notes = []
+    for one in given:
+        first = kept.setdefault(one.result.hash or id(one), one)
+        if first is not one:
+            notes.append(f"The result of {one.result.model} on {one.result.benchmark} in {one.run} is that of {first.result.model} "
+                         f"in {first.run}: it is shown once.")  # fmt: skip
+    return list(kept.values()), notes
+
+
+def _labels(kept: Sequence[Held]) -> list[tuple[Held, str]]:
+    """Return every result with its model's label: `run:model` for a model that several runs asked the same benchmark."""
+    runs: dict[tuple[str, str], set[str]] = {}
+    for h in kept:
+        runs.setdefault((h.result.benchmark, h.result.model), set()).add(h.run)
+    several = {model for (_, model), found in runs.items() if len(found) > 1}
+    named = [(h, f"{h.run}:{h.result.model}" if h.result.model in several else h.result.model) for h in kept]
+    for (benchmark, label), n in Counter((h.result.benchmark, label) for h, label in named).items():
+        if n > 1:
+            raise InputError(f"{n} different results of {label!r} on {benchmark}: a label must be one model's in a run")
+    return named
+
+
+# ------------------------------------------------------------------- tables
+
+
+def _table(models: Mapping[str, Held], against: str | None) -> Table:
+    """Return a benchmark's table, with pairs to compare and nothing decided."""
+    one = next(iter(models.values())).result
+    keys = dict.fromkeys(key for h in models.values() for key in h.measures)
+    heads = {key for h in models.values() for key, m in h.measures.items() if m.headline}
+    rows = [_row(key, models, against, tested=key in heads) for key in keys]
+    return Table(
+        benchmark=one.benchmark, title=one.title, about=one.about, source=one.source,
+        models=tuple(_entry(label, h) for label, h in models.items()),
+        rows=tuple(_ordered(r for r in rows if (r.name, r.culture, r.subset) in heads)),
+        others=tuple(_ordered(r for r in rows if (r.name, r.culture, r.subset) not in heads)),
+        warnings=(*_unlike(models), *_silent(models)),
+    )  # fmt: skip
+
+
+def _entry(label: str, h: Held) -> Entry:
+    r = h.result
+    return Entry(label=label, run=h.run, model=r.model, models=r.models, setup=r.setup, options=r.options, counts=r.counts,
+                 asked={c: dict(n) for c, n in h.asked.items()}, date=r.date, version=r.version, hash=r.hash)  # fmt: skip
+
+
+def _row(key: Key, models: Mapping[str, Held], against: str | None, *, tested: bool) -> Row:
+    there = {label: h for label, h in models.items() if key in h.measures}
+    told = next(iter(there.values())).measures[key]
+    figures = {label: h.result.figure(*key) or estimate(h.measures[key]) for label, h in there.items()}
+    return Row(
+        name=key[0], culture=key[1], subset=key[2], better=told.better, what=told.what,
+        note=" / ".join(dict.fromkeys(f.note for f in figures.values() if f.note)),
+        cells=tuple(Cell(model=label, figure=figure) for label, figure in figures.items()),
+        pairs=tuple(_pairs(there, key, against)) if tested else (),
+    )  # fmt: skip
+
+
+def _ordered(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows figure by figure, that of all cultures first; else in the order they came."""
+    found = list(rows)
+    places = {name: i for i, name in enumerate(dict.fromkeys((r.name, r.subset) for r in found))}
+    return sorted(found, key=lambda r: (places[r.name, r.subset], r.culture != ""))
+
+
+def _pairs(models: Mapping[str, Held], key: Key, against: str | None) -> Iterator[Pair]:
+    """Compare the models that were asked alike, with one another or each with `against`."""
+    for a, b in combinations(models, 2):
+        if against in (None, a, b) and _strict(models[a], key[1]) == _strict(models[b], key[1]):
+            first, second = (b, a) if a == against else (a, b)
+            sides = models[first].measures[key], models[second].measures[key]
+            found = compare(*sides) if _length(sides[0]) == _length(sides[1]) else Difference(value=None)
+            yield Pair(first=first, second=second, difference=found)
+
+
+def _length(measure: Measure) -> int:
+    """Return how many sums a unit has; where two models' differ (one answered nothing of a class, say) nothing can be swapped."""
+    return len(next(iter(measure.units.values()), ()))
+
+
+# ---------------------------------------------------------- asked otherwise
+
+
+def _how(h: Held) -> dict[str, str]:
+    """Return how a model was asked, each setting as text."""
+    r = h.result
+    options = {f"option {name}": value for name, value in r.options.items()}
+    setup = {**r.setup, "cultures": sorted(r.setup.get("cultures") or ())}
+    told = {**setup, **options, "kind": r.kind, "version": r.version}
+    return {
+        k: v if isinstance(v, str) else json.dumps(v, sort_keys=True, ensure_ascii=False, default=str)
+        for k, v in told.items()
+    }
+
+
+def _strict(h: Held, culture: str) -> dict[str, str]:
+    """Return what must be alike for a comparison: all but LOOSE; for a figure that depends on all cultures, also which they are."""
+    joint = not culture or load_kind(h.result.kind).joint
+    return {k: v for k, v in _how(h).items() if k not in LOOSE or (k == "cultures" and joint)}
+
+
+def _unlike(models: Mapping[str, Held]) -> Iterator[str]:
+    """Yield what differs in how the models were asked."""
+    told = {label: _how(h) for label, h in models.items()}
+    for key in dict.fromkeys(k for how in told.values() for k in how):
+        values: dict[str, list[str]] = {}
+        for label, how in told.items():
+            values.setdefault(how.get(key, "not told"), []).append(label)
+        if len(values) > 1:
+            said = "; ".join(f"{value} for {', '.join(labels)}" for value, labels in values.items())
+            yield f"not asked alike: {key}: {said}. {_means(key)}"
+
+
+def _means(key: str) -> str:
+    if key == "cultures":
+        return "Figures of all cultures are not compared; those of a culture are."
+    return "They are compared on what both were asked." if key in LOOSE else "They are not compared."
+
+
+def _silent(models: Mapping[str, Held]) -> Iterator[str]:
+    """Yield which models left much unanswered: their figures are of what is left."""
+    for label, h in models.items():
+        counts, total = h.result.counts, sum(h.result.counts.values())
+        lost = {s: n for s, n in counts.items() if s != "ok" and n}
+        if total and sum(lost.values()) > SILENT * total:
+            parts = ", ".join(f"{n:,} {status}" for status, n in lost.items())
+            yield f"{label}: {sum(lost.values()):,} of {total:,} items gave no answer ({parts}); its figures are of the others."
+
+
+# ----------------------------------------------------------------- deciding
+
+
+def _measured(named: Iterable[tuple[Held, str]]) -> Iterator[tuple[tuple[str, str, Key], Measure]]:
+    for h, label in named:
+        yield from (((h.result.benchmark, label, key), m) for key, m in h.measures.items())
+
+
+def _decided(board: Board, measures: Mapping[tuple[str, str, Key], Measure]) -> Board:
+    """Correct the p-values of all comparisons together, and say who wins which row."""
+    pairs = [p for t in board.tables for r in t.rows for p in r.pairs]
+    family = sum(p.difference.p is not None for p in pairs)
+    swaps = ceil(FINE * family)
+    tables = [
+        t.model_copy(update={"rows": tuple(_finer(r, t.benchmark, measures, swaps) for r in t.rows)})
+        for t in board.tables
+    ]
+    corrected = iter(
+        holm([p.difference.p for t in tables for r in t.rows for p in r.pairs if p.difference.p is not None])
+    )
+    tables = [t.model_copy(update={"rows": tuple(_won(_corrected(r, corrected)) for r in t.rows)}) for t in tables]
+    notes = (*board.notes, *_few(tables, family, board.against))
+    return board.model_copy(
+        update={"tables": tuple(tables), "comparisons": family, "swaps": max(swaps, DRAWS), "notes": notes}
+    )
+
+
+def _finer(row: Row, benchmark: str, measures: Mapping[tuple[str, str, Key], Measure], swaps: int) -> Row:
+    """Return a row whose small p-values are fine enough for the correction.
+
+    They stay p-values: one of at most CLOSE becomes that of the many swaps, whatever it is; the others remain.
+    """
+    made = []
+    for pair in row.pairs:
+        found = pair.difference
+        if found.p is not None and found.p <= CLOSE and swaps > DRAWS:
+            key = (row.name, row.culture, row.subset)
+            first, second = measures[benchmark, pair.first, key], measures[benchmark, pair.second, key]
+            found = found.model_copy(update={"p": permuted(first, second, swaps)})
+        made.append(pair.model_copy(update={"difference": found}))
+    return row.model_copy(update={"pairs": tuple(made)})
+
+
+def permuted(first: Measure, second: Measure, swaps: int, seed: int = 1) -> float:
+    """Return the p-value of `measure.compare` from so many swaps of units, in blocks that fit in memory."""
+    import numpy as np
+
+    units = sorted({u for _, u in first.units} & {u for _, u in second.units})
+    a, b = (_summed(m, units) for m in (first, second))
+    left, right, rng = a.sum(0), b.sum(0), np.random.default_rng(seed)
+    observed = abs(float(first.value(left) - second.value(right))) - 1e-12
+    far = there = 0
+    most = max(1, BLOCK // len(units))
+    for start in range(0, swaps, most):
+        rows = min(most, swaps - start)
+        bits = np.frombuffer(rng.bytes(rows * (-(-len(units) // 8))), dtype=np.uint8).reshape(rows, -1)
+        moved = np.unpackbits(bits, axis=1, count=len(units)).astype(float) @ (b - a)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            apart = np.abs(first.value(left + moved) - second.value(right - moved))
+        far += int((apart >= observed).sum())
+        there += int(np.isfinite(apart).sum())
+    return (1 + far) / (1 + there)
+
+
+def _summed(measure: Measure, units: Sequence[str]) -> Any:
+    """Return each unit's sums, the mean over seeds, shape (units, length)."""
+    import numpy as np
+
+    places = {u: i for i, u in enumerate(units)}
+    made = np.zeros((len(units), len(next(iter(measure.units.values())))))
+    for (_, unit), sums in measure.units.items():
+        if unit in places:
+            made[places[unit]] += sums
+    return made / len({seed for seed, _ in measure.units})
+
+
+def _corrected(row: Row, values: Iterator[float]) -> Row:
+    """Return a row with the next corrected p-values, and which model each comparison finds better."""
+    made = []
+    for pair in row.pairs:
+        if pair.difference.p is not None:
+            value = next(values)
+            pair = pair.model_copy(update={"corrected": value, "better": _better(pair, value, row.better)})
+        made.append(pair)
+    return row.model_copy(update={"pairs": tuple(made)})
+
+
+def _better(pair: Pair, corrected: float, good: str) -> str:
+    """Return the model that a comparison finds better; "" unless the corrected p-value and the interval both say so."""
+    low, high = pair.difference.low, pair.difference.high
+    if not good or corrected >= ALPHA or low is None or high is None or low <= 0 <= high:
+        return ""
+    return pair.first if (low > 0) == (good == "high") else pair.second
+
+
+def _won(row: Row) -> Row:
+    """Say who wins a row: who beats every other model with a figure. Else who cannot be told from the best one."""
+    pairs, update = row.pairs, dict[str, Any]()
+    rated = {c.model: c.figure.value for c in row.cells if c.figure.value is not None}
+    beaten = {(p.better, p.second if p.better == p.first else p.first) for p in pairs if p.better}
+    if len(rated) > 1 and row.better:
+        update["winner"] = next((m for m in rated if all((m, o) in beaten for o in rated if o != m)), None)
+        if update["winner"] is None:
+            sign = 1 if row.better == "high" else -1
+            best = max(rated, key=lambda m: sign * rated[m])
+            equal = {
+                m
+                for p in pairs
+                if p.corrected is not None and not p.better and best in (p.first, p.second)
+                for m in (p.first, p.second)
+            }
+            update["tied"] = tuple(m for m in rated if m in equal)
+    return row.model_copy(update=update)
+
+
+def _few(tables: Iterable[Table], family: int, against: str) -> Iterator[str]:
+    """Yield a note where rows have too few units for any difference to pass the correction."""
+    if not family:
+        return
+    least = ceil(log2(family / ALPHA)) + 1
+    short = [
+        p for t in tables for r in t.rows for p in r.pairs if p.difference.p is not None and p.difference.n < least
+    ]
+    if short:
+        way = "" if against else " Comparing with one model alone (--against MODEL) makes it less."
+        yield (f"{len(short):,} of {family:,} comparisons are on fewer than {least} units: swapping so few cannot give a p-value "
+               f"that passes the correction, however far apart the models are.{way}")  # fmt: skip

@@ -1,0 +1,120 @@
+"""A benchmark is one file: what is asked, with which prompt, how answers are read, and how they are scored."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from culturepark.errors import CardError, InputError, NotFound, nearest
+from culturepark.evaluation.outcome import Kind
+from culturepark.records import Name, Record, Role, Text
+from culturepark.workspace import Workspace, explain
+
+KINDS = ("vsm", "survey", "opinions", "moderation", "education", "reward", "answers")
+SUFFIX = ".toml"
+
+
+class Prompt(Record):
+    """A prompt of the benchmark's own: the same templates and settings as a role card has."""
+
+    system: Text
+    prompt: str = ""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    max_tokens: Annotated[int, Field(gt=0)] = 256
+
+
+class Benchmark(Record):
+    """A benchmark card.
+
+    `kind` is a short name or `package.module:NAME` of a Kind. `role` names the role card in agents/ that asks, unless `prompt`
+    (and `judge`) hold prompts of its own. `items` names a scenario (`scenario:vsm13`) or a file beside the card (JSONL, JSON or
+    CSV), or stands in the card as [[item]]; `fields` says which of a file's columns is which. `parser` and `score` are short
+    names or `package.module:name`. `options` are the kind's own settings.
+    """
+
+    name: Name
+    title: Text
+    about: Text
+    source: Text
+    kind: Text
+    role: str = ""
+    prompt: Prompt | None = None
+    judge: Prompt | None = None
+    items: str = ""
+    item: tuple[dict[str, Any], ...] = ()
+    fields: dict[str, str] = Field(default_factory=dict)
+    parser: str = ""
+    score: str = ""
+    options: dict[str, Any] = Field(default_factory=dict)
+    home: Path | None = Field(default=None, exclude=True)  # the card's own folder; never in the file
+
+    def asks(self, workspace: Workspace, part: str = "prompt") -> Role:
+        """Return the role that asks: the card's own prompt, else a role card; NotFound names the nearest."""
+        own: Prompt | None = getattr(self, part)
+        if own is None:
+            return workspace.role(self.role if part == "prompt" else part)
+        return Role(name=f"{self.name}-{part}"[:48], purpose=self.about, system=own.system, prompt=own.prompt,
+                    temperature=own.temperature, max_tokens=own.max_tokens)  # fmt: skip
+
+
+def shipped() -> dict[str, Path]:
+    """Return the benchmarks that come with the package, by name."""
+    folder = Path(str(files("culturepark.evaluation").joinpath("cards")))
+    return {p.stem: p for p in sorted(folder.glob(f"*{SUFFIX}"))}
+
+
+def load(name: str | Path) -> Benchmark:
+    """Return the benchmark of this name, or in this file; CardError names every mistake in it, NotFound the nearest name."""
+    path = Path(name).expanduser()
+    known = shipped()
+    if str(name) in known:
+        path = known[str(name)]
+    elif path.suffix != SUFFIX:
+        raise NotFound(
+            "benchmark", str(name), "culturepark/evaluation/cards (or write the path of a .toml file)", known
+        )
+    elif not path.is_file():
+        raise InputError(f"no benchmark at {path}")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        card = Benchmark.model_validate(data)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CardError([f"{path}: {error}"]) from error
+    except ValidationError as error:
+        raise CardError([f"{path}: {line}" for line in explain(error, Benchmark)]) from error
+    kind = load_kind(card.kind, str(path))
+    if odd := sorted(set(card.options) - set(kind.options)):
+        raise CardError([f"{path}: options.{odd[0]}: unknown. {nearest(odd[0], kind.options)}"])
+    return card.model_copy(update={"home": path.parent})
+
+
+def load_kind(name: str, where: str = "benchmark") -> Kind:
+    """Return a kind by short name or `package.module:NAME`; InputError names the nearest."""
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+    elif name in KINDS:
+        module, attribute = f"culturepark.evaluation.kinds.{name}", "KIND"
+    else:
+        raise InputError(f"{where}: kind: no kind {name!r}. {nearest(name, KINDS)} Or package.module:NAME.")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{where}: kind: cannot import {name!r}: {error}") from error
+    if not isinstance(found, Kind):
+        raise InputError(f"{where}: kind: {name!r} is no Kind")
+    return found
+
+
+def settled(card: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the kind's options: its defaults, the card's above them, what was given on top; InputError for one there is not."""
+    known = load_kind(card.kind).options
+    for name in given:
+        if name not in known:
+            raise InputError(f"benchmark {card.name!r} has no option {name!r}. {nearest(name, known)}")
+    return {**known, **card.options, **given}

@@ -1,0 +1,207 @@
+"""Reads a benchmark's own questions, from its card or from a file, and checks every row before anything is asked."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from culturepark.errors import InputError, nearest
+from culturepark.evaluation.card import Benchmark
+from culturepark.evaluation.outcome import Setup
+from culturepark.evaluation.posts import READERS
+from culturepark.records import Option, Record, stream
+
+FIELDS = ("id", "question", "reference", "options", "culture", "topic")
+CHOICE = ("option", "label")  # parsers that read one of the options
+
+
+class Asked(Record):
+    """A question as templates see it: `{{ question }}` is its text, `{{ question.prompt }}` the same with numbered options."""
+
+    text: str
+    options: tuple[Option, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def prompt(self) -> str:
+        """The question with every option."""
+        return "\n".join((self.text, *map(str, self.options)))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a benchmark's items, read and checked.
+
+    `reference` holds good answers as the parser gives answers: an option's code or label where there are options. `more` holds
+    the columns of options.more. `of` counts what it was drawn from, where it was drawn.
+    """
+
+    id: str
+    question: Asked
+    reference: tuple[Any, ...]
+    culture: str
+    topic: str
+    more: Mapping[str, Any]
+    of: int | None = None
+
+
+def entries(benchmark: Benchmark, setup: Setup, referred: bool) -> list[Entry]:
+    """Return the questions of the cultures that are asked about, at most `limit` a culture.
+
+    They are those of the files given, else of the card, else of the file that the card names. `referred`: each needs a reference.
+    InputError names file, row, and what there is.
+    """
+    read, seen = [], dict[tuple[str, str], str]()
+    for where, name, row in _rows(benchmark, setup):
+        entry = _entry(where, name, row, benchmark, setup, referred)
+        first = seen.setdefault((entry.culture, entry.id), where)
+        if first != where:
+            raise InputError(f"{where}: id {entry.id!r} is taken: {first}")
+        read.append(entry)
+    return _drawn(_chosen(read, benchmark, setup), benchmark, setup)
+
+
+# -------------------------------------------------------------------- rows
+
+
+def _rows(benchmark: Benchmark, setup: Setup) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yield every row: where it stands, a name of its own, and what it holds."""
+    files = list(setup.data)
+    if not files and benchmark.item:
+        yield from _own(benchmark, setup)
+        return
+    if not files and not benchmark.items:
+        columns = ", ".join(benchmark.fields.get(f, f) for f in FIELDS if f == "question" or f in benchmark.fields)
+        raise InputError(f"benchmark {benchmark.name!r} has no items: write [[item]] tables, name a file (items = \"mine.jsonl\"), "
+                         f"or give one with the columns {columns} (--data FILE)")  # fmt: skip
+    for path in files or [(benchmark.home or Path()) / benchmark.items]:
+        for n, (line, row) in enumerate(_read(path), 1):
+            yield f"{path}: row {line}", f"{path.stem}:{n}" if len(files) > 1 else str(n), row
+
+
+def _own(benchmark: Benchmark, setup: Setup) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    known = sorted({*FIELDS, *benchmark.fields.values(), *setup.options["more"]})
+    for n, row in enumerate(benchmark.item, 1):
+        where = f"benchmark {benchmark.name!r}: item {n}"
+        if odd := sorted(set(row) - set(known)):
+            raise InputError(f"{where}: {odd[0]}: unknown. {nearest(odd[0], known)} Name further keys in options.more.")
+        yield where, str(n), row
+
+
+def _read(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield a file's rows: the line each begins on (in JSON its place, from 1), and what it holds by column."""
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path}: items are read from files that end in {', '.join(READERS)}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"no items at {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    yield from reader(path, text)
+
+
+# ------------------------------------------------------------------ fields
+
+
+def _entry(where: str, name: str, row: Mapping[str, Any], benchmark: Benchmark, setup: Setup, referred: bool) -> Entry:
+    field = partial(_field, row, benchmark, where)
+    question, own = field("question"), field("id")
+    if not isinstance(question, str) or not question.strip():
+        raise InputError(f"{where}: {benchmark.fields.get('question', 'question')}: a text, not {question!r}")
+    labels = _labels(field("options"), benchmark, where)
+    asked = Asked(text=question.strip(), options=tuple(Option(code=n, label=o) for n, o in enumerate(labels, 1)))
+    reference = tuple(_right(r, asked, benchmark, where) for r in _texts(field("reference"), f"{where}: reference"))
+    if referred and not reference:
+        raise InputError(f"{where}: no reference, and the score {benchmark.score!r} compares with one. "
+                         f"Say which column it is (fields.reference). {nearest('reference', row)}")  # fmt: skip
+    return Entry(
+        id=name if own in (None, "") else str(own), question=asked, reference=reference,
+        culture=_culture(field("culture"), setup, where), topic=str(field("topic") or ""),
+        more={column: _named(row, column, where, "options.more") for column in setup.options["more"]},
+    )  # fmt: skip
+
+
+def _field(row: Mapping[str, Any], benchmark: Benchmark, where: str, name: str) -> Any:
+    """Return what a row says of a field; None where it may be silent."""
+    if name == "question" or name in benchmark.fields:
+        return _named(row, benchmark.fields.get(name, name), where, f"fields.{name}")
+    return row.get(name)
+
+
+def _named(row: Mapping[str, Any], column: str, where: str, key: str) -> Any:
+    if column not in row:
+        raise InputError(f"{where}: no column {column!r} ({key}). {nearest(column, row)}")
+    return row[column]
+
+
+def _labels(given: Any, benchmark: Benchmark, where: str) -> tuple[str, ...]:
+    """Return the options of a question, none of an open one; in one text, `|` stands between them."""
+    labels = _texts(given.split("|") if isinstance(given, str) else given, f"{where}: options")
+    if benchmark.parser in CHOICE and not labels:
+        raise InputError(f"{where}: no options, and the parser {benchmark.parser!r} reads one of them")
+    if labels and (len(labels) < 2 or len(set(labels)) < len(labels)):
+        raise InputError(f"{where}: options: two at least, each another one; not {list(labels)}")
+    return labels
+
+
+def _texts(given: Any, where: str) -> tuple[str, ...]:
+    """Return one text or several as several, without empty ones."""
+    parts = given if isinstance(given, (list, tuple)) else () if given is None else (given,)
+    if not all(isinstance(p, (str, int, float)) for p in parts):
+        raise InputError(f"{where}: a text or a list of texts, not {given!r}")
+    return tuple(text for p in parts if (text := str(p).strip()))
+
+
+def _right(reference: str, asked: Asked, benchmark: Benchmark, where: str) -> Any:
+    """Return a reference as the parser gives answers; where there are options it is the words or the number of one."""
+    if not asked.options:
+        return reference
+    found = [o for o in asked.options if o.label == reference] or [o for o in asked.options if str(o.code) == reference]
+    if not found:
+        labels = [o.label for o in asked.options]
+        raise InputError(f"{where}: reference {reference!r} is no option. {nearest(reference, labels)}")
+    return found[0].code if benchmark.parser == "option" else found[0].label
+
+
+def _culture(given: Any, setup: Setup, where: str) -> str:
+    """Return the park's name for a culture: a card's, or what options.cultures maps to."""
+    text, mapped, known = str(given or "").strip(), setup.options["cultures"], setup.workspace.cultures
+    if text in mapped:
+        return str(mapped[text])
+    if not text or text in known or text in mapped.values():
+        return text
+    raise InputError(f"{where}: culture {text!r} is none here. {nearest(text, [*known, *mapped])} "
+                     f"Or map it: options.cultures = {{ {json.dumps(text, ensure_ascii=False)} = \"name\" }}")  # fmt: skip
+
+
+# ------------------------------------------------------------------ choice
+
+
+def _chosen(read: Sequence[Entry], benchmark: Benchmark, setup: Setup) -> list[Entry]:
+    """Return the entries of the cultures that are asked about, and those of none; all where no culture was named."""
+    kept = [e for e in read if not setup.cultures or not e.culture or e.culture in setup.cultures]
+    if read and not kept:
+        asked, there = ", ".join(setup.cultures), ", ".join(sorted({e.culture for e in read}))
+        raise InputError(f"benchmark {benchmark.name!r} has no item for {asked}; it has some for {there}")
+    return kept
+
+
+def _drawn(read: Sequence[Entry], benchmark: Benchmark, setup: Setup) -> list[Entry]:
+    """Return at most `limit` entries a culture, drawn from a stream of that name, in their own order."""
+    if setup.limit is None:
+        return list(read)
+    kept: list[int] = []
+    counts = Counter(e.culture for e in read)
+    for culture, count in counts.items():
+        those = [i for i, e in enumerate(read) if e.culture == culture]
+        kept += stream("answers", benchmark.name, culture).sample(those, min(setup.limit, count))
+    return [replace(read[i], of=counts[read[i].culture]) for i in sorted(kept)]

@@ -1,0 +1,1 @@
+"""One kind of benchmark a file, each a `KIND`: vsm, survey, opinions, moderation, education, reward, answers."""

@@ -1,0 +1,250 @@
+"""One's own benchmark: questions, open or with options, scored against references, by a judge, or by any function."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from math import isfinite
+from typing import Any
+
+from culturepark import desk
+from culturepark.errors import InputError, nearest
+from culturepark.evaluation import judge, parsers
+from culturepark.evaluation.card import Benchmark
+from culturepark.evaluation.entries import FIELDS, Entry, entries
+from culturepark.evaluation.judge import Panel
+from culturepark.evaluation.measure import Measure, mean
+from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Setup, Unparsed, Who, once
+from culturepark.models.embedded.grading import UNSPACED
+from culturepark.records import Culture, Record, Role, digest
+
+OPTIONS = {**judge.OPTIONS, "cultures": {}, "more": (), "better": "high"}
+Score = Callable[[Any, Item], Any]  # what was read, and what was asked → a number, or Unparsed
+
+
+class People(Record):
+    """A culture that has no card: its name is all that is known."""
+
+    name: str
+    title: str
+
+
+# -------------------------------------------------------------------- plan
+
+
+def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
+    """Yield every question once a seed; InputError for what the card or a row says wrong, before anything is asked."""
+    panel = _checked(benchmark, setup)
+    role = benchmark.asks(setup.workspace)
+    for entry in entries(benchmark, setup, referred=benchmark.score in SCORES):
+        likely = setup.method == "likelihood" and bool(entry.question.options)
+        for seed in setup.seeds[:1] if likely else setup.seeds:
+            item = _item(entry, seed, role, panel, benchmark, setup)
+            if panel:  # a judge's prompt that cannot be rendered is found before answers are paid for
+                judge.question(item, "", panel, 0)
+            yield item
+
+
+def _checked(benchmark: Benchmark, setup: Setup) -> Panel | None:
+    """Check what the card says; return who judges, None where nobody does."""
+    where = f"benchmark {benchmark.name!r}"
+    if benchmark.prompt is None and not benchmark.role:
+        raise InputError(f"{where}: who asks? Write a [prompt], or name a role card: role = \"respondent\"")  # fmt: skip
+    short = {"parser": tuple(parsers.PARSERS), "score": (*SCORES, "judge")}
+    for key, known in short.items():
+        name = getattr(benchmark, key)
+        if ":" not in name and name not in known:
+            what = f"no {key} {name!r}" if name else "missing"
+            raise InputError(f"{where}: {key}: {what}. {nearest(name, known)} Or package.module:name.")
+    if odd := sorted(set(benchmark.fields) - set(FIELDS)):
+        raise InputError(f"{where}: fields.{odd[0]}: unknown. {nearest(odd[0], FIELDS)} Further columns: options.more")
+    if (better := setup.options["better"]) not in ("high", "low"):
+        raise InputError(f"{where}: options.better: {better!r} is neither high nor low")
+    parsers.load(benchmark.parser)
+    judge.scale(setup.options["scale"], where)
+    if benchmark.score == "judge":
+        return judge.panel(benchmark, setup, where)
+    _score(benchmark.score)
+    return None
+
+
+def _item(entry: Entry, seed: int, role: Role, panel: Panel | None, benchmark: Benchmark, setup: Setup) -> Item:
+    name = f"{entry.culture or 'any'}/{entry.id}/{seed}"
+    labels = [o.label for o in entry.question.options]
+    codes = [o.code for o in entry.question.options] if benchmark.parser == "option" else labels
+    facts = {
+        **entry.more, "question": entry.question.text, "topic": entry.topic, "scale": list(setup.options["scale"]),
+        **({"codes": codes, "labels": labels} if labels else {}), **({} if entry.of is None else {"of": entry.of}),
+        **({"judge's card": digest(panel.role)} if panel else {}),
+    }  # fmt: skip
+    shown = {
+        **entry.more, **_choice(labels, benchmark), "question": entry.question, "topic": entry.topic, "culture": _people(entry.culture, setup),
+        "me": None, "country": "", "numbered": benchmark.parser == "option", "panel": panel,
+    }  # fmt: skip
+    request = desk.once(role, shown, None, "answers", benchmark.name, name)
+    if setup.method == "likelihood" and labels:
+        request = replace(request, options=tuple(labels))
+    return Item(name, entry.culture, entry.id, request, entry.topic, seed, list(entry.reference), facts)
+
+
+def _choice(labels: Sequence[str], benchmark: Benchmark) -> dict[str, Any]:
+    """Return the facts by which the embedded engine answers: what there is to choose from, or that the question is open."""
+    if not labels:
+        return {"open": True}
+    if benchmark.parser == "option":
+        return {"options": list(range(1, len(labels) + 1)), "view": None}
+    return {"labels": labels}
+
+
+def _people(culture: str, setup: Setup) -> Culture | People | None:
+    known = setup.workspace.cultures.get(culture)
+    return known or (People(name=culture, title=culture.replace("-", " ").title()) if culture else None)
+
+
+# ------------------------------------------------------------------ scores
+
+
+def normal(text: Any) -> str:
+    """Return a text without case, punctuation and doubled spaces, for comparing.
+
+    >>> normal("  “Nowruz”, of course! ")
+    'nowruz of course'
+    """
+    folded = unicodedata.normalize("NFKC", str(text)).casefold().replace("i\u0307", "i")
+    return " ".join("".join(map(_kept, folded)).split())
+
+
+def _kept(character: str) -> str:
+    """Return letters, marks, digits and symbols as they are, what only joins as nothing, and the rest as a space."""
+    category = unicodedata.category(character)
+    return character if category[0] in "LMNS" else "" if category == "Cf" else " "
+
+
+def exact(answer: Any, item: Item) -> float:
+    """Return 1 where the answer is any of the references, case and punctuation aside, else 0."""
+    if "codes" in item.facts:
+        return float(answer in item.gold)
+    return float(normal(answer) in map(normal, item.gold))
+
+
+def contains(answer: Any, item: Item) -> float:
+    """Return 1 where any of the references stands in the answer as whole words (anywhere, in scripts without spaces), else 0."""
+    return float(any(_within(normal(reference), normal(answer)) for reference in item.gold))
+
+
+def _within(part: str, whole: str) -> bool:
+    if UNSPACED.search(part):
+        return part in whole
+    return bool(part) and re.search(rf"(?<!\S){re.escape(part)}(?!\S)", whole) is not None
+
+
+SCORES: Mapping[str, Score] = {"exact": exact, "contains": contains}
+
+
+def _score(name: str) -> Score:
+    if name in SCORES:
+        return SCORES[name]
+    module, _, attribute = name.partition(":")
+    try:
+        found: Score = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"cannot import score {name!r}: {error}. For a module that lies here: PYTHONPATH=.") from error
+    return found
+
+
+# -------------------------------------------------------------------- hold
+
+
+async def hold(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
+    """Ask, read, and score: against the references, by a function, or by the judge."""
+    made = await once(benchmark, item, ask)
+    if made.status != "ok":
+        return made
+    if benchmark.score == "judge":
+        return await judge.judged(item, made, item.request.facts["panel"], ask)
+    if made.shares and benchmark.score == "exact":
+        return made.model_copy(update={"score": _likeliest(made)})
+    value = _score(benchmark.score)(made.answer, item)
+    if isinstance(value, Unparsed):
+        return made.model_copy(update={"status": "unparsed", "reason": f"score: {value.reason}", "answer": None})
+    if not isinstance(value, (int, float)) or not isfinite(value):
+        raise InputError(
+            f"score {benchmark.score!r} gave {value!r} for {item.id}: neither a finite number nor Unparsed"
+        )
+    return made.model_copy(update={"score": float(value)})
+
+
+def _likeliest(made: Outcome) -> float:
+    """Return 1 where the likeliest option is right; where several are, the part of them that is."""
+    best = [c for c, share in zip(made.facts["codes"], made.shares, strict=True) if share == max(made.shares)]
+    return sum(c in made.gold for c in best) / len(best)
+
+
+# ---------------------------------------------------------------- measures
+
+
+def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Measure]:
+    """Return score and share answered, overall, by culture and by topic; where there was a judge, grades and its agreement."""
+    cultures = sorted({o.culture for o in outcomes} - {""})
+    topics = sorted({o.subset for o in outcomes} - {""})
+    parts = [("", "", list(outcomes)), *((c, "", [o for o in outcomes if o.culture == c]) for c in cultures)]
+    if len(topics) > 1:
+        parts += [("", t, [o for o in outcomes if o.subset == t]) for t in topics]
+    return [made for culture, topic, those in parts for made in _of(those, culture, topic, {**OPTIONS, **options})]
+
+
+def _of(outcomes: Sequence[Outcome], culture: str, topic: str, options: Mapping[str, Any]) -> Iterator[Measure]:
+    part = partial(Measure, culture=culture, subset=topic, what="questions")
+    scored = [o for o in outcomes if o.score is not None]
+    told, answered = _sums((o, (o.score, 1)) for o in scored), _sums((o, (o.score is not None, 1)) for o in outcomes)
+    yield part("score", told, mean, better=options["better"], headline=not topic, note=_note(outcomes, options))
+    yield part("answered", answered, mean, note="share of all outcomes that have a score")
+    grades = [(o, [g for g in o.facts["grades"] if g is not None]) for o in scored if "grades" in o.facts]
+    if grades:
+        told, (low, high) = _sums((o, (sum(g) / len(g), 1)) for o, g in grades), options["scale"]
+        yield part("grade", told, mean, better=options["better"], note=f"the judge's mean grade, from {low} to {high}")
+    if several := [(o, g) for o, g in grades if len(g) > 1]:
+        again = partial(part, better="", what="questions graded more than once")
+        note = "how steady one judge is that is asked again, not whether it is right"
+        yield again("judges' alpha", _sums((o, judge.spread(g)) for o, g in several), judge.alpha,
+                    note=f"Krippendorff's alpha, interval metric: {note}; none where all grades are the same")  # fmt: skip
+        yield again("judges alike", _sums((o, (len(set(g)) == 1, 1)) for o, g in several), mean,
+                    note=f"share given one and the same grade: {note}")  # fmt: skip
+
+
+def _sums(told: Iterable[tuple[Outcome, Sequence[Any]]]) -> dict[tuple[int, str], tuple[float, ...]]:
+    """Return the sums a seed and unit."""
+    made: dict[tuple[int, str], tuple[float, ...]] = {}
+    for o, values in told:
+        before = made.get((o.seed, o.unit), (0.0,) * len(values))
+        made[o.seed, o.unit] = tuple(b + float(v) for b, v in zip(before, values, strict=True))
+    return made
+
+
+def _note(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> str:
+    """Return what a score is, what guessing gives, what is left out, and of how many questions it was drawn."""
+    low, high = options["scale"]
+    judged = any("grades" in o.facts for o in outcomes)
+    parts = [f"graded by rubric: 0 for {low}, 1 for {high}" if judged else "mean of the answers' scores"]
+    if outcomes and all("labels" in o.facts and o.gold for o in outcomes):
+        chance = sum(len(o.gold) / len(o.facts["labels"]) for o in outcomes) / len(outcomes)
+        parts.append(f"guessing gives {chance:.2f}")
+    if lost := sum(o.score is None for o in outcomes):
+        parts.append(f"{lost} of {len(outcomes)} outcomes have no score and are left out")
+    if short := sum(None in o.facts["grades"] for o in outcomes if o.score is not None and "grades" in o.facts):
+        parts.append(f"{short} outcomes lack one of their grades")
+    if of := {(o.culture, o.facts["of"]) for o in outcomes if "of" in o.facts}:
+        parts.append(f"{len({(o.culture, o.unit) for o in outcomes})} questions, drawn of {sum(n for _, n in of)}")
+    return "; ".join(parts)
+
+
+def needs(benchmark: Benchmark) -> tuple[Who, ...]:
+    """Return which other models play a part: the judge, where it scores."""
+    return ("judge",) if benchmark.score == "judge" else ()
+
+
+KIND = Kind(plan=plan, measures=measures, hold=hold, options=OPTIONS, needs=needs, peoples="data")

@@ -1,0 +1,164 @@
+"""Survey alignment: a scenario's questions, asked under each culture's name and under none, held against what peoples answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from culturepark import desk, grounding
+from culturepark.errors import InputError
+from culturepark.evaluation import alignment
+from culturepark.evaluation.card import Benchmark
+from culturepark.evaluation.measure import Measure
+from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
+from culturepark.grounding import Figures
+from culturepark.records import Culture, Persona, Question, Role, Shares, stream
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Who is asked: nobody, a people by the name of its culture or country, or one persona."""
+
+    name: str
+    culture: Culture | None = None
+    country: str | None = None
+    me: Persona | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question to one people: what it is called, how its people answered, and what is told of that."""
+
+    culture: str
+    question: Question
+    voices: Sequence[Voice]
+    gold: Sequence[float] | None = None
+    subset: str = ""
+    facts: Mapping[str, Any] | None = None
+
+
+def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
+    """Yield every question to every culture whose people were asked it, and, where `unprompted`, to nobody in particular.
+
+    InputError for a culture that no survey figures are known of.
+    """
+    options = {**KIND.options, **benchmark.options, **setup.options}
+    role, questions = benchmark.asks(setup.workspace), setup.workspace.scenario(options["scenario"]).questions
+    figures = _figures(options["survey"], questions)
+    order = ranked(questions, setup.limit, lambda q: (options["scenario"], q.id))
+    seen: dict[str, Question] = {}
+    for name in setup.cultures:
+        for asked in _answered(setup, setup.workspace.culture(name), order, figures):
+            seen[asked.question.id] = asked.question
+            yield from items(benchmark.name, role, setup, asked)
+    if options["unprompted"]:
+        for question in seen.values():
+            asked = Asked(
+                "", question, [Voice("nobody")], subset=part(setup, question.id), facts={"topic": question.topic}
+            )
+            yield from items(benchmark.name, role, setup, asked)
+
+
+def _figures(path: str, questions: Sequence[Question]) -> Figures:
+    """Return the shipped figures, or those of a release of the user's own."""
+    return (
+        grounding.read(path, valid={q.id: [o.code for o in q.options] for q in questions})
+        if path
+        else grounding.shipped()
+    )
+
+
+def ranked(questions: Sequence[Question], limit: int | None, key: Callable[[Question], Any]) -> Sequence[Question]:
+    """Return questions as they are, or, under a limit, in a random order that depends on the key alone."""
+    return questions if limit is None else sorted(questions, key=lambda q: stream("limit", *key(q)).random())
+
+
+def _answered(setup: Setup, culture: Culture, questions: Sequence[Question], figures: Figures) -> Iterator[Asked]:
+    found = [(q, shares) for q in questions if (shares := figures.pool(culture.survey, q.id)) is not None]
+    if not found:
+        countries = ", ".join(culture.survey) or "no country"
+        raise InputError(f"culture {culture.name!r} is surveyed through {countries}; {figures.source} holds no answer of these questions "
+                         f"from there. There are: {', '.join(figures.countries())}.")  # fmt: skip
+    voices = voiced(setup, culture)
+    for question, shares in found[: setup.limit]:
+        facts = {
+            "topic": question.topic,
+            "n": shares.n,
+            "survey": shares.survey,
+            "countries": list(shares.countries),
+            "of": len(found),
+        }
+        yield Asked(culture.name, question, voices, gold(question, shares), part(setup, question.id), facts)
+
+
+def voiced(setup: Setup, culture: Culture) -> list[Voice]:
+    """Return who answers for a culture: its people, or each of its personas; InputError where it has none."""
+    if setup.respondents == "people":
+        return [Voice("people", culture)]
+    found = [Voice(p.name, culture, me=p) for p in setup.workspace.people(culture.name)]
+    if not found:
+        raise InputError(
+            f"culture {culture.name!r} has no persona; ask its people, or write personas/{culture.name}/NAME.toml"
+        )
+    return found
+
+
+def gold(question: Question, shares: Shares) -> list[float]:
+    """Return a people's shares in the order of a question's options; InputError where they are of another question."""
+    codes = [o.code for o in question.options]
+    if unknown := sorted(set(shares.shares) - set(codes)):
+        raise InputError(
+            f"question {question.id}: the figures of {', '.join(shares.countries)} hold the codes {unknown}, its options are {codes}"
+        )
+    return [shares.shares.get(code, 0.0) for code in codes]
+
+
+def part(setup: Setup, question: str) -> str:
+    """Return whether models were tuned on a question: "tuned on" or "held-out"; "" where no corpus is known, or not of this question."""
+    split = setup.held.get(question, "")
+    return {"": "", "train": "tuned on"}.get(split, "held-out")
+
+
+def items(benchmark: str, role: Role, setup: Setup, asked: Asked) -> Iterator[Item]:
+    """Yield the requests of one question to one people: one a voice for likelihoods, `count` of them in turns for samples.
+
+    The items of one question are one unit.
+    """
+    likelihood = setup.method == "likelihood"
+    rounds = len(asked.voices) if likelihood else setup.count
+    question, codes = asked.question, [o.code for o in asked.question.options]
+    told = {"codes": codes, "labels": [o.label for o in question.options]}
+    for seed in setup.seeds[:1] if likelihood else setup.seeds:
+        for i in range(rounds):
+            voice = asked.voices[i % len(asked.voices)]
+            name = f"{asked.culture or 'none'}/{question.id}/{voice.name}/{i}/{seed}"
+            facts = {**told, "question": question, "culture": voice.culture, "country": voice.country, "me": voice.me,
+                     "numbered": setup.numbered, "options": codes, "view": voice.me.views.get(question.id) if voice.me else None}  # fmt: skip
+            request = desk.once(role, facts, None, benchmark, name)
+            if likelihood:
+                request = replace(request, options=tuple(setup.begins(question, code) for code in codes))
+            yield Item(
+                name,
+                asked.culture,
+                question.id,
+                request,
+                asked.subset,
+                seed,
+                asked.gold,
+                {**told, "question": question.id, **(asked.facts or {})},
+            )
+
+
+def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> Sequence[Measure]:
+    """Return alignment, margin, steerability, variance and what to read them by; units are questions."""
+    surveys = sorted({o.facts["survey"] for o in outcomes if "survey" in o.facts})
+    return alignment.measures(outcomes, ordered=True, note=_source(surveys))
+
+
+def _source(surveys: Iterable[str]) -> str:
+    return f"People: {', '.join(surveys)}; valid answers only"
+
+
+KIND = Kind(plan=plan, measures=measures, options={"scenario": "world_values", "survey": "", "unprompted": True},
+            respondents=("people", "personas"))  # fmt: skip

@@ -1,0 +1,488 @@
+"""Hofstede's VSM 2013: six dimensions from the answers of many simulated respondents, and how far they are from published ones.
+
+Formulas: Hofstede & Minkov (2013), Values Survey Module 2013 manual. Each has a constant C that is the user's to choose, for only
+differences between groups mean anything; here it is zero, or fitted on the other cultures alone, so that no culture's own figure
+helps its own distance. The instrument compares groups: all figures are of means over respondents, and nothing scores one of them.
+
+The squared error of a mean over few respondents is too large by its sampling variance, the more so the more they differ: a model
+whose people all answer alike would seem near. So squared errors are products of the errors of two halves of the respondents, whose
+noise is independent (the cross-validated distance of Walther et al. 2016, NeuroImage 137). Where all answer alike it is Euclid's.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import accumulate, product
+from typing import Any
+
+from culturepark import desk, grounding
+from culturepark.errors import InputError, nearest
+from culturepark.evaluation.card import Benchmark
+from culturepark.evaluation.measure import Measure, mean
+from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
+from culturepark.records import Culture, Persona, Question, Request, stream
+from culturepark.workspace import Workspace
+
+# Each dimension is the sum of weight × (mean of the first item − mean of the second).
+FORMULAS = {
+    "pdi": ((35, "m07", "m02"), (25, "m20", "m23")),
+    "idv": ((35, "m04", "m01"), (35, "m09", "m06")),
+    "mas": ((35, "m05", "m03"), (35, "m08", "m10")),
+    "uai": ((40, "m18", "m15"), (25, "m21", "m24")),
+    "lto": ((40, "m13", "m14"), (25, "m19", "m22")),
+    "ivr": ((35, "m12", "m11"), (40, "m17", "m16")),
+}
+ITEMS = tuple(f"m{n:02}" for n in range(1, 25))
+CODES = (1, 2, 3, 4, 5)
+CONSTANTS = ("fitted", "zero")
+OTHERS = 2  # as many other cultures must have a dimension before its constant is fitted
+PEERS = 4  # as many cultures must have a dimension before it is correlated
+ASKED, ROWS = len(ITEMS), 5
+HALVES = 4 * ASKED  # what a unit's sums hold of its two halves
+TINY = 1e-9  # what varies less does so by rounding
+
+
+def score(dimension: str, means: Mapping[str, Any]) -> Any:
+    """Return a dimension with C = 0 from the item means of a group (numbers, or arrays of one shape).
+
+    >>> score("mas", {"m05": 3.0, "m03": 2.0, "m08": 2.0, "m10": 2.5})
+    17.5
+    """
+    return sum(weight * (means[more] - means[less]) for weight, more, less in FORMULAS[dimension])
+
+
+def published(culture: Culture) -> dict[str, int]:
+    """Return the published figures of a culture's row of Hofstede's table, by dimension; those that there are."""
+    if culture.hofstede is None:
+        return {}
+    row = grounding.hofstede(culture.hofstede)
+    return {d: value for d in FORMULAS if (value := getattr(row, d)) is not None}
+
+
+# -------------------------------------------------------------------- plan
+
+
+@dataclass(frozen=True)
+class Respondent:
+    """Who is asked: a persona, or nobody in particular; `turn` counts how often the same one was asked before.
+
+    `half` is the half of the respondents that they are in, 0 or 1.
+    """
+
+    name: str
+    half: int = 0
+    turn: int = 0
+    me: Persona | None = None
+
+
+def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
+    """Yield the 24 items for every respondent of every culture that has published figures.
+
+    InputError where none has, where an option is none, and where the pack lacks an item.
+    """
+    how = str({**KIND.options, **benchmark.options, **setup.options}["constants"])
+    if how not in CONSTANTS:
+        raise InputError(f"benchmark {benchmark.name!r}: no constants {how!r}. {nearest(how, CONSTANTS)}")
+    questions = _questions(setup.workspace, benchmark.items.removeprefix("scenario:"))
+    there = {name: held for name in setup.cultures if (held := published(setup.workspace.culture(name)))}
+    if not there:
+        named = ", ".join(setup.cultures)
+        raise InputError(f"none of {named} has published dimensions: `hofstede` in a culture's card names its row")
+    left = [name for name in setup.cultures if name not in there]
+    for name, held in there.items():
+        yield from _asked(benchmark, setup, questions, setup.workspace.culture(name), held, left)
+
+
+def _questions(workspace: Workspace, pack: str) -> tuple[Question, ...]:
+    """Return a pack's 24 items in order; InputError where one is missing or has other options."""
+    known = {q.id: q for q in workspace.scenario(pack).questions}
+    for item in ITEMS:
+        codes = [o.code for o in known[item].options] if item in known else []
+        if sorted(codes) != list(CODES):
+            told = f"has the options {codes}, not 1 to 5" if codes else "is missing"
+            raise InputError(f"scenarios/{pack}.toml: {item} {told}; the formulas need {ITEMS[0]} to {ITEMS[-1]}")
+    return tuple(known[item] for item in ITEMS)
+
+
+def _asked(benchmark: Benchmark, setup: Setup, questions: Sequence[Question], culture: Culture, held: Mapping[str, int],
+           left: Sequence[str]) -> Iterator[Item]:  # fmt: skip
+    people, gold = respondents(setup, culture), dict(held)
+    told = {"respondents": setup.respondents, "count": _count(setup), "limit": setup.limit, "left": list(left)}
+    for seed in setup.seeds[:1] if setup.method == "likelihood" else setup.seeds:
+        for who, question in product(people, questions):
+            name, unit = f"{culture.name}/{who.name}/{question.id}/{who.turn}/{seed}", f"{culture.name}/{who.name}"
+            facts = {"item": question.id, **_answers(question), "half": who.half, **told}
+            request = _request(benchmark, setup, culture, who, question, name)
+            yield Item(name, culture.name, unit, request, seed=seed, gold=gold, facts=facts)
+
+
+def _request(
+    benchmark: Benchmark, setup: Setup, culture: Culture, who: Respondent, question: Question, name: str
+) -> Request:
+    told = _answers(question)
+    view = who.me.views.get(question.id) if who.me else None
+    facts = {"me": who.me, "culture": culture, "country": None, "question": question, "numbered": setup.numbered,
+             "view": view, "options": told["codes"], **told}  # fmt: skip
+    made = desk.once(benchmark.asks(setup.workspace), facts, None, benchmark.name, name)
+    weighed = told["codes"] if setup.method == "likelihood" else ()
+    return replace(made, options=tuple(setup.begins(question, code) for code in weighed))
+
+
+def _answers(question: Question) -> dict[str, list[Any]]:
+    return {"codes": [o.code for o in question.options], "labels": [o.label for o in question.options]}
+
+
+def _count(setup: Setup) -> int:
+    return setup.count if setup.limit is None else min(setup.count, setup.limit)
+
+
+def respondents(setup: Setup, culture: Culture) -> list[Respondent]:
+    """Return who is asked: `count` people, or personas in turns until they are as many, each at least once.
+
+    For likelihoods that is one of the people, or each persona once. A limit holds for respondents; personas are then drawn.
+    """
+    likelihood = setup.method == "likelihood"
+    if setup.respondents == "people":
+        return [Respondent("people")] if likelihood else [Respondent(f"{n:04}", n % 2) for n in range(_count(setup))]
+    cast = setup.workspace.people(culture.name)
+    if not cast:
+        raise InputError(f"culture {culture.name!r} has no persona in personas/{culture.name}/; ask its people instead")
+    if setup.limit is not None and setup.limit < len(cast):
+        cast = tuple(stream("limit", "vsm", culture.name).sample(cast, setup.limit))
+    rounds = len(cast) if likelihood else max(_count(setup), len(cast))
+    return [Respondent((me := cast[i % len(cast)]).name, i % len(cast) % 2, i // len(cast), me) for i in range(rounds)]
+
+
+# ------------------------------------------------------------------ people
+
+
+@dataclass(frozen=True)
+class People:
+    """The answers of one culture. `units` hold a table, flat, of 5 rows of 24 items: for each half of the respondents the sums of
+    answers and their counts, then the sums of all squared answers.
+    """
+
+    culture: str
+    published: Mapping[str, int]
+    units: Mapping[tuple[int, str], Sequence[float]]
+    asked: Sequence[Outcome]
+
+    @cached_property
+    def totals(self) -> Any:
+        """The sums over all respondents of each seed, shape (seeds, 120)."""
+        import numpy as np
+
+        seeds = sorted({seed for seed, _ in self.units})
+        each = [np.sum([sums for (s, _), sums in self.units.items() if s == seed], axis=0) for seed in seeds]
+        return np.array(each).reshape(-1, ROWS * ASKED)
+
+    @cached_property
+    def missing(self) -> list[str]:
+        """The items without any answer, in one of the seeds at least."""
+        counts = _halves(self.totals)[..., 1, :].sum(-2)
+        return [item for i, item in enumerate(ITEMS) if not len(counts) or not counts[:, i].all()]
+
+    @property
+    def who(self) -> str:
+        """Who answered, in words."""
+        facts = self.asked[0].facts
+        drawn = any(o.shares for o in self.asked)
+        cut = f" (limit {facts['limit']})" if facts["limit"] else ""
+        if facts["respondents"] == "people":
+            many = f"{facts['count']} respondents{cut}"
+            return f"{many} drawn from the model's own distribution" if drawn else many
+        cast = len({o.unit for o in self.asked})
+        interviews = len({o.item for o in self.asked}) // ASKED // len({o.seed for o in self.asked})
+        return f"{cast} personas{cut}, {'each by the distribution that the model tells' if drawn else f'{interviews} interviews'}"
+
+    @property
+    def what(self) -> str:
+        """What units are called."""
+        return "respondents" if self.asked[0].facts["respondents"] == "people" else "personas"
+
+
+def peoples(outcomes: Sequence[Outcome]) -> list[People]:
+    """Return what each culture's respondents answered, in the order they were asked."""
+    groups: dict[str, list[Outcome]] = {}
+    for o in outcomes:
+        groups.setdefault(o.culture, []).append(o)
+    return [People(culture, asked[0].gold, _summed(asked), asked) for culture, asked in groups.items()]
+
+
+def _summed(outcomes: Iterable[Outcome]) -> dict[tuple[int, str], list[float]]:
+    """Return each unit's sums; what is no answer adds nothing, and who answered nothing is no unit."""
+    made: dict[tuple[int, str], list[float]] = {}
+    for o in outcomes:
+        place = ITEMS.index(o.facts["item"])
+        for unit, half, answer, square in answers(o):
+            sums = made.setdefault((o.seed, unit), [0.0] * (ROWS * ASKED))
+            sums[2 * half * ASKED + place] += answer
+            sums[(2 * half + 1) * ASKED + place] += 1
+            sums[4 * ASKED + place] += square
+    return made
+
+
+def answers(o: Outcome) -> Iterator[tuple[str, int, float, float]]:
+    """Yield unit, half, answer and its square: one answer, a persona's expected one, or those of people drawn from a distribution."""
+    codes, half = o.facts["codes"], o.facts["half"]
+    if o.status != "ok":
+        return
+    if not o.shares:
+        yield o.unit, half, o.answer, o.answer**2
+    elif o.facts["respondents"] == "personas":
+        first, second = (sum(s * c**power for s, c in zip(o.shares, codes, strict=True)) for power in (1, 2))
+        yield o.unit, half, first, second
+    else:
+        count, purpose = o.facts["count"], (o.culture, o.facts["item"])
+        # Each half keeps to the distribution by itself: what one lacks the other does not make up for.
+        for part in (0, 1):
+            for n, answer in enumerate(drawn(codes, o.shares, (count + 1 - part) // 2, *purpose, part)):
+                yield f"{o.unit}/{2 * n + part:04}", part, answer, answer**2
+
+
+def drawn(codes: Sequence[int], shares: Sequence[float], count: int, *purpose: Any) -> list[int]:
+    """Return the answers of `count` people to one item, by systematic sampling (Cochran 1977, ch. 8), in random order.
+
+    Every person's answer has the distribution `shares`, and as a group they keep to it: no option is further than one person off.
+    """
+    rng, edges = stream("vsm", *purpose), list(accumulate(shares))
+    start = rng.random()
+    places = (bisect_right(edges, (k + start) / count * edges[-1]) for k in rng.sample(range(count), count))
+    return [codes[min(place, len(codes) - 1)] for place in places]
+
+
+# ----------------------------------------------------------------- figures
+
+
+def _halves(sums: Any) -> Any:
+    """Return total sums, shape (..., at least 96), as sums and counts of each half and item, shape (..., 2, 2, 24)."""
+    return sums[..., :HALVES].reshape(*sums.shape[:-1], 2, 2, ASKED)
+
+
+def scores(sums: Any) -> Any:
+    """Return the six dimensions with C = 0 from total sums, shape (..., at least 96), as shape (..., 6); NaN without an answer."""
+    return _scored(_means(_halves(sums).sum(-3)))
+
+
+def parted(sums: Any) -> Any:
+    """Return the dimensions of each half, shape (..., 2, 6); an item that a half did not answer is taken from the other."""
+    import numpy as np
+
+    halves = _halves(sums)
+    each = _means(halves)
+    return _scored(np.where(np.isnan(each), _means(halves.sum(-3))[..., None, :], each))
+
+
+def _means(table: Any) -> Any:
+    """Return sums and counts, shape (..., 2, 24), as means of items, shape (..., 24)."""
+    import numpy as np
+
+    return mean(np.moveaxis(table, -2, -1))
+
+
+def _scored(means: Any) -> Any:
+    import numpy as np
+
+    held = dict(zip(ITEMS, np.moveaxis(means, -1, 0), strict=True))
+    return np.stack([score(d, held) for d in FORMULAS], axis=-1)
+
+
+def spread(sums: Any) -> Any:
+    """Return the standard deviation of answers, the mean over items that were answered, from total sums of shape (..., 120)."""
+    import numpy as np
+
+    total, counts = (_halves(sums)[..., i, :].sum(-2) for i in (0, 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = sums[..., HALVES:] / counts - (total / counts) ** 2
+        there = counts > 0
+        return np.sqrt(np.where(there, variance.clip(0), 0)).sum(-1) / there.sum(-1)
+
+
+def fitted(gaps: Any) -> tuple[Any, Any]:
+    """Return constants from `gaps` = published − score, NaN where there is none, shape (..., cultures, 6), and on how many they rest.
+
+    A culture's constant is the mean gap of the other cultures; 0 where fewer than OTHERS have the dimension.
+    """
+    import numpy as np
+
+    there = np.isfinite(gaps)
+    known = np.where(there, gaps, 0)
+    others = there.sum(-2, keepdims=True) - there
+    total = known.sum(-2, keepdims=True) - known
+    return np.where(others >= OTHERS, total / np.maximum(others, 1), 0.0), others
+
+
+def apart(errors: Any, held: Any) -> Any:
+    """Return distances from the errors of both halves, shape (..., 2, 6), over the dimensions that are published: `held`, (..., 6).
+
+    Euclidean where the halves agree; 0 where they err to opposite sides.
+    """
+    import numpy as np
+
+    squares = np.where(held, errors[..., 0, :] * errors[..., 1, :], 0).sum(-1)
+    return np.sqrt(np.maximum(squares, 0))
+
+
+def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Measure]:
+    """Return distances and the six dimensions, how dimensions go together with published ones, spread, and what was unreadable."""
+    import numpy as np
+
+    found = peoples(outcomes)
+    if not found:
+        return []
+    table = np.array([[p.published.get(d, np.nan) for d in FORMULAS] for p in found])
+    fit = options.get("constants", KIND.options["constants"]) == "fitted"
+    sums = np.array([p.totals.sum(0) for p in found])
+    constants, others = fitted(table - scores(sums))
+    halves, _ = fitted(table - np.moveaxis(parted(sums), -2, 0))
+    errors = table - scores(sums) - (constants if fit else 0)
+    plain = apart(np.stack([errors, errors], -2), np.isfinite(table))
+    made = [*_overall(found, table, fit, plain), _unread(outcomes, "", found[0].what)]
+    for i, people in enumerate(found):
+        note = _constants(people, constants[i], others[i]) if fit else "constants zero"
+        made += _distances(people, table[i], halves[:, i] if fit else 0.0, plain[i], note)
+        made += _dimensions(people)
+        made.append(_unread(people.asked, people.culture, people.what))
+    return made
+
+
+def _distances(people: People, row: Any, constants: Any, plain: float, note: str) -> Iterator[Measure]:
+    """Yield a culture's distance, whole and a dimension; constants, of each half, stay when respondents are drawn again."""
+    held = row == row  # NaN is not
+    many = len(people.published)
+    parts = (f"{many} of {len(FORMULAS)} dimensions", note, people.who, _noisy(plain), _lacking([people]))
+
+    def far(sums: Any) -> Any:
+        return apart(row - parted(sums) - constants, held)
+
+    common: dict[str, Any] = {"culture": people.culture, "better": "low", "what": people.what, "note": _joined(parts)}
+    yield Measure("distance", people.units, far, headline=True, **common)
+    yield Measure("distance a dimension", people.units, lambda sums: far(sums) / many**0.5, **common)
+
+
+def _noisy(plain: float) -> str:
+    """Tell the distance that one reckons from the six dimensions as they are."""
+    return f"sampling noise taken out, with it {plain:.1f}" if plain == plain else ""
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return "; ".join(filter(None, parts))
+
+
+def _constants(people: People, constants: Any, others: Any) -> str:
+    """Say which constants were fitted on how many other cultures, and which were left zero."""
+    groups: dict[str, list[str]] = {}
+    for d, constant, many in zip(FORMULAS, constants, others, strict=True):
+        if d in people.published:
+            few = f"constants zero, for fewer than {OTHERS} other cultures have a figure"
+            how = few if many < OTHERS else f"constants fitted on the other {many} cultures"
+            groups.setdefault(how, []).append(d.upper() if many < OTHERS else f"{d.upper()} {constant:+.1f}")
+    return "; ".join(f"{how}: {', '.join(told)}" for how, told in groups.items())
+
+
+def _lacking(found: Iterable[People], dimensions: Iterable[str] | None = None) -> str:
+    """Say why there is no figure: which items nobody answered that these dimensions need, else those that are published."""
+    lost = []
+    for people in found:
+        needed = {item for d in dimensions or people.published for _, *pair in FORMULAS[d] for item in pair}
+        if items := [item for item in people.missing if item in needed]:
+            lost.append(f"{', '.join(items)} ({people.culture})")
+    return f"no figure: nobody answered {', '.join(lost)}" if lost else ""
+
+
+def _dimensions(people: People) -> Iterator[Measure]:
+    """Yield the six dimensions with C = 0, and the spread of answers."""
+    common: dict[str, Any] = {"culture": people.culture, "better": "", "what": people.what}
+    for i, d in enumerate(FORMULAS):
+        told = people.published.get(d, "none")
+        note = _joined((f"constant zero; published {told}", people.who, _lacking([people], [d])))
+        yield Measure(d.upper(), people.units, partial(_one, i), note=note, **common)
+    note = f"standard deviation over respondents, mean over {ASKED - len(people.missing)} items; 0: all answer alike; {people.who}"
+    yield Measure("spread", people.units, spread, note=note, **common)
+
+
+def _one(dimension: int, sums: Any) -> Any:
+    return scores(sums)[..., dimension]
+
+
+def _unread(outcomes: Sequence[Outcome], culture: str, what: str) -> Measure:
+    """Return the share of answers that cannot be read; what was never answered is told beside it."""
+    units: dict[tuple[int, str], list[float]] = {}
+    for o in outcomes:
+        sums = units.setdefault((o.seed, o.unit), [0.0, 0.0])
+        sums[0] += o.status == "unparsed"
+        sums[1] += 1
+    counts = Counter(o.status for o in outcomes if o.status not in ("ok", "unparsed"))
+    rest = "".join(f"; {many} {status}" for status, many in sorted(counts.items()))
+    note = f"of {len(outcomes)} answers{rest}; none of them is a number"
+    return Measure("unparsed", units, mean, culture=culture, better="low", what=what, note=note)
+
+
+# ------------------------------------------------------------ all cultures
+
+
+def _overall(found: Sequence[People], table: Any, fit: bool, plain: Any) -> Iterator[Measure]:
+    """Yield the means over cultures, constants fitted anew whenever respondents are drawn again, and the correlations."""
+    import numpy as np
+
+    units = {key: _block(sums, i, len(found)) for i, p in enumerate(found) for key, sums in p.units.items()}
+    held = np.isfinite(table)
+    many = held.sum(1)
+    full = many == many.max()
+
+    def far(sums: Any) -> Any:
+        gaps = table - np.moveaxis(parted(sums.reshape(*sums.shape[:-1], len(found), HALVES)), -2, 0)
+        return apart(np.moveaxis(gaps - fitted(gaps)[0] if fit else gaps, 0, -2), held)
+
+    common: dict[str, Any] = {"units": units, "better": "low", "what": found[0].what}
+    like = _said(found, [p for p, whole in zip(found, full, strict=True) if whole], fit)
+    like = _joined((like, _noisy(plain[full].mean())))
+    yield Measure("distance", value=lambda sums: far(sums)[..., full].mean(-1), headline=True, note=like, **common)
+    each = _said(found, found, fit)
+    yield Measure("distance a dimension", value=lambda sums: (far(sums) / many**0.5).mean(-1), note=each, **common)
+    for i, d in enumerate(FORMULAS):
+        if (there := held[:, i]).sum() >= PEERS:
+            value = _correlated(table[there, i], there, i)
+            note = f"Pearson, score with published figure, over {there.sum()} cultures, which are not drawn again; no constant matters"
+            yield Measure("correlation", units, value, subset=d.upper(), what=found[0].what, note=note)
+
+
+def _block(sums: Sequence[float], place: int, count: int) -> list[float]:
+    """Return a unit's sums and counts in its own culture's place among all."""
+    return [0.0] * (HALVES * place) + list(sums[:HALVES]) + [0.0] * (HALVES * (count - place - 1))
+
+
+def _said(found: Sequence[People], used: Sequence[People], fit: bool) -> str:
+    """Say which cultures a mean is over, and with which constants."""
+    many = sorted({len(p.published) for p in used})
+    parts = (
+        f"mean over {len(used)} cultures, {' or '.join(map(str, many))} of {len(FORMULAS)} dimensions each",
+        f"constants {'fitted on the other cultures' if fit and len(found) > OTHERS else 'zero'}",
+        f"in each {' or '.join(dict.fromkeys(p.who for p in used))}",
+        "".join(f"left out: {p.culture}, {len(p.published)} dimensions; " for p in found if p not in used).rstrip("; "),
+        f"left out, no published figures: {', '.join(left)}" if (left := found[0].asked[0].facts["left"]) else "",
+        _lacking(used),
+    )
+    return _joined(parts)
+
+
+def _correlated(row: Any, there: Any, dimension: int) -> Callable[[Any], Any]:
+    def value(sums: Any) -> Any:
+        import numpy as np
+
+        held = scores(sums.reshape(*sums.shape[:-1], len(there), HALVES))[..., there, dimension]
+        held, known = held - held.mean(-1, keepdims=True), row - row.mean()
+        varies = (held**2).sum(-1) * (known**2).sum()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(varies > TINY, (held * known).sum(-1) / np.sqrt(varies), np.nan)
+
+    return value
+
+
+KIND = Kind(
+    plan=plan, measures=measures, options={"constants": "fitted"}, respondents=("people", "personas"), joint=True
+)

@@ -1,0 +1,82 @@
+"""Settles how a benchmark is put to a model, and plans what is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from culturepark.errors import CardError, InputError, nearest
+from culturepark.evaluation.card import Benchmark, load_kind, settled
+from culturepark.evaluation.outcome import Item, Setup
+from culturepark.settings import Settings
+from culturepark.workspace import Workspace, load
+
+METHODS = ("likelihood", "sample")
+
+
+def setup(benchmark: Benchmark, *, cultures: Sequence[str] = (), data: Sequence[Path] = (), workspace: str | Path | Workspace | None = None,
+          held: Mapping[str, str] | None = None, method: str = "sample", respondents: str = "people", count: int = 20,
+          seeds: Any = (0,), limit: int | None = None, numbers: bool = False, **options: Any) -> tuple[Setup, Benchmark]:  # fmt: skip
+    """Return a Setup and the card with its options settled; InputError for what cannot be, with the nearest that can."""
+    found = workspace if isinstance(workspace, Workspace) else load(workspace)
+    kind = load_kind(benchmark.kind)
+    for value, known, what in ((method, METHODS, "method"), (respondents, kind.respondents, "respondents")):
+        if value not in known:
+            raise InputError(f"benchmark {benchmark.name!r} has no {what} {value!r}. {nearest(value, known)}")
+    lacking = [str(path) for path in data if str(path) not in kind.words and not Path(path).expanduser().exists()]
+    if lacking:
+        raise InputError(f"no data at {', '.join(lacking)}")
+    if count < 1 or (limit is not None and limit < 1):
+        raise InputError("count and limit are at least 1")
+    chosen = tuple(cultures)
+    if kind.peoples == "cards":
+        chosen = chosen or tuple(
+            sorted(c for c, card in found.cultures.items() if card.survey and c != Settings().contact)
+        )
+        for name in chosen:
+            found.culture(name)
+    told = settled(benchmark, options)
+    made = Setup(
+        workspace=found, cultures=chosen, method=method, respondents=respondents, count=count, seeds=_seeds(seeds), numbers=numbers,  # type: ignore[arg-type]
+        held=held or {}, data=tuple(Path(d).expanduser() for d in data), limit=limit, options=told,
+    )  # fmt: skip
+    return made, benchmark.model_copy(update={"options": told})
+
+
+def _seeds(given: Any) -> tuple[int, ...]:
+    """Return seeds as given: a number, numbers, or numbers with commas between them."""
+    parts = given.split(",") if isinstance(given, str) else [given] if isinstance(given, int) else list(given)
+    try:
+        made = tuple(dict.fromkeys(int(p) for p in parts))
+    except ValueError:
+        raise InputError(f"seeds are whole numbers, such as 0,1,2; not {given!r}") from None
+    if not made:
+        raise InputError("which seeds? Give one at least")
+    return made
+
+
+def items(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
+    """Yield what is asked; InputError where that is nothing, or two things have one id."""
+    seen = set[str]()
+    for item in _planned(benchmark, setup):
+        if item.id in seen:
+            raise InputError(f"benchmark {benchmark.name!r} asks two things under the id {item.id!r}")
+        seen.add(item.id)
+        yield item
+    if not seen:
+        raise InputError(
+            f"benchmark {benchmark.name!r} has nothing to ask{' of ' + ', '.join(setup.cultures) if setup.cultures else ''}"
+        )
+
+
+def _planned(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
+    """Yield a kind's items; a mistake in a prompt of the card's own is told as the card's."""
+    try:
+        yield from load_kind(benchmark.kind).plan(benchmark, setup)
+    except CardError as error:
+        own = f"agents/{benchmark.name}-"
+        raise CardError(
+            p.replace(own, f"benchmark {benchmark.name}: ").replace(".toml: ", ".", 1) if own in p else p
+            for p in error.problems
+        ) from error

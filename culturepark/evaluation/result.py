@@ -1,0 +1,105 @@
+"""A model's result on a benchmark, on disk: `evals/<benchmark>/<model>/{result.json, outcomes.jsonl}`, whole or not there."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from culturepark.errors import InputError, ParkError
+from culturepark.evaluation.card import load_kind
+from culturepark.evaluation.measure import Figure, Measure
+from culturepark.evaluation.outcome import Outcome
+from culturepark.records import Record, digest
+
+FILE, OUTCOMES = "result.json", "outcomes.jsonl"
+
+
+class Result(Record):
+    """What one model made of one benchmark.
+
+    `model` is its name on tables, `models` what answered, by identity. `setup` says how it was asked (method, respondents,
+    count, seeds, cultures, data, limit), `options` the benchmark's own settings. `counts` has the outcomes by status. `logs` are
+    Inspect's, by file name in evals/logs. `hash` names all that determines it: another card, model or setup is another result.
+    """
+
+    benchmark: str
+    title: str
+    about: str
+    source: str
+    kind: str
+    model: str
+    models: tuple[str, ...]
+    setup: dict[str, Any]
+    options: dict[str, Any]
+    counts: dict[str, int]
+    figures: tuple[Figure, ...]
+    logs: tuple[str, ...] = ()
+    date: str = ""
+    version: str = ""
+    hash: str = ""
+
+    def figure(self, name: str, culture: str = "", subset: str = "") -> Figure | None:
+        """Return a figure; None where there is none of this name, culture and subset."""
+        return next((f for f in self.figures if (f.name, f.culture, f.subset) == (name, culture, subset)), None)
+
+
+def place(evals: Path, benchmark: str, model: str) -> Path:
+    """Return the folder of a result below a run's evals/; a model's name becomes a file name that no other one has."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")[:60]
+    return evals / benchmark / (safe if safe == model else f"{safe or 'model'}-{digest(model, size=3)}")
+
+
+def write(folder: Path, result: Result, outcomes: Iterable[Outcome]) -> None:
+    """Write a result and its outcomes; result.json is written last, so a folder that has one is whole."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE).unlink(missing_ok=True)
+        partial = folder / f"{OUTCOMES}.partial"
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(o.model_dump_json() + "\n" for o in outcomes)
+        partial.replace(folder / OUTCOMES)
+        partial = folder / f"{FILE}.partial"
+        partial.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        partial.replace(folder / FILE)
+    except OSError as error:
+        raise ParkError(f"cannot write the result to {folder}: {error.strerror or error}") from error
+
+
+def read(folder: Path) -> Result:
+    """Read a result; InputError where there is none or it is damaged."""
+    try:
+        return Result.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"no result at {folder}: {error.strerror or error}") from error
+    except ValidationError as error:
+        raise InputError(f"{folder / FILE} is no result: {error.errors()[0]['msg']}") from error
+
+
+def outcomes(folder: Path) -> list[Outcome]:
+    """Read a result's outcomes, in the order they were asked; InputError where they are damaged."""
+    try:
+        with (folder / OUTCOMES).open(encoding="utf-8") as file:
+            return [Outcome.model_validate_json(line) for line in file]
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise InputError(f"{folder / OUTCOMES} is damaged, evaluate it again: {error}") from error
+
+
+def found(run: Path) -> list[Path]:
+    """Return the folders of all results of a run, by benchmark and model."""
+    return sorted(p.parent for p in run.glob(f"evals/*/*/{FILE}"))
+
+
+def measures(result: Result, held: Sequence[Outcome]) -> Sequence[Measure]:
+    """Return the measures of a result's outcomes."""
+    return load_kind(result.kind).measures(held, result.options)
+
+
+def counted(held: Iterable[Outcome]) -> dict[str, int]:
+    """Return how many outcomes have each status, `ok` first."""
+    made = Counter(o.status for o in held)
+    return {s: made[s] for s in ("ok", *sorted(set(made) - {"ok"}))}

@@ -1,0 +1,306 @@
+"""Benchmarks as Inspect tasks, and CulturePark's models as an Inspect provider: what `inspect eval culturepark/vsm13` finds.
+
+A solver holds one item and leaves its Outcome, a scorer shows it, and one metric reckons all figures. The provider
+`culturepark/NAME` answers with any model that CulturePark knows (`culturepark/embedded`, `culturepark/local/tiny`,
+`culturepark/outputs/first/models/sft/arabic`, `culturepark/openai/gpt-4o-mini`, …); Inspect's own providers answer too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from inspect_ai import Task, task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessage,
+    ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageUser,
+    GenerateConfig,
+    ModelAPI,
+    ModelOutput,
+    ModelUsage,
+    get_model,
+    modelapi,
+)
+from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, metric, scorer
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+from inspect_ai.tool import ToolChoice, ToolInfo
+
+from culturepark import models as ours
+from culturepark.desk import Desk
+from culturepark.errors import InputError
+from culturepark.evaluation import card as cards
+from culturepark.evaluation import measure, planned
+from culturepark.evaluation.card import Benchmark
+from culturepark.evaluation.outcome import Ask, Item, Outcome, Setup, Who
+from culturepark.models import wire
+from culturepark.records import Message, Reply, Request
+from culturepark.settings import Endpoint
+
+# What a solver asks at this moment: role, facts and options beside the messages, for models that read them.
+_asking: ContextVar[Request | None] = ContextVar("asking", default=None)
+_desks: dict[str, Desk] = {}  # models that answer by way of a journal, by name, while `seated` lasts
+STOPS: Mapping[str, Any] = {"truncated": "max_tokens", "refused": "content_filter", "filtered": "content_filter"}
+REASONS = {"unparsed": "invalid_response_format", "empty": "no_response", "refused": "refusal", "filtered": "refusal"}
+SENT = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
+
+
+# ---------------------------------------------------------------- provider
+
+
+@contextmanager
+def seated(desks: Mapping[str, Desk]) -> Iterator[None]:
+    """Let the models of these names answer by way of their desks: each call is journaled, and never paid twice."""
+    _desks.update(desks)
+    try:
+        yield
+    finally:
+        for name in desks:
+            _desks.pop(name, None)
+
+
+@modelapi(name="culturepark")
+class Park(ModelAPI):
+    """A model of CulturePark's, by the name it has there."""
+
+    def __init__(self, model_name: str, base_url: str | None = None, api_key: str | None = None,
+                 config: GenerateConfig = GenerateConfig(), **how: Any) -> None:  # noqa: B008  # fmt: skip
+        super().__init__(model_name, base_url, api_key, config=config)
+        self.desk = _desks.get(model_name)
+        self.model = None if self.desk else ours.load(model_name, Endpoint(base_url=base_url, **how), key=api_key)
+
+    async def generate(self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice,  # noqa: A002
+                       config: GenerateConfig) -> ModelOutput:  # fmt: skip
+        """Answer; what failed comes back as an output without text, with its status and reason."""
+        request = _requested(input, config)
+        if self.desk is not None:
+            reply, _ = await self.desk.ask(request, request.role)
+        else:
+            assert self.model is not None
+            reply = await self.model.complete(request)
+        usage = ModelUsage(input_tokens=reply.prompt_tokens or 0, output_tokens=reply.completion_tokens or 0,
+                           total_tokens=(reply.prompt_tokens or 0) + (reply.completion_tokens or 0))  # fmt: skip
+        said = ChatMessageAssistant(content=reply.text, source="generate")
+        told = {"status": reply.status, "reason": reply.reason, "shares": list(reply.shares)}
+        return ModelOutput(model=self.model_name, usage=usage, metadata=told, error=reply.reason or None,
+                           choices=[ChatCompletionChoice(message=said, stop_reason=STOPS.get(reply.status, "stop"))])  # fmt: skip
+
+    async def aclose(self) -> None:
+        """Let go of connections; a desk closes its own."""
+        close = getattr(self.model, "close", None)
+        if close is not None:
+            await close()
+
+    def max_connections(self) -> int:
+        """As many as Inspect likes: pace and limits are the model's own."""
+        return 200
+
+
+def _requested(messages: Sequence[ChatMessage], config: GenerateConfig) -> Request:
+    """Return the request that is being asked; of a task that is not ours, one made of its messages."""
+    told = tuple(Message(m.role if m.role in ("system", "assistant") else "user", m.text) for m in messages)
+    asked = _asking.get()
+    if asked is not None and asked.messages == told:
+        return asked
+    warmth = 1.0 if config.temperature is None else config.temperature
+    return Request("", told, temperature=warmth, max_tokens=config.max_tokens or 1024, seed=config.seed or 0)
+
+
+async def ask(request: Request, who: Who = "model") -> Reply:
+    """Put a request to the model under evaluation, or to the one that has the role `who`; failures are replies with a status.
+
+    Where a distribution over options is wanted and none comes back, that is a failure: a single answer is not one.
+    """
+    model = get_model() if who == "model" else get_model(role=who)
+    config = GenerateConfig(
+        temperature=request.temperature, max_tokens=request.max_tokens, seed=(request.seed + request.index) % 2**31
+    )
+    if request.options:
+        config = config.merge(GenerateConfig(logprobs=True, top_logprobs=wire.ALTERNATIVES))
+    token = _asking.set(request)
+    try:
+        output = await model.generate([SENT[m.role](content=m.content) for m in request.messages], config=config)
+    finally:
+        _asking.reset(token)
+    reply = _reply(output)
+    if request.options and reply.status in ("ok", "truncated") and not reply.shares:
+        shares = wire.shares(_logprobs(output), request.options)
+        if not shares:
+            return replace(
+                reply,
+                status="failed",
+                reason="the model told no distribution over the options; ask it with --method sample",
+            )
+        return replace(reply, status="ok", reason="", shares=shares)
+    return reply
+
+
+def _reply(output: ModelOutput) -> Reply:
+    """Return an output as a reply with an honest status, whoever gave it."""
+    told = output.metadata or {}
+    text = output.completion.strip()
+    if "status" in told:
+        return Reply(told["status"], text, told["reason"], output.model, shares=tuple(told["shares"]))
+    stop = output.stop_reason if output.choices else "unknown"
+    status: Any = {"max_tokens": "truncated", "model_length": "truncated", "content_filter": "filtered"}.get(
+        stop, "ok" if text else "empty"
+    )
+    return Reply(status, text, output.error or ("" if status == "ok" else f"it stopped: {stop}"), output.model)
+
+
+def _logprobs(output: ModelOutput) -> dict[str, Any]:
+    found = output.choices[0].logprobs if output.choices else None
+    return {"choices": [{"logprobs": found.model_dump() if found else None}]}
+
+
+# ------------------------------------------------------------------- tasks
+
+
+def made(benchmark: Benchmark, setup: Setup, items: Sequence[Item], heard: Callable[[Outcome], None] = lambda outcome: None,
+         failed: Callable[[Exception], None] = lambda error: None) -> Task:  # fmt: skip
+    """Return the Inspect task that puts a benchmark's items to a model.
+
+    `heard` is told each outcome as it comes, `failed` what stops the whole: a dead key, a budget that is used up.
+    """
+    kind, held = cards.load_kind(benchmark.kind), {item.id: item for item in items}
+
+    @solver(name="hold")
+    def hold() -> Solver:
+        async def solve(state: TaskState, generate: Generate) -> TaskState:
+            item = held[str(state.sample_id)]
+            asked: Ask = ask
+            try:
+                outcome = await kind.hold(benchmark, item, asked)
+            except Exception as error:
+                failed(error)
+                raise
+            state.metadata["outcome"] = outcome.model_dump(mode="json", exclude={"talk"})
+            state.output = ModelOutput.from_content(str(state.model), outcome.said)
+            heard(outcome)
+            return state
+
+        return solve
+
+    samples = [
+        Sample(id=i.id, input=[SENT[m.role](content=m.content) for m in i.request.messages], target="" if i.gold is None else str(i.gold),
+               metadata={"culture": i.culture, "unit": i.unit, "subset": i.subset, "seed": i.seed})
+        for i in items
+    ]  # fmt: skip
+    about = {
+        "about": benchmark.about,
+        "source": benchmark.source,
+        "method": setup.method,
+        "respondents": setup.respondents,
+    }
+    return Task(MemoryDataset(samples, name=benchmark.name), solver=hold(), scorer=_shown(benchmark, setup), name=benchmark.name,
+                metadata=about)  # fmt: skip
+
+
+def _shown(benchmark: Benchmark, setup: Setup) -> Scorer:
+    """Return what shows an outcome as a score, and all outcomes as figures."""
+    kind = cards.load_kind(benchmark.kind)
+
+    @metric(name="figures")
+    def figures() -> Metric:
+        def reckon(scores: list[SampleScore]) -> dict[str, Any]:
+            outcomes = [Outcome.model_validate(s.score.metadata) for s in scores if s.score.metadata]
+            found = [measure.estimate(m, draws=200) for m in kind.measures(outcomes, setup.options)]
+            return {
+                " ".join(filter(None, (f.name, f.culture, f.subset))): f.value for f in found if f.value is not None
+            }
+
+        return reckon
+
+    @scorer(metrics=[figures()], name="read")
+    def read() -> Scorer:
+        async def score(state: TaskState, target: Target) -> Score:
+            outcome = Outcome.model_validate(state.metadata["outcome"])
+            return Score(value=outcome.status, answer=None if outcome.answer is None else str(outcome.answer), explanation=outcome.reason or None,
+                         reason=REASONS.get(outcome.status), metadata=state.metadata["outcome"])  # fmt: skip
+
+        return score
+
+    return read()
+
+
+def task_of(
+    name: str,
+    cultures: str | Sequence[str] = (),
+    data: str | Sequence[str] = (),
+    workspace: str | None = None,
+    **given: Any,
+) -> Task:
+    """Return a benchmark as a task for Inspect's own command: `inspect eval culturepark/vsm13 -T cultures=arabic,german -T count=5`.
+
+    `method`, `respondents`, `count`, `seeds` and `limit` are as in a Setup; what else is given are the benchmark's own options.
+    """
+    setup, benchmark = planned.setup(cards.load(name), cultures=_listed(cultures), data=[Path(d) for d in _listed(data)],
+                                     workspace=workspace, **given)  # fmt: skip
+    return made(benchmark, setup, list(planned.items(benchmark, setup)))
+
+
+def _listed(value: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else tuple(value)
+
+
+@task
+def vsm13(**given: Any) -> Task:
+    """Hofstede's VSM 2013."""
+    return task_of("vsm13", **given)
+
+
+@task
+def survey(**given: Any) -> Task:
+    """Alignment with the World Values Survey's shares."""
+    return task_of("survey", **given)
+
+
+@task
+def opinions(**given: Any) -> Task:
+    """Alignment with a file shaped like GlobalOpinionQA."""
+    return task_of("opinions", **given)
+
+
+@task
+def moderation(**given: Any) -> Task:
+    """Labels of posts."""
+    return task_of("moderation", **given)
+
+
+@task
+def hatecheck(**given: Any) -> Task:
+    """Multilingual HateCheck, by functionality."""
+    return task_of("hatecheck", **given)
+
+
+@task
+def education(**given: Any) -> Task:
+    """A learner's exam before and after talking with the model."""
+    return task_of("education", **given)
+
+
+@task
+def reward(**given: Any) -> Task:
+    """Which of two answers a reward model prefers, beside what people preferred."""
+    return task_of("reward", **given)
+
+
+@task
+def care(**given: Any) -> Task:
+    """Open questions about cultures, judged against reference answers."""
+    return task_of("care", **given)
+
+
+@task
+def benchmark(card: str, **given: Any) -> Task:
+    """One's own benchmark, by its file: `inspect eval culturepark/benchmark -T card=teatime.toml`."""
+    if not Path(card).is_file():
+        raise InputError(f"no benchmark at {card}")
+    return task_of(card, **given)

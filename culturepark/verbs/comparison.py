@@ -1,0 +1,82 @@
+"""The verb that holds models of several runs against one another: `compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from culturepark.errors import InputError, NotFound
+from culturepark.evaluation import board, result
+from culturepark.evaluation.board import Board
+from culturepark.verbs.runs import resume
+from culturepark.verbs.work import report
+from culturepark.workspace import find, output
+
+NAME, BOARD = "compare", Path("evals/board")
+
+
+def compare(*runs: str | Path, name: str | None = None, against: str | None = None, workspace: str | Path | None = None,
+            out: str | Path | None = None) -> Board:  # fmt: skip
+    """Hold all results in these runs against one another; return the board, and write it (see `place`).
+
+    A run is a folder, or the name of one below outputs/. There come to be leaderboard.html, .json and .tex, and the samples that
+    every number leads to. `against` compares every model with one alone, so that fewer p-values are corrected. InputError where
+    a run holds no result, or a damaged one.
+    """
+    from culturepark.reports import leaderboard
+
+    folders = _named([_run(run, workspace, out) for run in runs])
+    if not folders:
+        raise InputError("nothing to compare: name at least one run")
+    sources = {called: result.found(folder) for called, folder in folders.items()}
+    for called, found in sources.items():
+        if not found:
+            raise InputError(f"no results in the run {folders[called]}: evaluate a model there first, for example "
+                             f"`culturepark evaluate {called} vsm13 --model embedded`")  # fmt: skip
+    held, where = [], {}
+    for called, source in ((called, folder) for called, found in sources.items() for folder in found):
+        one = result.read(source)
+        held.append(board.held(called, one, result.outcomes(source)))
+        where[called, one.benchmark, one.model] = source
+    made = leaderboard.linked(board.build(held, against))
+    leaderboard.write(place(*runs, name=name, workspace=workspace, out=out), made, where)
+    for folder in folders.values() if name is None and len(folders) == 1 else ():
+        if (folder / "run.toml").is_file():
+            report(resume(folder, workspace=workspace))  # it links to the board
+    return made
+
+
+def place(
+    *runs: str | Path, name: str | None = None, workspace: str | Path | None = None, out: str | Path | None = None
+) -> Path:
+    """Return where the board of these runs is: in a run of its own where there is one and no name, else in outputs/<name>/."""
+    folders = list(dict.fromkeys(_run(run, workspace, out).resolve() for run in runs))
+    if name is None and len(folders) == 1:
+        return folders[0] / BOARD
+    return output(find(workspace), name or NAME, out)
+
+
+def _run(run: str | Path, workspace: str | Path | None, out: str | Path | None) -> Path:
+    """Return the folder of a run: this one, or that of this name below outputs/; NotFound names the nearest."""
+    path = Path(run).expanduser()
+    if (path / "evals").is_dir() or (path / "run.toml").is_file():
+        return path
+    if path.parent != Path():
+        raise InputError(f"no run at {path}")
+    folder = output(find(workspace), path.name, out)
+    if not folder.is_dir():
+        raise NotFound("run", path.name, str(folder.parent), (p.parent.name for p in folder.parent.glob("*/evals")))
+    return folder
+
+
+def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    """Return the folders, each once, by a name that no other one has."""
+    made: dict[str, Path] = {}
+    for folder in dict.fromkeys(f.resolve() for f in folders):
+        made[next(called for called in _calls(folder.name) if called not in made)] = folder
+    return made
+
+
+def _calls(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{n}" for n in range(2, 1_000_000))

@@ -1,0 +1,172 @@
+"""The verb that puts benchmarks to models and keeps their results in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from culturepark import logs, pool, runs
+from culturepark.desk import Desk, Models
+from culturepark.errors import InputError
+from culturepark.evaluation import card as cards
+from culturepark.evaluation import planned, work
+from culturepark.evaluation import result as results
+from culturepark.evaluation.result import Result
+from culturepark.evaluation.work import Job
+from culturepark.journal import Journal
+from culturepark.models import Model, local
+from culturepark.models import load as load_model
+from culturepark.models.ledger import Ledger
+from culturepark.models.line import Line
+from culturepark.settings import Settings
+from culturepark.verbs.runs import resume, settled
+from culturepark.verbs.work import Tell, _silent, report
+from culturepark.workspace import Workspace, find, load, output
+
+PARTS = ("judge", "learner")
+EMBEDDED = "embedded"
+
+
+def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str], *, cultures: Sequence[str] = (), data: Sequence[str | Path] = (),
+             method: str = "auto", respondents: str = "auto", count: int = 20, seeds: Any = (0,), limit: int | None = None,
+             judge: str | None = None, learner: str | None = None, corpus: str | Path | None = None, options: Mapping[str, Any] | None = None,
+             workspace: str | Path | None = None, out: str | Path | None = None, key: str | None = None, tell: Tell = _silent, **driven: Any) -> list[Result]:  # fmt: skip
+    """Put benchmarks to models and return their results, which lie in `<run>/evals/<benchmark>/<model>/`.
+
+    `name` is a run, or a new one's name; `benchmarks` are short names or files, `models` as on the command (a name, LABEL=NAME,
+    replicas with commas, `{culture}` in a name, or a folder of tuned models). `method` auto reads the distribution of models on
+    this machine and samples others; `respondents` auto lets the embedded engine speak for personas, others for their people.
+    `count` respondents a culture are sampled, once a seed. `corpus` is the run whose held-out questions are told apart (by
+    default this one, where it has a corpus). `driven` holds max_usd, max_tokens, concurrency, rpm, tpm, timeout, batch, base_url and
+    endpoints, `key` the first model's API key. What was answered is in the run's journal and not asked again; a whole result is kept.
+    """
+    if find_spec("inspect_ai") is None:
+        raise InputError("evaluation needs Inspect: pip install 'culturepark[evaluate]'")
+    folder, found = located(name, workspace, out), load(workspace)
+    settings, keys = settled(None, workspace, {"model": _first(models), **driven})
+    keys = keys | ({settings.model.partition("/")[0]: key} if key else {})
+    settings, held = (
+        runs.addressed(settings),
+        _held(folder if corpus is None else located(corpus, workspace, out), corpus),
+    )
+    how = {
+        "cultures": tuple(cultures),
+        "data": [Path(d) for d in data],
+        "count": count,
+        "seeds": seeds,
+        "limit": limit,
+        "held": held,
+    }
+    jobs = [
+        job for b in benchmarks for job in _jobs(cards.load(b), models, found, method, respondents, how, options or {})
+    ]
+    parts = {part: given for part, given in zip(PARTS, (judge, learner), strict=True) if given}
+    _lacking(jobs, parts)
+    made = {
+        n: load_model(n, settings.endpoint(n), key=keys.get(n.partition("/")[0]), batch=settings.batch)
+        for n in _models(jobs, parts)
+    }
+    runs.usable(settings, Models(next(iter(made.values())), seats=made))
+    with Journal(folder / "evals") as journal:
+        hall = work.Hall(folder / "evals", _desks(made, journal, settings), parts, settings.width, tell)
+
+        async def all_of_it() -> list[Path]:
+            try:
+                return await work.run(jobs, hall)
+            finally:
+                for model in made.values():
+                    await _closed(model)
+                journal.commit()
+
+        with logs.kept(folder):
+            folders = pool.work(all_of_it())
+    if (folder / "run.toml").is_file():
+        report(resume(folder, workspace=workspace))
+    return [results.read(f) for f in folders]
+
+
+def located(name: str | Path, workspace: str | Path | None, out: str | Path | None) -> Path:
+    """Return the folder of a run, given by folder or name; one of a new name is not there yet."""
+    path = Path(name).expanduser()
+    if (path / "run.toml").is_file() or (path / "evals").is_dir():
+        return path
+    return output(find(workspace), str(name), out)
+
+
+def _jobs(benchmark: cards.Benchmark, models: Sequence[str], found: Workspace, method: str, respondents: str, how: Mapping[str, Any],
+          options: Mapping[str, Any]) -> list[Job]:  # fmt: skip
+    """Return a benchmark's jobs, one a contestant; options that only other benchmarks know are left to these."""
+    kind = cards.load_kind(benchmark.kind)
+    own = {k: v for k, v in options.items() if k in kind.options}
+    cultures = planned.setup(benchmark, workspace=found, **{**how, **own})[0].cultures
+    made = []
+    for contestant in work.contestants(models, cultures):
+        at_hand = all(local(m) is not None for m in contestant.models)
+        embedded = contestant.models == (EMBEDDED,)
+        tells = at_hand or (embedded and kind.peoples == "cards")
+        given: dict[str, Any] = {
+            "method": ("likelihood" if tells else "sample") if method == "auto" else method,
+            "respondents": kind.respondents[-1 if embedded else 0] if respondents == "auto" else respondents,
+        }
+        given["numbers"] = given["method"] == "likelihood" and not at_hand and not embedded
+        setup, card = planned.setup(benchmark, workspace=found, **{**how, **own, **given})
+        made.append(Job(card, setup, contestant))
+    return made
+
+
+def _held(folder: Path, corpus: str | Path | None) -> dict[str, str]:
+    """Return which split of a run's corpus each question is in; nothing where no run is there and none was named."""
+    from culturepark.corpus.build import splits
+
+    if not (folder / "run.toml").is_file() and corpus is None:
+        return {}
+    run = runs.resume(folder)
+    return dict(splits(run.workspace, run.settings))
+
+
+def _first(models: Sequence[str]) -> str:
+    """Return the first model's name, whose provider `base_url` and `key` are for."""
+    if not models:
+        raise InputError("which models? Name at least one: --model embedded")
+    return work.contestants(models[:1], ())[0].models[0]
+
+
+def _lacking(jobs: Sequence[Job], parts: Mapping[str, str]) -> None:
+    for job in jobs:
+        for part in cards.load_kind(job.benchmark.kind).needs(job.benchmark):
+            if part not in parts:
+                raise InputError(
+                    f"benchmark {job.benchmark.name!r} needs a {part}: name its model with --{part} (embedded plays it by rule)"
+                )
+
+
+def _models(jobs: Sequence[Job], parts: Mapping[str, str]) -> list[str]:
+    """Return the names of all models that jobs and parts need, each once."""
+    names: dict[str, None] = {}
+    for job in jobs:
+        asked = planned.items(job.benchmark, job.setup) if job.contestant.parted else ()
+        names |= dict.fromkeys(work.names(job, list(asked)) if asked else job.contestant.models)
+    return list(dict.fromkeys([*names, *parts.values()]))
+
+
+def _desks(models: Mapping[str, Model], journal: Journal, settings: Settings) -> dict[str, Desk]:
+    """Return each model behind the one journal and, where there is a cap, the one ledger."""
+    capped = settings.max_usd is not None or settings.max_tokens is not None
+    ledger = Ledger(journal, settings.max_usd, settings.max_tokens) if capped else None
+    for model in models.values():
+        if isinstance(model, Line):
+            model.attach(journal, ledger)
+    return {name: Desk(Models(model), journal) for name, model in models.items()}
+
+
+async def _closed(model: Model) -> None:
+    close = getattr(model, "close", None)
+    if close is not None:
+        await close()
+
+
+def benchmarks() -> dict[str, str]:
+    """Return the benchmarks that come with the package: name → title."""
+    return {name: cards.load(path).title for name, path in cards.shipped().items()}

@@ -1,0 +1,74 @@
+"""Rows that models are tuned on and held against: an object a line, in TRL's formats, keys and conversations checked."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from culturepark.errors import InputError, nearest
+
+ROLES = ("system", "user", "assistant")
+KEYS = {"trl": ("prompt", "completion"), "dpo": ("prompt", "chosen", "rejected"), "kto": ("prompt", "completion", "label"),
+        "shares": ("prompt", "options", "shares")}  # fmt: skip
+Row = dict[str, Any]
+
+
+def parsed(line: bytes | str, where: str) -> Row:
+    """Return the object in a line of JSONL; InputError where there is none."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: a row is an object, not {type(row).__name__}")
+    return row
+
+
+def checked(row: Row, form: str, where: str) -> Row:
+    """Return a row with the keys of its form, conversations checked, plain texts made conversations."""
+    if form == "trl" and "messages" in row:
+        row = {**row, "prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
+    if lacking := [key for key in KEYS[form] if key not in row]:
+        raise InputError(
+            f"{where}: no {lacking[0]!r}; a row of this kind has {', '.join(KEYS[form])}. {nearest(lacking[0], row)}"
+        )
+    made: Row = {"metadata": row.get("metadata") or {k: row[k] for k in ("culture", "question") if k in row}}
+    for key in KEYS[form]:
+        if key in ("prompt", "completion", "chosen", "rejected"):
+            made[key] = _talk(row[key], "user" if key == "prompt" else "assistant", f"{where}: {key}")
+        else:
+            made[key] = row[key]
+    if form == "shares":
+        _shares(made, where)
+    if form == "kto" and not isinstance(made["label"], bool):
+        raise InputError(f"{where}: label: {made['label']!r} is neither true nor false")
+    return made
+
+
+def _talk(value: Any, role: str, where: str) -> list[dict[str, str]]:
+    """Return a conversation: a text is one message of `role`; answers hold exactly one message of the assistant's."""
+    talk = [{"role": role, "content": value}] if isinstance(value, str) else value
+    if not isinstance(talk, list) or not talk:
+        raise InputError(f"{where}: a text or a list of messages, not {value!r:.60}")
+    for message in talk:
+        if (
+            not isinstance(message, dict)
+            or message.get("role") not in ROLES
+            or not isinstance(message.get("content"), str)
+        ):
+            raise InputError(f"{where}: a message has a role ({', '.join(ROLES)}) and content, not {message!r:.60}")
+        if not message["content"].strip():
+            raise InputError(f"{where}: an empty message teaches nothing")
+    if role == "assistant" and (len(talk) != 1 or talk[0]["role"] != "assistant"):
+        raise InputError(f"{where}: exactly one message of the assistant's, not {len(talk)}")
+    return [{"role": m["role"], "content": m["content"]} for m in talk]
+
+
+def _shares(row: Row, where: str) -> None:
+    options, shares = row["options"], row["shares"]
+    if not isinstance(options, list) or not isinstance(shares, list) or len(options) != len(shares) or len(options) < 2:
+        raise InputError(f"{where}: options and shares are lists of the same length, at least 2")
+    if len(set(options)) < len(options) or any(not isinstance(o, str) or not o.strip() for o in options):
+        raise InputError(f"{where}: options are different texts")
+    if any(not isinstance(s, (int, float)) or s < 0 for s in shares) or abs(sum(shares) - 1) > 1e-3:
+        raise InputError(f"{where}: shares are none below 0 and sum to 1, not {shares}")

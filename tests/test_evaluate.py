@@ -1,0 +1,321 @@
+"""Evaluation from end to end: cards, Inspect, the journal, results; on a small benchmark of the tests' own."""
+
+import asyncio
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+import culturepark as cp
+from culturepark.desk import once as asked
+from culturepark.errors import CardError, InputError, NotFound
+from culturepark.evaluation import card, parsers, result, work
+from culturepark.evaluation.measure import Measure, mean
+from culturepark.evaluation.outcome import Item, Kind, Unparsed
+from culturepark.journal import Journal
+from culturepark.models import wire
+from culturepark.records import Reply, Request
+from culturepark.weights import choices
+from culturepark.weights.engine import shared
+from culturepark.weights.graduate import find
+
+HERE = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+LABELS = ("Agree", "Disagree")
+CARD = """
+name = "teatime"
+title = "Tea"
+about = "Whether a model knows who likes tea."
+source = "authored for the tests"
+kind = "test_evaluate:KIND"
+role = "respondent"
+parser = "option"
+"""
+
+
+def plan(benchmark, setup):
+    """Every question of every culture, once a seed."""
+    for culture in setup.cultures:
+        for question in setup.workspace.scenario("tea").questions:
+            for seed in setup.seeds:
+                facts = {"options": [1, 2], "view": None, "codes": [1, 2], "labels": LABELS, "question": question,
+                         "culture": setup.workspace.culture(culture), "me": None, "country": None, "numbered": True}  # fmt: skip
+                request = asked(benchmark.asks(setup.workspace), facts, None, culture, question.id, seed)
+                likely = replace(request, options=LABELS) if setup.method == "likelihood" else request
+                yield Item(f"{culture}/{question.id}/{seed}", culture, question.id, likely, seed=seed,
+                           gold=question.answers[culture], facts={"codes": [1, 2], "labels": LABELS})  # fmt: skip
+
+
+def measures(outcomes, options):
+    """The share of right answers, by culture and over all."""
+    for culture in ("", *sorted({o.culture for o in outcomes})):
+        sums = {}
+        for o in outcomes:
+            if culture in ("", o.culture) and o.status == "ok":
+                right, n = sums.get((o.seed, f"{o.culture}/{o.unit}"), (0.0, 0.0))
+                sums[o.seed, f"{o.culture}/{o.unit}"] = (right + (o.answer == o.gold), n + 1.0)
+        yield Measure("right", sums, mean, culture, headline=True, what="questions")
+
+
+KIND = Kind(plan, lambda outcomes, options: list(measures(outcomes, options)), options={"extra": 1})
+
+
+class North:
+    """A model that answers as the north does, and writes down how often it was asked."""
+
+    identity, asked, dies = "north", 0, 10**9
+
+    async def complete(self, request):
+        if North.asked >= North.dies:
+            raise cp.ModelError("the key was refused")
+        North.asked += 1
+        return Reply("ok", "1. Agree" if request.seed % 20 else "I would rather not say.", model="north")
+
+
+@pytest.fixture
+def tea(park):
+    """A workspace with a benchmark file."""
+    (park / "teatime.toml").write_text(CARD)
+    North.asked, North.dies = 0, 10**9
+    return park
+
+
+NORTH = "test_evaluate:North"
+HOW = {"cultures": ("north", "south")}
+
+
+def test_a_benchmark_file_and_a_model_make_a_result_with_figures_and_outcomes(tea):
+    (found,) = cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)
+    assert found.figure("right", "north").value == 1.0 and found.figure("right", "south").value == 0.0
+    held = result.outcomes(result.place(tea / "outputs/mine/evals", "teatime", found.model))
+    assert len(held) == 20 and held[0].talk[-1] == ("assistant", held[0].said)
+    assert (tea / "outputs/mine/evals/logs" / found.logs[0]).is_file()
+
+
+def test_what_cannot_be_read_is_counted_and_is_no_answer(tea):
+    (found,) = cp.evaluate("mine", ["teatime.toml"], [NORTH], seeds=tuple(range(30)), **HOW)
+    assert found.counts["unparsed"] > 0 and sum(found.counts.values()) == 600
+    assert found.figure("right", "north").value == 1.0  # of those that were read
+    assert found.figure("right").spread is not None and found.figure("right").seeds == 30
+
+
+def test_the_same_again_asks_nothing_and_another_setup_asks_only_what_is_new(tea):
+    first = cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)
+    asked = North.asked
+    assert cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW) == first and North.asked == asked == 20
+    cp.evaluate("mine", ["teatime.toml"], [NORTH], seeds=(0, 1), **HOW)
+    assert North.asked == 40
+
+
+def test_stopped_by_a_dead_key_it_goes_on_where_it_was(tea):
+    North.dies = 7
+    with pytest.raises(cp.ModelError, match="the key was refused"):
+        cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)
+    assert not list(tea.rglob("result.json"))
+    North.dies = 10**9
+    cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)
+    assert North.asked == 20
+
+
+def test_the_embedded_engine_is_the_chance_row(tea):
+    (found,) = cp.evaluate("mine", ["teatime.toml"], ["embedded"], method="sample", seeds=tuple(range(40)), **HOW)
+    assert found.figure("right").low <= 0.5 <= found.figure("right").high
+
+
+def test_a_model_of_this_machine_tells_its_distribution(tea, small):
+    (found,) = cp.evaluate("mine", ["teatime.toml"], [str(small)], **HOW)
+    held = result.outcomes(next((tea / "outputs/mine/evals/teatime").iterdir()))
+    assert found.setup["method"] == "likelihood" and all(abs(sum(o.shares) - 1) < 1e-6 for o in held)
+
+
+def test_replicas_are_averaged_and_their_spread_is_told(tea):
+    (found,) = cp.evaluate("mine", ["teatime.toml"], [f"both={NORTH},embedded"], **HOW)
+    assert found.figure("right", "north").seeds == 2 and found.figure("right", "north").spread > 0
+    assert found.model == "both" and len(found.models) == 2
+
+
+def test_each_culture_may_be_asked_of_its_own_model():
+    (own,) = work.contestants(["own=models/{culture},again/{culture}"], ("north",))
+    assert own.label == "own" and own.named("north") == ("models/north", "again/north")
+    with pytest.raises(InputError, match="two models are called 'a'"):
+        work.contestants(["a=x/y", "a=x/z"], ())
+
+
+def test_mistakes_are_named_before_anything_is_asked(tea):
+    with pytest.raises(NotFound, match="Did you mean 'vsm13'"):
+        cp.evaluate("mine", ["vsm31"], ["embedded"])
+    (tea / "odd.toml").write_text(CARD + "[options]\nextr = 2\n")
+    with pytest.raises(CardError, match=r"options\.extr: unknown\. Did you mean 'extra'"):
+        card.load("odd.toml")
+    (tea / "odd.toml").write_text(CARD.replace("parser", "parsr"))
+    with pytest.raises(CardError, match=r"parsr: unknown key\. Did you mean 'parser'"):
+        card.load("odd.toml")
+    with pytest.raises(InputError, match="has no method 'guess'"):
+        cp.evaluate("mine", ["teatime.toml"], ["embedded"], method="guess", **HOW)
+
+
+def test_a_hosted_model_tells_its_distribution_by_log_probabilities(tea, serve):
+    def reply(count, body):
+        assert body["logprobs"] is True and body["top_logprobs"] == 20
+        top = [{"token": "Ag", "logprob": -0.5}, {"token": " Dis", "logprob": -1.5}, {"token": "Well", "logprob": -3.0}]
+        said = {
+            "choices": [
+                {
+                    "message": {"content": "Agree"},
+                    "finish_reason": "stop",
+                    "logprobs": {"content": [{"top_logprobs": top}]},
+                }
+            ]
+        }
+        return 200, {}, said
+
+    cp.evaluate(
+        "mine", ["teatime.toml"], ["openai/m"], method="likelihood", base_url=serve(reply).url, key="k-1", **HOW
+    )
+    held = result.outcomes(next((tea / "outputs/mine/evals/teatime").iterdir()))
+    assert held[0].shares == pytest.approx((0.731, 0.269), abs=1e-3)
+    assert "k-1" not in "".join(p.read_text(errors="ignore") for p in (tea / "outputs").rglob("*") if p.is_file())
+
+
+def test_a_model_without_log_probabilities_is_told_so_not_guessed_at(tea):
+    (found,) = cp.evaluate("mine", ["teatime.toml"], [NORTH], method="likelihood", **HOW)
+    assert found.counts == {"ok": 0, "failed": 20} and found.figure("right").value is None
+
+
+def test_inspect_finds_the_tasks_and_the_models(tea):
+    code = [sys.executable, "-m", "inspect_ai", "eval", "culturepark/benchmark", "-T", "card=teatime.toml", "-T", "cultures=north,south",
+            "--model", "culturepark/embedded", "--display", "plain", "--log-dir", "logs"]  # fmt: skip
+    done = subprocess.run(code, cwd=tea, capture_output=True, text=True, env=HERE)
+    assert "right north" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_command_prints_figures_intervals_and_what_was_not_read(tea):
+    command = [
+        sys.executable,
+        "-m",
+        "culturepark",
+        "evaluate",
+        "mine",
+        "teatime.toml",
+        "--model",
+        NORTH,
+        "--cultures",
+        "north,south",
+    ]
+    told = subprocess.run(command, cwd=tea, capture_output=True, text=True, check=True, env=HERE).stdout
+    assert "right" in told and "19 ok, 1 unparsed" in told
+    found = json.loads(
+        subprocess.run([*command, "--json"], cwd=tea, capture_output=True, text=True, check=True, env=HERE).stdout
+    )
+    assert found[0]["benchmark"] == "teatime"
+
+
+def body(*top):
+    return {
+        "choices": [
+            {"logprobs": {"content": [{"top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in top]}]}}
+        ]
+    }
+
+
+def test_a_distribution_is_told_by_the_first_token_or_not_at_all():
+    assert wire.shares(body(("1", 0.6), (" 2", 0.3), ("I", 0.1)), ("1", "2")) == pytest.approx((2 / 3, 1 / 3))
+    assert wire.shares(body(("1", 0.9), ("2", 0.1)), ("1", "2", "10")) == ()  # the 1 of 10, or 1?
+    assert wire.shares(body(("I", 0.7), ("1", 0.3)), ("1", "2")) == ()  # it would rather say something else
+    assert wire.shares({"choices": [{"message": {"content": "1"}}]}, ("1", "2")) == ()
+
+
+async def test_distributions_of_several_adapters_share_a_batch_and_are_those_asked_one_by_one(small):
+    engine = shared(find(small))
+    talks = [[{"role": "user", "content": f"Is tea {n} good?"}] for n in range(40)]
+    options = [("Agree", "Agree strongly", "Disagree")[: 2 + n % 2] for n in range(40)]
+    made = await asyncio.gather(*(engine.weigh(t, o) for t, o in zip(talks, options, strict=True)))
+    alone = choices.distribution(engine.model, engine.tokenizer, talks, options)
+    assert all(m == pytest.approx(a, abs=1e-5) for m, a in zip(made, alone, strict=True))
+    with pytest.raises(InputError, match="the beginning of another option"):
+        await engine.weigh(talks[0], ("Agree", "Agree"))
+
+
+def test_a_journal_from_before_shares_were_kept_is_read_and_gets_a_place_for_them(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.add_call("a", "x", "respondent", Reply("ok", "1"))
+        journal._write("ALTER TABLE calls DROP COLUMN shares", ())
+    with Journal(tmp_path, write=False) as journal:
+        assert journal.known("a").text == "1"
+    with Journal(tmp_path) as journal:
+        journal.add_call("b", "x", "respondent", Reply("ok", "1", shares=(0.25, 0.75)))
+        assert journal.known("b").shares == (0.25, 0.75) and journal.known("a").shares == ()
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_read_as_an_option_or_not_at_all(said):
+    item = Item(
+        "i",
+        "",
+        "u",
+        Request("respondent", ()),
+        facts={"codes": [1, 2, 10], "labels": ["Agree", "Agree strongly", "Never"]},
+    )
+    assert isinstance(parsers.option(said, item), Unparsed) or parsers.option(said, item) in (1, 2, 10)
+
+
+@pytest.mark.parametrize(("said", "read"), [
+    ("2", 2), ("(2)", 2), ("Answer: 10.", 10), ("**1**", 1), ("agree strongly, of course", 2), ("Agree. I would say so.", 1),
+    ("My answer is 2", 2), ("2 or 10", None), ("3", None), ("1.5", None), ("I agree", None), ("", None), ("Agreed", None), ("-1", None),
+])  # fmt: skip
+def test_options_are_read_strictly(said, read):
+    item = Item(
+        "i",
+        "",
+        "u",
+        Request("respondent", ()),
+        facts={"codes": [1, 2, 10], "labels": ["Agree", "Agree strongly", "Never"]},
+    )
+    found = parsers.option(said, item)
+    assert (None if isinstance(found, Unparsed) else found) == read
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [("4", 4), ("4/5", 4), ("4 out of 5", 4), ("4-5", None), ("7", None), ("4.5", None), ("good", None)],
+)
+def test_ratings_are_whole_numbers_on_their_scale(said, read):
+    found = parsers.rating(said, Item("i", "", "u", Request("learner", ()), facts={"scale": [1, 5]}))
+    assert (None if isinstance(found, Unparsed) else found) == read
+
+
+def test_a_cap_on_tokens_is_never_passed_and_a_higher_one_goes_on(tea, serve):
+    def reply(count, body):
+        return (
+            200,
+            {},
+            {
+                "choices": [{"message": {"content": "1"}, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 90, "completion_tokens": 10},
+            },
+        )
+
+    server = serve(reply)
+    how = {**HOW, "base_url": server.url, "key": "k", "concurrency": 1}
+    with pytest.raises(cp.BudgetReached):
+        cp.evaluate("mine", ["teatime.toml"], ["openai/m"], max_tokens=1500, **how)
+    paid = len(server.seen)
+    assert 0 < paid < 16
+    (found,) = cp.evaluate("mine", ["teatime.toml"], ["openai/m"], max_tokens=100_000, **how)
+    assert found.counts == {"ok": 20} and len(server.seen) == 20
+
+
+def test_a_run_tells_its_evaluations_in_its_report(tea):
+    run = cp.run(
+        "mine", model="conftest:Plays", dialogues=2, **{"scenario": "tea", "contact": "south", "cultures": ("north",)}
+    )
+    cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)
+    cp.compare("mine")
+    page = (run.folder / "report/report.html").read_text()
+    assert "Evaluations" in page and "../evals/board/leaderboard.html" in page
