@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import culturepark as cp
-from culturepark.evaluation.board import Board, Table
+from culturepark.evaluation.board import Board, Row, Table
 from culturepark.evaluation.measure import Figure
 from culturepark.evaluation.result import Result
 from culturepark.weights import base
@@ -23,6 +23,7 @@ from culturepark.weights import base
 DATA = Path(os.environ.get("CULTUREPARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SAMPLES, SEEDS, EPOCHS = 200, (0, 1, 2), 3
 OWN = ("base=local/tiny", "embedded")
+BESIDE = ("margin", "steerability", "specific gain", "spread")
 
 
 def main() -> None:
@@ -82,23 +83,19 @@ def _of(single: Sequence[str], culture: str) -> str:
 
 
 def told(table: Table, found: Sequence[Result]) -> None:
-    """Print a benchmark's figures over all cultures, and on each culture for the models with one of their own."""
+    """Print a benchmark's figures over all cultures: headline, its part on held-out questions, and some that stand beside it."""
     print(f"\n-- {table.benchmark}: {table.title}")
     mine = [r for r in found if r.benchmark == table.benchmark]
-    names = list(dict.fromkeys(f.name for r in mine for f in r.figures if not f.culture and not f.subset))
-    shown = [n for n in names if any(f.name == n and f.headline for r in mine for f in r.figures)] + [
-        n for n in ("margin", "steerability", "variance", "specific gain", "answered", "unparsed") if n in names
+    there = {(f.name, f.subset): f.headline for r in mine for f in r.figures if not f.culture}
+    shown = [k for k, headline in there.items() if headline and not k[1]] + [
+        k for k in ((h, "held-out") for h, _ in there) if there.get(k)
     ]
-    print(f"{'':16}" + "".join(f"{n:>32}" for n in shown) + "   answers")
+    shown += [k for k in ((n, "") for n in BESIDE) if k in there]
+    print(f"{'':15}" + "".join(f"{' '.join(filter(None, k)):>30}" for k in shown) + "   answers")
     for r in mine:
-        cells = [_cell(r.figure(n)) for n in shown]
+        cells = "".join(f"{_cell(r.figure(name, '', subset)):>30}" for name, subset in shown)
         lost = sum(n for status, n in r.counts.items() if status != "ok")
-        print(
-            f"{r.model:16}"
-            + "".join(f"{c:>32}" for c in cells)
-            + f"   {sum(r.counts.values()):,}"
-            + (f", {lost:,} not read" if lost else "")
-        )
+        print(f"{r.model:15}{cells}   {sum(r.counts.values()):,}" + (f", {lost:,} not read" if lost else ""))
 
 
 def _cell(f: Figure | None) -> str:
@@ -109,30 +106,46 @@ def _cell(f: Figure | None) -> str:
 
 
 def ahead(board: Board) -> None:
-    """Print, for each culture, how far its own models are from the base, and whether that passes the correction."""
+    """Print how far each culture's own models are from the base: over all, and for how many cultures the interval, and the test, say so."""
     print(
-        f"\n-- own models against their base: difference, 95% interval, p after Holm over {board.comparisons} comparisons"
+        f"\n-- own models against their base; p after Holm over {board.comparisons} comparisons; cultures: better/worse by interval, by test"
     )
     for table in board.tables:
-        for row in table.rows:
-            for pair in row.pairs:
-                if {pair.first, pair.second} in ({"sft", "base"}, {"shares", "base"}):
-                    sign = 1 if pair.second == "base" else -1
-                    print(
-                        f"{table.benchmark:12}{row.name:12}{row.culture or 'all':12}{pair.first if sign == 1 else pair.second:8}{_apart(pair, sign)}"
-                    )
+        for name, subset in dict.fromkeys((r.name, r.subset) for r in table.rows if r.subset in ("", "held-out")):
+            rows = [r for r in table.rows if (r.name, r.subset) == (name, subset)]
+            for label in ("sft", "shares"):
+                whole = [_apart(r, label) for r in rows if not r.culture]
+                each = [d for r in rows if r.culture and (d := _apart(r, label)) is not None]
+                print(f"{table.benchmark:11}{' '.join(filter(None, (name, subset))):20}{label:7}{_said(whole[0] if whole else None):46}"
+                      f"{_sides(each, interval=True)} by interval, {_sides(each, interval=False)} by test, of {len(each)}")  # fmt: skip
 
 
-def _apart(pair: Any, sign: int) -> str:
-    d = pair.difference
-    if d.value is None or d.low is None or d.high is None:
-        return "–"
-    low, high = sorted((sign * d.low, sign * d.high))
-    return (
-        f"{sign * d.value:+.3f} [{low:+.3f}, {high:+.3f}]  p {pair.corrected:.4f}"
-        if pair.corrected is not None
-        else f"{sign * d.value:+.3f}"
-    )
+Apart = tuple[float, float, float, float]  # how much better than the base, its interval, the corrected p
+
+
+def _apart(row: Row, label: str) -> Apart | None:
+    """Return how much better than the base a model is, above 0 whichever way is better; None where they were not compared."""
+    for pair in row.pairs:
+        d = pair.difference
+        if (
+            {pair.first, pair.second} == {label, "base"}
+            and d.value is not None
+            and d.low is not None
+            and d.high is not None
+        ):
+            sign = (1 if pair.first == label else -1) * (-1 if row.better == "low" else 1)
+            low, high = sorted((sign * d.low, sign * d.high))
+            return sign * d.value, low, high, 1.0 if pair.corrected is None else pair.corrected
+    return None
+
+
+def _said(apart: Apart | None) -> str:
+    return "–" if apart is None else f"all {apart[0]:+.3f} [{apart[1]:+.3f}, {apart[2]:+.3f}] p {apart[3]:.3f}"
+
+
+def _sides(each: Sequence[Apart], *, interval: bool) -> str:
+    sure = [a for a in each if (a[1] > 0 or a[2] < 0) and (interval or a[3] < 0.05)]
+    return f"{sum(a[0] > 0 for a in sure)}/{sum(a[0] < 0 for a in sure)}"
 
 
 # -------------------------------------------------------------- agreements

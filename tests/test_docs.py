@@ -68,12 +68,10 @@ def reader(tmp_path, endpoint, small):
 
     def types(kind, body):
         body = ELSEWHERE.sub(endpoint, body).replace("{sample}", SAMPLE)
-        # No hub and no card here: a small base in the place of the one that is named, whole numbers for four bits.
-        body = (
-            body.replace("--base Qwen/Qwen3-0.6B", f"--base {small}")
-            .replace("local/Qwen/Qwen3-0.6B", str(small))
-            .replace("--method qlora", "--method lora")
-        )
+        # No hub and no card here: a small base in the place of the one that is named (where it must make sense, the offline one),
+        # whole numbers for four bits.
+        body = body.replace("--base Qwen/Qwen3-0.6B", "--base tiny" if "local/Qwen" in body else f"--base {small}")
+        body = body.replace("local/Qwen/Qwen3-0.6B", "local/tiny").replace("--method qlora", "--method lora")
         body = body.replace("serve-embedded", f"serve-embedded --port {port}").replace(
             "localhost:8765", f"localhost:{port}"
         )

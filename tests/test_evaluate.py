@@ -4,9 +4,12 @@ import asyncio
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from conftest import ROOT
@@ -18,7 +21,7 @@ from culturepark.desk import once as asked
 from culturepark.errors import CardError, InputError, NotFound
 from culturepark.evaluation import card, parsers, result, work
 from culturepark.evaluation.measure import Measure, mean
-from culturepark.evaluation.outcome import Item, Kind, Unparsed
+from culturepark.evaluation.outcome import Item, Kind, Unparsed, once
 from culturepark.journal import Journal
 from culturepark.models import wire
 from culturepark.records import Reply, Request
@@ -76,6 +79,14 @@ class North:
             raise cp.ModelError("the key was refused")
         North.asked += 1
         return Reply("ok", "1. Agree" if request.seed % 20 else "I would rather not say.", model="north")
+
+
+class Slow(North):
+    """A model that takes its time."""
+
+    async def complete(self, request):
+        await asyncio.sleep(0.05)
+        return await super().complete(request)
 
 
 @pytest.fixture
@@ -319,3 +330,45 @@ def test_a_run_tells_its_evaluations_in_its_report(tea):
     cp.compare("mine")
     page = (run.folder / "report/report.html").read_text()
     assert "Evaluations" in page and "../evals/board/leaderboard.html" in page
+
+
+def calls(tea):
+    with Journal(tea / "outputs/mine/evals", write=False) as journal:
+        return journal.count("SELECT COUNT(*) FROM calls")[0][0]
+
+
+def test_an_interrupt_exits_130_and_the_same_command_goes_on(tea):
+    command = [sys.executable, "-m", "culturepark", "evaluate", "mine", "teatime.toml", "--model", "test_evaluate:Slow", "--cultures",
+               "north,south", "--concurrency", "1", "--seeds", ",".join(map(str, range(8)))]  # fmt: skip
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    process = subprocess.Popen(command, cwd=tea, env=HERE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    while process.poll() is None and " 1/160" not in process.stderr.readline():
+        pass
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    process.stderr.close()
+    asked = [calls(tea), subprocess.run(command, cwd=tea, env=HERE, capture_output=True, check=True) and calls(tea)]
+    assert 1 < asked[0] < 160 == asked[1]  # what was answered is not asked again
+
+
+def test_why_there_is_no_answer_is_told_and_none_at_all_is_a_failure(tea):
+    command = [sys.executable, "-m", "culturepark", "evaluate", "mine", "teatime.toml", "--model", NORTH, "--cultures", "north",
+               "--method", "likelihood"]  # fmt: skip
+    done = subprocess.run(command, cwd=tea, capture_output=True, text=True, env=HERE)
+    assert done.returncode == 1 and "no answer could be read at all: teatime" in done.stderr
+    assert "10 × failed: the model told no distribution over the options; ask it with --method sample" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("said", "status"), [("2. Disagree, for in our family", "ok"), ("In our family tea is", "truncated")]
+)
+async def test_an_answer_that_was_cut_holds_what_it_begins_with_or_nothing(tmp_path, said, status):
+    (tmp_path / "teatime.toml").write_text(CARD)
+    item = Item("i", "", "u", Request("respondent", ()), facts={"codes": [1, 2], "labels": LABELS})
+
+    async def ask(request, who="model"):
+        return Reply("truncated", said, "the answer was cut at max_tokens")
+
+    found = await once(card.load(tmp_path / "teatime.toml"), item, ask)
+    assert (found.status, found.answer) == (status, 2 if status == "ok" else None)

@@ -60,7 +60,7 @@ def evaluate(
     asked again: the same command goes on where it stopped. `culturepark compare RUN` makes the table.
     """
     from culturepark import verbs
-    from culturepark.errors import InputError
+    from culturepark.errors import InputError, RunFailed
 
     if not benchmarks:
         known = "\n".join(f"  {name:12}{title}" for name, title in verbs.benchmarks().items())
@@ -70,6 +70,8 @@ def evaluate(
         run, benchmarks, models, options=dict(map(_option, options)), tell=_lines(as_json), **chosen(flags)
     )
     say([f.model_dump(mode="json") for f in found], as_json, "\n\n".join(map(_told, found)))
+    if silent := [f"{f.benchmark} · {f.model}" for f in found if not f.counts["ok"]]:
+        raise RunFailed(f"no answer could be read at all: {', '.join(silent)}")
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -95,7 +97,8 @@ def _told(found: Any) -> str:
     ]
     notes = dict.fromkeys(f.note for f in found.figures if f.headline and not f.culture and not f.subset and f.note)
     counts = ", ".join(f"{n} {status}" for status, n in found.counts.items())
-    return "\n".join([head, *rows, *(f"  {note}" for note in notes), f"  answers: {counts}"])
+    why = [f"  {n} × {reason}" for reason, n in found.reasons.items()]
+    return "\n".join([head, *rows, *(f"  {note}" for note in notes), f"  answers: {counts}", *why])
 
 
 def _figure(value: float | None) -> str:

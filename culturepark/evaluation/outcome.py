@@ -6,7 +6,7 @@ Benchmark card + Setup ──plan──▶ Item… ──hold──▶ Outcome�
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -136,10 +136,16 @@ def outcome(item: Item, reply: Reply, answer: Any = None, score: float | None = 
 
 
 async def once(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
-    """Ask once and read the answer with the benchmark's parser; where a distribution was told, that is the answer."""
+    """Ask once and read the answer with the benchmark's parser; where a distribution was told, that is the answer.
+
+    An answer that was cut still holds what it begins with, for parsers that read no more than that.
+    """
     from culturepark.evaluation import parsers
 
     reply = await ask(item.request)
+    if reply.status == "truncated" and benchmark.parser in parsers.HEADS:
+        found = parsers.load(benchmark.parser)(reply.text, item)
+        return outcome(item, reply if isinstance(found, Unparsed) else replace(reply, status="ok", reason=""), found)
     if reply.status != "ok" or reply.shares:
         best = None if not reply.shares else max(range(len(reply.shares)), key=reply.shares.__getitem__)
         codes = item.facts.get("codes")

@@ -105,4 +105,5 @@ def _listed(values: Any) -> str:
     return ", ".join(map(str, values))
 
 
+HEADS = ("option", "rating")  # they read the beginning of an answer and nothing else
 PARSERS: Mapping[str, Parser] = {"option": option, "label": label, "rating": rating, "text": text}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from culturepark.errors import InputError, ParkError
 from culturepark.evaluation.card import load_kind
@@ -17,14 +17,15 @@ from culturepark.evaluation.outcome import Outcome
 from culturepark.records import Record, digest
 
 FILE, OUTCOMES = "result.json", "outcomes.jsonl"
+REASONS, REASON = 5, 200  # reasons that are told, and how many characters of one
 
 
 class Result(Record):
     """What one model made of one benchmark.
 
     `model` is its name on tables, `models` what answered, by identity. `setup` says how it was asked (method, respondents,
-    count, seeds, cultures, data, limit), `options` the benchmark's own settings. `counts` has the outcomes by status. `logs` are
-    Inspect's, by file name in evals/logs. `hash` names all that determines it: another card, model or setup is another result.
+    count, seeds, cultures, data, limit), `options` the benchmark's own settings. `counts` has the outcomes by status, `reasons` why
+    those hold no answer that do not, the most frequent first. `logs` are Inspect's, by file name in evals/logs. `hash` names all that determines it: another card, model or setup is another result.
     """
 
     benchmark: str
@@ -37,6 +38,7 @@ class Result(Record):
     setup: dict[str, Any]
     options: dict[str, Any]
     counts: dict[str, int]
+    reasons: dict[str, int] = Field(default_factory=dict)
     figures: tuple[Figure, ...]
     logs: tuple[str, ...] = ()
     date: str = ""
@@ -103,3 +105,9 @@ def counted(held: Iterable[Outcome]) -> dict[str, int]:
     """Return how many outcomes have each status, `ok` first."""
     made = Counter(o.status for o in held)
     return {s: made[s] for s in ("ok", *sorted(set(made) - {"ok"}))}
+
+
+def reasons(held: Iterable[Outcome]) -> dict[str, int]:
+    """Return the most frequent reasons why outcomes hold no answer, each with its status, and how often."""
+    made = Counter(f"{o.status}: {o.reason[:REASON] or 'no reason told'}" for o in held if o.status != "ok")
+    return dict(made.most_common(REASONS))

@@ -1,12 +1,14 @@
 """Benchmarks as Inspect tasks, and CulturePark's models as an Inspect provider: what `inspect eval culturepark/vsm13` finds.
 
-A solver holds one item and leaves its Outcome, a scorer shows it, and one metric reckons all figures. The provider
+A sample is a unit: a respondent, a question, a text, with all items that are not independent of one another. A solver holds these and
+leaves their Outcomes, a scorer shows them, and one metric reckons all figures. The provider
 `culturepark/NAME` answers with any model that CulturePark knows (`culturepark/embedded`, `culturepark/local/tiny`,
 `culturepark/outputs/first/models/sft/arabic`, `culturepark/openai/gpt-4o-mini`, …); Inspect's own providers answer too.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,7 +31,7 @@ from inspect_ai.model import (
     get_model,
     modelapi,
 )
-from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, metric, scorer
+from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, mean, metric, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.tool import ToolChoice, ToolInfo
 
@@ -39,7 +41,7 @@ from culturepark.errors import InputError
 from culturepark.evaluation import card as cards
 from culturepark.evaluation import measure, planned
 from culturepark.evaluation.card import Benchmark
-from culturepark.evaluation.outcome import Ask, Item, Outcome, Setup, Who
+from culturepark.evaluation.outcome import Item, Outcome, Setup, Who
 from culturepark.models import wire
 from culturepark.records import Message, Reply, Request
 from culturepark.settings import Endpoint
@@ -162,36 +164,46 @@ def _logprobs(output: ModelOutput) -> dict[str, Any]:
 
 # ------------------------------------------------------------------- tasks
 
+Told = dict[tuple[str, int], list[dict[str, Any]]]  # outcomes on their way from solver to scorer, by sample and epoch
+
 
 def made(benchmark: Benchmark, setup: Setup, items: Sequence[Item], heard: Callable[[Outcome], None] = lambda outcome: None,
-         failed: Callable[[Exception], None] = lambda error: None) -> Task:  # fmt: skip
+         failed: Callable[[Exception], None] = lambda error: None, reckon: bool = True) -> Task:  # fmt: skip
     """Return the Inspect task that puts a benchmark's items to a model.
 
-    `heard` is told each outcome as it comes, `failed` what stops the whole: a dead key, a budget that is used up.
+    `heard` is told each outcome as it comes, `failed` what stops the whole: a dead key, a budget that is used up. Without `reckon`
+    the log tells only the share of answers that could be read: the figures are reckoned by whoever heard all outcomes.
     """
-    kind, held = cards.load_kind(benchmark.kind), {item.id: item for item in items}
+    kind, groups = cards.load_kind(benchmark.kind), dict[str, list[Item]]()
+    for item in items:
+        groups.setdefault(f"{item.unit}/{item.seed}", []).append(item)
+    told: Told = {}  # beside Inspect's own state, which is copied and compared at every step
 
     @solver(name="hold")
     def hold() -> Solver:
-        async def solve(state: TaskState, generate: Generate) -> TaskState:
-            item = held[str(state.sample_id)]
-            asked: Ask = ask
+        async def one(item: Item) -> Outcome:
             try:
-                outcome = await kind.hold(benchmark, item, asked)
+                outcome = await kind.hold(benchmark, item, ask)
             except Exception as error:
                 failed(error)
                 raise
-            state.metadata["outcome"] = outcome.model_dump(mode="json", exclude={"talk"})
-            state.output = ModelOutput.from_content(str(state.model), outcome.said)
             heard(outcome)
+            return outcome
+
+        async def solve(state: TaskState, generate: Generate) -> TaskState:
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(one(item)) for item in groups[str(state.sample_id)]]
+            outcomes = [a.result() for a in asked]
+            told[str(state.sample_id), state.epoch] = [o.model_dump(mode="json", exclude={"talk"}) for o in outcomes]
+            state.output = ModelOutput.from_content(str(state.model), "\n\n".join(o.said for o in outcomes))
             return state
 
         return solve
 
     samples = [
-        Sample(id=i.id, input=[SENT[m.role](content=m.content) for m in i.request.messages], target="" if i.gold is None else str(i.gold),
-               metadata={"culture": i.culture, "unit": i.unit, "subset": i.subset, "seed": i.seed})
-        for i in items
+        Sample(id=name, input=[SENT[m.role](content=m.content) for m in group[0].request.messages],
+               metadata={"items": [i.id for i in group], "cultures": sorted({i.culture for i in group})})
+        for name, group in groups.items()
     ]  # fmt: skip
     about = {
         "about": benchmark.about,
@@ -199,31 +211,33 @@ def made(benchmark: Benchmark, setup: Setup, items: Sequence[Item], heard: Calla
         "method": setup.method,
         "respondents": setup.respondents,
     }
-    return Task(MemoryDataset(samples, name=benchmark.name), solver=hold(), scorer=_shown(benchmark, setup), name=benchmark.name,
+    return Task(MemoryDataset(samples, name=benchmark.name), solver=hold(), scorer=_shown(benchmark, setup, told, reckon=reckon), name=benchmark.name,
                 metadata=about)  # fmt: skip
 
 
-def _shown(benchmark: Benchmark, setup: Setup) -> Scorer:
+def _shown(benchmark: Benchmark, setup: Setup, held: Told, *, reckon: bool) -> Scorer:
     """Return what shows an outcome as a score, and all outcomes as figures."""
     kind = cards.load_kind(benchmark.kind)
 
     @metric(name="figures")
     def figures() -> Metric:
-        def reckon(scores: list[SampleScore]) -> dict[str, Any]:
-            outcomes = [Outcome.model_validate(s.score.metadata) for s in scores if s.score.metadata]
+        def reckoned(scores: list[SampleScore]) -> dict[str, Any]:
+            outcomes = [Outcome.model_validate(o) for s in scores for o in (s.score.metadata or {}).get("outcomes", ())]
             found = [measure.estimate(m, draws=200) for m in kind.measures(outcomes, setup.options)]
             return {
                 " ".join(filter(None, (f.name, f.culture, f.subset))): f.value for f in found if f.value is not None
             }
 
-        return reckon
+        return reckoned
 
-    @scorer(metrics=[figures()], name="read")
+    @scorer(metrics=[figures() if reckon else mean()], name="read")
     def read() -> Scorer:
         async def score(state: TaskState, target: Target) -> Score:
-            outcome = Outcome.model_validate(state.metadata["outcome"])
-            return Score(value=outcome.status, answer=None if outcome.answer is None else str(outcome.answer), explanation=outcome.reason or None,
-                         reason=REASONS.get(outcome.status), metadata=state.metadata["outcome"])  # fmt: skip
+            outcomes = held.pop((str(state.sample_id), state.epoch))
+            lost = [o for o in outcomes if o["status"] != "ok"]
+            answers = ", ".join("–" if o["answer"] is None else str(o["answer"]) for o in outcomes)
+            return Score(value=1 - len(lost) / len(outcomes), answer=answers, explanation="; ".join(o["reason"] for o in lost) or None,
+                         reason=REASONS.get(lost[0]["status"]) if lost else None, metadata={"outcomes": outcomes})  # fmt: skip
 
         return score
 

@@ -120,7 +120,7 @@ async def _one(job: Job, hall: Hall) -> Path:
     made = Result(
         **shown, title=job.benchmark.title, about=job.benchmark.about, source=job.benchmark.source, kind=job.benchmark.kind,
         models=tuple(dict.fromkeys(who.values())), setup=told, options=dict(job.setup.options), counts=results.counted(held),
-        figures=tuple(measure.estimate(m) for m in load_kind(job.benchmark.kind).measures(held, job.setup.options)),
+        reasons=results.reasons(held),        figures=tuple(measure.estimate(m) for m in load_kind(job.benchmark.kind).measures(held, job.setup.options)),
         logs=tuple(logs), date=date.today().isoformat(), version=version("culturepark"), hash=mark,
     )  # fmt: skip
     results.write(folder, made, held)
@@ -175,16 +175,19 @@ async def _inspected(job: Job, items: Sequence[Item], name: str, hall: Hall, hea
 
     display_type()  # settles it for this process
     trouble: list[Exception] = []
-    task = tasks.made(job.benchmark, job.setup, items, heard, trouble.append)
+    task = tasks.made(job.benchmark, job.setup, items, heard, trouble.append, reckon=False)
     with tasks.seated(hall.desks), _quiet():
         model = get_model(f"culturepark/{name}", memoize=False)
         others = {part: get_model(f"culturepark/{n}", memoize=False) for part, n in hall.parts.items()}
-        (log,) = await eval_async(
+        logs = await eval_async(
             task, model=model, model_roles=others, log_dir=str(hall.evals / "logs"), log_realtime=False, max_samples=hall.width,
             max_connections=hall.width, ctl_server=False, fail_on_error=True, log_level="error", score_display=False,
         )  # fmt: skip
     if trouble:
         raise trouble[0]
+    if not logs or logs[0].status == "cancelled":
+        raise KeyboardInterrupt  # Inspect takes an interrupt for the end of its work
+    log = logs[0]
     if log.status != "success":
         why = log.error.message if log.error else log.status
         raise RunFailed(
