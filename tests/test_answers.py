@@ -72,7 +72,7 @@ culture = "turkish"
 def loaded(tmp_path, text):
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    return card.load(path)
+    return card.load(path, code=True)
 
 
 def planned(benchmark, **how):

@@ -98,7 +98,7 @@ def tea(park):
 
 
 NORTH = "test_evaluate:North"
-HOW = {"cultures": ("north", "south")}
+HOW = {"cultures": ("north", "south"), "code": True}
 
 
 def test_a_benchmark_file_and_a_model_make_a_result_with_figures_and_outcomes(tea):
@@ -163,10 +163,10 @@ def test_mistakes_are_named_before_anything_is_asked(tea):
         cp.evaluate("mine", ["vsm31"], ["embedded"])
     (tea / "odd.toml").write_text(CARD + "[options]\nextr = 2\n")
     with pytest.raises(CardError, match=r"options\.extr: unknown\. Did you mean 'extra'"):
-        card.load("odd.toml")
+        card.load("odd.toml", code=True)
     (tea / "odd.toml").write_text(CARD.replace("parser", "parsr"))
     with pytest.raises(CardError, match=r"parsr: unknown key\. Did you mean 'parser'"):
-        card.load("odd.toml")
+        card.load("odd.toml", code=True)
     with pytest.raises(InputError, match="has no method 'guess'"):
         cp.evaluate("mine", ["teatime.toml"], ["embedded"], method="guess", **HOW)
 
@@ -200,7 +200,7 @@ def test_a_model_without_log_probabilities_is_told_so_not_guessed_at(tea):
 
 
 def test_inspect_finds_the_tasks_and_the_models(tea):
-    code = [sys.executable, "-m", "inspect_ai", "eval", "culturepark/benchmark", "-T", "card=teatime.toml", "-T", "cultures=north,south",
+    code = [sys.executable, "-m", "inspect_ai", "eval", "culturepark/benchmark", "-T", "card=teatime.toml", "-T", "cultures=north,south", "-T", "code=true",
             "--model", "culturepark/embedded", "--display", "plain", "--log-dir", "logs"]  # fmt: skip
     done = subprocess.run(code, cwd=tea, capture_output=True, text=True, env=HERE)
     assert "right north" in done.stdout, done.stdout + done.stderr
@@ -218,6 +218,7 @@ def test_the_command_prints_figures_intervals_and_what_was_not_read(tea):
         NORTH,
         "--cultures",
         "north,south",
+        "--allow-code",
     ]
     told = subprocess.run(command, cwd=tea, capture_output=True, text=True, check=True, env=HERE).stdout
     assert "right" in told and "19 ok, 1 unparsed" in told
@@ -327,7 +328,7 @@ def test_a_run_tells_its_evaluations_in_its_report(tea):
         "mine", model="conftest:Plays", dialogues=2, **{"scenario": "tea", "contact": "south", "cultures": ("north",)}
     )
     cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)
-    cp.compare("mine")
+    cp.compare("mine", code=True)
     page = (run.folder / "report/report.html").read_text()
     assert "Evaluations" in page and "../evals/board/leaderboard.html" in page
 
@@ -339,7 +340,7 @@ def calls(tea):
 
 def test_an_interrupt_exits_130_and_the_same_command_goes_on(tea):
     command = [sys.executable, "-m", "culturepark", "evaluate", "mine", "teatime.toml", "--model", "test_evaluate:Slow", "--cultures",
-               "north,south", "--concurrency", "1", "--seeds", ",".join(map(str, range(8)))]  # fmt: skip
+               "north,south", "--concurrency", "1", "--allow-code", "--seeds", ",".join(map(str, range(8)))]  # fmt: skip
     heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
     process = subprocess.Popen(command, cwd=tea, env=HERE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     while process.poll() is None and " 1/160" not in process.stderr.readline():
@@ -354,7 +355,7 @@ def test_an_interrupt_exits_130_and_the_same_command_goes_on(tea):
 
 def test_why_there_is_no_answer_is_told_and_none_at_all_is_a_failure(tea):
     command = [sys.executable, "-m", "culturepark", "evaluate", "mine", "teatime.toml", "--model", NORTH, "--cultures", "north",
-               "--method", "likelihood"]  # fmt: skip
+               "--method", "likelihood", "--allow-code"]  # fmt: skip
     done = subprocess.run(command, cwd=tea, capture_output=True, text=True, env=HERE)
     assert done.returncode == 1 and "no answer could be read at all: teatime" in done.stderr
     assert "10 × failed: the model told no distribution over the options; ask it with --method sample" in done.stdout
@@ -370,5 +371,15 @@ async def test_an_answer_that_was_cut_holds_what_it_begins_with_or_nothing(tmp_p
     async def ask(request, who="model"):
         return Reply("truncated", said, "the answer was cut at max_tokens")
 
-    found = await once(card.load(tmp_path / "teatime.toml"), item, ask)
+    found = await once(card.load(tmp_path / "teatime.toml", code=True), item, ask)
     assert (found.status, found.answer) == (status, 2 if status == "ok" else None)
+
+
+def test_a_file_that_names_code_or_files_elsewhere_is_refused_unless_it_is_trusted(tea):
+    with pytest.raises(InputError, match="names Python code that would be run: test_evaluate:KIND"):
+        cp.evaluate("mine", ["teatime.toml"], ["embedded"], cultures=("north",))
+    own = 'kind = "answers"\nscore = "exact"\nitems = "../secret.jsonl"'
+    (tea / "teatime.toml").write_text(CARD.replace('kind = "test_evaluate:KIND"', own))
+    (tea.parent / "secret.jsonl").write_text('{"question": "What is the password?", "reference": "tea"}')
+    with pytest.raises(InputError, match="lies outside of the card's folder"):
+        cp.evaluate("mine", ["teatime.toml"], ["embedded"], cultures=("north",))

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from functools import partial
 
 import pytest
 from click.testing import CliRunner
@@ -17,7 +18,7 @@ from culturepark.evaluation.measure import Measure, compare, estimate, mean
 from culturepark.evaluation.outcome import Kind, Outcome
 from culturepark.evaluation.result import Result
 from culturepark.reports import leaderboard, samples
-from culturepark.verbs.comparison import compare as verb
+from culturepark.verbs import comparison
 
 EVIL = "</title></svg><script>alert(1)</script><img src=x onerror=alert(1)>\"'&%$_{\\"
 
@@ -62,6 +63,7 @@ def answers(rate, cultures=("north", "south"), count=60, lost=0, said="yes", see
 
 
 BOARD = "outputs/first/evals/board"
+verb = partial(comparison.compare, code=True)  # the results are of this file's own kind
 
 
 def evaluated(run, model, rate=0.5, benchmark="exam", setup=SETUP, made=None, **how):
@@ -315,7 +317,7 @@ def test_figures_made_of_other_sums_are_not_compared():
 
 
 def test_the_command_prints_a_table_or_the_json_of_the_file(made, park):
-    run = CliRunner().invoke(command, ["first"], catch_exceptions=False)
+    run = CliRunner().invoke(command, ["first", "--allow-code"], catch_exceptions=False)
     assert "good" in run.output and "0.9" in run.output and "*" in run.output and "leaderboard.html" in run.output
-    run = CliRunner().invoke(command, ["first", "--json", "--name", "again"], catch_exceptions=False)
+    run = CliRunner().invoke(command, ["first", "--allow-code", "--json", "--name", "again"], catch_exceptions=False)
     assert json.loads(run.output) == json.loads((park / "outputs/again/leaderboard.json").read_text())

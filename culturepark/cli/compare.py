@@ -14,11 +14,18 @@ from culturepark.cli.progress import say
     "--name", metavar="NAME", help="Folder below outputs/ to write to (default: compare; one run's own evals/board)."
 )
 @click.option("--against", metavar="MODEL", help="Compare every model with this one alone: fewer p-values to correct.")
+@click.option("--allow-code", "code", is_flag=True, help="Let results of kinds of your own be read by their code.")
 @workspace_flag
 @out_flag
 @as_json
 def compare(
-    runs: tuple[str, ...], name: str | None, against: str | None, workspace: str | None, out: str | None, as_json: bool
+    runs: tuple[str, ...],
+    name: str | None,
+    against: str | None,
+    code: bool,
+    workspace: str | None,
+    out: str | None,
+    as_json: bool,
 ) -> None:
     """Hold every model evaluated in the runs RUN… against every other: leaderboard.html, .json, .tex and samples.
 
@@ -28,6 +35,6 @@ def compare(
     from culturepark.verbs.comparison import compare as work
     from culturepark.verbs.comparison import place
 
-    made = work(*runs, name=name, against=against, workspace=workspace, out=out)
+    made = work(*runs, name=name, against=against, code=code, workspace=workspace, out=out)
     page = place(*runs, name=name, workspace=workspace, out=out) / "leaderboard.html"
     say(made.model_dump(mode="json"), as_json, f"{told(made)}\n{page}")

@@ -42,6 +42,7 @@ from culturepark.cli.progress import say
     metavar="NAME=VALUE",
     help="A setting of the benchmark's own (TOML value).",
 )
+@click.option("--allow-code", "code", is_flag=True, help="Let a benchmark's file name Python code to be run.")
 @click.option("--base-url", metavar="URL", help="Address of the first model's OpenAI-compatible endpoint.")
 @drive_flags
 @workspace_flag

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,8 +69,11 @@ def shipped() -> dict[str, Path]:
     return {p.stem: p for p in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
-def load(name: str | Path) -> Benchmark:
-    """Return the benchmark of this name, or in this file; CardError names every mistake in it, NotFound the nearest name."""
+def load(name: str | Path, *, code: bool = False) -> Benchmark:
+    """Return the benchmark of this name, or in this file; CardError names every mistake in it, NotFound the nearest name.
+
+    A file may come from anywhere, so one that names Python code (`package.module:name`) is refused unless `code` is allowed.
+    """
     path = Path(name).expanduser()
     known = shipped()
     if str(name) in known:
@@ -88,10 +91,20 @@ def load(name: str | Path) -> Benchmark:
         raise CardError([f"{path}: {error}"]) from error
     except ValidationError as error:
         raise CardError([f"{path}: {line}" for line in explain(error, Benchmark)]) from error
+    allowed((card.kind, card.parser, card.score), str(path), code=code)
     kind = load_kind(card.kind, str(path))
     if odd := sorted(set(card.options) - set(kind.options)):
         raise CardError([f"{path}: options.{odd[0]}: unknown. {nearest(odd[0], kind.options)}"])
     return card.model_copy(update={"home": path.parent})
+
+
+def allowed(names: Iterable[str], where: str, *, code: bool) -> None:
+    """Raise InputError for names of Python code where no code is allowed."""
+    named = [name for name in names if ":" in name]
+    if named and not code:
+        raise InputError(
+            f"{where} names Python code that would be run: {', '.join(named)}. If you trust it: --allow-code (code=True)"
+        )
 
 
 def load_kind(name: str, where: str = "benchmark") -> Kind:

@@ -81,9 +81,19 @@ def _rows(benchmark: Benchmark, setup: Setup) -> Iterator[tuple[str, str, Mappin
         columns = ", ".join(benchmark.fields.get(f, f) for f in FIELDS if f == "question" or f in benchmark.fields)
         raise InputError(f"benchmark {benchmark.name!r} has no items: write [[item]] tables, name a file (items = \"mine.jsonl\"), "
                          f"or give one with the columns {columns} (--data FILE)")  # fmt: skip
-    for path in files or [(benchmark.home or Path()) / benchmark.items]:
+    for path in files or [_beside(benchmark)]:
         for n, (line, row) in enumerate(_read(path), 1):
             yield f"{path}: row {line}", f"{path.stem}:{n}" if len(files) > 1 else str(n), row
+
+
+def _beside(benchmark: Benchmark) -> Path:
+    """Return the file of items beside a card; InputError for one elsewhere: what a card names is sent to models."""
+    home = (benchmark.home or Path()).resolve()
+    path = (home / benchmark.items).resolve()
+    if not path.is_relative_to(home):
+        raise InputError(f"benchmark {benchmark.name!r}: items = {benchmark.items!r} lies outside of the card's folder; if you want it "
+                         "read, give it with --data")  # fmt: skip
+    return path
 
 
 def _own(benchmark: Benchmark, setup: Setup) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -249,13 +249,14 @@ def task_of(
     cultures: str | Sequence[str] = (),
     data: str | Sequence[str] = (),
     workspace: str | None = None,
+    code: bool = False,
     **given: Any,
 ) -> Task:
     """Return a benchmark as a task for Inspect's own command: `inspect eval culturepark/vsm13 -T cultures=arabic,german -T count=5`.
 
-    `method`, `respondents`, `count`, `seeds` and `limit` are as in a Setup; what else is given are the benchmark's own options.
+    `code` lets a file name Python code of its own. `method`, `respondents`, `count`, `seeds` and `limit` are as in a Setup; what else is given are the benchmark's own options.
     """
-    setup, benchmark = planned.setup(cards.load(name), cultures=_listed(cultures), data=[Path(d) for d in _listed(data)],
+    setup, benchmark = planned.setup(cards.load(name, code=code), cultures=_listed(cultures), data=[Path(d) for d in _listed(data)],
                                      workspace=workspace, **given)  # fmt: skip
     return made(benchmark, setup, list(planned.items(benchmark, setup)))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from culturepark.errors import InputError, NotFound
 from culturepark.evaluation import board, result
 from culturepark.evaluation.board import Board
+from culturepark.evaluation.card import allowed
 from culturepark.verbs.runs import resume
 from culturepark.verbs.work import report
 from culturepark.workspace import find, output
@@ -16,11 +17,12 @@ NAME, BOARD = "compare", Path("evals/board")
 
 
 def compare(*runs: str | Path, name: str | None = None, against: str | None = None, workspace: str | Path | None = None,
-            out: str | Path | None = None) -> Board:  # fmt: skip
+            out: str | Path | None = None, code: bool = False) -> Board:  # fmt: skip
     """Hold all results in these runs against one another; return the board, and write it (see `place`).
 
     A run is a folder, or the name of one below outputs/. There come to be leaderboard.html, .json and .tex, and the samples that
-    every number leads to. `against` compares every model with one alone, so that fewer p-values are corrected. InputError where
+    every number leads to. `against` compares every model with one alone, so that fewer p-values are corrected. `code` lets results of kinds of one's own
+    be read by their code. InputError where
     a run holds no result, or a damaged one.
     """
     from culturepark.reports import leaderboard
@@ -36,6 +38,7 @@ def compare(*runs: str | Path, name: str | None = None, against: str | None = No
     held, where = [], {}
     for called, source in ((called, folder) for called, found in sources.items() for folder in found):
         one = result.read(source)
+        allowed((one.kind,), str(source), code=code)
         held.append(board.held(called, one, result.outcomes(source)))
         where[called, one.benchmark, one.model] = source
     made = leaderboard.linked(board.build(held, against))

@@ -32,14 +32,14 @@ EMBEDDED = "embedded"
 def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str], *, cultures: Sequence[str] = (), data: Sequence[str | Path] = (),
              method: str = "auto", respondents: str = "auto", count: int = 20, seeds: Any = (0,), limit: int | None = None,
              judge: str | None = None, learner: str | None = None, corpus: str | Path | None = None, options: Mapping[str, Any] | None = None,
-             workspace: str | Path | None = None, out: str | Path | None = None, key: str | None = None, tell: Tell = _silent, **driven: Any) -> list[Result]:  # fmt: skip
+             workspace: str | Path | None = None, out: str | Path | None = None, key: str | None = None, code: bool = False, tell: Tell = _silent, **driven: Any) -> list[Result]:  # fmt: skip
     """Put benchmarks to models and return their results, which lie in `<run>/evals/<benchmark>/<model>/`.
 
     `name` is a run, or a new one's name; `benchmarks` are short names or files, `models` as on the command (a name, LABEL=NAME,
     replicas with commas, `{culture}` in a name, or a folder of tuned models). `method` auto reads the distribution of models on
     this machine and samples others; `respondents` auto lets the embedded engine speak for personas, others for their people.
     `count` respondents a culture are sampled, once a seed. `corpus` is the run whose held-out questions are told apart (by
-    default this one, where it has a corpus). `driven` holds max_usd, max_tokens, concurrency, rpm, tpm, timeout, batch, base_url and
+    default this one, where it has a corpus). `code` lets a benchmark's file name Python code. `driven` holds max_usd, max_tokens, concurrency, rpm, tpm, timeout, batch, base_url and
     endpoints, `key` the first model's API key. What was answered is in the run's journal and not asked again; a whole result is kept.
     """
     if find_spec("inspect_ai") is None:
@@ -60,7 +60,9 @@ def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str],
         "held": held,
     }
     jobs = [
-        job for b in benchmarks for job in _jobs(cards.load(b), models, found, method, respondents, how, options or {})
+        job
+        for b in benchmarks
+        for job in _jobs(cards.load(b, code=code), models, found, method, respondents, how, options or {})
     ]
     parts = {part: given for part, given in zip(PARTS, (judge, learner), strict=True) if given}
     _lacking(jobs, parts)
