@@ -81,6 +81,18 @@ class North:
         return Reply("ok", "1. Agree" if request.seed % 20 else "I would rather not say.", model="north")
 
 
+class Shaky(North):
+    """A model whose every third call fails, until it is mended."""
+
+    mended = False
+
+    async def complete(self, request):
+        reply = await super().complete(request)
+        return (
+            reply if Shaky.mended or North.asked % 3 else Reply("failed", reason="the connection broke", model="north")
+        )
+
+
 class Slow(North):
     """A model that takes its time."""
 
@@ -132,6 +144,15 @@ def test_stopped_by_a_dead_key_it_goes_on_where_it_was(tea):
     North.dies = 10**9
     cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)
     assert North.asked == 20
+
+
+def test_what_failed_is_asked_again_and_nothing_else_is(tea):
+    Shaky.mended = False
+    (found,) = cp.evaluate("mine", ["teatime.toml"], ["test_evaluate:Shaky"], **HOW)
+    assert found.counts["failed"] == found.reasons["failed: the connection broke"] == 6
+    Shaky.mended = True
+    (found,) = cp.evaluate("mine", ["teatime.toml"], ["test_evaluate:Shaky"], **HOW)
+    assert "failed" not in found.counts and North.asked == 26
 
 
 def test_the_embedded_engine_is_the_chance_row(tea):

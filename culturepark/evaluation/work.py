@@ -79,9 +79,12 @@ class Hall:
 
 def said(benchmark: Benchmark, setup: Setup, parts: Mapping[str, str]) -> dict[str, Any]:
     """Return how a benchmark was put to a model, as plain data without anybody's folders; `parts` are judge and learner, by identity."""
-    return {"card": digest(benchmark.model_dump(mode="json", exclude={"options"})), **parts, "method": setup.method, "respondents": setup.respondents, "count": setup.count, "cultures": list(setup.cultures),
-            "seeds": list(setup.seeds), "numbers": setup.numbers, "limit": setup.limit, "data": [f"{p.name}@{_content(p)}" for p in setup.data],
-            "held": digest(dict(setup.held)) if setup.held else ""}  # fmt: skip
+    return {
+        "card": digest(benchmark.model_dump(mode="json", exclude={"options"})), **parts, "method": setup.method,
+        "respondents": setup.respondents, "count": setup.count, "cultures": list(setup.cultures), "seeds": list(setup.seeds),
+        "numbers": setup.numbers, "limit": setup.limit, "data": [f"{p.name}@{_content(p)}" for p in setup.data],
+        "held": digest(dict(setup.held)) if setup.held else "",
+    }  # fmt: skip
 
 
 def _content(path: Path) -> str:
@@ -113,15 +116,16 @@ async def _one(job: Job, hall: Hall) -> Path:
     told = said(job.benchmark, job.setup, played)
     mark = fingerprint(job, items, told, who)
     shown = {"benchmark": job.benchmark.name, "model": job.contestant.label}
-    if (folder / results.FILE).is_file() and (kept := results.read(folder)).hash == mark:
+    kept = results.read(folder) if (folder / results.FILE).is_file() else None
+    if kept is not None and kept.hash == mark and not kept.counts.get("failed"):  # what failed may go well another time
         hall.tell("kept", shown | _told(kept))
         return folder
     held, logs = await _asked(job, items, hall)
     made = Result(
         **shown, title=job.benchmark.title, about=job.benchmark.about, source=job.benchmark.source, kind=job.benchmark.kind,
         models=tuple(dict.fromkeys(who.values())), setup=told, options=dict(job.setup.options), counts=results.counted(held),
-        reasons=results.reasons(held),        figures=tuple(measure.estimate(m) for m in load_kind(job.benchmark.kind).measures(held, job.setup.options)),
-        logs=tuple(logs), date=date.today().isoformat(), version=version("culturepark"), hash=mark,
+        reasons=results.reasons(held), logs=tuple(logs),
+        figures=tuple(measure.estimate(m) for m in load_kind(job.benchmark.kind).measures(held, job.setup.options)), date=date.today().isoformat(), version=version("culturepark"), hash=mark,
     )  # fmt: skip
     results.write(folder, made, held)
     hall.tell("done", shown | _told(made))
