@@ -23,7 +23,7 @@ from culturepark.weights import base
 DATA = Path(os.environ.get("CULTUREPARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SAMPLES, SEEDS, EPOCHS = 200, (0, 1, 2), 3
 OWN = ("base=local/tiny", "embedded")
-BESIDE = ("margin", "steerability", "specific gain", "spread")
+BESIDE = ("steerability", "specific gain", "spread")
 
 
 def main() -> None:
@@ -87,9 +87,7 @@ def told(table: Table, found: Sequence[Result]) -> None:
     print(f"\n-- {table.benchmark}: {table.title}")
     mine = [r for r in found if r.benchmark == table.benchmark]
     there = {(f.name, f.subset): f.headline for r in mine for f in r.figures if not f.culture}
-    shown = [k for k, headline in there.items() if headline and not k[1]] + [
-        k for k in ((h, "held-out") for h, _ in there) if there.get(k)
-    ]
+    shown = [k for k, headline in there.items() if headline and k[1] in ("", "held-out")]
     shown += [k for k in ((n, "") for n in BESIDE) if k in there]
     print(f"{'':15}" + "".join(f"{' '.join(filter(None, k)):>30}" for k in shown) + "   answers")
     for r in mine:

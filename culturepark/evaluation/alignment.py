@@ -212,6 +212,8 @@ class Shown:
     note: str
 
 
+CLAIMS = ("alignment", "margin")  # what models are compared by, though not on questions that they were tuned on
+TUNED, HELD = "tuned on", "held-out"  # questions of the corpus' training split, and of the others
 SHOWN = {
     "alignment": Shown(_alignment, "high", "1 − Jensen–Shannon distance to the shares of the culture's own people"),
     "others": Shown(_others, "", "the same answers held against the people of each other culture, on the scale that both had; mean"),
@@ -262,7 +264,7 @@ def _of(
                 if name == "alignment"
                 else ""
             )
-            yield _measure(name, sums[name], culture, subset, headline=name == "alignment", note=told)
+            yield _measure(name, sums[name], culture, subset, headline=name in CLAIMS and subset != TUNED, note=told)
 
 
 def _measure(

@@ -117,7 +117,7 @@ def gold(question: Question, shares: Shares) -> list[float]:
 def part(setup: Setup, question: str) -> str:
     """Return whether models were tuned on a question: "tuned on" or "held-out"; "" where no corpus is known, or not of this question."""
     split = setup.held.get(question, "")
-    return {"": "", "train": "tuned on"}.get(split, "held-out")
+    return {"": "", "train": alignment.TUNED}.get(split, alignment.HELD)
 
 
 def items(benchmark: str, role: Role, setup: Setup, asked: Asked) -> Iterator[Item]:
