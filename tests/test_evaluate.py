@@ -340,8 +340,12 @@ def test_a_cap_on_tokens_is_never_passed_and_a_higher_one_goes_on(tea, serve):
         cp.evaluate("mine", ["teatime.toml"], ["openai/m"], max_tokens=1500, **how)
     paid = len(server.seen)
     assert 0 < paid < 16
-    (found,) = cp.evaluate("mine", ["teatime.toml"], ["openai/m"], max_tokens=100_000, **how)
+    told = []
+    (found,) = cp.evaluate(
+        "mine", ["teatime.toml"], ["openai/m"], max_tokens=100_000, tell=lambda *what: told.append(what), **how
+    )
     assert found.counts == {"ok": 20} and len(server.seen) == 20
+    assert told[-1] == ("spent", {"run": "mine", "usd": None, "tokens": 2000})
 
 
 def test_a_run_tells_its_evaluations_in_its_report(tea):

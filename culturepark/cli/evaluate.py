@@ -123,6 +123,11 @@ def _lines(quiet: bool) -> Callable[[str, Mapping[str, Any]], None]:
     def tell(stage: str, how: Mapping[str, Any]) -> None:
         if quiet or (stage == "ask" and monotonic() - last[0] < 3 and how["asked"] < how["of"]):
             return
+        if stage == "spent":
+            if how["tokens"]:
+                money = "" if how["usd"] is None else f", ${how['usd']:.2f}"
+                click.echo(f"evaluations of {how['run']} so far: {how['tokens']:,} tokens{money}", err=True)
+            return
         last[0] = monotonic()
         name = f"{how['benchmark']} · {how['model']}"
         if stage == "ask":

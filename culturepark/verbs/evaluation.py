@@ -84,6 +84,9 @@ def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str],
 
         with logs.kept(folder):
             folders = pool.work(all_of_it())
+        usd, tokens = journal.spent()
+        priced = any(isinstance(m, Line) and m.price is not None for m in made.values())
+        tell("spent", {"run": name, "usd": usd if priced else None, "tokens": tokens})
     if (folder / "run.toml").is_file():
         report(resume(folder, workspace=workspace))
     return [results.read(f) for f in folders]
