@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,50 +46,42 @@ def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str],
         raise InputError("evaluation needs Inspect: pip install 'culturepark[evaluate]'")
     folder, found = located(name, workspace, out), load(workspace)
     settings, keys = settled(None, workspace, {"model": _first(models), **driven})
-    keys = keys | ({settings.model.partition("/")[0]: key} if key else {})
-    settings, held = (
-        runs.addressed(settings),
-        _held(folder if corpus is None else located(corpus, workspace, out), corpus),
-    )
-    how = {
-        "cultures": tuple(cultures),
-        "data": [Path(d) for d in data],
-        "count": count,
-        "seeds": seeds,
-        "limit": limit,
-        "held": held,
-    }
-    jobs = [
-        job
-        for b in benchmarks
-        for job in _jobs(cards.load(b, code=code), models, found, method, respondents, how, options or {})
-    ]
+    settings, keys = runs.addressed(settings), keys | ({settings.model.partition("/")[0]: key} if key else {})
+    how = {"cultures": tuple(cultures), "data": [Path(d) for d in data], "count": count, "seeds": seeds, "limit": limit,
+           "held": _held(folder if corpus is None else located(corpus, workspace, out), corpus)}  # fmt: skip
+    asked = [cards.load(b, code=code) for b in benchmarks]
+    jobs = [job for card in asked for job in _jobs(card, models, found, method, respondents, how, options or {})]
     parts = {part: given for part, given in zip(PARTS, (judge, learner), strict=True) if given}
     _lacking(jobs, parts)
-    made = {
-        n: load_model(n, settings.endpoint(n), key=keys.get(n.partition("/")[0]), batch=settings.batch)
-        for n in _models(jobs, parts)
-    }
-    runs.usable(settings, Models(next(iter(made.values())), seats=made))
-    with Journal(folder / "evals") as journal:
+    made = _loaded(_models(jobs, parts), settings, keys)
+    with Journal(folder / "evals") as journal, logs.kept(folder):
         hall = work.Hall(folder / "evals", _desks(made, journal, settings), parts, settings.width, tell)
-
-        async def all_of_it() -> list[Path]:
-            try:
-                return await work.run(jobs, hall)
-            finally:
-                for model in made.values():
-                    await _closed(model)
-                journal.commit()
-
-        with logs.kept(folder):
-            folders = pool.work(all_of_it())
+        folders = pool.work(_sat(jobs, hall))
         usd, tokens = journal.spent()
-        priced = any(isinstance(m, Line) and m.price is not None for m in made.values())
-        tell("spent", {"run": name, "usd": usd if priced else None, "tokens": tokens})
+        tell(
+            "spent", {"run": name, "usd": usd if any(d.priced for d in hall.desks.values()) else None, "tokens": tokens}
+        )
     if (folder / "run.toml").is_file():
         report(resume(folder, workspace=workspace))
     return [results.read(f) for f in folders]
+
+
+async def _sat(jobs: Sequence[Job], hall: work.Hall) -> list[Path]:
+    """Do all jobs, and let go of the models' connections whatever their end is."""
+    try:
+        return await work.run(jobs, hall)
+    finally:
+        for desk in hall.desks.values():
+            await desk.close()
+
+
+def _loaded(names: Iterable[str], settings: Settings, keys: Mapping[str, str]) -> dict[str, Model]:
+    """Return the models of these names; what would make every call fail is raised before any is made."""
+    made = {
+        n: load_model(n, settings.endpoint(n), key=keys.get(n.partition("/")[0]), batch=settings.batch) for n in names
+    }
+    runs.usable(settings, Models(next(iter(made.values())), seats=made))
+    return made
 
 
 def located(name: str | Path, workspace: str | Path | None, out: str | Path | None) -> Path:
@@ -164,12 +156,6 @@ def _desks(models: Mapping[str, Model], journal: Journal, settings: Settings) ->
         if isinstance(model, Line):
             model.attach(journal, ledger)
     return {name: Desk(Models(model), journal) for name, model in models.items()}
-
-
-async def _closed(model: Model) -> None:
-    close = getattr(model, "close", None)
-    if close is not None:
-        await close()
 
 
 def benchmarks() -> dict[str, str]:
