@@ -21,6 +21,7 @@ from culturepark.reports.show import number, percent
 Facts = dict[str, Any]
 SPLIT = 5_000  # items of a page; with more, every culture has a page of its own
 LONG = 600  # characters of a text that are shown unasked
+NAMES = ("labels", "codes", "options")  # facts that name the options of a distribution, the first that fits
 TOP = "_all"  # the anchor of a page's head; a culture's never begins so
 
 
@@ -106,7 +107,8 @@ def shown(one: Outcome) -> Facts:
         "id": one.item, "status": one.status, "reason": one.reason, "subset": one.subset, "seed": one.seed, "score": one.score,
         "sent": "" if last is None else one.talk[last][1], "said": one.said,
         "beside": [turn for i, turn in enumerate(one.talk) if i not in (last, final)],
-        "answer": _plain(one.answer), "gold": _plain(one.gold), "shares": _shares(one),
+        "answer": _plain(one.answer), "gold": _plain(one.gold), "shares": _named(one, one.shares),
+        "people": _named(one, one.gold),
     }  # fmt: skip
 
 
@@ -120,10 +122,10 @@ def _plain(value: Any) -> str:
     )
 
 
-def _shares(one: Outcome) -> list[tuple[str, float]]:
-    """Return the distribution that was told, by the options' names where the facts list them."""
-    for key in ("labels", "codes", "options"):
-        names = one.facts.get(key)
-        if isinstance(names, list | tuple) and len(names) == len(one.shares):
-            return [(str(name), share) for name, share in zip(names, one.shares, strict=True)]
-    return [(str(i + 1), share) for i, share in enumerate(one.shares)]
+def _named(one: Outcome, found: Any) -> list[tuple[str, float]]:
+    """Return a distribution with the names of its options; nothing where `found` is none over the options that the facts list."""
+    if not isinstance(found, list | tuple) or not found or not all(isinstance(v, float) for v in found):
+        return []
+    told = (one.facts.get(key) for key in NAMES)
+    fits = (n for n in told if isinstance(n, list | tuple) and len(n) == len(found) and all(str(name) for name in n))
+    return [(str(name), share) for name, share in zip(next(fits, ()), found, strict=False)]
