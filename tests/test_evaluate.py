@@ -188,6 +188,8 @@ def test_mistakes_are_named_before_anything_is_asked(tea):
     (tea / "odd.toml").write_text(CARD.replace("parser", "parsr"))
     with pytest.raises(CardError, match=r"parsr: unknown key\. Did you mean 'parser'"):
         card.load("odd.toml", code=True)
+    with pytest.raises(InputError, match=r"no option 'extr'\. Did you mean 'extra'"):
+        cp.evaluate("mine", ["teatime.toml"], ["embedded"], options={"extr": 2}, **HOW)
     with pytest.raises(InputError, match="has no method 'guess'"):
         cp.evaluate("mine", ["teatime.toml"], ["embedded"], method="guess", **HOW)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from culturepark import logs, pool, runs
 from culturepark.desk import Desk, Models
-from culturepark.errors import InputError
+from culturepark.errors import InputError, nearest
 from culturepark.evaluation import card as cards
 from culturepark.evaluation import planned, work
 from culturepark.evaluation import result as results
@@ -50,6 +50,7 @@ def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str],
     how = {"cultures": tuple(cultures), "data": [Path(d) for d in data], "count": count, "seeds": seeds, "limit": limit,
            "held": _held(folder if corpus is None else located(corpus, workspace, out), corpus)}  # fmt: skip
     asked = [cards.load(b, code=code) for b in benchmarks]
+    _known(options or {}, asked)
     jobs = [job for card in asked for job in _jobs(card, models, found, method, respondents, how, options or {})]
     parts = {part: given for part, given in zip(PARTS, (judge, learner), strict=True) if given}
     _lacking(jobs, parts)
@@ -128,6 +129,14 @@ def _first(models: Sequence[str]) -> str:
     if not models:
         raise InputError("which models? Name at least one: --model embedded")
     return work.contestants(models[:1], ())[0].models[0]
+
+
+def _known(options: Mapping[str, Any], asked: Sequence[cards.Benchmark]) -> None:
+    """Raise InputError for an option that none of the benchmarks has, with the nearest that one has."""
+    known = {name for card in asked for name in cards.load_kind(card.kind).options}
+    for name in options:
+        if name not in known:
+            raise InputError(f"{', '.join(c.name for c in asked)}: no option {name!r}. {nearest(name, sorted(known))}")
 
 
 def _lacking(jobs: Sequence[Job], parts: Mapping[str, str]) -> None:
