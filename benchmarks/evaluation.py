@@ -22,8 +22,9 @@ from culturepark.weights import base
 
 DATA = Path(os.environ.get("CULTUREPARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SAMPLES, SEEDS, EPOCHS = 200, (0, 1, 2), 3
+SPLIT = {"validation": 0.1, "test": 0.3}  # of the questions: enough are held out for differences to be tested
 OWN = ("base=local/tiny", "embedded")
-BESIDE = ("steerability", "specific gain", "spread")
+BESIDE = ("alignment", "margin", "steerability", "specific gain", "spread")
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
     built = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as tmp:
         folder = Path(tmp)
-        run = cp.run("park", samples=SAMPLES, out=folder, formats=("trl", "shares"))
+        run = cp.run("park", samples=SAMPLES, split=SPLIT, out=folder, formats=("trl", "shares"))
         for seed in SEEDS:
             cp.tune("sft", run, "tiny", name=f"sft{seed}", epochs=EPOCHS, rows=8, seed=seed, patience=0, device="cpu")
             cp.tune("shares", run, "tiny", name=f"shares{seed}", seed=seed, device="cpu")
@@ -88,7 +89,7 @@ def told(table: Table, found: Sequence[Result]) -> None:
     mine = [r for r in found if r.benchmark == table.benchmark]
     there = {(f.name, f.subset): f.headline for r in mine for f in r.figures if not f.culture}
     shown = [k for k, headline in there.items() if headline and k[1] in ("", "held-out")]
-    shown += [k for k in ((n, "") for n in BESIDE) if k in there]
+    shown += [k for k in ((n, "") for n in BESIDE) if k in there and k not in shown]
     print(f"{'':15}" + "".join(f"{' '.join(filter(None, k)):>30}" for k in shown) + "   answers")
     for r in mine:
         cells = "".join(f"{_cell(r.figure(name, '', subset)):>30}" for name, subset in shown)

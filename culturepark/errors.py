@@ -88,7 +88,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not names:
         return "There are none."
     folded = {n.casefold(): n for n in reversed(names)}
-    close = get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
+    close = get_close_matches(str(name).casefold(), list(folded), n=1, cutoff=0.6)
     hint = f"Did you mean {folded[close[0]]!r}? " if close else ""
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return f"{hint}There are: {shown}."

@@ -73,7 +73,7 @@ async def test_who_is_told_what_the_people_answer_is_nearer_to_them_afterwards(p
 
 async def test_talk_of_the_weather_teaches_nothing(park):
     _, figures = await taught(Classroom(lambda _: "It rained today."), cp.load(park))
-    assert figures["gain", "", ""].value == 0 == figures["gain", "", ""].low == figures["gain", "", ""].high
+    assert figures["gain", "", ""].value == 0
     assert figures["distance after", "", ""].value == 1
 
 

@@ -173,10 +173,10 @@ def test_replicas_are_averaged_and_their_spread_is_told(tea):
 
 
 def test_each_culture_may_be_asked_of_its_own_model():
-    (own,) = work.contestants(["own=models/{culture},again/{culture}"], ("north",))
+    (own,) = work.contestants(["own=models/{culture},again/{culture}"])
     assert own.label == "own" and own.named("north") == ("models/north", "again/north")
     with pytest.raises(InputError, match="two models are called 'a'"):
-        work.contestants(["a=x/y", "a=x/z"], ())
+        work.contestants(["a=x/y", "a=x/z"])
 
 
 def test_mistakes_are_named_before_anything_is_asked(tea):
@@ -410,3 +410,42 @@ def test_a_file_that_names_code_or_files_elsewhere_is_refused_unless_it_is_trust
     (tea.parent / "secret.jsonl").write_text('{"question": "What is the password?", "reference": "tea"}')
     with pytest.raises(InputError, match="lies outside of the card's folder"):
         cp.evaluate("mine", ["teatime.toml"], ["embedded"], cultures=("north",))
+
+
+@pytest.mark.parametrize("file", ["result.json", "outcomes.jsonl"])
+def test_a_damaged_result_is_made_anew_and_nothing_is_asked_for_it(tea, file):
+    first = cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)
+    (path,) = (tea / "outputs").rglob(file)
+    path.write_text(path.read_text()[:300])
+    assert cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)[0].figures == first[0].figures and North.asked == 20
+    assert cp.compare("mine", code=True).tables
+
+
+def test_an_option_of_another_kind_a_model_twice_and_a_name_that_is_taken_are_refused(tea):
+    with pytest.raises(InputError, match="option unprompted = 'x': it is true or false"):
+        card.settled(card.load("survey"), {"unprompted": "x"})
+    with pytest.raises(InputError, match="names a model twice"):
+        work.contestants(["embedded,embedded"])
+    (tea / "board.toml").write_text(CARD.replace('"teatime"', '"board"'))
+    with pytest.raises(CardError, match="'board' is a folder of every run's evaluations"):
+        card.load(tea / "board.toml", code=True)
+
+
+def test_a_key_that_an_endpoint_says_back_is_masked(tea, serve):
+    def reply(count, body):
+        return (
+            200,
+            {},
+            {
+                "choices": [
+                    {
+                        "message": {"content": "1. Your key is sk-secret-77, and basic needs come first"},
+                        "finish_reason": "stop",
+                    }
+                ]
+            },
+        )
+
+    cp.evaluate("mine", ["teatime.toml"], ["openai/m"], base_url=serve(reply).url, key="sk-secret-77", **HOW)
+    told = result.outcomes(next((tea / "outputs/mine/evals/teatime").iterdir()))[0].said
+    assert told == "1. Your key is [key], and basic needs come first"

@@ -295,7 +295,7 @@ def test_a_long_board_can_still_be_won_and_a_short_one_says_that_it_cannot():
 
     long = board.build([held("a", 0.98, 40), *(held(m, 0.1 + 0.001 * i, 40) for i, m in enumerate("bcd"))])
     assert long.comparisons == 78 and long.swaps > long.draws and row(long, "c3").winner == "a" and not long.notes
-    short = board.build([held("a", 1.0, 5), held("b", 0.0, 5)])
+    short = board.build([held("a", 1.0, 6), held("b", 0.0, 6)])
     assert row(short, "c3").winner is None and "fewer than" in short.notes[0]
 
 
@@ -321,3 +321,15 @@ def test_the_command_prints_a_table_or_the_json_of_the_file(made, park):
     assert "good" in run.output and "0.9" in run.output and "*" in run.output and "leaderboard.html" in run.output
     run = CliRunner().invoke(command, ["first", "--allow-code", "--json", "--name", "again"], catch_exceptions=False)
     assert json.loads(run.output) == json.loads((park / "outputs/again/leaderboard.json").read_text())
+
+
+def test_nobody_wins_by_leaving_out_what_is_hard(park):
+    whole = list(answers(0.5, seeds=(0,)))
+    easy = [
+        o if o.score else o.model_copy(update={"status": "unparsed", "score": None, "answer": None}) for o in whole[::2]
+    ] + whole[1::2]
+    for model, made in (("whole", whole), ("easy", sorted(easy, key=lambda o: o.item))):
+        run = evaluated(park / "outputs" / "first", model, setup=SETUP | {"seeds": [0]}, made=made)
+    found = row(verb(run))
+    assert found.cells[0].figure.value != found.cells[1].figure.value
+    assert found.pairs[0].difference.value == 0 and found.winner is None

@@ -313,7 +313,7 @@ async def test_a_perfect_model_has_all_right_and_a_silent_one_nothing(park, save
     path = save("north.jsonl", [*POSTS, ("Tea?", ""), ("", "HS")])
     best, none = await held(park, says(TRUE), path), await held(park, says({}), path)
     top, low = best["macro_f1", "north", ""], none["macro_f1", "north", ""]
-    assert (top.value, top.low, top.n) == (1.0, 1.0, 4) and "left out 1 without label and 1 without text" in top.note
+    assert (top.value, top.low, top.n) == (1.0, None, 4) and "left out 1 without label and 1 without text" in top.note
     assert (low.value, none["unparsed", "north", ""].value, best["unparsed", "", ""].value) == (0.0, 1.0, 0.0)
 
 

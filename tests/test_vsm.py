@@ -362,6 +362,18 @@ def test_two_models_are_compared_respondent_by_respondent():
     assert found.n == 30 and found.value < 0 and found.p < 0.2
 
 
+def test_it_does_not_matter_in_which_order_cultures_were_asked():
+    made = held(at_random(), cultures=("german", "arabic", "korean"), count=8)
+    one, other = ({m.key: m for m in vsm.KIND.measures(o, {})}["distance", "", ""].units for o in (made, made[::-1]))
+    assert one == other
+
+
+def test_respondents_that_are_as_many_as_one_likes_are_not_tested():
+    for method, tested in (("likelihood", False), ("sample", True)):
+        made = held(at_random() if tested else lambda request: (0.2,) * 5, cultures=("german",), count=8, method=method)
+        assert {m.tested for m in vsm.KIND.measures(made, {}) if m.name == "distance"} == {tested}
+
+
 async def test_the_embedded_engine_sits_all_of_it():
     ask = Embedded().complete
     items = list(vsm.KIND.plan(CARD, setup(cultures=("german",), method="likelihood")))

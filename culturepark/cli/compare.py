@@ -29,7 +29,7 @@ def compare(
 ) -> None:
     """Hold every model evaluated in the runs RUN… against every other: leaderboard.html, .json, .tex and samples.
 
-    A winner beats every other model after Holm's correction over all comparisons shown; else nobody wins.
+    A winner beats every other model that was asked alike, after Holm's correction over all comparisons shown; else nobody wins.
     """
     from culturepark.reports.leaderboard import told
     from culturepark.verbs.comparison import compare as work

@@ -92,9 +92,9 @@ def _told(found: Any) -> str:
     """Return a result as text: headline figures by culture, the others over all, and what could not be read."""
     head = f"{found.benchmark} · {found.model} ({found.setup['method']}, {found.setup['respondents']})"
     rows = [
-        f"  {f.name:14}{f.culture or 'all':14}{_figure(f.value):>8}{_interval(f):>20}{_spread(f):>9}  {f.n} {f.what}"
+        f"  {' '.join(filter(None, (f.name, f.subset))):24}{f.culture or 'all':13}{_figure(f.value):>8}{_interval(f):>20}{_spread(f):>9}  {f.n} {f.what}"
         for f in found.figures
-        if not f.subset and (f.headline or not f.culture)
+        if (not f.subset and (f.headline or not f.culture)) or (f.headline and not f.culture)
     ]
     notes = dict.fromkeys(f.note for f in found.figures if f.headline and not f.culture and not f.subset and f.note)
     counts = ", ".join(f"{n} {status}" for status, n in found.counts.items())

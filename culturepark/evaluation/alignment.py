@@ -212,8 +212,9 @@ class Shown:
     note: str
 
 
+AROUND = ("margin", "others")  # they depend on which other peoples were asked
 CLAIMS = ("alignment", "margin")  # what models are compared by, though not on questions that they were tuned on
-TUNED, HELD = "tuned on", "held-out"  # questions of the corpus' training split, and of the others
+TUNED, HELD = "training split", "held-out"  # questions of the corpus' training split, and of the others
 SHOWN = {
     "alignment": Shown(_alignment, "high", "1 − Jensen–Shannon distance to the shares of the culture's own people"),
     "others": Shown(_others, "", "the same answers held against the people of each other culture, on the scale that both had; mean"),
@@ -239,8 +240,11 @@ def measures(outcomes: Sequence[Outcome], ordered: bool, note: str = "") -> list
         name: [(c, s) for c in asked if c.shares and (s := shown.find(c, around)) is not None]
         for name, shown in SHOWN.items()
     }
-    made = [m for culture in ("", *sorted({c.culture for c in asked})) for m in _of(culture, asked, sums, note)]
-    made += [_measure("alignment", sums["alignment"], "", f"topic:{topic}", headline=False, note="")
+    drawn = any(
+        o.status == "ok" and not o.shares for o in outcomes
+    )  # shares of few answers lie further off than those of many
+    made = [m for culture in ("", *sorted({c.culture for c in asked})) for m in _of(culture, asked, sums, note, drawn)]
+    made += [_measure("alignment", sums["alignment"], "", f"topic:{topic}", headline=False, note="", drawn=drawn)
              for topic in sorted({c.topic for c in asked} - {""})]  # fmt: skip
     return [m for m in made if m.units] + list(_unparsed(outcomes))
 
@@ -253,9 +257,10 @@ def _by_question(held: Iterable[Cell]) -> dict[tuple[int, str], list[Cell]]:
 
 
 def _of(
-    culture: str, asked: Sequence[Cell], sums: Mapping[str, Sequence[tuple[Cell, Sums]]], note: str
+    culture: str, asked: Sequence[Cell], sums: Mapping[str, Sequence[tuple[Cell, Sums]]], note: str, drawn: bool
 ) -> Iterator[Measure]:
     here = [c for c in asked if culture in ("", c.culture)]
+    seen = any(c.subset == TUNED for c in here)  # then the whole is no claim: part of it was learnt by heart
     for name in SHOWN:
         parts = ("", *sorted({c.subset for c in here} - {""})) if name in PARTED else ("",)
         for subset in parts:
@@ -264,11 +269,12 @@ def _of(
                 if name == "alignment"
                 else ""
             )
-            yield _measure(name, sums[name], culture, subset, headline=name in CLAIMS and subset != TUNED, note=told)
+            claimed = name in CLAIMS and subset != TUNED and not (seen and not subset)
+            yield _measure(name, sums[name], culture, subset, headline=claimed, note=told, drawn=drawn)
 
 
 def _measure(
-    name: str, sums: Sequence[tuple[Cell, Sums]], culture: str, subset: str, headline: bool, note: str
+    name: str, sums: Sequence[tuple[Cell, Sums]], culture: str, subset: str, headline: bool, note: str, drawn: bool
 ) -> Measure:
     units: dict[tuple[int, str], list[float]] = {}
     for cell, (value, over) in sums:
@@ -278,7 +284,8 @@ def _measure(
             total[1] += over
     shown = SHOWN[name]
     told = ". ".join(filter(None, (shown.note, note)))
-    return Measure(name, units, mean, culture, subset, shown.better, headline, "questions", told)
+    alike = (*(["count"] if drawn else []), *(["cultures"] if name in AROUND else []))
+    return Measure(name, units, mean, culture, subset, shown.better, headline, "questions", told, alike)
 
 
 def _told(held: Sequence[Cell], note: str, whole: bool) -> str:

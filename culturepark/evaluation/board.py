@@ -1,6 +1,6 @@
 """Holds models against one another: from results and outcomes to tables, paired tests, and winners where there are any.
 
-A winner beats every other model of its row: p < 0.05 after Holm's correction over all comparisons of the board, and an interval
+A winner beats every other model of its row that was asked alike: p < 0.05 after Holm's correction over all comparisons of the board, and an interval
 of the difference that excludes 0. Who was asked otherwise is not compared, and where nobody wins nobody is said to.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import ceil, log2
@@ -18,7 +18,7 @@ from culturepark.errors import InputError, nearest
 from culturepark.evaluation import result as results
 from culturepark.evaluation.card import load_kind
 from culturepark.evaluation.measure import DRAWS, Difference, Figure, Measure, compare, estimate, holm
-from culturepark.evaluation.outcome import Outcome
+from culturepark.evaluation.outcome import STRIDE, Outcome
 from culturepark.evaluation.result import Result
 from culturepark.records import Record
 
@@ -81,7 +81,7 @@ class Pair(Record):
 
 
 class Row(Record):
-    """One figure of one culture, for all models. `winner` beats every other; without one, `tied` are the best and its equals."""
+    """One figure of one culture, for all models. `winner` beats every other that was asked alike; without one, `tied` are the best and its equals."""
 
     name: str
     culture: str = ""
@@ -135,10 +135,47 @@ class Held:
     result: Result
     measures: Mapping[Key, Measure]
     asked: Mapping[str, Mapping[str, int]]
+    silent: frozenset[str] = frozenset()  # items that it gave no answer to in some seed, where these are left out
+    again: Callable[[], Sequence[Outcome]] | None = None
 
 
-def held(run: str, result: Result, outcomes: Sequence[Outcome]) -> Held:
-    """Return what a board needs of a result; InputError where its outcomes are not those that it counted."""
+class Sides:
+    """Two models' measures of what both answered: an item that one gave no answer to is left out of both, in all its seeds.
+
+    Otherwise a model would win by leaving out what is hard.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, frozenset[str]], Mapping[Key, Measure]] = {}
+
+    def of(self, a: Held, b: Held, key: Key) -> tuple[Measure, Measure] | None:
+        """Return both models' measures; None where one has none left, or where they are sums of different lengths."""
+        first, second = self._without(a, b.silent - a.silent).get(key), self._without(b, a.silent - b.silent).get(key)
+        if first is None or second is None or _length(first) != _length(second):
+            return None
+        return first, second
+
+    def _without(self, h: Held, lost: frozenset[str]) -> Mapping[Key, Measure]:
+        if not lost or h.again is None:
+            return h.measures
+        if (id(h), lost) not in self._made:
+            kept = [o for o in h.again() if _item(o) not in lost]
+            self._made[id(h), lost] = {m.key: m for m in results.measures(h.result, kept)}
+        return self._made[id(h), lost]
+
+
+def _item(one: Outcome) -> str:
+    """Return an outcome's item, its seed aside."""
+    return one.item.removesuffix(f"/{one.seed % STRIDE}")
+
+
+def held(
+    run: str, result: Result, outcomes: Sequence[Outcome], again: Callable[[], Sequence[Outcome]] | None = None
+) -> Held:
+    """Return what a board needs of a result; InputError where its outcomes are not those that it counted.
+
+    `again` reads the outcomes once more, where two models did not answer the same.
+    """
     there = Counter(o.status for o in outcomes)
     if there != Counter({s: n for s, n in result.counts.items() if n}):
         raise InputError(f"the result of {result.model!r} on {result.benchmark} in {run} counts {result.counts}, but its outcomes "
@@ -147,7 +184,9 @@ def held(run: str, result: Result, outcomes: Sequence[Outcome]) -> Held:
     for one in outcomes:
         parts.setdefault(one.culture, []).append(one)
     asked = {culture: results.counted(part) for culture, part in sorted(parts.items())}
-    return Held(run, result, {m.key: m for m in results.measures(result, outcomes)}, asked)
+    graded = load_kind(result.kind).graded
+    silent = frozenset(_item(o) for o in outcomes if o.status != "ok" and not graded)
+    return Held(run, result, {m.key: m for m in results.measures(result, outcomes)}, asked, silent, again)
 
 
 def build(given: Iterable[Held], against: str | None = None) -> Board:
@@ -161,8 +200,10 @@ def build(given: Iterable[Held], against: str | None = None) -> Board:
     labels = dict.fromkeys(label for _, label in named)
     if against is not None and against not in labels:
         raise InputError(f"no model {against!r} to compare with. {nearest(against, labels)}")
-    tables = [_table({label: h for h, label in named if h.result.benchmark == b}, against) for b in benchmarks]
-    return _decided(Board(tables=tuple(tables), against=against or "", notes=tuple(notes)), dict(_measured(named)))
+    sides = Sides()
+    tables = [_table({label: h for h, label in named if h.result.benchmark == b}, against, sides) for b in benchmarks]
+    models = {(h.result.benchmark, label): h for h, label in named}
+    return _decided(Board(tables=tuple(tables), against=against or "", notes=tuple(notes)), models, sides)
 
 
 # ------------------------------------------------------------------- naming
@@ -196,18 +237,18 @@ def _labels(kept: Sequence[Held]) -> list[tuple[Held, str]]:
 # ------------------------------------------------------------------- tables
 
 
-def _table(models: Mapping[str, Held], against: str | None) -> Table:
+def _table(models: Mapping[str, Held], against: str | None, sides: Sides) -> Table:
     """Return a benchmark's table, with pairs to compare and nothing decided."""
     one = next(iter(models.values())).result
     keys = dict.fromkeys(key for h in models.values() for key in h.measures)
     heads = {key for h in models.values() for key, m in h.measures.items() if m.headline}
-    rows = [_row(key, models, against, tested=key in heads) for key in keys]
+    rows = [_row(key, models, against, sides, tested=key in heads) for key in keys]
     return Table(
         benchmark=one.benchmark, title=one.title, about=one.about, source=one.source,
         models=tuple(_entry(label, h) for label, h in models.items()),
         rows=tuple(_ordered(r for r in rows if (r.name, r.culture, r.subset) in heads)),
         others=tuple(_ordered(r for r in rows if (r.name, r.culture, r.subset) not in heads)),
-        warnings=(*_unlike(models), *_silent(models)),
+        warnings=(*_unlike(models), *_silent(models), *_apart(rows)),
     )  # fmt: skip
 
 
@@ -217,7 +258,7 @@ def _entry(label: str, h: Held) -> Entry:
                  asked={c: dict(n) for c, n in h.asked.items()}, date=r.date, version=r.version, hash=r.hash)  # fmt: skip
 
 
-def _row(key: Key, models: Mapping[str, Held], against: str | None, *, tested: bool) -> Row:
+def _row(key: Key, models: Mapping[str, Held], against: str | None, sides: Sides, *, tested: bool) -> Row:
     there = {label: h for label, h in models.items() if key in h.measures}
     told = next(iter(there.values())).measures[key]
     figures = {label: h.result.figure(*key) or estimate(h.measures[key]) for label, h in there.items()}
@@ -225,7 +266,7 @@ def _row(key: Key, models: Mapping[str, Held], against: str | None, *, tested: b
         name=key[0], culture=key[1], subset=key[2], better=told.better, what=told.what,
         note=" / ".join(dict.fromkeys(f.note for f in figures.values() if f.note)),
         cells=tuple(Cell(model=label, figure=figure) for label, figure in figures.items()),
-        pairs=tuple(_pairs(there, key, against)) if tested else (),
+        pairs=tuple(_pairs(there, key, against, sides)) if tested else (),
     )  # fmt: skip
 
 
@@ -236,14 +277,14 @@ def _ordered(rows: Iterable[Row]) -> list[Row]:
     return sorted(found, key=lambda r: (places[r.name, r.subset], r.culture != ""))
 
 
-def _pairs(models: Mapping[str, Held], key: Key, against: str | None) -> Iterator[Pair]:
-    """Compare the models that were asked alike, with one another or each with `against`."""
+def _pairs(models: Mapping[str, Held], key: Key, against: str | None, sides: Sides) -> Iterator[Pair]:
+    """Compare the models that were asked alike, with one another or each with `against`, on what both answered."""
     for a, b in combinations(models, 2):
-        if against in (None, a, b) and _strict(models[a], key[1]) == _strict(models[b], key[1]):
+        tested = models[a].measures[key].tested and models[b].measures[key].tested
+        if tested and against in (None, a, b) and _strict(models[a], key) == _strict(models[b], key):
             first, second = (b, a) if a == against else (a, b)
-            sides = models[first].measures[key], models[second].measures[key]
-            found = compare(*sides) if _length(sides[0]) == _length(sides[1]) else Difference(value=None)
-            yield Pair(first=first, second=second, difference=found)
+            found = sides.of(models[first], models[second], key)
+            yield Pair(first=first, second=second, difference=compare(*found) if found else Difference(value=None))
 
 
 def _length(measure: Measure) -> int:
@@ -266,10 +307,10 @@ def _how(h: Held) -> dict[str, str]:
     }
 
 
-def _strict(h: Held, culture: str) -> dict[str, str]:
-    """Return what must be alike for a comparison: all but LOOSE; for a figure that depends on all cultures, also which they are."""
-    joint = not culture or load_kind(h.result.kind).joint
-    return {k: v for k, v in _how(h).items() if k not in LOOSE or (k == "cultures" and joint)}
+def _strict(h: Held, key: Key) -> dict[str, str]:
+    """Return what must be alike for a comparison: all but LOOSE, what the figure says, and the cultures of one of all cultures."""
+    alike = (*h.measures[key].alike, *([] if key[1] else ["cultures"]))
+    return {k: v for k, v in _how(h).items() if k not in LOOSE or k in alike}
 
 
 def _unlike(models: Mapping[str, Held]) -> Iterator[str]:
@@ -287,6 +328,8 @@ def _unlike(models: Mapping[str, Held]) -> Iterator[str]:
 def _means(key: str) -> str:
     if key == "cultures":
         return "Figures of all cultures are not compared; those of a culture are."
+    if key == "count":
+        return "Figures that depend on it are not compared."
     return "They are compared on what both were asked." if key in LOOSE else "They are not compared."
 
 
@@ -297,24 +340,27 @@ def _silent(models: Mapping[str, Held]) -> Iterator[str]:
         lost = {s: n for s, n in counts.items() if s != "ok" and n}
         if total and sum(lost.values()) > SILENT * total:
             parts = ", ".join(f"{n:,} {status}" for status, n in lost.items())
-            yield f"{label}: {sum(lost.values()):,} of {total:,} items gave no answer ({parts}); its figures are of the others."
+            yield f"{label}: {sum(lost.values()):,} of {total:,} items gave no answer ({parts}); its figures are of the others. Two models are compared on what both answered."
+
+
+def _apart(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield which models were not asked the same, so that figures of both are not compared."""
+    there = {(p.first, p.second): r for r in rows for p in r.pairs
+             if p.difference.value is None and all(c.figure.value is not None for c in r.cells if c.model in (p.first, p.second))}  # fmt: skip
+    for first, second in there:
+        yield f"{first} and {second} did not answer the same data sets or classes: some of their figures are not compared."
 
 
 # ----------------------------------------------------------------- deciding
 
 
-def _measured(named: Iterable[tuple[Held, str]]) -> Iterator[tuple[tuple[str, str, Key], Measure]]:
-    for h, label in named:
-        yield from (((h.result.benchmark, label, key), m) for key, m in h.measures.items())
-
-
-def _decided(board: Board, measures: Mapping[tuple[str, str, Key], Measure]) -> Board:
+def _decided(board: Board, models: Mapping[tuple[str, str], Held], sides: Sides) -> Board:
     """Correct the p-values of all comparisons together, and say who wins which row."""
     pairs = [p for t in board.tables for r in t.rows for p in r.pairs]
     family = sum(p.difference.p is not None for p in pairs)
     swaps = ceil(FINE * family)
     tables = [
-        t.model_copy(update={"rows": tuple(_finer(r, t.benchmark, measures, swaps) for r in t.rows)})
+        t.model_copy(update={"rows": tuple(_finer(r, t.benchmark, models, sides, swaps) for r in t.rows)})
         for t in board.tables
     ]
     corrected = iter(
@@ -327,7 +373,7 @@ def _decided(board: Board, measures: Mapping[tuple[str, str, Key], Measure]) -> 
     )
 
 
-def _finer(row: Row, benchmark: str, measures: Mapping[tuple[str, str, Key], Measure], swaps: int) -> Row:
+def _finer(row: Row, benchmark: str, models: Mapping[tuple[str, str], Held], sides: Sides, swaps: int) -> Row:
     """Return a row whose small p-values are fine enough for the correction.
 
     They stay p-values: one of at most CLOSE becomes that of the many swaps, whatever it is; the others remain.
@@ -337,8 +383,9 @@ def _finer(row: Row, benchmark: str, measures: Mapping[tuple[str, str, Key], Mea
         found = pair.difference
         if found.p is not None and found.p <= CLOSE and swaps > DRAWS:
             key = (row.name, row.culture, row.subset)
-            first, second = measures[benchmark, pair.first, key], measures[benchmark, pair.second, key]
-            found = found.model_copy(update={"p": permuted(first, second, swaps)})
+            both = sides.of(models[benchmark, pair.first], models[benchmark, pair.second], key)
+            assert both is not None, "they were compared"
+            found = found.model_copy(update={"p": permuted(*both, swaps)})
         made.append(pair.model_copy(update={"difference": found}))
     return row.model_copy(update={"pairs": tuple(made)})
 
@@ -373,7 +420,7 @@ def _summed(measure: Measure, units: Sequence[str]) -> Any:
     for (_, unit), sums in measure.units.items():
         if unit in places:
             made[places[unit]] += sums
-    return made / len({seed for seed, _ in measure.units})
+    return made / len({seed for seed, unit in measure.units if unit in places})
 
 
 def _corrected(row: Row, values: Iterator[float]) -> Row:
@@ -396,9 +443,12 @@ def _better(pair: Pair, corrected: float, good: str) -> str:
 
 
 def _won(row: Row) -> Row:
-    """Say who wins a row: who beats every other model with a figure. Else who cannot be told from the best one."""
+    """Say who wins a row: who beats every other model that it was compared with. Else who cannot be told from the best one."""
     pairs, update = row.pairs, dict[str, Any]()
-    rated = {c.model: c.figure.value for c in row.cells if c.figure.value is not None}
+    there = {
+        m for p in pairs if p.corrected is not None for m in (p.first, p.second)
+    }  # the others were asked otherwise
+    rated = {c.model: c.figure.value for c in row.cells if c.figure.value is not None and c.model in there}
     beaten = {(p.better, p.second if p.better == p.first else p.first) for p in pairs if p.better}
     if len(rated) > 1 and row.better:
         update["winner"] = next((m for m in rated if all((m, o) in beaten for o in rated if o != m)), None)
@@ -424,6 +474,7 @@ def _few(tables: Iterable[Table], family: int, against: str) -> Iterator[str]:
         p for t in tables for r in t.rows for p in r.pairs if p.difference.p is not None and p.difference.n < least
     ]
     if short:
-        way = "" if against else " Comparing with one model alone (--against MODEL) makes it less."
+        several = any(len(t.models) > 2 for t in tables)
+        way = "" if against or not several else " Comparing with one model alone (--against MODEL) makes it less."
         yield (f"{len(short):,} of {family:,} comparisons are on fewer than {least} units: swapping so few cannot give a p-value "
                f"that passes the correction, however far apart the models are.{way}")  # fmt: skip

@@ -16,8 +16,20 @@ from culturepark.evaluation.outcome import Kind
 from culturepark.records import Name, Record, Role, Text
 from culturepark.workspace import Workspace, explain
 
+TAKEN = ("board", "logs")  # folders of a run's evals/ that are no benchmark's
 KINDS = ("vsm", "survey", "opinions", "moderation", "education", "reward", "answers")
 SUFFIX = ".toml"
+
+
+# What an option may be, by its default.
+TYPES: dict[type, tuple[type, ...]] = {
+    bool: (bool,),
+    int: (int,),
+    float: (int, float),
+    str: (str,),
+    dict: (dict,),
+    tuple: (tuple, list, str),
+}
 
 
 class Prompt(Record):
@@ -91,6 +103,8 @@ def load(name: str | Path, *, code: bool = False) -> Benchmark:
         raise CardError([f"{path}: {error}"]) from error
     except ValidationError as error:
         raise CardError([f"{path}: {line}" for line in explain(error, Benchmark)]) from error
+    if card.name in TAKEN:
+        raise CardError([f"{path}: name: {card.name!r} is a folder of every run's evaluations; choose another"])
     allowed((card.kind, card.parser, card.score), str(path), code=code)
     kind = load_kind(card.kind, str(path))
     if odd := sorted(set(card.options) - set(kind.options)):
@@ -130,4 +144,18 @@ def settled(card: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
     for name in given:
         if name not in known:
             raise InputError(f"benchmark {card.name!r} has no option {name!r}. {nearest(name, known)}")
-    return {**known, **card.options, **given}
+    made = {**known, **card.options, **given}
+    for name, default in known.items():
+        wanted = TYPES.get(type(default), (object,))
+        if not isinstance(made[name], wanted) or (isinstance(made[name], bool) and bool not in wanted):
+            said = {
+                "bool": "true or false",
+                "int": "a whole number",
+                "float": "a number",
+                "str": "a text",
+                "dict": "a table",
+            }
+            raise InputError(
+                f"benchmark {card.name!r}: option {name} = {made[name]!r}: it is {said.get(type(default).__name__, 'a list')}"
+            )
+    return made

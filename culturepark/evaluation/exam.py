@@ -131,7 +131,7 @@ def read(path: Path, workspace: Workspace) -> Sheet:
     for n, row in enumerate(rows):
         where = f"{path}:{lines.get((n, 'answer'), lines.get((n, ''), 0))}"
         _only(row, ASKED, where)
-        if (name := row.get("id")) not in known or name in answers:
+        if not isinstance(name := row.get("id"), str) or name not in known or name in answers:
             raise InputError(f"{where}: question {name!r} is {'twice here' if name in answers else f'not in {pack}'}")
         codes = [o.code for o in known[name].options]
         answers[name] = _number(row.get("answer", ""), codes, f"{where}: {name}: answer")

@@ -15,6 +15,8 @@ from typing import Any, Literal
 from culturepark.records import Record
 
 DRAWS = 2_000
+FEW = 6  # units below which no interval is told: its ends would say more of the few than of the many
+SAME = 1e-12  # draws that differ by no more are all one: nothing varies, so nothing is known of how much it would
 BLOCK = 250  # draws that are reckoned at once
 Sums = Mapping[tuple[int, str], Sequence[float]]
 
@@ -26,6 +28,8 @@ class Measure:
     `units` maps (seed, unit) to that unit's sums, a vector of one length for all; `value` maps total sums, an array of shape
     (..., length), to the figure, shape (...), NaN where there is none. `better` says which way is good, "" where neither is.
     `headline`: it is what leaderboards show and compare. `what` names the units ("questions"), `note` is told beside the figure.
+    `alike` names settings that two models must share for this figure to be comparable, beside those that all must;
+    `tested` whether differences of it may be: not where its units are as many as one likes.
     """
 
     name: str
@@ -37,6 +41,8 @@ class Measure:
     headline: bool = False
     what: str = "units"
     note: str = ""
+    alike: tuple[str, ...] = ()
+    tested: bool = True
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -94,7 +100,7 @@ def estimate(measure: Measure, draws: int = DRAWS, seed: int = 0) -> Figure:
         each = np.array([measure.value(table[s].sum(0)) for s in range(len(seeds))], dtype=float)
         value = _finite(each.mean())
         spread = _finite(each.std(ddof=1)) if len(seeds) > 1 else None
-        if value is not None and len(units) > 1:
+        if value is not None and len(units) >= FEW:
             drawn = _redrawn(measure, table, _weights(len(units), draws, seed))
             low, high = _interval(drawn)
     return Figure(
@@ -110,13 +116,14 @@ def compare(first: Measure, second: Measure, draws: int = DRAWS, seed: int = 0) 
     """
     import numpy as np
 
-    shared = sorted({u for _, u in first.units} & {u for _, u in second.units})
+    both = {u for _, u in first.units} & {u for _, u in second.units}
+    shared = sorted(both)
     if not shared:
         return Difference(value=None)
-    a, b = (_table(m, shared, _sorted(m)[1]) for m in (first, second))
+    a, b = (_table(m, shared, sorted({s for s, u in m.units if u in both})) for m in (first, second))
     found = _finite(_mean_of(first, a) - _mean_of(second, b))
     pooled = _finite(first.value(a.mean(0).sum(0)) - second.value(b.mean(0).sum(0)))
-    if found is None or pooled is None or len(shared) < 2:
+    if found is None or pooled is None or len(shared) < FEW:
         return Difference(value=found, n=len(shared))
     weights = _weights(len(shared), draws, seed)
     low, high = _interval(_redrawn(first, a, weights) - _redrawn(second, b, weights))
@@ -188,14 +195,14 @@ def _mean_of(measure: Measure, table: Any) -> float:
 
 
 def _interval(drawn: Any) -> tuple[float | None, float | None]:
-    """Return the middle 95% of the draws that gave a figure; None where fewer than nine in ten did."""
+    """Return the middle 95% of the draws that gave a figure; None where fewer than nine in ten did, or all units are alike."""
     import numpy as np
 
     there = drawn[np.isfinite(drawn)]
     if len(there) < 0.9 * len(drawn):
         return None, None
     low, high = np.percentile(there, (2.5, 97.5))
-    return float(low), float(high)
+    return (float(low), float(high)) if high - low > SAME else (None, None)
 
 
 def _finite(value: Any) -> float | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from culturepark.evaluation.measure import Measure
     from culturepark.workspace import Workspace
 
+STRIDE = 1_000  # seeds of one replica, at most: an outcome's seed is replica × STRIDE + seed
 Who = Literal["model", "judge", "learner"]
 # Only `ok` holds an answer. `unparsed` was answered and cannot be read; the others are a Reply's own.
 Status = Literal["ok", "unparsed", "refused", "truncated", "filtered", "empty", "failed"]
@@ -159,7 +160,7 @@ class Kind:
 
     `measures` gets all outcomes of one model and the benchmark's options; it needs no model and no card. `options` are those the
     kind knows, with their defaults. `needs` says which other models play a part in a benchmark, `respondents` who may answer.
-    `joint`: a culture's figure depends on which others were asked, so models asked of other cultures are not comparable.
+    `graded`: what is not answered counts as wrong; elsewhere it is left out, of both models where two are compared.
     `words` may stand in the place of data. `peoples`: cultures are those of culture `cards`, or whatever the `data` hold, all of them where none is named.
     """
 
@@ -170,5 +171,5 @@ class Kind:
     needs: Callable[[Benchmark], tuple[Who, ...]] = lambda benchmark: ()
     respondents: tuple[Literal["people", "personas"], ...] = ("people",)
     peoples: Literal["cards", "data"] = "cards"
-    joint: bool = False
+    graded: bool = False
     words: tuple[str, ...] = ()

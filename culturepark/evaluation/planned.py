@@ -63,6 +63,7 @@ def items(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
         if item.id in seen:
             raise InputError(f"benchmark {benchmark.name!r} asks two things under the id {item.id!r}")
         seen.add(item.id)
+        _sendable(item)
         yield item
     if not seen:
         raise InputError(
@@ -79,4 +80,15 @@ def _planned(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
         raise CardError(
             p.replace(own, f"benchmark {benchmark.name}: ").replace(".toml: ", ".", 1) if own in p else p
             for p in error.problems
+        ) from error
+
+
+def _sendable(item: Item) -> None:
+    """Raise InputError for what cannot be sent: half a character, as broken escapes in files make it."""
+    try:
+        for message in item.request.messages:
+            message.content.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"item {item.id!r} holds what is no text: {error.object[error.start : error.end]!r}"
         ) from error

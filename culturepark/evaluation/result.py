@@ -79,7 +79,9 @@ def read(folder: Path) -> Result:
     except OSError as error:
         raise InputError(f"no result at {folder}: {error.strerror or error}") from error
     except ValidationError as error:
-        raise InputError(f"{folder / FILE} is no result: {error.errors()[0]['msg']}") from error
+        raise InputError(
+            f"{folder / FILE} is no result ({error.errors()[0]['msg']}); the same evaluate command makes it anew"
+        ) from error
 
 
 def outcomes(folder: Path) -> list[Outcome]:
@@ -88,7 +90,17 @@ def outcomes(folder: Path) -> list[Outcome]:
         with (folder / OUTCOMES).open(encoding="utf-8") as file:
             return [Outcome.model_validate_json(line) for line in file]
     except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise InputError(f"{folder / OUTCOMES} is damaged, evaluate it again: {error}") from error
+        said = str(error).splitlines()[0]
+        raise InputError(f"{folder / OUTCOMES} is damaged ({said}); the same evaluate command makes it anew") from error
+
+
+def whole(folder: Path) -> Result | None:
+    """Return the result in a folder; None where there is none, or where its files do not agree: it is made anew then."""
+    try:
+        made = read(folder)
+        return made if counted(outcomes(folder)) == made.counts else None
+    except InputError:
+        return None
 
 
 def found(run: Path) -> list[Path]:

@@ -17,12 +17,11 @@ from culturepark.errors import InputError, RunFailed
 from culturepark.evaluation import measure, planned
 from culturepark.evaluation import result as results
 from culturepark.evaluation.card import Benchmark, load_kind
-from culturepark.evaluation.outcome import Item, Outcome, Setup
+from culturepark.evaluation.outcome import STRIDE, Item, Outcome, Setup
 from culturepark.evaluation.result import Result
 from culturepark.records import digest
 
 CULTURE = "{culture}"  # in a model's name: each culture is asked of its own model
-STRIDE = 1_000  # seeds of one replica, at most
 Tell = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -116,7 +115,7 @@ async def _one(job: Job, hall: Hall) -> Path:
     told = said(job.benchmark, job.setup, played)
     mark = fingerprint(job, items, told, who)
     shown = {"benchmark": job.benchmark.name, "model": job.contestant.label}
-    kept = results.read(folder) if (folder / results.FILE).is_file() else None
+    kept = results.whole(folder)
     if kept is not None and kept.hash == mark and not kept.counts.get("failed"):  # what failed may go well another time
         hall.tell("kept", shown | _told(kept))
         return folder
@@ -214,7 +213,7 @@ def _quiet() -> Iterator[None]:
         root.setLevel(level)
 
 
-def contestants(names: Sequence[str], cultures: Sequence[str]) -> list[Contestant]:
+def contestants(names: Sequence[str]) -> list[Contestant]:
     """Return what names on the command stand for; InputError where two have one label.
 
     `NAME`, a model; `LABEL=NAME`, with another name on tables; several names with commas, replicas of one model; `{culture}` in a
@@ -227,6 +226,10 @@ def contestants(names: Sequence[str], cultures: Sequence[str]) -> list[Contestan
         models = tuple(m.strip() for m in rest.split(",") if m.strip())
         if not models:
             raise InputError(f"--model {text!r}: write NAME, LABEL=NAME, or LABEL=NAME,NAME for replicas")
+        if len(set(models)) < len(models):
+            raise InputError(
+                f"--model {text!r} names a model twice: replicas are several trainings of one; ask one model again with --seeds"
+            )
         made += [Contestant(label or _short(models[0]), models)] if label or len(models) > 1 else _several(models[0])
     twice = sorted({c.label for c in made if [d.label for d in made].count(c.label) > 1})
     if twice:

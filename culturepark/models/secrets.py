@@ -21,8 +21,13 @@ def remember(key: str | None) -> str | None:
     return key
 
 
-def redact(text: str) -> str:
-    """Return the text without any key that was ever used here and without authorization headers."""
+def masked(text: str) -> str:
+    """Return the text without any key that was ever used here."""
     for key in _SEEN:
         text = text.replace(key, "[key]")
-    return HEADER.sub(r"\1 [key]", text)
+    return text
+
+
+def redact(text: str) -> str:
+    """Return the text without any key that was ever used here and without authorization headers."""
+    return HEADER.sub(r"\1 [key]", masked(text))

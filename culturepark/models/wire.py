@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from culturepark.models.secrets import redact
+from culturepark.models.secrets import masked, redact
 from culturepark.records import Reply, Request, Status
 
 Kind = Literal["rate", "busy", "down", "lost", "slow", "garbled", "long", "filtered", "refused", "hopeless"]
@@ -195,7 +195,7 @@ def read(body: Mapping[str, Any], identity: str) -> Reply:
         raise Trouble("garbled", f"no choices in the answer: {str(body)[:200]}")
     usage = body.get("usage") or {}
     message, finish = choices[0].get("message") or {}, choices[0].get("finish_reason")
-    text = str(message.get("content") or "").strip()
+    text = masked(str(message.get("content") or "").strip())  # an endpoint may say back what it was sent
     status: Status = "ok"
     reason = ""
     if message.get("refusal"):

@@ -236,7 +236,7 @@ def _caption(board: Board, table: Table, panel: Facts) -> str:
     told = dict(how(table))
     asked = "; ".join(f"{key} {told[key]}" for key in ("method", "respondents", "count", "seeds") if key in told)
     said = (f"{table.title}: {panel['title']} ({MARKS[panel['better']]}), n = {n} {panel['what']}. {asked + '. ' if asked else ''}"
-            f"In brackets 95% bootstrap intervals over {panel['what']}; bold: better than every other model, p < {board.alpha:g} "
+            f"In brackets 95% bootstrap intervals over {panel['what']}; bold: better than every other model that was asked alike, p < {board.alpha:g} "
             f"in a paired permutation test after Holm's correction over {board.comparisons:,} comparisons.")  # fmt: skip
     return tex(said)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from culturepark.errors import InputError, NotFound
@@ -39,7 +40,7 @@ def compare(*runs: str | Path, name: str | None = None, against: str | None = No
     for called, source in ((called, folder) for called, found in sources.items() for folder in found):
         one = result.read(source)
         allowed((one.kind,), str(source), code=code)
-        held.append(board.held(called, one, result.outcomes(source)))
+        held.append(board.held(called, one, result.outcomes(source), partial(result.outcomes, source)))
         where[called, one.benchmark, one.model] = source
     made = leaderboard.linked(board.build(held, against))
     leaderboard.write(place(*runs, name=name, workspace=workspace, out=out), made, where)
@@ -56,7 +57,10 @@ def place(
     folders = list(dict.fromkeys(_run(run, workspace, out).resolve() for run in runs))
     if name is None and len(folders) == 1:
         return folders[0] / BOARD
-    return output(find(workspace), name or NAME, out)
+    folder = output(find(workspace), name or NAME, out)
+    if (folder / "evals").is_dir() or (folder / "run.toml").is_file():
+        raise InputError(f"{folder} is a run; give the board another name")
+    return folder
 
 
 def _run(run: str | Path, workspace: str | Path | None, out: str | Path | None) -> Path:

@@ -45,7 +45,7 @@ def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str],
     if find_spec("inspect_ai") is None:
         raise InputError("evaluation needs Inspect: pip install 'culturepark[evaluate]'")
     folder, found = located(name, workspace, out), load(workspace)
-    settings, keys = settled(None, workspace, {"model": _first(models), **driven})
+    settings, keys = settled(None, workspace, {"model": _first(models, judge, learner), **driven})
     settings, keys = runs.addressed(settings), keys | ({settings.model.partition("/")[0]: key} if key else {})
     how = {"cultures": tuple(cultures), "data": [Path(d) for d in data], "count": count, "seeds": seeds, "limit": limit,
            "held": _held(folder if corpus is None else located(corpus, workspace, out), corpus)}  # fmt: skip
@@ -98,11 +98,10 @@ def _jobs(benchmark: cards.Benchmark, models: Sequence[str], found: Workspace, m
     """Return a benchmark's jobs, one a contestant; options that only other benchmarks know are left to these."""
     kind = cards.load_kind(benchmark.kind)
     own = {k: v for k, v in options.items() if k in kind.options}
-    cultures = planned.setup(benchmark, workspace=found, **{**how, **own})[0].cultures
     made = []
-    for contestant in work.contestants(models, cultures):
+    for contestant in work.contestants(models):
         at_hand = all(local(m) is not None for m in contestant.models)
-        embedded = contestant.models == (EMBEDDED,)
+        embedded = set(contestant.models) == {EMBEDDED}
         tells = at_hand or (embedded and kind.peoples == "cards")
         given: dict[str, Any] = {
             "method": ("likelihood" if tells else "sample") if method == "auto" else method,
@@ -124,11 +123,12 @@ def _held(folder: Path, corpus: str | Path | None) -> dict[str, str]:
     return dict(splits(run.workspace, run.settings))
 
 
-def _first(models: Sequence[str]) -> str:
-    """Return the first model's name, whose provider `base_url` and `key` are for."""
+def _first(models: Sequence[str], *parts: str | None) -> str:
+    """Return the first model at an endpoint, whose provider `base_url` and `key` are for; the first at all where none is."""
     if not models:
         raise InputError("which models? Name at least one: --model embedded")
-    return work.contestants(models[:1], ())[0].models[0]
+    names = [*(n for c in work.contestants(models) for n in c.models), *filter(None, parts)]
+    return next((n for n in names if n != EMBEDDED and local(n) is None and "/" in n), names[0])
 
 
 def _known(options: Mapping[str, Any], asked: Sequence[cards.Benchmark]) -> None:

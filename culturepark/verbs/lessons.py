@@ -76,7 +76,7 @@ def _append(path: Path | None, culture: str, model: str, turns: Iterable[Said]) 
     rows = [{"culture": culture, "model": model, **turn} for turn in turns]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8", errors="replace") as file:
             file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error

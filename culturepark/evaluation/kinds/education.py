@@ -215,13 +215,14 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
     found: list[Measure] = []
     for culture in ("", *sorted({o.culture for o in outcomes})):
         asked, part = ([o for o in some if culture in ("", o.culture)] for some in (outcomes, done))
-        scale = _vsm(part, constants) if groups else SURVEY
-        found += _measures(part, culture, scale, _note(options, len(asked) - len(part)))
+        scale = _vsm(asked, constants) if groups else SURVEY
+        alike = ("cultures",) if groups else ()  # constants are fitted on the other cultures
+        found += _measures(part, culture, scale, _note(options, len(asked) - len(part)), alike)
     return found
 
 
-def _measures(done: Sequence[Outcome], culture: str, scale: Scale, note: str) -> list[Measure]:
-    common: dict[str, Any] = {"culture": culture, "what": "learners"}
+def _measures(done: Sequence[Outcome], culture: str, scale: Scale, note: str, alike: tuple[str, ...]) -> list[Measure]:
+    common: dict[str, Any] = {"culture": culture, "what": "learners", "alike": alike}
     pairs = _units(done, scale.sums)
 
     def gain(totals: Any) -> Any:
@@ -284,10 +285,11 @@ SURVEY = Scale(
 )  # fmt: skip
 
 
-def _vsm(done: Sequence[Outcome], constants: Mapping[str, Mapping[str, float]]) -> Scale:
+def _vsm(asked: Sequence[Outcome], constants: Mapping[str, Mapping[str, float]]) -> Scale:
     """Return the scale of the VSM exam: item means over a culture's learners, Euclidean distance of their dimensions, mean over cultures."""
-    gold = {o.culture: o.gold for o in sorted(done, key=lambda o: o.culture)}
-    cultures, items = [*gold], done[0].facts["exam"] if done else []
+    gold = {o.culture: o.gold for o in sorted(asked, key=lambda o: o.culture)}
+    cultures, items = [*gold], asked[0].facts["exam"]
+    zero = dict.fromkeys(next(iter(constants.values()), {}), 0.0)
 
     def sums(o: Outcome) -> Vector:
         held = paired(o)
@@ -303,7 +305,10 @@ def _vsm(done: Sequence[Outcome], constants: Mapping[str, Mapping[str, float]]) 
             means = parts[..., which, :] / parts[..., 2, :]
         answers = {c: {q: means[..., n, i] for i, q in enumerate(items)} for n, c in enumerate(cultures)}
         none = np.full(parts.shape[:-3], np.nan)  # the mean over nobody, in a park of one culture
-        each = [[exam.apart(answers[c], people, constants[c]) for people in gold[c][whose]] or [none] for c in cultures]
+        each = [
+            [exam.apart(answers[c], people, constants.get(c, zero)) for people in gold[c][whose]] or [none]
+            for c in cultures
+        ]
         return np.mean([np.mean(distances, axis=0) for distances in each], axis=0)
 
     def gain(totals: Any, whose: str) -> Any:

@@ -383,6 +383,7 @@ def _share(part: Any, whole: Any) -> Any:
 KIND = Kind(
     plan=plan,
     peoples="data",
+    graded=True,
     measures=measures,
     options={"text": "", "label": "", "tasks": {}, "maps": {}, "map": {}, "cultures": {}, "culture": "", "without": (), "share": 0.05,
              "unit": (), "part": "", "what": "texts", "as_people": True},

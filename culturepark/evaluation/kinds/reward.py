@@ -56,7 +56,10 @@ def _read(setup: Setup) -> Votes:
             f"the benchmark reward is held on one file of people's preferences, not {len(setup.data)}: a CSV of posts with a column "
             "<Country>_Hate each, JSONL of scored conversations or of prompt, chosen, rejected, or the word simulated"
         )
-    return read(setup.data[0])
+    try:
+        return read(setup.data[0])
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{setup.data[0]} cannot be read as people's preferences in UTF-8: {error}") from error
 
 
 def _countries(votes: Votes, setup: Setup, given: str | Sequence[str]) -> Sequence[str]:
@@ -120,7 +123,9 @@ async def hold(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
     if odd := _odd(reply.shares):
         return outcome(item, reply, Unparsed(odd))
     a, b = reply.shares
-    return outcome(item, reply, None if a == b else CODES[a < b], float(reply.shares[chosen] > 0.5))
+    return outcome(
+        item, reply, None if a == b else CODES[a < b], float(reply.shares[chosen] > reply.shares[1 - chosen])
+    )
 
 
 def _odd(shares: Sequence[float]) -> str:

@@ -115,7 +115,7 @@ def gold(question: Question, shares: Shares) -> list[float]:
 
 
 def part(setup: Setup, question: str) -> str:
-    """Return whether models were tuned on a question: "tuned on" or "held-out"; "" where no corpus is known, or not of this question."""
+    """Return in which part of the corpus a question is: alignment.TUNED or HELD; "" where no corpus is known, or not of this question."""
     split = setup.held.get(question, "")
     return {"": "", "train": alignment.TUNED}.get(split, alignment.HELD)
 

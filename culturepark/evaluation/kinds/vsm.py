@@ -194,10 +194,19 @@ class People:
         cut = f" (limit {facts['limit']})" if facts["limit"] else ""
         if facts["respondents"] == "people":
             many = f"{facts['count']} respondents{cut}"
-            return f"{many} drawn from the model's own distribution" if drawn else many
+            return (
+                f"{many} drawn from the model's own distribution, as many as one likes: nothing is tested"
+                if drawn
+                else many
+            )
         cast = len({o.unit for o in self.asked})
         interviews = len({o.item for o in self.asked}) // ASKED // len({o.seed for o in self.asked})
         return f"{cast} personas{cut}, {'each by the distribution that the model tells' if drawn else f'{interviews} interviews'}"
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its respondents are drawn from a distribution that was asked once, so that their number says nothing."""
+        return self.asked[0].facts["respondents"] == "people" and any(o.shares for o in self.asked)
 
     @property
     def what(self) -> str:
@@ -206,11 +215,11 @@ class People:
 
 
 def peoples(outcomes: Sequence[Outcome]) -> list[People]:
-    """Return what each culture's respondents answered, in the order they were asked."""
+    """Return what each culture's respondents answered, by the cultures' names."""
     groups: dict[str, list[Outcome]] = {}
     for o in outcomes:
         groups.setdefault(o.culture, []).append(o)
-    return [People(culture, asked[0].gold, _summed(asked), asked) for culture, asked in groups.items()]
+    return [People(culture, asked[0].gold, _summed(asked), asked) for culture, asked in sorted(groups.items())]
 
 
 def _summed(outcomes: Iterable[Outcome]) -> dict[tuple[int, str], list[float]]:
@@ -344,13 +353,15 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
     made = [*_overall(found, table, fit, plain), _unread(outcomes, "", found[0].what)]
     for i, people in enumerate(found):
         note = _constants(people, constants[i], others[i]) if fit else "constants zero"
-        made += _distances(people, table[i], halves[:, i] if fit else 0.0, plain[i], note)
+        made += _distances(people, table[i], halves[:, i] if fit else 0.0, plain[i], note, ("cultures",) if fit else ())
         made += _dimensions(people)
         made.append(_unread(people.asked, people.culture, people.what))
     return made
 
 
-def _distances(people: People, row: Any, constants: Any, plain: float, note: str) -> Iterator[Measure]:
+def _distances(
+    people: People, row: Any, constants: Any, plain: float, note: str, alike: tuple[str, ...]
+) -> Iterator[Measure]:
     """Yield a culture's distance, whole and a dimension; constants, of each half, stay when respondents are drawn again."""
     held = row == row  # NaN is not
     many = len(people.published)
@@ -359,7 +370,14 @@ def _distances(people: People, row: Any, constants: Any, plain: float, note: str
     def far(sums: Any) -> Any:
         return apart(row - parted(sums) - constants, held)
 
-    common: dict[str, Any] = {"culture": people.culture, "better": "low", "what": people.what, "note": _joined(parts)}
+    common: dict[str, Any] = {
+        "culture": people.culture,
+        "better": "low",
+        "what": people.what,
+        "note": _joined(parts),
+        "alike": alike,
+        "tested": not people.drawn,
+    }
     yield Measure("distance", people.units, far, headline=True, **common)
     yield Measure("distance a dimension", people.units, lambda sums: far(sums) / many**0.5, **common)
 
@@ -438,7 +456,12 @@ def _overall(found: Sequence[People], table: Any, fit: bool, plain: Any) -> Iter
         gaps = table - np.moveaxis(parted(sums.reshape(*sums.shape[:-1], len(found), HALVES)), -2, 0)
         return apart(np.moveaxis(gaps - fitted(gaps)[0] if fit else gaps, 0, -2), held)
 
-    common: dict[str, Any] = {"units": units, "better": "low", "what": found[0].what}
+    common: dict[str, Any] = {
+        "units": units,
+        "better": "low",
+        "what": found[0].what,
+        "tested": not any(p.drawn for p in found),
+    }
     like = _said(found, [p for p, whole in zip(found, full, strict=True) if whole], fit)
     like = _joined((like, _noisy(plain[full].mean())))
     yield Measure("distance", value=lambda sums: far(sums)[..., full].mean(-1), headline=True, note=like, **common)
@@ -461,7 +484,9 @@ def _said(found: Sequence[People], used: Sequence[People], fit: bool) -> str:
     many = sorted({len(p.published) for p in used})
     parts = (
         f"mean over {len(used)} cultures, {' or '.join(map(str, many))} of {len(FORMULAS)} dimensions each",
-        f"constants {'fitted on the other cultures' if fit and len(found) > OTHERS else 'zero'}",
+        "constants fitted on the other cultures"
+        if fit and len(found) > OTHERS
+        else f"constants zero{f', for fewer than {OTHERS} other cultures were asked' if fit else ''}",
         f"in each {' or '.join(dict.fromkeys(p.who for p in used))}",
         "".join(f"left out: {p.culture}, {len(p.published)} dimensions; " for p in found if p not in used).rstrip("; "),
         f"left out, no published figures: {', '.join(left)}" if (left := found[0].asked[0].facts["left"]) else "",
@@ -483,6 +508,4 @@ def _correlated(row: Any, there: Any, dimension: int) -> Callable[[Any], Any]:
     return value
 
 
-KIND = Kind(
-    plan=plan, measures=measures, options={"constants": "fitted"}, respondents=("people", "personas"), joint=True
-)
+KIND = Kind(plan=plan, measures=measures, options={"constants": "fitted"}, respondents=("people", "personas"))
