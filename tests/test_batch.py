@@ -255,7 +255,7 @@ async def test_a_batch_whose_making_was_not_heard_of_is_found_and_not_made_twice
 async def test_a_batch_api_that_stays_away_ends_the_run_and_leaves_the_batch_pending(front, monkeypatch, tmp_path):
     monkeypatch.setattr("culturepark.models.batch.PENDING_PATIENCE", 0.1)
     server = front(lambda method, path, ahead: (503, {}) if "/batches/" in path else None)
-    with Journal(tmp_path) as journal, pytest.raises(ModelError, match="--resume goes on when it is back"):
+    with Journal(tmp_path) as journal, pytest.raises(ModelError, match="start it again when it is back"):
         await ask(line(server, journal), range(3), journal)
     with Journal(tmp_path) as journal:
         ((_, batch, status, keys),) = journal.waves(line(server).identity)

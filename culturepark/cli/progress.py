@@ -18,18 +18,18 @@ def progress(quiet: bool) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
     What an endpoint does that people should know (down, up again, a parameter refused) is told on stderr in either case.
     """
     if quiet:
-        with _told(lambda line: click.echo(line, err=True)):
+        with aloud(lambda line: click.echo(line, err=True)):
             yield lambda stage, figures: None
     elif sys.stderr.isatty():
         with _bar() as tell:
             yield tell
     else:
-        with _told(lambda line: click.echo(line, err=True)):
+        with aloud(lambda line: click.echo(line, err=True)):
             yield _lines()
 
 
 @contextmanager
-def _told(say: Callable[[str], None]) -> Iterator[None]:
+def aloud(say: Callable[[str], None]) -> Iterator[None]:
     """Pass on what is logged as a warning."""
     import logging
 
@@ -59,7 +59,7 @@ def _bar() -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
         TextColumn("{task.fields[said]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as bar, _told(bar.console.print):
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as bar, aloud(bar.console.print):
         tasks: dict[tuple[str, int], Any] = {}
         clock = Clock()
 

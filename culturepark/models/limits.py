@@ -163,7 +163,9 @@ class Gate:
             self._down_since = now
         elif now - self._down_since > (self.limits.patience if self._answered else min(AT_FIRST, self.limits.patience)):
             since = f"been down for {now - self._down_since:.0f} s" if self._answered else "never answered"
-            raise ModelError(f"{self.name} has {since} ({why}). Nothing is lost: --resume goes on when it is back.")
+            raise ModelError(
+                f"{self.name} has {since} ({why}). Nothing is lost: start it again when it is back (a run with --resume)."
+            )
         if now >= self._closed_until:
             self._close(self._pause)
             log.warning("%s is down: %d calls failed in a row (%s); trying again in %.0f s", self.name, self._failures, why,

@@ -284,7 +284,7 @@ async def patiently(name: str, patience: float, what: Callable[..., Awaitable[T]
         if not passes(error):
             raise
         raise ModelError(f"{name}: the batch API has not worked for {patience / 60:.0f} minutes: {error}. "
-                         "Nothing is lost: --resume goes on when it is back.") from None  # fmt: skip
+                         "Nothing is lost: start it again when it is back (a run with --resume).") from None  # fmt: skip
 
 
 def refused(identity: str, error: Trouble) -> ModelError:
