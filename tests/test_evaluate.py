@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from inspect_ai.log import read_eval_log
 
 import culturepark as cp
 from culturepark.desk import once as asked
@@ -210,11 +211,21 @@ def test_a_hosted_model_tells_its_distribution_by_log_probabilities(tea, serve):
         return 200, {}, said
 
     cp.evaluate(
-        "mine", ["teatime.toml"], ["openai/m"], method="likelihood", base_url=serve(reply).url, key="k-1", **HOW
+        "mine",
+        ["teatime.toml"],
+        ["openai/m"],
+        method="likelihood",
+        base_url=serve(reply).url,
+        key="sk-said-nowhere-1",
+        **HOW,
     )
     held = result.outcomes(next((tea / "outputs/mine/evals/teatime").iterdir()))
     assert held[0].shares == pytest.approx((0.731, 0.269), abs=1e-3)
-    assert "k-1" not in "".join(p.read_text(errors="ignore") for p in (tea / "outputs").rglob("*") if p.is_file())
+    (log,) = (tea / "outputs").rglob("*.eval")  # it is compressed, so it is read as well
+    assert "sk-said-nowhere-1" not in read_eval_log(str(log)).model_dump_json()
+    assert "sk-said-nowhere-1" not in "".join(
+        p.read_text(errors="ignore") for p in (tea / "outputs").rglob("*") if p.is_file()
+    )
 
 
 def test_a_model_without_log_probabilities_is_told_so_not_guessed_at(tea):
@@ -288,16 +299,14 @@ def test_a_journal_from_before_shares_were_kept_is_read_and_gets_a_place_for_the
         assert journal.known("b").shares == (0.25, 0.75) and journal.known("a").shares == ()
 
 
+THREE = Item(
+    "i", "", "u", Request("respondent", ()), facts={"codes": [1, 2, 10], "labels": ["Agree", "Agree strongly", "Never"]}
+)
+
+
 @given(st.text(max_size=80))
 def test_any_text_is_read_as_an_option_or_not_at_all(said):
-    item = Item(
-        "i",
-        "",
-        "u",
-        Request("respondent", ()),
-        facts={"codes": [1, 2, 10], "labels": ["Agree", "Agree strongly", "Never"]},
-    )
-    assert isinstance(parsers.option(said, item), Unparsed) or parsers.option(said, item) in (1, 2, 10)
+    assert isinstance(found := parsers.option(said, THREE), Unparsed) or found in (1, 2, 10)
 
 
 @pytest.mark.parametrize(("said", "read"), [
@@ -305,14 +314,7 @@ def test_any_text_is_read_as_an_option_or_not_at_all(said):
     ("My answer is 2", 2), ("2 or 10", None), ("3", None), ("1.5", None), ("I agree", None), ("", None), ("Agreed", None), ("-1", None),
 ])  # fmt: skip
 def test_options_are_read_strictly(said, read):
-    item = Item(
-        "i",
-        "",
-        "u",
-        Request("respondent", ()),
-        facts={"codes": [1, 2, 10], "labels": ["Agree", "Agree strongly", "Never"]},
-    )
-    found = parsers.option(said, item)
+    found = parsers.option(said, THREE)
     assert (None if isinstance(found, Unparsed) else found) == read
 
 
