@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,17 @@ class Run:
         if self.replay is not None:
             return Desk(models, journal, replay=Journal(self.replay, write=False))
         usable(s, models)
-        ledger = Ledger(journal, s.max_usd, s.max_tokens) if s.max_usd is not None or s.max_tokens is not None else None
-        for model in models.all():
-            if isinstance(model, Line):
-                model.attach(journal, ledger)
+        attach(models.all(), journal, s)
         return Desk(models, journal)
+
+
+def attach(models: Iterable[Model], journal: Journal, settings: Settings) -> None:
+    """Let models at endpoints join a journal and, where there is a cap, its ledger."""
+    capped = settings.max_usd is not None or settings.max_tokens is not None
+    ledger = Ledger(journal, settings.max_usd, settings.max_tokens) if capped else None
+    for model in models:
+        if isinstance(model, Line):
+            model.attach(journal, ledger)
 
 
 def lines(settings: Settings, keys: Mapping[str, str]) -> Models:

@@ -13,7 +13,19 @@ import culturepark as cp
 PACKAGE = ROOT / "culturepark"
 ROWS = [
     {"records", "errors"},
-    {"prompts", "workspace", "journal", "models", "grounding", "settings", "pool", "desk", "weights", "wording"},
+    {
+        "prompts",
+        "workspace",
+        "journal",
+        "models",
+        "grounding",
+        "settings",
+        "pool",
+        "desk",
+        "weights",
+        "wording",
+        "named",
+    },
     {"park", "refinery", "corpus", "tuning", "evaluation", "reports", "runs", "logs", "forecast"},
     {"server"},
     {"verbs"},

@@ -8,10 +8,10 @@ from typing import Any
 from culturepark import grounding
 from culturepark.errors import InputError
 from culturepark.grounding import Figures
+from culturepark.grounding.names import articled
 from culturepark.records import Culture, Question, Shares
 from culturepark.wording import COUNTRY, SYSTEM, opening
 
-ARTICLE = {"MDV", "NLD", "PHL", "USA"}  # countries that English gives an article
 Surveyed = Callable[[Culture, Question], Shares | None]
 Row = dict[str, Any]
 
@@ -30,7 +30,7 @@ def country_rows(country: str, questions: Iterable[Question], figures: Figures |
     names the nearest code.
     """
     figures = figures or grounding.shipped()
-    name = ("the " if country in ARTICLE else "") + figures.country_name(country)
+    name = articled(figures.country_name(country))
     for question in questions:
         if (found := figures.get(country, question.id)) is not None:
             yield row(COUNTRY.format(name=name), country, question, found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
@@ -13,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from culturepark.errors import CardError, InputError, NotFound, nearest
 from culturepark.evaluation.outcome import Kind
+from culturepark.named import imported
 from culturepark.records import Name, Record, Role, Text
 from culturepark.workspace import Workspace, explain
 
@@ -123,16 +123,11 @@ def allowed(names: Iterable[str], where: str, *, code: bool) -> None:
 
 def load_kind(name: str, where: str = "benchmark") -> Kind:
     """Return a kind by short name or `package.module:NAME`; InputError names the nearest."""
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-    elif name in KINDS:
-        module, attribute = f"culturepark.evaluation.kinds.{name}", "KIND"
-    else:
+    if ":" not in name and name not in KINDS:
         raise InputError(f"{where}: kind: no kind {name!r}. {nearest(name, KINDS)} Or package.module:NAME.")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"{where}: kind: cannot import {name!r}: {error}") from error
+    found = imported(
+        name if ":" in name else f"culturepark.evaluation.kinds.{name}:KIND", f"{where}: kind: cannot import"
+    )
     if not isinstance(found, Kind):
         raise InputError(f"{where}: kind: {name!r} is no Kind")
     return found

@@ -5,13 +5,13 @@ A parser is a function of what was said and the item that was asked. Short names
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation.outcome import Item, Parser, Unparsed
+from culturepark.named import imported
 
 # What may stand before an answer without making it another one.
 LEAD = re.compile(
@@ -25,12 +25,8 @@ AFTER = re.compile(r"[\s.,;:!?)\]*\"'”’`—–-]|$")
 def load(name: str) -> Parser:
     """Return a parser by short name or `package.module:name`; InputError names the nearest."""
     if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            found: Parser = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise InputError(f"cannot import parser {name!r}: {error}") from error
-        return found
+        own: Parser = imported(name, "cannot import parser")
+        return own
     if name not in PARSERS:
         raise InputError(f"no parser {name!r}. {nearest(name, PARSERS)} Or package.module:name.")
     return PARSERS[name]

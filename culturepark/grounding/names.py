@@ -70,3 +70,13 @@ NAMES = {
     "VNM": "Vietnam",
     "ZWE": "Zimbabwe",
 }
+ARTICLES = {"Maldives", "Netherlands", "Palestinian territories", "Philippines", "United States"}
+
+
+def articled(name: str) -> str:
+    """Return a country's name as it stands in a sentence.
+
+    >>> articled("Netherlands"), articled("Jordan")
+    ('the Netherlands', 'Jordan')
+    """
+    return f"the {name}" if name in ARTICLES else name

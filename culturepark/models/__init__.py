@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from culturepark.errors import InputError, nearest
 from culturepark.models.secrets import remember, secret
+from culturepark.named import imported
 from culturepark.records import Reply, Request, digest
 from culturepark.settings import Endpoint
 
@@ -170,11 +170,7 @@ def _identity(name: str, how: Endpoint, url: str | None) -> str:
 
 
 def _imported(name: str) -> Model:
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"cannot import model {name!r}: {error}") from error
+    found = imported(name, "cannot import model")
     model = found() if isinstance(found, type) else found
     if not isinstance(model, Model):
         raise InputError(f"{name!r} is no model: it needs `identity` and `async complete(request)`")

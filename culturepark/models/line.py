@@ -153,14 +153,9 @@ class Line:
             tally[0] += 1
             answer = await self.client.send(body, request)
             reply = self._priced(read(answer, self.identity))
-            if request.options and reply.status in (
-                "ok",
-                "truncated",
-            ):  # the first token tells, wherever the answer ends
-                told = shares(answer, request.options)
-                reply = replace(
-                    reply, shares=told, status="ok" if told else reply.status, reason="" if told else reply.reason
-                )
+            # The first token tells, wherever the answer ends.
+            if request.options and reply.status in ("ok", "truncated") and (told := shares(answer, request.options)):
+                reply = replace(reply, shares=told, status="ok", reason="")
         except Trouble as error:
             unsettled = error.kind in UNSETTLED
             tally[1] += unsettled

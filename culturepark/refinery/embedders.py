@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from culturepark.errors import InputError, nearest
+from culturepark.named import imported
 
 Embedder = Callable[[Sequence[str]], Any]  # texts (n) → float array (n, dimensions), each row of length 1
 DIMENSIONS = 256  # as in the paper
@@ -32,15 +32,11 @@ def load(name: str) -> Embedder:
     """Return the embedder of this short name, or `package.module:function`."""
     if name in EMBEDDERS:
         return EMBEDDERS[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise InputError(
             f"no embedder {name!r}. {nearest(name, EMBEDDERS)} Or package.module:function for one of your own."
         )
-    try:
-        found: Embedder = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"cannot import embedder {name!r}: {error}") from error
+    found: Embedder = imported(name, "cannot import embedder")
     return found
 
 

@@ -18,8 +18,6 @@ from culturepark.evaluation.work import Job
 from culturepark.journal import Journal
 from culturepark.models import Model, local
 from culturepark.models import load as load_model
-from culturepark.models.ledger import Ledger
-from culturepark.models.line import Line
 from culturepark.settings import Settings
 from culturepark.verbs.runs import resume, settled
 from culturepark.verbs.work import Tell, _silent, report
@@ -56,7 +54,9 @@ def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str],
     _lacking(jobs, parts)
     made = _loaded(_models(jobs, parts), settings, keys)
     with Journal(folder / "evals") as journal, logs.kept(folder):
-        hall = work.Hall(folder / "evals", _desks(made, journal, settings), parts, settings.width, tell)
+        runs.attach(made.values(), journal, settings)
+        desks = {n: Desk(Models(model), journal) for n, model in made.items()}
+        hall = work.Hall(folder / "evals", desks, parts, settings.width, tell)
         folders = pool.work(_sat(jobs, hall))
         usd, tokens = journal.spent()
         tell(
@@ -155,16 +155,6 @@ def _models(jobs: Sequence[Job], parts: Mapping[str, str]) -> list[str]:
         asked = planned.items(job.benchmark, job.setup) if job.contestant.parted else ()
         names |= dict.fromkeys(work.names(job, list(asked)) if asked else job.contestant.models)
     return list(dict.fromkeys([*names, *parts.values()]))
-
-
-def _desks(models: Mapping[str, Model], journal: Journal, settings: Settings) -> dict[str, Desk]:
-    """Return each model behind the one journal and, where there is a cap, the one ledger."""
-    capped = settings.max_usd is not None or settings.max_tokens is not None
-    ledger = Ledger(journal, settings.max_usd, settings.max_tokens) if capped else None
-    for model in models.values():
-        if isinstance(model, Line):
-            model.attach(journal, ledger)
-    return {name: Desk(Models(model), journal) for name, model in models.items()}
 
 
 def benchmarks() -> dict[str, str]:

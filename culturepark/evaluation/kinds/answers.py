@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from culturepark.evaluation.judge import Panel
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Setup, Unparsed, Who, once
 from culturepark.models.embedded.grading import UNSPACED
+from culturepark.named import imported
 from culturepark.records import Culture, Record, Role, digest
 
 OPTIONS = {**judge.OPTIONS, "cultures": {}, "more": (), "better": "high"}
@@ -148,12 +148,8 @@ SCORES: Mapping[str, Score] = {"exact": exact, "contains": contains}
 def _score(name: str) -> Score:
     if name in SCORES:
         return SCORES[name]
-    module, _, attribute = name.partition(":")
-    try:
-        found: Score = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"cannot import score {name!r}: {error}. For a module that lies here: PYTHONPATH=.") from error
-    return found
+    own: Score = imported(name, "cannot import score", ". For a module that lies here: PYTHONPATH=.")
+    return own
 
 
 # -------------------------------------------------------------------- hold

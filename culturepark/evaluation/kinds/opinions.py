@@ -15,11 +15,11 @@ from typing import Any
 
 from culturepark.errors import InputError, NotFound
 from culturepark.evaluation import alignment
-from culturepark.evaluation.card import Benchmark
+from culturepark.evaluation.card import Benchmark, settled
 from culturepark.evaluation.kinds.survey import Asked, Voice, items
 from culturepark.evaluation.measure import Measure
 from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
-from culturepark.grounding.names import NAMES
+from culturepark.grounding.names import NAMES, articled
 from culturepark.records import Culture, Option, Question, digest, stream
 
 SLACK = 0.02  # shares of rounded percentages may miss 1 by so much and are then made to sum to 1
@@ -28,7 +28,6 @@ SLACK = 0.02  # shares of rounded percentages may miss 1 by so much and are then
 TWINS = {"S. Korea": "South Korea", "S. Africa": "South Africa", "Britain": "Great Britain", "Czech Rep.": "Czechia",
          "Taiwan ROC": "Taiwan", "Hong Kong SAR": "Hong Kong", "Macau SAR": "Macau", "Palest. ter.": "Palestinian territories",
          "Bosnia Herzegovina": "Bosnia and Herzegovina"}  # fmt: skip
-ARTICLES = {"Maldives", "Netherlands", "Palestinian territories", "Philippines", "United States"}
 SAMPLE = re.compile(r"\s*\((?P<which>[^()]*\bsample)\)$", re.IGNORECASE)
 
 # Options that are no answers. "Hard to say" is one where it was read out, and stays.
@@ -233,7 +232,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     Countries are those of `countries`, else those that the cultures are surveyed through. Under a limit, questions that more of
     them answered come first. InputError without a file; NotFound for a country that is in none.
     """
-    options = {**KIND.options, **benchmark.options, **setup.options}
+    options = settled(benchmark, setup.options)
     if not setup.data:
         raise InputError(
             f"benchmark {benchmark.name!r} needs a file of countries' shares of each answer; none is shipped"
@@ -272,7 +271,7 @@ def _surveyed(culture: Culture) -> Sequence[str]:
 
 def _asked(country: str, home: str, poll: Poll, of: int, faults: Mapping[str, int]) -> Asked:
     bare = SAMPLE.sub("", country)
-    spoken = f"the {bare}" if bare in ARTICLES else bare
+    spoken = articled(bare)
     facts = {"countries": [country], "home": home, "of": of, "valid": round(poll.valid, 6), "faults": dict(faults)}
     question = _placed(poll.question, spoken)
     return Asked(country, question, [Voice("people", country=spoken)], poll.shares, _part(question), facts)

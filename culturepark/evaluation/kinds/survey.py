@@ -9,7 +9,7 @@ from typing import Any
 from culturepark import desk, grounding
 from culturepark.errors import InputError
 from culturepark.evaluation import alignment
-from culturepark.evaluation.card import Benchmark
+from culturepark.evaluation.card import Benchmark, settled
 from culturepark.evaluation.measure import Measure
 from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
 from culturepark.grounding import Figures
@@ -43,7 +43,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
 
     InputError for a culture that no survey figures are known of.
     """
-    options = {**KIND.options, **benchmark.options, **setup.options}
+    options = settled(benchmark, setup.options)
     role, questions = benchmark.asks(setup.workspace), setup.workspace.scenario(options["scenario"]).questions
     figures = _figures(options["survey"], questions)
     order = ranked(questions, setup.limit, lambda q: (options["scenario"], q.id))

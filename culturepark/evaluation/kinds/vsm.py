@@ -21,7 +21,7 @@ from typing import Any
 
 from culturepark import desk, grounding
 from culturepark.errors import InputError, nearest
-from culturepark.evaluation.card import Benchmark
+from culturepark.evaluation.card import Benchmark, settled
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
 from culturepark.records import Culture, Persona, Question, Request, stream
@@ -84,7 +84,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
 
     InputError where none has, where an option is none, and where the pack lacks an item.
     """
-    how = str({**KIND.options, **benchmark.options, **setup.options}["constants"])
+    how = settled(benchmark, setup.options)["constants"]
     if how not in CONSTANTS:
         raise InputError(f"benchmark {benchmark.name!r}: no constants {how!r}. {nearest(how, CONSTANTS)}")
     questions = _questions(setup.workspace, benchmark.items.removeprefix("scenario:"))

@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from culturepark.errors import InputError, nearest
+from culturepark.named import imported
 from culturepark.records import Opinion
 from culturepark.refinery.case import Case
 
@@ -27,11 +27,8 @@ SIEVES = {
 @lru_cache(maxsize=64)
 def load(name: str) -> Sieve:
     """Return the sieve of this short name or `package.module:function`."""
-    module, colon, attribute = SIEVES.get(name, name).partition(":")
-    if not colon:
+    path = SIEVES.get(name, name)
+    if ":" not in path:
         raise InputError(f"no sieve {name!r}. {nearest(name, SIEVES)} Or package.module:function for one of your own.")
-    try:
-        found: Sieve = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"cannot import sieve {name!r}: {error}") from error
+    found: Sieve = imported(path, "cannot import sieve")
     return found
