@@ -17,8 +17,12 @@ METHODS = ("likelihood", "sample")
 
 def setup(benchmark: Benchmark, *, cultures: Sequence[str] = (), data: Sequence[Path] = (), workspace: str | Path | Workspace | None = None,
           held: Mapping[str, str] | None = None, method: str = "sample", respondents: str = "people", count: int = 20,
-          seeds: Any = (0,), limit: int | None = None, numbers: bool = False, **options: Any) -> tuple[Setup, Benchmark]:  # fmt: skip
-    """Return a Setup and the card with its options settled; InputError for what cannot be, with the nearest that can."""
+          seeds: Any = (0,), limit: int | None = None, numbers: bool = False,
+          options: Mapping[str, Any] | None = None) -> tuple[Setup, Benchmark]:  # fmt: skip
+    """Return a Setup and the card with its options settled; InputError for what cannot be, with the nearest that can.
+
+    `options` are the benchmark's own, apart from the arguments: an option may have the name of one (`cultures`, say).
+    """
     found = workspace if isinstance(workspace, Workspace) else load(workspace)
     kind = load_kind(benchmark.kind)
     for value, known, what in ((method, METHODS, "method"), (respondents, kind.respondents, "respondents")):
@@ -36,7 +40,7 @@ def setup(benchmark: Benchmark, *, cultures: Sequence[str] = (), data: Sequence[
         )
         for name in chosen:
             found.culture(name)
-    told = settled(benchmark, options)
+    told = settled(benchmark, options or {})
     made = Setup(
         workspace=found, cultures=chosen, method=method, respondents=respondents, count=count, seeds=_seeds(seeds), numbers=numbers,  # type: ignore[arg-type]
         held=held or {}, data=tuple(Path(d).expanduser() for d in data), limit=limit, options=told,

@@ -51,6 +51,7 @@ _asking: ContextVar[Request | None] = ContextVar("asking", default=None)
 _desks: dict[str, Desk] = {}  # models that answer by way of a journal, by name, while `seated` lasts
 STOPS: Mapping[str, Any] = {"truncated": "max_tokens", "refused": "content_filter", "filtered": "content_filter"}
 REASONS = {"unparsed": "invalid_response_format", "empty": "no_response", "refused": "refusal", "filtered": "refusal"}
+HOW = ("method", "respondents", "count", "seeds", "limit", "numbers")  # arguments of a Setup that a task may be given
 SENT = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
 
 
@@ -250,14 +251,17 @@ def task_of(
     data: str | Sequence[str] = (),
     workspace: str | None = None,
     code: bool = False,
+    options: Mapping[str, Any] | None = None,
     **given: Any,
 ) -> Task:
     """Return a benchmark as a task for Inspect's own command: `inspect eval culturepark/vsm13 -T cultures=arabic,german -T count=5`.
 
     `code` lets a file name Python code of its own. `method`, `respondents`, `count`, `seeds` and `limit` are as in a Setup; what else is given are the benchmark's own options.
+    One that is named like an argument is given in `options`: `-T 'options={cultures: {Native: korean}}'`.
     """
+    how = {name: given.pop(name) for name in HOW if name in given}
     setup, benchmark = planned.setup(cards.load(name, code=code), cultures=_listed(cultures), data=[Path(d) for d in _listed(data)],
-                                     workspace=workspace, **given)  # fmt: skip
+                                     workspace=workspace, options={**given, **(options or {})}, **how)  # fmt: skip
     return made(benchmark, setup, list(planned.items(benchmark, setup)))
 
 

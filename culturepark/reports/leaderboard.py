@@ -169,7 +169,9 @@ def how(table: Table) -> list[tuple[str, str]]:
     """Return how the models were asked, as lines; where they differ, each value once."""
     lines: dict[str, list[str]] = {}
     for entry in table.models:
-        for key, value in {**entry.setup, **entry.options}.items():
+        same = entry.setup.keys() & entry.options.keys()  # an option may have the name of a setting
+        options = {f"option {key}" if key in same else key: value for key, value in entry.options.items()}
+        for key, value in {**entry.setup, **options}.items():
             text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             if value not in (None, "", [], (), {}):
                 lines.setdefault(key, []).append(text)

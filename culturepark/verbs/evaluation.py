@@ -108,7 +108,7 @@ def _jobs(benchmark: cards.Benchmark, models: Sequence[str], found: Workspace, m
             "respondents": kind.respondents[-1 if embedded else 0] if respondents == "auto" else respondents,
         }
         given["numbers"] = given["method"] == "likelihood" and not at_hand and not embedded
-        setup, card = planned.setup(benchmark, workspace=found, **{**how, **own, **given})
+        setup, card = planned.setup(benchmark, workspace=found, options=own, **how, **given)
         made.append(Job(card, setup, contestant))
     return made
 
