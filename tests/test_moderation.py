@@ -44,7 +44,10 @@ def save(tmp_path):
 
 def asked(park, *data, name="moderation", **how):
     """Set a benchmark up in the tests' workspace."""
-    return planned.setup(card.load(name), cultures=("north", "south"), data=data, workspace=park, **how)
+    setting = {k: how.pop(k) for k in ("method", "seeds", "limit", "count", "respondents") if k in how}
+    return planned.setup(
+        card.load(name), cultures=("north", "south"), data=data, workspace=park, options=how, **setting
+    )
 
 
 def items(park, *data, **how):
@@ -413,7 +416,7 @@ def test_real_labels_are_known_but_for_bare_numbers():
         next(planned.items(benchmark, setup))
     assert len(str(caught.value).splitlines()) == 1
     setup, benchmark = planned.setup(
-        card.load("moderation"), data=[REAL / "by_culture"], without="chinese_cdial*", limit=3
+        card.load("moderation"), data=[REAL / "by_culture"], options={"without": "chinese_cdial*"}, limit=3
     )
     asked = {i.facts["task"] for i in planned.items(benchmark, setup)}
     assert asked == {"hate", "offence", "hate_or_offence", "aggression"}
