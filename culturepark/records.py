@@ -13,7 +13,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -315,7 +315,8 @@ class Request:
     """One question to a model: what it is sent, and the facts from which that was rendered.
 
     `speaker` is the persona (`culture/name`) that a seat's model plays; empty for roles that no person plays. `options`, where
-    there are any, are the answers over which the model's own distribution is asked for.
+    there are any, are the answers over which the model's own distribution is asked for. `stop` are texts at which the
+    answer ends, where the endpoint takes any.
     """
 
     role: str
@@ -328,6 +329,7 @@ class Request:
     index: int = 0
     speaker: str = ""
     options: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
 
     def key(self, identity: str) -> str:
         """Return the hash of everything that can change the answer of the model `identity`."""
@@ -344,6 +346,7 @@ class Request:
             self.seed,
             self.index,
             *([self.options] if self.options else []),
+            *([{"stop": self.stop}] if self.stop else []),
         )
         return hashlib.blake2b(dumps(parts, option=OPT_SORT_KEYS), digest_size=10).hexdigest()
 
@@ -418,8 +421,17 @@ class Scene(Record):
         return tuple(i for i, s in enumerate(self.seats) if s.role == "delegate" or self.mode == "in")
 
 
+# What was cut off a turn: an unfinished end, what the model said as somebody else, the rounds of a loop but the first.
+Mark = Literal["trimmed", "other_voice", "looped"]
+MARKS: tuple[Mark, ...] = get_args(Mark)
+CutTurns = Literal["trim", "retry", "fail"]  # what is done with a turn that was cut at max_tokens
+
+
 class Turn(Record):
-    """One utterance. `cue` names the moderator's nudge it answered, `call` the model call it came from."""
+    """One utterance. `cue` names the moderator's nudge it answered, `call` the model call it came from.
+
+    `marks` says what was cut off the model's reply.
+    """
 
     n: int
     seat: int
@@ -428,6 +440,7 @@ class Turn(Record):
     cue: str
     call: str
     faults: tuple[Fault, ...] = ()
+    marks: tuple[Mark, ...] = ()
 
 
 class Dialogue(Record):

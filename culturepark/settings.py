@@ -11,7 +11,7 @@ import tomlkit
 from pydantic import Field, ValidationError, model_validator
 
 from culturepark.errors import CardError, InputError
-from culturepark.records import Name, Record
+from culturepark.records import CutTurns, Name, Record
 from culturepark.workspace import SETTINGS, explain, shipped
 
 # What may change while a run goes on: how it is driven and capped, not what it says. In a run, and in an endpoint:
@@ -99,6 +99,8 @@ class Settings(Record):
     `dialogues` counts dialogues a culture; `samples`, if set, asks for that many accepted samples a culture instead.
     `stance`: `persona` (the card's view, else drawn from the people's shares), `modal` (as in the paper) or `shares`
     (always drawn from the shares).
+    `cut_turns`: what is done with a turn that reached its role's max_tokens: `trim` it to its last whole sentence, `retry` with
+    twice the room (three calls in all), or `fail` the dialogue.
     `models` names a model a role, `seats` one a culture or persona (`korean`, `korean/miran`); `model` answers for the rest.
     `endpoints` says how a model is reached, by its name; `base_url`, `rpm`, `tpm` and `timeout` hold for those that say nothing
     of it (`base_url` only for the provider of `model`). `max_usd` and `max_tokens` cap the whole run.
@@ -116,6 +118,7 @@ class Settings(Record):
     modes: Annotated[tuple[Literal["cross", "in"], ...], Field(min_length=1)] = ("cross", "in")
     styles: Annotated[tuple[Literal["guided", "free"], ...], Field(min_length=1)] = ("guided", "free")
     stance: Literal["persona", "modal", "shares"] = "persona"
+    cut_turns: CutTurns = "trim"
     seed: int = 0
     model: str = "embedded"
     models: dict[Literal["main_contact", "delegate", "extractor", "verifier", "rewriter"], str] = Field(
@@ -146,6 +149,8 @@ class Settings(Record):
         data["endpoints"] = self.said()
         # Settings that say nothing are left out, so that new ones do not change the dialogues of old runs; where a model is
         # found does not matter, but the word for it always stood here.
+        if self.cut_turns == "trim":
+            del data["cut_turns"]
         return {k: v for k, v in data.items() if k not in ("models", "seats", "endpoints") or v} | {"base_url": None}
 
     @property

@@ -9,9 +9,10 @@ import culturepark as cp
 from culturepark.desk import Desk, Models
 from culturepark.journal import Journal
 from culturepark.park import cast
-from culturepark.park.floor import cue, over, own_words, request
+from culturepark.park.floor import cue, over, request
 from culturepark.park.moderator import hold
 from culturepark.park.simulate import simulate, table
+from culturepark.park.trimming import own_words
 from culturepark.records import Dialogue, Reply, Turn
 
 

@@ -70,6 +70,11 @@ settings_flags = together(
     click.option("--modes", multiple=True, metavar="cross,in", help="Cross-cultural, in-cultural, or both in turn."),
     click.option("--styles", multiple=True, metavar="guided,free", help="Self-guidance, free chat, or both in turn."),
     click.option("--stance", metavar="persona|modal|shares", help="Where a delegate's answer comes from."),
+    click.option(
+        "--cut-turns",
+        metavar="trim|retry|fail",
+        help="A turn cut at max_tokens: trim it to its last whole sentence (default), retry longer, or fail.",
+    ),
     click.option("--seed", type=int, metavar="N", help="Seed of every random stream."),
     click.option(
         "--model",

@@ -44,7 +44,7 @@ class Tuned:
                 return chosen(request.options, shares, self.identity, (time.perf_counter() - started) * 1000)
             made = await engine.complete(
                 _talk(request), self._adapter, request.max_tokens, temperature=request.temperature,
-                seed=(request.seed + request.index) % 2**31, **self._params,
+                seed=(request.seed + request.index) % 2**31, stop=request.stop, **self._params,
             )  # fmt: skip
         except InputError as error:
             return Reply("failed", reason=str(error), model=self.identity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -72,10 +73,15 @@ def _error(body: str) -> dict[str, Any]:
 def _parameter(error: Mapping[str, Any], text: str) -> bool:
     named = (str(error.get("param") or ""), text)
     return any(
-        p in place
-        for p in ("max_tokens", "temperature", "response_format", "seed", "json_schema", "logprobs")
+        _mentions(p, place)
+        for p in ("max_tokens", "temperature", "response_format", "seed", "json_schema", "logprobs", "stop")
         for place in named
     )
+
+
+def _mentions(parameter: str, text: str) -> bool:
+    """Return whether an error names a parameter; `stop` is also a word."""
+    return parameter in text if parameter != "stop" else re.search(r"\bstop\b", text) is not None
 
 
 def _seconds(headers: Mapping[str, str]) -> float | None:
@@ -125,8 +131,8 @@ class Style:
             self.structured = STRUCTURED[STRUCTURED.index(self.structured) + 1]
             change = f"asks for structured answers as {self.structured}"
         else:
-            for name in ("temperature", "seed", "logprobs"):
-                if name in text and name not in self.dropped:
+            for name in ("temperature", "seed", "logprobs", "stop"):
+                if _mentions(name, text) and name not in self.dropped:
                     self.dropped.add(name)
                     change = f"leaves {name} out"
                     break
@@ -145,6 +151,8 @@ def payload(model: str, request: Request, style: Style, params: Mapping[str, Any
     }
     if request.options:
         body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
+    if request.stop:
+        body["stop"] = list(request.stop)
     for name in style.dropped:
         body.pop(name, None)
         body.pop(f"top_{name}", None)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from culturepark.park.trimming import stop_texts
 from culturepark.prompts import render
 from culturepark.records import (
     Culture,
@@ -165,7 +166,14 @@ def request(
         max_tokens=role.max_tokens,
         seed=int(digest(table.scene.id, n), 16) >> 1,
         speaker=table.personas[seat].id,
+        stop=stop_texts(others(table, seat)),
     )
+
+
+def others(table: Table, seat: int) -> tuple[str, ...]:
+    """Return the names of those who sit beside a seat, as they are written before their turns."""
+    name = table.personas[seat].given_name
+    return tuple(p.given_name for p in table.personas if p.given_name != name)
 
 
 def history(dialogue: Dialogue, seat: int, nudge: str) -> list[Message]:
@@ -186,14 +194,6 @@ def history(dialogue: Dialogue, seat: int, nudge: str) -> list[Message]:
             text = text if not dialogue.turns else opening + "\n\n" + text
         messages.append(Message(role="user", content=text))
     return messages
-
-
-def own_words(text: str, name: str) -> str:
-    """Strip what a model may put around its turn: its own name before it, one pair of quotes around the whole."""
-    text = re.sub(rf"^\**{re.escape(name)}\**\s*:\s*\**\s*", "", text.strip())
-    if len(text) > 1 and text[0] + text[-1] in ('""', "“”") and not re.search('["“”]', text[1:-1]):
-        text = text[1:-1].strip()
-    return text
 
 
 def survey(question: Question, found: Shares) -> Mapping[str, Any]:

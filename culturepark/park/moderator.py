@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from culturepark.desk import Desk
-from culturepark.park.floor import STOPS, Stop, Table, cue, facts, over, own_words, request, speaker
+from culturepark.park.floor import STOPS, Stop, Table, cue, facts, others, over, request, speaker
+from culturepark.park.trimming import OwnTurn, own_turn
 from culturepark.prompts import render
-from culturepark.records import Dialogue, Turn
+from culturepark.records import CutTurns, Dialogue, Reply, Request, Turn
 
-TRIES = 3  # an empty or cut turn is asked for again this often in all, as another sample
+TRIES = 3  # a turn that says nothing whole is asked for again this often in all, as another sample
 
 
-async def hold(table: Table, desk: Desk, dialogue: Dialogue, stops: tuple[Stop, ...] = STOPS) -> Dialogue:
+async def hold(
+    table: Table,
+    desk: Desk,
+    dialogue: Dialogue,
+    stops: tuple[Stop, ...] = STOPS,
+    cut_turns: CutTurns = "trim",
+) -> Dialogue:
     """Hold a dialogue from where it stands to its end; every turn is in the journal before the next is asked for.
 
     A seat whose model fails ends the dialogue as failed, with the reason; nothing stands in for what it did not say.
@@ -24,20 +31,46 @@ async def hold(table: Table, desk: Desk, dialogue: Dialogue, stops: tuple[Stop, 
     while (reason := over(dialogue, stops)) is None:
         seat = speaker(dialogue)
         asked = request(table, dialogue, fixed[seat], systems[seat])
-        for index in range(TRIES):
-            reply, key = await desk.ask(replace(asked, index=index) if index else asked, scene.id)
-            text = own_words(reply.text, table.personas[seat].given_name)
-            if reply.status == "ok" and text:
-                break
-            if reply.status in ("failed", "refused", "filtered"):
-                break
-        if reply.status != "ok" or not text:
-            why = f"turn {len(dialogue.turns)} ({table.personas[seat].given_name}): {reply.status}: {reply.reason}"
+        name = table.personas[seat].given_name
+        own, reply, key = await speak(desk, asked, scene.id, name, others(table, seat), cut_turns)
+        if not own.text:
+            why = f"turn {len(dialogue.turns)} ({name}): {_why(reply, own)}"
             journal.end_scene(scene.id, "failed", why)
             return dialogue.model_copy(update={"status": "failed", "reason": why})
-        turn = Turn.model_construct(n=len(dialogue.turns), seat=seat, speaker=table.personas[seat].given_name, text=text,
+        turn = Turn.model_construct(n=len(dialogue.turns), seat=seat, speaker=name, text=own.text, marks=own.marks,
                                     cue=cue(table, len(dialogue.turns))[0], call=key, faults=reply.faults)  # fmt: skip
         journal.add_turn(scene.id, turn)
         dialogue = dialogue.model_copy(update={"turns": (*dialogue.turns, turn)})
     journal.end_scene(scene.id, "done", reason)
     return dialogue.model_copy(update={"status": "done", "reason": reason})
+
+
+async def speak(
+    desk: Desk, asked: Request, subject: str, name: str, others: tuple[str, ...], cut_turns: CutTurns
+) -> tuple[OwnTurn, Reply, str]:
+    """Ask for one turn until it says something whole, TRIES times in all; return it, the last reply and that call's key.
+
+    The turn is empty where none did. What is done with a turn that was cut at max_tokens, `cut_turns` says: `trim` it to its
+    last whole sentence, `retry` with twice the room each time, or `fail` at once.
+    """
+    own = OwnTurn("")
+    for index in range(TRIES):
+        reply, key = await desk.ask(replace(asked, index=index) if index else asked, subject)
+        cut = reply.status == "truncated"
+        if reply.status == "ok" or (cut and cut_turns == "trim"):
+            own = own_turn(reply.text, name, others, cut=cut)
+        if own.text or reply.status in ("failed", "refused", "filtered") or (cut and cut_turns == "fail"):
+            break
+        if cut and cut_turns == "retry":
+            asked = replace(asked, max_tokens=2 * asked.max_tokens)
+    return own, reply, key
+
+
+def _why(reply: Reply, own: OwnTurn) -> str:
+    """Return why a reply gave no turn."""
+    if reply.status not in ("ok", "truncated") or not reply.text.strip():
+        return f"{reply.status}: {reply.reason or 'the answer holds no text'}"
+    lacking = {"other_voice": "it speaks for somebody else", "looped": "it says one thing over and over",
+               "trimmed": "it holds no whole sentence"}  # fmt: skip
+    said = "; ".join(lacking[mark] for mark in own.marks) or reply.reason
+    return f"{'truncated' if reply.status == 'truncated' else 'empty'}: {said}"

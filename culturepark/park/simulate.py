@@ -51,7 +51,8 @@ async def simulate(
         if known == "done":
             return
         turns = desk.journal.turns(scene.id) if known else ()
-        ended = await hold(table(workspace, settings, scene), desk, Dialogue(scene=scene, turns=turns))
+        dialogue = Dialogue(scene=scene, turns=turns)
+        ended = await hold(table(workspace, settings, scene), desk, dialogue, cut_turns=settings.cut_turns)
         if report:
             report(ended)
 

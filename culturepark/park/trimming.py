@@ -1,0 +1,232 @@
+"""Takes a speaker's own turn out of what a model wrote: lines of others, loops and an unfinished end are cut off."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from culturepark.records import Mark
+
+
+class OwnTurn(NamedTuple):
+    """A turn's text, empty where the speaker said nothing whole of their own, and what was cut off it."""
+
+    text: str
+    marks: tuple[Mark, ...] = ()
+
+
+def own_turn(reply: str, speaker: str, others: Sequence[str] = (), *, cut: bool = False) -> OwnTurn:
+    """Return what `speaker` says in a model's reply, a part of it; `cut` says that the reply ended at max_tokens.
+
+    The turn ends before the reply goes on as one of `others` or the moderator (mark `other_voice`), after the first round of a
+    loop (`looped`), and where the reply was cut at its last whole sentence (`trimmed`).
+    """
+    text, marks = own_words(reply, speaker), list[Mark]()
+    while True:
+        before = text
+        if (part := own_part(text, speaker, others)) is not None:
+            cut = cut and text.endswith(part)
+            text = own_words(part, speaker)
+            marks.append("other_voice")
+        if (end := first_round(text)) is not None:
+            text, cut = text[:end], False
+            marks.append("looped")
+        if cut:
+            text, cut = text[: last_sentence_end(text)], False
+            marks.append("trimmed")
+        text = own_words(text, speaker)
+        if text == before:
+            return OwnTurn(text, tuple(dict.fromkeys(marks)))
+
+
+def own_words(text: str, name: str) -> str:
+    """Strip what a model may put around its turn: its own name before it, one pair of quotes around the whole."""
+    text = re.sub(rf"^\**{re.escape(name)}\**\s*:\s*\**\s*", "", text.strip())
+    if len(text) > 1 and text[0] + text[-1] in ('""', "“”") and not re.search('["“”]', text[1:-1]):
+        text = text[1:-1].strip()
+    return text
+
+
+# ------------------------------------------------------------------- voices
+
+MODERATOR = ("Moderator", "The moderator")
+STOP_TEXTS = 4  # as many as OpenAI's protocol takes
+UNSEEN = "\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069"  # marks that give text its direction
+BEFORE = rf"[\s*_#>~\-–—\"“„«(\[{{【「{UNSEEN}]{{0,12}}"
+AFTER = rf"[ \t*_\"”“»)\]}}】」{UNSEEN}]{{0,6}}"
+ASIDE = r"(?:[(\[][^()\[\]\n]{0,40}[)\]])?"  # Travis (smiling):
+VERBS = "says?|said|asks?|asked|adds?|added|answers?|answered|continues?|replies|replied|responds?|responded"
+
+
+def stop_texts(others: Sequence[str]) -> tuple[str, ...]:
+    """Return the texts at which an endpoint is to stop a speaker: a line that begins as another's or the moderator's."""
+    return tuple(f"\n{name}:" for name in (MODERATOR[0], *others)[:STOP_TEXTS])
+
+
+def own_part(text: str, speaker: str, others: Sequence[str]) -> str | None:
+    """Return what stands before the first line of somebody else; None where nobody else speaks.
+
+    Of a text that opens with another's line, what follows the speaker's own name is returned; empty where that never comes.
+    """
+    line = _first_line(text, (*MODERATOR, *others))
+    if line is None:
+        return None
+    if before := text[: line[0]].strip():
+        return before
+    own = _first_line(text, (speaker,))
+    return text[own[1] :].strip() if own else ""
+
+
+def _first_line(text: str, names: tuple[str, ...]) -> tuple[int, int] | None:
+    """Return where one of these people first begins to speak, and where what they say begins."""
+    if not any(sign in text for sign in ":：[【*#_"):
+        return None
+    for found in _label(names).finditer(text):
+        if found["ended"] is None:
+            return found.span()
+        if _is_end(text, found.start(), found.end("ended")):
+            return found.end("ended"), found.end()
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _label(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Return how a script says who speaks: `Travis:`, `**Travis:**`, `[Travis]` or `Travis says:` on a new line.
+
+    Where a sentence has `ended`, name and colon may follow on the same line.
+    """
+    spellings = {unicodedata.normalize(form, name) for name in names for form in ("NFC", "NFD")}
+    name = f"(?:{'|'.join(map(re.escape, sorted(spellings, key=len, reverse=True)))})"
+    line = r"(?:^|[\n\r\u2028\u2029])"
+    spoken = rf"{BEFORE}{name}{AFTER}{ASIDE}{AFTER}(?:{VERBS})?{AFTER}[:：]\**"
+    headed = rf"\s{{0,12}}(?:[\[【]{name}[\]】]|(?:\*\*|__|#+ ?){name}(?:\*\*|__)?[ \t]{{0,6}}(?=[\n\r]|$))"
+    inline = rf"(?P<ended>[{ENDS}][{CLOSERS}]{{0,6}})[ \t]{{0,6}}[*_\[]{{0,3}}{name}{AFTER}[:：]\**"
+    return re.compile(f"{line}(?:{spoken}|{headed})|{inline}", re.IGNORECASE)
+
+
+# ---------------------------------------------------------------- sentences
+
+ENDS = ".!?…。！？｡．؟।॥۔"
+UNSPACED = "。！？｡．؟।॥۔"  # the next sentence may follow without a space
+CLOSERS = "\"'”’»›)\\]}」』】）*_"
+OPENERS = "\"'“‘„«‹([{「『【（*_¿¡"
+END = re.compile(rf"[{ENDS}]+[{CLOSERS}]*")
+LAST_WORD = re.compile(r"\S{1,40}\Z")
+DOTTED = re.compile(r"(?:[^\W\d]\.)+[^\W\d]")  # e.g, U.S
+ABBREVIATIONS = frozenset(
+    "mr mrs ms mx dr dra prof st mt sr sra srta jr rev hon gen col lt sgt capt gov vs cf ca approx vol pp eds dept univ inc ltd "
+    "corp exmo exma ud uds nr hr bzw vgl evtl sn vb".split()
+)
+
+
+def last_sentence_end(text: str) -> int:
+    """Return the index behind the last whole sentence, 0 where there is none; half a number and `Dr.` end no sentence.
+
+    Where no sentence is followed by one with a capital, a full stop before a small letter is an end too.
+    """
+    for careless in (False, True):
+        if found := [m.end() for m in END.finditer(text) if _is_end(text, *m.span(), careless=careless)]:
+            return found[-1]
+    return 0
+
+
+def _is_end(text: str, start: int, end: int, *, careless: bool = False) -> bool:
+    """Return whether the signs between `start` and `end` end a sentence, as far as the words around them tell."""
+    signs, behind = text[start:end].rstrip(CLOSERS), text[end : end + 20].lstrip("\u200e\u200f")
+    if behind and signs[-1] not in UNSPACED and not behind[0].isspace() and unicodedata.category(behind[0]) != "So":
+        return False  # 3.5, example.org; an emoji may follow
+    following = behind.lstrip().lstrip(OPENERS)[:1]
+    if following.islower() and not (careless and text[start:end] == ".") and not _uncapitalised(text):
+        return False  # "Really?" she asked
+    return signs != "." or not _shortened(text[max(0, start - 50) : start], following)
+
+
+def _uncapitalised(text: str) -> bool:
+    return next((c.islower() for c in text if c.isalpha()), False)
+
+
+def _shortened(before: str, following: str) -> bool:
+    """Return whether a full stop after these words is an abbreviation's, a list's or a number's rather than a sentence's."""
+    found = LAST_WORD.search(before)
+    word = found.group().lstrip(OPENERS) if found else ""
+    leading = before[: len(before) - len(word)].rstrip(" \t")[-1:]
+    if word[-1:].isdigit():
+        counts = word.isdigit() and len(word) < 4 and (not leading or leading in "\n:;" + ENDS)
+        return counts or not following  # "1. First", or half of 3.5
+    if word.casefold() == "no":
+        return following.isdigit()
+    initial = len(word) == 1 and word.isupper() and word != "I"
+    return initial or word.casefold() in ABBREVIATIONS or DOTTED.fullmatch(word) is not None
+
+
+# -------------------------------------------------------------------- loops
+
+UNSPACED_LETTERS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # Chinese and Japanese: each counts as a word
+UNSPACED_LETTER = re.compile(f"[{UNSPACED_LETTERS}]")
+WORD = re.compile(rf"[{UNSPACED_LETTERS}]|[^\s{UNSPACED_LETTERS}]+")
+EDGES = ".,;:!?…\"'“”‘’«»()[]{}*_-–—。、，！？؟،؛।۔"
+WINDOW = 4  # words by which a repetition is recognised
+LONG = 40  # letters from which a word may itself be a loop
+STUTTER = re.compile(r"(\S.{0,7}?)\1{19,}", re.DOTALL)
+
+
+def first_round(text: str) -> int | None:
+    """Return where the first round of a loop ends, None where nothing loops.
+
+    A loop is the same run of words said over and over with nothing between: a word eight times, two words six times, up to a
+    whole passage twice and begun anew. Sentences that only begin alike, or are said twice or thrice for emphasis, are none.
+    The round ends with its sentence; where it holds no whole one, with the last whole sentence before.
+    """
+    spaced = text.split()
+    if _repeats(spaced) or UNSPACED_LETTER.search(text):
+        words = list(WORD.finditer(text))
+        if (found := _cycle([_key(w.group()) for w in words])) is not None:
+            start, size = found
+            first, second = words[start + size - 1], words[start + 2 * size - 1]
+            return _round_end(text, first.start(), first.end(), second.end())
+    if any(len(word) >= LONG for word in spaced) and (stutter := STUTTER.search(text)):
+        return _round_end(text, stutter.start(), stutter.end(1), stutter.end(1))
+    return None
+
+
+def _key(word: str) -> str:
+    return word.casefold().strip(EDGES) or word
+
+
+def _repeats(words: Sequence[str]) -> bool:
+    """Return whether any run of WINDOW words is there twice: without one nothing loops, and most turns need no closer look."""
+    keys = [_key(word) for word in words]
+    windows = list(zip(*(keys[i:] for i in range(WINDOW)), strict=False))
+    return len(set(windows)) < len(windows)
+
+
+def _round_end(text: str, start: int, first: int, second: int) -> int:
+    """Return the end of the sentence with which a round ends: in the second round at the latest, else before the loop."""
+    ends = [m.end() for m in END.finditer(text, start) if _is_end(text, *m.span())]
+    return next((end for end in ends if first <= end <= second), None) or last_sentence_end(text[:first])
+
+
+def _cycle(words: Sequence[str]) -> tuple[int, int] | None:
+    """Return where a loop begins and how many words one round of it has."""
+    seen: dict[tuple[str, ...], int] = {}
+    size, end = 0, 0  # of the repetition that was looked at last
+    for at in range(len(words) - WINDOW + 1):
+        window = tuple(words[at : at + WINDOW])
+        before = seen.get(window)
+        seen[window] = at
+        if before is None or (at - before == size and at < end):
+            continue
+        size, end = at - before, at + WINDOW
+        while end < len(words) and words[end] == words[end - size]:
+            end += 1
+        if end - before >= _enough(size):
+            return before, size
+    return None
+
+
+def _enough(size: int) -> int:
+    """Return how many words a repetition of `size` words spans at least to be a loop."""
+    return {1: 8, 2: 12, 3: 15, 4: 16, 5: 20}.get(size) or (3 * size if size < 12 else 2 * size + 8)

@@ -1,0 +1,242 @@
+"""A turn is what its speaker says, whole: other voices, loops and half sentences are cut off and marked."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from conftest import TEA, said
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import culturepark as cp
+from culturepark.desk import Desk, Models
+from culturepark.journal import Journal
+from culturepark.models.compatible import Compatible
+from culturepark.models.line import Line
+from culturepark.park import cast
+from culturepark.park.floor import request
+from culturepark.park.moderator import hold
+from culturepark.park.simulate import table
+from culturepark.park.trimming import own_turn
+from culturepark.records import Dialogue, Message, Reply, Request
+
+
+def cut(text):
+    return own_turn(text, "Nora", ("Travis",), cut=True).text
+
+
+@pytest.mark.parametrize(
+    ("reply", "left"),
+    [
+        ("Tea is good. It warms a gue", "Tea is good."),
+        ('He asked: "Is it?" And the', 'He asked: "Is it?"'),
+        ("“Tea!” we say. “And more te", "“Tea!” we say."),
+        ("نعم. هل تحب الشاي؟ أنا أحب", "نعم. هل تحب الشاي؟"),
+        ("চা ভালো। আমি চা", "চা ভালো।"),
+        ("茶很好。我们都喝", "茶很好。"),
+        ("お茶はいい。みんなが", "お茶はいい。"),
+        ("차가 좋아요. 우리는 매", "차가 좋아요."),
+        ("¿Té? ¡Claro! En mi ca", "¿Té? ¡Claro!"),
+        ("Çay iyidir… İnsanlar çay i", "Çay iyidir…"),
+        ("چائے اچھی ہے۔ ہم", "چائے اچھی ہے۔"),
+        ("I agree! 😊 And my aunt", "I agree!"),
+        ("i agree. tea is fine. and my", "i agree. tea is fine."),
+        ("I was born in 1990. Since th", "I was born in 1990."),
+        ("I am 43. My aunt is ol", "I am 43."),
+    ],
+)
+def test_a_cut_reply_ends_with_its_last_whole_sentence(reply, left):
+    assert own_turn(reply, "Nora", cut=True) == (left, ("trimmed",))
+
+
+@pytest.mark.parametrize(
+    "half",
+    ["It costs 3.5 dinars and", "It costs 3.", "I asked Dr. Kim, who", "We (e.g. my aunt and", "My friend J. K. came",
+     "See example.org for", 'Not "Really?" she asked', "1. Tea is", "In the U.S. Senate they", "Well, ... you kn"],
+)  # fmt: skip
+def test_what_is_no_end_of_a_sentence_is_not_taken_for_one(half):
+    assert cut(f"Tea is good. {half}") == "Tea is good." and cut(half) == ""
+
+
+def test_a_reply_that_was_not_cut_keeps_its_end():
+    assert own_turn("Tea is good. And figs", "Nora", ("Travis",)) == ("Tea is good. And figs", ())
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["\nTravis: And I", "\n\n**Travis:** Well", "\n**Travis**: Well", "\n[Travis] Well", "\n[Travis]: Well",
+     "\nTRAVIS: hm", "\n*Travis (smiling):* Yes", "\nTravis says: yes", "\n## Travis\nYes", "\n---\n**Moderator:** Next?",
+     "\n[Moderator]", "\nThe moderator: so", "\n> Moderator： so", "\n- Travis : oui", " Travis: And you?", "\r\nTravis: I"],
+)  # fmt: skip
+def test_a_turn_ends_where_another_begins_to_speak(other):
+    assert own_turn("I like tea." + other, "Nora", ("Travis",)) == ("I like tea.", ("other_voice",))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("غدير", "\n\u200fغدير: لا"), ("غدير", "\n\u202b**غدير** :\u202c لا"), ("José", "\nJose\u0301: no"), ("小美", "\n小美：不")],
+)
+def test_names_are_known_in_any_script_and_spelling(name, line):
+    assert own_turn("Yes." + line, "Nora", (name,)).text == "Yes."
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Travis, you asked me: what is tea? It is life.", "I have a question for Travis: do you?", "As Travis said: yes.",
+     "Dear Travis\nI like tea.", "I asked Dr. Travis: he did not know.", "Note: tea is good.\nTravisville: a town.",
+     "My list:\n- tea\n- Travis and I\nThat is all."],
+)  # fmt: skip
+def test_speaking_of_somebody_is_not_speaking_for_them(text):
+    assert own_turn(text, "Nora", ("Travis",)) == (text, ())
+
+
+def test_a_reply_that_opens_with_another_keeps_only_what_the_speaker_says():
+    script = "Moderator: Nora, tea?\nNora: I like it. My aunt\nTravis: Me too."
+    assert own_turn(script, "Nora", ("Travis",)).text == "I like it. My aunt"
+    assert own_turn("Moderator: Nora?\nNora: I like it. My au", "Nora", cut=True).text == "I like it."
+    assert own_turn("Travis: I like it.", "Nora", ("Travis",)) == ("", ("other_voice",))
+
+
+@pytest.mark.parametrize(
+    ("reply", "left"),
+    [
+        ("I like tea. " + "I agree with you. " * 9 + "I agree", "I like tea. I agree with you."),
+        ("Well. " + "Tea is good. We drink it daily. " * 5, "Well. Tea is good. We drink it daily."),
+        ("Tea is good. " + "and the tea and " * 12, "Tea is good."),
+        ("Yes! " * 30, "Yes!"),
+        ("我同意你的看法。" * 6 + "我同", "我同意你的看法。"),
+        ("Tea is fine. Ha" + "ha" * 60, "Tea is fine."),
+        ((long := "My aunt in the old town pours tea for each guest who comes to her door. ") * 2 + long[:-9], long.strip()),
+        ("I said no. I said no! I SAID NO. I said no, I said no? I said no.", "I said no."),
+    ],
+)
+def test_a_loop_is_cut_after_its_first_round(reply, left):
+    assert own_turn(reply, "Nora") == (left, ("looped",))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["I have a dream that we drink. I have a dream that we sing. I have a dream that we eat. I have a dream.",
+     "No. No. No! I will not.", "It is very, very, very, very good.", "Day after day after day after day we pour.",
+     "We drink tea. We drink tea because we like it. We drink tea. That is how we are.",
+     "of the people, by the people, for the people, with the people, to the people", "是的，是的，是的，我同意。"],
+)  # fmt: skip
+def test_what_is_said_again_for_effect_is_no_loop(text):
+    assert own_turn(text, "Nora") == (text, ())
+
+
+PIECES = ["Tea", " is", " good", ".", "!", "?", "…", "。", "؟", "।", " Dr.", " 3.5", "\n", "\nTravis:", "\n**Moderator:**", '"',
+          "Nora:", " I agree.", "茶", "غدير", " ", "*", "[Travis]", "ha", "“", "”"]  # fmt: skip
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=60).map("".join) | st.text(max_size=200)
+
+
+@settings(deadline=None)
+@given(TEXTS, st.booleans())
+def test_a_turn_is_a_part_of_its_reply_and_has_nothing_left_to_cut(reply, cut):
+    text, marks = own_turn(reply, "Nora", ("Travis",), cut=cut)
+    assert text in reply and text == text.strip() and len(set(marks)) == len(marks)
+    assert own_turn(text, "Nora", ("Travis",)) == (text, ())
+    if not marks:
+        assert text == "" or not cut
+
+
+@pytest.mark.parametrize("piece", ["\n", " ", "a", "*", "Travis ", "ha ", "。", "[", "x. y. ", "Tea is good. ", "1. ", "(\n"])
+def test_a_long_reply_is_read_in_a_moment(piece):
+    assert len(own_turn(piece * 20_000, "Nora", ("Travis",), cut=True).text) <= len(piece)
+
+
+# ---------------------------------------------------------------- dialogues
+
+
+def held(park, folder, model, **changes):
+    space, settings = cp.load(park), cp.Settings(**{**TEA, "turns": 2, **changes})
+    scene = next(cast.scenes(space, settings, "north"))
+    with Journal(folder) as journal:
+        laid, desk = table(space, settings, scene), Desk(Models(model), journal)
+        return asyncio.run(hold(laid, desk, Dialogue(scene=scene), cut_turns=settings.cut_turns))
+
+
+CUT = Reply("truncated", "Tea is good. It war", "the answer was cut at max_tokens", "m")
+
+
+def test_a_cut_turn_is_trimmed_and_marked_and_asked_for_once(park, tmp_path):
+    script = cp.Scripted([CUT, "Yes."])
+    turns = held(park, tmp_path, script).turns
+    assert [(t.text, t.marks) for t in turns] == [("Tea is good.", ("trimmed",)), ("Yes.", ())]
+    assert len(script.requests) == 2
+
+
+def test_a_cut_turn_without_a_whole_sentence_is_asked_for_again(park, tmp_path):
+    script = cp.Scripted([replace(CUT, text="Tea is"), "Tea is good.", "Yes."])
+    assert [t.text for t in held(park, tmp_path, script).turns] == ["Tea is good.", "Yes."]
+    assert held(park, tmp_path / "b", cp.Scripted([replace(CUT, text="Tea is")])).reason.endswith("no whole sentence")
+
+
+def test_retry_asks_for_a_cut_turn_with_twice_the_room(park, tmp_path):
+    script = cp.Scripted([CUT, CUT, "Tea is good.", "Yes."])
+    assert [t.text for t in held(park, tmp_path, script, cut_turns="retry").turns] == ["Tea is good.", "Yes."]
+    assert [r.max_tokens for r in script.requests] == [256, 512, 1024, 256]
+
+
+def test_fail_ends_the_dialogue_at_the_first_cut_turn(park, tmp_path):
+    script = cp.Scripted([CUT])
+    dialogue = held(park, tmp_path, script, cut_turns="fail")
+    assert dialogue.status == "failed" and "cut at max_tokens" in dialogue.reason and len(script.requests) == 1
+
+
+def test_a_reply_as_somebody_else_is_asked_for_again(park, tmp_path):
+    script = cp.Scripted(["Moderator: what do you think?", "I think so.\nModerator: and you?", "Yes."])
+    turns = held(park, tmp_path, script).turns
+    assert [(t.text, t.marks) for t in turns] == [("I think so.", ("other_voice",)), ("Yes.", ())]
+
+
+def test_a_policy_that_says_nothing_leaves_scenes_as_they_were(park):
+    ids = {
+        policy: next(cast.scenes(cp.load(park), cp.Settings(**TEA, cut_turns=policy), "north")).id
+        for policy in ("trim", "retry")
+    }
+    assert "cut_turns" not in cp.Settings().determining() and ids["trim"] != ids["retry"]
+
+
+# -------------------------------------------------------------- stop strings
+
+
+def test_a_seat_is_asked_to_stop_where_the_other_or_the_moderator_begins(park):
+    space, settings = cp.load(park), cp.Settings(**TEA, modes=("cross",))
+    scene = next(cast.scenes(space, settings, "north"))
+    laid = table(space, settings, scene)
+    other = laid.personas[1].given_name
+    assert request(laid, Dialogue(scene=scene)).stop == ("\nModerator:", f"\n{other}:")
+
+
+def test_stop_texts_change_a_call_only_where_there_are_any():
+    plain = Request("delegate", (Message("user", "Tea?"),))
+    assert plain.key("m") == "598eb8cd54b54cfc821a" and plain.key("m") != replace(plain, stop=("\nA:",)).key("m")
+
+
+def test_an_endpoint_that_refuses_stop_texts_is_asked_without(serve):
+    def reply(n, body):
+        if "stop" in body:
+            return 400, {}, {"error": {"message": "Unsupported parameter: 'stop'", "param": "stop"}}
+        return 200, {}, said("Hello.")
+
+    server = serve(reply)
+    asked = Request("delegate", (Message("user", "Tea?"),), stop=("\nTravis:",))
+
+    async def ask():
+        line = Line(Compatible("m", server.url, None), "m")
+        try:
+            return [await line.complete(asked) for _ in range(2)]
+        finally:
+            await line.close()
+
+    assert [r.text for r in asyncio.run(ask())] == ["Hello.", "Hello."]
+    assert [body.get("stop") for body in server.seen] == [["\nTravis:"], None, None]
+
+
+def test_nothing_is_cut_off_the_embedded_engines_turns(park):
+    faults = {"duplicate": 0.4, "drift": 0.2}
+    run = cp.start("plain", {"cultures": ("arabic",), "dialogues": 20, "faults": faults}, workspace=cp.workspace.shipped())
+    cp.simulate(run)
+    with run.journal(write=False) as journal:
+        assert journal.count("SELECT COUNT(*) FROM turns WHERE json_extract(turn, '$.marks') != '[]'") == [(0,)]
