@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomlkit
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from culturepark.errors import CardError, InputError
 from culturepark.records import CutTurns, Name, Record
@@ -28,6 +28,12 @@ DRIVEN = (
     "completion_price",
     "cached_price",
 )
+
+
+def _both_speak(turns: int) -> int:
+    if turns < 2:
+        raise ValueError(f"a dialogue needs at least 2 turns, so that both speak; got {turns}")
+    return turns
 
 
 class Refining(Record):
@@ -114,7 +120,7 @@ class Settings(Record):
     survey: str | None = None
     dialogues: Annotated[int, Field(gt=0)] = 10
     samples: Annotated[int, Field(gt=0)] | None = None
-    turns: Annotated[int, Field(gt=0, le=400)] = 14
+    turns: Annotated[int, Field(le=400), AfterValidator(_both_speak)] = 14
     modes: Annotated[tuple[Literal["cross", "in"], ...], Field(min_length=1)] = ("cross", "in")
     styles: Annotated[tuple[Literal["guided", "free"], ...], Field(min_length=1)] = ("guided", "free")
     stance: Literal["persona", "modal", "shares"] = "persona"

@@ -74,7 +74,12 @@ def test_a_turn_ends_where_another_begins_to_speak(other):
 
 @pytest.mark.parametrize(
     ("name", "line"),
-    [("غدير", "\n\u200fغدير: لا"), ("غدير", "\n\u202b**غدير** :\u202c لا"), ("José", "\nJose\u0301: no"), ("小美", "\n小美：不")],
+    [
+        ("غدير", "\n\u200fغدير: لا"),
+        ("غدير", "\n\u202b**غدير** :\u202c لا"),
+        ("José", "\nJose\u0301: no"),
+        ("小美", "\n小美：不"),
+    ],
 )
 def test_names_are_known_in_any_script_and_spelling(name, line):
     assert own_turn("Yes." + line, "Nora", (name,)).text == "Yes."
@@ -106,7 +111,10 @@ def test_a_reply_that_opens_with_another_keeps_only_what_the_speaker_says():
         ("Yes! " * 30, "Yes!"),
         ("我同意你的看法。" * 6 + "我同", "我同意你的看法。"),
         ("Tea is fine. Ha" + "ha" * 60, "Tea is fine."),
-        ((long := "My aunt in the old town pours tea for each guest who comes to her door. ") * 2 + long[:-9], long.strip()),
+        (
+            (long := "My aunt in the old town pours tea for each guest who comes to her door. ") * 2 + long[:-9],
+            long.strip(),
+        ),
         ("I said no. I said no! I SAID NO. I said no, I said no? I said no.", "I said no."),
     ],
 )
@@ -140,7 +148,9 @@ def test_a_turn_is_a_part_of_its_reply_and_has_nothing_left_to_cut(reply, cut):
         assert text == "" or not cut
 
 
-@pytest.mark.parametrize("piece", ["\n", " ", "a", "*", "Travis ", "ha ", "。", "[", "x. y. ", "Tea is good. ", "1. ", "(\n"])
+@pytest.mark.parametrize(
+    "piece", ["\n", " ", "a", "*", "Travis ", "ha ", "。", "[", "x. y. ", "Tea is good. ", "1. ", "(\n"]
+)
 def test_a_long_reply_is_read_in_a_moment(piece):
     assert len(own_turn(piece * 20_000, "Nora", ("Travis",), cut=True).text) <= len(piece)
 
@@ -234,9 +244,17 @@ def test_an_endpoint_that_refuses_stop_texts_is_asked_without(serve):
     assert [body.get("stop") for body in server.seen] == [["\nTravis:"], None, None]
 
 
+def test_a_dialogue_of_one_turn_is_refused_before_anything_is_written(park):
+    with pytest.raises(cp.CardError, match=r"turns: .*at least 2 turns"):
+        cp.run("alone", {**TEA, "turns": 1})
+    assert not (park / "outputs/alone").exists()
+
+
 def test_nothing_is_cut_off_the_embedded_engines_turns(park):
     faults = {"duplicate": 0.4, "drift": 0.2}
-    run = cp.start("plain", {"cultures": ("arabic",), "dialogues": 20, "faults": faults}, workspace=cp.workspace.shipped())
+    run = cp.start(
+        "plain", {"cultures": ("arabic",), "dialogues": 20, "faults": faults}, workspace=cp.workspace.shipped()
+    )
     cp.simulate(run)
     with run.journal(write=False) as journal:
         assert journal.count("SELECT COUNT(*) FROM turns WHERE json_extract(turn, '$.marks') != '[]'") == [(0,)]

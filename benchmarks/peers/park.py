@@ -28,7 +28,7 @@ def main() -> None:
         dialogues=given.dialogues,
     )
     with tempfile.TemporaryDirectory() as folder:
-        cp.simulate(cp.start("warm", settings, out=Path(folder, "warm"), dialogues=1, turns=1))
+        cp.simulate(cp.start("warm", settings, out=Path(folder, "warm"), dialogues=1, turns=2))
         run = cp.start("peers", settings, out=Path(folder, "run"))
         with clock:
             cp.simulate(run)
