@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from culturepark import stopping
 from culturepark.errors import ReplayMiss
 from culturepark.journal import Journal
 from culturepark.models import Model
@@ -61,6 +64,30 @@ class Models:
 
 
 @dataclass
+class Meter:
+    """What the calls of one piece of work cost in USD; None once a call's cost is unknown."""
+
+    usd: float | None = 0.0
+
+    def add(self, usd: float | None) -> None:
+        """Add one call."""
+        self.usd = None if self.usd is None or usd is None else self.usd + usd
+
+
+_METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
+
+
+@contextmanager
+def metered() -> Iterator[Meter]:
+    """Add up what the calls within cost, those of tasks that are started within too."""
+    token = _METER.set(meter := Meter())
+    try:
+        yield meter
+    finally:
+        _METER.reset(token)
+
+
+@dataclass
 class Desk:
     """Where the stages of one run put their questions: the models, the journal, and what was asked since it opened.
 
@@ -94,6 +121,7 @@ class Desk:
         if known is not None:
             return known, key
         if self.replay is None:
+            await stopping.current().pass_or_wait()
             reply = await model.complete(request)
         elif (found := self.replay.reply(key)) is not None:
             reply = found
@@ -105,6 +133,8 @@ class Desk:
         self.tokens += (reply.prompt_tokens or 0) + (reply.completion_tokens or 0)
         self.failures += reply.status != "ok"
         self.usd += reply.usd or 0.0
+        if (meter := _METER.get()) is not None:
+            meter.add(reply.usd)
         return reply, key
 
     async def read(self, request: Request, subject: str, shape: type[T]) -> Answer[T] | Failure:

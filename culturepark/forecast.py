@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, sqrt
+from statistics import fmean, linear_regression
 from typing import Any
 
 from culturepark.journal import Journal
@@ -82,6 +83,60 @@ def band(values: Sequence[float], dialogues: int, factor: float = 1.0) -> tuple[
     spread = sqrt(sum((v - spent / n) ** 2 for v in values) / (n - 1))
     reach = factor * float(t.ppf((1 + COVER) / 2, n - 1)) * spread * sqrt(rest + rest * rest / n)
     return spent + max(0.0, middle - reach), spent + middle, spent + middle + reach
+
+
+class TurnCosts:
+    """What turns cost by their place in a dialogue, so that those still to come can be reckoned.
+
+    Prompts grow with a dialogue, and dialogues go on side by side: the mean of all turns so far would be that of early ones.
+    """
+
+    def __init__(self, dialogues: int, turns: int) -> None:
+        self._due = [dialogues] * turns
+        self._count, self._usd = [0] * turns, [0.0] * turns
+        self._known = True
+
+    def skip(self, first: int, end: int) -> None:
+        """Take the turns of one dialogue from place `first` to before `end` out of what is to come."""
+        for n in range(first, min(end, len(self._due))):
+            self._due[n] -= 1
+
+    def add(self, n: int, usd: float | None) -> None:
+        """Add one turn at place `n`; its cost is None where that is unknown."""
+        self._due[n] -= 1
+        self._known &= usd is not None
+        self._count[n] += 1
+        self._usd[n] += usd or 0.0
+
+    def ahead(self) -> float | None:
+        """Return what the turns to come will cost (USD); None before the first, or where a cost is unknown.
+
+        A place that no dialogue reached yet costs what the straight line through the means of those reached says.
+        """
+        seen = [(n, u / c) for n, (u, c) in enumerate(zip(self._usd, self._count, strict=True)) if c]
+        if not seen or not self._known:
+            return None
+        means = dict(seen)
+        slope, start = linear_regression(*zip(*seen, strict=True)) if len(seen) > 1 else (0.0, seen[0][1])
+        return sum(max(0, due) * max(0.0, means.get(n, start + slope * n)) for n, due in enumerate(self._due))
+
+
+class DialogueCosts:
+    """What finished dialogues cost one by one, so that those still to come can be reckoned."""
+
+    def __init__(self, dialogues: int) -> None:
+        self.dialogues, self._costs, self._known = dialogues, list[float](), True
+
+    def add(self, usd: float | None) -> None:
+        """Add one dialogue; its cost is None where that is unknown."""
+        self._known &= usd is not None
+        self._costs.append(usd or 0.0)
+
+    def ahead(self, spent: float) -> float | None:
+        """Return what is still to be spent (USD), where `spent` holds what unfinished dialogues took so far too."""
+        if not self._costs or not self._known:
+            return None
+        return max(0.0, fmean(self._costs) * self.dialogues - spent)
 
 
 def _add(a: float | None, b: float | None) -> float | None:

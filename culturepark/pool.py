@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from culturepark import stopping
+
 T = TypeVar("T")
 
 
@@ -17,10 +19,11 @@ async def each(jobs: Iterable[T], work: Callable[[T], Awaitable[None]], width: i
 
     The first exception cancels the rest and is raised as it is.
     """
-    source = iter(jobs)
+    source, stop = iter(jobs), stopping.current()
 
     async def worker(queue: Iterator[T]) -> None:
         for job in queue:
+            await stop.pass_or_wait()
             await work(job)
             await asyncio.sleep(0)  # a model that never waits must not keep an interrupt from arriving
 
@@ -36,31 +39,52 @@ async def each(jobs: Iterable[T], work: Callable[[T], Awaitable[None]], width: i
 
 
 def work(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end in a loop of its own, the fastest there is; from a notebook, in a thread beside its loop."""
+    """Run a coroutine to its end in a loop of its own, the fastest there is; from a notebook, in a thread beside its loop.
+
+    KeyboardInterrupt when an interrupt asked it to stop (see `stopping`).
+    """
+    stop = stopping.Stop()
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _run(main)
+        with stopping.on_interrupt(stop):
+            return _run(main, stop)
     done: list[T] = []
     failed: list[BaseException] = []
 
     def beside() -> None:
         try:
-            done.append(_run(main))
+            done.append(_run(main, stop))
         except BaseException as error:
             failed.append(error)
 
     thread = threading.Thread(target=beside, name="culturepark")
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        stop.request()
+        thread.join()
     if failed:
         raise failed[0]
     return done[0]
 
 
-def _run(main: Coroutine[Any, Any, T]) -> T:
+def _run(main: Coroutine[Any, Any, T], stop: stopping.Stop) -> T:
+    async def whole() -> T:
+        stopping.enter(stop)
+        return await main
+
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(main)
+        try:
+            result = runner.run(whole())
+        except asyncio.CancelledError:
+            if stop.requested:
+                raise KeyboardInterrupt from None
+            raise
+    if stop.requested:
+        raise KeyboardInterrupt
+    return result
 
 
 @contextmanager

@@ -21,6 +21,7 @@ ROWS = [
         "grounding",
         "settings",
         "pool",
+        "stopping",
         "desk",
         "weights",
         "wording",

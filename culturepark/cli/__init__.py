@@ -5,11 +5,13 @@ Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped by budget, 130 interrupted 
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
 from culturepark.cli.commands import cli
+from culturepark.cli.terminal import echo
 
 __all__ = ["cli", "main"]
 
@@ -24,8 +26,9 @@ def main() -> None:
         error.show()
         sys.exit(2)
     except (KeyboardInterrupt, click.exceptions.Abort):
-        click.echo("interrupted; nothing is lost: the same command, or --resume, goes on", err=True)
-        sys.exit(130)
+        echo("interrupted; nothing is lost: the same command, or --resume, goes on", err=True)
+        sys.stdout.flush()
+        os._exit(130)  # everything is closed; the interpreter's own end would take as long again
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
@@ -34,5 +37,5 @@ def main() -> None:
 
         if not isinstance(error, ParkError):
             raise
-        click.echo(f"culturepark: {error}", err=True)
+        echo(f"culturepark: {error}", err=True)
         sys.exit(error.exit_code)

@@ -24,6 +24,7 @@ from culturepark.cli.flags import (
 from culturepark.cli.lessons import chat, exam
 from culturepark.cli.progress import progress, say
 from culturepark.cli.serve import merge, serve
+from culturepark.cli.terminal import echo
 from culturepark.cli.tune import matrix, tune
 
 # Only click is imported here: `culturepark --help` must be instant. click rather than typer, whose import alone
@@ -319,10 +320,8 @@ def serve_embedded(
         workspace=load(workspace), batch_seconds=batch_seconds, tune_seconds=tune_seconds, keep=False,
     )  # fmt: skip
     with server:
-        click.echo(
-            f"{server.url} answers as {', '.join(models or ('embedded',))}; its text is templated. Ctrl-C stops it."
-        )
-        click.echo(f"culturepark run try --model openai/{(models or ('embedded',))[0]} --base-url {server.url}")
+        echo(f"{server.url} answers as {', '.join(models or ('embedded',))}; its text is templated. Ctrl-C stops it.")
+        echo(f"culturepark run try --model openai/{(models or ('embedded',))[0]} --base-url {server.url}")
         server.wait()
 
 

@@ -9,6 +9,7 @@ import click
 
 from culturepark.cli.flags import as_json, chosen, drive_flags, out_flag, workspace_flag
 from culturepark.cli.progress import aloud, say
+from culturepark.cli.terminal import echo
 
 
 @click.command()
@@ -67,7 +68,7 @@ def evaluate(
         known = "\n".join(f"  {name:12}{title}" for name, title in verbs.benchmarks().items())
         raise InputError(f"which benchmarks? There are:\n{known}\nor the path of a file of your own")
     models = flags.pop("models")
-    with aloud(lambda line: click.echo(line, err=True)):  # what an endpoint does that people should know
+    with aloud(lambda line: echo(line, err=True)):  # what an endpoint does that people should know
         found = verbs.evaluate(
             run, benchmarks, models, options=dict(map(_option, options)), tell=_lines(as_json), **chosen(flags)
         )
@@ -127,14 +128,14 @@ def _lines(quiet: bool) -> Callable[[str, Mapping[str, Any]], None]:
         if stage == "spent":
             if how["tokens"]:
                 money = "" if how["usd"] is None else f", ${how['usd']:.2f}"
-                click.echo(f"evaluations of {how['run']} so far: {how['tokens']:,} tokens{money}", err=True)
+                echo(f"evaluations of {how['run']} so far: {how['tokens']:,} tokens{money}", err=True)
             return
         last[0] = monotonic()
         name = f"{how['benchmark']} · {how['model']}"
         if stage == "ask":
             failed = f" · {how['lost']} without an answer" if how["lost"] else ""
-            click.echo(f"{name}: {how['asked']}/{how['of']}{failed}", err=True)
+            echo(f"{name}: {how['asked']}/{how['of']}{failed}", err=True)
         elif stage == "kept":
-            click.echo(f"{name}: was there", err=True)
+            echo(f"{name}: was there", err=True)
 
     return tell

@@ -10,6 +10,7 @@ import click
 
 from culturepark.cli.flags import as_json, out_flag, workspace_flag
 from culturepark.cli.progress import progress, say
+from culturepark.cli.terminal import echo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +81,7 @@ def _agreed(made: Plan, yes: bool) -> None:
     from culturepark.errors import InputError
     from culturepark.tuning.hosted.quote import told
 
-    click.echo(told(made), err=True)
+    echo(told(made), err=True)
     if yes:
         return
     if not sys.stdin.isatty():
@@ -89,7 +90,7 @@ def _agreed(made: Plan, yes: bool) -> None:
 
 
 def _aloud(culture: str, text: str) -> None:
-    click.echo(f"{culture}: {text}", err=True)
+    echo(f"{culture}: {text}", err=True)
 
 
 def _end(made: Plan, manifests: Mapping[str, Mapping[str, Any]], place: Path, as_json: bool) -> None:

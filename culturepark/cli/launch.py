@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from culturepark.cli.terminal import echo
 from culturepark.errors import InputError, nearest
 
 CONFIGS = Path(__file__).parent.parent / "tuning" / "launch"
@@ -31,7 +32,7 @@ def launch(ctx: click.Context, kind: str, verb: tuple[str, ...], processes: int 
     """
     words = command(kind, processes or _cards(), verb)
     if not at_once:
-        click.echo(shlex.join(words))
+        echo(shlex.join(words))
         return
     _fits(kind, 0 if "cpu" in verb else processes or 0)
     # The accelerate beside this Python, whatever PATH says.

@@ -10,6 +10,7 @@ import click
 
 from culturepark.cli.flags import as_json, workspace_flag
 from culturepark.cli.progress import say
+from culturepark.cli.terminal import echo
 
 if TYPE_CHECKING:
     from culturepark.records import Reply
@@ -28,7 +29,7 @@ def chat(model: str, culture: str, save: str | None, workspace: str | None) -> N
     from culturepark.verbs import lessons
 
     talk = lessons.chat(model, culture, _heard(), _told, save=save, workspace=workspace)
-    click.echo(f"{len(talk) // 2} exchanges" + (f" in {save}" if save else ""), err=True)
+    echo(f"{len(talk) // 2} exchanges" + (f" in {save}" if save else ""), err=True)
 
 
 def _heard() -> Iterator[str]:
@@ -42,9 +43,9 @@ def _heard() -> Iterator[str]:
 
 def _told(reply: Reply) -> None:
     if reply.status == "ok":
-        click.echo(reply.text)
+        echo(reply.text)
     else:
-        click.echo(f"no answer ({reply.status}): {reply.reason or 'no reason given'}", err=True)
+        echo(f"no answer ({reply.status}): {reply.reason or 'no reason given'}", err=True)
 
 
 @click.group()

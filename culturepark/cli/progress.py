@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import click
+from culturepark.cli.terminal import echo, printable
 
 
 @contextmanager
@@ -18,13 +18,13 @@ def progress(quiet: bool) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
     What an endpoint does that people should know (down, up again, a parameter refused) is told on stderr in either case.
     """
     if quiet:
-        with aloud(lambda line: click.echo(line, err=True)):
+        with aloud(lambda line: echo(line, err=True)):
             yield lambda stage, figures: None
     elif sys.stderr.isatty():
         with _bar() as tell:
             yield tell
     else:
-        with aloud(lambda line: click.echo(line, err=True)):
+        with aloud(lambda line: echo(line, err=True)):
             yield _lines()
 
 
@@ -37,7 +37,7 @@ def aloud(say: Callable[[str], None]) -> Iterator[None]:
 
     class Aloud(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            say(redact(record.getMessage()))
+            say(printable(redact(record.getMessage())))
 
     handler, log = Aloud(logging.WARNING), logging.getLogger("culturepark")
     log.addHandler(handler)
@@ -50,24 +50,32 @@ def aloud(say: Callable[[str], None]) -> Iterator[None]:
 @contextmanager
 def _bar() -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
+    # Nothing here is markup: what endpoints and cards say is shown as it is.
     columns = (
-        TextColumn("{task.description:9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[said]}"),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=16),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[said]}", markup=False, table_column=Column(ratio=1)),
     )
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as bar, aloud(bar.console.print):
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    with (
+        Progress(*columns, console=console, refresh_per_second=5, expand=True) as bar,
+        aloud(bar.console.print),
+    ):
         tasks: dict[tuple[str, int], Any] = {}
         clock = Clock()
 
         def tell(stage: str, figures: Mapping[str, Any]) -> None:
             key = (stage, figures["of"])
+            done, total = steps(figures)
             if key not in tasks:
-                tasks[key] = bar.add_task(stage, total=figures["of"] or None, said="")
-            bar.update(tasks[key], completed=figures["dialogues"], said=sentence(figures, clock.since(stage)))
+                tasks[key] = bar.add_task(stage, total=total or None, said="")
+            said = f"{figures['dialogues']}/{figures['of']} dialogues · "
+            said += sentence(figures, clock.since(stage))
+            bar.update(tasks[key], completed=done, total=total or None, said=said)
 
         yield tell
 
@@ -78,28 +86,38 @@ class Clock:
     def __init__(self) -> None:
         from time import monotonic
 
-        self.now, self.began, self.last = monotonic, dict[str, float](), 0.0
+        self.now, self.began, self.last = monotonic, dict[str, float](), float("-inf")
 
     def since(self, stage: str) -> float:
         """Return seconds since the first call for this stage."""
         return self.now() - self.began.setdefault(stage, self.now())
 
 
+def steps(figures: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how far a stage has come, and how far it goes: in turns where it counts them, else in dialogues."""
+    if "of_turns" in figures:
+        return figures["turns"], figures["of_turns"]
+    return figures["dialogues"], figures["of"]
+
+
 def _lines(every: float = 5.0) -> Callable[[str, Mapping[str, Any]], None]:
+    """Write a line when a stage begins, every few seconds while it moves, and when it ends."""
     clock = Clock()
+    last: dict[str, str] = {}
 
     def tell(stage: str, figures: Mapping[str, Any]) -> None:
-        seconds = clock.since(stage)
+        begins, seconds = stage not in clock.began, clock.since(stage)
+        done, total = steps(figures)
         finished = figures["dialogues"] >= figures["of"]
-        if clock.now() - clock.last < every and not finished:
+        if not begins and not finished and clock.now() - clock.last < every:
             return
         clock.last = clock.now()
-        rate = figures["dialogues"] / seconds if seconds > 0.2 else 0.0
-        left = f" · {(figures['of'] - figures['dialogues']) / rate:.0f} s left" if rate and not finished else ""
-        click.echo(
-            f"{stage}: {figures['dialogues']}/{figures['of']} dialogues · {sentence(figures, seconds)}{left}",
-            err=True,
-        )
+        rate = done / seconds if seconds > 0.2 else 0.0
+        left = f" · {(total - done) / rate:.0f} s left" if rate and not finished else ""
+        text = f"{stage}: {figures['dialogues']}/{figures['of']} dialogues · {sentence(figures, seconds)}{left}"
+        if last.get(stage) != text:
+            echo(text, err=True)
+        last[stage] = text
 
     return tell
 
@@ -107,21 +125,20 @@ def _lines(every: float = 5.0) -> Callable[[str, Mapping[str, Any]], None]:
 def sentence(figures: Mapping[str, Any], seconds: float) -> str:
     """Return what a stage has done so far, in words: work, pace, money and its forecast, failures."""
     main = "turns" if "turns" in figures else "kept"
-    parts = [f"{figures[main]} {main}"]
+    parts = [f"{figures[main]} {main}", f"{figures['stage_calls']} calls"]
     if seconds > 0.5:
-        parts.append(f"{figures['calls'] / seconds:,.0f} calls/s")
+        parts[-1] += f" ({figures['stage_calls'] / seconds:,.0f}/s)"
     if figures["tokens"]:
         parts.append(f"{figures['tokens']:,} tokens")
     if figures["usd"] is not None:
         cap = f" of at most ${figures['max_usd']:g}" if figures.get("max_usd") else ""
-        ahead = (
-            f", about ${figures['forecast']:.2f} when this stage ends" if figures.get("forecast") is not None else ""
-        )
-        parts.append(f"${figures['usd']:.2f}{cap}{ahead}")
+        ahead = figures.get("forecast")
+        then = f", about ${ahead:.2f} when this stage ends" if ahead is not None else ""
+        parts.append(f"${figures['usd']:.2f}{cap}{then}")
     parts.append(f"{figures['failures']} failed calls")
     return " · ".join(parts)
 
 
 def say(value: Any, as_json: bool, text: str) -> None:
     """Print a result for machines or for people."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str) if as_json else text)
+    echo(json.dumps(value, ensure_ascii=False, indent=2, default=str) if as_json else text)

@@ -10,6 +10,7 @@ import click
 
 from culturepark.cli.flags import as_json, out_flag, workspace_flag
 from culturepark.cli.progress import say
+from culturepark.cli.terminal import echo
 
 LISTS = ("countries", "variants", "seeds", "shares", "taus", "betas")
 ABOUT = {
@@ -140,6 +141,6 @@ def _lines(quiet: bool) -> Callable[[str, dict[str, Any]], None]:
     def tell(stage: str, how: dict[str, Any]) -> None:
         if not quiet:
             said = " · ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in how.items())
-            click.echo(f"{stage}: {said}", err=True)
+            echo(f"{stage}: {said}", err=True)
 
     return tell

@@ -9,6 +9,7 @@ import click
 
 from culturepark.cli.flags import as_json, out_flag, together, workspace_flag
 from culturepark.cli.progress import say
+from culturepark.cli.terminal import echo
 
 ABOUT = {
     "sft": "Supervised fine-tuning on samples (TRL's prompt-completion rows).",
@@ -134,11 +135,11 @@ def _lines(quiet: bool) -> Callable[[str, Mapping[str, Any]], None]:
             if k in ("loss", "eval_loss", "accuracy", "margin", "kl") and isinstance(v, float)
         )
         if stage == "machine":
-            click.echo("\n".join(f"{k:10}{v}" for k, v in how.items()), err=True)
+            echo("\n".join(f"{k:10}{v}" for k, v in how.items()), err=True)
         elif stage == "step":
-            click.echo(f"{how['culture']}: step {how['step']}/{how['of']}" + (f" · {shown}" if shown else ""), err=True)
+            echo(f"{how['culture']}: step {how['step']}/{how['of']}" + (f" · {shown}" if shown else ""), err=True)
         else:
-            click.echo(
+            echo(
                 f"{how['culture']}: {'was there' if stage == 'kept' else 'done'}" + (f" · {shown}" if shown else ""),
                 err=True,
             )

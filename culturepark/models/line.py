@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
+from culturepark import stopping
 from culturepark.errors import ModelError
 from culturepark.journal import Journal
 from culturepark.models.batch import Batch
@@ -137,7 +139,7 @@ class Line:
                                 str(error)[:200], extra={"event": "adapted"})  # fmt: skip
 
     async def _send(self, request: Request, body: Mapping[str, Any], tally: list[int]) -> Reply:
-        gate, ledger, hold = self.gate, self.ledger, 0
+        gate, ledger, hold, stop = self.gate, self.ledger, 0, stopping.current()
         most = most_tokens(request) if ledger or gate.tpm else 0
         if ledger:
             key = "" if self.client.gated else request.key(self.identity)
@@ -149,9 +151,11 @@ class Line:
         try:
             if self.client.gated:
                 entered = await gate.enter(asked)
+            await stop.pass_or_wait()
             sent = True
             tally[0] += 1
-            answer = await self.client.send(body, request)
+            with stop.sending() if self.client.gated else nullcontext():
+                answer = await self.client.send(body, request)
             reply = self._priced(read(answer, self.identity))
             # The first token tells, wherever the answer ends.
             if request.options and reply.status in ("ok", "truncated") and (told := shares(answer, request.options)):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from culturepark.desk import Desk
+from culturepark.desk import Desk, Meter, metered
 from culturepark.park.floor import STOPS, Stop, Table, cue, facts, others, over, request, speaker
 from culturepark.park.trimming import OwnTurn, own_turn
 from culturepark.prompts import render
@@ -19,10 +20,12 @@ async def hold(
     dialogue: Dialogue,
     stops: tuple[Stop, ...] = STOPS,
     cut_turns: CutTurns = "trim",
+    *,
+    on_turn: Callable[[int, Meter], None] | None = None,
 ) -> Dialogue:
     """Hold a dialogue from where it stands to its end; every turn is in the journal before the next is asked for.
 
-    A seat whose model fails ends the dialogue as failed, with the reason; nothing stands in for what it did not say.
+    `on_turn` is told the place and the cost of each turn. A seat whose model fails ends the dialogue as failed, with the reason; nothing stands in for what it did not say.
     """
     scene, journal = dialogue.scene, desk.journal
     fixed = [facts(table, seat) for seat in range(len(scene.seats))]
@@ -32,7 +35,8 @@ async def hold(
         seat = speaker(dialogue)
         asked = request(table, dialogue, fixed[seat], systems[seat])
         name = table.personas[seat].given_name
-        own, reply, key = await speak(desk, asked, scene.id, name, others(table, seat), cut_turns)
+        with metered() as meter:
+            own, reply, key = await speak(desk, asked, scene.id, name, others(table, seat), cut_turns)
         if not own.text:
             why = f"turn {len(dialogue.turns)} ({name}): {_why(reply, own)}"
             journal.end_scene(scene.id, "failed", why)
@@ -40,6 +44,8 @@ async def hold(
         turn = Turn.model_construct(n=len(dialogue.turns), seat=seat, speaker=name, text=own.text, marks=own.marks,
                                     cue=cue(table, len(dialogue.turns))[0], call=key, faults=reply.faults)  # fmt: skip
         journal.add_turn(scene.id, turn)
+        if on_turn:
+            on_turn(turn.n, meter)
         dialogue = dialogue.model_copy(update={"turns": (*dialogue.turns, turn)})
     journal.end_scene(scene.id, "done", reason)
     return dialogue.model_copy(update={"status": "done", "reason": reason})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 
-from culturepark.desk import Desk
+from culturepark.desk import Desk, Meter
 from culturepark.park import cast
 from culturepark.park.floor import Table, lay
 from culturepark.park.moderator import hold
@@ -39,8 +39,14 @@ async def simulate(
     desk: Desk,
     scenes: Iterable[Scene],
     report: Report | None = None,
+    *,
+    on_begin: Report | None = None,
+    on_turn: Callable[[int, Meter], None] | None = None,
 ) -> None:
     """Hold every dialogue of `scenes` that the journal does not know as ended.
+
+    `on_begin` is told each dialogue as it stands before its first call, `on_turn` the place and cost of each turn, `report`
+    each dialogue as it ended.
 
     At most `settings.width` are in flight; a half-held one goes on after its last turn. A failed dialogue
     is tried again on the next call.
@@ -52,7 +58,15 @@ async def simulate(
             return
         turns = desk.journal.turns(scene.id) if known else ()
         dialogue = Dialogue(scene=scene, turns=turns)
-        ended = await hold(table(workspace, settings, scene), desk, dialogue, cut_turns=settings.cut_turns)
+        if on_begin:
+            on_begin(dialogue)
+        ended = await hold(
+            table(workspace, settings, scene),
+            desk,
+            dialogue,
+            cut_turns=settings.cut_turns,
+            on_turn=on_turn,
+        )
         if report:
             report(ended)
 

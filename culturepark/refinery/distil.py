@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from culturepark.desk import Desk, Failure
+from culturepark.desk import Desk, Failure, Meter, metered
 from culturepark.pool import each
 from culturepark.records import Culture, Opinion, Question, Scene, digest
 from culturepark.refinery import embedders, redundancy, sieves, voice
@@ -18,7 +18,7 @@ from culturepark.refinery.verify import verify
 from culturepark.settings import Refining, Settings
 from culturepark.workspace import Workspace
 
-Report = Callable[[Scene, tuple[Opinion, ...]], None]
+Report = Callable[[Scene, tuple[Opinion, ...], Meter], None]
 
 
 async def refine(
@@ -37,14 +37,15 @@ async def refine(
         dialogue = desk.journal.dialogue(scene.id)
         if dialogue is None or dialogue.status != "done" or (desk.journal.outcome(scene.id) or "").startswith("ok"):
             return
-        opinions = await distil(look_up(workspace, dialogue), settings.refine, desk)
+        with metered() as meter:
+            opinions = await distil(look_up(workspace, dialogue), settings.refine, desk)
         if isinstance(opinions, Failure):
             desk.journal.refined(scene, (), f"failed: {opinions.status}: {opinions.reason}")
             opinions = ()
         else:
             desk.journal.refined(scene, ((o, mark(o)) for o in opinions), outcome(opinions))
         if report:
-            report(scene, opinions)
+            report(scene, opinions, meter)
 
     await each(scenes, one, settings.width)
     settle(desk)

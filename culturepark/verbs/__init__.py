@@ -5,8 +5,9 @@ from culturepark.verbs.comparison import compare
 from culturepark.verbs.evaluation import benchmarks, evaluate
 from culturepark.verbs.lineage import explain, told
 from culturepark.verbs.runs import replay, resume, start
+from culturepark.verbs.stages import Tell
 from culturepark.verbs.tuning import first, graduates, hosted, matrix, scpo, sent, tune
-from culturepark.verbs.work import FORMATS, Tell, calls, counts, estimate, export, refine, report, run, simulate
+from culturepark.verbs.work import FORMATS, calls, counts, estimate, export, refine, report, run, simulate
 
 __all__ = [
     "FORMATS", "Tell", "benchmarks", "calls", "check", "compare", "counts", "estimate", "evaluate", "explain", "export", "first", "graduates", "hosted", "init", "matrix",

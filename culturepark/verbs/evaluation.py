@@ -20,7 +20,8 @@ from culturepark.models import Model, local
 from culturepark.models import load as load_model
 from culturepark.settings import Settings
 from culturepark.verbs.runs import resume, settled
-from culturepark.verbs.work import Tell, _silent, report
+from culturepark.verbs.stages import Tell
+from culturepark.verbs.work import _silent, report
 from culturepark.workspace import Workspace, find, load, output
 
 PARTS = ("judge", "learner")

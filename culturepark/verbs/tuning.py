@@ -11,7 +11,8 @@ from culturepark.runs import Run
 from culturepark.tuning import recipe as recipes
 from culturepark.tuning.recipe import Recipe
 from culturepark.verbs.runs import resume
-from culturepark.verbs.work import Tell, export
+from culturepark.verbs.stages import Tell
+from culturepark.verbs.work import export
 from culturepark.workspace import find, output
 
 MATRIX = 40  # held-out rows a culture that are held against every model

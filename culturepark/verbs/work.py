@@ -20,15 +20,13 @@ from culturepark.errors import ParkError, RunFailed
 from culturepark.journal import Journal
 from culturepark.park import cast
 from culturepark.park.simulate import plan
-from culturepark.park.simulate import simulate as hold_all
 from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.refinery.case import look_up
-from culturepark.refinery.distil import refine as refine_all
 from culturepark.refinery.distil import spoken
 from culturepark.runs import Run
 from culturepark.verbs.runs import start
+from culturepark.verbs.stages import Tell, count_usage, hold_dialogues, refine_dialogues
 
-Tell = Callable[[str, Mapping[str, Any]], None]  # stage and its figures so far
 Stage = Callable[[Run, Desk, Iterable[Scene], int, Tell], Coroutine[Any, Any, None]]
 READY = "status = 'done' AND (refined IS NULL OR refined != 'ok')"  # scenes that are held and not yet refined
 FORMATS = ("trl", "openai", "hub")
@@ -47,9 +45,9 @@ def simulate(run: Run, tell: Tell = _silent) -> dict[str, Any]:
         _work(
             run,
             desk,
-            _twice(run, desk, _simulate, lambda: _planned(run, lengths), lambda: _ahead(journal, lengths), tell),
+            _twice(run, desk, hold_dialogues, lambda: _planned(run, lengths), lambda: _ahead(journal, lengths), tell),
         )
-        return counts(journal) | _usage(desk)
+        return counts(journal) | count_usage(desk)
 
 
 def refine(run: Run, tell: Tell = _silent) -> dict[str, Any]:
@@ -60,9 +58,9 @@ def refine(run: Run, tell: Tell = _silent) -> dict[str, Any]:
         def left() -> int:
             return int(journal.count(f"SELECT COUNT(*) FROM scenes WHERE {READY}")[0][0])
 
-        _work(run, desk, _twice(run, desk, _refine, lambda: journal.scenes(READY), left, tell))
+        _work(run, desk, _twice(run, desk, refine_dialogues, lambda: journal.scenes(READY), left, tell))
         corpus_build.build(run.workspace, run.settings, journal)
-        return counts(journal) | _usage(desk)
+        return counts(journal) | count_usage(desk)
 
 
 def export(run: Run, formats: Sequence[str] = FORMATS, *, by_culture: bool = False) -> dict[str, Path]:
@@ -118,8 +116,8 @@ def estimate(run: Run, pilot: int = 2, tell: Tell = _silent) -> dict[str, Any]:
         )
 
         async def both() -> None:
-            await _simulate(at_once, desk, _planned(run, lengths), _ahead(journal, lengths), tell)
-            await _refine(at_once, desk, _planned(run, lengths), _ready(journal, lengths), tell)
+            await hold_dialogues(at_once, desk, _planned(run, lengths), _ahead(journal, lengths), tell)
+            await refine_dialogues(at_once, desk, _planned(run, lengths), _ready(journal, lengths), tell)
 
         _work(at_once, desk, both())
         found = forecast(journal, run.settings.dialogues * len(lengths), run.settings.samples, len(lengths),
@@ -199,13 +197,18 @@ async def _through(opened: Run, desk: Desk, until: Mapping[str, int], since: Map
     await _twice(
         opened,
         desk,
-        _simulate,
+        hold_dialogues,
         lambda: _planned(opened, until, since),
         lambda: _ahead(desk.journal, until, since),
         tell,
     )
     await _twice(
-        opened, desk, _refine, lambda: _planned(opened, until, since), lambda: _ready(desk.journal, until, since), tell
+        opened,
+        desk,
+        refine_dialogues,
+        lambda: _planned(opened, until, since),
+        lambda: _ready(desk.journal, until, since),
+        tell,
     )
 
 
@@ -258,42 +261,6 @@ def _ready(journal: Journal, until: Mapping[str, int], since: Mapping[str, int] 
 def _count(journal: Journal, where: str, until: Mapping[str, int], since: Mapping[str, int] | None) -> int:
     sql = f"SELECT COUNT(*) FROM scenes WHERE {where} AND culture = ? AND ordinal >= ? AND ordinal < ?"
     return sum(journal.count(sql, c, (since or {}).get(c, 0), n)[0][0] for c, n in until.items())
-
-
-async def _simulate(opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, tell: Tell) -> None:
-    done, spent = {"of": total, "dialogues": 0, "turns": 0, "failed": 0}, desk.usd
-
-    def held(dialogue: Dialogue) -> None:
-        done["dialogues"] += 1
-        done["turns"] += len(dialogue.turns)
-        done["failed"] += dialogue.status == "failed"
-        tell("simulate", done | _usage(desk) | _money(opened, desk, done, spent))
-
-    await hold_all(opened.workspace, opened.settings, desk, scenes, held)
-
-
-async def _refine(opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, tell: Tell) -> None:
-    done, spent = {"of": total, "dialogues": 0, "opinions": 0, "kept": 0}, desk.usd
-
-    def refined(scene: Scene, opinions: tuple[Opinion, ...]) -> None:
-        done["dialogues"] += 1
-        done["opinions"] += len(opinions)
-        done["kept"] += sum(not o.dropped for o in opinions)
-        tell("refine", done | _usage(desk) | _money(opened, desk, done, spent))
-
-    await refine_all(opened.workspace, opened.settings, desk, scenes, refined)
-
-
-def _usage(desk: Desk) -> dict[str, Any]:
-    """Return what was asked since the desk opened, and what the whole run has taken; `usd` is None where no price is known."""
-    usd = desk.usd if desk.priced else None
-    return {"calls": desk.calls, "failures": desk.failures, "tokens": desk.tokens, "usd": usd}
-
-
-def _money(opened: Run, desk: Desk, done: Mapping[str, int], spent: float) -> dict[str, Any]:
-    """Return the cap, and what will have been spent when the stage ends if it goes on as so far."""
-    ahead = (desk.usd - spent) / done["dialogues"] * (done["of"] - done["dialogues"])
-    return {"max_usd": opened.settings.max_usd, "forecast": desk.usd + ahead if desk.priced else None}
 
 
 def counts(journal: Journal) -> dict[str, int]:

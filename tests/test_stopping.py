@@ -1,0 +1,143 @@
+"""Ctrl-C: no new call is sent, what is in flight is kept, a second one ends at once; and what is shown meanwhile."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+from conftest import TEA, Plays
+
+import culturepark as cp
+from culturepark import pool
+from culturepark.cli.progress import _bar, progress, sentence
+from culturepark.cli.terminal import printable
+from culturepark.forecast import DialogueCosts, TurnCosts
+
+CTRL_C = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+
+
+class Interrupts(Plays):
+    """Presses Ctrl-C while it answers its fifth call."""
+
+    calls = 0
+
+    async def complete(self, request):
+        type(self).calls += 1
+        if self.calls == 5:
+            signal.raise_signal(signal.SIGINT)
+        return await super().complete(request)
+
+
+def test_after_an_interrupt_no_further_call_is_made_and_the_run_goes_on_later(park):
+    CTRL_C()
+    Interrupts.calls = 0
+    with pytest.raises(KeyboardInterrupt):
+        cp.run("tea", model="test_stopping:Interrupts", dialogues=500, turns=4, **TEA)
+    assert Interrupts.calls == 5
+    run = cp.resume(park / "outputs/tea")
+    with run.journal(write=False) as journal:
+        assert journal.count("SELECT COUNT(*) FROM calls")[0][0] == 5
+
+
+def test_work_that_never_yields_is_interrupted_all_the_same():
+    async def busy():
+        signal.raise_signal(signal.SIGINT)
+        while True:
+            pass
+
+    CTRL_C()
+    with pytest.raises(KeyboardInterrupt):
+        pool.work(busy())
+
+
+def say_so(n, body):
+    return f"I think tea is good, says call {n}."
+
+
+def start_run(park, server, *more):
+    args = ["run", "slow", "--model", "openai/embedded", "--base-url", server.url, "--turns", "4"]
+    tea = ["--scenario", "tea", "--contact", "south", "--cultures", "north", "-n", "40"]
+    command = [sys.executable, "-m", "culturepark", *args, *tea, *more]
+    process = subprocess.Popen(
+        command, cwd=park, stderr=subprocess.PIPE, text=True, preexec_fn=CTRL_C, env=dict(os.environ)
+    )
+    while process.poll() is None and not server.counts["requests"]:
+        time.sleep(0.05)
+    return process
+
+
+def test_calls_in_flight_are_answered_and_written_down_before_the_end(park):
+    with cp.Server(say_so, latency=0.3) as server:
+        process = start_run(park, server, "--concurrency", "7")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopping, finishing " in err and "--resume" in err
+    with cp.resume(park / "outputs/slow").journal(write=False) as journal:
+        assert journal.count("SELECT COUNT(*) FROM calls")[0][0] == server.counts["requests"]
+
+
+def test_a_second_interrupt_ends_at_once(park):
+    with cp.Server(say_so, latency=600) as server:
+        process = start_run(park, server)
+        process.send_signal(signal.SIGINT)
+        while "stopping" not in (line := process.stderr.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        process.stderr.close()
+
+
+def test_figures_are_shown_before_the_first_answer(park):
+    seen = []
+    cp.run("tea", model="conftest:Plays", dialogues=3, turns=4, **TEA, tell=lambda stage, f: seen.append((stage, f)))
+    stage, first = seen[0]
+    assert (stage, first["turns"], first["of_turns"], first["calls"]) == ("simulate", 0, 12, 0)
+    last = [f for stage, f in seen if stage == "simulate"][-1]
+    assert (last["turns"], last["of_turns"], last["dialogues"]) == (12, 12, 3)
+
+
+def test_what_is_to_come_is_reckoned_by_place_in_the_dialogue():
+    costs = TurnCosts(dialogues=10, turns=6)
+    assert costs.ahead() is None
+    for n in range(3):  # each turn costs a cent more than the one before
+        for _ in range(10):
+            costs.add(n, 0.01 * (n + 1))
+    assert costs.ahead() == pytest.approx(10 * (0.04 + 0.05 + 0.06))
+    costs.skip(3, 6)  # one dialogue failed
+    assert costs.ahead() == pytest.approx(9 * (0.04 + 0.05 + 0.06))
+
+
+def test_an_unknown_cost_makes_the_forecast_unknown_and_never_less():
+    turns, dialogues = TurnCosts(2, 2), DialogueCosts(4)
+    turns.add(0, None)
+    dialogues.add(0.5)
+    assert turns.ahead() is None and dialogues.ahead(0.6) == pytest.approx(1.4)
+    dialogues.add(None)
+    assert dialogues.ahead(0.6) is None
+
+
+def test_what_an_endpoint_says_is_never_markup(capfd):
+    figures = {"of": 2, "of_turns": 8, "dialogues": 0, "turns": 0, "calls": 0, "stage_calls": 0,
+               "failures": 0, "tokens": 0, "usd": None}  # fmt: skip
+    with _bar() as tell:
+        tell("simulate", figures)
+        logging.getLogger("culturepark").warning("HTTP 400: [/INST] :smile: \x1b[31mred\x1b]0;title\x07")
+    assert "[/INST] :smile: \\x1b[31mred\\x1b]0;title\\x07" in capfd.readouterr().err.replace("\n", "")
+
+
+def test_control_characters_are_written_out_and_all_else_is_left():
+    assert printable("a\tb\n\x1b[2J\r\x9b1m\u202egnp\x7f") == "a\tb\n\\x1b[2J\\r\\x9b1m\\u202egnp\\x7f"
+    assert printable("Ghadeer قالت: 好。 ½ 🙂") == "Ghadeer قالت: 好。 ½ 🙂"
+
+
+def test_without_a_terminal_a_line_says_what_begins(capfd):
+    figures = {"of": 2, "dialogues": 0, "opinions": 0, "kept": 0, "calls": 9, "stage_calls": 0, "failures": 0,
+               "tokens": 5, "usd": 0.5, "max_usd": 2.0, "forecast": 1.25}  # fmt: skip
+    with progress(quiet=False) as tell:
+        tell("refine", figures)
+    assert "refine: 0/2 dialogues · 0 kept" in capfd.readouterr().err
+    assert "$0.50 of at most $2, about $1.25 when this stage ends" in sentence(figures, 0.1)
