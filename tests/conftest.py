@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import culturepark as cp
 from culturepark.records import Reply, Request
@@ -15,6 +16,10 @@ from culturepark.records import Reply, Request
 # Small models on few cores: one thread each is fastest, and nothing is fetched from anywhere.
 for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "OMP_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+# A busy machine is no fault of the code: how long an example takes is never what a property test is about.
+settings.register_profile("park", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("park")
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("CULTUREPARK_DATA", ROOT.parent / "shared" / "data"))
