@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,15 +22,28 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{p}{n}" for p in ("com", "lpt") for 
 
 
 def _portable(name: str) -> str:
+    """Refuse what cannot be a file's name everywhere: a separator, drive, dot, capital or device name."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,47}", name):
+        raise ValueError(f"{name[:60]!r} cannot be a name: write small letters a-z, digits, '-' and '_', at most 48, "
+                         "the first a letter or digit")  # fmt: skip
     if name.casefold() in RESERVED:
         raise ValueError(f"{name!r} is a device name on some systems; choose another")
     return name
 
 
-# Names become file names, so they hold no separator, drive, dot or device name.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$"), AfterValidator(_portable)]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+def _question_id(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}", name):
+        raise ValueError(f"{name[:60]!r} cannot be an id: write letters A-Z, digits, '-' and '_', at most 48, "
+                         "the first a letter or digit")  # fmt: skip
+    return name
+
+
+Name = Annotated[str, AfterValidator(_portable)]
+QuestionId = Annotated[str, AfterValidator(_question_id)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4_000)]
 Texts = tuple[Text, ...]
+TemplateText = Annotated[str, StringConstraints(max_length=40_000)]  # in Jinja; may be empty
+PromptText = Annotated[TemplateText, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Record(BaseModel):
@@ -192,7 +206,7 @@ class Question(Record):
     "because". The embedded engine speaks and reads through them; hosted models never see them.
     """
 
-    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$")]
+    id: QuestionId
     topic: Name
     about: Text
     text: Text
@@ -276,7 +290,7 @@ class Cue(Record):
     """One nudge of the moderator to the seat that speaks next (a Jinja template)."""
 
     name: Name
-    text: Text
+    text: PromptText
 
 
 class Role(Record):
@@ -289,13 +303,13 @@ class Role(Record):
 
     name: Name
     purpose: Text
-    system: Text
-    prompt: str = ""
+    system: PromptText
+    prompt: TemplateText = ""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     max_tokens: Annotated[int, Field(gt=0)] = 256
     cues: Annotated[tuple[Cue, ...], Field(alias="cue")] = ()
-    free_cue: str = ""
-    opening: str = ""
+    free_cue: TemplateText = ""
+    opening: TemplateText = ""
     repeat_from: Annotated[int, Field(ge=0)] = 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +11,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from culturepark.errors import CardError, InputError
 from culturepark.records import CutTurns, Name, Record
-from culturepark.workspace import SETTINGS, explain, shipped
+from culturepark.toml import explain, read_toml
+from culturepark.workspace import SETTINGS, shipped
 
 # What may change while a run goes on: how it is driven and capped, not what it says. In a run, and in an endpoint:
 LOOSE = ("base_url", "concurrency", "rpm", "tpm", "timeout", "max_usd", "max_tokens", "batch")
@@ -183,14 +183,11 @@ def build(data: dict[str, Any], where: str = "settings") -> Settings:
 
 
 def table(path: Path) -> dict[str, Any]:
-    """Read a settings file and return what it says; CardError names every wrong key, InputError says why it cannot be read.
+    """Read a settings file and return what it says; CardError names every wrong key, or says why it cannot be read.
 
     `[keys]` holds API keys by provider and is no setting: whoever asks takes it out before anything is written.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as settings: {error}") from error
+    data = read_toml(path)
     build({k: v for k, v in data.items() if k != "keys"}, str(path))
     keys = data.get("keys", {})
     if not isinstance(keys, dict) or not all(isinstance(v, str) and v.strip() for v in keys.values()):

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from culturepark.errors import CardError, InputError, NotFound, nearest
 from culturepark.records import RESERVED, Culture, Persona, Question, Record, Role, Scenario
+from culturepark.toml import explain, read_toml
 
 FOLDERS = ("agents", "personas", "scenarios")
 ROLES = ("main_contact", "delegate", "moderator", "extractor", "verifier", "rewriter")
-MAX_CARD = 2_000_000  # bytes; a card is prose, and a larger file is a mistake or an attack
 R = TypeVar("R", bound=Record)
 SETTINGS = "culturepark.toml"
 TEMPLATE = """\
@@ -188,60 +187,16 @@ def _cards(root: Path, folder: str, pattern: str, kind: type[R], problems: list[
 
 def parse(path: Path, kind: type[R], where: str, problems: list[str]) -> R | None:
     """Read one card; None after appending what is wrong with it to `problems`."""
+    if not path.is_file():
+        problems.append(f"{where}: no file")
+        return None
     try:
-        if path.stat().st_size > MAX_CARD:
-            problems.append(f"{where}: {path.stat().st_size} bytes; a card has at most {MAX_CARD}")
-            return None
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        problems.append(f"{where}: not valid TOML: {error}")
-    except UnicodeDecodeError as error:
-        problems.append(f"{where}: not UTF-8 text (byte {error.start})")
-    except RecursionError:
-        problems.append(f"{where}: nested too deeply for a card")
-    except OSError as error:
-        problems.append(f"{where}: cannot be read: {error.strerror}")
-    else:
-        try:
-            return kind.model_validate(data)
-        except ValidationError as error:
-            problems += [f"{where}: {line}" for line in explain(error, kind)]
+        return kind.model_validate(read_toml(path, where))
+    except CardError as error:
+        problems += error.problems
+    except ValidationError as error:
+        problems += [f"{where}: {line}" for line in explain(error, kind)]
     return None
-
-
-def explain(error: ValidationError, kind: type[Record]) -> list[str]:
-    """Return one line a mistake: key, what is wrong, the value, and the nearest right name."""
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "card"
-        value = repr(item.get("input"))
-        value = value if len(value) <= 60 else value[:57] + "…"
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key. {nearest(str(item['loc'][-1]), _keys(kind, item['loc'][:-1]))}")
-        elif item["type"] == "missing":
-            lines.append(f"{key}: missing")
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{key}: {message}" + (f" (found {value})" if item["type"] != "value_error" else ""))
-    return lines
-
-
-def _keys(kind: type[Record], path: tuple[int | str, ...]) -> list[str]:
-    """Return the keys a card may have at `path`."""
-    for step in path:
-        if isinstance(step, int):
-            continue
-        for name, info in kind.model_fields.items():
-            inner = _record_in(info.annotation)
-            if step in (name, info.alias) and inner:
-                kind = inner
-    return sorted(info.alias or name for name, info in kind.model_fields.items())
-
-
-def _record_in(annotation: Any) -> type[Record] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Record):
-        return annotation
-    return next((found for arg in getattr(annotation, "__args__", ()) if (found := _record_in(arg))), None)
 
 
 # ----------------------------------------------------------------- checking

@@ -12,7 +12,7 @@ import culturepark as cp
 
 PACKAGE = ROOT / "culturepark"
 ROWS = [
-    {"records", "errors"},
+    {"records", "errors", "toml", "cache"},
     {
         "prompts",
         "workspace",

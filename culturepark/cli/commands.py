@@ -90,6 +90,7 @@ def check(workspace: str | None, as_json: bool) -> None:
 @click.option("--culture", "-c", metavar="NAME")
 @click.option("--persona", "-p", metavar="NAME")
 @click.option("--question", "-q", metavar="ID")
+@click.option("--scenario", metavar="NAME", help="Pack that the question is from.")
 @click.option("--turn", type=int, metavar="N", help="Which turn of the dialogue, from 0.")
 @click.option("--style", type=click.Choice(["guided", "free"]), default="guided", show_default=True)
 @click.option(

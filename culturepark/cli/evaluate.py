@@ -86,7 +86,7 @@ def _option(text: str) -> tuple[str, Any]:
         raise click.UsageError(f"--option {text!r}: write NAME=VALUE")
     try:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML value, or one that Python cannot hold
         return name.strip(), value.strip()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import click
+
+from culturepark.cli.output import json_text
 from culturepark.cli.terminal import echo, printable
 
 
@@ -141,4 +143,7 @@ def sentence(figures: Mapping[str, Any], seconds: float) -> str:
 
 def say(value: Any, as_json: bool, text: str) -> None:
     """Print a result for machines or for people."""
-    echo(json.dumps(value, ensure_ascii=False, indent=2, default=str) if as_json else text)
+    if as_json:
+        click.echo(json_text(value))
+    else:
+        echo(text)

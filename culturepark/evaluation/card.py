@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -13,8 +12,9 @@ from pydantic import Field, ValidationError
 from culturepark.errors import CardError, InputError, NotFound, nearest
 from culturepark.evaluation.outcome import Kind
 from culturepark.named import imported
-from culturepark.records import Name, Record, Role, Text
-from culturepark.workspace import Workspace, explain
+from culturepark.records import Name, PromptText, Record, Role, Text
+from culturepark.toml import explain, read_toml
+from culturepark.workspace import Workspace
 
 TAKEN = ("board", "logs")  # folders of a run's evals/ that are no benchmark's
 KINDS = ("vsm", "survey", "opinions", "moderation", "education", "reward", "answers")
@@ -35,7 +35,7 @@ TYPES: dict[type, tuple[type, ...]] = {
 class Prompt(Record):
     """A prompt of the benchmark's own: the same templates and settings as a role card has."""
 
-    system: Text
+    system: PromptText
     prompt: str = ""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     max_tokens: Annotated[int, Field(gt=0)] = 256
@@ -96,11 +96,9 @@ def load(name: str | Path, *, code: bool = False) -> Benchmark:
         )
     elif not path.is_file():
         raise InputError(f"no benchmark at {path}")
+    data = read_toml(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
         card = Benchmark.model_validate(data)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CardError([f"{path}: {error}"]) from error
     except ValidationError as error:
         raise CardError([f"{path}: {line}" for line in explain(error, Benchmark)]) from error
     if card.name in TAKEN:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError, nearest
 from culturepark.records import Culture, Question, Record, stream
+from culturepark.toml import parse_toml, read_text
 from culturepark.workspace import Workspace
 
 VSM = "vsm13"  # the pack whose answers make Hofstede's dimensions; it is sat whole
@@ -116,11 +116,8 @@ def write(path: Path, workspace: Workspace, culture: str, pack: str, count: int)
 
 def read(path: Path, workspace: Workspace) -> Sheet:
     """Read an exam file; InputError names file and line of the first mistake."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        held = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: {error}") from error
+    text = read_text(path)
+    held = parse_toml(text, str(path))
     _only(held, KEYS, str(path))
     culture, pack = (_named(held, key, path) for key in ("culture", "pack"))
     known = {q.id: q for q in workspace.scenario(pack).questions}

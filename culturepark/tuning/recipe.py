@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from culturepark.errors import CardError, InputError, nearest
 from culturepark.records import Record
-from culturepark.workspace import explain
+from culturepark.toml import explain, read_toml
 
 OBJECTIVES = ("sft", "dpo", "orpo", "kto", "shares", "mix")
 # The export format that each objective reads, and what it learns from a row with by default: a step size for adapters and one
@@ -126,11 +125,7 @@ def build(given: Mapping[str, Any], preset: str | None = None, where: str = "rec
 
 def read(path: Path) -> Recipe:
     """Read the recipe of a job."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a recipe: {error}") from error
-    return build(data, where=str(path))
+    return build(read_toml(path), where=str(path))
 
 
 def write(recipe: Recipe, path: Path) -> None:

@@ -26,12 +26,12 @@ from pydantic import Field, ValidationError
 from culturepark.errors import CardError, InputError, Locked, NotFound, RunFailed, nearest
 from culturepark.grounding.votes import Pair, Votes, folds, read, slug, split
 from culturepark.records import Record, digest, stream
+from culturepark.toml import explain
 from culturepark.tuning import reward
 from culturepark.weights import base, machine, manifest, rewards
 from culturepark.weights.base import quiet
 from culturepark.weights.machine import Machine
 from culturepark.weights.rewards import Result
-from culturepark.workspace import explain
 
 # What each variant of the paper's table leaves in: (filter?, weight: "", "weight" or "inverse"). `global` is not trained further,
 # `full` learns from all pairs alike, `tuned` is filter+weight with τ and β chosen on validation users.

@@ -12,6 +12,7 @@ from culturepark.park.floor import request
 from culturepark.park.simulate import table
 from culturepark.records import Dialogue, Request, Scene
 from culturepark.settings import Settings
+from culturepark.verbs.runs import settled
 from culturepark.workspace import ROLES, Workspace, create, find, load
 from culturepark.workspace import read as read_workspace
 
@@ -75,6 +76,7 @@ def show(
     culture: str | None = None,
     persona: str | None = None,
     question: str | None = None,
+    scenario: str | None = None,
     turn: int | None = None,
     opinion: str = "Many people see it that way.",
     style: str = "guided",
@@ -83,13 +85,17 @@ def show(
 ) -> Request:
     """Return exactly what a model would be sent for a role at a turn, the turns before it played by the embedded engine.
 
-    `turn` counts the dialogue's turns from 0; by default the role's own first. NotFound names the nearest right name.
+    `turn` counts the dialogue's turns from 0; by default the role's own first. Without `settings`, those of the workspace's
+    culturepark.toml hold. NotFound names the nearest right name.
     """
     found = load(workspace)
     card_ = found.role(role)
     if card_.name == "moderator":
         raise InputError("the moderator's lines are the cues in agents/moderator.toml; no model is asked for them")
-    base = (settings or Settings()).model_copy(update={"modes": ("cross",), "styles": (style,)})
+    base = settings or settled(None, workspace, {})[0]
+    scenario = scenario or base.scenario
+    found.scenario(scenario)
+    base = base.model_copy(update={"modes": ("cross",), "styles": (style,), "scenario": scenario})
     if persona:
         culture = culture or found.persona(persona).culture
     culture = culture or cast.cultures(found, base)[0]

@@ -6,13 +6,13 @@ culture's name, so it knows the language of the park and nothing of any people: 
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from culturepark.cache import cache_folder
 from culturepark.errors import RunFailed
 from culturepark.records import Question, digest, stream
 from culturepark.weights.base import TEMPLATE, quiet
@@ -33,9 +33,8 @@ def folder() -> Path:
     """Return the base's folder, built when there is none yet; one process builds it, others wait."""
     from filelock import FileLock
 
-    root = Path(os.environ.get("CULTUREPARK_CACHE", Path.home() / ".cache" / "culturepark"))
+    root = cache_folder()
     target = root / f"tiny-{_recipe()}"
-    root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / f"{target.name}.lock"):
         if not target.is_dir():
             partial = target.with_suffix(".partial")
