@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped by budget, 130 interrupted 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
