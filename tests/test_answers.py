@@ -240,12 +240,28 @@ def test_a_judges_prompt_that_cannot_be_rendered_is_found_before_answers_are_pai
     ("a.csv", "question,reference\nWhat?\n", r"a\.csv:2: 1 columns"),
     ("a.jsonl", '{"question": "What?"}\n{"question"\n', r"a\.jsonl:2: not JSON"),
     ("a.json", '[{"qestion": "What?"}]', r"a\.json: row 1: no column 'question' .* Did you mean 'qestion'"),
-    ("a.txt", "What?", "files that end in"),
+    ("a.docx", "What?", "files that end in"), ("a.txt", "What?", "no rows. If its first line is no header"),
 ])  # fmt: skip
 def test_a_damaged_file_is_named_with_its_line(tmp_path, name, text, said):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=said):
         planned(loaded(tmp_path, OPEN), data=(tmp_path / name,))
+
+
+def test_rows_without_a_reference_are_left_out_and_counted(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("question,reference\nWhat?,tea\nWho?,\n,milk\n\nWhy?, \n")
+    items = planned(loaded(tmp_path, OPEN.replace('"judge"', '"exact"')), data=(path,))
+    assert [i.facts["question"] for i in items] == ["What?"]
+    counts = {
+        "rows without a reference, left out": 2,
+        "rows without a question, left out": 1,
+        "blank lines, passed over": 1,
+    }
+    assert items[0].facts["read"] == {"a.csv": counts}
+    path.write_text("question,reference\nWhat?,\n")
+    with pytest.raises(InputError, match="none of its 1 rows has what is needed: rows without a reference"):
+        planned(loaded(tmp_path, OPEN.replace('"judge"', '"exact"')), data=(path,))
 
 
 # ------------------------------------------------------------------ scores

@@ -26,6 +26,7 @@ ROWS = [
         "weights",
         "wording",
         "named",
+        "tables",
     },
     {"park", "refinery", "corpus", "tuning", "evaluation", "reports", "runs", "logs", "forecast"},
     {"server"},

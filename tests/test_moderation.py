@@ -118,6 +118,36 @@ def test_a_column_that_is_named_must_be_there(save):
         posts.read(path, text="sayd", label="judged")
 
 
+def test_a_cell_of_several_labels_means_the_one_that_comes_first_in_the_map(park, save):
+    path = save("north.tsv", "text\tlabel\nno\t8\nboth\t1,3\nmild\t2,8\nleft\t9\n")
+    told = {"north": {"1": "hateful", "2": "", "3": "hateful", "8": "not hateful", "9": ""}}
+    gold = {i.request.facts["text"]: i.gold for i in items(park, path, separator=",", map=told)}
+    assert gold == {"no": "not hateful", "both": "hateful"}
+    (item, *_) = items(park, path, separator=",", map=told)
+    assert (item.facts["rows"], item.facts["unlabelled"]) == (4, 2)
+
+
+def test_columns_of_votes_are_labels_and_a_star_is_every_other_one(park, save):
+    path = save("north.csv", "text,insult,racism\na,0,0\nb,2,0\nc,3.0,1\nd,,1\n")
+    told = {"north": {"racism": "hateful", "*": "not hateful"}}
+    votes = {i.request.facts["text"]: i.gold for i in items(park, path, label="insult,racism", map=told)}
+    assert votes == {"a": "not hateful", "b": "not hateful", "c": "hateful"}
+    data = posts.read(path, label=["insult", "racism"], votes=2)
+    assert data.labels == {"none": 1, "insult": 2} and data.unlabelled == 1
+    with pytest.raises(InputError, match=r"north\.csv:2: insult: 'x' is no number of votes"):
+        posts.read(save("north.csv", "text,insult,racism\na,x,0\n"), label="insult,racism")
+
+
+def test_what_the_reader_replaced_reaches_the_note(park, save):
+    path = save(
+        "north.jsonl", '{"text": "cut \\ud83d", "label": "HS"}\n\n{"text": "a", "label": "NOT_HS"}\n{"text": "b"}\n'
+    )
+    facts = [i.facts for i in items(park, path)]
+    assert facts[0]["read"] == {
+        "north.jsonl": {"blank lines, passed over": 1, "halves of characters, replaced by U+FFFD": 1}
+    }
+
+
 @given(
     st.lists(
         st.tuples(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")), st.sampled_from("xy")),
@@ -403,7 +433,7 @@ COUNTS = {
 @pytest.mark.conformance
 @real
 def test_all_real_files_are_read_with_their_counts():
-    read = {name: posts.read(path) for name, path in posts.found([REAL]).items()}
+    read = {name: posts.read(path) for name, path in posts.found([REAL / "by_culture", REAL / "hatecheck"]).items()}
     assert {name: (d.rows, d.unlabelled, d.labels) for name, d in read.items()} == COUNTS
     assert not any(d.empty for d in read.values())
 
@@ -430,3 +460,18 @@ def test_hatecheck_is_asked_in_six_languages_and_five_cultures():
     assert len(made) == 21_594
     assert {i.culture for i in made} == {"arabic", "german", "", "chinese", "portuguese", "spanish"}
     assert len({i.unit for i in made if i.subset == "german"}) == 176
+
+
+@pytest.mark.conformance
+@real
+def test_real_columns_of_votes_give_the_labels_that_pandas_counts():
+    pandas = pytest.importorskip("pandas")
+    path, names = (
+        REAL / "shapes" / "told_br.csv",
+        ["homophobia", "obscene", "insult", "racism", "misogyny", "xenophobia"],
+    )
+    data, other = posts.read(path, label=names), pandas.read_csv(path)
+    counts = {name: int((other[name] >= 1).sum()) for name in names} | {
+        "none": int((other[names].sum(axis=1) == 0).sum())
+    }
+    assert data.labels == counts and len(data.posts) == 21000

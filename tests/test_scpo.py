@@ -282,7 +282,7 @@ def test_labels_by_country_make_a_pair_each_and_the_data_say_who_is_in_the_minor
 
 @pytest.mark.parametrize(
     ("rows", "names", "message"),
-    [([("1", "a", "2")], ("US_Hate",), r"posts.csv:2: US_Hate: '2' is neither 0 nor 1"), ([("1", "a")], ("US_Hate",), "fewer fields"),
+    [([("1", "a", "2")], ("US_Hate",), r"posts.csv:2: US_Hate: '2' is neither 0 nor 1"), ([("1", "a")], ("US_Hate",), r"posts.csv:2: 2 columns; its first line has 3"),
      ([("1", "a", "1")], ("Country_Hat",), r"no column <Country>_Hate. Did you mean 'Country_Hat'")],
 )  # fmt: skip
 def test_wrong_labels_name_line_column_and_the_nearest(tmp_path, rows, names, message):

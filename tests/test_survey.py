@@ -289,7 +289,7 @@ def test_the_hubs_shape_says_the_same(polls):
 
 
 @pytest.mark.parametrize("rows, says", [
-    ("[{}]", "row 1: no row of"), ("{", "cannot be read"), ('[{"question": "Q", "options": "__import__(\'os\')", "distribution": []}]', "row 1"),
+    ("[{}]", "row 1: no row of"), ("{", "not JSON"), ('[{"question": "Q", "options": "__import__(\'os\')", "distribution": []}]', "row 1"),
     ([{**ROWS[0], "distribution": [0.5, 0.5]}], "4 options need as many shares"), ([ROWS[3]], "no usable row"),
 ])  # fmt: skip
 def test_what_is_no_such_file_is_refused(polls, rows, says):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation.card import Benchmark
 from culturepark.evaluation.outcome import Setup
-from culturepark.evaluation.posts import READERS
 from culturepark.records import Option, Record, stream
 
 FIELDS = ("id", "question", "reference", "options", "culture", "topic")
@@ -40,7 +40,8 @@ class Entry:
     """One row of a benchmark's items, read and checked.
 
     `reference` holds good answers as the parser gives answers: an option's code or label where there are options. `more` holds
-    the columns of options.more. `of` counts what it was drawn from, where it was drawn.
+    the columns of options.more. `of` counts what it was drawn from, where it was drawn; `read` what its file's rows lacked, and
+    what its reader passed over, by file.
     """
 
     id: str
@@ -50,40 +51,76 @@ class Entry:
     topic: str
     more: Mapping[str, Any]
     of: int | None = None
+    read: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def entries(benchmark: Benchmark, setup: Setup, referred: bool) -> list[Entry]:
     """Return the questions of the cultures that are asked about, at most `limit` a culture.
 
     They are those of the files given, else of the card, else of the file that the card names. `referred`: each needs a reference.
+    Rows of a file that have no question, or lack the reference that is needed, are left out and counted, unless all of them are.
     InputError names file, row, and what there is.
     """
-    read, seen = [], dict[tuple[str, str], str]()
-    for where, name, row in _rows(benchmark, setup):
-        entry = _entry(where, name, row, benchmark, setup, referred)
-        first = seen.setdefault((entry.culture, entry.id), where)
-        if first != where:
-            raise InputError(f"{where}: id {entry.id!r} is taken: {first}")
-        read.append(entry)
-    return _drawn(_chosen(read, benchmark, setup), benchmark, setup)
+    sources = _sources(benchmark, setup)
+    seen: dict[tuple[str, str], str] = {}
+    kept, read = list[Entry](), dict[str, Mapping[str, int]]()
+    for path, rows, notices in sources:
+        left: Counter[str] = Counter()
+        for where, name, row in rows:
+            if path and (lacking := _lacking(row, benchmark, referred)):
+                left[f"rows without a {lacking}, left out"] += 1
+                continue
+            entry = _entry(where, name, row, benchmark, setup, referred)
+            first = seen.setdefault((entry.culture, entry.id), where)
+            if first != where:
+                raise InputError(f"{where}: id {entry.id!r} is taken: {first}")
+            kept.append(entry)
+        if path and rows and left.total() == len(rows):
+            raise InputError(f"{path}: none of its {len(rows)} rows has what is needed: {'; '.join(left)}")
+        if path and (left or notices):
+            read[path.name] = {**left, **notices}
+    drawn = _drawn(_chosen(kept, benchmark, setup), benchmark, setup)
+    return [replace(entry, read=read) for entry in drawn] if read else drawn
 
 
 # -------------------------------------------------------------------- rows
 
+Placed = tuple[str, str, Mapping[str, Any]]  # where a row stands, a name of its own, and what it holds
 
-def _rows(benchmark: Benchmark, setup: Setup) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield every row: where it stands, a name of its own, and what it holds."""
+
+def _sources(benchmark: Benchmark, setup: Setup) -> list[tuple[Path | None, Sequence[Placed], Mapping[str, int]]]:
+    """Return every file, or the card (None), with its rows and what its reader passed over."""
     files = list(setup.data)
     if not files and benchmark.item:
-        yield from _own(benchmark, setup)
-        return
+        return [(None, list(_own(benchmark, setup)), {})]
     if not files and not benchmark.items:
         columns = ", ".join(benchmark.fields.get(f, f) for f in FIELDS if f == "question" or f in benchmark.fields)
         raise InputError(f"benchmark {benchmark.name!r} has no items: write [[item]] tables, name a file (items = \"mine.jsonl\"), "
                          f"or give one with the columns {columns} (--data FILE)")  # fmt: skip
-    for path in files or [_beside(benchmark)]:
-        for n, (line, row) in enumerate(_read(path), 1):
-            yield f"{path}: row {line}", f"{path.stem}:{n}" if len(files) > 1 else str(n), row
+    several = len(files) > 1
+    return [_placed(path, several, setup) for path in files or [_beside(benchmark)]]
+
+
+def _placed(path: Path, several: bool, setup: Setup) -> tuple[Path, Sequence[Placed], Mapping[str, int]]:
+    if not path.is_file():
+        raise InputError(f"no items at {path}: no such file")
+    table = tables.read(path, tables.Layout.of(setup.options), "items are")
+    if not table.rows:
+        raise InputError(f"{path}: no rows.{tables.headless(path)}")
+    stem = f"{tables.stem_of(path)}:" if several else ""
+    rows = [(f"{path}: row {line}", f"{stem}{n}", row) for n, (line, row) in enumerate(table.rows, 1)]
+    return path, rows, table.notices
+
+
+def _lacking(row: Mapping[str, Any], benchmark: Benchmark, referred: bool) -> str:
+    """Return what a row should have and has not: its column is there, and nothing stands in it."""
+    needed = ("question", "reference") if referred else ("question",)
+    columns = {name: benchmark.fields.get(name, name) for name in needed}
+    return next((name for name, column in columns.items() if column in row and _nothing(row[column])), "")
+
+
+def _nothing(value: Any) -> bool:
+    return value is None or value != value or value == [] or (isinstance(value, str) and not value.strip())
 
 
 def _beside(benchmark: Benchmark) -> Path:
@@ -103,20 +140,6 @@ def _own(benchmark: Benchmark, setup: Setup) -> Iterator[tuple[str, str, Mapping
         if odd := sorted(set(row) - set(known)):
             raise InputError(f"{where}: {odd[0]}: unknown. {nearest(odd[0], known)} Name further keys in options.more.")
         yield where, str(n), row
-
-
-def _read(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield a file's rows: the line each begins on (in JSON its place, from 1), and what it holds by column."""
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{path}: items are read from files that end in {', '.join(READERS)}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"no items at {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    yield from reader(path, text)
 
 
 # ------------------------------------------------------------------ fields

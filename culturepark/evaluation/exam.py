@@ -162,7 +162,7 @@ def _lines(text: str) -> dict[tuple[int, str], int]:
     """Return the line of each key of each [[question]], counted from 0 (-1: before the first); key "" is its heading."""
     found: dict[tuple[int, str], int] = {}
     block = -1
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip().startswith("[[question]]"):
             block += 1
             found[block, ""] = number

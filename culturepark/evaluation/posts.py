@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from io import StringIO
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.records import digest
 
 TEXTS = ("text", "data", "tweet", "comment", "post", "sentence", "content", "message", "body", "test_case")
 LABELS = ("label", "label_gold", "gold_label", "gold", "labels", "class")
-DELIMITERS = ",;\t|"
+LISTED = tuple(s for s in tables.SUFFIXES if s != ".txt")  # in folders, text files may be anything
+NONE = "none"  # what a row is called in whose columns of labels nothing stands
 WHOLE = re.compile(r"[+-]?\d+\.0+")  # statistics programs write 2 as 2.0
-Row = tuple[int, Mapping[str, Any]]  # its line (in JSON its place, from 1), and what it holds by column
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A labelled text. `line` is where it stands in its file, `more` what the row holds besides."""
+    """A labelled text. `line` is where it stands in its file, `more` what the row holds besides; it may have several labels."""
 
     text: str
-    label: str
+    labels: tuple[str, ...]
     line: int
     more: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        """Its labels in one text."""
+        return ",".join(self.labels)
 
     @property
     def mark(self) -> str:
@@ -42,7 +45,10 @@ class Post:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The posts of a file that have both text and label, how many rows it has, and how many lack one of them."""
+    """The posts of a file that have both text and label, how many rows it has, and how many lack one of them.
+
+    `notices` counts what the reader passed over or replaced.
+    """
 
     name: str
     path: Path
@@ -50,11 +56,12 @@ class Dataset:
     rows: int
     unlabelled: int
     empty: int
+    notices: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def labels(self) -> dict[str, int]:
         """How often each label occurs, the commonest first."""
-        return dict(Counter(p.label for p in self.posts).most_common())
+        return dict(Counter(label for p in self.posts for label in p.labels).most_common())
 
     @cached_property
     def marks(self) -> frozenset[str]:
@@ -69,39 +76,82 @@ def found(paths: Sequence[Path | str]) -> dict[str, Path]:
     """
     files = list(dict.fromkeys(file for path in paths for file in _files(Path(path).expanduser())))
     if not files:
-        raise InputError(f"which posts? Give files, or folders of them: {', '.join(READERS)}")
-    stems = Counter(f.stem for f in files)
-    named = [f.stem if stems[f.stem] == 1 else f"{f.resolve().parent.name}-{f.stem}" for f in files]
+        raise InputError(f"which posts? Give files, or folders of them: {', '.join(tables.SUFFIXES)}")
+    stems = Counter(map(tables.stem_of, files))
+    named = [stem if stems[stem := tables.stem_of(f)] == 1 else f"{f.resolve().parent.name}-{stem}" for f in files]
     twice = [name for name, count in Counter(named).items() if count > 1]
     if twice:
         raise InputError(f"several files would be called {twice[0]!r}: rename all but one")
     return dict(zip(named, files, strict=True))
 
 
-def read(path: Path | str, text: str = "", label: str = "", name: str = "") -> Dataset:
-    """Read the labelled posts of a file.
+@dataclass(frozen=True)
+class Labelling:
+    """Where a file's texts and labels are: names of columns, found by their usual names where they are empty.
 
-    `path` is a CSV file (`,`, `;`, tab or `|` between columns, text quoted where it holds one or spans lines), a JSON file (a list of
-    objects, or an object that holds one such list) or JSON Lines, in UTF-8. `text` and `label` name the columns; without them they
-    are found by their usual names. Rows without a text or a label are counted, not returned. InputError names file, line and what
-    there is.
+    Several columns of `label` hold votes: a row has the label of each that has `votes` at least, else the label "none". With a
+    `separator`, a cell of the one column holds several labels.
     """
-    path = Path(path).expanduser()
-    rows = list(_rows(path))
-    if not rows:
-        raise InputError(f"{path}: no rows")
-    columns = list(dict.fromkeys(column for _, row in rows for column in row))
-    text = _column(path, "text", text, columns, TEXTS)
-    label = _column(path, "label", label, columns, LABELS)
+
+    text: str = ""
+    label: str | Sequence[str] = ""
+    separator: str = ""
+    votes: float = 1.0
+
+
+def read(path: Path | str, text: str = "", label: str | Sequence[str] = "", name: str = "", *, separator: str = "",
+         votes: float = 1.0, layout: tables.Layout | None = None) -> Dataset:  # fmt: skip
+    """Read the labelled posts of a file of rows: CSV, TSV, text table, JSON Lines or JSON.
+
+    `text` and `label` name the columns, see Labelling. Rows without a text or a label are counted, not returned. InputError names
+    file, line and what there is.
+    """
+    table = tables.read(path, layout, "posts are")
+    if not table.rows:
+        raise InputError(f"{table.path}: no rows.{tables.headless(table.path)}")
+    how = Labelling(_column(table, "text", text, TEXTS), _labels(table, label), separator, votes)
     posts, empty, unlabelled = [], 0, 0
-    for line, row in rows:
-        said, gold = row.get(text), plain(row.get(label))
+    for line, row in table.rows:
+        said, gold = row.get(how.text), _gold(f"{table.path}:{line}", row, how)
         said = said if isinstance(said, str) else plain(said)
         empty += not said.strip()
         unlabelled += bool(said.strip()) and not gold
         if said.strip() and gold:
-            posts.append(Post(said, gold, line, {c: plain(v) for c, v in row.items() if c not in (text, label)}))
-    return Dataset(name or path.stem, path, tuple(posts), len(rows), unlabelled, empty)
+            posts.append(Post(said, gold, line, _more(row, how)))
+    name = name or tables.stem_of(table.path)
+    return Dataset(name, table.path, tuple(posts), len(table.rows), unlabelled, empty, table.notices)
+
+
+def _labels(table: tables.Table, label: str | Sequence[str]) -> str | Sequence[str]:
+    """Return the column of labels, or several that hold votes; a text with commas names several where no column is called that."""
+    names = list(label) if not isinstance(label, str) else [label] if label in table.columns else label.split(",")
+    named = [_column(table, "label", name.strip(), LABELS) for name in names] or [_column(table, "label", "", LABELS)]
+    return named[0] if len(named) == 1 else named
+
+
+def _gold(where: str, row: Mapping[str, Any], how: Labelling) -> tuple[str, ...]:
+    """Return a row's labels, none where it has none."""
+    if not isinstance(how.label, str):
+        cells = {name: plain(row.get(name)) for name in how.label}
+        if not all(cells.values()):
+            return ()
+        return tuple(n for n, cell in cells.items() if _votes(where, n, cell) >= how.votes) or (NONE,)
+    held = row.get(how.label)
+    parts = held if isinstance(held, list) else plain(held).split(how.separator) if how.separator else [held]
+    return tuple(dict.fromkeys(label for part in parts if (label := plain(part))))
+
+
+def _votes(where: str, column: str, cell: str) -> float:
+    """Return a cell of votes as a number, true and false as 1 and 0."""
+    try:
+        return float({"true": "1", "false": "0"}.get(cell.casefold(), cell))
+    except ValueError:
+        raise InputError(f"{where}: {column}: {cell!r} is no number of votes") from None
+
+
+def _more(row: Mapping[str, Any], how: Labelling) -> dict[str, str]:
+    taken = {how.text, *((how.label,) if isinstance(how.label, str) else how.label)}
+    return {column: plain(value) for column, value in row.items() if column not in taken}
 
 
 def plain(value: Any) -> str:
@@ -136,84 +186,20 @@ def _files(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
-    held = sorted(p for p in path.rglob("*") if p.suffix.lower() in READERS and p.is_file())
+    held = sorted(
+        p for p in path.rglob("*") if Path(p.name.removesuffix(".gz")).suffix.lower() in LISTED and p.is_file()
+    )
     if not held:
-        raise InputError(f"{path}: no file that ends in {', '.join(READERS)}")
+        raise InputError(f"{path}: no file that ends in {', '.join(LISTED)}")
     yield from held
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{path}: posts are read from files that end in {', '.join(READERS)}")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    return reader(path, text)
-
-
-def _table(path: Path, text: str) -> Iterator[Row]:
-    """Yield a CSV file's rows; the delimiter is the commonest outside quotes in its first line."""
-    first = re.sub(r'"[^"]*"', "", text.partition("\n")[0])
-    reader = csv.reader(StringIO(text, newline=""), delimiter=max(DELIMITERS, key=first.count), strict=True)
-    columns, line = next(reader, []), reader.line_num + 1
-    if twice := [c for c, count in Counter(columns).items() if count > 1]:
-        raise InputError(f"{path}:1: two columns are called {twice[0]!r}")
-    try:
-        for cells in reader:
-            if cells and len(cells) != len(columns):
-                raise InputError(f"{path}:{line}: {len(cells)} columns; its first line has {len(columns)}")
-            if cells:
-                yield line, dict(zip(columns, cells, strict=True))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{path}:{line}: no CSV row: {error}") from error
-
-
-def _lines(path: Path, text: str) -> Iterator[Row]:
-    # Not splitlines: JSON strings may hold U+2028 and its like.
-    for line, held in enumerate(text.split("\n"), 1):
-        if held.strip():
-            yield line, _object(f"{path}:{line}", _json(f"{path}:{line}", held))
-
-
-def _list(path: Path, text: str) -> Iterator[Row]:
-    held = _json(str(path), text)
-    if isinstance(held, dict):
-        lists = [value for value in held.values() if isinstance(value, list)]
-        held = lists[0] if len(lists) == 1 else held
-    if not isinstance(held, list):
-        raise InputError(f"{path}: neither a list of objects nor an object that holds one such list")
-    for place, row in enumerate(held, 1):
-        yield place, _object(f"{path}: object {place}", row)
-
-
-def _json(where: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
-
-
-def _object(where: str, row: Any) -> Mapping[str, Any]:
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: {type(row).__name__} where an object with a text and a label should stand")
-    return row
-
-
-READERS: Mapping[str, Callable[[Path, str], Iterator[Row]]] = {
-    ".csv": _table, ".tsv": _table, ".jsonl": _lines, ".ndjson": _lines, ".json": _list,
-}  # fmt: skip
-
-
-def _column(path: Path, what: str, named: str, columns: Sequence[str], usual: Sequence[str]) -> str:
+def _column(table: tables.Table, what: str, named: str, usual: Sequence[str]) -> str:
     """Return the column that is named, else the only one with a usual name."""
+    path, columns = table.path, table.columns
     if named:
         if named not in columns:
-            raise InputError(f"{path}: no column {named!r}. {nearest(named, columns)}")
+            raise InputError(f"{path}: no column {named!r}. {nearest(named, columns)}{tables.headless(path)}")
         return named
     likely = [c for c in columns if c.strip().casefold() in usual]
     if len(likely) == 1:
@@ -222,6 +208,5 @@ def _column(path: Path, what: str, named: str, columns: Sequence[str], usual: Se
         raise InputError(
             f"{path}: {' and '.join(map(repr, likely))} could both be the {what}; say which with the option `{what}`"
         )
-    raise InputError(
-        f"{path}: no column is called {', '.join(usual)}; say which is the {what} with the option `{what}`. {nearest(what, columns)}"
-    )
+    raise InputError(f"{path}: no column is called {', '.join(usual)}; say which is the {what} with the option `{what}`. "
+                     f"{nearest(what, columns)}{tables.headless(path)}")  # fmt: skip

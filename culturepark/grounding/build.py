@@ -8,7 +8,6 @@ respondents' answers nor the questions' wording go into them.
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from culturepark import tables
 from culturepark.grounding.figures import Figures
 from culturepark.grounding.wvs import read
 from culturepark.records import Shares
@@ -67,8 +67,7 @@ def _entry(shares: Shares) -> dict[str, Any]:
 
 def hofstede(path: Path) -> dict[str, Any]:
     """Return the content of hofstede.json; `#NULL!` is null."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter=";"))
+    rows = [row.cells for row in tables.read(path).rows]
     return {
         "source": "Hofstede, Hofstede & Minkov (2010), Cultures and Organizations; file of 2015-08-16",
         "dimensions": {row["ctr"]: {"title": row["country"]} | _scores(row) for row in rows},
@@ -77,7 +76,7 @@ def hofstede(path: Path) -> dict[str, Any]:
 
 def _scores(row: Mapping[str, str]) -> dict[str, int | None]:
     columns = {"pdi": "pdi", "idv": "idv", "mas": "mas", "uai": "uai", "lto": "ltowvs", "ivr": "ivr"}
-    return {name: None if row[column] == "#NULL!" else int(row[column]) for name, column in columns.items()}
+    return {name: None if tables.is_missing(row[column]) else int(row[column]) for name, column in columns.items()}
 
 
 def _lines(value: Any, depth: int) -> str:

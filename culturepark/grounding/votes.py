@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
 from collections import Counter
@@ -11,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from culturepark import tables
 from culturepark.errors import InputError, NotFound, nearest
 from culturepark.records import Message, Record, digest, stream
-from culturepark.weights.rows import checked, parsed
+from culturepark.weights.rows import checked
 
 ASKED = "Is this post hateful?\n\n{text}"
 LABELS = ("This post is not hateful.", "This post is hateful.")
@@ -48,12 +48,16 @@ class Pair(Record):
 
 @dataclass(frozen=True)
 class Votes:
-    """Pairs, the hash of the files they came from, and how many judgements made no pair, by reason."""
+    """Pairs, the hash of the files they came from, and how many judgements made no pair, by reason.
+
+    `notices` counts what the reader of the files passed over or replaced.
+    """
 
     title: str
     hash: str
     pairs: Sequence[Pair] = field(repr=False)
     skipped: Mapping[str, int]
+    notices: Mapping[str, int] = field(default_factory=dict)
 
     def countries(self) -> tuple[str, ...]:
         """Return the countries that have pairs, by name."""
@@ -83,7 +87,7 @@ def slug(country: str) -> str:
 # ------------------------------------------------------------------ reading
 
 
-def read(source: str | Path) -> Votes:
+def read(source: str | Path, layout: tables.Layout | None = None) -> Votes:
     """Read judgements of one of three shapes, told apart by what is in them.
 
     A CSV of posts with a 0/1 column `<Country>_Hate` each (CREHate: Lee et al., NAACL 2024, arXiv 2308.16705); JSONL of scored
@@ -100,16 +104,17 @@ def read(source: str | Path) -> Votes:
     for path in files:
         made.update(path.read_bytes())
     pairs: list[Pair] = []
-    skipped = Counter[str]()
+    skipped, notices = Counter[str](), Counter[str]()
     for path in files:
-        pairs += _csv(path, skipped) if path.suffix == ".csv" else _jsonl(path, skipped)
+        table = tables.kind_of(path, "votes are") in tables.TABLES
+        pairs += _table(path, layout or tables.Layout(), skipped, notices) if table else _jsonl(path, skipped, notices)
     if twice := [i for i, n in Counter(p.id for p in pairs).items() if n > 1]:
         raise InputError(
             f"{source}: {len(twice)} pairs have an id of another, for example {twice[0]!r}; ids are to be different"
         )
     if not pairs:
         raise InputError(f"{source}: no two answers of which one was preferred ({_reasons(skipped)})")
-    return Votes(source.name, made.hexdigest(), tuple(marked(pairs)), dict(skipped))
+    return Votes(source.name, made.hexdigest(), tuple(marked(pairs)), dict(skipped), +notices)
 
 
 def simulation(**how: Any) -> Votes:
@@ -148,20 +153,17 @@ def _reasons(skipped: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {why}" for why, n in skipped.items()) or "the file is empty"
 
 
-def _csv(path: Path, skipped: Counter[str]) -> Iterator[Pair]:
+def _table(path: Path, layout: tables.Layout, skipped: Counter[str], notices: Counter[str]) -> Iterator[Pair]:
     """Yield a pair a post and country: what its annotators said of the post, over the opposite."""
-    with path.open(encoding="utf-8-sig", newline="") as file:  # newline="": posts span lines inside quotes
-        rows = csv.DictReader(file, strict=True)
-        names = list(rows.fieldnames or ())
-        text, key = _column(path, names, TEXT), _column(path, names, ID)
-        votes = [n for n in names if n.casefold().endswith(VOTE)]
-        if not votes:
-            raise InputError(f"{path}: no column <Country>_Hate. {nearest('Country_Hate', names)}")
-        try:
-            for row in rows:
-                yield from _post(row, text, key, votes, f"{path}:{rows.line_num}", skipped)
-        except csv.Error as error:
-            raise InputError(f"{path}:{rows.line_num}: not CSV: {error}") from error
+    table = tables.read(path, layout, "votes are")
+    notices.update(table.notices)
+    names = table.columns
+    text, key = _column(path, names, TEXT), _column(path, names, ID)
+    votes = [n for n in names if n.casefold().endswith(VOTE)]
+    if not votes:
+        raise InputError(f"{path}: no column <Country>_Hate. {nearest('Country_Hate', names)}")
+    for line, row in table.rows:
+        yield from _post(row, text, key, votes, f"{path}:{line}", skipped)
 
 
 def _column(path: Path, names: Sequence[str], wanted: Sequence[str]) -> str:
@@ -174,13 +176,14 @@ def _column(path: Path, names: Sequence[str], wanted: Sequence[str]) -> str:
 def _post(
     row: Mapping[str, Any], text: str, key: str, votes: Sequence[str], where: str, skipped: Counter[str]
 ) -> Iterator[Pair]:
-    if None in row or None in row.values():
-        raise InputError(f"{where}: this row has more or fewer fields than the header")
-    if not row[text].strip() or not row[key].strip():
-        raise InputError(f"{where}: a row without {text if not row[text].strip() else key}")
+    if not row[text].strip():
+        skipped["posts without a text"] += 1
+        return
+    if not row[key].strip():
+        raise InputError(f"{where}: a row without {key}")
     history = (Message("user", ASKED.format(text=row[text].strip())),)
     for name in votes:
-        if not row[name].strip():
+        if tables.is_missing(row[name]):
             skipped["unlabelled"] += 1
             continue
         if row[name].strip() not in ("0", "1", "0.0", "1.0"):
@@ -191,12 +194,8 @@ def _post(
                    rejected=LABELS[1 - said], item=row[key])  # fmt: skip
 
 
-def _jsonl(path: Path, skipped: Counter[str]) -> list[Pair]:
-    rows = [
-        (f"{path}:{n}", parsed(line, f"{path}:{n}"))
-        for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if line.strip()
-    ]
+def _jsonl(path: Path, skipped: Counter[str], notices: Counter[str]) -> list[Pair]:
+    rows = [(f"{path}:{n}", row) for n, row in tables.json_lines(path, notices)]
     if not rows:
         return []
     first = rows[0][1]
@@ -218,8 +217,7 @@ def _homes(path: Path) -> dict[str, str]:
     """Return where each user of PRISM's survey lives, by user id; empty without a survey."""
     if not path.is_file():
         return {}
-    rows = (parsed(line, f"{path}:{n}") for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1))
-    return {str(row.get("user_id")): _home(row) for row in rows}
+    return {str(row.get("user_id")): _home(row) for _, row in tables.json_lines(path)}
 
 
 def _home(row: Mapping[str, Any]) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.weights.chat import texts
 from culturepark.weights.rows import Row as Row
-from culturepark.weights.rows import checked, parsed
+from culturepark.weights.rows import checked
 
 SPLITS = ("train", "validation", "test")
 POOLED = "pooled"  # what a model of all cultures is called, and the one job of a corpus that is not parted
@@ -46,8 +47,9 @@ def read(source: Path, form: str, culture: str | None = None) -> Corpus:
     made: dict[str, dict[str, list[Row]]] = {}
     digest = hashlib.blake2b(digest_size=8)
     for path, split, folder in files:
-        for number, line in enumerate(_lines(path, digest), 1):
-            row = checked(parsed(line, f"{path}:{number}"), form, f"{path}:{number}")
+        _hash(path, digest)
+        for number, held in tables.json_lines(path):
+            row = checked(held, form, f"{path}:{number}")
             name = culture or row["metadata"].get("culture") or folder
             if not name:
                 raise InputError(
@@ -70,12 +72,12 @@ def _files(source: Path) -> list[tuple[Path, str, str | None]]:
     return [(p, s, c) for p, s, c in [*here, *below] if p.is_file()]
 
 
-def _lines(path: Path, digest: Any) -> Iterator[bytes]:
+def _hash(path: Path, digest: Any) -> None:
+    """Add a file's bytes to a hash."""
     try:
         with path.open("rb") as file:
-            for line in file:
-                digest.update(line)
-                yield line
+            while block := file.read(1 << 20):
+                digest.update(block)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 

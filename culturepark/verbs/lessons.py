@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from culturepark import pool
+from culturepark import pool, tables
 from culturepark.errors import InputError
 from culturepark.evaluation import exam as exams
 from culturepark.evaluation.exam import Mark
@@ -52,18 +52,13 @@ def _earlier(path: Path, culture: str) -> tuple[Said, ...]:
     if not path.exists():
         return ()
     talk: list[Said] = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no conversation: {error}") from error
-    for n, line in enumerate(lines, 1):
+    for n, (line, row) in enumerate(tables.json_lines(path), 1):
         try:
-            row = json.loads(line)
             whose, turn = row["culture"], {"who": str(row["who"]), "text": str(row["text"])}
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}:{n}: no turn of a conversation") from error
+        except KeyError as error:
+            raise InputError(f"{path}:{line}: no turn of a conversation") from error
         if whose != culture or turn["who"] != ("learner", "teacher")[n % 2 == 0]:
-            raise InputError(f"{path}:{n}: it is not the {culture} conversation's next turn; choose another file")
+            raise InputError(f"{path}:{line}: it is not the {culture} conversation's next turn; choose another file")
         talk.append(turn)
     if len(talk) % 2:
         raise InputError(f"{path}:{len(talk)}: the last question has no answer; take that line out to go on")

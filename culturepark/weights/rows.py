@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from culturepark.errors import InputError, nearest
@@ -11,17 +10,6 @@ ROLES = ("system", "user", "assistant")
 KEYS = {"trl": ("prompt", "completion"), "dpo": ("prompt", "chosen", "rejected"), "kto": ("prompt", "completion", "label"),
         "shares": ("prompt", "options", "shares")}  # fmt: skip
 Row = dict[str, Any]
-
-
-def parsed(line: bytes | str, where: str) -> Row:
-    """Return the object in a line of JSONL; InputError where there is none."""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: a row is an object, not {type(row).__name__}")
-    return row
 
 
 def checked(row: Row, form: str, where: str) -> Row:

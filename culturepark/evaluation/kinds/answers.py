@@ -10,9 +10,9 @@ from functools import partial
 from math import isfinite
 from typing import Any
 
-from culturepark import desk
+from culturepark import desk, tables
 from culturepark.errors import InputError, nearest
-from culturepark.evaluation import judge, parsers
+from culturepark.evaluation import judge, notices, parsers
 from culturepark.evaluation.card import Benchmark
 from culturepark.evaluation.entries import FIELDS, Entry, entries
 from culturepark.evaluation.judge import Panel
@@ -22,7 +22,7 @@ from culturepark.models.embedded.grading import UNSPACED
 from culturepark.named import imported
 from culturepark.records import Culture, Record, Role, digest
 
-OPTIONS = {**judge.OPTIONS, "cultures": {}, "more": (), "better": "high"}
+OPTIONS = {**judge.OPTIONS, **tables.OPTIONS, "cultures": {}, "more": (), "better": "high"}
 Score = Callable[[Any, Item], Any]  # what was read, and what was asked → a number, or Unparsed
 
 
@@ -79,7 +79,7 @@ def _item(entry: Entry, seed: int, role: Role, panel: Panel | None, benchmark: B
     facts = {
         **entry.more, "question": entry.question.text, "topic": entry.topic, "scale": list(setup.options["scale"]),
         **({"codes": codes, "labels": labels} if labels else {}), **({} if entry.of is None else {"of": entry.of}),
-        **({"judge's card": digest(panel.role)} if panel else {}),
+        **({"judge's card": digest(panel.role)} if panel else {}), **({"read": entry.read} if entry.read else {}),
     }  # fmt: skip
     shown = {
         **entry.more, **_choice(labels, benchmark), "question": entry.question, "topic": entry.topic, "culture": _people(entry.culture, setup),
@@ -235,6 +235,7 @@ def _note(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> str:
         parts.append(f"{short} outcomes lack one of their grades")
     if of := {(o.culture, o.facts["of"]) for o in outcomes if "of" in o.facts}:
         parts.append(f"{len({(o.culture, o.unit) for o in outcomes})} questions, drawn of {sum(n for _, n in of)}")
+    parts += notices.describe(o.facts for o in outcomes)
     return "; ".join(parts)
 
 

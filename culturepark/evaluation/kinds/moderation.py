@@ -13,9 +13,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from culturepark import desk
+from culturepark import desk, tables
 from culturepark.errors import InputError, nearest
-from culturepark.evaluation import posts
+from culturepark.evaluation import notices, posts
 from culturepark.evaluation.card import Benchmark, settled
 from culturepark.evaluation.measure import Measure
 from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
@@ -23,17 +23,31 @@ from culturepark.evaluation.posts import Dataset, Post
 from culturepark.records import Role, stream
 
 UNREAD = "share of answers that could not be read or did not come; each counts against its gold label"
+OTHERS = "*"  # in a map: every label that it does not name
 COUNTS = 3  # what is summed for each label: rightly said, gold, said
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of a post, and the labels that are offered; `means` says for each gold label which of them it is."""
+    """What is asked of a post, and the labels that are offered; `means` says for each gold label which of them it is.
+
+    The gold label `*` stands for every other one. "" means that a post with this label has none.
+    """
 
     name: str
     ask: str
     labels: tuple[str, ...]
     means: Mapping[str, str]
+
+    def meaning(self, label: str) -> str | None:
+        """Return the offered label that a gold label means; None where nothing says it."""
+        return self.means.get(_folded(label), self.means.get(OTHERS))
+
+    def gold(self, post: Post) -> str:
+        """Return the offered label that a post should get: of several, the one that comes first in `means`."""
+        order = {gold: place for place, gold in enumerate(self.means)}
+        first = min(post.labels, key=lambda label: order.get(_folded(label), order.get(OTHERS, len(order))))
+        return self.meaning(first) or ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,8 @@ class Trial:
         data, task = self.data, self.task
         repeats = len(data.posts) - len(data.marks)
         return {"labels": list(task.labels), "codes": list(task.labels), "task": task.name, "group": list(self.group),
-                "rows": data.rows, "unlabelled": data.unlabelled, "empty": data.empty, "repeats": repeats}  # fmt: skip
+                "rows": data.rows, "unlabelled": data.unlabelled, "empty": data.empty, "repeats": repeats,
+                **({"read": {data.path.name: dict(data.notices)}} if data.notices else {})}  # fmt: skip
 
 
 # ------------------------------------------------------------------- plan
@@ -72,9 +87,10 @@ def trials(setup: Setup, options: Mapping[str, Any]) -> list[Trial]:
     """Return the data sets that are asked; InputError lists every one whose labels do not fit the task's."""
     known, checked, problems = _tasks(options["tasks"]), [], []
     for name, (path, culture) in _chosen(setup, options).items():
-        data = posts.read(path, options["text"], options["label"], name)
         try:
-            checked.append((data, _task(data, known, options), culture))
+            data = _read(name, path, options)
+            task = _task(data, known, options)
+            checked.append((_left(data, task), task, culture))
         except InputError as error:
             problems.append(str(error))
     if problems:
@@ -83,11 +99,23 @@ def trials(setup: Setup, options: Mapping[str, Any]) -> list[Trial]:
     return [Trial(data, task, culture, groups[data.name], _drawn(data, setup.limit)) for data, task, culture in checked]
 
 
+def _read(name: str, path: Path, options: Mapping[str, Any]) -> Dataset:
+    """Read a data set as the options say."""
+    how = {key: options[key] for key in ("text", "label", "separator", "votes")}
+    return posts.read(path, name=name, layout=tables.Layout.of(options), **how)
+
+
+def _left(data: Dataset, task: Task) -> Dataset:
+    """Return a data set without the posts whose label a map says to mean none; they count as unlabelled."""
+    kept = tuple(post for post in data.posts if task.gold(post))
+    return replace(data, posts=kept, unlabelled=data.unlabelled + len(data.posts) - len(kept))
+
+
 def _chosen(setup: Setup, options: Mapping[str, Any]) -> dict[str, tuple[Path, str]]:
     """Return the files that are asked, by name, each with its culture ("" for none); those of other cultures are left out."""
     without = _many(options["without"])
     files = {name: file for name, file in posts.found(setup.data).items() if not any(fnmatch(name, w) for w in without)}
-    there = {name: (file, _culture(file.stem, setup, options)) for name, file in files.items()}
+    there = {name: (file, _culture(tables.stem_of(file), setup, options)) for name, file in files.items()}
     asked = {
         name: found for name, found in there.items() if not found[1] or not setup.cultures or found[1] in setup.cultures
     }
@@ -127,7 +155,7 @@ def _item(trial: Trial, post: Post, seed: int, role: Role, setup: Setup, options
     part = _cell(post, trial, options["part"]) if options["part"] else ""
     unit = next((u for u in (_cell(post, trial, column) for column in _many(options["unit"])) if u), "") or post.mark
     return Item(f"{trial.culture or 'none'}/{name}/{post.line}/{seed}", trial.culture, unit, request, name, seed,
-                task.means[_folded(post.label)], {**trial.facts, "part": part})  # fmt: skip
+                task.gold(post), {**trial.facts, "part": part})  # fmt: skip
 
 
 def _cell(post: Post, trial: Trial, column: str) -> str:
@@ -162,12 +190,12 @@ def _tasks(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
 
 def _task(data: Dataset, known: Mapping[str, Task], options: Mapping[str, Any]) -> Task:
     """Return a data set's task with a map that was checked: all gold labels mean one that is offered, and all of those occur."""
-    if not data.labels:
+    if not data.posts:
         raise InputError(f"{data.path}: none of its {data.rows} rows has a text and a label")
     mapped = _mapped(data.name, options["map"]) or _mapped(data.name, options["maps"])
     task = _told(data, mapped, known) if mapped else _guessed(data, known)
-    met = {task.means.get(_folded(gold)) for gold in data.labels}
-    lacking = [gold for gold in data.labels if _folded(gold) not in task.means]
+    lacking = [gold for gold in data.labels if task.meaning(gold) is None]
+    met = {task.gold(post) for post in data.posts}
     never = [label for label in task.labels if label not in met]
     if lacking:
         raise InputError(f"{_has(data)}; nothing says which of {_listed(task.labels)} {_listed(lacking)} is")
@@ -188,10 +216,10 @@ def _mapped(name: str, maps: Any) -> Mapping[str, str] | None:
 def _told(data: Dataset, mapped: Mapping[str, str], known: Mapping[str, Task]) -> Task:
     """Return the task whose labels a map names."""
     for task in known.values():
-        if set(mapped.values()) <= set(task.labels):
+        if {label for label in mapped.values() if label} <= set(task.labels):
             return replace(task, means={_folded(gold): label for gold, label in mapped.items()})
     owners = {label: task.name for task in known.values() for label in task.labels}
-    odd = [label for label in mapped.values() if label not in owners]
+    odd = [label for label in mapped.values() if label and label not in owners]
     why = f"no task offers {odd[0]!r}. {nearest(odd[0], owners)}" if odd else \
         f"its map mixes the labels of several tasks: {', '.join(f'{v!r} ({owners[v]})' for v in mapped.values())}"  # fmt: skip
     raise InputError(f"{_has(data)}; {why}")
@@ -338,7 +366,8 @@ class Counts:
         ]
         said = f"{count} of {total['rows']} rows" if count == labelled else f"{count} drawn of {labelled} labelled rows"
         said += f", left out {' and '.join(left)}" if left else ""
-        return said + (f", repeated texts {total['repeats']}" if total["repeats"] else "")
+        said += f", repeated texts {total['repeats']}" if total["repeats"] else ""
+        return said + "".join(f"; {line}" for line in notices.describe(self.sets.values()))
 
 
 def chance(gold: Mapping[str, int], labels: int) -> float:
@@ -385,6 +414,6 @@ KIND = Kind(
     peoples="data",
     graded=True,
     measures=measures,
-    options={"text": "", "label": "", "tasks": {}, "maps": {}, "map": {}, "cultures": {}, "culture": "", "without": (), "share": 0.05,
+    options={**tables.OPTIONS, "text": "", "label": (), "separator": "", "votes": 1.0, "tasks": {}, "maps": {}, "map": {}, "cultures": {}, "culture": "", "without": (), "share": 0.05,
              "unit": (), "part": "", "what": "texts", "as_people": True},
 )  # fmt: skip

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from culturepark import tables
 from culturepark.errors import InputError, NotFound
 from culturepark.evaluation import alignment
 from culturepark.evaluation.card import Benchmark, settled
@@ -69,10 +68,10 @@ class Polls:
 # ------------------------------------------------------------------ reading
 
 
-def read(paths: Iterable[Path], national: bool = True) -> Polls:
+def read(paths: Iterable[Path], national: bool = True, layout: tables.Layout | None = None) -> Polls:
     """Read files of {country, question, options, distribution}, or of {question, selections, options} as the data set's hub has it.
 
-    JSON, JSONL or CSV. Twin spellings of a country are one country. `national` leaves out samples that stand for a part of
+    JSON, JSONL or a table, as `layout` says. Twin spellings of a country are one country. `national` leaves out samples that stand for a part of
     one; else they count as countries of their own. Rows whose shares miss 1 by more than 0.02, or that have fewer than two answers, are
     left out; what is no answer ("don't know", "refused") is dropped and the rest made to sum to 1. All of it is counted in
     `faults`. InputError, with file and row, for what has another shape.
@@ -80,7 +79,9 @@ def read(paths: Iterable[Path], national: bool = True) -> Polls:
     faults: Counter[str] = Counter()
     made: dict[tuple[str, str], Poll] = {}
     for path in paths:
-        for where, row in _rows(path):
+        table = tables.read(path, layout, "opinions are")
+        faults.update(table.notices)
+        for where, row in _rows(table):
             for country, distribution in _spread(row, where):
                 poll = _poll(
                     country, str(row["question"]), _list(row["options"], where), distribution, where, national, faults
@@ -94,28 +95,14 @@ def read(paths: Iterable[Path], national: bool = True) -> Polls:
     return Polls(tuple(made.values()), {what: n for what, n in sorted(faults.items()) if n})
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(table: tables.Table) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield each row of a file and where it stands."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".csv":
-            rows: Any = list(csv.DictReader(text.splitlines(keepends=True)))
-        elif text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (OSError, ValueError, csv.Error, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON, JSONL or CSV: {error}") from error
-    for i, row in enumerate(rows, 1):
-        where = f"{path}, row {i}"
-        if (
-            not isinstance(row, dict)
-            or not {"question", "options"} <= set(row)
-            or not {"distribution", "selections"} & set(row)
-        ):
-            keys = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
+    for line, row in table.rows:
+        where = f"{table.path}, row {line}"
+        if not {"question", "options"} <= set(row) or not {"distribution", "selections"} & set(row):
             raise InputError(
-                f"{where}: no row of {{country, question, options, distribution}} or {{question, selections, options}}; found {keys}"
+                f"{where}: no row of {{country, question, options, distribution}} or {{question, selections, options}}; "
+                f"found {', '.join(map(str, row))}"
             )
         yield where, row
 
@@ -237,7 +224,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
         raise InputError(
             f"benchmark {benchmark.name!r} needs a file of countries' shares of each answer; none is shipped"
         )
-    polls = read(setup.data, options["national"])
+    polls = read(setup.data, options["national"], tables.Layout.of(options))
     homes = _countries(setup)
     by_country = {c: polls.of(c) for c in options["countries"] or homes}
     known = Counter(q for found in by_country.values() for q in found)
@@ -300,4 +287,6 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> Sequenc
     return alignment.measures(outcomes, ordered=False, note=f"Rows of the files: {told or 'no fault'}")
 
 
-KIND = Kind(plan=plan, measures=measures, options={"countries": (), "national": True, "unprompted": True})
+KIND = Kind(
+    plan=plan, measures=measures, options={**tables.OPTIONS, "countries": (), "national": True, "unprompted": True}
+)

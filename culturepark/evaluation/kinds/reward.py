@@ -9,6 +9,7 @@ from dataclasses import replace
 from math import isfinite, log
 from typing import TYPE_CHECKING, Any
 
+from culturepark import tables
 from culturepark.desk import once
 from culturepark.errors import InputError
 from culturepark.evaluation import parsers
@@ -42,7 +43,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     same ones wherever one user comes under several. InputError or NotFound for what is not there.
     """
     options = settled(benchmark, setup.options)
-    votes = _read(setup)
+    votes = _read(setup, options)
     pairs = list(_limited(_held(votes, options), _countries(votes, setup, options["countries"]), setup.limit))
     judge = benchmark.asks(setup.workspace) if setup.method == "sample" or options["judge"] else None
     for seed in setup.seeds if setup.method == "sample" else setup.seeds[:1]:
@@ -50,16 +51,13 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
             yield _item(pair, seed, setup, judge)
 
 
-def _read(setup: Setup) -> Votes:
+def _read(setup: Setup, options: Mapping[str, Any]) -> Votes:
     if len(setup.data) != 1:
         raise InputError(
             f"the benchmark reward is held on one file of people's preferences, not {len(setup.data)}: a CSV of posts with a column "
             "<Country>_Hate each, JSONL of scored conversations or of prompt, chosen, rejected, or the word simulated"
         )
-    try:
-        return read(setup.data[0])
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{setup.data[0]} cannot be read as people's preferences in UTF-8: {error}") from error
+    return read(setup.data[0], tables.Layout.of(options))
 
 
 def _countries(votes: Votes, setup: Setup, given: str | Sequence[str]) -> Sequence[str]:
@@ -271,5 +269,5 @@ KIND = Kind(
     plan=plan,
     measures=measures,
     hold=hold,
-    options={"held_out": 0.0, "seed": 0, "countries": "", "judge": False},
+    options={**tables.OPTIONS, "held_out": 0.0, "seed": 0, "countries": "", "judge": False},
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.tuning.rows import POOLED
 
@@ -103,15 +104,17 @@ def _rows(path: Path, data: bytes, method: str, problems: list[str]) -> Iterator
     for number, line in enumerate(data.split(b"\n"), 1):
         if not line.strip():
             continue
+        where, halves = f"{path}:{number}", Counter[str]()
         try:
-            row = json.loads(line)
-            why = wrong(row, method)
-        except (ValueError, RecursionError):
-            why = "it is no JSON"
+            row = tables.parse(line, where, halves)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        why = "it holds half a character, which a service would refuse" if halves else wrong(row, method)
         if why is None:
             yield line, row
         else:
-            problems.append(f"{path}:{number}: {why}")
+            problems.append(f"{where}: {why}")
 
 
 def wrong(row: Any, method: str) -> str | None:

@@ -1,0 +1,30 @@
+"""Judges single cells: which ones say that there is no answer, and which ones a spreadsheet would take for a formula."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# What statistics programs and survey offices write where there is no answer: R, pandas, SPSS, Stata (., .a to .z), Eurostat (:).
+MISSING = re.compile(r"|na|n/a|#n/a|<na>|nan|null|#null!|none|:|\.[a-z]?", re.IGNORECASE)
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+
+
+def is_missing(cell: str) -> bool:
+    """Say whether a survey's cell holds no answer.
+
+    >>> [is_missing(c) for c in (" ", "NA", ".a", ":", "#NULL!", "0", "-1")]
+    [True, True, True, True, True, False, False]
+    """
+    return MISSING.fullmatch(cell.strip()) is not None
+
+
+def safe_cell(value: Any) -> str:
+    """Return a value as a cell of a CSV file that a spreadsheet does not run: an apostrophe goes before what begins a formula.
+
+    >>> [safe_cell(v) for v in ("=1+1", "@x", -0.5, "plain")]
+    ["'=1+1", "'@x", '-0.5', 'plain']
+    """
+    text = "" if value is None else str(value)
+    return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text

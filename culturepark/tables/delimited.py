@@ -1,0 +1,202 @@
+"""Reads CSV, TSV and other delimited text into cells, and compares rows with lines, so that no stray quote swallows any unseen."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Literal
+
+from culturepark.errors import InputError
+from culturepark.tables import lines
+from culturepark.tables.layout import DELIMITERS, Layout
+from culturepark.tables.objects import BLANK
+
+SAMPLE = 50  # lines from which the delimiter is found out
+LARGEST = 1 << 24  # characters of one cell
+WITHIN = "line breaks within quoted cells"
+ENOUGH = 6  # delimiters within quotes by which lines there are taken for rows; a tab counts as three
+LONG = 20  # lines of a row from which on it is named
+PLAIN = "If quotes are plain text in this file: -o quoting=none"
+
+
+@dataclass
+class Cells:
+    """A table's column names and its rows, each the line it begins on and its cells; `notices` grow as rows are read."""
+
+    path: Path
+    columns: tuple[str, ...]
+    delimiter: str
+    rows: Iterator[tuple[int, list[str]]] = field(repr=False)
+    notices: Counter[str] = field(default_factory=Counter)
+
+
+def read(path: Path, suffix: str, layout: Layout, notices: Counter[str]) -> Cells:
+    """Open a table; InputError, here or while its rows are read, for what is none, with file and line."""
+    source = lines.read(path, layout.encoding, notices)
+    head = list(islice(source, SAMPLE))
+    if not head:
+        return Cells(path, layout.columns, ",", iter(()), notices)
+    if head[0][1].rstrip("\r\n").count("\r") and not head[0][1].endswith("\n"):
+        raise InputError(f"{path}: its lines end in a carriage return alone; save it with line ends \\n or \\r\\n")
+    delimiter = layout.delimiter or _delimiter(head, suffix, layout)
+    records = _records(path, _Feed(chain(head, source)), delimiter, layout, notices)
+    if layout.columns:
+        return Cells(
+            path,
+            layout.columns,
+            delimiter,
+            _checked(path, records, layout.columns, "the option columns names", delimiter),
+            notices,
+        )
+    line, header = next(records, (1, []))
+    columns = _columns(path, line, header)
+    return Cells(path, columns, delimiter, _checked(path, records, columns, "its first line has", delimiter), notices)
+
+
+# ----------------------------------------------------------------- columns
+
+
+def _columns(path: Path, line: int, header: Sequence[str]) -> tuple[str, ...]:
+    """Return a header's names; one that is empty is called by its place."""
+    names = [cell.strip() or f"column {n}" for n, cell in enumerate(header, 1)]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"{path}:{line}: two columns are called {twice[0]!r}")
+    return tuple(names)
+
+
+def _checked(
+    path: Path, records: Iterator[tuple[int, list[str]]], columns: Sequence[str], whose: str, delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield rows of as many cells as there are columns; InputError for another, and for a header where columns were given."""
+    for n, (line, cells) in enumerate(records):
+        if len(cells) != len(columns):
+            raise InputError(f"{path}:{line}: {len(cells)} columns; {whose} {len(columns)}. Columns are parted by {delimiter!r} here; "
+                             "-o delimiter= and -o quoting=none|minimal say otherwise")  # fmt: skip
+        if n == 0 and whose.startswith("the option") and [c.strip() for c in cells] == list(columns):
+            raise InputError(f"{path}:{line}: this line names the columns already; leave the option columns out")
+        yield line, cells
+
+
+def _delimiter(head: Sequence[tuple[int, str]], suffix: str, layout: Layout) -> str:
+    """Return what parts the columns: a tab in a TSV that has one, else the commonest in the first line, outside quotes.
+
+    Where columns are named, it is what parts most of the first lines into so many cells.
+    """
+    bare = [text if layout.quoting == "none" else re.sub(r'"[^"]*"', "", text) for _, text in head if text.strip()]
+    first = bare[0] if bare else ""
+    order = "\t,;|" if suffix in (".tsv", ".txt") else DELIMITERS
+    if layout.columns:
+        return max(order, key=lambda mark: sum(text.count(mark) == len(layout.columns) - 1 for text in bare))
+    if suffix == ".tsv" and "\t" in first:
+        return "\t"
+    return max(order, key=first.count)
+
+
+# -------------------------------------------------------------------- rows
+
+
+class _Feed:
+    """Hands lines to the csv module and remembers those of the row that is being read."""
+
+    def __init__(self, source: Iterator[tuple[int, str]]) -> None:
+        self._source = source
+        self.first = 0
+        self.row: list[str] = []
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> str:
+        number, text = next(self._source)
+        self.first = self.first if self.row else number
+        self.row.append(text)
+        return text
+
+
+def _records(
+    path: Path, feed: _Feed, delimiter: str, layout: Layout, notices: Counter[str]
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row's first line and cells; blank lines and line breaks within quotes are counted."""
+    csv.field_size_limit(LARGEST)
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if layout.quoting == "none" else csv.QUOTE_MINIMAL
+    reader = csv.reader(feed, delimiter=delimiter, quoting=quoting, strict=True)
+    width, longest = 0, (0, 0)
+    while True:
+        feed.row = []
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise _broken(path, feed, delimiter, error) from error
+        if cells is None:
+            if longest[0] >= LONG:
+                notices[f"lines of the longest row, which begins on line {longest[1]}"] = longest[0]
+            return
+        if len(feed.row) == 1 and not feed.row[0].replace(delimiter, "x").strip():
+            notices[BLANK] += 1
+            continue
+        if len(feed.row) > 1:
+            _compare(path, feed, cells, width or len(cells), delimiter, layout)
+            notices[WITHIN] += len(feed.row) - 1
+            longest = max(longest, (len(feed.row), feed.first), key=lambda row: row[0])
+        width = width or len(cells)
+        yield feed.first, cells
+
+
+def _compare(path: Path, feed: _Feed, cells: Sequence[str], width: int, delimiter: str, layout: Layout) -> None:
+    """Raise InputError for a row of several lines most of which look like rows, unless they are said to be none.
+
+    What tells are delimiters within quotes: tabs, or marks without the space that follows one in a sentence.
+    """
+    if layout.quoting == "minimal":
+        return
+    alike = sum(text.count(delimiter) == width - 1 for text in feed.row)
+    within = "\n".join(cell for cell in cells if "\n" in cell)
+    tells = 3 * within.count("\t") if delimiter == "\t" else len(re.findall(rf"{re.escape(delimiter)}(?! )", within))
+    if tells >= ENOUGH and alike >= 0.8 * len(feed.row):
+        first, last = _span(feed.row, delimiter)
+        raise InputError(
+            f"{path}:{feed.first + first}: a quote opens here and closes on line {feed.first + last}, and {alike} of the {len(feed.row)} "
+            f"lines in this row look like rows of their own. {PLAIN}. If the cell does span these lines: -o quoting=minimal"
+        )
+
+
+def _span(row: Sequence[str], delimiter: str) -> tuple[int, int]:
+    """Return in which lines of a row the longest quoted cell opens and closes; the last line where it does not close."""
+    inside, before, opened = False, delimiter, 0
+    best = (0, 0)
+    for n, text in enumerate(row):
+        for character in text:
+            if character == '"' and inside:
+                inside = False
+                best = max(best, (opened, n), key=lambda span: span[1] - span[0])
+            elif character == '"' and before in (delimiter, "\n", '"'):
+                inside, opened = True, opened if before == '"' else n
+            before = character
+    return (opened, len(row) - 1) if inside else best
+
+
+def _broken(path: Path, feed: _Feed, delimiter: str, error: csv.Error) -> InputError:
+    """Return what is wrong with a row that the csv module cannot read, in plain words."""
+    said = str(error)
+    if "unexpected end" in said or "field limit" in said or "field larger" in said:
+        first, _ = _span(feed.row, delimiter)
+        lost = len(feed.row) - first - 1
+        why = "never closes" if "unexpected end" in said else f"holds more than {LARGEST:,} characters"
+        opened = "a quote opens here and" if '"' in "".join(feed.row) else "a cell"
+        return InputError(
+            f"{path}:{feed.first + first}: no CSV row: {opened} {why}; {lost} more lines are in it. {PLAIN}"
+        )
+    if "expected after" in said:
+        return InputError(
+            f"{path}:{feed.first}: no CSV row: text follows a closing quote; a quote within quotes is written twice. {PLAIN}"
+        )
+    if "new-line" in said:
+        return InputError(
+            f"{path}:{feed.first}: no CSV row: a carriage return stands in a cell without quotes; lines end in \\n or \\r\\n"
+        )
+    return InputError(f"{path}:{feed.first}: no CSV row: {said}")
