@@ -6,6 +6,7 @@ ParkError                 1  something failed
 │   ├── NotFound             a name that does not exist, with the nearest that does
 │   └── SurveyError          a survey file that cannot be read as one
 ├── JournalError          1  a run's journal cannot be read or written
+├── WriteError            1  a file cannot be written: the disk is full, or it may not be changed
 ├── Locked                1  another process is writing this run
 ├── ModelError            1  a model, endpoint or key that cannot be used at all
 │   └── ReplayMiss           a replayed run asks what the journal does not hold
@@ -54,6 +55,10 @@ class SurveyError(InputError):
 
 class JournalError(ParkError):
     """A run's journal cannot be read or written."""
+
+
+class WriteError(ParkError):
+    """A file cannot be written: the disk is full, or the file may not be changed."""
 
 
 class Locked(ParkError):

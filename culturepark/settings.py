@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import tomlkit
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from culturepark.errors import CardError, InputError
+from culturepark.atomic import write_text
+from culturepark.errors import CardError
 from culturepark.records import CutTurns, Name, Record
 from culturepark.toml import explain, read_toml
 from culturepark.workspace import SETTINGS, shipped
@@ -221,14 +222,8 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(settings: Settings, path: Path) -> None:
-    """Write settings as TOML, whole or not at all."""
+    """Write settings as TOML, whole or not at all; WriteError says why not."""
     data = settings.model_dump(mode="json", exclude_none=True)
     data["endpoints"] = {n: how.model_dump(mode="json", exclude_defaults=True) for n, how in settings.endpoints.items()}
     text = tomlkit.dumps({k: v for k, v in data.items() if v != {}})
-    partial = path.with_suffix(".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_text(path, text)

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "culturepark"
 ROWS = [
     {"records", "errors", "toml", "cache"},
     {
+        "atomic",
         "prompts",
         "workspace",
         "journal",
