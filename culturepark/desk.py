@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,13 +15,14 @@ from culturepark import stopping
 from culturepark.errors import ReplayMiss
 from culturepark.journal import Journal
 from culturepark.models import Model
+from culturepark.models.reading import extract_json
+from culturepark.models.reasoning import apart
 from culturepark.prompts import render
 from culturepark.records import Message, Reply, Request, Role, digest
 
 T = TypeVar("T", bound=BaseModel)
 V = TypeVar("V")
 TRIES = 3  # a structured answer that cannot be read is asked for again this often in all
-FENCE = re.compile(r"^```[a-z]*\s*|\s*```$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,12 @@ class Desk:
         key = request.key(model.identity)
         known = self.journal.known(key)
         if known is not None:
-            return known, key
+            return apart(known), key
         if self.replay is None:
             await stopping.current().pass_or_wait()
-            reply = await model.complete(request)
+            reply = apart(await model.complete(request))
         elif (found := self.replay.reply(key)) is not None:
-            reply = found
+            reply = apart(found)
         else:
             raise ReplayMiss(f"{self.replay.path} does not hold the answer of {model.identity} to this {request.role} call "
                              f"(key {key}, about {subject}); a replay needs the same settings, cards and version")  # fmt: skip
@@ -192,7 +191,8 @@ async def structured(ask: Callable[[Request], Awaitable[Reply]], request: Reques
         try:
             return parse(reply.text), reply
         except ValueError as error:  # pydantic's too
-            last = Failure("unparsed", f"{_short(error)}; the model wrote: {reply.text[:300]!r}")
+            remark = f"; {reply.reason}" if reply.reason else ""
+            last = Failure("unparsed", f"{_short(error)}; the model wrote: {reply.text[:300]!r}{remark}")
             unread(last.reason)
             asked = replace(asked, messages=(*request.messages, *_again(reply.text, _short(error))))
     return last, reply
@@ -225,16 +225,6 @@ def once(role: Role, facts: Mapping[str, Any], shape: type[BaseModel] | None, *p
 @lru_cache(maxsize=64)
 def _schema(shape: type[BaseModel]) -> dict[str, Any]:
     return shape.model_json_schema()
-
-
-def extract_json(text: str) -> str:
-    """Return the one JSON object in a model's answer: bare, fenced, or with words around it. ValueError if there is none."""
-    text = FENCE.sub("", text.strip())
-    start = text.find("{")
-    if start < 0:
-        raise ValueError("no JSON object in the answer")
-    value, _ = json.JSONDecoder().raw_decode(text[start:])
-    return json.dumps(value)
 
 
 def _short(error: Exception) -> str:

@@ -29,7 +29,8 @@ CREATE TABLE turns (dialogue TEXT NOT NULL, n INTEGER NOT NULL, turn TEXT NOT NU
 CREATE TABLE calls (id INTEGER PRIMARY KEY, key TEXT NOT NULL, subject TEXT NOT NULL, role TEXT NOT NULL,
     model TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, text TEXT NOT NULL,
     prompt_tokens INTEGER, completion_tokens INTEGER, cached_tokens INTEGER, usd REAL, ms REAL NOT NULL,
-    attempts INTEGER NOT NULL, lost INTEGER NOT NULL, faults TEXT NOT NULL, shares TEXT NOT NULL DEFAULT '');
+    attempts INTEGER NOT NULL, lost INTEGER NOT NULL, faults TEXT NOT NULL, shares TEXT NOT NULL DEFAULT '',
+    reasoning TEXT NOT NULL DEFAULT '');
 CREATE INDEX calls_key ON calls (key);
 CREATE TABLE holds (id INTEGER PRIMARY KEY, usd REAL NOT NULL, tokens INTEGER NOT NULL, key TEXT NOT NULL);
 CREATE TABLE waves (id TEXT PRIMARY KEY, line TEXT NOT NULL, batch TEXT, status TEXT NOT NULL, keys TEXT NOT NULL);
@@ -166,10 +167,10 @@ class Journal:
     def add_call(self, key: str, subject: str, role: str, reply: Reply) -> None:
         """Keep one model call and what came of it."""
         faults = "[" + ",".join(f.model_dump_json() for f in reply.faults) + "]" if reply.faults else ""
-        self._write("INSERT INTO calls VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        self._write("INSERT INTO calls VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (key, subject, role, reply.model, reply.status, reply.reason, reply.text, reply.prompt_tokens,
                      reply.completion_tokens, reply.cached_tokens, reply.usd, round(reply.ms, 2), reply.attempts, reply.lost,
-                     faults, json.dumps(reply.shares) if reply.shares else ""))  # fmt: skip
+                     faults, json.dumps(reply.shares) if reply.shares else "", reply.reasoning))  # fmt: skip
 
     def unparsed(self, key: str, why: str) -> None:
         """Note that the answer of a call cannot be read, so that it is not taken for one when the run goes on."""
@@ -377,9 +378,10 @@ class Journal:
 
 
 def _columns(db: sqlite3.Connection, *, write: bool) -> tuple[str, ...]:
-    """Return the columns of a call that its reply is made of; a journal from before shares were kept gets a column for them."""
+    """Return the columns of a call that its reply is made of; an older journal that is written gets those it lacks, in order."""
     there = {name for _, name, *_ in db.execute("PRAGMA table_info(calls)")}
-    if write and "shares" not in there:
-        db.execute("ALTER TABLE calls ADD COLUMN shares TEXT NOT NULL DEFAULT ''")
-        there.add("shares")
+    for name in ("shares", "reasoning"):
+        if write and name not in there:
+            db.execute(f"ALTER TABLE calls ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
+            there.add(name)
     return tuple(name for name in TOLD if name in there)

@@ -381,7 +381,8 @@ class Reply:
 
     Tokens are as the provider counted them, None where it did not say; `usd` is None where the price or the tokens are
     unknown. `attempts` counts what was sent, `lost` those of them that may have been billed without an answer. `shares` is the
-    distribution over the request's options, which sums to 1; empty where none was asked for or told.
+    distribution over the request's options, which sums to 1; empty where none was asked for or told. `reasoning` is what the
+    model thought before it answered: never part of `text`, kept for reading, counted as tokens.
     """
 
     status: Status
@@ -397,6 +398,7 @@ class Reply:
     lost: int = 0
     faults: tuple[Fault, ...] = ()
     shares: tuple[float, ...] = ()
+    reasoning: str = ""
 
 
 # --------------------------------------------------------------------- park

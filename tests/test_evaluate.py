@@ -24,7 +24,7 @@ from culturepark.evaluation import card, parsers, result, work
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Item, Kind, Unparsed, once
 from culturepark.journal import Journal
-from culturepark.models import wire
+from culturepark.models import reading
 from culturepark.records import Reply, Request
 from culturepark.weights import choices
 from culturepark.weights.engine import shared
@@ -271,10 +271,10 @@ def body(*top):
 
 
 def test_a_distribution_is_told_by_the_first_token_or_not_at_all():
-    assert wire.shares(body(("1", 0.6), (" 2", 0.3), ("I", 0.1)), ("1", "2")) == pytest.approx((2 / 3, 1 / 3))
-    assert wire.shares(body(("1", 0.9), ("2", 0.1)), ("1", "2", "10")) == ()  # the 1 of 10, or 1?
-    assert wire.shares(body(("I", 0.7), ("1", 0.3)), ("1", "2")) == ()  # it would rather say something else
-    assert wire.shares({"choices": [{"message": {"content": "1"}}]}, ("1", "2")) == ()
+    assert reading.shares(body(("1", 0.6), (" 2", 0.3), ("I", 0.1)), ("1", "2")) == pytest.approx((2 / 3, 1 / 3))
+    assert reading.shares(body(("1", 0.9), ("2", 0.1)), ("1", "2", "10")) == ()  # the 1 of 10, or 1?
+    assert reading.shares(body(("I", 0.7), ("1", 0.3)), ("1", "2")) == ()  # it would rather say something else
+    assert reading.shares({"choices": [{"message": {"content": "1"}}]}, ("1", "2")) == ()
 
 
 async def test_distributions_of_several_adapters_share_a_batch_and_are_those_asked_one_by_one(small):

@@ -156,3 +156,20 @@ def test_run_toml_is_the_resolved_configuration(park):
     run = cp.start("conf", {**TEA, "model": "conftest:Plays", "seed": 5})
     assert run.settings.seed == 5 and cp.resume(run.folder).settings == run.settings
     assert json.loads(json.dumps(run.settings.model_dump(mode="json")))["scenario"] == "tea"
+
+
+def test_a_journal_from_before_thoughts_were_kept_is_read_as_it_is_and_gets_a_place_for_them_when_it_is_written(
+    tmp_path,
+):
+    with Journal(tmp_path) as journal:
+        journal.add_call("old", "s", "r", Reply("ok", "Tea."))
+        for name in ("reasoning", "shares"):
+            journal._db.execute(f"ALTER TABLE calls DROP COLUMN {name}")
+    with Journal(tmp_path, write=False) as reader:
+        assert reader.known("old") == Reply("ok", "Tea.")
+    with Journal(tmp_path) as journal:
+        journal.add_call("new", "s", "r", Reply("ok", "Tea.", shares=(1.0,), reasoning="Hm."))
+        assert (
+            journal.known("new") == Reply("ok", "Tea.", shares=(1.0,), reasoning="Hm.")
+            and journal.known("old").text == "Tea."
+        )

@@ -24,6 +24,8 @@ from inspect_ai.model import (
     ChatMessageAssistant,
     ChatMessageSystem,
     ChatMessageUser,
+    ContentReasoning,
+    ContentText,
     GenerateConfig,
     ModelAPI,
     ModelOutput,
@@ -42,7 +44,8 @@ from culturepark.evaluation import card as cards
 from culturepark.evaluation import measure, planned
 from culturepark.evaluation.card import Benchmark
 from culturepark.evaluation.outcome import Item, Outcome, Setup, Who
-from culturepark.models import wire
+from culturepark.models import reading, wire
+from culturepark.models.reasoning import apart
 from culturepark.records import Message, Reply, Request
 from culturepark.settings import Endpoint
 
@@ -50,6 +53,7 @@ from culturepark.settings import Endpoint
 _asking: ContextVar[Request | None] = ContextVar("asking", default=None)
 _desks: dict[str, Desk] = {}  # models that answer by way of a journal, by name, while `seated` lasts
 STOPS: Mapping[str, Any] = {"truncated": "max_tokens", "refused": "content_filter", "filtered": "content_filter"}
+STATUSES = {"stop": "ok", "max_tokens": "truncated", "model_length": "truncated", "content_filter": "filtered"}
 REASONS = {"unparsed": "invalid_response_format", "empty": "no_response", "refused": "refusal", "filtered": "refusal"}
 HOW = ("method", "respondents", "count", "seeds", "limit", "numbers")  # arguments of a Setup that a task may be given
 SENT = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
@@ -90,10 +94,10 @@ class Park(ModelAPI):
             reply = await self.model.complete(request)
         usage = ModelUsage(input_tokens=reply.prompt_tokens or 0, output_tokens=reply.completion_tokens or 0,
                            total_tokens=(reply.prompt_tokens or 0) + (reply.completion_tokens or 0))  # fmt: skip
-        said = ChatMessageAssistant(content=reply.text, source="generate")
         told = {"status": reply.status, "reason": reply.reason, "shares": list(reply.shares)}
-        return ModelOutput(model=self.model_name, usage=usage, metadata=told, error=reply.reason or None,
-                           choices=[ChatCompletionChoice(message=said, stop_reason=STOPS.get(reply.status, "stop"))])  # fmt: skip
+        error = reply.reason or None if reply.status != "ok" else None
+        return ModelOutput(model=self.model_name, usage=usage, metadata=told, error=error,
+                           choices=[ChatCompletionChoice(message=_said(reply), stop_reason=STOPS.get(reply.status, "stop"))])  # fmt: skip
 
     async def aclose(self) -> None:
         """Let go of connections; a desk closes its own."""
@@ -104,6 +108,14 @@ class Park(ModelAPI):
     def max_connections(self) -> int:
         """As many as Inspect likes: pace and limits are the model's own."""
         return 200
+
+
+def _said(reply: Reply) -> ChatMessageAssistant:
+    """Return a reply as Inspect's message, its thoughts as what they are there."""
+    parts = (
+        [ContentReasoning(reasoning=reply.reasoning), ContentText(text=reply.text)] if reply.reasoning else reply.text
+    )
+    return ChatMessageAssistant(content=parts, source="generate")
 
 
 def _requested(messages: Sequence[ChatMessage], config: GenerateConfig) -> Request:
@@ -134,13 +146,10 @@ async def ask(request: Request, who: Who = "model") -> Reply:
         _asking.reset(token)
     reply = _reply(output)
     if request.options and reply.status in ("ok", "truncated") and not reply.shares:
-        shares = wire.shares(_logprobs(output), request.options)
+        answer = _logprobs(output)
+        shares = reading.shares(answer, request.options)
         if not shares:
-            return replace(
-                reply,
-                status="failed",
-                reason="the model told no distribution over the options; ask it with --method sample",
-            )
+            return replace(reply, status="failed", reason=reply.reason or reading.untold(answer))
         return replace(reply, status="ok", reason="", shares=shares)
     return reply
 
@@ -152,10 +161,14 @@ def _reply(output: ModelOutput) -> Reply:
     if "status" in told:
         return Reply(told["status"], text, told["reason"], output.model, shares=tuple(told["shares"]))
     stop = output.stop_reason if output.choices else "unknown"
-    status: Any = {"max_tokens": "truncated", "model_length": "truncated", "content_filter": "filtered"}.get(
-        stop, "ok" if text else "empty"
+    status: Any = STATUSES.get(stop, "failed")
+    reason = "" if status == "ok" else output.error or f"it stopped: {stop}"
+    reply = apart(Reply(status, text, reason, output.model))
+    return (
+        reply
+        if reply.text or reply.status != "ok"
+        else replace(reply, status="empty", reason="the answer holds no text")
     )
-    return Reply(status, text, output.error or ("" if status == "ok" else f"it stopped: {stop}"), output.model)
 
 
 def _logprobs(output: ModelOutput) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import InputError, ModelError
 from culturepark.models.secrets import remember
-from culturepark.models.wire import Trouble, trouble
+from culturepark.models.sockets import plain
+from culturepark.models.wire import Trouble, opened
 from culturepark.records import Request
 
 if TYPE_CHECKING:
@@ -72,30 +73,23 @@ class Compatible:
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
         """Post one chat completion and return the answer's body; Trouble when there is none."""
         from aiohttp import ClientConnectorError, ClientError, ConnectionTimeoutError
-        from orjson import dumps, loads
+        from orjson import dumps
 
         if self._session is None:
             self._session, self._proxy = self._open(), proxy(self.base_url)
         try:
             url = f"{self.base_url}/chat/completions"
-            async with self._session.post(url, data=dumps(body), proxy=self._proxy) as answer:
+            post = self._session.post(url, data=dumps(body), proxy=self._proxy, allow_redirects=False)
+            async with post as answer:
                 data = await answer.read()
                 status, headers = answer.status, answer.headers
         except (ClientConnectorError, ConnectionTimeoutError) as error:
-            raise Trouble("down", f"no connection to {self.base_url}: {error}") from None
+            raise Trouble("down", f"no connection to {self.base_url}: {plain(error)}") from None
         except TimeoutError:
             raise Trouble("slow", f"no answer within {self.timeout:g} s") from None
         except (ClientError, OSError) as error:
-            raise Trouble("lost", f"the connection broke: {type(error).__name__}: {error}") from None
-        if status != 200:
-            raise trouble(status, data.decode(errors="replace"), headers)
-        try:
-            found = loads(data)
-        except ValueError as error:
-            raise Trouble("garbled", f"the answer is no JSON ({error}): {data[:200]!r}") from None
-        if not isinstance(found, Mapping):
-            raise Trouble("garbled", f"the answer is a {type(found).__name__}, no JSON object")
-        return found
+            raise Trouble("lost", f"the connection to {self.base_url} broke: {plain(error)}") from None
+        return opened(status, data, headers)
 
     async def close(self) -> None:
         """Let go of connections."""

@@ -18,9 +18,10 @@ from culturepark.models.batch import Batch
 from culturepark.models.ledger import Ledger
 from culturepark.models.limits import Gate, Limits
 from culturepark.models.prices import Price
+from culturepark.models.reading import ignores_schema, read, shares, untold
 from culturepark.models.secrets import redact
 from culturepark.models.spans import span
-from culturepark.models.wire import PASSING, UNSETTLED, Style, Trouble, most_tokens, payload, read, shares
+from culturepark.models.wire import PASSING, UNSETTLED, Style, Trouble, most_tokens, payload
 from culturepark.records import Reply, Request
 
 log = logging.getLogger("culturepark")
@@ -29,6 +30,11 @@ TRIES = {"rate": 30, "busy": 8, "down": 8, "lost": 8, "slow": 3, "garbled": 8}
 JITTER = wait_random_exponential(
     multiplier=0.5, max=30
 )  # full jitter: calls that failed together do not return together
+
+IGNORED = (
+    "the endpoint was sent response_format ({}) and did not hold the answer to it, as `transformers serve` and some proxies do; "
+    'structured = "text" under [endpoints."{}"] in culturepark.toml asks in words'
+)
 
 
 class Client(Protocol):
@@ -132,11 +138,19 @@ class Line:
                 if error.kind != "refused":
                     raise
                 if self.style.version == version:
-                    change = self.style.learn(str(error))
+                    change = self.style.learn(error.refusal, request) if error.refusal else None
                     if change is None:
-                        raise ModelError(f"{self.identity}: the request was refused: {error}") from None
+                        raise self._unchangeable(error) from None
                     log.warning("%s refused a parameter and is sent another request: it %s (%s)", self.identity, change,
                                 str(error)[:200], extra={"event": "adapted"})  # fmt: skip
+
+    def _unchangeable(self, error: Trouble) -> Exception:
+        """Return what a refusal is that no other wording of the request answers."""
+        if (error.status or 0) >= 500:  # its words may mean anything: the endpoint is busy
+            return Trouble("busy", str(error), status=error.status, wait=error.wait)
+        own = [name for name in self.params if error.refusal and name.lower() in error.refusal.text]
+        hint = f"; {', '.join(own)} is of your own `params` for this endpoint" if own else ""
+        return ModelError(f"{self.identity}: the request was refused: {error}{hint}")
 
     async def _send(self, request: Request, body: Mapping[str, Any], tally: list[int]) -> Reply:
         gate, ledger, hold, stop = self.gate, self.ledger, 0, stopping.current()
@@ -156,10 +170,7 @@ class Line:
             tally[0] += 1
             with stop.sending() if self.client.gated else nullcontext():
                 answer = await self.client.send(body, request)
-            reply = self._priced(read(answer, self.identity))
-            # The first token tells, wherever the answer ends.
-            if request.options and reply.status in ("ok", "truncated") and (told := shares(answer, request.options)):
-                reply = replace(reply, shares=told, status="ok", reason="")
+            reply = self._remarked(self._priced(read(answer, self.identity, request)), answer, request)
         except Trouble as error:
             unsettled = error.kind in UNSETTLED
             tally[1] += unsettled
@@ -181,6 +192,17 @@ class Line:
         What a batch did not answer goes into the next one, all of it into the same.
         """
         return JITTER(state) + (_trouble(state).wait or 0.0) if self.client.gated else 0.0
+
+    def _remarked(self, reply: Reply, answer: Mapping[str, Any], request: Request) -> Reply:
+        """Return a reply with its distribution over options, or with what an endpoint has ignored of the request."""
+        if request.options and reply.status in ("ok", "truncated"):  # the first token tells, wherever the answer ends
+            if told := shares(answer, request.options):
+                return replace(reply, shares=told, status="ok", reason="")
+            return replace(reply, reason=untold(answer)) if reply.status == "ok" else reply
+        asked = request.reply_schema if self.style.structured != "text" and reply.status == "ok" else None
+        if asked is not None and ignores_schema(reply.text, asked):
+            return replace(reply, reason=IGNORED.format(self.style.structured, self.identity.partition("@")[0]))
+        return reply
 
     def _priced(self, reply: Reply) -> Reply:
         prompt, completion = reply.prompt_tokens, reply.completion_tokens

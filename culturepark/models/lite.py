@@ -10,7 +10,7 @@ from typing import Any
 
 from culturepark.errors import InputError, ModelError, nearest
 from culturepark.models.secrets import remember
-from culturepark.models.wire import Trouble, trouble
+from culturepark.models.wire import Trouble, opened, trouble
 from culturepark.records import Request
 
 CONNECTIONS = "100000"  # litellm's own session stops at 500 a host, and takes 0 for aiohttp's 100
@@ -77,29 +77,27 @@ class Lite:
             )
         except Exception as error:
             raise told(error) from None
-        choice = answer.choices[0] if answer.choices else None
-        if choice is None:
-            return {}
-        message, usage = choice.message, getattr(answer, "usage", None)
-        details = getattr(usage, "prompt_tokens_details", None)
-        logs = getattr(choice, "logprobs", None)
-        refusal = (getattr(message, "provider_specific_fields", None) or {}).get("refusal")
-        return {
-            "choices": [{
-                "message": {"content": message.content, "refusal": refusal or getattr(message, "refusal", None)},
-                "finish_reason": choice.finish_reason,
-                "logprobs": logs.model_dump() if logs is not None and hasattr(logs, "model_dump") else logs,
-            }],
-            "usage": {
-                "prompt_tokens": getattr(usage, "prompt_tokens", None),
-                "completion_tokens": getattr(usage, "completion_tokens", None),
-                "prompt_tokens_details": {"cached_tokens": getattr(details, "cached_tokens", None)},
-            },
-        }  # fmt: skip
+        return opened(200, _plain(answer), {})
 
     async def close(self) -> None:
         """Let go of connections."""
         await load().close_litellm_async_clients()
+
+
+def _plain(answer: Any) -> Any:
+    """Return litellm's answer as plain JSON, with the provider's own reason to stop, which litellm turns into "stop"."""
+    try:
+        body = answer if isinstance(answer, dict) else answer.model_dump(mode="json", warnings=False)
+    except Exception as error:
+        raise Trouble("garbled", f"litellm's answer cannot be read ({type(error).__name__}: {error})") from None
+    for choice in body.get("choices") or () if isinstance(body, dict) else ():
+        fields = (choice.get("provider_specific_fields") or {}) if isinstance(choice, dict) else {}
+        if native := fields.get("native_finish_reason"):
+            choice["finish_reason"] = native
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if isinstance(message, dict) and isinstance(more := message.get("provider_specific_fields"), dict):
+            message["refusal"] = message.get("refusal") or more.get("refusal")
+    return body
 
 
 def told(error: Exception) -> Trouble:

@@ -14,7 +14,7 @@ from culturepark.errors import ModelError, ParkError
 from culturepark.models.compatible import Compatible
 from culturepark.models.lite import Lite, load, told
 from culturepark.models.secrets import redact
-from culturepark.models.wire import PASSING, Trouble, trouble
+from culturepark.models.wire import PASSING, Trouble, opened, trouble
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -315,21 +315,23 @@ def outcomes(data: bytes) -> Iterable[tuple[str, Outcome]]:
 
 
 def _outcome(row: Mapping[str, Any]) -> Outcome:
-    from orjson import dumps
-
-    response, error = row.get("response") or {}, row.get("error") or {}
-    status, body = response.get("status_code"), response.get("body")
-    if status == 200:
-        return (
-            body
-            if isinstance(body, Mapping)
-            else Trouble("garbled", f"the batch's answer is no object: {str(body)[:200]}")
-        )
-    if status:
-        return trouble(int(status), body if isinstance(body, str) else dumps(body).decode(), {})
-    code = str(error.get("code") or "no code")
+    response, error = row.get("response"), row.get("error")
+    if isinstance(response, Mapping) and (status := _status(response.get("status_code"))) is not None:
+        try:
+            return opened(status, response.get("body"), {})
+        except Trouble as trouble_of_line:
+            return trouble_of_line
+    code, said = "no code", error if isinstance(error, str) else None
+    if isinstance(error, Mapping):
+        code, said = str(error.get("code") or code), error.get("message")
     kind: Any = CODES.get(code, "busy")
-    return Trouble(kind, f"{error.get('message') or 'the batch gave no answer'} ({code})")
+    return Trouble(kind, f"{str(said)[:500] if said else 'the batch gave no answer'} ({code})")
+
+
+def _status(value: Any) -> int | None:
+    """Return an HTTP status, which some providers write as text."""
+    text = str(value).strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) == 3 else None
 
 
 def unanswered(order: Order) -> Trouble:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import InputError
+from culturepark.models.reasoning import apart
 from culturepark.models.wire import shape, strict
 from culturepark.records import Reply, Request, Status
 from culturepark.weights.graduate import find
@@ -77,4 +78,4 @@ def _reply(made: Made, identity: str, ms: float) -> Reply:
     text = made.text.strip()
     status: Status = "truncated" if made.finish == "length" else "ok" if text else "empty"
     reason = {"truncated": "the answer was cut at max_tokens", "empty": "the answer holds no text"}.get(status, "")
-    return Reply(status, text, reason, identity, made.prompt_tokens, made.completion_tokens, ms=ms)
+    return apart(Reply(status, text, reason, identity, made.prompt_tokens, made.completion_tokens, ms=ms))

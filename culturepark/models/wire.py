@@ -1,14 +1,18 @@
-"""What goes over the wire: a request as a chat completion's body, an answer as a Reply, a failure as a Trouble."""
+"""What goes over the wire: a request as a chat completion's body, an HTTP answer opened, a failure as a Trouble."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from culturepark.models.secrets import masked, redact
-from culturepark.records import Reply, Request, Status
+from culturepark.models import refusals
+from culturepark.models.refusals import Refusal
+from culturepark.models.secrets import redact
+from culturepark.records import Request
+from culturepark.weights.chat import fold
 
 Kind = Literal["rate", "busy", "down", "lost", "slow", "garbled", "long", "filtered", "refused", "hopeless"]
 # `rate`     429: too fast; nothing was answered            `busy`    5xx: the provider's fault
@@ -25,57 +29,106 @@ ADVICE = {
     402: "the account has no credit left",
     403: "the key may not use this model",
     404: "no such model or path at this endpoint; `curl BASE_URL/models` lists what it serves",
+    413: "the request is too large",
     422: "the request was refused as malformed",
+    429: "the account's quota is used up",
 }
+UNCHANGEABLE = (401, 402, 403, 404, 405, 408, 413, 429)  # no other wording of a request changes these
 
 
 class Trouble(Exception):
     """One attempt that brought no answer: its kind, and what the provider said. `wait` is its Retry-After, seconds."""
 
-    def __init__(self, kind: Kind, message: str, *, status: int | None = None, wait: float | None = None) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        message: str,
+        *,
+        status: int | None = None,
+        wait: float | None = None,
+        refusal: Refusal | None = None,
+    ) -> None:
         super().__init__(redact(message))
-        self.kind, self.status, self.wait = kind, status, wait
+        self.kind, self.status, self.wait, self.refusal = kind, status, wait, refusal
         self.down = False  # the whole line was down when this happened
 
 
 def trouble(status: int, body: str, headers: Mapping[str, str]) -> Trouble:
     """Return the Trouble that an HTTP answer of this status is."""
-    error = _error(body)
-    said = f"HTTP {status}: {error.get('message') or body[:300] or 'no text'}"
-    code, text = str(error.get("code") or error.get("type") or ""), str(error.get("message") or body).lower()
-    wait = _seconds(headers)
-    if status == 429 and code != "insufficient_quota":
+    refused, wait = refusals.refusal(body), _seconds(headers)
+    said = f"HTTP {status}: {refusals.shown(refused, body)}"
+    if refusals.too_long(refused, status):
+        return Trouble("long", f"the prompt is too long for this model: {said}", status=status)
+    if status == 429 and not refusals.no_quota(refused):
         return Trouble("rate", said, status=status, wait=wait)
+    if refusals.filtered(refused):
+        return Trouble("filtered", said, status=status)
+    if refusals.UNREADABLE_CODES.intersection(refused.codes):
+        return Trouble("garbled", said, status=status)
+    if _changeable(status, refused):
+        return Trouble("refused", said, status=status, refusal=refused)
     if status in (408, 409, 425) or status >= 500:
         return Trouble("slow" if status == 408 else "busy", said, status=status, wait=wait)
-    if code in ("context_length_exceeded", "string_above_max_length") or "context length" in text:
-        return Trouble("long", said, status=status)
-    if code == "content_filter" or "content_policy" in code:
-        return Trouble("filtered", said, status=status)
-    if status in (400, 422) and _parameter(error, text):
-        return Trouble("refused", said, status=status)
-    if status == 429:
-        return Trouble("hopeless", f"the account's quota is used up: {said}", status=status)
-    return Trouble("hopeless", f"{ADVICE.get(status, 'the endpoint refused')}: {said}", status=status)
+    return Trouble("hopeless", f"{_advice(status, headers)}: {said}", status=status)
 
 
-def _error(body: str) -> dict[str, Any]:
-    import orjson
+def _changeable(status: int, refused: Refusal) -> bool:
+    """Say whether asking in other words may help."""
+    if status < 400 or (status in UNCHANGEABLE and "no endpoints found that support" not in refused.text):
+        return False
+    return refusals.no_system(refused) or (status < 500 and bool(refusals.parameters(refused, tuple(CHANGEABLE))))
 
+
+def _advice(status: int, headers: Mapping[str, str]) -> str:
+    """Return what to do about an answer that no retry will better."""
+    if 300 <= status < 400:
+        place = next((v for k, v in headers.items() if k.lower() == "location"), "")
+        return f"this address sends callers on{f' to {place}' if place else ''}; give the right one (--base-url, up to its /v1)"
+    return ADVICE.get(status, "the endpoint refused")
+
+
+def opened(status: int, body: Any, headers: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return the chat completion in an HTTP answer; its Trouble where it is an error, whatever its status, or none.
+
+    `body` is the text as it came, or what was read of it.
+    """
+    from orjson import loads
+
+    if not 200 <= status < 300:
+        raise trouble(status, _text(body), headers)
     try:
-        found = orjson.loads(body)
-    except ValueError:
-        return {}
-    inner = found.get("error", found) if isinstance(found, dict) else {}
-    return inner if isinstance(inner, dict) else {"message": str(inner)}
+        found = loads(body) if isinstance(body, (bytes, str)) else body
+    except ValueError as error:
+        raise Trouble("garbled", f"HTTP {status}, and the answer is no JSON ({error}): {_text(body)[:200]!r}") from None
+    if isinstance(found, Mapping) and (problem := _problem(found)) is not None:
+        code = refusals.refusal(problem).status
+        raise trouble(code or 500, _text(problem), headers)
+    if not isinstance(found, Mapping):
+        raise Trouble("garbled", f"the answer is a {_kind(found)}, no JSON object: {str(found)[:200]!r}")
+    return found
 
 
-def _parameter(error: Mapping[str, Any], text: str) -> bool:
-    named = (str(error.get("param") or ""), text)
-    return any(
-        _mentions(p, place)
-        for p in ("max_tokens", "temperature", "response_format", "seed", "json_schema", "logprobs", "stop")
-        for place in named
+def _text(body: Any) -> str:
+    if isinstance(body, bytes):
+        return body.decode(errors="replace")
+    return body if isinstance(body, str) else json.dumps(body, default=str)
+
+
+def _problem(found: Mapping[str, Any]) -> Any:
+    """Return the error in a body that came as an answer; None where there is none."""
+    if found.get("error"):
+        return {"error": found["error"]}
+    choices = found.get("choices")
+    if isinstance(choices, list) and choices:
+        first = choices[0]
+        return {"error": first["error"]} if isinstance(first, Mapping) and first.get("error") else None
+    marked = "error" in (found.get("object"), found.get("type")) or found.get("errors") or found.get("detail")
+    return dict(found) if marked or (refusals.refusal(found).status or 0) >= 400 else None
+
+
+def _kind(value: Any) -> str:
+    return {"NoneType": "null", "list": "list", "str": "text", "bool": "truth value"}.get(
+        type(value).__name__, "number"
     )
 
 
@@ -107,9 +160,17 @@ def _seconds(headers: Mapping[str, str]) -> float | None:
 # ------------------------------------------------------------------- asking
 
 ALTERNATIVES = 20  # tokens told with their log-probabilities, the most that OpenAI's protocol has
-TOLD = 0.5  # share of a first token's probability that must fall on options for it to say how they are chosen
 FITTING = "\n\nAnswer with one JSON object that fits this JSON schema, and nothing else:\n"
 STRUCTURED = ("schema", "json", "text")  # how a structured answer is asked for, strictest first
+
+
+# What a request can do without, or ask for in other words, by how an endpoint may name it.
+CHANGEABLE = {
+    "max_completion_tokens": "tokens", "max_tokens": "tokens",
+    "response_format": "structured", "json_schema": "structured", "json_object": "structured",
+    "temperature": "temperature", "seed": "seed", "logprobs": "logprobs", "top_logprobs": "logprobs", "stop": "stop",
+}  # fmt: skip
+UNKNOWN = re.compile(r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|extra|not permitted|not allowed")
 
 
 @dataclass
@@ -119,32 +180,64 @@ class Style:
     structured: str = "schema"
     tokens: str = "max_tokens"
     dropped: set[str] = field(default_factory=set)
+    folded: bool = False  # the system message opens the first user message
     version: int = 0
 
-    def learn(self, said: str) -> str | None:
+    def learn(self, refused: Refusal, request: Request) -> str | None:
         """Change what the endpoint complained of; return what was changed, None where nothing can be."""
-        text = said.lower()
-        change = None
-        if "max_completion_tokens" in text and self.tokens == "max_tokens":
-            self.tokens, change = "max_completion_tokens", "asks with max_completion_tokens"
-        elif any(w in text for w in ("response_format", "json_schema", "json_object")) and self.structured != "text":
-            self.structured = STRUCTURED[STRUCTURED.index(self.structured) + 1]
-            change = f"asks for structured answers as {self.structured}"
+        if not self.folded and refusals.no_system(refused) and not _fields(refused) and _folds(request):
+            self.folded = True
+            changes = ["puts the system message at the beginning of the first user message"]
         else:
-            for name in ("temperature", "seed", "logprobs", "stop"):
-                if _mentions(name, text) and name not in self.dropped:
-                    self.dropped.add(name)
-                    change = f"leaves {name} out"
-                    break
-        self.version += change is not None
-        return change
+            named = dict.fromkeys(CHANGEABLE[name] for name in refusals.parameters(refused, tuple(CHANGEABLE)))
+            changes = [c for part in named if _sends(part, request) and (c := self._change(part, refused))]
+        self.version += bool(changes)
+        return " and ".join(changes) or None
+
+    def _change(self, part: str, refused: Refusal) -> str | None:
+        if part == "tokens":
+            if self.tokens != "max_tokens" or not UNKNOWN.search(
+                refused.text.replace("max_completion_tokens", "unknown")
+            ):
+                return None
+            self.tokens = "max_completion_tokens"
+            return "asks with max_completion_tokens"
+        if part == "structured":
+            if self.structured == "text":
+                return None
+            self.structured = STRUCTURED[STRUCTURED.index(self.structured) + 1]
+            return f"asks for structured answers as {self.structured}"
+        if part in self.dropped:
+            return None
+        self.dropped.add(part)
+        return f"leaves {part} out"
+
+
+def _sends(part: str, request: Request) -> bool:
+    """Say whether a request has this part at all."""
+    asked = {"structured": request.reply_schema, "logprobs": request.options, "stop": request.stop}
+    return bool(asked.get(part, True))
+
+
+def _fields(refused: Refusal) -> bool:
+    """Say whether an error names a parameter by its own field, so that its words need not be searched for one."""
+    return bool(refusals.parameters(Refusal("", (), refused.params), tuple(CHANGEABLE)))
+
+
+def _folds(request: Request) -> bool:
+    talk = _talk(request)
+    return fold(talk) != talk
+
+
+def _talk(request: Request) -> list[dict[str, str]]:
+    return [{"role": m.role, "content": m.content} for m in request.messages]
 
 
 def payload(model: str, request: Request, style: Style, params: Mapping[str, Any]) -> dict[str, Any]:
     """Return the chat completion's body of a request. `params` are the user's own, and win."""
     body: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+        "messages": fold(_talk(request)) if style.folded else _talk(request),
         style.tokens: request.max_tokens,
         "temperature": request.temperature,
         "seed": (request.seed + request.index) % 2**31,  # what every provider that takes one accepts
@@ -191,52 +284,3 @@ def most_tokens(request: Request) -> int:
     """Return how many tokens a prompt can have at most: none makes more than there are bytes, and a few a message."""
     schema = 2 * len(str(request.reply_schema)) + 200 if request.reply_schema else 0
     return sum(len(m.content.encode()) + 16 for m in request.messages) + schema + 16
-
-
-# ------------------------------------------------------------------ reading
-
-
-def read(body: Mapping[str, Any], identity: str) -> Reply:
-    """Turn a chat completion into a Reply with an honest status; Trouble if it is none."""
-    choices = body.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
-        raise Trouble("garbled", f"no choices in the answer: {str(body)[:200]}")
-    usage = body.get("usage") or {}
-    message, finish = choices[0].get("message") or {}, choices[0].get("finish_reason")
-    text = masked(str(message.get("content") or "").strip())  # an endpoint may say back what it was sent
-    status: Status = "ok"
-    reason = ""
-    if message.get("refusal"):
-        status, reason = "refused", redact(str(message["refusal"]))[:500]
-    elif finish == "content_filter":
-        status, reason = "filtered", "the provider's content filter stopped the answer"
-    elif finish == "length":
-        status, reason = "truncated", "the answer was cut at max_tokens"
-    elif not text:
-        status, reason = "empty", "the answer holds no text"
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-    return Reply(status, text, reason, identity, usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
-
-
-def shares(body: Mapping[str, Any], options: Sequence[str]) -> tuple[float, ...]:
-    """Return the distribution over options that the first token's log-probabilities tell; () where they do not tell it.
-
-    A token counts for the one option that begins with it. Nothing is told where a token begins several options, or where the
-    options have less than half of the probability.
-    """
-    from math import exp
-
-    try:
-        first = body["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        found = [(str(t["token"]).strip(), exp(t["logprob"])) for t in first]
-    except (KeyError, IndexError, TypeError, OverflowError):
-        return ()
-    sums = [0.0] * len(options)
-    for token, share in found:
-        begun = [i for i, option in enumerate(options) if token and option.casefold().startswith(token.casefold())]
-        if len(begun) > 1:
-            return ()
-        if begun:
-            sums[begun[0]] += share
-    total = sum(sums)
-    return tuple(s / total for s in sums) if total >= TOLD else ()

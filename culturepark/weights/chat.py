@@ -23,7 +23,12 @@ def texts(tokenizer: Any, talks: Sequence[Talk], *, begin: bool) -> list[str]:
 
 
 def fold(talk: Talk) -> list[dict[str, str]]:
-    """Return a conversation whose system message opens its first user message."""
-    if len(talk) < 2 or talk[0]["role"] != "system" or talk[1]["role"] != "user":
-        return list(talk)
-    return [{"role": "user", "content": f"{talk[0]['content']}\n\n{talk[1]['content']}"}, *talk[2:]]
+    """Return a conversation of user and assistant in turn: system messages open the next user message, neighbours of one role join."""
+    folded: list[dict[str, str]] = []
+    for message in talk:
+        role = "user" if message["role"] == "system" else message["role"]
+        if folded and folded[-1]["role"] == role:
+            folded[-1] = {"role": role, "content": f"{folded[-1]['content']}\n\n{message['content']}"}
+        else:
+            folded.append({"role": role, "content": message["content"]})
+    return folded

@@ -1,0 +1,150 @@
+"""Parts a model's thoughts from its answer, however it marks them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from culturepark.records import Reply
+
+# How models mark where thoughts begin and end. A closing mark ends only thoughts of its own kind.
+MARKS = (
+    *((rf"<\s*{name}\s*>", rf"<\s*/\s*{name}\s*>") for name in ("think", "thinking", "thoughts?", "reasoning", "seed:think")),
+    (r"\[THINK\]", r"\[/THINK\]"),  # Magistral
+    (r"◁think▷", r"◁/think▷"),  # Kimi
+    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # Sky-T1
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A
+    (r"<unused94>", r"<unused95>"),  # MedGemma
+)  # fmt: skip
+MARK = re.compile(
+    "|".join(f"(?P<open{i}>{first})|(?P<close{i}>{last})" for i, (first, last) in enumerate(MARKS)), re.IGNORECASE
+)
+# gpt-oss: `<|channel|>analysis<|message|>…`, and what is left of it where a server drops its special tokens.
+CHANNEL = re.compile(
+    r"(?:<\|start\|>assistant)?<\|channel\|>(\w+)[^<]*<\|message\|>(.*?)(?:<\|(?:end|return|call)\|>|(?=<\|start\|>|<\|channel\|>)|\Z)",
+    re.DOTALL,
+)
+BARE = re.compile(r"\s*analysis(?!\s)(.*?)assistantfinal(.*)", re.DOTALL)
+ANY = re.compile(r"[<\[◁]|\A\s*analysis", re.IGNORECASE)  # no mark is without one of these
+QUOTES = "\"'`“”‘’«»"
+MENTION = 4  # words between two marks inside a line, below which the marks themselves are talked of
+ALONE = "the model thought and did not answer"
+CUT = "the answer was cut at max_tokens while the model was still thinking; raise max_tokens in agents/ROLE.toml"
+
+
+@dataclass(frozen=True)
+class Parted:
+    """A text without its thoughts. `endless`: the thoughts begin and never end."""
+
+    reasoning: str
+    text: str
+    endless: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A mark in a text: where it is, of which kind, and whether it opens thoughts or closes them."""
+
+    start: int
+    end: int
+    kind: str
+    opens: bool
+
+
+def part(text: str) -> Parted:
+    """Return thoughts and answer of a text.
+
+    Thoughts stand between a pair of marks, after a first mark at the beginning that is never closed, and before a closing
+    mark that nothing opens. A mark that is quoted, or stands inside a line without a partner, is part of the answer.
+    """
+    if not ANY.search(text):
+        return Parted("", text.strip())
+    if text.lstrip().startswith(("<|channel|>", "<|start|>")) and (said := CHANNEL.findall(text)):
+        return _channels(said)
+    if (bare := BARE.fullmatch(text)) is not None:
+        return Parted(bare[1].strip(), bare[2].strip())
+    return _parted(text, _marks(text))
+
+
+def _channels(said: Sequence[tuple[str, str]]) -> Parted:
+    thoughts = [text for name, text in said if name != "final"]
+    answer = [text for name, text in said if name == "final"]
+    return Parted(_joined(thoughts), "".join(answer).strip(), endless=not answer)
+
+
+def _marks(text: str) -> list[Mark]:
+    """Return the marks of a text that nobody quotes."""
+    found = []
+    for m in MARK.finditer(text):
+        before, after = text[max(0, m.start() - 1) : m.start()], text[m.end() : m.end() + 1]
+        if before and after and before in QUOTES and after in QUOTES:
+            continue
+        name = m.lastgroup or ""
+        found.append(Mark(m.start(), m.end(), name.removeprefix("open").removeprefix("close"), name.startswith("open")))
+    return found
+
+
+def _parted(text: str, marks: Sequence[Mark]) -> Parted:
+    thoughts: list[str] = []
+    kept: list[str] = []
+    place, silent = 0, True  # silent: nothing but thoughts so far
+    for mark, last in zip(marks, _closing(marks), strict=True):
+        if mark.start < place:
+            continue
+        before = text[place : mark.start]
+        silent = silent and not before.strip()
+        if not mark.opens:  # nothing opens it, so a server has left out the mark at the beginning
+            thoughts += [*kept, before]
+            kept, place, silent = [], mark.end, True
+        elif last is None and (silent or _stands_alone(text, mark)):
+            thoughts.append(text[mark.end :])
+            return Parted(_joined(thoughts), "".join([*kept, before]).strip(), endless=True)
+        elif last is not None:
+            if silent or _holds_thoughts(text, mark, last):
+                thoughts.append(text[mark.end : last.start])
+                kept.append(before)
+            else:  # both marks are talked of
+                kept.append(text[place : last.end])
+            place = last.end
+    return Parted(_joined(thoughts), "".join([*kept, text[place:]]).strip())
+
+
+def _closing(marks: Sequence[Mark]) -> list[Mark | None]:
+    """Return, for each mark, the next closing mark of its kind."""
+    nearest: dict[str, Mark] = {}
+    found: list[Mark | None] = []
+    for mark in reversed(marks):
+        found.append(nearest.get(mark.kind))
+        if not mark.opens:
+            nearest[mark.kind] = mark
+    return found[::-1]
+
+
+def _stands_alone(text: str, mark: Mark) -> bool:
+    """Say whether a mark has a line for itself."""
+    before, after = text[max(0, mark.start - 200) : mark.start], text[mark.end : mark.end + 200]
+    return not before.rpartition("\n")[2].strip() and not after.partition("\n")[0].strip()
+
+
+def _holds_thoughts(text: str, first: Mark, last: Mark) -> bool:
+    inside = text[first.end : last.start]
+    return "\n" in inside or len(inside.split()) >= MENTION or _stands_alone(text, first)
+
+
+def _joined(thoughts: Sequence[str]) -> str:
+    return "\n".join(filter(None, map(str.strip, thoughts)))
+
+
+def apart(reply: Reply) -> Reply:
+    """Return a reply whose text holds no thoughts; one of thoughts alone is `truncated` or `empty` and says so."""
+    if reply.status not in ("ok", "truncated") or not (reply.reasoning or ANY.search(reply.text)):
+        return reply
+    found = part(reply.text)
+    reasoning = _joined([reply.reasoning, found.reasoning])
+    if found.text or not reasoning:
+        return replace(reply, text=found.text, reasoning=reasoning)
+    if reply.status == "truncated":
+        return replace(reply, text="", reasoning=reasoning, reason=CUT)
+    why = f"{ALONE}: its thoughts never end" if found.endless else ALONE
+    return replace(reply, status="empty", text="", reasoning=reasoning, reason=why)

@@ -1,0 +1,218 @@
+"""Reads an endpoint's error whatever its shape: what it says, its codes, and whether it means one of a few known things."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+DEPTH, SHOWN = 8, 500  # levels of an error that are read, characters of it that are shown
+SAYS = ("message", "msg", "detail", "error", "error_message", "errormessage", "description", "raw", "title", "reason")
+CODES = ("code", "type", "status", "error_type", "__type", "error_code", "errorcode", "statuscode", "status_code")
+ECHOES = (
+    "input",
+    "url",
+    "request",
+    "body",
+    "prompt",
+    "messages",
+    "ctx",
+    "failed_generation",
+)  # what was sent, said back
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What an error says. `codes` are lower case, `params` the parameters of the request that it names by their fields."""
+
+    message: str
+    codes: tuple[str, ...]
+    params: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The message in lower case, with straight apostrophes."""
+        return self.message.lower().replace("’", "'")
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status that the codes name; None where they name none."""
+        numbers = (int(c) for c in self.codes if c.isascii() and c.isdigit() and len(c) == 3)
+        named = (STATUS[c] for c in self.codes if c in STATUS)
+        return next((n for n in (*numbers, *named) if 300 <= n < 600), None)
+
+
+# Codes and types that say in words what others say by the HTTP status.
+STATUS = {
+    "invalid_api_key": 401, "authentication_error": 401, "unauthorized": 401, "unauthenticated": 401,
+    "invalid_authentication": 401, "billing_error": 402, "insufficient_balance": 402, "payment_required": 402,
+    "permission_error": 403, "permission_denied": 403, "forbidden": 403, "accessdeniedexception": 403,
+    "not_found_error": 404, "model_not_found": 404, "not_found": 404, "notfounderror": 404,
+    "timeout": 408, "request_timeout": 408, "timeout_error": 408, "request_too_large": 413,
+    "rate_limit_exceeded": 429, "rate_limit_error": 429, "rate_limited": 429, "resource_exhausted": 429, "insufficient_quota": 429,
+    "throttlingexception": 429, "too_many_requests": 429, "engine_overloaded_error": 503,
+    "invalid_request_error": 400, "badrequesterror": 400, "invalid_argument": 400, "validationexception": 400,
+    "server_error": 500, "internal_error": 500, "internal_server_error": 500, "internal": 500, "api_error": 500,
+    "overloaded_error": 529, "overloaded": 503, "unavailable": 503, "service_unavailable": 503,
+    **dict.fromkeys(("context_length_exceeded", "exceed_context_size_error", "content_filter"), 400),
+}  # fmt: skip
+
+
+def refusal(body: Any) -> Refusal:
+    """Return what the body of an error says; `body` is the text as it came, or what was read of it."""
+    found = _loaded(body) if isinstance(body, str) else body
+    leaves = list(_leaves(found, "", 0))
+    said = [text for kind, text in leaves if kind == "says"]
+    if not said and (rest := body if isinstance(body, str) else "" if found in (None, {}, []) else str(found)):
+        said = [rest]
+    codes = dict.fromkeys(text.strip().lower() for kind, text in leaves if kind == "code" and len(text) < 80)
+    params = dict.fromkeys(text for kind, text in leaves if kind == "param" and len(text) < 80)
+    return Refusal("; ".join(dict.fromkeys(said)), tuple(codes), tuple(params))
+
+
+def _loaded(text: str) -> Any:
+    from orjson import loads
+
+    try:
+        return loads(text)
+    except ValueError:
+        return text
+
+
+def _leaves(value: Any, name: str, depth: int) -> Iterator[tuple[str, str]]:
+    """Yield what an error says, piece by piece: (says, code or param; text)."""
+    if depth > DEPTH:
+        return
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _field(str(key).lower(), part, name, depth)
+    elif isinstance(value, (list, tuple)):
+        for part in value[:50]:
+            yield from _leaves(part, name, depth + 1)
+    elif isinstance(value, str) and value.strip():
+        yield from _text(value, depth)
+
+
+def _field(key: str, part: Any, name: str, depth: int) -> Iterator[tuple[str, str]]:
+    if key in ECHOES:
+        return
+    if key in CODES and isinstance(part, (str, int)) and not isinstance(part, bool):
+        yield "code", str(part)
+    elif key == "param" and isinstance(part, str):
+        yield "param", part
+    elif key in ("loc", "fieldpath") and isinstance(part, (list, tuple)):
+        yield from (("param", str(p)) for p in part if isinstance(p, str) and p != "body")
+    elif key in SAYS or isinstance(part, (Mapping, list, tuple)):
+        yield from _leaves(part, key, depth + 1)
+
+
+def _text(value: str, depth: int) -> Iterator[tuple[str, str]]:
+    """Yield what a text says; one that is JSON itself (a proxy's copy of a provider's error) is read as such."""
+    inner = _loaded(value) if value.lstrip().startswith(("{", "[")) else value
+    found = [] if isinstance(inner, str) else list(_leaves(inner, "", depth + 1))
+    yield from found or [("says", value.strip())]
+
+
+def shown(refused: Refusal, body: str) -> str:
+    """Return an error for people, no longer than a few lines."""
+    text = refused.message or body.strip() or "no text"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+# ------------------------------------------------------------ what it means
+
+TOO_LONG_CODES = {
+    "context_length_exceeded", "string_above_max_length", "exceed_context_size_error", "context_window_exceeded",
+    "contextwindowexceedederror", "model_context_window_exceeded", "request_too_large", "prompt_too_long",
+    "context_length_error", "max_context_length_exceeded", "input_too_long",
+}  # fmt: skip
+TOO_LONG = re.compile(
+    "|".join((
+        r"(maximum|max|model's) (model )?context (length|window|size)",  # OpenAI, vLLM, SGLang, Together, DeepSeek
+        r"context[ _]?(length|window|size) (has been |is |was )?(exceeded|too)",  # llama.cpp
+        r"exceed\w* (the )?(available |maximum |model'?s? |allowed |total )*(model )?context",  # llama.cpp, Ollama, Together
+        r"(longer|larger|greater|more) than (the )?(model'?s? |maximum |available )*(model length|context|max_model_len)",
+        r"\bn_ctx\b|\bmax_model_len\b|\bnum_ctx\b",
+        r"prompt (is )?too long|(prompt|input) (text )?(is |was )?too (long|large) (for|to)",  # Anthropic, SGLang
+        r"input is too long",  # Bedrock
+        r"input length (and `?max_tokens`? )?exceed",  # Anthropic, Ollama
+        r"input token count .{0,40}exceeds the maximum",  # Gemini
+        r"`?inputs`?( tokens)? (length )?(\+|must have|must be)[^.]{0,40}(less than|max_new_tokens|max_total_tokens|<=)",  # TGI
+        r"(prompt|input)[^.]{0,80} exceeds? (the |this )?(model'?s? )?(maximum|max|limit|allowed|context)",
+        r"(prompt|input|messages?|request)[^.]{0,40}(contains|has|with|is|of)\b[^.]{0,30}\d+ tokens?[^.]{0,60}"
+        r"(too large|exceed|longer|limit|maximum|but)",  # Mistral, Fireworks
+        r"too many (input )?tokens (in|for) (the )?(prompt|input|context|request|model)",
+        r"reduce the length of (the|your) (messages|prompt|input)|reduce your (prompt|message size)",  # OpenAI, Groq
+        r"(total number of tokens|number of (input )?tokens)[^.]{0,60}exceed",  # Cohere
+        r"request too large for|larger than the (maximum )?(number of )?tokens per minute",  # OpenAI, Groq: more than a minute's
+        r"(max|maximum)( input| prompt)? length[^.]{0,40}exceed|exceed\w*[^.]{0,30}max(imum)?[ _](input|prompt|seq\w*)[ _](length|tokens)",
+        r"range of input length should be",  # DashScope
+    ))
+)  # fmt: skip
+TOO_MUCH_AT_ONCE = re.compile(r"request too large for|larger than the (maximum )?(number of )?tokens per minute")
+FILTER_CODES = {
+    "content_filter", "content_policy_violation", "content_filter_error", "contentfiltererror", "data_inspection_failed",
+    "datainspectionfailed", "moderation_blocked", "responsibleaipolicyviolation", "guardrail_intervened", "safety", "prohibited_content",
+}  # fmt: skip
+FILTERED = re.compile(
+    r"content management policy|input was flagged|requires moderation|content[_ ]policy|content filter\w* (policy|trigger)"
+)
+QUOTA_CODES = {
+    "insufficient_quota", "billing_hard_limit_reached", "exceeded_current_quota_error", "insufficient_balance", "credits_exhausted",
+}  # fmt: skip
+UNREADABLE_CODES = {
+    "json_validate_failed",
+    "tool_use_failed",
+    "output_parse_failed",
+}  # Groq: the model's answer fitted no schema
+NO_SYSTEM = re.compile(
+    "|".join((
+        r"\bsystem\b['\"`]? ?(role|message|prompt|instruction)s?[^.;]{0,30}(not|n't|un)[ -]?\w*(support|allow|enabl|permit|accept)",
+        r"(not|n't|un)[ -]?(support\w*|allow\w*|enabl\w*|permit\w*|accept\w*)[^.;]{0,40}\bsystem\b",
+        r"developer instruction is not enabled",  # Gemini's Gemma
+        r"(unexpected|invalid|unknown|unsupported|bad|wrong) (message )?role:? ?['\"`]*system|role:? ?['\"`]*system['\"`]* (is )?(in|un|not )",
+        r"no system (role|message|prompt)|without (a )?system (role|message|prompt)",
+        r"only (the )?['\"`]?user['\"`]?(,| and| or)[^.;]{0,60}assistant",
+        r"roles? (must|should|have to|need to|is to|are to)[^.;]{0,20}alternat|should be alternating|alternate between",
+        r"input should be 'user'",
+        r"first message must be (from |of )?(the )?['\"`]?user|(must|should) (start|begin) with (a |the )?['\"`]?user",
+    ))
+)  # fmt: skip
+
+
+def too_long(refused: Refusal, status: int | None) -> bool:
+    """Say whether a prompt does not fit: into the model's context, or into what the account may send in a minute at all."""
+    if TOO_LONG_CODES.intersection(refused.codes):
+        return True
+    # "Too many tokens" of a minute is a matter of pace, unless one request alone is more than that.
+    return bool((TOO_MUCH_AT_ONCE if status == 429 else TOO_LONG).search(refused.text))
+
+
+def filtered(refused: Refusal) -> bool:
+    """Say whether a provider's filter would not read the prompt."""
+    return bool(FILTER_CODES.intersection(refused.codes) or FILTERED.search(refused.text))
+
+
+def no_quota(refused: Refusal) -> bool:
+    """Say whether the account has nothing left, as opposed to being too fast."""
+    return bool(QUOTA_CODES.intersection(refused.codes))
+
+
+def no_system(refused: Refusal) -> bool:
+    """Say whether the roles of the messages are refused: a system message, or two of one role in a row."""
+    named = any(p == "role" or p.endswith(".role") for p in refused.params) and "system" in refused.text
+    return named or bool(NO_SYSTEM.search(refused.text))
+
+
+def parameters(refused: Refusal, known: Sequence[str]) -> tuple[str, ...]:
+    """Return which of these parameters an error names: all of its own fields, else the first in its words, quoted ones first."""
+    own = tuple(k for k in known if any(k in re.split(r"[.\[\]]", p) for p in refused.params))
+    if own:
+        return own
+    text = refused.text
+    for pattern in (r"['\"`]{}['\"`]", r"(?<!\w){}(?!\w)"):
+        places = [(m.start(), k) for k in known if (m := re.search(pattern.format(re.escape(k)), text))]
+        if places:
+            return (min(places)[1],)
+    return ()

@@ -1,0 +1,178 @@
+"""What endpoints refuse: prompts that are too long, system messages, parameters; and what is changed, once, with one notice."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from conftest import TEA, said
+from hypothesis import given
+from hypothesis import strategies as st
+from test_hosted import ASK, JSON, ask
+
+import culturepark as cp
+from culturepark.models.refusals import refusal
+from culturepark.models.wire import Trouble, opened, trouble
+from culturepark.records import Message, Request
+from culturepark.weights.chat import fold
+
+TALK = Request("delegate", (Message("system", "You bake."), Message("user", "Hello?")), max_tokens=9)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none-needed")
+    monkeypatch.setattr("culturepark.models.line.JITTER", lambda _: 0.001)
+
+
+# ----------------------------------------------------------------- too long
+
+OVERFLOWS = [
+    (400, {"error": {"message": "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens.",
+                     "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded"}}),
+    (400, {"object": "error", "message": "This model's maximum context length is 4096 tokens. However, you requested 4500 tokens "
+           "(4244 in the messages, 256 in the completion). Please reduce the length of the messages or completion.", "code": 400}),
+    (400, {"error": {"message": "The decoder prompt (length 5000) is longer than the maximum model length of 4096.", "code": 400}}),
+    (400, {"error": {"code": 400, "type": "exceed_context_size_error", "n_ctx": 4096,
+                     "message": "request (4390 tokens) exceeds the available context size (4096 tokens), try increasing it"}}),
+    (500, {"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}}),
+    (400, {"error": "the input length exceeds the context length"}),
+    (422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4000", "error_type": "validation"}),
+    (422, {"error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 2000"}),
+    (400, {"object": "error", "message": "The input (5000 tokens) is longer than the model's context length (4096 tokens).", "code": 400}),
+    (400, {"error": {"message": "Input length (5000 tokens) exceeds the maximum allowed length (4090 tokens)"}}),
+    (400, {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 210000 tokens > 200000 maximum"}}),
+    (413, {"type": "error", "error": {"type": "request_too_large", "message": "Request exceeds the maximum size"}}),
+    (400, [{"error": {"code": 400, "status": "INVALID_ARGUMENT", "message":
+            "The input token count (1100000) exceeds the maximum number of tokens allowed (1048576)."}}]),
+    (400, {"object": "error", "type": "invalid_request_error", "message":
+           "Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length"}),
+    (413, {"error": {"message": "Request too large for model `x` on tokens per minute (TPM): Limit 6000, Requested 12000, please reduce "
+                     "your message size and try again.", "type": "tokens", "code": "rate_limit_exceeded"}}),
+    (400, {"message": "Input is too long for requested model.", "__type": "ValidationException"}),
+    (400, {"error": {"message": "Provider returned error", "code": 400, "metadata": {"provider_name": "x", "raw":
+           '{"error":{"message":"Your request exceeded model token limit: the prompt exceeds the model\'s context window","type":"x"}}'}}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body"), OVERFLOWS)
+def test_a_prompt_that_does_not_fit_is_known_in_any_providers_words_and_status(status, body):
+    found = trouble(status, json.dumps(body), {})
+    assert found.kind == "long" and "too long for this model" in str(found)
+    with pytest.raises(Trouble) as caught:  # the same inside of an answer
+        opened(200, {**(body if isinstance(body, dict) else body[0]), "choices": None}, {})
+    assert caught.value.kind == "long"
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (429, "Rate limit reached for x on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000.", "rate"),
+        (429, "Too many tokens, please wait before trying again.", "rate"),
+        (400, "max_tokens is too large: 99999. This model supports at most 4096 completion tokens.", "refused"),
+        (500, "The server had an error while processing your request.", "busy"),
+        (503, "The system is overloaded; your message was not processed.", "busy"),
+        (400, "messages: at least one message is required", "hopeless"),
+    ],
+)
+def test_what_only_sounds_like_it_is_not_taken_for_it(status, message, kind):
+    assert trouble(status, json.dumps({"error": {"message": message}}), {}).kind == kind
+
+
+def test_a_prompt_that_is_too_long_is_sent_once_and_never_tells_the_breaker(serve):
+    server = serve(lambda n, _: (500, {}, OVERFLOWS[4][1]))
+    reply = ask(server.url)
+    assert (reply.status, reply.attempts, len(server.seen)) == ("failed", 1, 1) and "too long" in reply.reason
+
+
+def test_a_dialogue_that_grows_too_long_fails_and_the_others_give_their_samples(park):
+    def reply(number, body):
+        prompt, last = body["messages"][0]["content"], body["messages"][-1]["content"]
+        if '"opinions"' in last:
+            return json.dumps({"opinions": [{"turn": 1, "text": f"Drinking tea is good for {number} reasons."}]})
+        if '"verdict"' in last:
+            return '{"verdict": "entail", "reason": "yes"}'
+        return (400, {}, OVERFLOWS[3][1]) if len(body["messages"]) > 3 and len(prompt) % 2 else f"Tea {number} is good."
+
+    with cp.Server(reply, models=("tiny",)) as server:
+        asked = {**TEA, "model": "openai/tiny", "base_url": server.url, "dialogues": 8, "turns": 6}
+        run = cp.run("long", asked, formats=("trl",))
+    with run.journal(write=False) as journal:
+        ended = dict(journal.count("SELECT status, COUNT(*) FROM scenes GROUP BY 1"))
+        ((why,),) = journal.count("SELECT reason FROM scenes WHERE status = 'failed' LIMIT 1")
+        assert min(ended["done"], ended["failed"]) > 0 and "too long" in why and next(journal.samples())
+
+
+# -------------------------------------------------------------- system role
+
+NO_SYSTEM = [
+    (400, {"object": "error", "message": "System role not supported", "type": "BadRequestError", "param": None, "code": 400}),
+    (500, {"error": {"code": 500, "message": "Jinja Exception: System role not supported", "type": "server_error"}}),
+    (400, {"error": {"message": "Conversation roles must alternate user/assistant/user/assistant/...", "code": 400}}),
+    (422, {"error": "Template error: syntax error: Conversation roles must alternate user/assistant (in <string>:1)"}),
+    (400, {"error": {"message": "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+                     "param": "messages[0].role", "code": "unsupported_value"}}),
+    (400, [{"error": {"code": 400, "message": "Developer instruction is not enabled for models/gemma-3-27b-it"}}]),
+    (400, {"message": "This model doesn't support system messages. Try again without a system message."}),
+    (400, {"error": {"message": 'messages: Unexpected role "system". The Messages API accepts a top-level `system` parameter.'}}),
+    (400, {"error": {"message": "Only user and assistant roles are supported!"}}),
+    (422, {"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "Input should be 'user' or 'assistant'", "type": "enum"}]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body"), NO_SYSTEM)
+def test_a_system_message_that_is_refused_opens_the_first_user_message_from_then_on_with_one_notice(
+    serve, caplog, status, body
+):
+    def reply(n, asked):
+        if any(m["role"] == "system" for m in asked["messages"]):
+            return status, {}, body
+        return 200, {}, said(asked["messages"][0]["content"])
+
+    assert ask(serve(reply).url, TALK).text == "You bake.\n\nHello?"
+    assert [r.event for r in caplog.records] == ["adapted"] and "first user message" in caplog.text
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), st.text(min_size=1, max_size=5)), min_size=1)
+)
+def test_a_folded_talk_alternates_and_holds_every_word(said_in_turn):
+    folded = fold([{"role": role, "content": text} for role, text in said_in_turn])
+    roles = [m["role"] for m in folded]
+    assert "system" not in roles and all(a != b for a, b in pairwise(roles))
+    assert "\n\n".join(m["content"] for m in folded) == "\n\n".join(text for _, text in said_in_turn)
+
+
+# --------------------------------------------------------------- parameters
+
+
+def test_the_parameter_is_found_wherever_a_long_refusal_names_it(serve, caplog):
+    entries = [{"type": "string_too_long", "loc": ["body", "user"], "msg": "x" * 900, "input": "a seed of temperature"},
+               {"type": "extra_forbidden", "loc": ["body", "response_format"], "msg": "Extra inputs are not permitted"},
+               {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]  # fmt: skip
+
+    def reply(n, body):
+        left = [e for e in entries if e["loc"][1] == "user" or e["loc"][1] in body]
+        return (422, {}, {"detail": left}) if len(left) > 1 else (200, {}, said("{}"))
+
+    server = serve(reply)
+    assert ask(server.url, JSON).status == "ok" and len(server.seen) == 3
+    assert "temperature" in server.seen[-1] and "seed" not in server.seen[-1] and len(caplog.records) == 2
+
+
+def test_a_refusal_that_nothing_can_be_changed_about_stops_with_what_was_refused(serve):
+    server = serve(
+        lambda n, _: (
+            400,
+            {},
+            {"error": {"message": "Unsupported parameter: 'top_q'. Is it temperature that you mean?"}},
+        )
+    )
+    with pytest.raises(cp.ModelError, match=r"refused.*top_q.*own `params`"):
+        ask(server.url, params={"top_q": 1})
+
+
+def test_an_error_is_read_whatever_its_shape():
+    for body in ({"error": {"message": "boom"}}, {"error": "boom"}, {"message": "boom"}, {"detail": "boom"}, {"errors": ["boom"]},
+                 [{"error": {"message": "boom"}}], {"detail": [{"msg": "boom", "loc": ["body"]}]}, {"error": '{"message": "boom"}'}):  # fmt: skip
+        assert refusal(json.dumps(body)).message == "boom"
+    assert refusal("<html>502</html>").message == "<html>502</html>" and refusal(ASK.key("m")).status is None
