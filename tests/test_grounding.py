@@ -1,6 +1,7 @@
 """Tests of what surveys say: made-up files of a few lines, and the real ones where they are at hand."""
 
 import csv
+import gzip
 import json
 import os
 import statistics
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from culturepark.errors import NotFound, SurveyError
 from culturepark.grounding import build, dimensions, hofstede, read, shipped
+from culturepark.grounding.scales import SCALES
 
 DATA = Path(os.environ.get("CULTUREPARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
 WVS, HOFSTEDE = DATA / "survey" / "wvs7", DATA / "survey" / "hofstede" / "six_dimensions_2015-08-16.csv"
@@ -65,6 +67,34 @@ def test_missing_answers_are_counted_apart(save):
     assert (shares.n, shares.missing, shares.shares) == (1, 0.5, {4: 1.0})
 
 
+@pytest.mark.parametrize("cell", ["", " ", "NA", "N/A", "nan", "NULL", "#NULL!", ".", ".a", ".z", ":", "-5", "-1.0"])
+def test_what_stands_for_no_answer_is_missing(save, cell):
+    shares = read(save(f"B_COUNTRY,B_COUNTRY_ALPHA,Q1\n32,ARG,1\n32,ARG,{cell}\n")).get("ARG", "Q1")
+    assert (shares.n, shares.missing, shares.shares) == (1, 0.5, {1: 1.0})
+
+
+def test_a_code_beyond_its_items_scale_is_missing_and_noticed(save):
+    figures = read(save("B_COUNTRY,B_COUNTRY_ALPHA,Q1,Q48,Q223\n32,ARG,1,9,32001\n32,ARG,9,10,99\n32,ARG,99,99,999\n"))
+    assert [figures.get("ARG", q).shares for q in ("Q1", "Q48", "Q223")] == [{1: 1}, {9: 0.5, 10: 0.5}, {32001: 1}]
+    assert figures.notices == {
+        "Q1: 9, not on its scale, 1 to 4: missing": 1, "Q1: 99, not on its scale, 1 to 4: missing": 1,
+        "Q48: 99, not on its scale, 1 to 10: missing": 1,
+        "Q223: 99, which such files write for no answer: missing": 1,
+        "Q223: 999, which such files write for no answer: missing": 1,
+    }  # fmt: skip
+
+
+def test_a_person_who_stands_twice_counts_once_and_is_reported(save):
+    rows = "32,ARG,7,1\n32,ARG,8,2\n76,BRA,7,2\n32,ARG,7,1\n32,ARG,7,2\n32,ARG,,2\n32,ARG,,2\n"
+    figures = read(save("B_COUNTRY,B_COUNTRY_ALPHA,D_INTERVIEW,Q1\n" + rows))
+    assert figures.get("ARG", "Q1").shares == {1: 0.25, 2: 0.75}
+    assert figures.notices == {"interviews that stand twice, the later ones left out": 2}
+
+
+def test_a_packed_release_is_read(save):
+    assert read(save(gzip.compress(SMALL.encode()), "survey.csv.gz")).table == read(save(SMALL)).table
+
+
 def test_an_item_without_a_valid_answer_is_absent(save):
     figures = read(save(SMALL))
     assert figures.get("BRA", "Q2") is None
@@ -78,8 +108,8 @@ def test_only_exact_names_are_items_and_averages_are_no_people(save):
     assert figures.get("BRA", "Q1").n == 2
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "cp1252"])
-@pytest.mark.parametrize("delimiter", [",", ";"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "cp1252", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_encodings_and_delimiters_give_the_same_figures(save, encoding, delimiter):
     text = (
         SMALL.replace("B_COUNTRY,", "REGION,B_COUNTRY,", 1).replace("\n32", "\nCórdoba,32").replace("\n76", "\nPará,76")
@@ -124,16 +154,14 @@ MISTAKES = {
     ),
     "no items": ("B_COUNTRY,B_COUNTRY_ALPHA,V1\n32,ARG,1\n", "no item columns (Q1 to Q290)"),
     "an item twice": ("B_COUNTRY,B_COUNTRY_ALPHA,Q1,Q1\n32,ARG,1,2\n", "columns repeat: Q1"),
-    "tabs": (SMALL.replace(",", "\t"), "separated by tabs; put , or ; between them"),
     "one quoted cell": ('"B_COUNTRY,B_COUNTRY_ALPHA,Q1"\n"32,ARG,1"\n', "the whole header is one cell"),
-    "UTF-16": (SMALL.encode("utf-16"), "encoded as UTF-16; save it as UTF-8"),
-    "UTF-16 without a mark": (SMALL.encode("utf-16-le"), "a binary file or UTF-16"),
+    "UTF-16 without a mark": (SMALL.encode("utf-16-le"), "a binary file, or UTF-16 without"),
     "nothing": (b"", "the file is empty"),
     "blank lines": (b"\xef\xbb\xbf\r\n \r\n", "the file is empty"),
     "SPSS": (b"$FL2@(#) SPSS DATA FILE", "an SPSS file; export it as CSV"),
     "Stata": (b"<stata_dta><header>", "a Stata file; export it as CSV"),
     "Excel or zip": (b"PK\x03\x04\x14\0", "a zip archive or an Excel workbook"),
-    "gzip": (b"\x1f\x8b\x08\0", "gzip-compressed"),
+    "gzip": (b"\x1f\x8b\x08\0", "damaged gzip data"),
     "a header only": (HEADER, "no respondents"),
     "labels for codes": (HEADER + "Argentina,ARG,1,Agree\n", "no respondents (rows with a numeric B_COUNTRY and a"),
     "a long country code": (HEADER + "32,Argentina,1,1\n", "line 2, column B_COUNTRY_ALPHA: 'Argentina' is not"),
@@ -146,7 +174,7 @@ MISTAKES = {
     "an absurd answer": (HEADER + f"32,ARG,1,{'9' * 5000}\n", "line 2, column Q1"),
     "an absurd weight": (HEADER + "32,ARG,1e308,1\n", "line 2, column W_WEIGHT: '1e308' is not a weight"),
     "a short row": (HEADER + "32,ARG,1\n", "line 2: 3 cells, but the header has 4"),
-    "an open quote": (HEADER + '32,ARG,1,"1\n', "not readable as CSV"),
+    "an open quote": (HEADER + '32,ARG,1,"1\n', "a quote opens here and never closes"),
 }
 
 
@@ -272,6 +300,23 @@ def test_shipped_figures_equal_an_independent_count(country, file):
         assert shares.shares == pytest.approx({c: n / len(answers) for c, n in Counter(answers).items()}, abs=1e-5)
         assert shares.mean == pytest.approx(statistics.fmean(answers), abs=1e-4)
         assert (shares.n, round(shares.missing * len(rows))) == (len(answers), len(rows) - len(answers))
+
+
+@real
+def test_no_real_code_is_beyond_its_scale():
+    figures = read(WVS)
+    assert set(figures.notices) == {"rows that are no respondents, left out"}
+
+
+CODEBOOK = DATA / "survey" / "worldvaluesbench" / "codebook.json"
+
+
+@pytest.mark.skipif(not CODEBOOK.is_file(), reason=f"no {CODEBOOK}; set CULTUREPARK_DATA")
+def test_every_scale_is_the_codebooks():
+    for item, entry in json.loads(CODEBOOK.read_text("utf-8")).items():
+        codes = {int(code) for code in entry["choices"] if code.lstrip("-").isdigit() and int(code) >= 0}
+        if item in SCALES and codes:
+            assert codes == set(SCALES[item]), item
 
 
 @real

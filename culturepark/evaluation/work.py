@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,13 +15,14 @@ from typing import Any
 
 from culturepark.desk import Desk
 from culturepark.errors import InputError, RunFailed
-from culturepark.evaluation import measure, planned
+from culturepark.evaluation import measure, notices, planned
 from culturepark.evaluation import result as results
 from culturepark.evaluation.card import Benchmark, load_kind
 from culturepark.evaluation.outcome import STRIDE, Item, Outcome, Setup
 from culturepark.evaluation.result import Result
 from culturepark.records import digest
 
+log = logging.getLogger("culturepark")
 CULTURE = "{culture}"  # in a model's name: each culture is asked of its own model
 Tell = Callable[[str, Mapping[str, Any]], None]
 
@@ -105,6 +107,8 @@ async def run(jobs: Sequence[Job], hall: Hall) -> list[Path]:
 
 async def _one(job: Job, hall: Hall) -> Path:
     items = [i for i in planned.items(job.benchmark, job.setup) if i.culture or not job.contestant.parted]
+    for line in notices.describe(i.facts for i in items):
+        log.warning("%s: %s", job.benchmark.name, line, extra={"event": "file_read"})
     if not any(i.request.options for i in items):  # a benchmark without options to weigh always samples
         job = replace(job, setup=replace(job.setup, method="sample", numbers=False))
     folder = results.place(hall.evals, job.benchmark.name, job.contestant.label)

@@ -17,6 +17,7 @@ from typing import Any
 
 from culturepark import tables
 from culturepark.grounding.figures import Figures
+from culturepark.grounding.scales import SCALES
 from culturepark.grounding.wvs import read
 from culturepark.records import Shares
 
@@ -24,18 +25,9 @@ COUNTRIES = (
     *("ARG", "BGD", "BRA", "CHN", "DEU", "KOR", "TUR", "USA"),
     *("EGY", "IRQ", "JOR", "LBN", "LBY", "MAR", "TUN"),  # Arabic
 )
-# The 50 items of CulturePark, each (first, last) with its option codes.
-BLOCKS = {
-    (27, 32): range(1, 5),
-    (33, 41): range(1, 6),
-    (122, 129): range(3),
-    (132, 138): range(1, 5),
-    (158, 162): range(1, 11),
-    (169, 170): range(1, 5),
-    (196, 198): range(1, 5),
-    (224, 233): range(1, 5),
-}
-OPTIONS = {f"Q{n}": codes for (first, last), codes in BLOCKS.items() for n in range(first, last + 1)}
+# The 50 items of CulturePark, first and last of each block.
+BLOCKS = ((27, 41), (122, 129), (132, 138), (158, 162), (169, 170), (196, 198), (224, 233))
+OPTIONS = {f"Q{n}": SCALES[f"Q{n}"] for first, last in BLOCKS for n in range(first, last + 1)}
 PLACES = 6
 
 

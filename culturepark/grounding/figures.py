@@ -8,6 +8,8 @@ from functools import cache
 from importlib.resources import files
 from math import fsum
 
+from pydantic import Field
+
 from culturepark.errors import NotFound
 from culturepark.records import Record, Shares
 
@@ -17,7 +19,8 @@ class Figures(Record):
 
     `table` holds Shares by country code (ISO 3166 alpha-3), then item; an item never asked in a
     country, or never validly answered, is absent there. `names` holds the countries' names,
-    `weighted` the countries whose shares use the release's weights, `source` what was read.
+    `weighted` the countries whose shares use the release's weights, `source` what was read, `notices`
+    how often each thing was met that a reader should know: people left out, codes that are no answers.
     """
 
     survey: str
@@ -25,6 +28,11 @@ class Figures(Record):
     names: dict[str, str]
     weighted: tuple[str, ...] = ()
     table: dict[str, dict[str, Shares]]
+    notices: dict[str, int] = Field(default_factory=dict)
+
+    def noticed(self) -> str:
+        """Return the notices in one line; empty where there is none."""
+        return "; ".join(f"{what}: {n:,}" for what, n in self.notices.items())
 
     def countries(self) -> tuple[str, ...]:
         """Return the country codes, sorted."""

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
-from culturepark.errors import SurveyError, nearest
+from culturepark import tables
+from culturepark.errors import InputError, SurveyError, nearest
 from culturepark.grounding.figures import Figures
 from culturepark.grounding.names import NAMES
+from culturepark.grounding.scales import RESERVED, SCALES
 from culturepark.records import Shares
+from culturepark.tables import delimited
 
 SURVEY = "World Values Survey wave 7"
-COUNTRY, ALPHA, WEIGHT = "B_COUNTRY", "B_COUNTRY_ALPHA", "W_WEIGHT"
+COUNTRY, ALPHA, WEIGHT, INTERVIEW = "B_COUNTRY", "B_COUNTRY_ALPHA", "W_WEIGHT", "D_INTERVIEW"
 ITEM = re.compile(r"Q\d+")  # recodes and national variants (Q33_3, Q82_EU, Q288R) are no items
 INTEGER = re.compile(r"[+-]?\d{1,9}(\.0*)?")  # statistics programs write 2 as 2.0
 ISO = re.compile(r"[A-Z]{3}")
-UTF8_BOM = b"\xef\xbb\xbf"
 UNIT = 10**12  # weights are summed as whole 10^-12: exact, so the order of people cannot matter
 
-# First bytes of what people download or save instead of the CSV, and what to do about it.
-FOREIGN = {
-    b"$FL": "an SPSS file; export it as CSV, with codes instead of labels",
-    b"PK": "a zip archive or an Excel workbook; unpack it, or save it as CSV",
-    b"\xd0\xcf\x11\xe0": "an Excel workbook; save it as CSV",
-    b"<stata_dta>": "a Stata file; export it as CSV, with codes instead of labels",
-    b"\x1f\x8b": "gzip-compressed (R data, or a packed CSV); unpack it, or export it as CSV",
-    b"RDX": "R data; export it as CSV",
-    b"\xff\xfe": "encoded as UTF-16; save it as UTF-8",
-    b"\xfe\xff": "encoded as UTF-16; save it as UTF-8",
-}
+DUPLICATE = "interviews that stand twice, the later ones left out"
+AVERAGES = "rows that are no respondents, left out"
 
 
 def read(
@@ -45,20 +37,22 @@ def read(
 ) -> Figures:
     """Read the wave 7 CSV release, a per-country file with the same columns, or a folder of such files.
 
-    `path` is a `,` or `;` separated CSV file in UTF-8, Latin-1 or Windows-1252, or a folder of them;
-    `countries` (ISO alpha-3) and `items` (`Q27`) choose what to read, all when None; `valid` gives the
-    option codes of an item, where known: any other non-negative code is then an error.
+    `path` is a CSV file (columns parted by `,` `;` tab or `|`), or a folder of them; `countries` (ISO alpha-3) and `items` (`Q27`)
+    choose what to read, all when None; `valid` gives the option codes of an item, where known: any other code is then an error.
 
-    Blank cells and negative codes (don't know, no answer, not applicable, not asked) are missing.
-    Shares are weighted by W_WEIGHT in files that have it (`Figures.weighted` lists their countries);
-    counts never are. Rows of computed averages, without a numeric B_COUNTRY or without a country
-    code, are no people and are left out. Memory grows with countries × items, not with respondents.
+    Missing are negative codes (don't know, no answer, not applicable, not asked), what `tables.is_missing` knows (blank, NA, .a, :)
+    and, of an item that `valid` does not name, codes beyond its scale in the questionnaire, such as 99; of an item whose scale is
+    not known, codes that such files reserve for no answer. Shares are weighted by W_WEIGHT in files that have it
+    (`Figures.weighted` lists their countries); counts never are. Rows of computed averages, without a numeric B_COUNTRY or without
+    a country code, are no people and are left out. A person counts once: of rows of one country with one D_INTERVIEW, the first.
+    `Figures.notices` counts all of that. Memory grows with countries × items, and with people where there is a D_INTERVIEW.
 
     Raises SurveyError, naming file, line, column and value, where the file is no such release.
     Source: WVS-7 codebook, Haerpfer et al. (2022), doi 10.14281/18241.20.
     """
     path = Path(path).expanduser()
-    counts = [_count(file, countries, items, valid or {}) for file in _files(path)]
+    with _as_survey_error():
+        counts = [_count(file, countries, items, valid or {}) for file in _files(path)]
     offered = {item for count in counts for item in count.items}
     for item in items or ():
         if item not in offered:
@@ -70,11 +64,24 @@ def read(
     return _figures(path.name, counts)
 
 
+@contextmanager
+def _as_survey_error() -> Iterator[None]:
+    """Raise what the reader of tables says as a SurveyError."""
+    try:
+        yield
+    except SurveyError:
+        raise
+    except InputError as error:
+        raise SurveyError(str(error)) from error
+
+
 def _figures(source: str, counts: Iterable[_Count]) -> Figures:
     """Join the counts of all files; a country must come from one file only, or people would count twice."""
     table: dict[str, dict[str, Shares]] = {}
     origin: dict[str, _Count] = {}
+    notices: Counter[str] = Counter()
     for count in counts:
+        notices.update(count.told())
         for country, tallies in count.countries.items():
             if country in origin:
                 raise SurveyError(f"{count.file}: {country} is in {origin[country].file} too; keep one of the two")
@@ -87,6 +94,7 @@ def _figures(source: str, counts: Iterable[_Count]) -> Figures:
         names={country: NAMES.get(country, country) for country in table},
         weighted=tuple(sorted(country for country, count in origin.items() if count.weighted)),
         table=table,
+        notices={what: n for what, n in sorted(notices.items()) if n},
     )
 
 
@@ -105,11 +113,11 @@ class _Answer:
 class _Tally:
     """One country's answers to one item, by code; the missing ones are under None.
 
-    `cells` finds an answer by the text of its cell, so that each spelling is parsed only once.
+    `cells` finds what is counted by the text of its cell, so that each spelling is parsed only once.
     """
 
     codes: dict[int | None, _Answer] = field(default_factory=lambda: defaultdict(_Answer))
-    cells: dict[str, _Answer] = field(default_factory=dict)
+    cells: dict[str, tuple[_Answer, ...]] = field(default_factory=dict)
 
     def shares(self, country: str, item: str) -> Shares | None:
         """Return the shares of the valid answers; None when there are none, or none with any weight."""
@@ -138,38 +146,76 @@ class _Count:
     items: tuple[str, ...]
     present: set[str] = field(default_factory=set)
     countries: dict[str, dict[str, _Tally]] = field(default_factory=dict)
+    notices: Counter[str] = field(default_factory=Counter)
+    beyond: dict[tuple[str, int], _Answer] = field(default_factory=lambda: defaultdict(_Answer))
+
+    def told(self) -> Mapping[str, int]:
+        """Return what is worth a notice, and how often it was met."""
+        return self.notices + Counter({_beyond(item, code): answer.n for (item, code), answer in self.beyond.items()})
+
+
+def _beyond(item: str, code: int) -> str:
+    scale = SCALES.get(item)
+    reach = f"not on its scale, {scale[0]} to {scale[-1]}" if scale else "which such files write for no answer"
+    return f"{item}: {code}, {reach}: missing"
 
 
 def _count(
     file: Path, countries: Collection[str] | None, items: Collection[str] | None, valid: Mapping[str, Collection[int]]
 ) -> _Count:
     """Count one file's answers in a single pass."""
-    with _text(file) as text:
-        layout = _layout(file, text.readline())
-        count = _Count(file, layout.weight is not None, tuple(layout.items))
-        wanted = [(item, at) for item, at in layout.items.items() if items is None or item in items]
-        for line, country, row in _people(file, text, layout):
-            count.present.add(country)
-            if countries is not None and country not in countries:
-                continue
-            weight = UNIT if layout.weight is None else _weight(file, line, row[layout.weight])
-            if country not in count.countries:
-                count.countries[country] = {item: _Tally() for item, _ in wanted}
-            tallies = count.countries[country]
-            for item, at in wanted:
-                tally, cell = tallies[item], row[at]
-                if cell not in tally.cells:
-                    tally.cells[cell] = tally.codes[_code(file, line, item, cell, valid.get(item))]
-                answer = tally.cells[cell]
+    notices: Counter[str] = Counter()
+    layout, rows = _layout(file, notices)
+    count = _Count(file, layout.weight is not None, tuple(layout.items), notices=notices)
+    wanted = [(item, at) for item, at in layout.items.items() if items is None or item in items]
+    seen: set[tuple[str, str]] = set()
+    for line, country, row in _people(file, rows, layout, notices):
+        count.present.add(country)
+        if countries is not None and country not in countries:
+            continue
+        if layout.interview is not None and _again((country, row[layout.interview].strip()), seen):
+            notices[DUPLICATE] += 1
+            continue
+        weight = UNIT if layout.weight is None else _weight(file, line, row[layout.weight])
+        if country not in count.countries:
+            count.countries[country] = {item: _Tally() for item, _ in wanted}
+        tallies = count.countries[country]
+        for item, at in wanted:
+            tally, cell = tallies[item], row[at]
+            if cell not in tally.cells:
+                tally.cells[cell] = _answer(file, line, item, cell, valid.get(item), tally, count)
+            for answer in tally.cells[cell]:
                 answer.n += 1
                 answer.weight += weight
     return count
 
 
+def _again(person: tuple[str, str], seen: set[tuple[str, str]]) -> bool:
+    """Say whether a person was met before; one without an id never was."""
+    if not person[1] or person in seen:
+        return bool(person[1])
+    seen.add(person)
+    return False
+
+
+def _answer(
+    file: Path, line: int, item: str, cell: str, valid: Collection[int] | None, tally: _Tally, count: _Count
+) -> tuple[_Answer, ...]:
+    """Return what a cell counts for: an answer, or the missing ones and, where its code is beyond the scale, those of this code."""
+    code = _code(file, line, item, cell, valid)
+    if code is None or valid is not None or not _is_beyond(item, code):
+        return (tally.codes[code],)
+    return tally.codes[None], count.beyond[item, code]
+
+
+def _is_beyond(item: str, code: int) -> bool:
+    return code not in SCALES[item] if item in SCALES else code in RESERVED
+
+
 def _code(file: Path, line: int, item: str, cell: str, valid: Collection[int] | None) -> int | None:
     """Return the answer code in a cell, None where the answer is missing."""
     text = cell.strip()
-    if not text:
+    if tables.is_missing(text):
         return None
     if not INTEGER.fullmatch(text):
         raise SurveyError(f"{file}, line {line}, column {item}: {cell!r} is not an answer code (a whole number)")
@@ -178,7 +224,10 @@ def _code(file: Path, line: int, item: str, cell: str, valid: Collection[int] | 
         return None
     if valid is not None and code not in valid:
         options = ", ".join(map(str, sorted(valid)))
-        raise SurveyError(f"{file}, line {line}, column {item}: {cell!r} is not an option; there are: {options}")
+        raise SurveyError(
+            f"{file}, line {line}, column {item}: {cell!r} is not an option; there are: {options}. "
+            "Where it stands for no answer, write a negative code or nothing"
+        )
     return code
 
 
@@ -200,20 +249,20 @@ def _weight(file: Path, line: int, cell: str) -> int:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a file is laid out: its delimiter, its width, and where the columns we read are."""
+    """How a file is laid out: its width, and where the columns we read are."""
 
-    delimiter: str
     width: int
     alpha: int
     country: int | None
     weight: int | None
+    interview: int | None
     items: Mapping[str, int]
 
 
 def _files(path: Path) -> list[Path]:
     """Return the file, or the folder's CSV files by name."""
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() == ".csv" and p.is_file())
+        found = sorted(p for p in path.iterdir() if p.name.lower().endswith((".csv", ".csv.gz")) and p.is_file())
         if not found:
             raise SurveyError(f"{path}: no CSV file in this folder")
         return found
@@ -225,78 +274,49 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def _text(file: Path) -> TextIO:
-    """Open a file as text, past its byte order mark, refusing what is no text."""
-    try:
-        with file.open("rb") as raw:
-            head = raw.read(4096)
-    except OSError as error:
-        raise SurveyError(f"{file}: cannot be read: {error.strerror}") from error
-    for magic, what in FOREIGN.items():
-        if head.startswith(magic):
-            raise SurveyError(f"{file}: this is {what}")
-    if b"\0" in head:
-        raise SurveyError(f"{file}: this is a binary file or UTF-16 text; export it as CSV in UTF-8")
-    if not head.removeprefix(UTF8_BOM).strip():
+def _layout(file: Path, notices: Counter[str]) -> tuple[_Layout, Iterator[tuple[int, list[str]]]]:
+    """Return where the columns are, and the rows below the header. `Q27: label`, as some versions write it, is `Q27`."""
+    # All that is read here is ASCII, whose bytes mean the same in UTF-8, Latin-1 and Windows-1252: Latin-1, which can decode every
+    # byte, is right for all three. A byte order mark goes before it.
+    _, rows = delimited.split(file, ".csv", tables.Layout(encoding="latin-1"), notices)
+    _, header = next(rows, (1, []))
+    names = [cell.partition(":")[0].strip() for cell in header]
+    if not any(names):
         raise SurveyError(f"{file}: the file is empty")
-    # All that we read is ASCII, and ASCII bytes mean the same in UTF-8, Latin-1 and Windows-1252:
-    # Latin-1, which can decode every byte, is right for all three.
-    text = file.open(encoding="latin-1", newline="")
-    text.seek(len(UTF8_BOM) if head.startswith(UTF8_BOM) else 0)
-    return text
-
-
-def _layout(file: Path, header: str) -> _Layout:
-    """Find delimiter and columns in the header line. `Q27: label`, as some versions write it, is `Q27`."""
-
-    def split(delimiter: str) -> list[str]:
-        cells = next(csv.reader([header], delimiter=delimiter), [])
-        return [cell.partition(":")[0].strip() for cell in cells]
-
-    splits = {mark: split(mark) for mark in ",;\t|"}
-    delimiter = next((mark for mark, names in splits.items() if ALPHA in names), None)
-    if delimiter is None:
-        names = max(splits.values(), key=len)
-        if len(names) == 1 and ALPHA in header:
+    if ALPHA not in names:
+        if len(names) == 1 and ALPHA in header[0]:
             raise SurveyError(
                 f"{file}: the whole header is one cell; put , or ; between the columns, and no quotes around all"
             )
         raise SurveyError(f"{file}: no column {ALPHA!r} in the first line. {nearest(ALPHA, names)}")
-    if delimiter not in ",;":
-        found = "tabs" if delimiter == "\t" else delimiter
-        raise SurveyError(f"{file}: the columns are separated by {found}; put , or ; between them")
-    names = splits[delimiter]
-    twice = sorted({n for n in names if names.count(n) > 1 and (n in (COUNTRY, ALPHA, WEIGHT) or ITEM.fullmatch(n))})
+    single = (COUNTRY, ALPHA, WEIGHT, INTERVIEW)
+    twice = sorted({n for n in names if names.count(n) > 1 and (n in single or ITEM.fullmatch(n))})
     if twice:
         raise SurveyError(f"{file}: columns repeat: {', '.join(twice)}")
     at = {name: index for index, name in enumerate(names)}
     items = {name: at[name] for name in sorted(filter(ITEM.fullmatch, names), key=_number)}
     if not items:
         raise SurveyError(f"{file}: no item columns (Q1 to Q290). {nearest('Q1', names)}")
-    return _Layout(delimiter, len(names), at[ALPHA], at.get(COUNTRY), at.get(WEIGHT), items)
+    return _Layout(len(names), at[ALPHA], at.get(COUNTRY), at.get(WEIGHT), at.get(INTERVIEW), items), rows
 
 
-def _people(file: Path, text: TextIO, layout: _Layout) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield line number, country code and cells of each respondent."""
-    rows = csv.reader(text, delimiter=layout.delimiter, strict=True)
+def _people(
+    file: Path, rows: Iterable[tuple[int, list[str]]], layout: _Layout, notices: Counter[str]
+) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield line number, country code and cells of each respondent; other rows are counted in `notices`."""
     people, other = 0, ""
-    try:
-        for row in rows:
-            line = rows.line_num + 1  # the header was read before
-            if any(row) and len(row) != layout.width:
-                raise SurveyError(f"{file}, line {line}: {len(row)} cells, but the header has {layout.width}")
-            if not _is_person(row, layout):
-                other = other or f"; line {line} begins {', '.join(map(repr, row[:3]))}"
-                continue
-            country = row[layout.alpha].strip()
-            if not ISO.fullmatch(country):
-                raise SurveyError(
-                    f"{file}, line {line}, column {ALPHA}: {country!r} is not a three-letter country code"
-                )
-            people += 1
-            yield line, country, row
-    except csv.Error as error:
-        raise SurveyError(f"{file}, line {rows.line_num + 1}: not readable as CSV: {error}") from error
+    for line, row in rows:
+        if any(row) and len(row) != layout.width:
+            raise SurveyError(f"{file}, line {line}: {len(row)} cells, but the header has {layout.width}")
+        if not _is_person(row, layout):
+            other = other or f"; line {line} begins {', '.join(map(repr, row[:3]))}"
+            notices[AVERAGES] += any(row)
+            continue
+        country = row[layout.alpha].strip()
+        if not ISO.fullmatch(country):
+            raise SurveyError(f"{file}, line {line}, column {ALPHA}: {country!r} is not a three-letter country code")
+        people += 1
+        yield line, country, row
     if not people:
         raise SurveyError(f"{file}: no respondents (rows with a numeric {COUNTRY} and a {ALPHA}){other}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -12,11 +13,18 @@ from culturepark.records import Culture, Persona, Question, Scene, Seat, Shares,
 from culturepark.settings import Settings
 from culturepark.workspace import ROLES, Workspace
 
+log = logging.getLogger("culturepark")
+
 
 @lru_cache(maxsize=4)
 def figures(survey: str | None) -> Figures:
     """Return the shipped figures, or those of the user's own release."""
-    return grounding.read(survey) if survey else grounding.shipped()
+    if not survey:
+        return grounding.shipped()
+    found = grounding.read(survey)
+    if found.notices:
+        log.warning("%s: %s", found.source, found.noticed(), extra={"event": "survey_read", "notices": found.notices})
+    return found
 
 
 def shares(culture: Culture, question: Question, survey: str | None) -> Shares | None:

@@ -54,7 +54,11 @@ def stances(journal: Journal, workspace: Workspace, settings: Settings, cultures
     """Return the survey, and each culture's answers in the corpus beside its people's."""
     figures, trouble = _figures(settings)
     answers = _answers(journal)
-    survey = {"name": figures.survey, "source": figures.source} if figures else {"name": None, "source": None}
+    survey = (
+        {"name": figures.survey, "source": figures.source, "notices": figures.noticed()}
+        if figures
+        else {"name": None, "source": None, "notices": ""}
+    )
     return {
         "survey": survey | {"trouble": trouble},
         "stance": [_stance(workspace, settings, figures, c, answers.get(c, {})) for c in cultures],

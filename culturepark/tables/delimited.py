@@ -21,7 +21,7 @@ LARGEST = 1 << 24  # characters of one cell
 WITHIN = "line breaks within quoted cells"
 ENOUGH = 6  # delimiters within quotes by which lines there are taken for rows; a tab counts as three
 LONG = 20  # lines of a row from which on it is named
-PLAIN = "If quotes are plain text in this file: -o quoting=none"
+PLAIN = "If a benchmark reads this file and quotes are plain text in it: -o quoting=none"
 
 
 @dataclass
@@ -37,25 +37,25 @@ class Cells:
 
 def read(path: Path, suffix: str, layout: Layout, notices: Counter[str]) -> Cells:
     """Open a table; InputError, here or while its rows are read, for what is none, with file and line."""
+    delimiter, records = split(path, suffix, layout, notices)
+    columns, whose = layout.columns, "the option columns names"
+    if not columns:
+        line, header = next(records, (1, []))
+        columns, whose = _columns(path, line, header), "its first line has"
+    rows = _checked(path, records, columns, whose, delimiter)
+    return Cells(path, columns, delimiter, rows, notices)
+
+
+def split(
+    path: Path, suffix: str, layout: Layout, notices: Counter[str]
+) -> tuple[str, Iterator[tuple[int, list[str]]]]:
+    """Return the delimiter, and every row's line and cells, the header's like any other's and of whatever number."""
     source = lines.read(path, layout.encoding, notices)
     head = list(islice(source, SAMPLE))
-    if not head:
-        return Cells(path, layout.columns, ",", iter(()), notices)
-    if head[0][1].rstrip("\r\n").count("\r") and not head[0][1].endswith("\n"):
+    if head and "\r" in head[0][1].rstrip("\r\n") and not head[0][1].endswith("\n"):
         raise InputError(f"{path}: its lines end in a carriage return alone; save it with line ends \\n or \\r\\n")
     delimiter = layout.delimiter or _delimiter(head, suffix, layout)
-    records = _records(path, _Feed(chain(head, source)), delimiter, layout, notices)
-    if layout.columns:
-        return Cells(
-            path,
-            layout.columns,
-            delimiter,
-            _checked(path, records, layout.columns, "the option columns names", delimiter),
-            notices,
-        )
-    line, header = next(records, (1, []))
-    columns = _columns(path, line, header)
-    return Cells(path, columns, delimiter, _checked(path, records, columns, "its first line has", delimiter), notices)
+    return delimiter, _records(path, _Feed(chain(head, source)), delimiter, layout, notices)
 
 
 # ----------------------------------------------------------------- columns

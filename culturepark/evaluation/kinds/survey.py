@@ -88,6 +88,7 @@ def _answered(setup: Setup, culture: Culture, questions: Sequence[Question], fig
             "survey": shares.survey,
             "countries": list(shares.countries),
             "of": len(found),
+            **({"read": {figures.source: figures.notices}} if figures.notices else {}),
         }
         yield Asked(culture.name, question, voices, gold(question, shares), part(setup, question.id), facts)
 
