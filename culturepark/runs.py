@@ -16,6 +16,8 @@ from culturepark.models import Model, address
 from culturepark.models import load as load_model
 from culturepark.models.ledger import Ledger
 from culturepark.models.line import Line
+from culturepark.models.rewarding import Rewarder
+from culturepark.models.tuned import Tuned
 from culturepark.settings import LOOSE, Endpoint, Settings
 from culturepark.workspace import FOLDERS, Workspace, load, output
 
@@ -92,10 +94,10 @@ def addressed(settings: Settings) -> Settings:
 
 def usable(settings: Settings, models: Models) -> None:
     """Raise what would make every call fail, and InputError where money is capped and a price is unknown: no cap could hold."""
-    found = [m for m in models.all() if isinstance(m, Line)]
-    for model in found:
-        model.check()
-    lacking = sorted({m.identity for m in found if m.price is None})
+    for model in models.all():
+        if isinstance(model, (Line, Rewarder, Tuned)):
+            model.check()
+    lacking = sorted({m.identity for m in models.all() if isinstance(m, Line) and m.price is None})
     if settings.max_usd is not None and lacking:
         raise InputError(f"--max-usd needs prices, and that of {', '.join(lacking)} is unknown; give it (USD per million tokens) "
                          "with --price MODEL=PROMPT/COMPLETION, install culturepark[litellm] for its list, or cap tokens with --max-tokens")  # fmt: skip

@@ -55,6 +55,7 @@ def test_explain_walks_back_from_a_row(park):
         (("run", "x", "--fault", "lies=0.5"), "contradiction"),
         (("run", "x", "--fault", "lies"), "KIND=RATE"),
         (("run", "x", "--config", "nowhere.toml"), "nowhere.toml"),
+        (("run", "x", *TEA, "--to", "trl,hbu"), "Did you mean 'hub'"),
         (("run", "nothing", "--resume"), "no run at"),
         (("run", "x", "--resume", "--turns", "3"), "--resume goes on"),
         (("run", "x", "--survey", "nowhere.csv", *TEA), "nowhere.csv"),

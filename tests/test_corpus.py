@@ -1,6 +1,7 @@
 """The corpus: samples as in the paper, no question in two splits, files that trainers' own loaders read."""
 
 import json
+import sys
 
 import pytest
 from conftest import ROOT, TEA
@@ -151,6 +152,30 @@ def test_an_unknown_format_is_told_before_a_run_is_begun(park):
     with pytest.raises(cp.InputError, match="Did you mean 'trl'"):
         cp.run("typo", TEA, formats=("tlr",))
     assert not (park / "outputs/typo").exists()
+
+
+def test_a_run_whose_export_would_be_empty_asks_nothing(park):
+    with pytest.raises(cp.InputError, match="nothing to export as shares"):
+        cp.run("empty", {**TEA, "model": "conftest:Plays"}, formats=("trl", "shares"))
+    with cp.resume("outputs/empty").journal(write=False) as journal:
+        assert not journal.count("SELECT 1 FROM calls")
+
+
+def test_the_report_is_written_even_where_the_export_fails(park):
+    with pytest.raises(cp.RunFailed, match="nothing to export as dpo"):
+        cp.run("late", {**TEA, "model": "conftest:Plays", "dialogues": 2, "turns": 4}, formats=("dpo",))
+    assert (park / "outputs/late/report/report.html").exists()
+
+
+def test_what_a_resumed_run_needs_is_checked_before_its_next_call(park, monkeypatch):
+    (park / "own.py").write_text("def embed(texts): return [[1.0] for _ in texts]\n")
+    monkeypatch.syspath_prepend(str(park))
+    run = cp.start("own", {**TEA, "model": "conftest:Plays", "refine": {"embedder": "own:embed"}})
+    (park / "own.py").unlink()
+    monkeypatch.delitem(sys.modules, "own")
+    with pytest.raises(cp.InputError, match="cannot import embedder 'own:embed'"):
+        cp.run(run)
+    assert not (run.folder / "journal.sqlite").exists()
 
 
 def test_an_unknown_format_comes_with_the_nearest(done):

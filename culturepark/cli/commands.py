@@ -13,6 +13,7 @@ from culturepark.cli.flags import (
     as_json,
     drive_flags,
     format_flags,
+    listed,
     located,
     opened,
     out_flag,
@@ -170,7 +171,7 @@ def export(run: str, formats: str, by_culture: bool, workspace: str | None, out:
     """Write the corpus of RUN in the formats that trainers read."""
     from culturepark import verbs
 
-    written = verbs.export(located(run, out, workspace), formats.split(","), by_culture=by_culture)
+    written = verbs.export(located(run, out, workspace), listed(formats), by_culture=by_culture)
     say(
         {k: str(v) for k, v in written.items()},
         as_json,
@@ -265,9 +266,11 @@ def run(name: str, resume: bool, fresh: bool, workspace: str | None, out: str | 
     """Do it all: simulate, refine, export and report the run NAME."""
     from culturepark import verbs
 
+    wanted = listed(formats)
+    verbs.exporters(wanted)  # before the run's folder is made
     found = opened(name, resume, fresh, out, workspace, flags, replay)
     with progress(as_json) as tell:
-        verbs.run(found, tell=tell, formats=tuple(formats.split(",")), by_culture=by_culture)
+        verbs.run(found, tell=tell, formats=wanted, by_culture=by_culture)
     with found.journal(write=False) as journal:
         done = verbs.counts(journal)
     page = found.folder / "report" / "report.html"

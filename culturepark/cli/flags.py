@@ -108,9 +108,10 @@ format_flags = together(
         "--to",
         "formats",
         metavar="A,B",
-        default="trl,openai,hub",
+        default="trl,openai",
         show_default=True,
-        help="Export formats: trl, openai, hub; dpo, kto, openai-dpo (pairs); shares (the survey's).",
+        help="Export formats: trl, openai, hub (Parquet; needs culturepark[hub]); dpo, kto, openai-dpo (pairs); "
+        "shares (the survey's).",
     ),
     click.option("--by-culture", is_flag=True, help="One folder of files for each culture."),
 )
@@ -135,6 +136,11 @@ def chosen(flags: Mapping[str, Any]) -> dict[str, Any]:
         read["endpoints"] = dict(map(price, read.pop("prices")))
     roles = {role: read.pop(f"{role}_model") for role in ROLES if f"{role}_model" in read}
     return read | ({"models": roles} if roles else {})
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Read A,B: the names, without the spaces around them."""
+    return tuple(name.strip() for name in text.split(","))
 
 
 def pair(flag: str, text: str, form: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.corpus.build import crossing
-from culturepark.corpus.formats import FORMATS, SPLITS, lines
+from culturepark.corpus.formats import DEFAULT, FORMATS, SPLITS, lines
 from culturepark.corpus.source import Source
 from culturepark.errors import InputError, ParkError, RunFailed, nearest
 from culturepark.journal import Journal
@@ -52,10 +52,22 @@ def export(
 
 
 def writer(name: str) -> Any:
-    """Return the module of a format; InputError names the nearest."""
+    """Return the module of a format, ready to write.
+
+    InputError names the nearest format, or the package to install where a library is missing.
+    """
     if name not in FORMATS:
         raise InputError(f"no export format {name!r}. {nearest(name, FORMATS)}")
-    return importlib.import_module(FORMATS[name])
+    form = importlib.import_module(FORMATS[name])
+    for library, extra in getattr(form, "NEEDS", {}).items():
+        try:
+            importlib.import_module(library)
+        except ImportError as error:
+            raise InputError(
+                f"the export format {name!r} needs {library}: pip install 'culturepark[{extra}]', "
+                f"or choose formats that need nothing more: --to {','.join(DEFAULT)} ({error})"
+            ) from error
+    return form
 
 
 def lacking(source: Source, what: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from culturepark.errors import InputError, ModelError
 from culturepark.records import Reply, Request, digest
-from culturepark.weights import base, graduate, manifest, rewards
+from culturepark.weights import base, graduate, machine, manifest, rewards
 
 LINGER = 0.01  # seconds in which those that ask at once gather
 LENGTH = 2**15  # the most tokens that are read of a conversation where neither manifest nor model says
@@ -44,6 +44,10 @@ class Rewarder:
         self._waiting: list[Waiting] = []
         self._gate, self._busy = threading.Lock(), False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="culturepark-rewards")
+
+    def check(self) -> None:
+        """Raise what would make every call fail: libraries that are not installed, an unknown number format."""
+        machine.look(dtype=self.dtype)
 
     async def complete(self, request: Request) -> Reply:
         """Score a request's options after its messages, together with whatever else waits."""
@@ -138,8 +142,6 @@ def _tell(future: Future[Reply], what: Reply | Exception) -> None:
 
 def _load(name: str, dtype: str) -> tuple[Any, Any, int]:
     """Return model, tokenizer and the most tokens of a conversation."""
-    from culturepark.weights import machine
-
     with base.quiet():
         tokenizer = rewards.tokenizer(name)
         model = rewards.load(name, tokenizer, machine.look(dtype=dtype))

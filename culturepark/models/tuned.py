@@ -11,7 +11,8 @@ from culturepark.errors import InputError
 from culturepark.models.reasoning import apart
 from culturepark.models.wire import shape, strict
 from culturepark.records import Reply, Request, Status
-from culturepark.weights.graduate import find
+from culturepark.weights.graduate import find, mixable
+from culturepark.weights.machine import look
 
 if TYPE_CHECKING:
     from culturepark.weights.engine import Engine, Made
@@ -32,6 +33,12 @@ class Tuned:
         self.identity = self.found.identity + (f"+top_p={params['top_p']:g}" if params else "")
         self._params, self._adapter = params, ""
         self._engine: Engine | None = None
+
+    def check(self) -> None:
+        """Raise what would make every call fail: libraries that are not installed, an adapter that cannot share its base."""
+        look()
+        if self.found.adapter is not None:
+            mixable(self.found.adapter)
 
     async def complete(self, request: Request) -> Reply:
         """Answer one request, in one batch with whatever else waits for this base."""

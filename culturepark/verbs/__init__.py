@@ -7,9 +7,9 @@ from culturepark.verbs.lineage import explain, told
 from culturepark.verbs.runs import replay, resume, start
 from culturepark.verbs.stages import Tell
 from culturepark.verbs.tuning import first, graduates, hosted, matrix, scpo, sent, tune
-from culturepark.verbs.work import FORMATS, calls, counts, estimate, export, refine, report, run, simulate
+from culturepark.verbs.work import calls, counts, estimate, export, exporters, refine, report, run, simulate
 
 __all__ = [
-    "FORMATS", "Tell", "benchmarks", "calls", "check", "compare", "counts", "estimate", "evaluate", "explain", "export", "first", "graduates", "hosted", "init", "matrix",
+    "Tell", "benchmarks", "calls", "check", "compare", "counts", "estimate", "evaluate", "explain", "export", "exporters", "first", "graduates", "hosted", "init", "matrix",
     "preview", "refine", "replay", "report", "resume", "run", "scpo", "sent", "show", "simulate", "start", "told", "tune",
 ]  # fmt: skip

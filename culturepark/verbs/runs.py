@@ -67,14 +67,19 @@ def replay(name: str, source: str | Path, /, *, workspace: str | Path | None = N
     return replace(made, replay=told.folder)
 
 
-def _possible(found: Workspace, chosen: Settings, keys: Mapping[str, str]) -> None:
-    """Raise InputError for anything that would stop the run, before anything is written or paid for."""
+def parts(chosen: Settings) -> None:
+    """Load what a run needs besides its models: filters, embedder, survey; InputError for what there is not."""
     from culturepark.refinery import embedders, sieves
 
     for name in chosen.refine.sieves:
         sieves.load(name)
     embedders.load(chosen.refine.embedder)
     cast.figures(chosen.survey)
+
+
+def _possible(found: Workspace, chosen: Settings, keys: Mapping[str, str]) -> None:
+    """Raise InputError for anything that would stop the run, before anything is written or paid for."""
+    parts(chosen)
     for seat in chosen.seats:
         found.persona(seat) if "/" in seat else found.culture(seat)
     runs.usable(chosen, runs.lines(chosen, keys))

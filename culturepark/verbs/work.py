@@ -13,10 +13,11 @@ from culturepark import logs, pool
 from culturepark.corpus import build as corpus_build
 from culturepark.corpus import card
 from culturepark.corpus.export import export as export_files
-from culturepark.corpus.export import writer
+from culturepark.corpus.export import lacking, writer
+from culturepark.corpus.formats import DEFAULT
 from culturepark.corpus.source import Source
 from culturepark.desk import Desk
-from culturepark.errors import ParkError, RunFailed
+from culturepark.errors import InputError, ParkError, RunFailed
 from culturepark.journal import Journal
 from culturepark.park import cast
 from culturepark.park.simulate import plan
@@ -24,12 +25,11 @@ from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.refinery.case import look_up
 from culturepark.refinery.distil import spoken
 from culturepark.runs import Run
-from culturepark.verbs.runs import start
+from culturepark.verbs.runs import parts, start
 from culturepark.verbs.stages import Tell, count_usage, hold_dialogues, refine_dialogues
 
 Stage = Callable[[Run, Desk, Iterable[Scene], int, Tell], Coroutine[Any, Any, None]]
 READY = "status = 'done' AND (refined IS NULL OR refined != 'ok')"  # scenes that are held and not yet refined
-FORMATS = ("trl", "openai", "hub")
 WAVES = 50  # rounds of simulate and refine after which a run that still lacks samples is given up
 
 
@@ -63,7 +63,7 @@ def refine(run: Run, tell: Tell = _silent) -> dict[str, Any]:
         return counts(journal) | count_usage(desk)
 
 
-def export(run: Run, formats: Sequence[str] = FORMATS, *, by_culture: bool = False) -> dict[str, Path]:
+def export(run: Run, formats: Sequence[str] = DEFAULT, *, by_culture: bool = False) -> dict[str, Path]:
     """Write the corpus in these formats; return format → folder."""
     with run.journal() as journal:
         if not journal.count("SELECT 1 FROM samples LIMIT 1"):  # stopped before its end: what is refined so far
@@ -108,6 +108,7 @@ def estimate(run: Run, pilot: int = 2, tell: Tell = _silent) -> dict[str, Any]:
     """
     from culturepark.forecast import forecast
 
+    parts(run.settings)
     at_once = replace(run, settings=run.settings.model_copy(update={"batch": False}))
     with run.journal() as journal:
         desk = at_once.desk(journal)
@@ -132,22 +133,32 @@ def _reasons(run: Run) -> str:
         return _why(journal)
 
 
-def run(name: str | Run, given: Any = None, /, *, tell: Tell = _silent, formats: Sequence[str] = FORMATS, by_culture: bool = False,
+def run(name: str | Run, given: Any = None, /, *, tell: Tell = _silent, formats: Sequence[str] = DEFAULT, by_culture: bool = False,
         **options: Any) -> Run:  # fmt: skip
     """The main job: simulate → refine → export → report. Returns the run.
 
     With `samples`, dialogues are held in waves until every culture has that many accepted samples; RunFailed names the
-    cultures that cannot get there.
+    cultures that cannot get there. What the run needs (formats' libraries, models, filters, figures) is checked before its
+    first call; the report is written even where the export fails.
     """
-    for form in formats:
-        writer(form)  # a name that is none is told before anything is paid for
+    forms = exporters(formats)
     opened = name if isinstance(name, Run) else start(name, given, **options)
+    parts(opened.settings)
     with opened.journal() as journal:
+        if "shares" in {form.READS for form in forms} and (why := lacking(_source(opened, journal), "shares")):
+            raise InputError(f"nothing was asked: there will be nothing to export as shares: {why}")
         desk = opened.desk(journal)
         _work(opened, desk, _all(opened, desk, tell))
-    export(opened, formats, by_culture=by_culture)
-    report(opened)
+    try:
+        export(opened, formats, by_culture=by_culture)
+    finally:
+        report(opened)
     return opened
+
+
+def exporters(formats: Sequence[str]) -> list[Any]:
+    """Return the modules of export formats; InputError for a name that is none, or a library that is not installed."""
+    return [writer(name) for name in formats]
 
 
 def _work(opened: Run, desk: Desk, task: Coroutine[Any, Any, None]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from culturepark.errors import InputError, ModelError
 from culturepark.records import digest
 from culturepark.weights import base, manifest
+from culturepark.weights.machine import needed
 
 ADAPTER = "adapter_model.safetensors"
 WHOLE = 64 * 2**20  # bytes of a file up to which all of it is hashed; of a larger one so many, evenly spread
@@ -164,6 +165,7 @@ def _root(name: str) -> str:
                 if p.is_file()
             )
         )
+    needed()
     from huggingface_hub import hf_hub_download
 
     try:

@@ -22,6 +22,7 @@ def merge(source: str | Path, target: str | Path) -> Path:
     """
     from culturepark.weights.engine import attached
 
+    machine.needed()
     model, target = find(source), Path(target).expanduser()
     if model.adapter is None:
         raise InputError(f"{source} is a whole model: there is nothing to merge")

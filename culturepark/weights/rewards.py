@@ -16,7 +16,7 @@ from culturepark.grounding.votes import Pair
 from culturepark.records import Record
 from culturepark.weights import base, manifest
 from culturepark.weights.chat import texts
-from culturepark.weights.machine import Machine
+from culturepark.weights.machine import Machine, needed
 
 # For encoders that bring no chat template: turns apart by the separator, the classifier's token before them. On a question
 # and an answer that is what `tokenizer(question, answer)` gives, as reward models on encoders were trained (OpenAssistant's).
@@ -116,6 +116,7 @@ def _config(folder: Path, name: str) -> dict[str, Any]:
     """Return what config.json says, of a folder or at the hub; empty where there is none."""
     path = folder / "config.json"
     if not folder.is_dir() and name != base.TINY and name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        needed()
         from huggingface_hub import hf_hub_download
 
         with suppress(OSError, ValueError):  # whoever loads it says why there is none

@@ -16,6 +16,7 @@ from culturepark.cache import cache_folder
 from culturepark.errors import RunFailed
 from culturepark.records import Question, digest, stream
 from culturepark.weights.base import TEMPLATE, quiet
+from culturepark.weights.machine import needed
 from culturepark.wording import SYSTEM, completion
 
 PACK = "world_values"  # whose questions it learns to answer
@@ -35,6 +36,8 @@ def folder() -> Path:
 
     root = cache_folder()
     target = root / f"tiny-{_recipe()}"
+    if not target.is_dir():
+        needed()
     with FileLock(root / f"{target.name}.lock"):
         if not target.is_dir():
             partial = target.with_suffix(".partial")

@@ -1,7 +1,8 @@
 """Export formats: one file each, which says what it `READS` and has one function, `write(source, folder, about)`.
 
 `source` yields a split's samples, pairs or shares (`READS` names one of the three); `about` is the dataset card's text.
-To add one, write a module here and name it in FORMATS.
+A format that needs libraries beyond the base install names them in `NEEDS`, each with the extra that brings it; they are
+looked for before a run asks its first question. To add one, write a module here and name it in FORMATS.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ FORMATS = {
     "openai-dpo": "culturepark.corpus.formats.openai_dpo",
     "shares": "culturepark.corpus.formats.shares",
 }
+DEFAULT = ("trl", "openai")  # what the base install can write
 
 
 def lines(path: Path, rows: Iterable[dict[str, Any]]) -> int:

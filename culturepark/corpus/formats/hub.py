@@ -7,10 +7,10 @@ from pathlib import Path
 
 from culturepark.corpus.formats import SPLITS
 from culturepark.corpus.source import Source
-from culturepark.errors import InputError
 from culturepark.records import Sample
 
 READS = "samples"
+NEEDS = {"pyarrow.parquet": "hub"}
 BATCH = 1000  # rows held in memory at once
 COLUMNS = (
     "id",
@@ -29,11 +29,9 @@ COLUMNS = (
 
 def write(source: Source, folder: Path, about: str) -> None:
     """Write `data/SPLIT-00000-of-00001.parquet` and `README.md`."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise InputError("the hub format writes Parquet: pip install 'culturepark[hub]'") from error
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     schema = pa.schema([(name, pa.int64() if name == "answer" else pa.string()) for name in COLUMNS])
     (folder / "data").mkdir(parents=True)
     for split in SPLITS:
