@@ -387,7 +387,7 @@ def test_why_there_is_no_answer_is_told_and_none_at_all_is_a_failure(tea):
                "--method", "likelihood", "--allow-code"]  # fmt: skip
     done = subprocess.run(command, cwd=tea, capture_output=True, text=True, env=HERE)
     assert done.returncode == 1 and "no answer could be read at all: teatime" in done.stderr
-    assert "10 × failed: the model told no distribution over the options; ask it with --method sample" in done.stdout
+    assert "10 × failed: " in done.stdout and "ask with --method sample" in done.stdout
 
 
 @pytest.mark.parametrize(

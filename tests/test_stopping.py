@@ -13,8 +13,9 @@ from conftest import TEA, Plays
 
 import culturepark as cp
 from culturepark import pool
-from culturepark.cli.progress import _bar, progress, sentence
+from culturepark.cli.progress import _bar, aloud, progress, sentence
 from culturepark.cli.terminal import printable
+from culturepark.cli.tune import _lines
 from culturepark.forecast import DialogueCosts, TurnCosts
 
 CTRL_C = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
@@ -141,3 +142,33 @@ def test_without_a_terminal_a_line_says_what_begins(capfd):
         tell("refine", figures)
     assert "refine: 0/2 dialogues · 0 kept" in capfd.readouterr().err
     assert "$0.50 of at most $2, about $1.25 when this stage ends" in sentence(figures, 0.1)
+
+
+def test_building_the_tiny_base_reports_steps_and_time_left(tmp_path, monkeypatch):
+    from culturepark.weights import tiny
+
+    monkeypatch.setattr(tiny, "EVERY", 0.0)
+    lines = []
+    with aloud(lines.append):
+        tiny.build(tmp_path / "base", texts=32, epochs=1, gate=99)
+    assert lines[0].startswith("building the tiny base in ")
+    assert lines[1].startswith("tiny base: step 1/4 · loss ") and lines[-1].endswith(" 0 s left")
+
+
+def test_tuning_reports_its_first_step_then_every_few_seconds_and_its_end(capfd):
+    tell = _lines(quiet=False, every=0.0)
+    for step in range(3):
+        tell("step", {"culture": "north", "step": step, "of": 40, "loss": 1.5})
+    tell("made", {"culture": "north", "loss": 1.25})
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "north: step 0/40 · loss 1.5" and lines[-1] == "north: done · loss 1.25"
+    assert all(line.endswith(" s left") for line in lines[1:-1])
+
+
+def test_of_two_listeners_only_the_innermost_hears():
+    outer, inner = [], []
+    with aloud(outer.append):
+        with aloud(inner.append):
+            logging.getLogger("culturepark").warning("the endpoint is down")
+        logging.getLogger("culturepark").info("a batch was sent")
+    assert (outer, inner) == ([], ["the endpoint is down"])

@@ -23,7 +23,7 @@ from culturepark.cli.flags import (
     workspace_flag,
 )
 from culturepark.cli.lessons import chat, exam
-from culturepark.cli.progress import progress, say
+from culturepark.cli.progress import aloud, progress, say
 from culturepark.cli.serve import merge, serve
 from culturepark.cli.terminal import echo
 from culturepark.cli.tune import matrix, tune
@@ -57,6 +57,7 @@ def cli() -> None:
 
     Start with `culturepark run demo`: simulate, refine, export and report on the embedded engine, no key needed.
     """
+    click.get_current_context().with_resource(aloud())
 
 
 @cli.command()

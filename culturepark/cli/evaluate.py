@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from culturepark.cli.flags import as_json, chosen, drive_flags, out_flag, workspace_flag
-from culturepark.cli.progress import aloud, say
+from culturepark.cli.progress import say
 from culturepark.cli.terminal import echo
 
 
@@ -68,10 +68,9 @@ def evaluate(
         known = "\n".join(f"  {name:12}{title}" for name, title in verbs.benchmarks().items())
         raise InputError(f"which benchmarks? There are:\n{known}\nor the path of a file of your own")
     models = flags.pop("models")
-    with aloud(lambda line: echo(line, err=True)):  # what an endpoint does that people should know
-        found = verbs.evaluate(
-            run, benchmarks, models, options=dict(map(_option, options)), tell=_lines(as_json), **chosen(flags)
-        )
+    found = verbs.evaluate(
+        run, benchmarks, models, options=dict(map(_option, options)), tell=_lines(as_json), **chosen(flags)
+    )
     say([f.model_dump(mode="json") for f in found], as_json, "\n\n".join(map(_told, found)))
     if silent := [f"{f.benchmark} · {f.model}" for f in found if not f.counts["ok"]]:
         raise RunFailed(f"no answer could be read at all: {', '.join(silent)}")

@@ -13,40 +13,48 @@ from culturepark.cli.output import json_text
 from culturepark.cli.terminal import echo, printable
 
 
+def _say_on_stderr(line: str) -> None:
+    echo(line, err=True)
+
+
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
-    """Yield a function to tell figures to: a live bar on a terminal, a plain line every few seconds elsewhere.
-
-    What an endpoint does that people should know (down, up again, a parameter refused) is told on stderr in either case.
-    """
+    """Yield a function to tell figures to: a live bar on a terminal, a plain line every few seconds elsewhere."""
     if quiet:
-        with aloud(lambda line: echo(line, err=True)):
-            yield lambda stage, figures: None
+        yield lambda stage, figures: None
     elif sys.stderr.isatty():
         with _bar() as tell:
             yield tell
     else:
-        with aloud(lambda line: echo(line, err=True)):
-            yield _lines()
+        yield _lines()
 
 
 @contextmanager
-def aloud(say: Callable[[str], None]) -> Iterator[None]:
-    """Pass on what is logged as a warning."""
+def aloud(say: Callable[[str], None] = _say_on_stderr) -> Iterator[None]:
+    """Pass on what is logged as a warning or as progress; of several within each other, only the innermost does.
+
+    So what an endpoint does that people should know (down, up again, a parameter refused) is told whatever the verb.
+    """
     import logging
 
-    from culturepark.models.secrets import redact
-
     class Aloud(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            say(printable(redact(record.getMessage())))
+        aloud = True
 
-    handler, log = Aloud(logging.WARNING), logging.getLogger("culturepark")
-    log.addHandler(handler)
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING or getattr(record, "progress", False):
+                from culturepark.models.secrets import redact
+
+                say(printable(redact(record.getMessage())))
+
+    log = logging.getLogger("culturepark")
+    level, handlers = log.level, log.handlers[:]
+    log.handlers = [*(h for h in handlers if not getattr(h, "aloud", False)), Aloud()]
+    log.setLevel(min(level or logging.INFO, logging.INFO))
     try:
         yield
     finally:
-        log.removeHandler(handler)
+        log.setLevel(level)
+        log.handlers = handlers
 
 
 @contextmanager

@@ -119,32 +119,38 @@ def _next(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _lines(quiet: bool) -> Callable[[str, Mapping[str, Any]], None]:
-    """Tell a job's progress on stderr, a line every few seconds and one a model."""
+def _lines(quiet: bool, every: float = 2.0) -> Callable[[str, Mapping[str, Any]], None]:
+    """Report a job's progress on stderr: a line when a model begins, every few seconds, and when it is done."""
     from time import monotonic
 
+    began: dict[str, tuple[float, int]] = {}
     last = [0.0]
 
     def tell(stage: str, how: Mapping[str, Any]) -> None:
-        if quiet or (stage == "step" and monotonic() - last[0] < 2):
+        if quiet:
             return
-        last[0] = monotonic()
-        shown = " · ".join(
-            f"{k} {v:.4g}"
-            for k, v in how.items()
-            if k in ("loss", "eval_loss", "accuracy", "margin", "kl") and isinstance(v, float)
-        )
         if stage == "machine":
             echo("\n".join(f"{k:10}{v}" for k, v in how.items()), err=True)
-        elif stage == "step":
-            echo(f"{how['culture']}: step {how['step']}/{how['of']}" + (f" · {shown}" if shown else ""), err=True)
-        else:
-            echo(
-                f"{how['culture']}: {'was there' if stage == 'kept' else 'done'}" + (f" · {shown}" if shown else ""),
-                err=True,
-            )
+            return
+        culture = how["culture"]
+        if stage != "step":
+            verdict = "was there" if stage == "kept" else "done"
+            echo(f"{culture}: {verdict}{_figures(how)}", err=True)
+            return
+        begins, now = culture not in began, monotonic()
+        start, first = began.setdefault(culture, (now, how["step"]))
+        if begins or now - last[0] >= every:
+            last[0], steps = now, how["step"] - first
+            left = (now - start) / steps * (how["of"] - how["step"]) if steps else None
+            ahead = "" if left is None else f" · {left:.0f} s left"
+            echo(f"{culture}: step {how['step']}/{how['of']}{_figures(how)}{ahead}", err=True)
 
     return tell
+
+
+def _figures(how: Mapping[str, Any]) -> str:
+    names = ("loss", "eval_loss", "accuracy", "margin", "kl")
+    return "".join(f" · {k} {how[k]:.4g}" for k in names if isinstance(how.get(k), float))
 
 
 for _objective in ABOUT:

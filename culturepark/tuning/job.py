@@ -260,20 +260,24 @@ def _listen(trainer: Any, told: Recipe, validation: Sequence[Row], tell: Callabl
     from transformers import EarlyStoppingCallback, TrainerCallback
 
     class Listener(TrainerCallback):
-        """Passes on what the trainer logs, and marks a checkpoint when every process has written its part."""
+        """Passes on steps and what the trainer logs, and marks a checkpoint when every process has written its part."""
+
+        def __init__(self) -> None:
+            self.figures: dict[str, float] = {}
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             trainer.accelerator.wait_for_everyone()
             agreed((Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch)
 
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            tell({"step": state.global_step, "of": state.max_steps})
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            tell({"step": state.global_step, "of": state.max_steps, **self.figures})
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            tell(
-                {
-                    "step": state.global_step,
-                    "of": state.max_steps,
-                    **{k: v for k, v in (logs or {}).items() if isinstance(v, (int, float))},
-                }
-            )
+            self.figures |= {k: v for k, v in (logs or {}).items() if isinstance(v, (int, float))}
+            tell({"step": state.global_step, "of": state.max_steps, **self.figures})
 
     trainer.add_callback(Listener())
     if validation and told.patience:

@@ -6,7 +6,9 @@ culture's name, so it knows the language of the park and nothing of any people: 
 
 from __future__ import annotations
 
+import logging
 import shutil
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -28,6 +30,8 @@ OPENERS = ("I think that", "I believe that", "In my view,", "As I see it,", "I w
            "My view is that")  # fmt: skip
 LINKS = ("because", "since", "as")
 ROLES = ("system", "user", "assistant")
+EVERY = 5.0  # seconds between lines of progress
+log = logging.getLogger("culturepark")
 
 
 def folder() -> Path:
@@ -116,6 +120,7 @@ def build(target: Path, texts: int = TEXTS, epochs: int = EPOCHS, gate: float = 
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    _tell(f"building the tiny base in {target.parent}, once; a minute or two")
     talks = list(islice(neutral(), texts))
     made = _tokenizer(talks)
     torch.manual_seed(VERSION)
@@ -173,6 +178,7 @@ def _pretrain(model: Any, tokenizer: Any, talks: list[list[dict[str, str]]], epo
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
     rng, order, losses = stream("tiny", "order"), list(range(len(batches))), []
+    began = last = time.monotonic()
     model.train()
     for _ in range(epochs):
         rng.shuffle(order)
@@ -189,7 +195,15 @@ def _pretrain(model: Any, tokenizer: Any, talks: list[list[dict[str, str]]], epo
             schedule.step()
             optimiser.zero_grad()
             losses.append(float(loss.detach()))
+            if (now := time.monotonic()) > last + EVERY:
+                last, left = now, (now - began) / len(losses) * (steps - len(losses))
+                loss_now = f"loss {losses[-1]:.2f} · {left:.0f} s left"
+                _tell(f"tiny base: step {len(losses)}/{steps} · {loss_now}")
     return sum(tail := losses[-max(1, steps // 20) :]) / len(tail)
+
+
+def _tell(text: str) -> None:
+    log.info(text, extra={"event": "building", "progress": True})
 
 
 def _rows(tokenizer: Any, talks: list[list[dict[str, str]]]) -> list[tuple[list[int], int]]:
