@@ -4,60 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from traceback import walk_tb
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template, TemplateSyntaxError
 
-from culturepark.errors import CardError
-from culturepark.records import Record
+from culturepark.errors import CardError, nearest
+from culturepark.sandbox import SANDBOX
 
-PROPERTIES = {"prompt", "id"}
-
-
-class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja that may read the fields of records and nothing behind them, and can't be made to fill memory."""
-
-    intercepted_binops = frozenset({"*", "**", "%"})
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Allow a record's own fields; leave the rest to Jinja's sandbox."""
-        if isinstance(obj, Record):
-            return attr in type(obj).model_fields or attr in PROPERTIES
-        return super().is_safe_attribute(obj, attr, value)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Refuse operators on anything but small numbers: `"x" * 10**9` is no prompt."""
-        if all(isinstance(v, (int, float)) and abs(v) < 1_000_000 for v in (left, right)) and operator != "**":
-            return super().call_binop(context, operator, left, right)
-        raise SecurityError(f"operator {operator} is for small numbers only")
-
-    def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
-        """Refuse loudly what the sandbox hides."""
-        raise SecurityError(f"a template may not read {attribute!r} of a {type(obj).__name__.lower()}")
-
-
-_SANDBOX = Sandbox(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+LONGEST = 100_000  # characters of a template
+TOKENS = {  # what Jinja calls the signs of its language
+    "end of print statement": "}}",
+    "begin of print statement": "{{",
+    "end of statement block": "%}",
+    "begin of statement block": "{%",
+    "end of template": "the end of the text",
+}
 
 
 @lru_cache(maxsize=512)
 def _compiled(source: str) -> Template:
-    return _SANDBOX.from_string(source)
+    if len(source) > LONGEST:
+        raise ValueError(f"longer than {LONGEST:,} characters")
+    return SANDBOX.from_string(source)
 
 
 def render(source: str, facts: Mapping[str, Any], where: str) -> str:
     """Render a card's template with `facts`; CardError names the card's key (`where`) when it cannot be."""
     try:
         return _compiled(source).render(facts).strip()
-    except (
-        TemplateError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        OverflowError,
-        ZeroDivisionError,
-        RecursionError,
-    ) as error:
-        line = getattr(error, "lineno", None)
-        raise CardError([f"{where}: {f'line {line}: ' if line else ''}{error}"]) from error
+    except Exception as error:  # whatever goes wrong in a template is the card's mistake
+        raise CardError([f"{where}: {_plainly(error, source)}"]) from error
+
+
+def _plainly(error: Exception, source: str) -> str:
+    """Return line, words and text of what is wrong in a template."""
+    line, lines = _line(error), source.splitlines()
+    words = " ".join(_words(error).split())
+    if line is None:
+        return words
+    shown = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+    return f"line {line} ({shown if len(shown) <= 80 else shown[:79] + '…'}): {words}"
+
+
+def _line(error: Exception) -> int | None:
+    if isinstance(error, TemplateSyntaxError):
+        return error.lineno
+    found = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"]
+    return found[-1] if found else None
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, (RecursionError, SyntaxError)):  # Python's own: so many blocks do not go into one another
+        return "it is nested, or calls itself, too deeply"
+    if isinstance(error, MemoryError):
+        return "it takes more memory than a prompt may"
+    said = str(error) or type(error).__name__
+    if said.startswith("Exceeds the limit"):
+        return "a number of too many digits"
+    for jinja, sign in TOKENS.items():
+        said = said.replace(f"'{jinja}'", f"'{sign}'").replace(jinja, f"'{sign}'")
+    for kind, known in (("filter", SANDBOX.filters), ("test", SANDBOX.tests)):
+        if said.startswith(f"No {kind} named"):
+            return f"no {said[3:].rstrip('.')}. {nearest(said.split(chr(39))[1], filter(str.isidentifier, known))}"
+    return said

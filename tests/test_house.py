@@ -16,6 +16,7 @@ ROWS = [
     {
         "atomic",
         "prompts",
+        "sandbox",
         "workspace",
         "journal",
         "models",

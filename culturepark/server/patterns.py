@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, meta, nodes
+from jinja2 import meta, nodes
 
-from culturepark.prompts import Sandbox
+from culturepark.sandbox import SANDBOX
 
 EFFORT = 200_000  # steps after which a text counts as not rendered from a template
 LONGEST = 500_000  # characters of a prompt that is read at all
 LISTS = {"norms": "norm", "others": "guest", "turns": "turn"}  # what the elements of a prompt's lists are
-_SANDBOX = Sandbox(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
 Bound = Mapping[str, frozenset[int]]  # the numbers of the candidates that still fit, by kind
 
 
@@ -97,7 +96,7 @@ class Pattern:
         scope = {kind: kind for kind in candidates if kind not in ("guest", "norm")}
         if "guest" in candidates:
             scope["other"] = "guest"
-        self._start = self._sequence(_SANDBOX.parse(source).body, Step(), scope)
+        self._start = self._sequence(SANDBOX.parse(source).body, Step(), scope)
 
     # ---------------------------------------------------------- compiling
 
@@ -138,17 +137,17 @@ class Pattern:
     def _known(self, part: nodes.Node, after: Step, scope: Mapping[str, str]) -> Step | None:
         """Render a part for every candidate of the one kind it depends on; None where it depends on more or on none."""
         whole = nodes.Template([part if isinstance(part, nodes.Stmt) else nodes.Output([part])], lineno=1)
-        whole.set_environment(_SANDBOX)
+        whole.set_environment(SANDBOX)
         names = meta.find_undeclared_variables(whole)
         kind = scope.get(next(iter(names)), "") if len(names) == 1 else ""
         if kind not in self._slots:
             return None
-        name, template = names.pop(), _SANDBOX.from_string(whole)
+        name, template = names.pop(), SANDBOX.from_string(whole)
         found: dict[str, set[int]] = {}
         for i, candidate in enumerate(self._candidates[kind]):
             try:
                 found.setdefault(template.render({name: candidate}), set()).add(i)
-            except (TemplateError, TypeError, ValueError, AttributeError):
+            except Exception:  # noqa: S112
                 continue  # a candidate that this part cannot be rendered for was not rendered
         longest = sorted(found.items(), key=lambda item: -len(item[0]))
         return Known(after, kind, tuple((text, frozenset(who)) for text, who in longest))
