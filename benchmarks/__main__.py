@@ -8,7 +8,7 @@ import sys
 import time
 
 ALL = ("startup", "turns", "variety", "filters", "reader", "size", "hosted", "frameworks", "faults", "kills",
-       "loop", "objectives", "adapters", "scpo", "evaluation", "serve", "gpu")  # fmt: skip
+       "loop", "objectives", "adapters", "scpo", "evaluation", "coverage", "serve", "gpu")  # fmt: skip
 
 
 def main(names: list[str]) -> None:

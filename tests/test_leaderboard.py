@@ -15,7 +15,7 @@ import culturepark as cp
 from culturepark.cli.compare import compare as command
 from culturepark.evaluation import board, result
 from culturepark.evaluation.measure import Measure, compare, estimate, mean
-from culturepark.evaluation.outcome import Kind, Outcome
+from culturepark.evaluation.outcome import STRIDE, Kind, Outcome
 from culturepark.evaluation.result import Result
 from culturepark.reports import leaderboard, samples
 from culturepark.verbs import comparison
@@ -314,6 +314,53 @@ def test_figures_made_of_other_sums_are_not_compared():
         and row(found, name="m").pairs[0].difference.value is None
         and not row(found, name="m").tied
     )
+
+
+def trained(run, model, rates, count=40):
+    """Write the result of a recipe that was trained so often, each training right at a rate of its own."""
+    made = [
+        o.model_copy(update={"seed": r * STRIDE, "item": f"{o.culture}/{o.unit}/0"})
+        for r, rate in enumerate(rates)
+        for o in answers(rate, seeds=(0,), count=count)
+    ]
+    return evaluated(run, model, made=made)
+
+
+def test_what_one_training_shows_is_said_of_these_weights_alone(park):
+    run = trained(park / "outputs" / "first", "lucky", [0.9])
+    trained(run, "other", [0.4])
+    found = verb(run)
+    won = row(found)
+    assert (won.winner, won.winning, leaderboard.verdict(won)) == ("lucky", "weights", "lucky (these weights)")
+    assert set(won.pairs[0].weights) == {"lucky", "other"} and "these weights alone" in found.tables[0].warnings[-1]
+    told = json.loads((park / BOARD / "leaderboard.json").read_text())["tables"][0]
+    assert [m["trainings"] for m in told["models"]] == [1, 1] and told["rows"][0]["winning"] == "weights"
+    text = (park / BOARD / "leaderboard.tex").read_text()
+    assert r"lucky$^\dagger$" in text and "not for the recipe that made them" in text
+    assert "lucky (these weights)" in page(park) and "these weights" in leaderboard.told(found)
+
+
+def test_a_recipe_wins_over_its_trainings(park):
+    run = trained(park / "outputs" / "first", "good", [0.88, 0.9, 0.92, 0.9, 0.89])
+    trained(run, "other", [0.4, 0.42, 0.39, 0.41, 0.4])
+    found = verb(run)
+    won = row(found)
+    assert (won.winner, won.winning, won.pairs[0].weights, won.pairs[0].difference.trainings) == (
+        "good",
+        "recipe",
+        (),
+        5,
+    )
+    assert r"\dagger" not in (park / BOARD / "leaderboard.tex").read_text() and "5 trainings" in leaderboard.told(found)
+    assert not any("these weights" in w for w in found.tables[0].warnings)
+
+
+def test_recipes_that_differ_by_luck_of_training_alone_have_no_winner(park):
+    run = trained(park / "outputs" / "first", "first", [0.9, 0.45, 0.8])
+    trained(run, "second", [0.5, 0.7, 0.4])
+    found = verb(run)
+    assert row(found).winner is None and row(found).pairs[0].difference.p > 0.05
+    assert any("fewer than 5 trainings" in note for note in found.notes)
 
 
 def test_the_command_prints_a_table_or_the_json_of_the_file(made, park):

@@ -64,7 +64,7 @@ async def held(park, model, *data, **how):
         return await model(request)
 
     outcomes = [await outcome.once(benchmark, item, ask) for item in planned.items(benchmark, setup)]
-    return {m.key: estimate(m, draws=200) for m in moderation.KIND.measures(outcomes, setup.options)}
+    return {m.key: estimate(m) for m in moderation.KIND.measures(outcomes, setup.options)}
 
 
 def says(answers):
@@ -304,7 +304,7 @@ LABEL = st.sampled_from("xyz")
 
 
 def figures(held):
-    return {m.key: estimate(m, draws=50) for m in moderation.KIND.measures(held, {})}
+    return {m.key: estimate(m) for m in moderation.KIND.measures(held, {})}
 
 
 @given(st.lists(st.tuples(LABEL, LABEL), min_size=1, max_size=40))

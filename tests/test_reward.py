@@ -61,8 +61,8 @@ def prefers(p):
     return answer
 
 
-def figures(outcomes, draws=200):
-    return {m.key: estimate(m, draws) for m in reward.measures(outcomes, {})}
+def figures(outcomes):
+    return {m.key: estimate(m) for m in reward.measures(outcomes, {})}
 
 
 def outcome(n, p, user="", country="N", gold="majority", seed=0, chosen=0):
@@ -174,7 +174,7 @@ def test_the_minoritys_accuracy_is_not_nought_by_construction():
 def test_calibration_agrees_with_an_independent_reckoning(rows):
     import numpy as np
 
-    found = figures([outcome(n, p, chosen=c) for n, (p, c) in enumerate(rows)], draws=10)
+    found = figures([outcome(n, p, chosen=c) for n, (p, c) in enumerate(rows)])
     chosen = np.array([p for p, _ in rows])
     p, y = np.concatenate([chosen, 1 - chosen]), np.repeat([1.0, 0.0], len(rows))
     place = np.digitize(p, np.arange(1, 10) / 10)
@@ -220,7 +220,7 @@ def test_a_coin_has_half_with_an_interval_that_holds_it_nineteen_times_in_twenty
 
 @given(st.lists(st.floats(0.001, 0.999), min_size=2, max_size=40))
 def test_swapping_the_answers_changes_no_figure(rows):
-    one, other = (figures([outcome(n, p, chosen=c) for n, p in enumerate(rows)], draws=20) for c in (0, 1))
+    one, other = (figures([outcome(n, p, chosen=c) for n, p in enumerate(rows)]) for c in (0, 1))
     assert {k: f.value for k, f in one.items()} == {k: pytest.approx(f.value) for k, f in other.items()}
 
 
@@ -274,8 +274,8 @@ async def test_a_kept_model_is_judged_as_scpo_judged_it_and_what_waits_is_scored
     for o in held:
         told = o.shares[o.facts["chosen"]]
         assert math.log(told) - math.log(1 - told) == pytest.approx(own.margins[o.item.split("/")[1]], abs=1e-6)
-    cells = {c.what: c for c in steered.figures([own], votes.read(path), draws=10)}
-    ours = figures(held, draws=10)
+    cells = {c.what: c for c in steered.figures([own], votes.read(path))}
+    ours = figures(held)
     for what, subset in {"overall": "", "minority": "minority", "shared": "shared"}.items():
         assert ours["accuracy", "Norland", subset].value == pytest.approx(cells[what].accuracy)
 
@@ -321,7 +321,7 @@ def test_crehate_gives_five_countries_and_the_minorities_that_its_labels_tell():
     items = list(reward.plan(BENCHMARK, setup(CREHATE)))
     assert len(items) == 5 * 1_580 and len({i.culture for i in items}) == 5 and len({i.unit for i in items}) == 1_580
     assert sum(i.gold == "minority" for i in items) == 981 and {i.gold for i in items} == {"minority", "majority"}
-    crowd = figures(hold(items, prefers(lambda i: 0.9 if i.gold == "majority" else 0.1)), draws=50)
+    crowd = figures(hold(items, prefers(lambda i: 0.9 if i.gold == "majority" else 0.1)))
     assert crowd["accuracy", "", ""].value == pytest.approx(1 - 981 / 7_900)
     assert (crowd["accuracy", "", "minority"].value, crowd["accuracy", "", "shared"].value) == (0.0, 1.0)
     assert (

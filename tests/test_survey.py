@@ -55,7 +55,7 @@ def held(kind, name, setup, reply):
 
 def told(kind, outcomes):
     """All figures, by name, culture and subset; intervals are another room's business."""
-    return {m.key: estimate(m, draws=20) for m in kind.KIND.measures(outcomes, {})}
+    return {m.key: estimate(m) for m in kind.KIND.measures(outcomes, {})}
 
 
 def even(item):

@@ -288,9 +288,9 @@ def test_people_who_differ_are_not_farther_for_differing():
 
 
 def test_a_distance_lies_within_its_interval_and_more_respondents_narrow_it():
-    few, many = (figures(held(at_random(), count=count))["distance", ""] for count in (10, 80))
+    few, many = (figures(held(at_random(), count=count))["distance", ""] for count in (10, 160))
     assert all(f.low < f.value < f.high for f in (few, many))
-    assert many.high - many.low < 0.5 * (few.high - few.low) and (few.n, many.n) == (80, 640)
+    assert many.high - many.low < 0.5 * (few.high - few.low) and (few.n, many.n) == (80, 1280)
 
 
 def test_seeds_are_averaged_and_their_spread_told():
@@ -360,6 +360,18 @@ def test_two_models_are_compared_respondent_by_respondent():
     )
     found = compare(first["distance", "german", ""], second["distance", "german", ""])
     assert found.n == 30 and found.value < 0 and found.p < 0.2
+
+
+@pytest.mark.parametrize(
+    ("cultures", "count", "said"),
+    [(EIGHT[:3], 60, "3 cultures."), (EIGHT[:1], 60, "1 culture."), (EIGHT[:4], 20, "20 respondents in a culture"),
+     (EIGHT[:2], 8, "2 cultures and 8 respondents in a culture"), (EIGHT[:4], 60, "")],
+)  # fmt: skip
+def test_distances_of_few_cultures_or_respondents_carry_a_warning(cultures, count, said):
+    found = figures(held(lambda request: (0.2,) * 5, cultures=cultures, count=count, method="likelihood"))
+    warnings = {f.warning for f in found.values() if f.name.startswith("distance")}
+    assert len(warnings) == 1 and said in (warning := warnings.pop()) and ("Not informative" in warning) == bool(said)
+    assert not any(f.warning for f in found.values() if not f.name.startswith("distance"))
 
 
 def test_it_does_not_matter_in_which_order_cultures_were_asked():

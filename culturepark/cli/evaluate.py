@@ -98,9 +98,13 @@ def _told(found: Any) -> str:
         if (not f.subset and (f.headline or not f.culture)) or (f.headline and not f.culture)
     ]
     notes = dict.fromkeys(f.note for f in found.figures if f.headline and not f.culture and not f.subset and f.note)
+    warned = dict.fromkeys(f"warning: {f.warning}" for f in found.figures if f.warning)
+    bare = dict.fromkeys(
+        f"{f.name}: {f.reason}" for f in found.figures if f.headline and not f.culture and not f.subset and f.reason
+    )
     counts = ", ".join(f"{n} {status}" for status, n in found.counts.items())
     why = [f"  {n} × {reason}" for reason, n in found.reasons.items()]
-    return "\n".join([head, *rows, *(f"  {note}" for note in notes), f"  answers: {counts}", *why])
+    return "\n".join([head, *rows, *(f"  {note}" for note in (*notes, *bare, *warned)), f"  answers: {counts}", *why])
 
 
 def _figure(value: float | None) -> str:

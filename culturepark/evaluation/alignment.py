@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Outcome
 from culturepark.records import stream
@@ -205,22 +206,24 @@ def _common(first: Cell, second: Cell) -> Places:
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure of this room: how it is reckoned in one cell (None where it cannot be), and how it is told."""
+    """A figure of this room: how it is reckoned in one cell (None where it cannot be), how it is told, and its bounds."""
 
     find: Callable[[Cell, Around], Sums | None]
     better: Literal["high", ""]
     note: str
+    within: tuple[float, float] = SHARE
 
 
+APART = (-1.0, 1.0)  # of differences of two alignments
 AROUND = ("margin", "others")  # they depend on which other peoples were asked
 CLAIMS = ("alignment", "margin")  # what models are compared by, though not on questions that they were tuned on
 TUNED, HELD = "training split", "held-out"  # questions of the corpus' training split, and of the others
 SHOWN = {
     "alignment": Shown(_alignment, "high", "1 − Jensen–Shannon distance to the shares of the culture's own people"),
     "others": Shown(_others, "", "the same answers held against the people of each other culture, on the scale that both had; mean"),
-    "margin": Shown(_margin, "high", "nearer to the own people than to another culture's, on the scale that both had; mean over them"),
-    "steerability": Shown(_steerability, "high", "alignment with the culture in the prompt − alignment of the answer without any; 0: it does nothing"),
-    "variance": Shown(_variance, "", "variance of the model's answers ÷ variance of the people's; 1: as varied as they are"),
+    "margin": Shown(_margin, "high", "nearer to the own people than to another culture's, on the scale that both had; mean over them", APART),
+    "steerability": Shown(_steerability, "high", "alignment with the culture in the prompt − alignment of the answer without any; 0: it does nothing", APART),
+    "variance": Shown(_variance, "", "variance of the model's answers ÷ variance of the people's; 1: as varied as they are", POSITIVE),
     "uniform": Shown(_uniform, "", "for reference: alignment of a model to which every option is alike"),
     "elsewhere": Shown(_elsewhere, "", "for reference: alignment of the other cultures' people, their mean, where they had all options of this one"),
     "ceiling": Shown(_ceiling, "", "for reference: alignment of as many answers drawn from the people's own shares"),
@@ -285,7 +288,8 @@ def _measure(
     shown = SHOWN[name]
     told = ". ".join(filter(None, (shown.note, note)))
     alike = (*(["count"] if drawn else []), *(["cultures"] if name in AROUND else []))
-    return Measure(name, units, mean, culture, subset, shown.better, headline, "questions", told, alike)
+    return Measure(name, units, mean, culture, subset, shown.better, headline, "questions", told, alike,
+                   within=shown.within)  # fmt: skip
 
 
 def _told(held: Sequence[Cell], note: str, whole: bool) -> str:
@@ -323,5 +327,14 @@ def _unparsed(outcomes: Sequence[Outcome]) -> Iterator[Measure]:
         kinds = Counter(o.status for o in here if o.status != "ok")
         told = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) or "none"
         yield Measure(
-            "unparsed", units, mean, culture, "", "low", False, "questions", f"answers that gave no option: {told}"
+            "unparsed",
+            units,
+            mean,
+            culture,
+            "",
+            "low",
+            False,
+            "questions",
+            f"answers that gave no option: {told}",
+            share=True,
         )

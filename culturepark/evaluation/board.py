@@ -2,6 +2,9 @@
 
 A winner beats every other model of its row that was asked alike: p < 0.05 after Holm's correction over all comparisons of the board, and an interval
 of the difference that excludes 0. Who was asked otherwise is not compared, and where nobody wins nobody is said to.
+
+A model of several trainings stands for the recipe that made them, and is compared over trainings. What one training shows, or a model as it
+is, holds for these weights alone, and is said of nothing else: trained anew, the same recipe may lose.
 """
 
 from __future__ import annotations
@@ -29,12 +32,16 @@ CLOSE = (
 FINE = 2 / ALPHA  # so many swaps a comparison: the least p-value is then half of what passes
 BLOCK = 400_000  # swaps times units that are held at once
 LOOSE = ("seeds", "count", "version", "cultures", "held")  # may differ: what both were asked is compared
+ENOUGH = 5  # trainings: below, most differences between recipes go unseen (`python -m benchmarks coverage`)
 SILENT = 0.1  # a share of items without an answer that is told as a warning
 Key = tuple[str, str, str]
 
 
 class Entry(Record):
-    """A model on a board, and how it was asked. `asked` counts items by culture and status; `samples` is the page of them."""
+    """A model on a board, and how it was asked. `asked` counts items by culture and status; `samples` is the page of them.
+
+    `trainings`: how many sets of weights it is the mean of; with one, what is found of it is found of these weights alone.
+    """
 
     label: str
     run: str
@@ -44,6 +51,7 @@ class Entry(Record):
     options: dict[str, Any]
     counts: dict[str, int]
     asked: dict[str, dict[str, int]]
+    trainings: int = 1
     date: str = ""
     version: str = ""
     hash: str = ""
@@ -70,7 +78,8 @@ class Cell(Record):
 class Pair(Record):
     """A comparison: `difference` is first − second, `corrected` its p-value after Holm, None where there is none.
 
-    `better` is the model that the comparison finds better, "" where it finds none.
+    `better` is the model that the comparison finds better, "" where it finds none. `weights` are those of the two of which it holds for one set
+    of weights alone; the other, if any, was trained several times, and is compared over its trainings.
     """
 
     first: str
@@ -78,10 +87,14 @@ class Pair(Record):
     difference: Difference
     corrected: float | None = None
     better: str = ""
+    weights: tuple[str, ...] = ()
 
 
 class Row(Record):
-    """One figure of one culture, for all models. `winner` beats every other that was asked alike; without one, `tied` are the best and its equals."""
+    """One figure of one culture, for all models. `winner` beats every other that was asked alike; without one, `tied` are the best and its equals.
+
+    `winning` says what wins: the recipe of several trainings, or these weights alone.
+    """
 
     name: str
     culture: str = ""
@@ -92,6 +105,7 @@ class Row(Record):
     cells: tuple[Cell, ...]
     pairs: tuple[Pair, ...] = ()
     winner: str | None = None
+    winning: Literal["recipe", "weights", ""] = ""
     tied: tuple[str, ...] = ()
 
     def cell(self, model: str) -> Cell | None:
@@ -115,7 +129,7 @@ class Table(Record):
 class Board(Record):
     """All tables. `comparisons` is how many p-values were corrected together, `against` the one model all were compared with.
 
-    Intervals come from `draws` redrawn samples of units, p-values from as many swaps; small ones from `swaps`.
+    P-values of two sets of weights come from `draws` swaps of units, small ones from `swaps`.
     """
 
     tables: tuple[Table, ...]
@@ -135,6 +149,7 @@ class Held:
     result: Result
     measures: Mapping[Key, Measure]
     asked: Mapping[str, Mapping[str, int]]
+    trainings: int = 1
     silent: frozenset[str] = frozenset()  # items that it gave no answer to in some seed, where these are left out
     again: Callable[[], Sequence[Outcome]] | None = None
 
@@ -186,7 +201,8 @@ def held(
     asked = {culture: results.counted(part) for culture, part in sorted(parts.items())}
     graded = load_kind(result.kind).graded
     silent = frozenset(_item(o) for o in outcomes if o.status != "ok" and not graded)
-    return Held(run, result, {m.key: m for m in results.measures(result, outcomes)}, asked, silent, again)
+    trainings = len({o.seed // STRIDE for o in outcomes})
+    return Held(run, result, {m.key: m for m in results.measures(result, outcomes)}, asked, trainings, silent, again)
 
 
 def build(given: Iterable[Held], against: str | None = None) -> Board:
@@ -248,14 +264,14 @@ def _table(models: Mapping[str, Held], against: str | None, sides: Sides) -> Tab
         models=tuple(_entry(label, h) for label, h in models.items()),
         rows=tuple(_ordered(r for r in rows if (r.name, r.culture, r.subset) in heads)),
         others=tuple(_ordered(r for r in rows if (r.name, r.culture, r.subset) not in heads)),
-        warnings=(*_unlike(models), *_silent(models), *_apart(rows)),
+        warnings=(*_unlike(models), *_silent(models), *_apart(rows), *_warned(rows), *_once_trained(models)),
     )  # fmt: skip
 
 
 def _entry(label: str, h: Held) -> Entry:
     r = h.result
     return Entry(label=label, run=h.run, model=r.model, models=r.models, setup=r.setup, options=r.options, counts=r.counts,
-                 asked={c: dict(n) for c, n in h.asked.items()}, date=r.date, version=r.version, hash=r.hash)  # fmt: skip
+                 asked={c: dict(n) for c, n in h.asked.items()}, trainings=h.trainings, date=r.date, version=r.version, hash=r.hash)  # fmt: skip
 
 
 def _row(key: Key, models: Mapping[str, Held], against: str | None, sides: Sides, *, tested: bool) -> Row:
@@ -284,7 +300,9 @@ def _pairs(models: Mapping[str, Held], key: Key, against: str | None, sides: Sid
         if tested and against in (None, a, b) and _strict(models[a], key) == _strict(models[b], key):
             first, second = (b, a) if a == against else (a, b)
             found = sides.of(models[first], models[second], key)
-            yield Pair(first=first, second=second, difference=compare(*found) if found else Difference(value=None))
+            weights = tuple(m for m in (first, second) if models[m].trainings == 1)
+            difference = compare(*found) if found else Difference(value=None)
+            yield Pair(first=first, second=second, difference=difference, weights=weights)
 
 
 def _length(measure: Measure) -> int:
@@ -311,6 +329,24 @@ def _strict(h: Held, key: Key) -> dict[str, str]:
     """Return what must be alike for a comparison: all but LOOSE, what the figure says, and the cultures of one of all cultures."""
     alike = (*h.measures[key].alike, *([] if key[1] else ["cultures"]))
     return {k: v for k, v in _how(h).items() if k not in LOOSE or k in alike}
+
+
+def _warned(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield why figures are not to be relied on, each reason once with what it is said of."""
+    said: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for cell in row.cells:
+            if cell.figure.warning:
+                said.setdefault(cell.figure.warning, {})[f"{row.name} of {cell.model}"] = None
+    yield from (f"{', '.join(whose)}: {warning}" for warning, whose in said.items())
+
+
+def _once_trained(models: Mapping[str, Held]) -> Iterator[str]:
+    """Yield which models stand for one set of weights, so that nothing is said of what made them."""
+    once = [label for label, h in models.items() if h.trainings == 1]
+    if once:
+        yield (f"One training, or a model as it is: {', '.join(once)}. What is found of one holds for these weights alone; a recipe is compared "
+               "over several trainings (--model LABEL=A,B,C).")  # fmt: skip
 
 
 def _unlike(models: Mapping[str, Held]) -> Iterator[str]:
@@ -381,7 +417,7 @@ def _finer(row: Row, benchmark: str, models: Mapping[tuple[str, str], Held], sid
     made = []
     for pair in row.pairs:
         found = pair.difference
-        if found.p is not None and found.p <= CLOSE and swaps > DRAWS:
+        if found.p is not None and found.p <= CLOSE and swaps > DRAWS and found.trainings == 1:
             key = (row.name, row.culture, row.subset)
             both = sides.of(models[benchmark, pair.first], models[benchmark, pair.second], key)
             assert both is not None, "they were compared"
@@ -451,7 +487,9 @@ def _won(row: Row) -> Row:
     rated = {c.model: c.figure.value for c in row.cells if c.figure.value is not None and c.model in there}
     beaten = {(p.better, p.second if p.better == p.first else p.first) for p in pairs if p.better}
     if len(rated) > 1 and row.better:
-        update["winner"] = next((m for m in rated if all((m, o) in beaten for o in rated if o != m)), None)
+        winner = next((m for m in rated if all((m, o) in beaten for o in rated if o != m)), None)
+        once = any(winner in p.weights for p in pairs)
+        update |= {"winner": winner, "winning": ("weights" if once else "recipe") if winner else ""}
         if update["winner"] is None:
             sign = 1 if row.better == "high" else -1
             best = max(rated, key=lambda m: sign * rated[m])
@@ -470,11 +508,14 @@ def _few(tables: Iterable[Table], family: int, against: str) -> Iterator[str]:
     if not family:
         return
     least = ceil(log2(family / ALPHA)) + 1
-    short = [
-        p for t in tables for r in t.rows for p in r.pairs if p.difference.p is not None and p.difference.n < least
-    ]
+    tested = [p.difference for t in tables for r in t.rows for p in r.pairs if p.difference.p is not None]
+    short = [d for d in tested if d.trainings == 1 and d.n < least]
     if short:
         several = any(len(t.models) > 2 for t in tables)
         way = "" if against or not several else " Comparing with one model alone (--against MODEL) makes it less."
         yield (f"{len(short):,} of {family:,} comparisons are on fewer than {least} units: swapping so few cannot give a p-value "
                f"that passes the correction, however far apart the models are.{way}")  # fmt: skip
+    if rare := [d for d in tested if 1 < d.trainings < ENOUGH]:
+        yield (
+            f"{len(rare):,} of {family:,} comparisons are over fewer than {ENOUGH} trainings: so few can show a large difference only."
+        )

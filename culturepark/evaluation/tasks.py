@@ -237,7 +237,7 @@ def _shown(benchmark: Benchmark, setup: Setup, held: Told, *, reckon: bool) -> S
     def figures() -> Metric:
         def reckoned(scores: list[SampleScore]) -> dict[str, Any]:
             outcomes = [Outcome.model_validate(o) for s in scores for o in (s.score.metadata or {}).get("outcomes", ())]
-            found = [measure.estimate(m, draws=200) for m in kind.measures(outcomes, setup.options)]
+            found = [measure.estimate(m) for m in kind.measures(outcomes, setup.options)]
             return {
                 " ".join(filter(None, (f.name, f.culture, f.subset))): f.value for f in found if f.value is not None
             }

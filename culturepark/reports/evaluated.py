@@ -34,7 +34,7 @@ def _rows(found: Result) -> list[dict[str, Any]]:
     unread = sum(n for status, n in found.counts.items() if status != "ok")
     return [
         {"benchmark": found.benchmark, "title": found.title, "model": found.model, "figure": f.name, "value": f.value, "low": f.low,
-         "high": f.high, "spread": f.spread, "n": f.n, "what": f.what, "better": f.better, "method": found.setup.get("method"),
+         "high": f.high, "spread": f.spread, "trainings": f.trainings, "reason": f.reason, "warning": f.warning, "n": f.n, "what": f.what, "better": f.better, "method": found.setup.get("method"),
          "asked": sum(found.counts.values()), "unread": unread}
         for f in found.figures
         if f.headline and not f.culture and not f.subset

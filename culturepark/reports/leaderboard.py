@@ -12,7 +12,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from culturepark.errors import InputError, ParkError
-from culturepark.evaluation.board import Board, Cell, Row, Table
+from culturepark.evaluation.board import Board, Cell, Entry, Row, Table
+from culturepark.evaluation.measure import Figure
 from culturepark.reports import samples
 from culturepark.reports.curves import figure, ticks
 from culturepark.reports.show import WIDTH, cut, number, percent
@@ -21,6 +22,7 @@ Facts = dict[str, Any]
 FILES = ("leaderboard.json", "leaderboard.tex", "samples", "leaderboard.html")  # the page last: with it, all is there
 LEFT, RIGHT, TOP, STEP = 112, 330, 8, 18  # the frame of a plot, and the height of a model's row
 WORSE, BETTER = "▼", "▲"
+ONCE = r"$\dagger$: one training, or a model as it is; what is found holds for these weights, not for the recipe that made them."
 MARKS = {"high": "higher is better", "low": "lower is better", "": "neither way is better"}
 TEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
        **{c: f"\\{c}" for c in "$&#_%"}}  # fmt: skip
@@ -88,7 +90,7 @@ def page(board: Board) -> str:
     """Return a linked board as one HTML page that needs nothing from outside: no script, no font, no picture."""
     made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {"num": number, "pct": percent, "figure": figure}
-    made.globals |= {"mark": lambda row, model: mark(row, model, board.against), "verdict": verdict}
+    made.globals |= {"mark": lambda row, model: mark(row, model, board.against), "verdict": verdict, "repeats": repeats}
     source = files(__package__).joinpath("leaderboard.html.j2").read_text(encoding="utf-8")
     tables = [{"table": t, "panels": panels(t.rows), "others": panels(t.others), "how": how(t)} for t in board.tables]
     models = list(dict.fromkeys(e.label for t in board.tables for e in t.models))
@@ -144,8 +146,21 @@ def spoken(cell: Cell) -> str:
     """Return a figure in words, with its interval, spread and number of units."""
     f = cell.figure
     interval = f", 95% interval {figure(f.low)} to {figure(f.high)}" if f.low is not None else ""
-    spread = f", ± {figure(f.spread)} over {f.seeds} seeds" if f.spread is not None else ""
-    return f"{cell.model}: {figure(f.value)}{interval}{spread}, {f.n:,} {f.what}"
+    spread = f", ± {figure(f.spread)} over {f.seeds} {repeats(f)}" if f.spread is not None else ""
+    return f"{cell.model}: {figure(f.value)}{interval}{spread}, {f.n:,} {f.what}" + (
+        f" ({f.reason})" if f.reason else ""
+    )
+
+
+def repeats(f: Figure) -> str:
+    """Return what a figure is a mean over: trainings, seeds of one, or both.
+
+    >>> repeats(Figure(name="x", value=1, seeds=6, trainings=3))
+    'seeds (3 trainings)'
+    """
+    if f.trainings == 1:
+        return "seeds"
+    return "trainings" if f.trainings == f.seeds else f"seeds ({f.trainings} trainings)"
 
 
 def mark(row: Row, model: str, against: str) -> str:
@@ -159,7 +174,7 @@ def mark(row: Row, model: str, against: str) -> str:
 def verdict(row: Row) -> str:
     """Return who wins a row, in words."""
     if row.winner:
-        return row.winner
+        return f"{row.winner} (these weights)" if row.winning == "weights" else row.winner
     if not row.pairs:
         return "not compared"
     return f"none: {', '.join(row.tied)} are not told apart" if row.tied else "none" if row.better else "–"
@@ -200,7 +215,7 @@ def tex(text: str) -> str:
 def _tabular(board: Board, table: Table, panel: Facts) -> str:
     rows: Sequence[Row] = panel["rows"]
     heads = " & ".join(["model", *(tex(r.culture or "all") for r in rows)])
-    lines = [" & ".join([tex(e.label), *(_value(r, e.label) for r in rows)]) + r" \\" for e in table.models]
+    lines = [" & ".join([_named(e), *(_value(r, e.label) for r in rows)]) + r" \\" for e in table.models]
     wide = len(rows) > 4
     parts = [r"\begin{table*}[t]", r"\centering\footnotesize", rf"\caption{{{_caption(board, table, panel)}}}"]
     parts += [r"\resizebox{\textwidth}{!}{%"] if wide else []
@@ -213,6 +228,11 @@ def _tabular(board: Board, table: Table, panel: Facts) -> str:
         r"\bottomrule",
     ]
     return "\n".join([*parts, r"\end{tabular}" + ("}" if wide else ""), r"\end{table*}", ""])
+
+
+def _named(entry: Entry) -> str:
+    """Return a model's name, with a dagger where it is one set of weights."""
+    return tex(entry.label) + (r"$^\dagger$" if entry.trainings == 1 else "")
 
 
 def _value(row: Row, model: str) -> str:
@@ -238,9 +258,10 @@ def _caption(board: Board, table: Table, panel: Facts) -> str:
     told = dict(how(table))
     asked = "; ".join(f"{key} {told[key]}" for key in ("method", "respondents", "count", "seeds") if key in told)
     said = (f"{table.title}: {panel['title']} ({MARKS[panel['better']]}), n = {n} {panel['what']}. {asked + '. ' if asked else ''}"
-            f"In brackets 95% bootstrap intervals over {panel['what']}; bold: better than every other model that was asked alike, p < {board.alpha:g} "
-            f"in a paired permutation test after Holm's correction over {board.comparisons:,} comparisons.")  # fmt: skip
-    return tex(said)
+            f"In brackets 95% intervals (jackknife, Student's t) over {panel['what']} and, of models of several trainings, over these; bold: better than "
+            f"every other model that was asked alike, p < {board.alpha:g} in a paired test after Holm's correction over {board.comparisons:,} comparisons.")  # fmt: skip
+    once = any(e.trainings == 1 for e in table.models)
+    return tex(said) + (rf" {ONCE}" if once else "")
 
 
 # ----------------------------------------------------------------- terminal
@@ -263,7 +284,7 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
 def _lines(board: Board, table: Table) -> list[str]:
     lines = [f"{table.benchmark}: {table.title}"]
     lines += [
-        f"  {cut(e.label, 23):<24}{e.items:>7} items, "
+        f"  {cut(e.label, 23):<24}{_many(e):<14}{e.items:>7} items, "
         + ", ".join(f"{n} {status}" for status, n in e.counts.items() if n)
         for e in table.models
     ]
@@ -277,6 +298,10 @@ def _lines(board: Board, table: Table) -> list[str]:
                 for e in table.models
             ]
     return [*lines, *(part for w in table.warnings for part in _wrapped(w, "  ")), ""]
+
+
+def _many(entry: Entry) -> str:
+    return f"{entry.trainings} trainings" if entry.trainings > 1 else "these weights"
 
 
 def _brief(row: Row, model: str, against: str) -> str:

@@ -197,19 +197,21 @@ def _of(outcomes: Sequence[Outcome], culture: str, topic: str, options: Mapping[
     part = partial(Measure, culture=culture, subset=topic, what="questions")
     scored = [o for o in outcomes if o.score is not None]
     told, answered = _sums((o, (o.score, 1)) for o in scored), _sums((o, (o.score is not None, 1)) for o in outcomes)
-    yield part("score", told, mean, better=options["better"], headline=not topic, note=_note(outcomes, options))
-    yield part("answered", answered, mean, note="share of all outcomes that have a score")
+    yield part("score", told, mean, better=options["better"], headline=not topic, note=_note(outcomes, options),
+               share=all(o.score in (0, 1) or "grades" in o.facts for o in scored))  # fmt: skip
+    yield part("answered", answered, mean, note="share of all outcomes that have a score", share=True)
     grades = [(o, [g for g in o.facts["grades"] if g is not None]) for o in scored if "grades" in o.facts]
     if grades:
         told, (low, high) = _sums((o, (sum(g) / len(g), 1)) for o, g in grades), options["scale"]
-        yield part("grade", told, mean, better=options["better"], note=f"the judge's mean grade, from {low} to {high}")
+        yield part("grade", told, mean, better=options["better"], note=f"the judge's mean grade, from {low} to {high}",
+                   within=(float(low), float(high)))  # fmt: skip
     if several := [(o, g) for o, g in grades if len(g) > 1]:
         again = partial(part, better="", what="questions graded more than once")
         note = "how steady one judge is that is asked again, not whether it is right"
         yield again("judges' alpha", _sums((o, judge.spread(g)) for o, g in several), judge.alpha,
                     note=f"Krippendorff's alpha, interval metric: {note}; none where all grades are the same")  # fmt: skip
         yield again("judges alike", _sums((o, (len(set(g)) == 1, 1)) for o, g in several), mean,
-                    note=f"share given one and the same grade: {note}")  # fmt: skip
+                    note=f"share given one and the same grade: {note}", share=True)  # fmt: skip
 
 
 def _sums(told: Iterable[tuple[Outcome, Sequence[Any]]]) -> dict[tuple[int, str], tuple[float, ...]]:

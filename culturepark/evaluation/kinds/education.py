@@ -15,6 +15,7 @@ from culturepark import desk
 from culturepark.errors import InputError
 from culturepark.evaluation import exam, parsers
 from culturepark.evaluation.card import settled
+from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Parser, Setup, Unparsed
 from culturepark.records import Culture, Message, Persona, Question, Reply, Request, Role, digest, stream
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from culturepark.workspace import Workspace
 
 EXAMS = ("survey", exam.VSM)
+APART = (-1.0, 1.0)  # of a gain: a difference of two distances from 0 to 1
+LIKES = (float(exam.SCALE[0]), float(exam.SCALE[1]))
 Said = dict[str, str]  # who ("learner" or "teacher"), and text
 
 
@@ -228,13 +231,14 @@ def _measures(done: Sequence[Outcome], culture: str, scale: Scale, note: str, al
     def gain(totals: Any) -> Any:
         return scale.before(totals) - scale.after(totals)
 
+    far, near = (None, POSITIVE) if scale is not SURVEY else (APART, SHARE)
     return [
-        Measure("gain", pairs, gain, headline=True, note=f"{note}. {HEDGE}", **common),
+        Measure("gain", pairs, gain, headline=True, note=f"{note}. {HEDGE}", within=far, **common),
         Measure("specific gain", pairs, scale.specific, note=f"{note}. {SPECIFIC}", **common),
-        Measure("distance before", pairs, scale.before, better="low", note=note, **common),
-        Measure("distance after", pairs, scale.after, better="low", note=note, **common),
-        Measure("satisfaction", _units(done, _liked), mean, note=LIKED, **common),
-        Measure("unparsed", _units(done, _unread), mean, better="low", note=UNREAD, **common),
+        Measure("distance before", pairs, scale.before, better="low", note=note, within=near, **common),
+        Measure("distance after", pairs, scale.after, better="low", note=note, within=near, **common),
+        Measure("satisfaction", _units(done, _liked), mean, note=LIKED, within=LIKES, **common),
+        Measure("unparsed", _units(done, _unread), mean, better="low", note=UNREAD, share=True, **common),
     ]
 
 

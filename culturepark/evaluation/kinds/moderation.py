@@ -17,6 +17,7 @@ from culturepark import desk, tables
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import notices, posts
 from culturepark.evaluation.card import Benchmark, settled
+from culturepark.evaluation.intervals import SHARE
 from culturepark.evaluation.measure import Measure
 from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
 from culturepark.evaluation.posts import Dataset, Post
@@ -24,6 +25,7 @@ from culturepark.records import Role, stream
 
 UNREAD = "share of answers that could not be read or did not come; each counts against its gold label"
 OTHERS = "*"  # in a map: every label that it does not name
+FEW_TEXTS = 12  # of which macro-F1 gets an interval: of fewer, a label that hardly occurs makes it jump
 COUNTS = 3  # what is summed for each label: rightly said, gold, said
 
 
@@ -259,15 +261,35 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
         held = Counts(those)
         note = held.note()
         made += [
-            Measure("macro_f1", held.units, held.mean(f1), culture, subset, headline=not subset, what=what, note=note),
             Measure(
-                "accuracy", held.units, held.mean(_accuracy), culture, subset, what=what, note=note.rpartition(";")[0]
+                "macro_f1",
+                held.units,
+                held.mean(f1),
+                culture,
+                subset,
+                headline=not subset,
+                what=what,
+                note=note,
+                within=SHARE,
+                few=FEW_TEXTS,
             ),
-            Measure("unparsed", held.units, held.unread, culture, subset, "low", what=what, note=UNREAD),
+            Measure(
+                "accuracy",
+                held.units,
+                held.mean(_accuracy),
+                culture,
+                subset,
+                what=what,
+                note=note.rpartition(";")[0],
+                share=len(held.sets) == 1,
+                within=SHARE,
+            ),
+            Measure("unparsed", held.units, held.unread, culture, subset, "low", what=what, note=UNREAD, share=True),
         ]
     for culture, subset, those in _parts(outcomes):
         held = Counts(those)
-        made.append(Measure("accuracy", held.units, held.mean(_accuracy), culture, subset, what=what))
+        made.append(Measure("accuracy", held.units, held.mean(_accuracy), culture, subset, what=what,
+                            share=len(held.sets) == 1, within=SHARE))  # fmt: skip
     return made
 
 

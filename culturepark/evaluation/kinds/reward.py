@@ -14,6 +14,7 @@ from culturepark.desk import once
 from culturepark.errors import InputError
 from culturepark.evaluation import parsers
 from culturepark.evaluation.card import settled
+from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Setup, Unparsed, outcome
 from culturepark.grounding.votes import Pair, Votes, read, slug, split
@@ -186,7 +187,7 @@ def accuracy(rows: Iterable[Right], countries: Sequence[str], **told: Any) -> Me
         row = sums.setdefault((seed, unit), [0.0] * (2 * len(place)))
         row[place[country]] += right
         row[len(place) + place[country]] += 1
-    return Measure("accuracy", sums, _macro, what="users or items", **told)
+    return Measure("accuracy", sums, _macro, what="users or items", share=len(place) == 1, within=SHARE, **told)
 
 
 def _macro(sums: Any) -> Any:
@@ -208,11 +209,11 @@ def _calibration(told: Sequence[Outcome], countries: Sequence[str]) -> Iterator[
         binned = _summed(own, _binned)
         how: dict[str, Any] = {"culture": country, "better": "low", "what": "users or items"}
         yield Measure("calibration error", binned, gap, **how, note=f"expected calibration error (Guo et al. 2017, §2) over {BINS} bins, each "
-                      f"pair in both orders; above 0 by chance where pairs are few. {_reliability(binned)}")  # fmt: skip
+                      f"pair in both orders; above 0 by chance where pairs are few. {_reliability(binned)}", within=SHARE)  # fmt: skip
         yield Measure("Brier score", _summed(own, lambda p: ((1 - p) ** 2, 1.0)), mean, **how, note="mean squared error of the chosen "
-                      "answer's probability; 0.25 for one that cannot tell (Brier 1950)")  # fmt: skip
+                      "answer's probability; 0.25 for one that cannot tell (Brier 1950)", within=SHARE)  # fmt: skip
         yield Measure("log loss", _summed(own, lambda p: (-log(max(p, LEAST)), 1.0)), mean, **how, note="nats a pair; 0.693 for one that cannot "
-                      f"tell; probabilities below {LEAST:.1e} count as that")  # fmt: skip
+                      f"tell; probabilities below {LEAST:.1e} count as that", within=POSITIVE)  # fmt: skip
 
 
 def _summed(told: Sequence[Outcome], worth: Any) -> dict[tuple[int, str], list[float]]:

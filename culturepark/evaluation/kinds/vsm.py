@@ -22,6 +22,7 @@ from typing import Any
 from culturepark import desk, grounding
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation.card import Benchmark, settled
+from culturepark.evaluation.intervals import POSITIVE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
 from culturepark.records import Culture, Persona, Question, Request, stream
@@ -40,6 +41,11 @@ ITEMS = tuple(f"m{n:02}" for n in range(1, 25))
 CODES = (1, 2, 3, 4, 5)
 CONSTANTS = ("fitted", "zero")
 OTHERS = 2  # as many other cultures must have a dimension before its constant is fitted
+FEW_CULTURES, MANY_PEOPLE, LEAST_PEOPLE = (
+    3,
+    50,
+    20,
+)  # the last two are the manual's, §4: an ideal sample, and one too small to use
 PEERS = 4  # as many cultures must have a dimension before it is correlated
 ASKED, ROWS = len(ITEMS), 5
 HALVES = 4 * ASKED  # what a unit's sums hold of its two halves
@@ -200,8 +206,15 @@ class People:
                 else many
             )
         cast = len({o.unit for o in self.asked})
-        interviews = len({o.item for o in self.asked}) // ASKED // len({o.seed for o in self.asked})
-        return f"{cast} personas{cut}, {'each by the distribution that the model tells' if drawn else f'{interviews} interviews'}"
+        return f"{cast} personas{cut}, {'each by the distribution that the model tells' if drawn else f'{self.interviews} interviews'}"
+
+    @property
+    def interviews(self) -> int:
+        """How many people answered in each seed: those drawn from a distribution, the interviews of personas, or respondents."""
+        facts = self.asked[0].facts
+        if facts["respondents"] == "people":
+            return int(facts["count"])
+        return len({o.item for o in self.asked}) // ASKED // len({o.seed for o in self.asked})
 
     @property
     def drawn(self) -> bool:
@@ -332,8 +345,14 @@ def apart(errors: Any, held: Any) -> Any:
     """
     import numpy as np
 
-    squares = np.where(held, errors[..., 0, :] * errors[..., 1, :], 0).sum(-1)
-    return np.sqrt(np.maximum(squares, 0))
+    return np.sqrt(np.maximum(squared(errors, held), 0))
+
+
+def squared(errors: Any, held: Any) -> Any:
+    """Return the squares of `apart`, below 0 where the halves err to opposite sides: without the noise, on average right."""
+    import numpy as np
+
+    return np.where(held, errors[..., 0, :] * errors[..., 1, :], 0).sum(-1)
 
 
 def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Measure]:
@@ -350,17 +369,20 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
     halves, _ = fitted(table - np.moveaxis(parted(sums), -2, 0))
     errors = table - scores(sums) - (constants if fit else 0)
     plain = apart(np.stack([errors, errors], -2), np.isfinite(table))
-    made = [*_overall(found, table, fit, plain), _unread(outcomes, "", found[0].what)]
+    warning = _uninformative(found)
+    made = [*_overall(found, table, fit, plain, warning), _unread(outcomes, "", found[0].what)]
     for i, people in enumerate(found):
         note = _constants(people, constants[i], others[i]) if fit else "constants zero"
-        made += _distances(people, table[i], halves[:, i] if fit else 0.0, plain[i], note, ("cultures",) if fit else ())
+        made += _distances(
+            people, table[i], halves[:, i] if fit else 0.0, plain[i], note, ("cultures",) if fit else (), warning
+        )
         made += _dimensions(people)
         made.append(_unread(people.asked, people.culture, people.what))
     return made
 
 
 def _distances(
-    people: People, row: Any, constants: Any, plain: float, note: str, alike: tuple[str, ...]
+    people: People, row: Any, constants: Any, plain: float, note: str, alike: tuple[str, ...], warning: str
 ) -> Iterator[Measure]:
     """Yield a culture's distance, whole and a dimension; constants, of each half, stay when respondents are drawn again."""
     held = row == row  # NaN is not
@@ -370,16 +392,34 @@ def _distances(
     def far(sums: Any) -> Any:
         return apart(row - parted(sums) - constants, held)
 
+    def square(sums: Any) -> Any:
+        return squared(row - parted(sums) - constants, held)
+
     common: dict[str, Any] = {
         "culture": people.culture,
         "better": "low",
         "what": people.what,
         "note": _joined(parts),
         "alike": alike,
+        "warning": warning,
         "tested": not people.drawn,
     }
-    yield Measure("distance", people.units, far, headline=True, **common)
-    yield Measure("distance a dimension", people.units, lambda sums: far(sums) / many**0.5, **common)
+    yield Measure("distance", people.units, far, headline=True, square=square, **common)
+    yield Measure("distance a dimension", people.units, lambda sums: far(sums) / many**0.5,
+                  square=lambda sums: square(sums) / many, **common)  # fmt: skip
+
+
+def _uninformative(found: Sequence[People]) -> str:
+    """Say why distances tell little, where they do: of few cultures, or of few respondents, chance makes most of them."""
+    few = min(p.interviews for p in found)
+    why = [f"{len(found)} culture{'s' if len(found) > 1 else ''}"] if len(found) <= FEW_CULTURES else []
+    if few < MANY_PEOPLE:
+        why.append(
+            f"{few} respondents in a culture, where the manual wants {MANY_PEOPLE} and forbids fewer than {LEAST_PEOPLE}"
+        )
+    if not why:
+        return ""
+    return f"Not informative: {' and '.join(why)}. Chance makes most of such a distance; ask more than {FEW_CULTURES} cultures and --count 200."
 
 
 def _noisy(plain: float) -> str:
@@ -420,7 +460,7 @@ def _dimensions(people: People) -> Iterator[Measure]:
         note = _joined((f"constant zero; published {told}", people.who, _lacking([people], [d])))
         yield Measure(d.upper(), people.units, partial(_one, i), note=note, **common)
     note = f"standard deviation over respondents, mean over {ASKED - len(people.missing)} items; 0: all answer alike; {people.who}"
-    yield Measure("spread", people.units, spread, note=note, **common)
+    yield Measure("spread", people.units, spread, note=note, within=POSITIVE, **common)
 
 
 def _one(dimension: int, sums: Any) -> Any:
@@ -437,13 +477,13 @@ def _unread(outcomes: Sequence[Outcome], culture: str, what: str) -> Measure:
     counts = Counter(o.status for o in outcomes if o.status not in ("ok", "unparsed"))
     rest = "".join(f"; {many} {status}" for status, many in sorted(counts.items()))
     note = f"of {len(outcomes)} answers{rest}; none of them is a number"
-    return Measure("unparsed", units, mean, culture=culture, better="low", what=what, note=note)
+    return Measure("unparsed", units, mean, culture=culture, better="low", what=what, note=note, share=True)
 
 
 # ------------------------------------------------------------ all cultures
 
 
-def _overall(found: Sequence[People], table: Any, fit: bool, plain: Any) -> Iterator[Measure]:
+def _overall(found: Sequence[People], table: Any, fit: bool, plain: Any, warning: str) -> Iterator[Measure]:
     """Yield the means over cultures, constants fitted anew whenever respondents are drawn again, and the correlations."""
     import numpy as np
 
@@ -459,6 +499,8 @@ def _overall(found: Sequence[People], table: Any, fit: bool, plain: Any) -> Iter
     common: dict[str, Any] = {
         "units": units,
         "better": "low",
+        "within": POSITIVE,
+        "warning": warning,
         "what": found[0].what,
         "tested": not any(p.drawn for p in found),
     }
@@ -471,7 +513,9 @@ def _overall(found: Sequence[People], table: Any, fit: bool, plain: Any) -> Iter
         if (there := held[:, i]).sum() >= PEERS:
             value = _correlated(table[there, i], there, i)
             note = f"Pearson, score with published figure, over {there.sum()} cultures, which are not drawn again; no constant matters"
-            yield Measure("correlation", units, value, subset=d.upper(), what=found[0].what, note=note)
+            yield Measure(
+                "correlation", units, value, subset=d.upper(), what=found[0].what, note=note, within=(-1.0, 1.0)
+            )
 
 
 def _block(sums: Sequence[float], place: int, count: int) -> list[float]:
