@@ -76,6 +76,30 @@ def test_weights_that_are_pickled_are_refused(small, tmp_path):
         base.model(str(copy), machine.look("cpu"))
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("damage", ["cut", "emptied", "overwritten", "json"])
+def test_a_damaged_base_is_one_error(small, tmp_path, file, damage):
+    import shutil
+
+    copy = shutil.copytree(small, tmp_path / "damaged")
+    held = (copy / file).read_bytes()
+    (copy / file).write_bytes(
+        {"cut": held[: len(held) // 2], "emptied": b"", "overwritten": b"\xff" * 64 + held[64:], "json": b'["x"]'}[
+            damage
+        ]
+    )
+    with pytest.raises(ModelError, match="cannot load the base"):
+        base.tokenizer(str(copy))
+        base.model(str(copy), machine.look("cpu"))
+
+
+@pytest.mark.parametrize("held", [b"", b"{", b"[1]", b"\xff", b"null"])
+def test_a_damaged_adapter_configuration_is_one_error(tmp_path, held):
+    (tmp_path / "adapter_config.json").write_bytes(held)
+    with pytest.raises(ModelError, match=r"the adapter at .* is damaged"):
+        base.adapter(tmp_path)
+
+
 def test_a_template_that_refuses_system_messages_gets_them_in_the_first_question(loaded):
     talk = [{"role": "system", "content": "Be from Jordan."}, {"role": "user", "content": "Tea?"}]
     _, tokenizer = loaded

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +109,9 @@ def read(source: str | Path, layout: tables.Layout | None = None) -> Votes:
     skipped, notices = Counter[str](), Counter[str]()
     for path in files:
         table = tables.kind_of(path, "votes are") in tables.TABLES
-        pairs += _table(path, layout or tables.Layout(), skipped, notices) if table else _jsonl(path, skipped, notices)
+        pairs += (
+            _table(path, layout or tables.Layout(), skipped, notices) if table else _objects(path, skipped, notices)
+        )
     if twice := [i for i, n in Counter(p.id for p in pairs).items() if n > 1]:
         raise InputError(
             f"{source}: {len(twice)} pairs have an id of another, for example {twice[0]!r}; ids are to be different"
@@ -194,8 +198,10 @@ def _post(
                    rejected=LABELS[1 - said], item=row[key])  # fmt: skip
 
 
-def _jsonl(path: Path, skipped: Counter[str], notices: Counter[str]) -> list[Pair]:
-    rows = [(f"{path}:{n}", row) for n, row in tables.json_lines(path, notices)]
+def _objects(path: Path, skipped: Counter[str], notices: Counter[str]) -> list[Pair]:
+    table = tables.read(path, what="votes are")
+    notices.update(table.notices)
+    rows = [(f"{path}:{line}", row) for line, row in table.rows]
     if not rows:
         return []
     first = rows[0][1]
@@ -263,10 +269,11 @@ def conversation(row: Mapping[str, Any], homes: Mapping[str, str], where: str, s
 
 def _turns(told: Any, where: str) -> Iterator[tuple[int, str, list[dict[str, Any]]]]:
     """Yield (turn, what the user wrote, the answers to it) in order."""
-    if not isinstance(told, list) or not all(
-        isinstance(m, dict) and {"turn", "role", "content"} <= m.keys() for m in told
-    ):
-        raise InputError(f"{where}: conversation_history is a list of messages with turn, role and content")
+    if not isinstance(told, list):
+        raise InputError(f"{where}: conversation_history is a list of messages, not {told!r:.60}")
+    for message in told:
+        if why := _wrong(message):
+            raise InputError(f"{where}: conversation_history: {why}: {message!r:.80}")
     for turn, messages in itertools.groupby(sorted(told, key=lambda m: int(m["turn"])), key=lambda m: int(m["turn"])):
         held = list(messages)
         asked = [m["content"] for m in held if m["role"] == "user"]
@@ -278,6 +285,18 @@ def _turns(told: Any, where: str) -> Iterator[tuple[int, str, list[dict[str, Any
         yield turn, asked[0], answers
 
 
+def _wrong(message: Any) -> str:
+    """Say what is wrong with a message of a scored conversation; empty where nothing is."""
+    if not isinstance(message, dict) or not {"turn", "role", "content"} <= message.keys():
+        return "a message has turn, role and content"
+    if not isinstance(message["content"], str):
+        return "content is a text"
+    if not re.fullmatch("[0-9]{1,9}", str(message["turn"])):
+        return "turn is a whole number"
+    scores = [message[key] for key in ("score", "majority_score") if message.get(key) is not None]
+    return "" if all(isinstance(s, (int, float)) and isfinite(s) for s in scores) else "a score is a number"
+
+
 def _chosen(answers: Sequence[dict[str, Any]], where: str, turn: int) -> dict[str, Any]:
     if marked := [a for a in answers if a.get("if_chosen")]:
         return marked[0]
@@ -287,7 +306,7 @@ def _chosen(answers: Sequence[dict[str, Any]], where: str, turn: int) -> dict[st
 
 
 def _against(good: Mapping[str, Any], bad: Mapping[str, Any]) -> bool | None:
-    if "majority_score" not in good or "majority_score" not in bad:
+    if good.get("majority_score") is None or bad.get("majority_score") is None:
         return None
     return bool(good["majority_score"] < bad["majority_score"])
 
@@ -295,10 +314,12 @@ def _against(good: Mapping[str, Any], bad: Mapping[str, Any]) -> bool | None:
 # --------------------------------------------------------------- preferences
 
 
-def _preference(row: dict[str, Any], where: str) -> Pair:
+def _preference(row: Mapping[str, Any], where: str) -> Pair:
     """Return a row of TRL's preference format as a pair."""
-    made = checked(row, "dpo", where)
+    made = checked(dict(row), "dpo", where)
     about = {**row, **made["metadata"]}
+    if not isinstance(about.get("minority"), (bool, type(None))):
+        raise InputError(f"{where}: metadata.minority: {about['minority']!r:.60} is neither true nor false")
     country, user = (_about(about, names, where) for names in (("country", "culture"), ("user", "user_id", "persona")))
     return Pair(
         id=str(about.get("id") or where.rpartition("/")[2]), user=user, country=country, item=str(about.get("item") or ""),

@@ -101,10 +101,11 @@ def loaded(folders: Sequence[Path], found: Machine | None = None) -> Iterator[tu
     with base.quiet():
         model: Any = base.model(name, found or look())
         for i, (folder, what) in enumerate(zip(folders, made, strict=True)):
-            if i == 0:
-                model = PeftModel.from_pretrained(model, folder, adapter_name=what.name)
-            else:
-                model.load_adapter(folder, adapter_name=what.name)
+            with base.damaged(f"cannot load the adapter at {folder}"):
+                if i == 0:
+                    model = PeftModel.from_pretrained(model, folder, adapter_name=what.name)
+                else:
+                    model.load_adapter(folder, adapter_name=what.name)
         model.eval()
         yield model, base.tokenizer(name), tuple(m.name for m in made)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from culturepark.errors import InputError, ModelError
+from culturepark.errors import InputError, ModelError, ParkError
 from culturepark.weights.machine import Machine
 
 TINY = "tiny"
@@ -109,11 +109,21 @@ def _nf4(machine: Machine, dtype: Any) -> Any:
 
 
 def _loaded(name: str, load: Any, *args: Any, **told: Any) -> Any:
-    try:
+    with damaged(f"cannot load the base {name!r}"):
         return load(*args, **told)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"cannot load the base {name!r}: {first}") from error
+
+
+@contextmanager
+def damaged(what: str) -> Iterator[None]:
+    """Raise whatever a library says of a model's files, cut or changed in any way, as one ModelError that begins with `what`."""
+    try:
+        yield
+    except (ParkError, MemoryError):
+        raise
+    except Exception as error:
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+        raise ModelError(f"{what}: {kind}{said[:300]}") from error
 
 
 def title(name: str) -> str:
@@ -153,6 +163,9 @@ def licence(name: str) -> str:
 
 
 def adapter(folder: Path) -> dict[str, Any]:
-    """Return the adapter configuration in a folder, or an empty mapping where it holds a whole model."""
+    """Return the adapter configuration in a folder, or an empty mapping where it holds a whole model; ModelError for a damaged one."""
     path = folder / "adapter_config.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    with damaged(f"the adapter at {folder} is damaged"):
+        return dict(json.loads(path.read_text(encoding="utf-8")))

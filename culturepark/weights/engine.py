@@ -458,7 +458,6 @@ def attached(whole: Any, model: Graduate, name: str, *, alone: bool = False) -> 
     `alone`: it will share the base with no other, so it may be of any kind.
     """
     from peft import LoraConfig, PeftModel, PeftModelForCausalLM
-    from safetensors import SafetensorError
 
     folder = model.adapter
     if folder is None:
@@ -467,15 +466,12 @@ def attached(whole: Any, model: Graduate, name: str, *, alone: bool = False) -> 
         mixable(folder)
     bare, held, odd = not isinstance(whole, PeftModel), whole, ["nothing was read"]
     try:
-        with base.quiet():
+        with base.quiet(), base.damaged(f"cannot load the adapter at {folder}"):
             if bare:
                 config = LoraConfig.from_pretrained(str(folder), inference_mode=True)
                 held = PeftModelForCausalLM(whole, config, adapter_name=name)
             loaded = held.load_adapter(str(folder), adapter_name=name, is_trainable=False)
         odd = [*loaded.missing_keys, *loaded.unexpected_keys]
-    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
-        said = " ".join(str(error).strip().splitlines()[:2])[:300]
-        raise ModelError(f"cannot load the adapter at {folder}: {said}") from error
     finally:
         if odd:
             _detach(held, name, bare)

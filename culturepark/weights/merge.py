@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from pathlib import Path
@@ -48,7 +47,8 @@ def dtype(model: Graduate) -> str:
     """Return the number format that a base is stored in; ModelError where it is stored quantised."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model.root, trust_remote_code=False)
+    with base.damaged(f"cannot load the base {model.title!r}"):
+        config = AutoConfig.from_pretrained(model.root, trust_remote_code=False)
     stored = getattr(config, "quantization_config", None)
     if stored:
         how = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", stored)
@@ -86,4 +86,4 @@ def handover(folder: Path) -> list[str]:
 
 def _name(folder: Path) -> str:
     path = folder / manifest.FILE
-    return str(json.loads(path.read_text(encoding="utf-8"))["name"]) if path.is_file() else folder.resolve().name
+    return manifest.read(folder).name if path.is_file() else folder.resolve().name

@@ -133,7 +133,7 @@ def trained(architectures: Iterable[str] | None) -> bool:
 
 def below(folder: Path) -> Path:
     """Return the whole model that a kept adapter is put on: where it was, or beside it if the run's folder was moved."""
-    told = Path(base.adapter(folder)["base_model_name_or_path"])
+    told = Path(base.adapter(folder).get("base_model_name_or_path") or "")
     near = folder.parent / told.name
     return near if near.is_dir() else told
 
@@ -150,7 +150,9 @@ def load(name: str, tokenizer: Any, machine: Machine, seed: int = 0) -> Any:
     if folder.is_dir() and base.adapter(folder):
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(_head(str(below(folder)), machine), str(folder))
+        head = _head(str(below(folder)), machine)
+        with base.damaged(f"cannot load the adapter at {folder}"):
+            model = PeftModel.from_pretrained(head, str(folder))
     else:
         model = _head(name, machine)
     if getattr(model.config, "num_labels", 1) != 1:

@@ -15,11 +15,15 @@ Row = dict[str, Any]
 def checked(row: Row, form: str, where: str) -> Row:
     """Return a row with the keys of its form, conversations checked, plain texts made conversations."""
     if form == "trl" and "messages" in row:
+        if not isinstance(row["messages"], list):
+            raise InputError(f"{where}: messages: a list of messages, not {row['messages']!r:.60}")
         row = {**row, "prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
     if lacking := [key for key in KEYS[form] if key not in row]:
         raise InputError(
             f"{where}: no {lacking[0]!r}; a row of this kind has {', '.join(KEYS[form])}. {nearest(lacking[0], row)}"
         )
+    if not isinstance(row.get("metadata"), (dict, type(None))):
+        raise InputError(f"{where}: metadata: an object, not {row['metadata']!r:.60}")
     made: Row = {"metadata": row.get("metadata") or {k: row[k] for k in ("culture", "question") if k in row}}
     for key in KEYS[form]:
         if key in ("prompt", "completion", "chosen", "rejected"):
@@ -56,7 +60,7 @@ def _shares(row: Row, where: str) -> None:
     options, shares = row["options"], row["shares"]
     if not isinstance(options, list) or not isinstance(shares, list) or len(options) != len(shares) or len(options) < 2:
         raise InputError(f"{where}: options and shares are lists of the same length, at least 2")
-    if len(set(options)) < len(options) or any(not isinstance(o, str) or not o.strip() for o in options):
+    if any(not isinstance(o, str) or not o.strip() for o in options) or len(set(options)) < len(options):
         raise InputError(f"{where}: options are different texts")
-    if any(not isinstance(s, (int, float)) or s < 0 for s in shares) or abs(sum(shares) - 1) > 1e-3:
+    if any(not isinstance(s, (int, float)) or not s >= 0 for s in shares) or not abs(sum(shares) - 1) <= 1e-3:
         raise InputError(f"{where}: shares are none below 0 and sum to 1, not {shares}")

@@ -104,6 +104,8 @@ def _rows(table: tables.Table) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 f"{where}: no row of {{country, question, options, distribution}} or {{question, selections, options}}; "
                 f"found {', '.join(map(str, row))}"
             )
+        if not isinstance(row["question"], str) or not row["question"].strip():
+            raise InputError(f"{where}: question: a text, not {row['question']!r:.60}")
         yield where, row
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from culturepark import tables
 from culturepark.desk import once
 from culturepark.errors import InputError
-from culturepark.evaluation import parsers
+from culturepark.evaluation import notices, parsers
 from culturepark.evaluation.card import settled
 from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
@@ -49,7 +49,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     judge = benchmark.asks(setup.workspace) if setup.method == "sample" or options["judge"] else None
     for seed in setup.seeds if setup.method == "sample" else setup.seeds[:1]:
         for pair in pairs:
-            yield _item(pair, seed, setup, judge)
+            yield _item(pair, seed, setup, judge, _passed_over(votes, setup))
 
 
 def _read(setup: Setup, options: Mapping[str, Any]) -> Votes:
@@ -59,6 +59,12 @@ def _read(setup: Setup, options: Mapping[str, Any]) -> Votes:
             "<Country>_Hate each, JSONL of scored conversations or of prompt, chosen, rejected, or the word simulated"
         )
     return read(setup.data[0], tables.Layout.of(options))
+
+
+def _passed_over(votes: Votes, setup: Setup) -> Mapping[str, Mapping[str, int]]:
+    """Return what made no pair and what the reader passed over, by file; nothing of what is simulated."""
+    counts = {**votes.skipped, **votes.notices}
+    return {votes.title: counts} if counts and str(setup.data[0]) != "simulated" else {}
 
 
 def _countries(votes: Votes, setup: Setup, given: str | Sequence[str]) -> Sequence[str]:
@@ -84,7 +90,7 @@ def _limited(pairs: Sequence[Pair], countries: Sequence[str], limit: int | None)
         yield from (p for p in own if p.user in kept)
 
 
-def _item(pair: Pair, seed: int, setup: Setup, judge: Role | None) -> Item:
+def _item(pair: Pair, seed: int, setup: Setup, judge: Role | None, read: Mapping[str, Mapping[str, int]]) -> Item:
     """Return a pair as an item; which answer comes first is drawn, so the place tells nothing."""
     first = stream("reward", "order", pair.id, seed).randrange(2)  # the place of the chosen one
     answers = (pair.chosen, pair.rejected) if first == 0 else (pair.rejected, pair.chosen)
@@ -93,6 +99,7 @@ def _item(pair: Pair, seed: int, setup: Setup, judge: Role | None) -> Item:
         "chosen": first,
         "home": slug(pair.country),
         **({"limit": setup.limit} if setup.limit else {}),
+        **({"read": read} if read else {}),
     }
     return Item(
         id=f"{pair.country}/{pair.id}/{seed}", culture=pair.country, unit=pair.user, seed=seed, gold=SIDES[pair.minority], facts=facts,
@@ -164,6 +171,7 @@ def _accuracies(part: Sequence[Outcome], countries: Sequence[str], subset: str, 
         note += f"; {equal} found both answers equally good, which is wrong"
     if limit := next((o.facts["limit"] for o in part if "limit" in o.facts), None):
         note += f"; at most {limit} users a country, drawn by chance"
+    note += "".join(f"; {line}" for line in notices.describe(o.facts for o in part))
     yield accuracy(
         rows,
         countries,
