@@ -113,10 +113,10 @@ def test_the_loss_is_on_the_answer_and_its_end_and_on_nothing_else(loaded, answe
     row = {**rows("north", 1)[0], "completion": [{"role": "assistant", "content": answer}]}
     made = reading.tokenised(loaded[1], [row], 4096)
     learnt = [t for t in made["labels"][0] if t != -100]
-    assert loaded[1].decode(learnt) == f"{answer}<end>\n"
+    assert loaded[1].decode(learnt) == f"{answer}<end>"
 
 
-def test_rows_are_tokenised_as_trl_does(loaded, tmp_path):
+def test_rows_are_tokenised_as_trl_does_up_to_the_end_token_at_which_sampling_stops(loaded, tmp_path):
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -129,7 +129,9 @@ def test_rows_are_tokenised_as_trl_does(loaded, tmp_path):
                             processing_class=loaded[1]).train_dataset  # fmt: skip
     del loaded[0].forward
     ours = reading.tokenised(loaded[1], held, 1024)
-    assert [ours["input_ids"], ours["labels"]] == [theirs["input_ids"][:], theirs["labels"][:]]
+    assert {loaded[1].decode(row[-1:]) for row in theirs["input_ids"]} == {"\n"}
+    assert ours["input_ids"] == [row[:-1] for row in theirs["input_ids"]]
+    assert ours["labels"] == [row[:-1] for row in theirs["labels"]]
 
 
 def test_a_row_that_is_too_long_is_an_error_not_a_cut_answer(loaded):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from culturepark.errors import InputError, ModelError, RunFailed
 from culturepark.weights import base, choices, machine, manifest, tiny
-from culturepark.weights.chat import fold, texts
+from culturepark.weights.chat import open_turns
 
 ASK = [[{"role": "user", "content": "Is tea good?\n1. Agree\n2. Agree strongly\n3. Disagree"}]]
 OPTIONS = ["Agree", "Agree strongly", "Disagree"]
@@ -108,10 +108,10 @@ def test_a_template_that_refuses_system_messages_gets_them_in_the_first_question
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + kept
     )
     try:
-        assert "Be from Jordan.\n\nTea?" in texts(tokenizer, [talk], begin=True)[0]
+        opening = open_turns(tokenizer, [talk])[0]
     finally:
         tokenizer.chat_template = kept
-    assert fold(talk)[0]["role"] == "user"
+    assert "Be from Jordan.\n\nTea?" in opening.text and opening.talk[0]["role"] == "user"
 
 
 def test_four_bits_need_a_card():
@@ -156,7 +156,8 @@ def test_the_distribution_is_that_of_the_tokens_where_options_part(loaded):
 
     model, tokenizer = loaded
     found = choices.distribution(model, tokenizer, ASK, [OPTIONS])[0]
-    begun, ways = choices.asked(tokenizer, ASK)[0], choices.tokens(tokenizer, OPTIONS)
+    opening = open_turns(tokenizer, ASK)[0]
+    begun, ways = list(opening.tokens), choices.tokens(tokenizer, opening, OPTIONS)
     for option, way in enumerate(ways):
         share = 1.0
         for depth, token in enumerate(way):
@@ -174,10 +175,7 @@ def test_likelihood_is_the_mean_log_probability_of_the_answer_alone(loaded):
     model, tokenizer = loaded
     found = choices.likelihood(model, tokenizer, ASK * 2, ["Agree.", "Disagree, since tea keeps me awake."])
     begun = choices.asked(tokenizer, ASK)[0]
-    whole = tokenizer(
-        texts(tokenizer, [[*ASK[0], {"role": "assistant", "content": "Agree."}]], begin=False)[0],
-        add_special_tokens=False,
-    )["input_ids"]
+    whole = begun + tokenizer("Agree.<end>", add_special_tokens=False)["input_ids"]
     with torch.inference_mode():
         logs = model(torch.tensor([whole])).logits[0, :-1].log_softmax(-1)
     said = [float(logs[i - 1, whole[i]]) for i in range(len(begun), len(whole))]

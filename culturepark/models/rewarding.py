@@ -106,18 +106,11 @@ class Rewarder:
         self, request: Request, future: Future[Reply], tokenizer: Any, length: int
     ) -> tuple[list[list[int]], str]:
         """Return the tokens of the conversation with each option, and what was cut; where the model's template refuses it, say so."""
-        from jinja2.exceptions import TemplateError
-
         told = [{"role": m.role, "content": m.content} for m in request.messages]
         try:
             whole = rewards.tokens(tokenizer, [[*told, {"role": "assistant", "content": o}] for o in request.options])
-        except TemplateError as error:
-            _tell(
-                future,
-                Reply(
-                    "failed", reason=f"the model's chat template refuses these messages: {error}", model=self.identity
-                ),
-            )
+        except InputError as error:
+            _tell(future, Reply("failed", reason=str(error), model=self.identity))
             return [], ""
         rows = [rewards.clip(tokenizer, row, length) for row in whole]
         return rows, f"the beginning was cut: of a conversation, {length} tokens are read" if rows != whole else ""

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from culturepark.tuning.recipe import Recipe
-from culturepark.tuning.rows import Row
+from culturepark.tuning.rows import Row, answered
 from culturepark.weights import choices
-from culturepark.weights.chat import fold, texts
+from culturepark.weights.chat import tokenize_answers
 
 
 def trainer(model: Any, tokenizer: Any, train: Sequence[Row], validation: Sequence[Row], told: dict[str, Any], recipe: Recipe,
@@ -22,34 +22,77 @@ def trainer(model: Any, tokenizer: Any, train: Sequence[Row], validation: Sequen
     """Return the trainer of one model; its reference is the base, which an adapter leaves as it was."""
     config, kind = _kind(recipe.objective)
     args = config(**told, beta=recipe.beta, max_length=recipe.length)
+    learnt, checked = (
+        dataset(tokenizer, rows, recipe.length, args.per_device_train_batch_size) if rows else None
+        for rows in (train, validation)
+    )
     return kind(
-        model=model, args=args, train_dataset=dataset(tokenizer, train),
-        eval_dataset=dataset(tokenizer, validation) if validation else None, processing_class=tokenizer, peft_config=adapter,
+        model=model, args=args, train_dataset=learnt, eval_dataset=checked,
+        processing_class=tokenizer, peft_config=adapter,
     )  # fmt: skip
 
 
 def _kind(objective: str) -> tuple[Any, Any]:
+    """Return TRL's configuration and trainer of an objective; the trainer takes rows as tokens, as `dataset` gives them."""
     import trl
 
     if objective == "orpo":  # TRL keeps it among its experimental trainers, and says so at import
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
         from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-        return ORPOConfig, ORPOTrainer
-    return (trl.DPOConfig, trl.DPOTrainer) if objective == "dpo" else (trl.KTOConfig, trl.KTOTrainer)
+        return ORPOConfig, _takes_tokens(ORPOTrainer)
+    if objective == "dpo":
+        return trl.DPOConfig, _takes_tokens(trl.DPOTrainer)
+    return trl.KTOConfig, _takes_tokens(trl.KTOTrainer)
 
 
-def dataset(tokenizer: Any, rows: Sequence[Row]) -> Any:
-    """Return rows as a conversational preference dataset, system messages folded where the base's template refuses them."""
+def _takes_tokens(kind: Any) -> Any:
+    """Return a trainer that takes rows as they are: TRL's own would render prompts otherwise than sampling does."""
+
+    def prepare(self: Any, dataset: Any, *how: Any) -> Any:
+        return dataset
+
+    def tokenize_row(self: Any, feature: Any, model: Any = None) -> Any:
+        return feature
+
+    return type(kind.__name__, (kind,), {"_prepare_dataset": prepare, "tokenize_row": tokenize_row})
+
+
+def dataset(tokenizer: Any, rows: Sequence[Row], length: int, batch: int) -> Any:
+    """Return rows as the columns of tokens that TRL's trainers learn from, pairs (DPO, ORPO) or judged answers (KTO).
+
+    KTO's divergence is estimated on answers to other prompts: within each `batch` they are moved on by one (§4.1 there).
+    InputError where a row is longer than `length` tokens.
+    """
     from datasets import Dataset
-    from jinja2.exceptions import TemplateError
 
-    made = [{k: v for k, v in row.items() if k != "metadata"} for row in rows]
-    try:
-        tokenizer.apply_chat_template(made[0]["prompt"], tokenize=False, add_generation_prompt=True)
-    except TemplateError:
-        made = [{**row, "prompt": fold(row["prompt"])} for row in made]
-    return Dataset.from_list(made)
+    if "label" in rows[0]:
+        parts = answered(tokenizer, rows, "completion", length)
+        said = [ids for _, ids in parts]
+        moved = [i for at in range(0, len(said), batch) for i in _rotated(range(at, min(at + batch, len(said))))]
+        return Dataset.from_dict({
+            "prompt_ids": [prompt for prompt, _ in parts], "completion_ids": said,
+            "KL_completion_ids": [said[i] for i in moved], "label": [row["label"] for row in rows],
+        })  # fmt: skip
+    chosen, rejected = (answered(tokenizer, rows, side, length) for side in ("chosen", "rejected"))
+    columns = {"prompt": [prompt for prompt, _ in chosen]}
+    columns |= {"chosen": [ids for _, ids in chosen], "rejected": [ids for _, ids in rejected]}
+    return Dataset.from_dict({f"{name}_ids": ids for name, ids in columns.items()} | _whole(columns))
+
+
+def _rotated(places: Sequence[int]) -> list[int]:
+    return [*places[-1:], *places[:-1]]
+
+
+def _whole(columns: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+    """Return the columns that ORPO's collator reads: whole rows, their attention, and labels of the answers alone."""
+    made = {"prompt_input_ids": columns["prompt"], "prompt_attention_mask": [[1] * len(p) for p in columns["prompt"]]}
+    for side in ("chosen", "rejected"):
+        pairs = list(zip(columns["prompt"], columns[side], strict=True))
+        made[f"{side}_input_ids"] = [prompt + ids for prompt, ids in pairs]
+        made[f"{side}_attention_mask"] = [[1] * len(prompt + ids) for prompt, ids in pairs]
+        made[f"{side}_labels"] = [[-100] * len(prompt) + ids for prompt, ids in pairs]
+    return made
 
 
 def judged(model: Any, tokenizer: Any, rows: Sequence[Row], *, base: bool) -> dict[str, float]:
@@ -93,15 +136,13 @@ def drift(model: Any, tokenizer: Any, rows: Sequence[Row], side: str, batch: int
     """
     import torch
 
-    prompts = [r["prompt"] for r in rows]
-    begun = choices.asked(tokenizer, prompts)
-    talks = [[*p, *r[side]] for p, r in zip(prompts, rows, strict=True)]
-    whole = tokenizer(texts(tokenizer, talks, begin=False), add_special_tokens=False)["input_ids"]
+    parts = tokenize_answers(tokenizer, [r["prompt"] for r in rows], [r[side][0]["content"] for r in rows])
+    whole = [prompt + said for prompt, said in parts]
     total, count, was = 0.0, 0, model.training
     model.eval()
     for at in range(0, len(whole), batch):
         part = choices.padded(tokenizer, whole[at : at + batch], model.device)
-        starts = torch.tensor([[len(b)] for b in begun[at : at + batch]], device=model.device)
+        starts = torch.tensor([[len(prompt)] for prompt, _ in parts[at : at + batch]], device=model.device)
         places = torch.arange(part["input_ids"].shape[1], device=model.device)
         mask = (
             (places >= starts - 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 from culturepark import tables
 from culturepark.errors import InputError, nearest
-from culturepark.weights.chat import texts
+from culturepark.weights.chat import tokenize_answers
 from culturepark.weights.rows import Row as Row
 from culturepark.weights.rows import checked
 
@@ -104,25 +104,17 @@ def tokenised(tokenizer: Any, rows: Sequence[Row], length: int) -> dict[str, lis
 
     InputError where a row is longer than `length` tokens: cutting an answer would teach unfinished ones.
     """
-    prompts = texts(tokenizer, [r["prompt"] for r in rows], begin=True)
-    whole = texts(tokenizer, [r["prompt"] + r["completion"] for r in rows], begin=False)
-    begun = _once(tokenizer, prompts)
-    ids = [list(i) for i in tokenizer(whole, add_special_tokens=False)["input_ids"]] if whole else []
-    if (longest := max(map(len, ids), default=0)) > length:
+    parts = answered(tokenizer, rows, "completion", length)
+    return {
+        "input_ids": [prompt + said for prompt, said in parts],
+        "labels": [[-100] * len(prompt) + said for prompt, said in parts],
+    }
+
+
+def answered(tokenizer: Any, rows: Sequence[Row], side: str, length: int) -> list[tuple[list[int], list[int]]]:
+    """Return each row's prompt and its answer of a `side` as token ids; InputError where they are more than `length`."""
+    answers = [row[side][0]["content"] for row in rows]
+    parts = tokenize_answers(tokenizer, [row["prompt"] for row in rows], answers)
+    if (longest := max((len(prompt) + len(said) for prompt, said in parts), default=0)) > length:
         raise InputError(f"a row has {longest} tokens, more than --length {length}; raise it")
-    labels = []
-    for prompt, row in zip(prompts, ids, strict=True):
-        start = _common(begun[prompt], row)
-        labels.append([-100] * start + row[start:])
-    return {"input_ids": ids, "labels": labels}
-
-
-def _once(tokenizer: Any, prompts: Sequence[str]) -> dict[str, list[int]]:
-    """Tokenise each different prompt once: a corpus asks some fifty questions thousands of times."""
-    different = list(dict.fromkeys(prompts))
-    ids = tokenizer(different, add_special_tokens=False)["input_ids"] if different else []
-    return dict(zip(different, map(list, ids), strict=True))
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return parts

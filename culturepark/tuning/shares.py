@@ -16,6 +16,7 @@ from culturepark.records import stream
 from culturepark.tuning.recipe import Recipe
 from culturepark.tuning.rows import Row, tokenised
 from culturepark.weights import choices
+from culturepark.weights.chat import open_turns
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,16 @@ class Place:
 
 def places(tokenizer: Any, rows: Sequence[Row]) -> list[Place]:
     """Return every place where the options of each row part and that some of the people reach."""
-    begun = choices.asked(tokenizer, [r["prompt"] for r in rows])
+    openings = open_turns(tokenizer, [row["prompt"] for row in rows])
+    trees = choices.grow_trees(tokenizer, openings, [row["options"] for row in rows])
     made = []
-    for row, ids in zip(rows, begun, strict=True):
-        for fork in choices.forks(choices.tokens(tokenizer, row["options"])):
+    for row, opening, tree in zip(rows, openings, trees, strict=True):
+        for fork in tree:
             held = [sum(row["shares"][i] for i in branch) for branch in fork.options]
             if (weight := sum(held)) > 0:
-                made.append(Place(ids + list(fork.prefix), list(fork.tokens), [h / weight for h in held], weight))
+                made.append(
+                    Place([*opening.tokens, *fork.prefix], list(fork.tokens), [h / weight for h in held], weight)
+                )
     return made
 
 

@@ -68,8 +68,14 @@ def tokenizer(name: str) -> Any:
     if found.pad_token is None:
         found.pad_token = found.eos_token
     if found.chat_template is None:
-        found.chat_template = TEMPLATE
+        found.chat_template = ("{{ bos_token }}" if _begins(found) else "") + TEMPLATE
     return found
+
+
+def _begins(tokenizer: Any) -> bool:
+    """Say whether a tokenizer begins every text with a token of its own."""
+    begun = tokenizer("a")["input_ids"][:1]
+    return tokenizer.bos_token_id is not None and begun == [tokenizer.bos_token_id]
 
 
 def model(name: str, machine: Machine, *, quantise: bool = False, scores: bool = False) -> Any:

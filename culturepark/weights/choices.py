@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from culturepark.errors import InputError
-from culturepark.weights.chat import Talk, texts
+from culturepark.weights.chat import Opening, Talk, open_turns, tokenize_answers, tokenize_beginnings
 
 
 @dataclass(frozen=True)
@@ -48,22 +48,30 @@ def _forks(answers: Sequence[tuple[int, ...]], held: tuple[int, ...], depth: int
         yield from _forks(answers, tuple(branch), depth + 1)
 
 
-def tokens(tokenizer: Any, options: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return each option as a model would begin its answer: its words and the full stop after them."""
-    return [tuple(ids) for ids in tokenizer([f"{o}." for o in options], add_special_tokens=False)["input_ids"]]
+def tokens(tokenizer: Any, opening: Opening, options: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return each option as a model would begin its answer there: its words and the full stop after them."""
+    return tokenize_beginnings(tokenizer, opening, [f"{option}." for option in options])
 
 
 def asked(tokenizer: Any, prompts: Sequence[Talk]) -> list[list[int]]:
     """Return conversations as token ids, up to where the model speaks."""
-    rendered = texts(tokenizer, prompts, begin=True)
-    return [list(ids) for ids in tokenizer(rendered, add_special_tokens=False)["input_ids"]] if rendered else []
+    return [list(opening.tokens) for opening in open_turns(tokenizer, prompts)]
+
+
+def grow_trees(tokenizer: Any, openings: Sequence[Opening], options: Sequence[Sequence[str]]) -> list[tuple[Fork, ...]]:
+    """Return where the options of each conversation part; those of equal ones are found once."""
+    keys = [(opening.text, *labels) for opening, labels in zip(openings, options, strict=True)]
+    different = dict(zip(keys, zip(openings, options, strict=True), strict=True))
+    trees = {key: forks(tokens(tokenizer, opening, labels)) for key, (opening, labels) in different.items()}
+    return [trees[key] for key in keys]
 
 
 def distribution(model: Any, tokenizer: Any, prompts: Sequence[Talk], options: Sequence[Sequence[str]],
                  rows: int = 32) -> list[list[float]]:  # fmt: skip
     """Return, for each prompt, the model's probabilities of its options; each list sums to 1. Dropout is off."""
-    begun = asked(tokenizer, prompts)
-    trees = [forks(tokens(tokenizer, o)) for o in options]
+    openings = open_turns(tokenizer, prompts)
+    trees = grow_trees(tokenizer, openings, options)
+    begun = [opening.tokens for opening in openings]
     return weighed(model, tokenizer, begun, trees, [len(o) for o in options], rows=rows)
 
 
@@ -112,9 +120,8 @@ def likelihood(
     """Return the mean log-probability (nats) a token of each answer, end of turn included. Dropout is off."""
     import torch
 
-    begun = asked(tokenizer, prompts)
-    talks = [[*p, {"role": "assistant", "content": a}] for p, a in zip(prompts, answers, strict=True)]
-    whole = tokenizer(texts(tokenizer, talks, begin=False), add_special_tokens=False)["input_ids"]
+    parts = tokenize_answers(tokenizer, prompts, answers)
+    whole = [prompt + said for prompt, said in parts]
     order = sorted(range(len(whole)), key=lambda i: len(whole[i]))
     made, was = [0.0] * len(whole), model.training
     model.eval()
@@ -126,7 +133,7 @@ def likelihood(
         said = batch["input_ids"][:, 1:]
         logs = logs.gather(-1, said[..., None])[..., 0]
         places = torch.arange(1, said.shape[1] + 1, device=said.device)
-        starts = torch.tensor([[len(begun[i])] for i in part], device=said.device)
+        starts = torch.tensor([[len(parts[i][0])] for i in part], device=said.device)
         mask = (places >= starts) & (batch["attention_mask"][:, 1:] == 1)
         for i, mean in zip(part, ((logs * mask).sum(1) / mask.sum(1)).tolist(), strict=True):
             made[i] = mean

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from culturepark.errors import InputError, ModelError
 from culturepark.weights import base, choices, machine
-from culturepark.weights.chat import Talk
+from culturepark.weights.chat import Opening, Talk, find_end, open_turns
 from culturepark.weights.graduate import Graduate, mixable
 from culturepark.weights.machine import Machine
 
@@ -35,7 +35,8 @@ class Ask:
     """One request: a prompt's tokens, who answers, and how.
 
     `temperature` 0 takes the likeliest token; `top_p` draws from the likeliest tokens that make up this share; one `seed` draws
-    one answer, whatever shares the batch. `top` asks for log-probabilities, and for so many alternatives a token.
+    one answer, whatever shares the batch. `top` asks for log-probabilities, and for so many alternatives a token. `lead` are the
+    spaces with which the chat template opens an answer; they are no part of its text.
     """
 
     prompt: tuple[int, ...]
@@ -46,6 +47,7 @@ class Ask:
     seed: int = 0
     top: int | None = None
     stop: tuple[str, ...] = ()
+    lead: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,12 +140,11 @@ class Engine:
 
     def tokens(self, talk: Talk) -> tuple[int, ...]:
         """Return a conversation as tokens, up to where the model speaks; InputError where the base's template refuses it."""
-        from jinja2.exceptions import TemplateError
+        return self.open_turn(talk).tokens
 
-        try:
-            return tuple(choices.asked(self.tokenizer, [talk])[0])
-        except TemplateError as error:
-            raise InputError(f"the base's chat template refuses these messages: {error}") from error
+    def open_turn(self, talk: Talk) -> Opening:
+        """Return a conversation up to where the model speaks; InputError where the base's template refuses it."""
+        return open_turns(self.tokenizer, [talk])[0]
 
     async def complete(self, talk: Talk, adapter: str = BASE, limit: int | None = None, **how: Any) -> Made:
         """Answer a conversation with an adapter that `add` named; `how` is as in an Ask. TooLong where the prompt does not fit.
@@ -154,18 +155,21 @@ class Engine:
 
     def ask(self, talk: Talk, adapter: str = BASE, limit: int | None = None, **how: Any) -> Ask:
         """Return the request that `complete` would make."""
-        prompt = self.tokens(talk)
-        left = self.context - len(prompt)
+        opening = self.open_turn(talk)
+        left = self.context - len(opening.tokens)
         if left < 1:
-            raise TooLong(f"the prompt has {len(prompt)} tokens, and the maximum context length is {self.context}")
-        return Ask(prompt, adapter, min(limit or left, left), **how)
+            raise TooLong(
+                f"the prompt has {len(opening.tokens)} tokens, and the maximum context length is {self.context}"
+            )
+        return Ask(opening.tokens, adapter, min(limit or left, left), lead=opening.lead, **how)
 
     async def weigh(self, talk: Talk, options: Sequence[str], adapter: str = BASE) -> list[float]:
         """Return an adapter's distribution over the options with which its answer may begin, as `choices.distribution` does.
 
         TooLong where prompt and options do not fit; InputError where options cannot be told apart.
         """
-        prompt, told = self.tokens(talk), choices.tokens(self.tokenizer, options)
+        opening = self.open_turn(talk)
+        prompt, told = opening.tokens, choices.tokens(self.tokenizer, opening, options)
         if (most := len(prompt) + max(map(len, told))) > self.context:
             raise TooLong(f"prompt and options have {most} tokens, and the maximum context length is {self.context}")
         future: Future[list[float]] = Future()
@@ -327,7 +331,8 @@ class Engine:
             row.told = len(text), len(row.tokens)
 
     def _text(self, row: Row) -> str:
-        return str(self.tokenizer.decode([t for t in row.said if t not in self.ends], skip_special_tokens=True))
+        said = [t for t in row.said if t not in self.ends]
+        return str(self.tokenizer.decode(said, skip_special_tokens=True)).removeprefix(row.ask.lead)
 
     def _cut(self, row: Row) -> str | None:
         """Return what a row said before the first of its stop texts; None where none was said."""
@@ -493,7 +498,7 @@ def _plain(model: Any, tokenizer: Any) -> frozenset[int]:
     from transformers import GenerationConfig
 
     own = model.generation_config.eos_token_id
-    ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
+    ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id, find_end(tokenizer)} - {None}
     model.generation_config = GenerationConfig(pad_token_id=tokenizer.pad_token_id)
     return frozenset(ends)
 

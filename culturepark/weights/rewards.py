@@ -15,7 +15,7 @@ from culturepark.errors import InputError, ModelError
 from culturepark.grounding.votes import Pair
 from culturepark.records import Record
 from culturepark.weights import base, manifest
-from culturepark.weights.chat import texts
+from culturepark.weights.chat import render_finished
 from culturepark.weights.machine import Machine, needed
 
 # For encoders that bring no chat template: turns apart by the separator, the classifier's token before them. On a question
@@ -51,7 +51,7 @@ class Texts:
 def tokenizer(name: str) -> Any:
     """Return a base's tokenizer; encoders without a chat template get one that separates turns as their pairs are separated."""
     found = base.tokenizer(name)
-    if found.cls_token is not None and found.chat_template == base.TEMPLATE:
+    if found.cls_token is not None and str(found.chat_template).endswith(base.TEMPLATE):
         found.chat_template = ENCODER
     return found
 
@@ -60,7 +60,7 @@ def tokens(tokenizer: Any, talks: Sequence[Sequence[dict[str, str]]]) -> list[li
     """Return whole conversations as token ids, in the base's chat template; encoders' own marks stand around them."""
     if not talks:
         return []
-    rendered = texts(tokenizer, talks, begin=False)
+    rendered = render_finished(tokenizer, talks)
     return [list(ids) for ids in tokenizer(rendered, add_special_tokens=tokenizer.cls_token is not None)["input_ids"]]
 
 

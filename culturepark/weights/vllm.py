@@ -29,7 +29,7 @@ def _command(root: str, models: Mapping[str, Graduate], port: int) -> str:
     own = [name for name, model in models.items() if not model.adapter]
     adapters = {name: model for name, model in models.items() if model.adapter}
     words = ["vllm", "serve", _place(root), "--served-model-name", *own, "--host", "127.0.0.1", "--port", str(port),
-             "--generation-config", "vllm"]  # fmt: skip
+             "--generation-config", "vllm", *_without_thoughts(root)]  # fmt: skip
     if adapters:
         for model in adapters.values():
             mixable(model.adapter or Path())
@@ -43,6 +43,13 @@ def _command(root: str, models: Mapping[str, Graduate], port: int) -> str:
         ]
         words += [f"{name}={_place(str(model.adapter))}" for name, model in adapters.items()]
     return shlex.join(words)
+
+
+def _without_thoughts(root: str) -> list[str]:
+    """Return the option that opens answers as tuning did, where the base's chat template thinks unless it is asked not to."""
+    files = [Path(root) / name for name in ("chat_template.jinja", "tokenizer_config.json")]
+    template = "".join(path.read_text(encoding="utf-8") for path in files if path.is_file())
+    return ["--default-chat-template-kwargs", '{"enable_thinking": false}'] if "enable_thinking" in template else []
 
 
 def rank(adapters: Mapping[str, Graduate]) -> int:
