@@ -260,7 +260,7 @@ def test_killed_and_resumed_equals_uninterrupted(tune, corpus, small, tmp_path):
 
 
 def test_training_stops_early_where_the_validation_split_says_so(tune):
-    made = tune("sft", epochs=12.0, lr=0.05, patience=1)
+    made = tune("sft", epochs=12.0, lr=1.0, patience=1)
     curves = [json.loads(line) for line in (made[0] / "curves.jsonl").read_text().splitlines()]
     checks = [c["eval_loss"] for c in curves if "eval_loss" in c]
     assert len(checks) < 12 and manifest.read(made[0]).scores["eval_loss"] == min(checks)
