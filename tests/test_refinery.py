@@ -18,6 +18,7 @@ from culturepark.refinery import embedders, redundancy
 from culturepark.refinery.case import look_up
 from culturepark.refinery.distil import distil
 from culturepark.refinery.extract import planted
+from culturepark.refinery.preview import preview
 from culturepark.refinery.sieves import load
 from culturepark.refinery.voice import TOKEN, bent, decapitalised, first_person
 from culturepark.settings import Refining
@@ -85,6 +86,14 @@ def test_only_delegates_are_extracted_across_and_everyone_within(park, tmp_path)
         model = cp.Scripted(answer)
         refined(park, tmp_path / mode, case_of(park, "a", "b", "c", "d", mode=mode), model)
         assert {t.n for t in model.requests[0].facts["turns"]} == seen
+
+
+@pytest.mark.parametrize(("turns", "room"), [(2, 1024), (14, 1792), (60, 4096)])
+def test_an_extraction_has_room_for_the_opinions_of_all_its_turns(park, tmp_path, turns, room):
+    case, model = case_of(park, *["I think so."] * turns, mode="in"), plays([])
+    refined(park, tmp_path, case, model)
+    assert [r.max_tokens for r in model.requests] == [room]
+    assert preview(case, "extractor", "").key("m") == model.requests[0].key("m")
 
 
 def test_an_unreadable_extraction_is_a_failure_with_the_raw_text_after_three_tries(park, tmp_path):

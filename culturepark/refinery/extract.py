@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict
 
 from culturepark.desk import Desk, Failure, once
-from culturepark.records import Opinion, Turn, digest
+from culturepark.records import Opinion, Request, Turn, digest
 from culturepark.refinery.case import Case
 
 WORD = re.compile(r"\w+")
+TOKENS_PER_TURN = 128  # of an extractor's answer: some 80 are usual
+MOST_TOKENS = 4096  # an answer to many turns may be no longer than most models can give
 SAME = 0.6  # words in common, of all words of both, from which an opinion carries a planted sentence's fault
 
 
@@ -31,13 +34,10 @@ class Extraction(BaseModel):
 
 async def extract(case: Case, desk: Desk) -> tuple[Opinion, ...] | Failure:
     """Return the opinions in the turns of the delegates (in-culture: of everyone), as the extractor words them."""
-    scene = case.dialogue.scene
-    turns = tuple(t for t in case.dialogue.turns if t.seat in scene.delegates)
+    scene, turns = case.dialogue.scene, mined(case)
     if not turns:
         return ()
-    speakers = list(dict.fromkeys(t.speaker for t in turns))
-    facts = case.facts(scene.delegates[-1], turns=turns, speakers=speakers)
-    answer = await desk.read(once(case.roles["extractor"], facts, Extraction, scene.id), scene.id, Extraction)
+    answer = await desk.read(extraction_request(case), scene.id, Extraction)
     if isinstance(answer, Failure):
         return answer
     by_number = {t.n: t for t in turns}
@@ -50,6 +50,20 @@ async def extract(case: Case, desk: Desk) -> tuple[Opinion, ...] | Failure:
     return tuple(
         _opinion(scene.id, n, found.text, by_number[found.turn]) for n, found in enumerate(answer.value.opinions)
     )
+
+
+def mined(case: Case) -> tuple[Turn, ...]:
+    """Return the turns that opinions are taken from."""
+    return tuple(t for t in case.dialogue.turns if t.seat in case.dialogue.scene.delegates)
+
+
+def extraction_request(case: Case) -> Request:
+    """Return what the extractor is sent. Its answer may grow with the turns; its card's max_tokens is the least."""
+    scene, turns, role = case.dialogue.scene, mined(case), case.roles["extractor"]
+    speakers = list(dict.fromkeys(t.speaker for t in turns))
+    facts = case.facts(scene.delegates[-1], turns=turns, speakers=speakers)
+    room = max(role.max_tokens, min(TOKENS_PER_TURN * len(turns), MOST_TOKENS))
+    return replace(once(role, facts, Extraction, scene.id), max_tokens=room)
 
 
 def _opinion(dialogue: str, n: int, text: str, turn: Turn) -> Opinion:
