@@ -2,10 +2,11 @@
 
 import json
 import sys
+from itertools import count
 
 import pytest
 from conftest import ROOT, TEA
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import culturepark as cp
@@ -15,8 +16,9 @@ from culturepark.corpus.formats import kto
 from culturepark.corpus.pairs import pairs
 from culturepark.grounding import shipped
 from culturepark.journal import Journal
-from culturepark.records import Option, Pair, Question, Sample
+from culturepark.records import Option, Pair, Question, Reply, Sample
 from culturepark.settings import Split
+from culturepark.verbs.waves import Yield, wave
 from culturepark.wording import completion
 
 SPLITS = ("train", "validation", "test")
@@ -131,6 +133,61 @@ def test_samples_asks_for_that_many_and_gets_exactly_that_many(park):
     run = cp.run("n", {**TEA, "model": "conftest:Plays", "samples": 37, "dialogues": 1, "turns": 4}, formats=("trl",))
     with run.journal(write=False) as journal:
         assert journal.count("SELECT culture, COUNT(*) FROM samples GROUP BY culture") == [("north", 37)]
+
+
+@pytest.mark.parametrize(("wanted", "dialogues"), [(4, 1), (9, 3), (30, 8)])
+def test_samples_hold_no_more_dialogues_than_they_need(park, wanted, dialogues):
+    # Plays gives 4 opinions a dialogue of 4 turns in-culture; 10 at most are foreseen, so the first wave is too small.
+    made = {**TEA, "model": "conftest:Plays", "samples": wanted, "turns": 4, "modes": ("in",)}
+    run = cp.run("few", made, formats=("trl",))
+    with run.journal(write=False) as journal:
+        counts = cp.verbs.counts(journal)
+    assert (counts["dialogues"], counts["samples"]) == (dialogues, wanted) and counts["kept"] < wanted + 4
+
+
+@settings(deadline=None)
+@given(st.integers(1, 6000), st.lists(st.integers(0, 10), min_size=20, max_size=20), st.integers(1, 40))
+def test_a_wave_holds_few_dialogues_more_than_are_needed(wanted, yields, pilot):
+    found, waves = Yield(), 0
+    while found.kept < wanted and (size := wave(wanted, found, pilot, 10)):
+        end = found.dialogues + size
+        kept = sum(yields[n % 20] for n in range(end))
+        found, waves = Yield(end, kept, size, kept - found.kept), waves + 1
+    if found.kept >= wanted:
+        needed = next(n for n in count() if sum(yields[i % 20] for i in range(n)) >= wanted)
+        assert found.dialogues <= 2 * needed + 20 and waves < 50
+    else:
+        assert found.kept == 0 or found.gained == 0
+
+
+def test_a_killed_run_goes_on_with_the_waves_it_would_have_held(park):
+    made = {**TEA, "model": "conftest:Plays", "samples": 30, "turns": 4}
+    whole = cp.run("whole", made, formats=("trl",))
+    killed = cp.start("killed", {**made, "dialogues": 4})
+    cp.refine((cp.simulate(killed), killed)[1])  # more than the first wave
+    cp.run("killed", made, formats=("trl",))
+    files = [(run.corpus / "trl/train.jsonl").read_text() for run in (whole, killed)]
+    assert files[0] == files[1]
+
+
+def test_a_run_that_stops_short_says_what_refused_its_opinions(park):
+    with pytest.raises(cp.RunFailed, match=r"north in 10 dialogues.*dropped as form") as error:
+        cp.run("bad", {**TEA, "model": "test_corpus:Shouts", "samples": 5, "turns": 2})
+    assert "--resume" in str(error.value)
+
+
+class Shouts:
+    """A model whose opinions are no opinions by their form."""
+
+    identity = "shouts"
+
+    async def complete(self, request):
+        text = (
+            json.dumps({"opinions": [{"turn": 1, "text": "Tea?"}]})
+            if request.role == "extractor"
+            else f"Tea {request.seed}?"
+        )
+        return Reply("ok", text)
 
 
 def test_too_few_samples_is_an_error_never_a_smaller_corpus(park):

@@ -274,9 +274,10 @@ def run(name: str, resume: bool, fresh: bool, workspace: str | None, out: str | 
         verbs.run(found, tell=tell, formats=wanted, by_culture=by_culture)
     with found.journal(write=False) as journal:
         done = verbs.counts(journal)
-    page = found.folder / "report" / "report.html"
-    say(done | {"run": str(found.folder), "corpus": str(found.corpus), "report": str(page)}, as_json,
-        f"{done['dialogues']} dialogues → {done['opinions']} opinions → {done['samples']} samples\n"
+    page, spare = found.folder / "report" / "report.html", done["kept"] - done["samples"]
+    more = f" ({spare} more were kept than asked for; they stay in the journal)" if spare else ""
+    say(done | {"spare": spare, "run": str(found.folder), "corpus": str(found.corpus), "report": str(page)}, as_json,
+        f"{done['dialogues']} dialogues → {done['opinions']} opinions → {done['samples']} samples{more}\n"
         f"corpus: {found.corpus}\nreport: {page}")  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from culturepark.refinery.distil import spoken
 from culturepark.runs import Run
 from culturepark.verbs.runs import parts, start
 from culturepark.verbs.stages import Tell, count_usage, hold_dialogues, refine_dialogues
+from culturepark.verbs.waves import Yield, wave
 
 Stage = Callable[[Run, Desk, Iterable[Scene], int, Tell], Coroutine[Any, Any, None]]
 READY = "status = 'done' AND (refined IS NULL OR refined != 'ok')"  # scenes that are held and not yet refined
@@ -137,9 +138,10 @@ def run(name: str | Run, given: Any = None, /, *, tell: Tell = _silent, formats:
         **options: Any) -> Run:  # fmt: skip
     """The main job: simulate → refine → export → report. Returns the run.
 
-    With `samples`, dialogues are held in waves until every culture has that many accepted samples; RunFailed names the
-    cultures that cannot get there. What the run needs (formats' libraries, models, filters, figures) is checked before its
-    first call; the report is written even where the export fails.
+    With `samples`, dialogues are held in waves until every culture has that many accepted samples, the first wave of no more
+    than could be enough and at most `dialogues`; RunFailed names the cultures that cannot get there, and why. What the run
+    needs (formats' libraries, models, filters, figures) is checked before its first call; the report is written even where
+    the export fails.
     """
     forms = exporters(formats)
     opened = name if isinstance(name, Run) else start(name, given, **options)
@@ -177,30 +179,57 @@ def _work(opened: Run, desk: Desk, task: Coroutine[Any, Any, None]) -> None:
 
 
 async def _all(opened: Run, desk: Desk, tell: Tell) -> None:
-    wanted, journal = opened.settings.samples, desk.journal
-    lengths = dict.fromkeys(_cultures(opened), opened.settings.dialogues)
-    since = dict.fromkeys(lengths, 0)
-    for _ in range(WAVES):
-        await _through(opened, desk, lengths, since, tell)
-        kept = dict.fromkeys(lengths, 0) | dict(
-            journal.count("SELECT culture, COUNT(*) FROM opinions WHERE dropped = '' GROUP BY culture")
-        )
-        lacking = {c: wanted - kept[c] for c in lengths if wanted and kept[c] < wanted}
-        if not lacking:
-            break
-        if stuck := [c for c in lacking if not kept[c]]:
-            raise RunFailed(f"no opinion was kept for {', '.join(stuck)} in {lengths[stuck[0]]} dialogues; "
-                            f"`culturepark report {opened.folder}` shows why. Nothing is lost.")  # fmt: skip
-        since = dict(lengths)
-        # A little more than the yield so far asks for, so that most runs need one more wave.
-        lengths |= {c: lengths[c] + max(1, -(-lengths[c] * lacking[c] * 21 // (kept[c] * 20))) for c in lacking}
+    if opened.settings.samples is None:
+        lengths = dict.fromkeys(_cultures(opened), opened.settings.dialogues)
+        await _through(opened, desk, lengths, dict.fromkeys(lengths, 0), tell)
     else:
-        raise RunFailed(
-            f"after {WAVES} waves there are still too few samples: {lacking}. Nothing is lost; --resume goes on."
-        )
-    made = corpus_build.build(opened.workspace, opened.settings, journal)
+        await _until(opened, desk, opened.settings.samples, tell)
+    made = corpus_build.build(opened.workspace, opened.settings, desk.journal)
     if not sum(made.values()):
-        raise RunFailed(f"no opinion was kept: {_why(journal)}")
+        raise RunFailed(f"no opinion was kept: {_why(desk.journal)}")
+
+
+async def _until(opened: Run, desk: Desk, wanted: int, tell: Tell) -> None:
+    """Hold and refine dialogues, a wave after another, until every culture has as many kept opinions as are wanted.
+
+    A wave's size follows from what the dialogues before it gave, so a run that was killed goes on with the same waves.
+    """
+    pilot, most = opened.settings.dialogues, opened.settings.refine.clusters
+    found = {culture: Yield() for culture in _cultures(opened)}
+    for _ in range(WAVES):
+        sizes = {c: wave(wanted, y, pilot, most) for c, y in found.items() if y.kept < wanted}
+        if not sizes:
+            return
+        if stuck := [c for c, size in sizes.items() if not size]:
+            raise RunFailed(_short_of(opened, desk.journal, wanted, {c: found[c] for c in stuck}))
+        since = {c: found[c].dialogues for c in sizes}
+        until = {c: since[c] + size for c, size in sizes.items()}
+        await _through(opened, desk, until, since, tell)
+        for c, n in until.items():
+            kept = _kept(desk.journal, c, n)
+            found[c] = Yield(n, kept, sizes[c], kept - found[c].kept)
+    lacking = {c: y for c, y in found.items() if y.kept < wanted}
+    if lacking:
+        raise RunFailed(_short_of(opened, desk.journal, wanted, lacking))
+
+
+def _kept(journal: Journal, culture: str, dialogues: int) -> int:
+    """Return how many opinions of a culture's first dialogues are kept."""
+    sql = (
+        "SELECT COUNT(*) FROM opinions o JOIN scenes s ON s.id = o.dialogue "
+        "WHERE o.dropped = '' AND s.culture = ? AND s.ordinal < ?"
+    )
+    return int(journal.count(sql, culture, dialogues)[0][0])
+
+
+def _short_of(opened: Run, journal: Journal, wanted: int, found: Mapping[str, Yield]) -> str:
+    """Return what cultures lack, and why their opinions were refused."""
+    lines = []
+    for culture, y in found.items():
+        kept = f"{y.kept} of {wanted} opinions were kept" if y.kept else "no opinion was kept"
+        last = f", {y.gained} of the last {y.last}" if y.kept else ""
+        lines.append(f"{kept} for {culture} in {y.dialogues} dialogues{last}: {_why(journal, culture)}")
+    return "; ".join(lines) + f". `culturepark report {opened.folder}` shows more. Nothing is lost: --resume goes on."
 
 
 async def _through(opened: Run, desk: Desk, until: Mapping[str, int], since: Mapping[str, int], tell: Tell) -> None:
@@ -233,16 +262,16 @@ async def _twice(opened: Run, desk: Desk, stage: Stage, scenes: Callable[[], Ite
         await stage(opened, desk, scenes(), failed, tell)
 
 
-def _why(journal: Journal) -> str:
-    """Return the main reasons why a run has no sample."""
-    failed = journal.count(
-        "SELECT reason, COUNT(*) FROM scenes WHERE status = 'failed' GROUP BY reason ORDER BY 2 DESC LIMIT 1"
-    )
-    dropped = journal.count(
-        "SELECT dropped, COUNT(*) FROM opinions WHERE dropped != '' GROUP BY dropped ORDER BY 2 DESC LIMIT 3"
-    )
-    refused = journal.count(
-        "SELECT refined, COUNT(*) FROM scenes WHERE refined LIKE 'failed%' GROUP BY refined ORDER BY 2 DESC LIMIT 1"
+def _why(journal: Journal, culture: str | None = None) -> str:
+    """Return the main reasons why a run, or one of its cultures, has no sample or too few."""
+    own = "AND (? IS NULL OR culture = ?)"
+    failed, refused, dropped = (
+        journal.count(sql, culture, culture)
+        for sql in (
+            f"SELECT reason, COUNT(*) FROM scenes WHERE status = 'failed' {own} GROUP BY reason ORDER BY 2 DESC LIMIT 1",
+            f"SELECT refined, COUNT(*) FROM scenes WHERE refined LIKE 'failed%' {own} GROUP BY refined ORDER BY 2 DESC LIMIT 1",
+            f"SELECT dropped, COUNT(*) FROM opinions WHERE dropped != '' {own} GROUP BY dropped ORDER BY 2 DESC LIMIT 3",
+        )
     )
     parts = [f"{n} dialogues failed ({why})" for why, n in failed] + [f"{n} not refined ({why})" for why, n in refused]
     return "; ".join(parts + [f"{n} dropped as {why}" for why, n in dropped]) or "the dialogues hold no opinion"
