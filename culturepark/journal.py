@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
 from culturepark.errors import InputError, JournalError, Locked
-from culturepark.records import Dialogue, Fault, Opinion, Reply, Sample, Scene, Turn
+from culturepark.records import MARKS, Dialogue, Fault, Opinion, Reply, Sample, Scene, Turn
 
 VERSION = 2
 COMMIT_EVERY = 0.05  # seconds between commits outside of an event loop
@@ -285,6 +285,18 @@ class Journal:
         """Return a dialogue's turns in order."""
         rows = self._rows("SELECT turn FROM turns WHERE dialogue = ? ORDER BY n", dialogue)
         return tuple(Turn.model_validate_json(t) for (t,) in rows)
+
+    def marked_turns(self, by: Literal["culture", "model"]) -> list[dict[str, Any]]:
+        """Return how many turns each culture or model has, how many of them are marked, and how many carry each mark."""
+        column = {
+            "culture": "(SELECT culture FROM scenes WHERE id = t.dialogue)",
+            "model": "COALESCE((SELECT model FROM calls WHERE key = json_extract(t.turn, '$.call') LIMIT 1), '')",
+        }[by]
+        sums = ", ".join(f"""TOTAL(INSTR(json_extract(t.turn, '$.marks'), '"{mark}"') > 0)""" for mark in MARKS)
+        marked = "TOTAL(json_array_length(t.turn, '$.marks') > 0)"
+        rows = self._rows(f"SELECT {column}, COUNT(*), {marked}, {sums} FROM turns t GROUP BY 1 ORDER BY 1")
+        names = ("turns", "marked", *MARKS)
+        return [{by: who} | dict(zip(names, map(int, counts), strict=True)) for who, *counts in rows]
 
     def dialogue(self, dialogue: str) -> Dialogue | None:
         """Return a dialogue as far as it has come."""

@@ -1,14 +1,17 @@
 """A turn is what its speaker says, whole: other voices, loops and half sentences are cut off and marked."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
-from conftest import TEA, said
+from click.testing import CliRunner
+from conftest import TEA, Plays, said
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import culturepark as cp
+from culturepark.cli import cli
 from culturepark.desk import Desk, Models
 from culturepark.journal import Journal
 from culturepark.models.compatible import Compatible
@@ -258,3 +261,42 @@ def test_nothing_is_cut_off_the_embedded_engines_turns(park):
     cp.simulate(run)
     with run.journal(write=False) as journal:
         assert journal.count("SELECT COUNT(*) FROM turns WHERE json_extract(turn, '$.marks') != '[]'") == [(0,)]
+
+
+class Rambler:
+    """A model that never stops: each turn is cut, the delegates' after they have said everything twelve times."""
+
+    identity = "rambler"
+
+    async def complete(self, request):
+        if request.role not in ("main_contact", "delegate"):
+            return await Plays().complete(request)
+        text = f"Tea is good, says number {request.seed}. "
+        return Reply("truncated", text * 12 if request.role == "delegate" else text + "And th", "cut", "rambler")
+
+
+@pytest.fixture
+def rambled(park):
+    made = {**TEA, "model": "test_trimming:Rambler", "dialogues": 3, "turns": 4, "modes": ("cross",)}
+    return cp.run("rambled", made, formats=("hub",))
+
+
+def test_marked_turns_are_kept_and_counted_in_report_and_card(rambled):
+    facts = json.loads((rambled.folder / "report/report.json").read_text())
+    counts = {"turns": 12, "marked": 12, "trimmed": 6, "other_voice": 0, "looped": 6}
+    assert facts["marked"] == {"culture": [{"culture": "north"} | counts], "model": [{"model": "rambler"} | counts]}
+    assert "Marked turns by model" in (rambled.folder / "report/report.html").read_text()
+    assert "| rambler | 12 | 12 | 100.0% | 6 | 0 | 6 |" in (rambled.corpus / "hub/README.md").read_text()
+
+
+def test_a_run_says_how_many_turns_it_marked(rambled, park):
+    told = CliRunner().invoke(cli, ["refine", "rambled", "--json"])
+    assert json.loads(told.stdout)["marked_turns"] == 12
+    told = CliRunner().invoke(cli, ["simulate", "rambled", "--resume"])
+    assert "12 turns (12 turns marked" in told.stdout
+
+
+def test_a_run_of_whole_turns_has_no_table_of_marks(park):
+    run = cp.run("whole", {**TEA, "model": "conftest:Plays", "dialogues": 1, "turns": 4}, formats=("hub",))
+    assert "Marked turns" not in (run.folder / "report/report.html").read_text()
+    assert "were cut" not in (run.corpus / "hub/README.md").read_text()

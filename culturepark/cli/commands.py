@@ -114,6 +114,12 @@ def show(role: str, workspace: str | None, as_json: bool, **flags: Any) -> None:
     say(sent, as_json, f"{body}\n\n(temperature {request.temperature}, at most {request.max_tokens} tokens)")
 
 
+def _marked(done: dict[str, Any]) -> str:
+    """Return how many turns are marked, where any are."""
+    n = done["marked_turns"]
+    return f" ({n} turn{'s' if n != 1 else ''} marked: the report says why)" if n else ""
+
+
 def run_command(function: Callable[..., None]) -> Callable[..., None]:
     """Give a verb the flags with which a run is started or reopened."""
     return together(
@@ -138,7 +144,7 @@ def simulate(
     say(
         done | {"run": str(run.folder)},
         as_json,
-        f"{run.folder}: {done['dialogues']} dialogues, {done['turns']} turns, {done['failed_dialogues']} failed",
+        f"{run.folder}: {done['dialogues']} dialogues, {done['turns']} turns{_marked(done)}, {done['failed_dialogues']} failed",
     )
 
 
@@ -277,7 +283,7 @@ def run(name: str, resume: bool, fresh: bool, workspace: str | None, out: str | 
     page, spare = found.folder / "report" / "report.html", done["kept"] - done["samples"]
     more = f" ({spare} more were kept than asked for; they stay in the journal)" if spare else ""
     say(done | {"spare": spare, "run": str(found.folder), "corpus": str(found.corpus), "report": str(page)}, as_json,
-        f"{done['dialogues']} dialogues → {done['opinions']} opinions → {done['samples']} samples{more}\n"
+        f"{done['dialogues']} dialogues{_marked(done)} → {done['opinions']} opinions → {done['samples']} samples{more}\n"
         f"corpus: {found.corpus}\nreport: {page}")  # fmt: skip
 
 

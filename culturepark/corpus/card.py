@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from culturepark.journal import Journal
+from culturepark.records import MARKS
 from culturepark.settings import Settings
 from culturepark.workspace import Workspace
 
@@ -49,7 +52,7 @@ Norms and customs come from authored cards; they describe what many people keep,
 
 {_drops(journal)}
 
-## Settings
+{_marked(journal)}## Settings
 
 model `{settings.model}` · seed {settings.seed} · {settings.turns} turns · modes {", ".join(settings.modes)} · styles {", ".join(settings.styles)} ·
 stance {settings.stance} · embedder {settings.refine.embedder} · at most {settings.refine.clusters} opinions a dialogue
@@ -73,6 +76,38 @@ def _drops(journal: Journal) -> str:
         for culture in sorted({c for c, _, _ in rows})
     ]
     return "\n".join([head, *body])
+
+
+def _marked(journal: Journal) -> str:
+    """Return a section on turns of which something was cut off, by culture and by model; nothing where there are none."""
+    tables = {by: journal.marked_turns(by) for by in ("culture", "model")}
+    if not any(row["marked"] for row in tables["culture"]):
+        return ""
+    about = (
+        "Of some replies only a part is the speaker's turn: an unfinished end (trimmed), what the model said as somebody else "
+        "(other voice) and the rounds of a loop but the first (looped) were cut off. Opinions come from what was left."
+    )
+    return (
+        "\n\n".join(["## Turns that were cut", about, *(_marked_table(by, rows) for by, rows in tables.items())])
+        + "\n\n"
+    )
+
+
+def _marked_table(by: str, rows: list[dict[str, Any]]) -> str:
+    head = f"| {by} | turns | marked | share | {' | '.join(m.replace('_', ' ') for m in MARKS)} |\n|---|" + "---|" * (
+        3 + len(MARKS)
+    )
+    cells = (
+        [
+            row[by] or "not named",
+            row["turns"],
+            row["marked"],
+            f"{row['marked'] / row['turns']:.1%}",
+            *(row[m] for m in MARKS),
+        ]
+        for row in rows
+    )
+    return "\n".join([head, *("| " + " | ".join(map(str, row)) + " |" for row in cells)])
 
 
 def _plain(name: str) -> str:

@@ -43,6 +43,7 @@ def gather(journal: Journal, workspace: Workspace, settings: Settings) -> Facts:
             "unplaced_calls": called.get(None, 0),
             "dropped": _dropped(journal),
             "rewrites": _rewrites(journal, settings),
+            "marked": {by: journal.marked_turns(by) for by in ("culture", "model")},
             "faults": _faults(journal) if settings.faults else None,
             "topics": _topics(journal),
             "splits": _splits(journal),

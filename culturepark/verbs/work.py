@@ -309,6 +309,7 @@ def counts(journal: Journal) -> dict[str, int]:
         "dialogues": "SELECT COUNT(*) FROM scenes WHERE status = 'done'",
         "failed_dialogues": "SELECT COUNT(*) FROM scenes WHERE status = 'failed'",
         "turns": "SELECT COUNT(*) FROM turns",
+        "marked_turns": "SELECT COUNT(*) FROM turns WHERE json_array_length(turn, '$.marks') > 0",
         "opinions": "SELECT COUNT(*) FROM opinions",
         "kept": "SELECT COUNT(*) FROM opinions WHERE dropped = ''",
         "samples": "SELECT COUNT(*) FROM samples",
