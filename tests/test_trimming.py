@@ -222,6 +222,17 @@ def test_a_seat_is_asked_to_stop_where_the_other_or_the_moderator_begins(park):
     assert request(laid, Dialogue(scene=scene)).stop == ("\nModerator:", f"\n{other}:")
 
 
+def test_a_second_try_is_sent_without_stop_texts(park, tmp_path):
+    script = cp.Scripted([Reply("empty", reasoning="The prompt says:", reason="thoughts alone"), "I like tea.", "Yes."])
+    assert [t.text for t in held(park, tmp_path, script).turns] == ["I like tea.", "Yes."]
+    assert [len(r.stop) for r in script.requests] == [2, 0, 2]
+
+
+def test_show_prints_the_stop_texts():
+    told = CliRunner().invoke(cli, ["show", "delegate", "-w", str(cp.workspace.shipped()), "--json"])
+    assert "\nModerator:" in json.loads(told.stdout)["stop"]
+
+
 def test_stop_texts_change_a_call_only_where_there_are_any():
     plain = Request("delegate", (Message("user", "Tea?"),))
     assert plain.key("m") == "598eb8cd54b54cfc821a" and plain.key("m") != replace(plain, stop=("\nA:",)).key("m")

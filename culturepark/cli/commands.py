@@ -108,10 +108,13 @@ def show(role: str, workspace: str | None, as_json: bool, **flags: Any) -> None:
     sent = {
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
+        "stop": list(request.stop),
         "messages": [{"role": m.role, "content": m.content} for m in request.messages],
     }
     body = "\n\n".join(f"[{m.role}]\n{m.content}" for m in request.messages)
-    say(sent, as_json, f"{body}\n\n(temperature {request.temperature}, at most {request.max_tokens} tokens)")
+    stop = f", stops at {', '.join(map(repr, request.stop))}" if request.stop else ""
+    how = f"temperature {request.temperature}, at most {request.max_tokens} tokens{stop}"
+    say(sent, as_json, f"{body}\n\n({how})")
 
 
 def _marked(done: dict[str, Any]) -> str:

@@ -132,11 +132,6 @@ def _kind(value: Any) -> str:
     )
 
 
-def _mentions(parameter: str, text: str) -> bool:
-    """Return whether an error names a parameter; `stop` is also a word."""
-    return parameter in text if parameter != "stop" else re.search(r"\bstop\b", text) is not None
-
-
 def _seconds(headers: Mapping[str, str]) -> float | None:
     """Return how long the provider asks to wait, from retry-after-ms or Retry-After (seconds or a date)."""
     from email.utils import parsedate_to_datetime

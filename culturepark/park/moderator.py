@@ -57,7 +57,8 @@ async def speak(
     """Ask for one turn until it says something whole, TRIES times in all; return it, the last reply and that call's key.
 
     The turn is empty where none did. What is done with a turn that was cut at max_tokens, `cut_turns` says: `trim` it to its
-    last whole sentence, `retry` with twice the room each time, or `fail` at once.
+    last whole sentence, `retry` with twice the room each time, or `fail` at once. Only the first try is sent stop texts: they
+    may have ended a thinking model's thoughts before it answered.
     """
     own = OwnTurn("")
     for index in range(TRIES):
@@ -67,8 +68,8 @@ async def speak(
             own = own_turn(reply.text, name, others, cut=cut)
         if own.text or reply.status in ("failed", "refused", "filtered") or (cut and cut_turns == "fail"):
             break
-        if cut and cut_turns == "retry":
-            asked = replace(asked, max_tokens=2 * asked.max_tokens)
+        longer = 2 if cut and cut_turns == "retry" else 1
+        asked = replace(asked, max_tokens=longer * asked.max_tokens, stop=())
     return own, reply, key
 
 
