@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from culturepark import tables
 from culturepark.errors import InputError
 from culturepark.tables import Layout
-from tests.conftest import DATA
+from tests.conftest import DATA, ROOT
 
 SHAPES = DATA / "moderation" / "shapes"
 real = pytest.mark.skipif(not SHAPES.is_dir(), reason=f"no files in {SHAPES}; set CULTUREPARK_DATA")
@@ -182,6 +182,11 @@ def test_a_text_of_many_lines_is_a_cell(save):
     assert cells(save("a.csv", text.getvalue())) == [[said, "x"], ["short", "y"]]
 
 
+def test_a_first_line_by_which_a_spreadsheet_names_the_delimiter_is_no_row(save):
+    (row,) = tables.read(save("a.csv", "sep=;\r\ntext, said;label\r\nx;1\r\n")).rows
+    assert row == (3, {"text, said": "x", "label": "1"})
+
+
 def test_columns_without_a_name_are_called_by_their_place(save):
     assert tables.read(save("a.csv", ",text,,label\n0,x,,y\n")).columns == ("column 1", "text", "column 3", "label")
 
@@ -199,6 +204,26 @@ def test_json_lines_may_be_called_json_and_lists_jsonl(save):
     assert cells(save("a.json", '{"a": 1}\n{"a": [2]}\n')) == [[1], [[2]]]
     assert cells(save("a.jsonl", '\n [{"a": 1},\n{"a": 2}]')) == [[1], [2]]
     assert cells(save("b.json", '{"v": 1, "rows": [{"a": 1}]}')) == [[1]]
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")', "-", "+"])
+def test_a_cell_that_begins_a_formula_is_made_safe(cell):
+    (row,) = csv.reader(
+        io.StringIO(tables.safe_table(f'"{cell.replace(chr(34), chr(34) * 2)}",x\n'.encode()).decode(), newline="")
+    )
+    assert row == [f"'{cell}", "x"]
+
+
+def test_numbers_and_a_table_that_is_safe_stay_as_they_are():
+    data = b"step,loss\n1,-0.5\n2,+1e-3\n"
+    assert tables.safe_table(data) == data and tables.safe_table(b"\xff=1") == b"\xff=1"
+
+
+def test_no_other_module_writes_csv():
+    writers = {
+        str(p.relative_to(ROOT)) for p in (ROOT / "culturepark").rglob("*.py") if "csv.writer" in p.read_text("utf-8")
+    }
+    assert writers == {"culturepark/server/training.py", "culturepark/tables/cells.py"}  # both through safe_cell
 
 
 # -------------------------------------------------------------- properties

@@ -234,7 +234,7 @@ def test_a_cap_refuses_beforehand_and_needs_a_price(corpus):
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        (b"{no json\n", r"north/train.jsonl:13: it is no JSON"),
+        (b"{no json\n", r"north/train.jsonl:13: not JSON"),
         (lines([chat(1, mesages=[])]), "the key 'mesages' has no place in it. Did you mean 'messages'"),
         (lines([{"messages": chat(1)["messages"][:2]}]), "train.jsonl:13: the last message is the user's"),
         (lines([{"messages": [{"role": "asistant", "content": "x"}]}]), "Did you mean 'assistant'"),

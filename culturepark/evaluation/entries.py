@@ -12,6 +12,7 @@ from typing import Any
 
 from culturepark import tables
 from culturepark.errors import InputError, nearest
+from culturepark.evaluation import importers
 from culturepark.evaluation.card import Benchmark
 from culturepark.evaluation.outcome import Setup
 from culturepark.records import Option, Record, stream
@@ -98,13 +99,21 @@ def _sources(benchmark: Benchmark, setup: Setup) -> list[tuple[Path | None, Sequ
         raise InputError(f"benchmark {benchmark.name!r} has no items: write [[item]] tables, name a file (items = \"mine.jsonl\"), "
                          f"or give one with the columns {columns} (--data FILE)")  # fmt: skip
     several = len(files) > 1
-    return [_placed(path, several, setup) for path in files or [_beside(benchmark)]]
+    question = benchmark.fields.get("question", "question")
+    return [_placed(path, several, question, setup) for path in files or [_beside(benchmark)]]
 
 
-def _placed(path: Path, several: bool, setup: Setup) -> tuple[Path, Sequence[Placed], Mapping[str, int]]:
+def _placed(path: Path, several: bool, question: str, setup: Setup) -> tuple[Path, Sequence[Placed], Mapping[str, int]]:
     if not path.is_file():
         raise InputError(f"no items at {path}: no such file")
-    table = tables.read(path, tables.Layout.of(setup.options), "items are")
+    try:
+        table = tables.read(path, tables.Layout.of(setup.options), "items are")
+    except InputError as error:
+        if hint := importers.hint(path):
+            raise InputError(f"{error}.{hint}") from error
+        raise
+    if question not in table.columns and (hint := importers.hint(path)):
+        raise InputError(f"{path}: no column {question!r}.{hint}")
     if not table.rows:
         raise InputError(f"{path}: no rows.{tables.headless(path)}")
     stem = f"{tables.stem_of(path)}:" if several else ""

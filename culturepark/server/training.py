@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from culturepark.server.completions import ROLES, prompt_tokens
+from culturepark.tables import safe_cell
 
 LEAST = 10  # rows
 TOLD = ("messages", "tools", "parallel_tool_calls", "functions")
@@ -146,7 +147,7 @@ def results(steps: int, checked: bool) -> bytes:
     table.writerow(COLUMNS)
     for step in points(steps, POINTS):
         found = figures(step, steps, checked)
-        table.writerow([step, *("" if found[column] is None else found[column] for column in COLUMNS[1:])])
+        table.writerow([step, *(safe_cell(found[column]) for column in COLUMNS[1:])])
     return text.getvalue().encode()
 
 

@@ -11,7 +11,7 @@ lines are passed over and counted. Whatever cannot be read is one InputError wit
 
 from __future__ import annotations
 
-from culturepark.tables.cells import is_missing, safe_cell
+from culturepark.tables.cells import is_missing, safe_cell, safe_table
 from culturepark.tables.layout import OPTIONS, SUFFIXES, TABLES, Layout, headless, kind_of, stem_of
 from culturepark.tables.objects import json_lines, parse
 from culturepark.tables.table import Row, Table, read
@@ -30,5 +30,6 @@ __all__ = [
     "parse",
     "read",
     "safe_cell",
+    "safe_table",
     "stem_of",
 ]

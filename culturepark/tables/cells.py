@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from typing import Any
 
@@ -28,3 +30,17 @@ def safe_cell(value: Any) -> str:
     """
     text = "" if value is None else str(value)
     return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text
+
+
+def safe_table(data: bytes) -> bytes:
+    """Return a CSV file from elsewhere with each of its cells made safe; as it is where none needs it or it is no CSV in UTF-8."""
+    try:
+        rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
+    except (UnicodeDecodeError, csv.Error):
+        return data
+    made = [[safe_cell(cell) for cell in row] for row in rows]
+    if made == rows:
+        return data
+    text = io.StringIO()
+    csv.writer(text).writerows(made)  # its line end \r\n has a lone \r quoted
+    return text.getvalue().encode()

@@ -21,6 +21,7 @@ LARGEST = 1 << 24  # characters of one cell
 WITHIN = "line breaks within quoted cells"
 ENOUGH = 6  # delimiters within quotes by which lines there are taken for rows; a tab counts as three
 LONG = 20  # lines of a row from which on it is named
+SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 PLAIN = "If a benchmark reads this file and quotes are plain text in it: -o quoting=none"
 
 
@@ -55,6 +56,8 @@ def split(
     if head and "\r" in head[0][1].rstrip("\r\n") and not head[0][1].endswith("\n"):
         raise InputError(f"{path}: its lines end in a carriage return alone; save it with line ends \\n or \\r\\n")
     delimiter = layout.delimiter or _delimiter(head, suffix, layout)
+    if head and (said := SEP.fullmatch(head[0][1].strip())):  # Excel's own first line
+        head, delimiter = head[1:], layout.delimiter or said[1]
     return delimiter, _records(path, _Feed(chain(head, source)), delimiter, layout, notices)
 
 

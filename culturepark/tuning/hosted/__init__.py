@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from culturepark import tables
 from culturepark.errors import InputError, Locked, ParkError, RunFailed
 from culturepark.models.secrets import redact
 from culturepark.models.wire import Trouble
@@ -256,7 +257,7 @@ async def finished(service: Service, made: Plan, part: Part, job: Job, out: Path
     folder = out / part.culture
     try:
         for file in job.results[:1]:
-            _write(folder / CURVES, await service.read(file))
+            _write(folder / CURVES, tables.safe_table(await service.read(file)))  # a spreadsheet may open it
     except Trouble as error:
         log.warning("%s: no curves: %s", part.culture, error, extra={"event": "tune_no_curves", "job": job.id})
     when = datetime.fromtimestamp(job.finished, UTC) if job.finished else datetime.now(UTC)
