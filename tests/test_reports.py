@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -285,3 +286,47 @@ def test_run_writes_a_report_while_others_may_read(park):
     assert facts["run"] == "r" and facts["total"]["held"] == 2
     with run.journal(), run.journal(write=False) as reader:
         assert reports.gather(reader, run.workspace, run.settings) == facts
+
+
+def page_of(culture="german", answers=1, **facts):
+    """A run's page with one question of one culture, `answers` answers of it all alike."""
+    options = [{"code": c, "label": w, "degree": d, "corpus": float(c == 1), "people": 0.5,
+                "answers": answers * (c == 1)} for c, w, d in ((1, "Yes", 1.0), (2, "No", -1.0))]  # fmt: skip
+    row = {"question": "Q27", "topic": "t", "text": "Is it?", "samples": 3 * answers, "answers": answers,
+           "people": 900, "distance": 0.6, "chance": 0.68, "options": options}  # fmt: skip
+    return row, options
+
+
+def test_few_answers_are_drawn_one_by_one_and_one_is_not_compared(journal):
+    facts = reports.gather(journal, CARDS, SETTINGS)
+    facts["stance"][0]["questions"] = [page_of(answers=1)[0], page_of(answers=3)[0], page_of(answers=9)[0]]
+    one, three, nine = re.findall(r"<figure>\s*<figcaption><span dir.*?</figure>", reports.page(facts), re.S)[:3]
+    assert "one answer is no distribution to compare" in one and one.count('class="swatch') == 1 + 2
+    assert three.count('class="swatch') == 3 + 2 and 'class="bar"' not in three.split("<dt>people")[0]
+    assert 'class="bar"' in nine.split("<dt>people")[0]
+    assert "no farther than 9 answers drawn from the people themselves would lie (about 0.68)" in nine
+
+
+def test_a_mean_over_questions_has_an_interval_drawn_from_six_on():
+    from culturepark.reports.stance import _interval
+
+    assert _interval([0.2] * 5) is None
+    low, high = _interval([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    assert low == pytest.approx(0.35 - 2.5706 * 0.187083 / 6**0.5, abs=1e-4) and 0 <= low < 0.35 < high <= 1
+
+
+def test_the_page_shows_a_dialogue_and_samples_to_read(park):
+    run = cp.run("tea", model="conftest:Plays", dialogues=2, turns=4, **TEA)
+    text = (run.folder / "report/report.html").read_text()
+    shown = json.loads((run.folder / "report/report.json").read_text())["examples"][0]
+    assert len(shown["dialogue"]["turns"]) == 4 and shown["samples"]
+    assert all(turn["text"] in text for turn in shown["dialogue"]["turns"]) and shown["samples"][0]["id"] in text
+
+
+def test_what_a_model_said_is_escaped_and_bounded_where_it_is_shown(park):
+    run = cp.run("tea", model="conftest:Plays", dialogues=1, turns=4, **TEA)
+    attack = "<script>alert(1)</script>" + 3000 * "x"
+    with sqlite3.connect(run.folder / "journal.sqlite") as db:
+        db.execute("UPDATE turns SET turn = json_set(turn, '$.text', ?)", (attack,))
+    page = cp.report(run).read_text()
+    assert "<script" not in page and "&lt;script&gt;alert(1)" in page and 2100 * "x" not in page

@@ -12,6 +12,7 @@ from typing import Any
 from culturepark.journal import Journal
 from culturepark.park import cast
 from culturepark.reports import evaluated, tuned
+from culturepark.reports.reading import read_examples
 from culturepark.reports.stance import diversity, questions, stances
 from culturepark.settings import Settings
 from culturepark.workspace import Workspace
@@ -52,6 +53,7 @@ def gather(journal: Journal, workspace: Workspace, settings: Settings) -> Facts:
             "calls": calls,
             "models": _models(calls),
             "failures": _failures(journal),
+            "examples": read_examples(journal, workspace, cultures),
             **({"tuned": made} if (made := tuned.jobs(journal.path.absolute().parent)) else {}),
             **evaluated.told(journal.path.absolute().parent),
         }

@@ -12,6 +12,7 @@ from culturepark.records import Option
 
 Facts = dict[str, Any]
 WORST = 8  # questions of a culture that the page shows unasked
+FEW = 6  # answers below which each is drawn by itself: so few are no distribution
 WIDTH = 100  # columns of the terminal's table
 REASONS = {
     "refusal": "the model refused to play, or spoke as a language model",
@@ -30,14 +31,36 @@ REASONS = {
 def page(facts: Facts) -> str:
     """Return the facts as one HTML page that needs nothing from outside: no script, no font, no picture."""
     source = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    return _environment().from_string(source).render(f=facts, reasons=REASONS, worst=WORST)
+    return _environment().from_string(source).render(f=facts, reasons=REASONS, worst=WORST, few=FEW)
 
 
 def _environment() -> Environment:
     found = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     found.filters |= {"num": number, "pct": percent, "known": known, "money": money, "duration": _duration}
     found.filters |= {"heat": _heat, "bar": _bar, "shaded": _shaded, "flat": _flat}
+    found.filters |= {"beside_chance": compare_with_chance, "whisker": _whisker}
     return found
+
+
+def compare_with_chance(row: Facts) -> str:
+    """Return what a distance says, beside how far so many answers drawn from the people themselves would lie.
+
+    >>> compare_with_chance({"distance": 0.6, "chance": 0.68, "answers": 3})
+    'no farther than 3 answers drawn from the people themselves would lie (about 0.68)'
+    >>> compare_with_chance({"distance": 0.6, "chance": 0.2, "answers": 3})
+    'farther than 3 answers drawn from the people themselves would lie (about 0.20)'
+    """
+    farther = "farther" if row["distance"] > row["chance"] else "no farther"
+    drawn = f"{row['answers']} answers drawn from the people themselves would lie"
+    return f"{farther} than {drawn} (about {row['chance']:.2f})"
+
+
+def _whisker(ends: tuple[float, float, float]) -> Facts | None:
+    """Return an interval's ends and its figure's place on an axis from 0 to 1; None for what lies elsewhere."""
+    low, value, high = ends
+    if not 0 <= low <= value <= high <= 1:
+        return None
+    return {"x": f"{100 * low:.1f}", "wide": f"{100 * (high - low):.1f}", "at": f"{100 * value:.1f}"}
 
 
 def number(value: int | None) -> str:

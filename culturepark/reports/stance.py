@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from math import fsum, log, log2, sqrt
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from culturepark.errors import InputError
@@ -21,6 +22,7 @@ from culturepark.workspace import Workspace
 
 Facts = dict[str, Any]
 BATCH = 1000  # opinions embedded at a time
+FEWEST = 6  # questions below which a mean has no interval
 
 
 def distance(p: Mapping[int, float], q: Mapping[int, float]) -> float:
@@ -73,16 +75,19 @@ def _figures(settings: Settings) -> tuple[Figures | None, str | None]:
         return None, str(error).replace(str(settings.survey), Path(str(settings.survey)).name)
 
 
-def _answers(journal: Journal) -> dict[str, dict[str, tuple[dict[int, int], int]]]:
-    """Return culture → question → (samples by option code, number of persons' answers in dialogues)."""
-    found: dict[str, dict[str, tuple[dict[int, int], int]]] = defaultdict(dict)
+Counts = tuple[dict[int, int], dict[int, int]]  # samples, and persons' answers in dialogues, by option code
+
+
+def _answers(journal: Journal) -> dict[str, dict[str, Counts]]:
+    """Return culture → question → counts."""
+    found: dict[str, dict[str, Counts]] = defaultdict(dict)
     for culture, question, code, samples, given in journal.count(
         "SELECT culture, question, json_extract(sample, '$.answer'), COUNT(*), "
         "COUNT(DISTINCT json_extract(sample, '$.dialogue') || ' ' || json_extract(sample, '$.persona')) "
         "FROM samples GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     ):
-        codes, before = found[culture].get(question, ({}, 0))
-        found[culture][question] = (codes | {code: samples}, before + given)
+        codes, answers = found[culture].get(question, ({}, {}))
+        found[culture][question] = (codes | {code: samples}, answers | {code: given})
     return found
 
 
@@ -91,7 +96,7 @@ def _stance(
     settings: Settings,
     figures: Figures | None,
     culture: str,
-    answers: Mapping[str, tuple[dict[int, int], int]],
+    answers: Mapping[str, Counts],
 ) -> Facts:
     countries = workspace.cultures[culture].survey if culture in workspace.cultures else ()
     asked = questions(workspace, settings)
@@ -107,6 +112,7 @@ def _stance(
         "samples": sum(row["samples"] for row in rows),
         "compared": sum(row["distance"] is not None for row in rows),
         "mean": _mean(row["distance"] for row in rows),
+        "interval": _interval([row["distance"] for row in rows if row["distance"] is not None]),
         "chance": _mean(row["chance"] for row in rows),
         "questions": rows,
         "no_figures": [row["question"] for row in rows if row["distance"] is None],
@@ -120,9 +126,20 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return round(fsum(found) / len(found), 6) if found else None
 
 
-def _compare(question: Question, counts: Mapping[int, int], answers: int, people: Shares | None) -> Facts:
+def _interval(distances: Sequence[float]) -> tuple[float, float] | None:
+    """Return the mean's 95% interval over questions (Student's t), within 0 to 1; None below six questions."""
+    if len(distances) < FEWEST:
+        return None
+    from scipy.stats import t
+
+    reach = float(t.ppf(0.975, len(distances) - 1)) * stdev(distances) / sqrt(len(distances))
+    centre = fmean(distances)
+    return round(max(0.0, centre - reach), 6), round(min(1.0, centre + reach), 6)
+
+
+def _compare(question: Question, counts: Mapping[int, int], given: Mapping[int, int], people: Shares | None) -> Facts:
     """Return one question's answers in the corpus beside the people's; None where they were not asked."""
-    samples = sum(counts.values())
+    samples, answers = sum(counts.values()), sum(given.values())
     return {
         "question": question.id,
         "topic": question.topic,
@@ -138,6 +155,7 @@ def _compare(question: Question, counts: Mapping[int, int], answers: int, people
                 "label": o.label,
                 "degree": o.degree,
                 "corpus": round(counts.get(o.code, 0) / samples, 6),
+                "answers": given.get(o.code, 0),
                 "people": round(people.shares.get(o.code, 0.0), 6) if people else None,
             }
             for o in question.options
