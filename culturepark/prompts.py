@@ -7,7 +7,7 @@ from functools import lru_cache
 from traceback import walk_tb
 from typing import Any
 
-from jinja2 import Template, TemplateSyntaxError
+from jinja2 import Template, TemplateSyntaxError, nodes
 
 from culturepark.errors import CardError, nearest
 from culturepark.sandbox import SANDBOX
@@ -34,6 +34,15 @@ def render(source: str, facts: Mapping[str, Any], where: str) -> str:
     try:
         return _compiled(source).render(facts).strip()
     except Exception as error:  # whatever goes wrong in a template is the card's mistake
+        raise CardError([f"{where}: {_plainly(error, source)}"]) from error
+
+
+def parse(source: str, where: str) -> nodes.Template:
+    """Return a template's tree once it compiles; CardError as `render` raises it."""
+    try:
+        _compiled(source)
+        return SANDBOX.parse(source)
+    except Exception as error:
         raise CardError([f"{where}: {_plainly(error, source)}"]) from error
 
 

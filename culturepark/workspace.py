@@ -95,20 +95,38 @@ def shipped() -> Path:
 
 
 def find(given: str | Path | None = None) -> Path:
-    """Return the workspace folder: given, CULTUREPARK_WORKSPACE, nearest ancestor of here, else the shipped one."""
+    """Return the workspace folder: given, CULTUREPARK_WORKSPACE, nearest ancestor of here, else the shipped one.
+
+    InputError for a folder that lacks one of the three: a workspace that lost a folder is never taken for the shipped one.
+    """
     named = given or os.environ.get("CULTUREPARK_WORKSPACE")
     if named:
         root = Path(named).expanduser()
-        lacking = [f for f in FOLDERS if not (root / f).is_dir()]
-        if lacking:
+        if lacking := _lacking(root):
             raise InputError(f"no workspace at {root}: it has no {', '.join(f + '/' for f in lacking)}. "
-                             f"`culturepark init {root}` makes one.")  # fmt: skip
+                             "`culturepark init NEW` writes a whole one, to start from or to copy from.")  # fmt: skip
         return root
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if all((folder / f).is_dir() for f in FOLDERS):
+        lacking = _lacking(folder)
+        if not lacking:
             return folder
+        if _has_cards(folder):
+            raise InputError(f"the workspace at {folder} has lost {', '.join(f + '/' for f in lacking)}: put it back "
+                             "(`culturepark init NEW` writes the shipped cards to copy from), or name another with --workspace")  # fmt: skip
     return shipped()
+
+
+def _lacking(folder: Path) -> list[str]:
+    return [name for name in FOLDERS if not (folder / name).is_dir()]
+
+
+def _has_cards(folder: Path) -> bool:
+    """Return whether a folder holds cards of ours; others have folders of these names too."""
+    roles = any((folder / "agents" / f"{name}.toml").is_file() for name in ROLES)
+    return roles or any((folder / "personas").glob("*/culture.toml")) or ((folder / SETTINGS).is_file() and any(
+        (folder / name).is_dir() for name in FOLDERS
+    ))  # fmt: skip
 
 
 def create(target: Path) -> Path:
@@ -204,7 +222,7 @@ def parse(path: Path, kind: type[R], where: str, problems: list[str]) -> R | Non
 
 def _across(workspace: Workspace) -> list[str]:
     """Return the mistakes that only show between cards."""
-    checks: tuple[Callable[[Workspace], Iterator[str]], ...] = (_roles, _empty, _citizens, _views)
+    checks: tuple[Callable[[Workspace], Iterator[str]], ...] = (_roles, _empty, _citizens, _views, _answers)
     return [problem for check in checks for problem in check(workspace)]
 
 
@@ -238,3 +256,14 @@ def _views(workspace: Workspace) -> Iterator[str]:
                 yield f"{where}: no such question in scenarios/. {nearest(item, codes)}"
             elif code not in codes[item]:
                 yield f"{where}: {code} is no option of {item}; there are: {', '.join(map(str, codes[item]))}"
+
+
+def _answers(workspace: Workspace) -> Iterator[str]:
+    """An answer of a pack's own must be one of its question's options."""
+    for scenario in workspace.scenarios.values():
+        for question in scenario.questions:
+            codes = [o.code for o in question.options]
+            for culture, code in question.answers.items():
+                if code not in codes:
+                    yield (f"scenarios/{scenario.name}.toml: question {question.id}: answers.{culture}: {code} is no option; "
+                           f"there are: {', '.join(map(str, codes))}")  # fmt: skip

@@ -31,8 +31,12 @@ def hofstede(code: str) -> Dimensions:
     """Return the dimensions under one of Hofstede's codes; NotFound names the nearest, and the one of an ISO code."""
     known = _by_code()
     if code not in known:
-        # ISO's DEU looks most like DEN, Denmark; say what Germany is called here.
-        same = [d for d in known.values() if d.title == NAMES.get(code)]
+        # ISO's DEU looks most like DEN, Denmark; say what Germany is called here. Names of countries are told theirs too.
+        same = [
+            d
+            for d in known.values()
+            if d.title.casefold() in (NAMES.get(code.upper(), code).casefold(), code.casefold())
+        ]
         where = "Hofstede's dimensions" + "".join(f" (where {d.title} is {d.code!r})" for d in same)
         raise NotFound("code", code, where, known)
     return known[code]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from culturepark.errors import CardError, InputError
 from culturepark.park import cast
 from culturepark.park.floor import request
 from culturepark.park.simulate import table
-from culturepark.records import Dialogue, Request, Scene
+from culturepark.records import Dialogue, Question, Request, Scene
 from culturepark.settings import Settings
+from culturepark.verbs.findings import findings
 from culturepark.verbs.runs import settled
 from culturepark.workspace import ROLES, Workspace, create, find, load
 from culturepark.workspace import read as read_workspace
@@ -25,9 +27,10 @@ def init(target: str | Path) -> Path:
 def check(workspace: str | Path | None = None) -> dict[str, Any]:
     """Read every card and render every prompt once; return counts. CardError lists every mistake in every card at once."""
     found, problems = read_workspace(find(workspace))
-    problems += _prompts(found)
+    problems += findings(found)
+    problems += _prompts(_without_wrong_codes(found))
     if problems:
-        raise CardError(problems)
+        raise CardError(dict.fromkeys(problems))
     return {
         "workspace": str(found.root),
         "roles": len(found.roles),
@@ -36,6 +39,26 @@ def check(workspace: str | Path | None = None) -> dict[str, Any]:
         "scenarios": len(found.scenarios),
         "questions": sum(len(s.questions) for s in found.scenarios.values()),
     }
+
+
+def _without_wrong_codes(found: Workspace) -> Workspace:
+    """Return the cards without views and answers that are no option, which are told of already, so that prompts can be tried."""
+    codes = {q.id: {o.code for o in q.options} for s in found.scenarios.values() for q in s.questions}
+    personas = {}
+    for name, persona in found.personas.items():
+        views = {item: code for item, code in persona.views.items() if code in codes.get(item, ())}
+        personas[name] = persona.model_copy(update={"views": views})
+    scenarios = {}
+    for name, scenario in found.scenarios.items():
+        questions = tuple(map(_answerable, scenario.questions))
+        scenarios[name] = scenario.model_copy(update={"questions": questions})
+    return replace(found, personas=personas, scenarios=scenarios)
+
+
+def _answerable(question: Question) -> Question:
+    codes = {o.code for o in question.options}
+    answers = {culture: code for culture, code in question.answers.items() if code in codes}
+    return question.model_copy(update={"answers": answers})
 
 
 def _prompts(found: Workspace) -> list[str]:

@@ -1,0 +1,310 @@
+"""What `check` finds beyond the form of each card: names that lead nowhere, twins, and words that speak for a whole people."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+from jinja2 import meta, nodes
+
+from culturepark import grounding, settings
+from culturepark.errors import CardError, NotFound, nearest
+from culturepark.grounding.names import NAMES
+from culturepark.park.floor import Guest
+from culturepark.prompts import parse
+from culturepark.records import Culture, Norm, Persona, Question, Record, Role, Turn
+from culturepark.sandbox import PROPERTIES, SANDBOX
+from culturepark.settings import Settings
+from culturepark.workspace import FOLDERS, SETTINGS, Workspace
+
+PATTERNS = {"agents": "<role>.toml", "personas": "<culture>/<name>.toml", "scenarios": "<name>.toml"}
+CARDLIKE = {".toml", ".tml", ".toml~", ".yaml", ".yml", ".json"}
+# What each role's prompts may use. Other roles are those of benchmarks of one's own.
+_SEAT = "me culture norms others question answer view shares survey setting style mode seat turns dialogue"
+_REFINERY = "question culture answer view"
+_RESPONDENT = "me culture country question numbered view options codes labels"
+FACTS = {role: frozenset(names.split()) for role, names in {
+    "main_contact": _SEAT,
+    "delegate": _SEAT,
+    "moderator": f"{_SEAT} other history n cue",
+    "extractor": f"{_REFINERY} turns speakers",
+    "verifier": f"{_REFINERY} opinion",
+    "rewriter": f"{_REFINERY} opinion reason",
+    "annotator": "task text labels culture",
+    "respondent": _RESPONDENT,
+    "learner": "task me home culture talk question lesson view",
+    "teacher": "culture asked talk question answer",
+}.items()}  # fmt: skip
+KINDS: dict[str, type[Record]] = {
+    "me": Persona,
+    "culture": Culture,
+    "home": Culture,
+    "question": Question,
+    "other": Guest,
+}
+ELEMENTS: dict[str, type[Record]] = {"others": Guest, "norms": Norm, "history": Turn}
+PROMPTED = ("extractor", "verifier", "rewriter")
+
+
+def findings(workspace: Workspace) -> list[str]:
+    """Return everything in a workspace that is no mistake of form but cannot be meant: file, key, what there is, the nearest."""
+    checks: tuple[Callable[[Workspace], Iterator[str]], ...] = (
+        _unread, _settings, _answers, _places, _templates, _question_twins, _name_twins, _lonely, _generalising,
+    )  # fmt: skip
+    return [problem for check in checks for problem in check(workspace)]
+
+
+# ------------------------------------------------------------------- files
+
+
+def _unread(workspace: Workspace) -> Iterator[str]:
+    """Files that look like cards and are none by place or name."""
+    for folder in FOLDERS:
+        depth = 2 if folder == "personas" else 1
+        for path in sorted((workspace.root / folder).rglob("*")):
+            place = path.relative_to(workspace.root / folder)
+            card = path.suffix == ".toml" and len(place.parts) == depth
+            if path.is_file() and path.suffix.lower() in CARDLIKE and not card:
+                yield f"{folder}/{place.as_posix()}: no card is read here; it would be {folder}/{PATTERNS[folder]}"
+
+
+def _settings(workspace: Workspace) -> Iterator[str]:
+    """What culturepark.toml says must be known, and must name what there is."""
+    try:
+        data = settings.own(workspace.root)
+    except CardError as error:
+        yield from (problem.replace(f"{workspace.root}/", "", 1) for problem in error.problems)
+        return
+    chosen = Settings.model_validate({k: v for k, v in data.items() if k != "keys"})
+    seats = [seat for seat in chosen.seats if "/" not in seat]
+    named: tuple[tuple[str, Iterable[str], Iterable[str]], ...] = (
+        ("scenario", [chosen.scenario] if "scenario" in data else [], workspace.scenarios),
+        ("contact", [chosen.contact] if "contact" in data else [], workspace.cultures),
+        ("cultures", chosen.cultures, workspace.cultures),
+        ("seats", seats, workspace.cultures),
+        ("seats", set(chosen.seats) - set(seats), workspace.personas),
+        ("personas", chosen.personas, [*workspace.personas, *(p.name for p in workspace.personas.values())]),
+        ("questions", chosen.questions, [q.id for s in workspace.scenarios.values() for q in s.questions]),
+    )
+    for key, names, known in named:
+        there = sorted(set(known))
+        yield from (
+            f"{SETTINGS}: {key}: no {name!r} here. {nearest(name, there)}" for name in names if name not in there
+        )
+
+
+# ------------------------------------------------------------------- names
+
+
+def _answers(workspace: Workspace) -> Iterator[str]:
+    folders = {p.name for p in (workspace.root / "personas").glob("*/")}
+    for scenario in workspace.scenarios.values():
+        for question in scenario.questions:
+            for culture in question.answers:
+                if culture not in workspace.cultures and culture not in folders:
+                    yield (f"scenarios/{scenario.name}.toml: question {question.id}: answers.{culture}: no such culture "
+                           f"in personas/. {nearest(culture, sorted(workspace.cultures))}")  # fmt: skip
+
+
+def _places(workspace: Workspace) -> Iterator[str]:
+    """Codes of surveyed countries and of Hofstede's table."""
+    known = sorted({*NAMES, *grounding.shipped().countries()})
+    for culture in workspace.cultures.values():
+        where = f"personas/{culture.name}/culture.toml"
+        for code in culture.survey:
+            if code not in known and not _own_survey(workspace, code):
+                yield f"{where}: survey: {code!r} is no ISO 3166 code of three letters in the survey. {_country(code, known)}"
+        try:
+            if culture.hofstede is not None:
+                grounding.hofstede(culture.hofstede)
+        except NotFound as error:
+            yield f"{where}: hofstede: {error}"
+
+
+def _own_survey(workspace: Workspace, code: str) -> bool:
+    """Return whether a code may be of a survey that the workspace's settings name, which only the run reads."""
+    try:
+        own = settings.own(workspace.root).get("survey")
+    except CardError:
+        return False
+    return bool(own) and re.fullmatch("[A-Z]{3}", code) is not None
+
+
+def _country(code: str, known: list[str]) -> str:
+    """Return the nearest code: by the country's name, by its first letters, else by likeness."""
+    folded = code.casefold()
+    same = [c for c in known if NAMES.get(c, "").casefold() == folded or c.casefold() == folded]
+    begins = [c for c in known if len(code) == 2 and NAMES.get(c, "").casefold().startswith(folded[0]) and
+              c[0] == code[0].upper() and code[1].upper() in c[1:]]  # fmt: skip
+    if best := (same or begins)[:1]:
+        return f"Did you mean {best[0]!r} ({NAMES.get(best[0], best[0])})?"
+    return nearest(code, known)
+
+
+def _question_twins(workspace: Workspace) -> Iterator[str]:
+    """Views name questions by id alone, so an id must mean one question."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for scenario in workspace.scenarios.values():
+        for question in scenario.questions:
+            places[question.id].append(f"scenarios/{scenario.name}.toml")
+            labels = [o.label for o in question.options if o.label]
+            for twin in sorted({label for label in labels if labels.count(label) > 1}):
+                yield f"scenarios/{scenario.name}.toml: question {question.id}: two options are called {twin!r}"
+    for name, files in places.items():
+        if len(files) > 1:
+            yield f"{files[1]}: question id {name!r} is also in {files[0]}; views could not tell them apart"
+
+
+def _name_twins(workspace: Workspace) -> Iterator[str]:
+    """Speakers are told apart by given name, norms by text."""
+    names: dict[str, str] = {}
+    for persona in workspace.personas.values():
+        other = names.setdefault(persona.given_name.casefold(), persona.id)
+        if other != persona.id:
+            yield (f"personas/{persona.id}.toml: given_name: {persona.given_name!r} is also that of {other}; "
+                   "at one table nobody could tell them apart")  # fmt: skip
+    for culture in workspace.cultures.values():
+        texts = [norm.text for norm in culture.norms]
+        for i, said in enumerate(texts):
+            if said in texts[:i]:
+                yield f"personas/{culture.name}/culture.toml: norm.{i}.text: the same as norm.{texts.index(said)}.text"
+
+
+def _lonely(workspace: Workspace) -> Iterator[str]:
+    for name in workspace.cultures:
+        if all(path.name == "culture.toml" for path in (workspace.root / "personas" / name).glob("*.toml")):
+            yield f"personas/{name}/: a culture without people; write a card personas/{name}/<name>.toml"
+
+
+# --------------------------------------------------------------- templates
+
+
+def _templates(workspace: Workspace) -> Iterator[str]:
+    """Names and fields that a role's templates use, also in branches that a trial does not enter."""
+    for role in workspace.roles.values():
+        if role.name in PROMPTED and not role.prompt.strip():
+            yield f"agents/{role.name}.toml: prompt: empty; this role is asked with it"
+        for key, source in _sources(role):
+            where = f"agents/{role.name}.toml: {key}"
+            try:
+                tree = parse(source, where)
+            except CardError as error:
+                yield from error.problems
+                continue
+            yield from _unknown_names(tree, role.name, where)
+            yield from _unknown_fields(tree, where)
+
+
+def _sources(role: Role) -> Iterator[tuple[str, str]]:
+    yield from (
+        ("system", role.system),
+        ("prompt", role.prompt),
+        ("opening", role.opening),
+        ("free_cue", role.free_cue),
+    )
+    yield from ((cue.name, cue.text) for cue in role.cues)
+
+
+def _unknown_names(tree: nodes.Template, role: str, where: str) -> Iterator[str]:
+    known = FACTS.get(role)
+    for name in sorted(meta.find_undeclared_variables(tree)) if known else ():
+        if name not in (known or ()) and name not in SANDBOX.globals and not _is_asked_for(tree, name):
+            line = next((n.lineno for n in tree.find_all(nodes.Name) if n.name == name), 1)
+            yield f"{where}: line {line}: no name {name!r} here. {nearest(name, sorted(known or ()))}"
+
+
+def _is_asked_for(tree: nodes.Template, name: str) -> bool:
+    """Return whether a template asks if a name is there before it uses it."""
+    tests = [n for n in tree.find_all(nodes.Test) if n.name in ("defined", "undefined")]
+    filters = [n for n in tree.find_all(nodes.Filter) if n.name in ("default", "d")]
+    return any(isinstance(n.node, nodes.Name) and n.node.name == name for n in (*tests, *filters))
+
+
+def _unknown_fields(tree: nodes.Template, where: str) -> Iterator[str]:
+    kinds = dict(KINDS)
+    for loop in tree.find_all(nodes.For):
+        if isinstance(loop.target, nodes.Name):
+            kinds.pop(loop.target.name, None)
+            if isinstance(loop.iter, nodes.Name) and loop.iter.name in ELEMENTS:
+                kinds[loop.target.name] = ELEMENTS[loop.iter.name]
+    for assigned in tree.find_all((nodes.Assign, nodes.AssignBlock)):
+        kinds.pop(getattr(getattr(assigned, "target", None), "name", ""), None)
+    for part in tree.find_all(nodes.Getattr):
+        kind = kinds.get(part.node.name) if isinstance(part.node, nodes.Name) else None
+        fields = {*kind.model_fields, *(p for p in PROPERTIES if hasattr(kind, p))} if kind else {part.attr}
+        if part.attr not in fields:
+            name = f"{part.node.name}.{part.attr}" if isinstance(part.node, nodes.Name) else part.attr
+            yield f"{where}: line {part.lineno}: no field {name!r}. {nearest(part.attr, sorted(fields))}"
+
+
+# ------------------------------------------------------------------- words
+
+
+def _generalising(workspace: Workspace) -> Iterator[str]:
+    for culture in workspace.cultures.values():
+        where = f"personas/{culture.name}/culture.toml"
+        for key, said in [("style", culture.style), *((f"norm.{i}.text", n.text) for i, n in enumerate(culture.norms))]:
+            if word := generalises(said, culture.title):
+                yield (f"{where}: {key}: {word!r} speaks for everyone: {said if len(said) <= 80 else said[:79] + '…'} "
+                       "Say whom it holds for: many, most, some, often, usually, tends to")  # fmt: skip
+
+
+def generalises(said: str, people: str = "") -> str:
+    """Return the word with which a text speaks for a whole people; empty where it does not, or says "many" or "often".
+
+    >>> generalises("All Japanese always bow."), generalises("Many always bow.")
+    ('All Japanese', '')
+    """
+    whole = re.compile(
+        rf"\b(?:all|every|no)(?: of)?(?: the)? (?:{re.escape(people) or 'people'}|people|men|women|families)\b",
+        re.IGNORECASE,
+    )
+    for sentence in re.split(r"(?<=[.!?;。！？؛।])\s*", said):
+        if hit := whole.search(sentence):
+            if not re.search(r"\b(?:not|nearly|almost)\s*$", sentence[: hit.start()], re.IGNORECASE):
+                return hit[0]
+        elif (hit := EVERYONE.search(sentence)) and not HEDGE.search(sentence):
+            return hit[0]
+    return ""
+
+
+def _words(spaced: str, written_together: str) -> re.Pattern[str]:
+    """Return a pattern of words between spaces, and of such as are written without."""
+    words = "|".join(word.replace("_", r"\s+") for word in spaced.split())
+    return re.compile(rf"\b(?:{words})\b|{'|'.join(written_together.split())}", re.IGNORECASE)
+
+
+# English, German, French, Spanish, Portuguese, Italian, Dutch, Turkish, Polish, Russian, Indonesian, Arabic, Hindi, Bengali;
+# Chinese, Japanese, Korean.
+EVERYONE = _words(
+    """all every everyone everybody always never nobody no_one none
+    alle alles jeder jede immer stets nie niemals niemand ausnahmslos
+    tous toutes toujours jamais personne_ne chaque
+    todos todas siempre nunca jamás nadie cada
+    sempre jamais ninguém tutti tutte nessuno ogni
+    iedereen altijd nooit niemand elke
+    bütün tüm herkes daima her_zaman asla hiç_kimse hiçbir
+    wszyscy wszystkie zawsze nigdy nikt każdy
+    все всегда никогда никто каждый
+    semua selalu tidak_pernah setiap
+    كل جميع دائما دائمًا أبدا أبدًا""",
+    "所有 总是 總是 从不 從不 永远 全都 人人 すべて 全て 全員 いつも 必ず 決して みんな 常に 모든 항상 언제나 절대 아무도 누구나 모두 सभी हमेशा सदैव সবাই সবসময় সর্বদা প্রত্যেকে",
+)
+HEDGE = _words(
+    """many most mostly some often usually common commonly tends? tend several frequently sometimes generally widely typically
+    customary expected can may might rarely seldom few still largely part nearly almost hardly not_all not_every not_always
+    viele vielen vieler manche manchen oft häufig meist meistens einige gewöhnlich üblich eher selten kann können mag fast
+    nicht_alle nicht_immer
+    beaucoup plupart certains certaines souvent parfois généralement habituellement rarement peut peuvent presque
+    muchos muchas mayoría algunos algunas suele suelen frecuentemente menudo veces generalmente puede pueden casi
+    muitos muitas maioria alguns algumas costuma costumam frequentemente vezes geralmente pode podem quase
+    molti molte maggior alcuni alcune spesso talvolta generalmente può possono quasi
+    veel velen meeste sommige vaak soms meestal gewoonlijk kan kunnen bijna
+    çoğu birçok bazı sık_sık genellikle bazen çoğunlukla pek_çok neredeyse
+    wielu wiele większość niektórzy często zwykle czasem może prawie
+    многие большинство некоторые часто обычно иногда может почти
+    banyak sebagian beberapa sering biasanya kadang mungkin hampir
+    كثير كثيرون معظم بعض غالبا غالبًا عادة أحيانا أحيانًا""",
+    "许多 許多 很多 多数 多數 有些 往往 常常 通常 有时 几乎 多く 一部 しばしば よく ことがある 多い 傾向 많은 대부분 일부 자주 보통 흔히 종종 때때로 거의 कई अधिकतर कुछ अक्सर आमतौर অনেক বেশিরভাগ কিছু প্রায় সাধারণত",
+)

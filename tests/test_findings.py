@@ -1,0 +1,148 @@
+"""`check` finds what cannot be meant, all at once: the file, the key, what there is, and the nearest right name."""
+
+import shutil
+
+import pytest
+
+import culturepark as cp
+from culturepark.verbs.findings import FACTS, generalises
+from culturepark.workspace import find, shipped
+
+
+def problems(park) -> list[str]:
+    with pytest.raises(cp.CardError) as caught:
+        cp.check(park)
+    return list(caught.value.problems)
+
+
+def edit(park, place, old, new):
+    text = (park / place).read_text()
+    assert old in text
+    (park / place).write_text(text.replace(old, new, 1))
+
+
+NORTH, TEA = "personas/north/culture.toml", "scenarios/tea.toml"
+
+
+@pytest.mark.parametrize(
+    ("place", "old", "new", "told"),
+    [
+        (TEA, "north = 1", "nroth = 1", "scenarios/tea.toml: question T1: answers.nroth: no such culture in personas/. Did you mean 'north'"),
+        (TEA, "north = 1", "north = 7", "scenarios/tea.toml: question T1: answers.north: 7 is no option; there are: 1, 2"),
+        (TEA, 'label = "Disagree"', 'label = "Agree"', "question T1: two options are called 'Agree'"),
+        (NORTH, "style =", 'survey = ["JP"]\nstyle =', "survey: 'JP' is no ISO 3166 code of three letters in the survey. Did you mean 'JPN' (Japan)"),
+        (NORTH, "style =", 'survey = ["Germany"]\nstyle =', "Did you mean 'DEU' (Germany)"),
+        (NORTH, "style =", 'survey = ["deu"]\nstyle =', "Did you mean 'DEU' (Germany)"),
+        (NORTH, "style =", 'survey = ["KO"]\nstyle =', "Did you mean 'KOR'"),
+        (NORTH, "style =", 'hofstede = "Japan"\nstyle =', "hofstede: no code 'Japan' in Hofstede's dimensions (where Japan is 'JPN')"),
+        (NORTH, "style =", 'hofstede = "DEU"\nstyle =', "(where Germany is 'GER')"),
+        (NORTH, "Many families share rye on feast days.", "x" * 32_000, "norm.0.text: is longer than 4,000 characters"),
+        (NORTH, "Many families share", "All Northern families share", "norm.0.text: 'All Northern' speaks for everyone"),
+        (NORTH, "Many people talk", "People always talk", "style: 'always' speaks for everyone"),
+        ("personas/north/norta.toml", 'given_name = "Norta"', 'given_name = "nortb"', "is also that of north/norta; at one table"),
+        ("personas/north/norta.toml", "secret =", "views = { T1 = 3, T11 = 1 }\nsecret =", "views.T1: 3 is no option of T1"),
+        ("agents/delegate.toml", "{{ culture.title }}", "{{ clture.title }}", "agents/delegate.toml: system: line 2: no name 'clture' here. Did you mean 'culture'"),
+        ("agents/delegate.toml", "{{ norm.text }}", "{{ norm.txt }}", "no field 'norm.txt'. Did you mean 'text'"),
+        ("agents/rewriter.toml", "{{ reason }}", "{% if false %}{{ raeson }}{% endif %}", "agents/rewriter.toml: prompt: line 5: no name 'raeson' here. Did you mean 'reason'"),
+        ("agents/judge.toml", "{{ rubric }}", "{{ rubric }", "agents/judge.toml: prompt: line 17"),
+        ("agents/teacher.toml", "{{ asked }}", "{{ askd }}", "agents/teacher.toml: prompt: line 1: no name 'askd' here. Did you mean 'asked'"),
+        ("agents/moderator.toml", "{{ other.given_name }}", "{{ other.secret }}", "no field 'other.secret'"),
+        ("agents/verifier.toml", 'prompt = """', 'prompt = ""\nnotes = """', "agents/verifier.toml: notes: unknown key"),
+    ],
+)  # fmt: skip
+def test_a_card_that_cannot_be_meant_is_found(park, place, old, new, told):
+    edit(park, place, old, new)
+    assert any(told in problem for problem in problems(park)), problems(park)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("scenaro = 'tea'", "culturepark.toml: scenaro: unknown key. Did you mean 'scenario'"),
+        ("scenario = 'tae'", "culturepark.toml: scenario: no 'tae' here. Did you mean 'tea'"),
+        ("cultures = ['nroth']", "culturepark.toml: cultures: no 'nroth' here. Did you mean 'north'"),
+        ("questions = ['T99']", "culturepark.toml: questions: no 'T99' here"),
+        ("[seats]\nsotuh = 'embedded'", "culturepark.toml: seats: no 'sotuh' here. Did you mean 'south'"),
+        ("turns = 'many'", "culturepark.toml: turns: must be a whole number (there is 'many')"),
+        ("turns = ", "culturepark.toml: not valid TOML, line 1: the value is missing"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_found(park, settings, told):
+    (park / "culturepark.toml").write_text(settings)
+    assert any(problem.startswith(told) for problem in problems(park)), problems(park)
+
+
+def test_all_is_found_at_once(park):
+    edit(park, TEA, "north = 1", "nroth = 1")
+    edit(park, NORTH, "Many families share", "All families share")
+    (park / "culturepark.toml").write_text("turms = 3")
+    (park / "agents/judge.toml").write_text("name = [")
+    found = "\n".join(problems(park))
+    assert all(word in found for word in ("nroth", "All families", "turms", "agents/judge.toml: not valid TOML"))
+
+
+@pytest.mark.parametrize(
+    "place", ["personas/hanna.toml", "personas/north/hanna.tml", "scenarios/more/tea.toml", "agents/x.yaml"]
+)
+def test_a_file_that_no_card_is_read_from_is_found(park, place):
+    (park / place).parent.mkdir(exist_ok=True)
+    (park / place).write_text("name = 'x'")
+    assert any(problem.startswith(f"{place}: no card is read here; it would be ") for problem in problems(park))
+
+
+def test_a_question_in_two_packs_and_a_culture_without_people_are_found(park):
+    (park / "scenarios/more.toml").write_text((park / TEA).read_text().replace('name = "tea"', 'name = "more"', 1))
+    for path in (park / "personas/south").glob("sout*.toml"):
+        path.unlink()
+    found = "\n".join(problems(park))
+    assert (
+        "question id 'T1' is also in scenarios/more.toml" in found
+        and "personas/south/: a culture without people" in found
+    )
+
+
+GENERAL = """All Japanese always bow. | Everyone drinks tea. | Nobody comes late. | No guest leaves hungry; all are fed.
+Alle Deutschen sind pünktlich. | Man gibt sich immer die Hand. | Tous les Français mangent du pain. | Siempre llegan tarde.
+Ninguém come sozinho. | Herkes çay içer. | Все пьют чай. | 日本人总是鞠躬。 | 日本人は必ずお辞儀をする。 | 한국인은 항상 인사한다. | جميع العرب يشربون القهوة.
+सभी लोग चाय पीते हैं।"""
+CAREFUL = """Many bow. | Most people always bring a gift. | Not all Japanese bow. | In many homes rice is cooked every day. | Viele kommen immer pünktlich.
+Beaucoup disent toujours bonjour. | Muchos siempre llegan tarde. | Shoes are taken off at the door. | 许多人总是鞠躬。 | 많은 사람들이 항상 인사한다.
+Nearly everyone knows the tune. | Almost all people know it. | An allotment is never far for many."""
+
+
+def test_words_that_speak_for_everyone_are_heard_in_many_languages():
+    said = [line.strip() for line in GENERAL.replace("\n", "|").split("|")]
+    assert [line for line in said if not generalises(line, "Japanese")] == []
+
+
+def test_careful_words_are_left_alone():
+    said = [line.strip() for line in CAREFUL.replace("\n", "|").split("|")]
+    assert [line for line in said if generalises(line, "Japanese")] == []
+
+
+def test_the_shipped_cards_pass_and_use_only_names_that_are_known():
+    assert cp.check(shipped())["roles"] == len(FACTS) + 1  # the judge's names are those of what is judged
+
+
+@pytest.mark.parametrize("lost", ["agents", "personas", "scenarios"])
+def test_a_workspace_that_lost_a_folder_is_an_error_and_not_the_shipped_one(park, lost, monkeypatch):
+    shutil.rmtree(park / lost)
+    (park / "outputs/deep").mkdir()
+    monkeypatch.chdir(park / "outputs/deep")
+    with pytest.raises(cp.InputError, match=rf"the workspace at .* has lost {lost}/"):
+        find()
+
+
+def test_folders_of_other_projects_are_no_workspace(tmp_path, monkeypatch):
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents/robot.toml").write_text("x = 1")
+    (tmp_path / "scenarios").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find() == shipped()
+
+
+def test_settings_of_the_workspace_hold_for_show(park):
+    (park / "culturepark.toml").write_text("scenario = 'tea'\ncontact = 'south'")
+    assert "drink tea" in cp.show("delegate", culture="north", workspace=park).messages[0].content
+    with pytest.raises(cp.NotFound, match="Did you mean 'tea'"):
+        cp.show("delegate", culture="north", scenario="tae", workspace=park)
