@@ -384,6 +384,11 @@ class Journal:
         for _, same in groupby(rows, key=lambda row: row[0]):
             yield [(rank, culture, answer, completion) for _, rank, culture, answer, completion in same]
 
+    @property
+    def keeps_reasoning(self) -> bool:
+        """Whether the journal has a place for what models thought; one from before that, only read, has none."""
+        return "reasoning" in self._told
+
     def count(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return the rows of a counting query (reports and benchmarks)."""
         return list(self._rows(sql, *values))

@@ -8,13 +8,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 from conftest import TEA
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_reading import JSONS
 
 import culturepark as cp
 from culturepark.errors import ModelError
 from culturepark.journal import Journal
 from culturepark.models import load
 from culturepark.models.ledger import Ledger
-from culturepark.models.offices import Direct
+from culturepark.models.offices import Direct, outcomes
+from culturepark.models.wire import Trouble
 from culturepark.records import Message, Request
 from culturepark.server import Server
 from culturepark.settings import Endpoint
@@ -385,3 +389,21 @@ async def test_a_wave_of_failures_is_no_dead_endpoint():
     with Server(lambda n, body: (500, {}, {}) if n <= 30 else echo(n, body), batch_seconds=0.3) as server:
         replies = await ask(line(server, patience=0.1), range(15))
     assert [r.text for r in replies] == texts(range(15))
+
+
+async def test_a_file_store_that_fails_is_told_at_the_first_retry_with_what_to_do(front, caplog, monkeypatch):
+    monkeypatch.setattr("culturepark.models.batch.PATIENCE", 0.3)
+    broken = front(lambda method, path, ahead: (500, {"error": {"message": "the store is full"}}))
+    with pytest.raises(ModelError, match=r"the store is full.*--resume without --batch"):
+        await ask(line(broken), [1])
+    first = next(r for r in caplog.records if r.levelname == "WARNING")
+    assert "the batch API fails and is asked again" in first.message and "the store is full" in first.message
+
+
+@given(JSONS, JSONS, st.integers() | JSONS)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_any_line_of_a_batchs_file_is_an_answer_or_a_failure_of_a_kind(response, error, status):
+    rows = [{"custom_id": "a", "response": response, "error": error},
+            {"custom_id": "b", "response": {"status_code": status, "body": response}}]  # fmt: skip
+    found = dict(outcomes("\n".join(json.dumps(r) for r in rows).encode()))
+    assert all(isinstance(o, Trouble | dict) for o in found.values())

@@ -157,3 +157,21 @@ def test_a_call_cancelled_while_it_waits_gives_its_place_back():
         return gate.inside
 
     assert asyncio.run(play()) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("ollama/llama3.1", r"Is it running\? It is started with: ollama serve"), ("openai/x", "Is it running")],
+)
+def test_a_server_of_ones_own_that_does_not_answer_is_asked_after_within_seconds(monkeypatch, name, told):
+    monkeypatch.setattr(limits, "UNREACHED", 0.05)
+    with pytest.raises(cp.ModelError, match=rf"nothing listens there.*{told}") as caught:
+        asyncio.run(cp.model(name, base_url="http://127.0.0.1:9/v1").complete(ASK))
+    assert "Errno" not in str(caught.value) and "Connect call" not in str(caught.value)
+
+
+def test_an_endpoint_that_was_reached_before_is_waited_for_when_no_connection_can_be_made():
+    gate = Gate(Limits(), "x")
+    gate.failed("503")
+    gate._unreached_since = time.monotonic() - 60
+    assert gate.failed("refused", reached=False) is False

@@ -262,6 +262,20 @@ def test_thoughts_reach_no_parser_and_are_not_shown_to_the_model_again_but_are_k
     assert kept == [("well", '{"a": 1} or {so}?'), ('{so} {"a": 3}', '{"a": 2}')]
 
 
+def test_one_call_can_be_read_whole_with_its_thoughts(tmp_path):
+    from culturepark.reports.calls import whole, whole_told
+
+    with Journal(tmp_path) as journal:
+        journal.add_call("k", "scene", "delegate", Reply("ok", "Tea.", model="m", reasoning="Hm."))
+        found = whole(journal, 1)
+        with pytest.raises(cp.InputError, match="its calls are 1 to 1"):
+            whole(journal, 7)
+        journal._db.execute("ALTER TABLE calls DROP COLUMN reasoning")
+    assert "thoughts\nHm." in whole_told(found) and "said\nTea." in whole_told(found)
+    with Journal(tmp_path, write=False) as old:
+        assert whole(old, 1)["reasoning"] == ""
+
+
 def test_a_brace_among_words_begins_no_object():
     assert extract_json('Given {this} and {that}: ```json\n{"a": {"b": 1}}\n```') == '{"a": {"b": 1}}'
     with pytest.raises(ValueError, match="Expecting"):

@@ -15,6 +15,7 @@ from culturepark.desk import once
 from culturepark.errors import InputError
 from culturepark.server import KINDS, Server, canned
 from culturepark.server.hearing import hear
+from culturepark.weights.chat import fold
 
 ASK = {"model": "embedded", "messages": [{"role": "user", "content": "Good morning, what is there to eat today?"}]}
 
@@ -270,6 +271,14 @@ def test_facts_are_heard_back_from_every_prompt_of_edited_cards(park):
             turns = {"extractor": "turns", "verifier": None, "rewriter": None}.get(role, "history")
             if turns:
                 assert [(t.n, t.text) for t in request.facts[turns]] == [(t.n, t.text) for t in heard.facts[turns]]
+
+
+def test_a_system_message_that_opens_the_first_user_message_is_heard_too(park, offline):
+    for role in ("main_contact", "delegate", "verifier"):
+        request = cp.show(role, question="T3", turn=5 if role == "delegate" else 6, settings=cp.Settings(**TEA))
+        talk = fold([{"role": m.role, "content": m.content} for m in request.messages])
+        heard = hear(cards.load(park), {"messages": talk})
+        assert heard is not None and heard.role == role and heard.facts["question"] == request.facts["question"]
 
 
 def test_a_whole_run_over_http_makes_a_corpus(park, offline):

@@ -253,16 +253,17 @@ def estimate(
 @click.option("--role", metavar="ROLE", help="Only this role's calls.")
 @click.option("--model", metavar="NAME", help="Only models whose name holds this.")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, metavar="N", help="How many of each list.")
+@click.option("--call", type=click.IntRange(1), metavar="ID", help="Show this one call whole, thoughts included.")
 @workspace_flag
 @out_flag
 @as_json
 def calls(run: str, workspace: str | None, out: str | None, as_json: bool, **chosen: Any) -> None:
     """Show the model calls of RUN by role and model: the slowest, the dearest, the failed, and the bill."""
     from culturepark import verbs
-    from culturepark.reports.calls import told
+    from culturepark.reports.calls import told, whole_told
 
     found = verbs.calls(located(run, out, workspace), **chosen)
-    say(found, as_json, told(found))
+    say(found, as_json, whole_told(found) if chosen["call"] else told(found))
 
 
 @cli.command()

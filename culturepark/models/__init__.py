@@ -32,22 +32,41 @@ class Model(Protocol):
 class Provider:
     """A provider that speaks OpenAI's protocol: its address, and the environment variables of its key and another address.
 
-    `local`: a server of one's own, which needs no key.
+    `local`: a server of one's own, which needs no key; `start` is the command that starts it.
     """
 
     url: str
     key: str
     address: str = ""
     local: bool = False
+    start: str = ""
 
 
 PROVIDERS = {
     "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "OPENAI_BASE_URL"),
-    "hosted_vllm": Provider("http://localhost:8000/v1", "HOSTED_VLLM_API_KEY", "HOSTED_VLLM_API_BASE", local=True),
-    "ollama": Provider("http://localhost:11434/v1", "OLLAMA_API_KEY", "OLLAMA_API_BASE", local=True),
-    "llamacpp": Provider("http://localhost:8080/v1", "LLAMACPP_API_KEY", "LLAMACPP_API_BASE", local=True),
-    "transformers": Provider("http://localhost:8000/v1", "TRANSFORMERS_API_KEY", "TRANSFORMERS_API_BASE", local=True),
-    "lm_studio": Provider("http://localhost:1234/v1", "LM_STUDIO_API_KEY", "LM_STUDIO_API_BASE", local=True),
+    "hosted_vllm": Provider(
+        "http://localhost:8000/v1", "HOSTED_VLLM_API_KEY", "HOSTED_VLLM_API_BASE", local=True, start="vllm serve MODEL"
+    ),
+    "ollama": Provider(
+        "http://localhost:11434/v1", "OLLAMA_API_KEY", "OLLAMA_API_BASE", local=True, start="ollama serve"
+    ),
+    "llamacpp": Provider(
+        "http://localhost:8080/v1",
+        "LLAMACPP_API_KEY",
+        "LLAMACPP_API_BASE",
+        local=True,
+        start="llama-server -m MODEL.gguf --port 8080",
+    ),
+    "transformers": Provider(
+        "http://localhost:8000/v1",
+        "TRANSFORMERS_API_KEY",
+        "TRANSFORMERS_API_BASE",
+        local=True,
+        start="transformers serve",
+    ),
+    "lm_studio": Provider(
+        "http://localhost:1234/v1", "LM_STUDIO_API_KEY", "LM_STUDIO_API_BASE", local=True, start="lms server start"
+    ),
     "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     "together_ai": Provider("https://api.together.xyz/v1", "TOGETHERAI_API_KEY"),
     "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
@@ -160,7 +179,7 @@ def _compatible(name: str, known: Provider, how: Endpoint, key: str | None) -> A
     given = how.base_url is not None or url != known.url
     found = key or remember(secret(OWN, known.key) if given else secret(known.key))
     needs = () if given or known.local else (how.key_env or known.key,)
-    return Compatible(_identity(name, how, url), url, found, needs, how.timeout)
+    return Compatible(_identity(name, how, url), url, found, needs, how.timeout, known.start)
 
 
 def _identity(name: str, how: Endpoint, url: str | None) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import InputError, ModelError
 from culturepark.models.secrets import remember
-from culturepark.models.sockets import plain
+from culturepark.models.sockets import plain, unreached
 from culturepark.models.wire import Trouble, opened
 from culturepark.records import Request
 
@@ -24,19 +24,28 @@ CONNECT = 20.0  # seconds that making a connection may take
 
 
 class Compatible:
-    """A client for one endpoint. `needs` names the environment variables of which one must hold the key, if any must."""
+    """A client for one endpoint. `needs` names the environment variables of which one must hold the key, if any must.
+
+    `start` is the command that starts such a server.
+    """
 
     gated, discount = True, 1.0
 
     def __init__(
-        self, identity: str, base_url: str, key: str | None, needs: tuple[str, ...] = (), timeout: float = 120.0
+        self,
+        identity: str,
+        base_url: str,
+        key: str | None,
+        needs: tuple[str, ...] = (),
+        timeout: float = 120.0,
+        start: str = "",
     ) -> None:
         if "@" in base_url.split("//")[-1].split("/")[0]:
             raise InputError("the base URL holds a user name or password, which would end up in run.toml; "
                              "set the key in the environment")  # fmt: skip
         if not base_url.startswith(("http://", "https://")):
             raise InputError(f"the base URL {base_url!r} does not begin with http:// or https://")
-        self.identity, self.base_url, self.timeout = identity, base_url, timeout
+        self.identity, self.base_url, self.timeout, self.start = identity, base_url, timeout, start
         self._key, self._needs = remember(key), needs
         self._session: ClientSession | None = None
         self._proxy: str | None = None
@@ -84,7 +93,7 @@ class Compatible:
                 data = await answer.read()
                 status, headers = answer.status, answer.headers
         except (ClientConnectorError, ConnectionTimeoutError) as error:
-            raise Trouble("down", f"no connection to {self.base_url}: {plain(error)}") from None
+            raise Trouble("down", unreached(self.base_url, plain(error), self.start)) from None
         except TimeoutError:
             raise Trouble("slow", f"no answer within {self.timeout:g} s") from None
         except (ClientError, OSError) as error:

@@ -14,6 +14,7 @@ log = logging.getLogger("culturepark")
 CUT, WINDOW, LARGEST, TOLERATED, GAIN = 0.75, 20, 500, 0.1, 25
 BROKEN, QUIET, FIRST_PAUSE, LONGEST_PAUSE = 10, 1.0, 5.0, 60.0
 AT_FIRST = 30.0  # seconds of patience with an endpoint that has never answered: its address is probably wrong
+UNREACHED = 3.0  # the same for one to which no connection has ever been made: it is probably not running
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Gate:
         self._closed_until = self._cut_at = 0.0
         self._failures = 0  # in a row
         self._heard = time.monotonic()  # when there was an answer last
-        self._answered = False
+        self._answered = self._reached = False
+        self._unreached_since: float | None = None
         self._down_since: float | None = None
         self._pause = FIRST_PAUSE
         self._timer: asyncio.TimerHandle | None = None
@@ -131,7 +133,7 @@ class Gate:
             log.warning("%s answers again", self.name, extra={"event": "endpoint_up"})
             self._down_since, self._pause, self._closed_until = None, FIRST_PAUSE, 0.0
             self._wake()
-        self._failures, self._heard, self._answered = 0, time.monotonic(), True
+        self._failures, self._heard, self._answered, self._reached = 0, time.monotonic(), True, True
         self._recent.append(False)
         self._good += 1
         if self._good >= max(GAIN, self.width) and self.width < self.limits.concurrency:
@@ -139,6 +141,7 @@ class Gate:
 
     def too_fast(self, since: float, wait: float | None) -> None:
         """Note a 429 to a call that entered at `since`; those sent before the last cut say nothing new."""
+        self._reached = True
         if since < self._cut_at:
             return
         self._recent.append(True)
@@ -152,10 +155,19 @@ class Gate:
         log.info("%s: too many requests; %d at once from now", self.name, int(self.width),
                  extra={"event": "slower", "width": int(self.width)})  # fmt: skip
 
-    def failed(self, why: str) -> bool:
-        """Note a broken call; say whether the line is down. ModelError once it has been down for longer than we wait."""
+    def failed(self, why: str, *, reached: bool = True) -> bool:
+        """Note a broken call; say whether the line is down. ModelError once it has been down for longer than we wait.
+
+        `reached` says whether there was a connection at all.
+        """
         self._failures += 1
         now = time.monotonic()
+        self._reached = self._reached or reached
+        if not self._reached:
+            self._unreached_since = self._unreached_since or now
+            if now - self._unreached_since > min(UNREACHED, self.limits.patience):
+                raise ModelError(f"{self.name} has never answered: {why}. Nothing is lost: start it again when it is there "
+                                 "(a run with --resume).")  # fmt: skip
         # Of many calls in flight, ten may well break in a row: it takes a while without any answer, too.
         if self._failures < BROKEN or now - self._heard < QUIET:
             return False

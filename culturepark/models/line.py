@@ -141,7 +141,7 @@ class Line:
                     change = self.style.learn(error.refusal, request) if error.refusal else None
                     if change is None:
                         raise self._unchangeable(error) from None
-                    log.warning("%s refused a parameter and is sent another request: it %s (%s)", self.identity, change,
+                    log.warning("%s refused a request as it was; from now on CulturePark %s (%s)", self.identity, change,
                                 str(error)[:200], extra={"event": "adapted"})  # fmt: skip
 
     def _unchangeable(self, error: Trouble) -> Exception:
@@ -232,7 +232,7 @@ class Line:
         if error.kind == "rate":
             self.gate.too_fast(entered, error.wait)
         elif error.kind in ("busy", "down", "lost", "slow"):
-            error.down = self.gate.failed(str(error)[:200])
+            error.down = self.gate.failed(str(error)[:300], reached=error.kind != "down")
 
 
 def _passes(error: BaseException) -> bool:

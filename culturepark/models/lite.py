@@ -10,6 +10,7 @@ from typing import Any
 
 from culturepark.errors import InputError, ModelError, nearest
 from culturepark.models.secrets import remember
+from culturepark.models.sockets import plain_text
 from culturepark.models.wire import Trouble, opened, trouble
 from culturepark.records import Request
 
@@ -113,6 +114,6 @@ def told(error: Exception) -> Trouble:
         return Trouble("slow", text, status=status)
     if name == "APIConnectionError" or status is None:
         # litellm does not tell a connection that was refused from one that broke or an answer that it could not read.
-        refused = any(w in text for w in ("Cannot connect", "Connection refused", "Name or service not known"))
-        return Trouble("down" if refused else "lost", f"{name}: {text}", status=status)
+        why = plain_text(text)
+        return Trouble("down" if why else "lost", f"no connection: {why}" if why else f"{name}: {text}", status=status)
     return trouble(int(status), text, dict(getattr(response, "headers", None) or {}))

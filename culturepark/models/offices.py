@@ -14,6 +14,7 @@ from culturepark.errors import ModelError, ParkError
 from culturepark.models.compatible import Compatible
 from culturepark.models.lite import Lite, load, told
 from culturepark.models.secrets import redact
+from culturepark.models.sockets import plain, plain_text
 from culturepark.models.wire import PASSING, Trouble, opened, trouble
 
 if TYPE_CHECKING:
@@ -250,10 +251,11 @@ def _trouble(error: Exception) -> Trouble:
         return trouble(error.status_code, error.response.text, error.response.headers)
     if home == "openai" and isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
-        text = f"{error} {type(cause).__name__}: {cause}" if cause else str(error)
         if isinstance(cause, (ConnectError, ConnectTimeout)):
-            return Trouble("down", f"no connection: {text}")
-        return Trouble("slow" if isinstance(error, openai.APITimeoutError) else "lost", text)
+            return Trouble("down", f"no connection: {plain_text(str(cause)) or plain(cause)}")
+        if isinstance(error, openai.APITimeoutError):
+            return Trouble("slow", "no answer in time")
+        return Trouble("lost", f"the connection broke: {plain(cause or error)}")
     if home in ("litellm", "httpx", "aiohttp"):
         return told(error)
     return Trouble("hopeless", f"{type(error).__name__}: {error}")
@@ -270,21 +272,33 @@ def _pause(state: RetryCallState) -> float:
     return JITTER(state) + (error.wait or 0.0 if isinstance(error, Trouble) else 0.0)
 
 
+def noticing(what: str, patience: float, instead: str = "") -> Callable[[RetryCallState], None]:
+    """Return what says at the first retry that a service fails and how long it will be asked again, and logs the others."""
+
+    def notice(state: RetryCallState) -> None:
+        error = state.outcome and state.outcome.exception()
+        if state.attempt_number == 1:
+            log.warning("%s fails and is asked again for up to %.0f minutes%s: %s", what, patience / 60, instead, str(error)[:300],
+                        extra={"event": "batch_retry"})  # fmt: skip
+        else:
+            log.info("%s is asked again: %s", what, error, extra={"event": "batch_retry"})
+
+    return notice
+
+
 async def patiently(name: str, patience: float, what: Callable[..., Awaitable[T]], *args: Any) -> T:
     """Ask a batch API; passing failures are tried again for `patience` seconds, others are raised as they are."""
-
-    def again(state: RetryCallState) -> None:
-        log.info("%s: the batch API is asked again: %s", name, state.outcome and state.outcome.exception(),
-                 extra={"event": "batch_retry"})  # fmt: skip
-
+    notice = noticing(
+        f"{name}: the batch API", patience, " (Ctrl-C, then --resume without --batch, goes on without it)"
+    )
     try:
         return await AsyncRetrying(stop=stop_after_delay(patience), wait=_pause, retry=retry_if_exception(passes),
-                                   before_sleep=again, reraise=True)(what, *args)  # fmt: skip
+                                   before_sleep=notice, reraise=True)(what, *args)  # fmt: skip
     except Trouble as error:
         if not passes(error):
             raise
         raise ModelError(f"{name}: the batch API has not worked for {patience / 60:.0f} minutes: {error}. "
-                         "Nothing is lost: start it again when it is back (a run with --resume).") from None  # fmt: skip
+                         "Nothing is lost: start it again when it is back (a run with --resume), or --resume without --batch.") from None  # fmt: skip
 
 
 def refused(identity: str, error: Trouble) -> ModelError:

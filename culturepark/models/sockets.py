@@ -19,6 +19,7 @@ WORDS = {
     errno.EMFILE: "too many connections are open (raise `ulimit -n`, or lower --concurrency)",
     errno.ENFILE: "too many files are open on this machine",
 }
+NO_NAME = "no machine is known by that name (DNS)"
 NAMED = {
     "ServerDisconnectedError": "the other side closed the connection without an answer",
     "ClientPayloadError": "the answer broke off half-way",
@@ -29,6 +30,23 @@ NAMED = {
 }
 
 
+# The same by the words that libraries leave of a system's error.
+TEXTS = {
+    "Connect call failed": WORDS[errno.ECONNREFUSED],
+    "Connection refused": WORDS[errno.ECONNREFUSED],
+    "All connection attempts failed": WORDS[errno.ECONNREFUSED],
+    "Name or service not known": NO_NAME,
+    "nodename nor servname": NO_NAME,
+    "name resolution": NO_NAME,
+    "No address associated": NO_NAME,
+    "getaddrinfo failed": NO_NAME,
+    "Network is unreachable": WORDS[errno.ENETUNREACH],
+    "No route to host": WORDS[errno.EHOSTUNREACH],
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted",
+    "Cannot connect": "the machine cannot be reached",
+}
+
+
 def plain(error: BaseException) -> str:
     """Return in plain words what a socket error, or a library's error around one, means; its own text where that is unknown."""
     from socket import gaierror
@@ -36,7 +54,7 @@ def plain(error: BaseException) -> str:
 
     for found in _within(error):
         if isinstance(found, gaierror):
-            return "no machine is known by that name (DNS)"
+            return NO_NAME
         if isinstance(found, SSLCertVerificationError):
             return f"its certificate is not trusted ({found.verify_message})"
         if isinstance(found, SSLError):
@@ -46,6 +64,21 @@ def plain(error: BaseException) -> str:
     return next((NAMED[name] for found in _within(error) if (name := type(found).__name__) in NAMED), None) or (
         f"{type(error).__name__}: {error}"
     )
+
+
+def plain_text(text: str) -> str | None:
+    """Return in plain words what a socket error means that is known by its text alone; None for any other text."""
+    return next((words for part, words in TEXTS.items() if part in text), None)
+
+
+def unreached(url: str, why: str, start: str = "") -> str:
+    """Return that no connection could be made, and what to look at."""
+    from urllib.parse import urlsplit
+
+    host = urlsplit(url).hostname or ""
+    near = host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")  # noqa: S104
+    ask = " Is it running?" if near or start else " Is the address right (--base-url)?"
+    return f"no connection to {url}: {why}.{ask}" + (f" It is started with: {start}" if start else "")
 
 
 def _within(error: BaseException | None) -> Iterator[BaseException]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from culturepark.errors import InputError
 from culturepark.journal import Journal
 
 ORDERS = {"slowest": "ms DESC", "dearest": "usd DESC", "failed": "id DESC"}
@@ -65,6 +66,29 @@ def calls(journal: Journal, *, role: str | None = None, model: str | None = None
     usd, tokens = journal.spent()
     ledger = {"usd": usd, "tokens": tokens, "unsettled": holds, "unsettled_usd": held, "unsettled_tokens": held_tokens}
     return {"groups": groups, **lists, "ledger": ledger}
+
+
+def whole(journal: Journal, number: int) -> dict[str, Any]:
+    """Return one call with what was said and what was thought before; InputError where there is none of this number."""
+    names = (*COLUMNS, "text", *(["reasoning"] if journal.keeps_reasoning else []))
+    for row in journal.count(f"SELECT {', '.join(names)} FROM calls WHERE id = ?", number):
+        return {"reasoning": "", **dict(zip(names, row, strict=True))}
+    ((last,),) = journal.count("SELECT MAX(id) FROM calls")
+    raise InputError(
+        f"{journal.path} has no call {number}; " + (f"its calls are 1 to {last}" if last else "it has none yet")
+    )
+
+
+def whole_told(call: Mapping[str, Any]) -> str:
+    """Return one call as text for people."""
+    head = f"call {call['id']}  {call['role']}  {call['status']}  {call['model']}  about {call['subject']}"
+    parts = [
+        head,
+        call["reason"],
+        f"thoughts\n{call['reasoning']}" if call["reasoning"] else "",
+        f"said\n{call['text'] or '(nothing)'}",
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
 def _quantile(journal: Journal, group: Mapping[str, Any], q: int) -> float:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from culturepark import workspace as cards
 from culturepark.errors import InputError
+from culturepark.models.sockets import plain
 from culturepark.pool import loop_factory
 from culturepark.server import faults as planting
 from culturepark.server.batches import Shelf
@@ -159,7 +160,9 @@ class Server:
         try:
             listener = await loop.create_server(protocol, HOST, self._port, backlog=BACKLOG)
         except OSError as error:
-            raise InputError(f"cannot open port {self._port} on {HOST}: {error.strerror or error}") from error
+            raise InputError(
+                f"cannot open port {self._port} on {HOST}: {plain(error)}; choose another with --port"
+            ) from error
         self.url = f"http://{HOST}:{listener.sockets[0].getsockname()[1]}/v1"
         self._loop, self._stopping = loop, stopping
         ready.set_result(None)

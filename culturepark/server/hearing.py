@@ -7,7 +7,7 @@ own templates, so edited cards are understood as well as the shipped ones.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from culturepark.models.wire import FITTING
@@ -22,6 +22,7 @@ SEATS = {"main_contact": 0, "delegate": 1}
 READERS = ("extractor", "verifier", "rewriter")
 SITTER = "respondent"  # not every workspace has one
 KEPT = 4096  # system prompts whose reading is kept; a dialogue sends the same one turn after turn
+FOLDS = 30  # paragraphs among which the end of a system message is looked for where it opens the first user message
 TURNS = Settings.model_fields["turns"].default
 
 
@@ -78,13 +79,12 @@ class Ear:
 
     def hear(self, body: Mapping[str, Any]) -> Request | None:
         """Return the request behind a chat's messages, or None."""
-        messages = [Message(m.get("role", "user"), content(m)) for m in body["messages"]]
-        if len(messages) < 2 or messages[0].role not in ("system", "developer"):
-            return None
-        for name, match in self._system(messages[0].content):
-            facts = self._sits(name, match, messages) if name in SEATS else self._reads(name, match, messages)
-            if facts is not None:
-                return self._request(self.workspace.role(name), messages, facts, body)
+        told = [Message(m.get("role", "user"), content(m)) for m in body["messages"]]
+        for messages in _unfolded(told):
+            for name, match in self._system(messages[0].content):
+                facts = self._sits(name, match, messages) if name in SEATS else self._reads(name, match, messages)
+                if facts is not None:
+                    return self._request(self.workspace.role(name), messages, facts, body)
         return None
 
     def _request(
@@ -216,6 +216,18 @@ def content(message: Mapping[str, Any]) -> str:
     if isinstance(found, list):
         return "".join(str(part.get("text", "")) for part in found if isinstance(part, Mapping))
     return found if isinstance(found, str) else ""
+
+
+def _unfolded(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """Yield the messages with their system message in front; where there is none, each way to part it from the first user message."""
+    if not messages or messages[0].role in ("system", "developer"):
+        if len(messages) > 1:
+            yield messages
+        return
+    parts = messages[0].content.split("\n\n", FOLDS)
+    for i in range(1, min(len(parts), FOLDS)):
+        system, user = "\n\n".join(parts[:i]), "\n\n".join(parts[i:])
+        yield [Message("system", system), Message("user", user), *messages[1:]]
 
 
 def _nudge(messages: Sequence[Message], mark: str) -> tuple[str | None, list[Message]]:

@@ -93,11 +93,19 @@ def report(run: Run) -> Path:
         return reports.write(journal, run.workspace, run.settings, run.folder / "report")[0]
 
 
-def calls(run: Run, *, role: str | None = None, model: str | None = None, top: int = 10) -> dict[str, Any]:
-    """Return what the run's model calls took, by role and model, and the slowest, dearest and failed of them."""
+def calls(
+    run: Run, *, role: str | None = None, model: str | None = None, top: int = 10, call: int | None = None
+) -> dict[str, Any]:
+    """Return what the run's model calls took, by role and model, and the slowest, dearest and failed of them.
+
+    With `call`, return that one call instead, with what was said and what was thought.
+    """
     from culturepark.reports.calls import calls as gathered
+    from culturepark.reports.calls import whole
 
     with run.journal(write=False) as journal:
+        if call is not None:
+            return whole(journal, call)
         return gathered(journal, role=role, model=model, top=top)
 
 

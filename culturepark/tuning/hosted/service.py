@@ -18,7 +18,7 @@ from culturepark.errors import InputError, ModelError, RunFailed
 from culturepark.models import PROVIDERS, load
 from culturepark.models.compatible import Compatible
 from culturepark.models.line import Line
-from culturepark.models.offices import _troubles, passes
+from culturepark.models.offices import _troubles, noticing, passes
 from culturepark.models.secrets import redact
 from culturepark.models.wire import Trouble
 from culturepark.settings import Endpoint
@@ -243,8 +243,8 @@ class Service:
         """Ask; passing failures are tried again for a while, the others are Troubles, or ModelError for a key that will not do."""
         wait = PATIENCE if patience is None else patience
         try:
-            return await AsyncRetrying(stop=stop_after_delay(wait), wait=_pause, retry=retry_if_exception(passes),
-                                       reraise=True)(_troubled, what)  # fmt: skip
+            return await AsyncRetrying(stop=stop_after_delay(wait), wait=_pause, retry=retry_if_exception(passes), reraise=True,
+                                       before_sleep=noticing(f"{self.client.identity}: the fine-tuning service", wait))(_troubled, what)  # fmt: skip
         except Trouble as error:
             if passes(error):
                 raise ModelError(f"{self.client.identity}: the fine-tuning service has not worked for {wait / 60:.0f} minutes: "
