@@ -19,11 +19,11 @@ def quick(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "none-needed")
 
 
-def many(count, url, answers=None, **how):
+def many(count, url, answers=None, name="openai/embedded", **how):
     """Ask so many questions at once; return the replies and the line."""
 
     async def all_of_them():
-        line = cp.model("openai/embedded", base_url=url, **how)
+        line = cp.model(name, base_url=url, **how)
         try:
             return await asyncio.gather(*(line.complete(ASK) for _ in range(count))), line
         finally:
@@ -166,7 +166,7 @@ def test_a_call_cancelled_while_it_waits_gives_its_place_back():
 def test_a_server_of_ones_own_that_does_not_answer_is_asked_after_within_seconds(monkeypatch, name, told):
     monkeypatch.setattr(limits, "UNREACHED", 0.05)
     with pytest.raises(cp.ModelError, match=rf"nothing listens there.*{told}") as caught:
-        asyncio.run(cp.model(name, base_url="http://127.0.0.1:9/v1").complete(ASK))
+        many(1, "http://127.0.0.1:9/v1", name=name)
     assert "Errno" not in str(caught.value) and "Connect call" not in str(caught.value)
 
 
