@@ -6,19 +6,35 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
-from culturepark.errors import InputError, JournalError, Locked
-from culturepark.records import MARKS, Dialogue, Fault, Opinion, Reply, Sample, Scene, Turn
+from culturepark.atomic import sync_folder, write_text
+from culturepark.errors import InputError, JournalError, Locked, ParkError
+from culturepark.records import MARKS, Dialogue, Fault, Opinion, Record, Reply, Sample, Scene, Turn
 
+R = TypeVar("R", bound=Record)
 VERSION = 2
 COMMIT_EVERY = 0.05  # seconds between commits outside of an event loop
+BUSY = 5.0  # seconds that another program may hold the file before a write fails
+GO_ON = "then go on: the same command, or --resume"
+DAMAGED = "The file is damaged: put a backup of it in its place, or throw the run away with --fresh."
+ADVICE = {  # what to do about a failed write or read, by SQLite's error code
+    sqlite3.SQLITE_FULL: f"Free disk space, {GO_ON}.",
+    sqlite3.SQLITE_IOERR: f"Free disk space and look whether the disk is sound, {GO_ON}.",
+    sqlite3.SQLITE_READONLY: f"Make the folder and its files writable, {GO_ON}.",
+    sqlite3.SQLITE_BUSY: f"Another program holds the file; close it, {GO_ON}.",
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
+}
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE scenes (id TEXT PRIMARY KEY, ordinal INTEGER NOT NULL, culture TEXT NOT NULL, question TEXT NOT NULL,
@@ -51,59 +67,114 @@ class Journal:
     def __init__(self, folder: Path, *, write: bool = True) -> None:
         self.path = folder / "journal.sqlite"
         self._lock = FileLock(str(folder / "journal.lock"), blocking=False) if write else None
+        self._failure: JournalError | None = None  # the first write that failed: from then on every write does
+        self._raised = False  # whether somebody has met it
+        self._stop: Callable[[], object] | None = None
         if not write and not self.path.exists():
             raise InputError(f"no run at {folder}: there is no journal.sqlite in it")
         try:
             if self._lock:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire()
+            if not self.path.exists():
+                self._create()
             self._db = self._connect(write)
-        except Timeout:
-            raise Locked(
-                f"{folder} is being written by another process; wait for it, or give this run another name"
-            ) from None
-        except (OSError, sqlite3.Error) as error:
-            self.close()
-            raise InputError(f"cannot open the journal in {folder}: {error}") from error
+            self._check(write)
+            self._told = _columns(self._db, write=write)
+        except (Timeout, OSError, sqlite3.Error) as error:
+            self._leave()
+            raise self._unopened(error) from error
+        except BaseException:
+            self._leave()
+            raise
         self._last, self._open, self._due = time.monotonic(), True, False
 
-    def _connect(self, write: bool) -> sqlite3.Connection:
-        new = not self.path.exists()
-        where = str(self.path) if write else f"{self.path.absolute().as_uri()}?mode=ro"
-        db = sqlite3.connect(where, uri=not write, isolation_level=None, check_same_thread=False)
-        if write:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
-        if new:
-            db.executescript("BEGIN;" + SCHEMA + f"INSERT INTO meta VALUES ('version', '{VERSION}');COMMIT;")
+    def _create(self) -> None:
+        """Make an empty journal beside its place and move it there, so that a journal without tables is a damaged one."""
+        if (wal := self._beside("-wal")).exists() and wal.stat().st_size:
+            raise JournalError(
+                f"{self.path} is gone, but {wal.name} is there: the newest calls and turns are in it. {DAMAGED}"
+            )
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        partial.unlink(missing_ok=True)
+        db = sqlite3.connect(partial, isolation_level=None)
         try:
-            (found,) = db.execute("SELECT value FROM meta WHERE key = 'version'").fetchone() or ("0",)
-        except sqlite3.DatabaseError as error:
+            db.executescript("BEGIN;" + SCHEMA + f"INSERT INTO meta VALUES ('version', '{VERSION}');COMMIT;")
+        finally:
             db.close()
-            self._unlock()
-            raise JournalError(f"{self.path} is no journal: {error}") from error
-        if int(found) != VERSION:
-            db.close()
-            self._unlock()
-            raise JournalError(f"{self.path} has version {found}, this CulturePark reads version {VERSION}; "
-                               f"{'update CulturePark' if int(found) > VERSION else 'run it again from its run.toml'}")  # fmt: skip
-        self._told = _columns(db, write=write)
+        partial.replace(self.path)
+        sync_folder(self.path.parent)
+
+    def _connect(self, write: bool) -> sqlite3.Connection:
+        where = str(self.path) if write else f"{self.path.absolute().as_uri()}?mode=ro"
+        db = sqlite3.connect(where, BUSY, uri=not write, isolation_level=None, check_same_thread=False)
+        if write:
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=NORMAL")
+            except sqlite3.Error:
+                db.close()
+                raise
         return db
 
-    def _unlock(self) -> None:
-        if self._lock:
-            self._lock.release()
+    def _check(self, write: bool) -> None:
+        """Raise JournalError for a journal of another version, or one that is not as it was left."""
+        version = self.meta("version") or "0"
+        if version != str(VERSION):
+            newer = version.isdecimal() and int(version) > VERSION
+            raise JournalError(f"{self.path} has version {version}, this CulturePark reads version {VERSION}; "
+                               f"{'update CulturePark' if newer else 'run it again from its run.toml'}")  # fmt: skip
+        checksum = self._beside(".crc")
+        if not checksum.exists():
+            if write:  # killed, or from before there were checksums: is at least its structure sound?
+                self._check_structure()
+        elif checksum.read_text() != _crc(self.path) and checksum.exists():  # a writer takes it away first
+            raise JournalError(f"{self.path} is not as it was left: it was damaged, or changed by another program. Put a backup of it "
+                               f"in its place, or throw the run away with --fresh; if the change is right, delete {checksum.name}.")  # fmt: skip
+        if write and checksum.exists():
+            checksum.unlink()
+            sync_folder(checksum.parent)
+
+    def _check_structure(self) -> None:
+        ((found,),) = self._rows("PRAGMA quick_check(1)")
+        if found != "ok":
+            raise JournalError(f"{self.path}: {' '.join(str(found).split())}. {DAMAGED}")
+
+    def _beside(self, ending: str) -> Path:
+        return self.path.with_name(self.path.name + ending)
+
+    def _unopened(self, error: Exception) -> ParkError:
+        """Return the error with which opening ends."""
+        folder = self.path.parent
+        if isinstance(error, Timeout):
+            return Locked(f"{folder} is being written by another process; wait for it, or give this run another name")
+        if isinstance(error, sqlite3.Error) and _code(error) in ADVICE:
+            return JournalError(f"cannot open {self.path}: {error}. {ADVICE[_code(error)]}")
+        return InputError(f"cannot open the journal in {folder}: {error}")
 
     def close(self) -> None:
-        """Commit what is pending and let go of the run."""
-        db: sqlite3.Connection | None = getattr(self, "_db", None)
+        """Commit what is pending and let go of the run; JournalError for a failed write that nobody has met yet."""
+        if not self._open:
+            return
         self._open = False
-        if db is not None:
-            try:
+        try:
+            if self._failure is None:
                 self.commit()
-            finally:
-                db.close()
-        self._unlock()
+            elif not self._raised:
+                self.check()
+        finally:
+            self._db.close()
+            if self._lock and self._failure is None:
+                with suppress(ParkError, OSError):  # without a checksum the next one looks at the structure alone
+                    write_text(self._beside(".crc"), _crc(self.path))
+            self._leave()
+
+    def _leave(self) -> None:
+        db: sqlite3.Connection | None = getattr(self, "_db", None)
+        if db is not None:
+            db.close()
+        if self._lock:
+            self._lock.release()
 
     def __enter__(self) -> Journal:
         return self
@@ -118,14 +189,15 @@ class Journal:
 
         So a kill costs what was in flight, and nothing that was answered.
         """
+        self.check()
         try:
             if not self._db.in_transaction:
                 self._db.execute("BEGIN")
             self._db.execute(sql, tuple(values))
+        except sqlite3.IntegrityError as error:  # this statement alone is wrong: the journal is sound
+            raise JournalError(f"cannot write to {self.path}: {error}") from error
         except sqlite3.Error as error:
-            raise JournalError(
-                f"cannot write to {self.path}: {error}. What was committed is safe: mend the cause, then --resume."
-            ) from error
+            raise self._give_up(error) from error
         if hold or self._due:
             return
         try:
@@ -137,19 +209,67 @@ class Journal:
 
     def _tick(self) -> None:
         self._due = False
-        if self._open:
-            self.commit()
+        if self._open and self._failure is None:
+            try:
+                self.commit()
+            except JournalError:  # nobody is here to meet it: the guarded task will, or whoever writes next
+                self._raised = False
 
     def commit(self) -> None:
         """Make everything written so far survive a kill."""
+        self.check()
         self._last = time.monotonic()
         try:
             if self._db.in_transaction:
                 self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise JournalError(
-                f"cannot write to {self.path}: {error}. What was committed is safe: mend the cause, then --resume."
-            ) from error
+            raise self._give_up(error) from error
+
+    def check(self) -> None:
+        """Raise the first failure of a write, if there was one: nothing that is asked after it could be kept."""
+        if self._failure is not None:
+            self._raised = True
+            raise self._failure
+
+    async def committed(self) -> None:
+        """Wait until what was written so far is committed; raise the failure if it could not be."""
+        if self._due:
+            await asyncio.sleep(0)
+        self.check()
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Cancel the current task as soon as a write fails; it ends with that failure, whatever else it ends with."""
+        task = asyncio.current_task()
+        self._stop = task.cancel if task else None
+        try:
+            yield
+        except BaseException:
+            self.check()
+            raise
+        finally:
+            self._stop = None
+        self.check()
+
+    def _give_up(self, error: sqlite3.Error) -> JournalError:
+        """Remember a failed write, undo what was written since the last commit, and stop the work that goes on."""
+        with suppress(sqlite3.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        advice = ADVICE.get(_code(error), f"Mend the cause, {GO_ON}.")
+        self._raised = True
+        self._failure = JournalError(f"cannot write to {self.path}: {error}. {self._safe()}{advice}")
+        if self._stop is not None:
+            self._stop()
+        return self._failure
+
+    def _safe(self) -> str:
+        """Return what is committed, in words; nothing where even that cannot be read."""
+        try:
+            ((calls, turns),) = self._db.execute("SELECT (SELECT COUNT(*) FROM calls), (SELECT COUNT(*) FROM turns)")
+        except sqlite3.Error:
+            return ""
+        return f"Safe in it are {calls:,} calls and {turns:,} turns. "
 
     def open_scene(self, scene: Scene) -> None:
         """Note that a dialogue is to be held; a known one is left as it is."""
@@ -230,6 +350,10 @@ class Journal:
         """Forget a hold, in one transaction with the call that is written next."""
         self._write("DELETE FROM holds WHERE id = ?", (hold,), hold=True)
 
+    def lower(self, hold: int, usd: float, tokens: int) -> None:
+        """Lower a hold to what stays of it, in one transaction with the call that is written next."""
+        self._write("UPDATE holds SET usd = ?, tokens = ?, key = '' WHERE id = ?", (usd, tokens, hold), hold=True)
+
     # ---------------------------------------------------------------- waves
 
     def set_wave(self, wave: str, line: str, batch: str | None, status: str, keys: Iterable[str]) -> None:
@@ -254,7 +378,27 @@ class Journal:
         try:
             yield from self._db.execute(sql, values)
         except sqlite3.Error as error:
-            raise JournalError(f"cannot read {self.path}: {error}") from error
+            advice = f". {ADVICE[_code(error)]}" if _code(error) in ADVICE else ""
+            raise JournalError(f"cannot read {self.path}: {error}{advice}") from error
+
+    def _parse(self, kind: type[R], text: Any) -> R:
+        """Return a record as it was kept; JournalError where it is not one any more."""
+        try:
+            return kind.model_validate_json(text)
+        except ValidationError as error:
+            raise self._unread(kind.__name__.lower(), error) from error
+
+    def _unread(self, what: str, error: Exception) -> JournalError:
+        return JournalError(f"{self.path} holds a {what} that cannot be read ({str(error).splitlines()[0]}). {DAMAGED}")
+
+    def meta(self, key: str) -> str | None:
+        """Return what the journal says of itself under `key`; None where it says nothing."""
+        return next((str(value) for (value,) in self._rows("SELECT value FROM meta WHERE key = ?", key)), None)
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Write down, at once, what the journal says of itself under `key`."""
+        self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value), hold=True)
+        self.commit()
 
     def known(self, key: str) -> Reply | None:
         """Return the answer that this run got for a call; None where it got none."""
@@ -268,8 +412,11 @@ class Journal:
         columns = ", ".join(self._told)
         for row in self._rows(f"SELECT {columns} FROM calls WHERE key = ? {only} ORDER BY id DESC LIMIT 1", key):
             told: dict[str, Any] = dict(zip(self._told, row, strict=True))
-            told["shares"] = tuple(json.loads(told["shares"])) if told.get("shares") else ()
-            told["faults"] = tuple(map(Fault.model_validate, json.loads(told["faults"]))) if told["faults"] else ()
+            try:
+                told["shares"] = tuple(json.loads(told["shares"])) if told.get("shares") else ()
+                told["faults"] = tuple(map(Fault.model_validate, json.loads(told["faults"]))) if told["faults"] else ()
+            except (ValueError, TypeError) as error:
+                raise self._unread("call", error) from error
             return Reply(**told | ({"status": "ok", "reason": ""} if told["status"] == "unparsed" else {}))
         return None
 
@@ -284,7 +431,7 @@ class Journal:
     def turns(self, dialogue: str) -> tuple[Turn, ...]:
         """Return a dialogue's turns in order."""
         rows = self._rows("SELECT turn FROM turns WHERE dialogue = ? ORDER BY n", dialogue)
-        return tuple(Turn.model_validate_json(t) for (t,) in rows)
+        return tuple(self._parse(Turn, t) for (t,) in rows)
 
     def marked_turns(self, by: Literal["culture", "model"]) -> list[dict[str, Any]]:
         """Return how many turns each culture or model has, how many of them are marked, and how many carry each mark."""
@@ -302,7 +449,7 @@ class Journal:
         """Return a dialogue as far as it has come."""
         for scene, status, reason in self._rows("SELECT scene, status, reason FROM scenes WHERE id = ?", dialogue):
             return Dialogue(
-                scene=Scene.model_validate_json(scene),
+                scene=self._parse(Scene, scene),
                 turns=self.turns(dialogue),
                 status=status,
                 reason=reason,
@@ -316,7 +463,7 @@ class Journal:
             rows = list(self._rows(f"SELECT culture, ordinal, scene FROM scenes WHERE ({where}) AND (culture, ordinal) > (?, ?) "
                                    "ORDER BY culture, ordinal LIMIT 200", *values, *after))  # fmt: skip
             for _, _, scene in rows:
-                yield Scene.model_validate_json(scene)
+                yield self._parse(Scene, scene)
             if len(rows) < 200:
                 return
             after = rows[-1][:2]
@@ -324,12 +471,12 @@ class Journal:
     def opinions(self, dialogue: str) -> tuple[Opinion, ...]:
         """Return a dialogue's opinions, kept and dropped, in order."""
         rows = self._rows("SELECT opinion FROM opinions WHERE dialogue = ? ORDER BY n", dialogue)
-        return tuple(Opinion.model_validate_json(o) for (o,) in rows)
+        return tuple(self._parse(Opinion, o) for (o,) in rows)
 
     def opinion(self, opinion: str) -> Opinion | None:
         """Return one opinion by its id."""
         rows = self._rows("SELECT opinion FROM opinions WHERE id = ?", opinion)
-        return next((Opinion.model_validate_json(o) for (o,) in rows), None)
+        return next((self._parse(Opinion, o) for (o,) in rows), None)
 
     def rejected(self) -> Iterator[tuple[str, str, Opinion]]:
         """Yield culture, question and opinion of everything that was dropped, in order."""
@@ -337,7 +484,7 @@ class Journal:
             "SELECT o.culture, o.question, o.opinion FROM scenes s CROSS JOIN opinions o ON o.dialogue = s.id "
             "WHERE o.dropped != '' ORDER BY s.culture, s.ordinal, o.n"
         ):
-            yield culture, question, Opinion.model_validate_json(opinion)
+            yield culture, question, self._parse(Opinion, opinion)
 
     def twins(self) -> list[tuple[str, str]]:
         """Return the ids of kept opinions that repeat an earlier one of the same culture and question, each with that one's."""
@@ -354,24 +501,24 @@ class Journal:
             "SELECT o.opinion, s.scene FROM scenes s CROSS JOIN opinions o ON o.dialogue = s.id "
             "WHERE o.dropped = '' ORDER BY s.culture, s.ordinal, o.n"
         ):
-            yield Opinion.model_validate_json(opinion), scene
+            yield self._parse(Opinion, opinion), scene
 
     def samples(self, split: str | None = None) -> Iterator[Sample]:
         """Yield the corpus in order."""
         where, values = ("split = ?", (split,)) if split else ("1", ())
         for (sample,) in self._rows(f"SELECT sample FROM samples WHERE {where} ORDER BY rank", *values):
-            yield Sample.model_validate_json(sample)
+            yield self._parse(Sample, sample)
 
     def sample(self, sample: str) -> Sample | None:
         """Return one sample by its id, or by the beginning of it where only one has it."""
         pattern = sample.replace("%", "").replace("_", "") + "%"
         rows = list(self._rows("SELECT sample FROM samples WHERE id LIKE ? LIMIT 2", pattern))
-        return Sample.model_validate_json(rows[0][0]) if len(rows) == 1 else None
+        return self._parse(Sample, rows[0][0]) if len(rows) == 1 else None
 
     def ranked(self, rank: int) -> Sample:
         """Return the sample that stands at this place of the corpus; JournalError where none does."""
         for (sample,) in self._rows("SELECT sample FROM samples WHERE rank = ?", rank):
-            return Sample.model_validate_json(sample)
+            return self._parse(Sample, sample)
         raise JournalError(f"{self.path} has no sample at rank {rank}")
 
     def asked(self, split: str) -> Iterator[list[tuple[int, str, int, str]]]:
@@ -402,3 +549,17 @@ def _columns(db: sqlite3.Connection, *, write: bool) -> tuple[str, ...]:
             db.execute(f"ALTER TABLE calls ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
             there.add(name)
     return tuple(name for name in TOLD if name in there)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary error code; 0 where Python itself complains."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _crc(path: Path) -> str:
+    """Return a file's length and CRC-32."""
+    total = length = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total, length = zlib.crc32(block, total), length + len(block)
+    return f"{length} {total:08x}\n"

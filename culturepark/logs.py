@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,10 +27,37 @@ class Lines(logging.Formatter):
         return redact(json.dumps(line, ensure_ascii=False, default=str))
 
 
+class LogFile(logging.FileHandler):
+    """Appends lines to a file; where that fails it says so once and goes on: a log is not worth stopping work for."""
+
+    failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, unless writing has failed before."""
+        if self.failed:
+            return
+        try:
+            super().emit(record)
+        except OSError:  # the file cannot even be opened
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """Say that the log cannot be written, and write no more."""
+        error, self.failed = sys.exc_info()[1], True
+        log.warning(
+            "cannot write %s: %s; going on without it", self.baseFilename, getattr(error, "strerror", None) or error
+        )
+
+    def close(self) -> None:
+        """Close the file; what could not be written was told."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def kept(folder: Path) -> Iterator[None]:
     """Append what is logged meanwhile to `log.jsonl` in the run's folder."""
-    handler = logging.FileHandler(folder / "log.jsonl", encoding="utf-8", delay=True)
+    handler = LogFile(folder / "log.jsonl", encoding="utf-8", delay=True)
     handler.setFormatter(Lines())
     before = log.level
     log.addHandler(handler)

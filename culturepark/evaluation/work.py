@@ -174,6 +174,9 @@ async def _asked(job: Job, items: Sequence[Item], hall: Hall) -> tuple[list[Outc
 async def _inspected(job: Job, items: Sequence[Item], name: str, hall: Hall, heard: Callable[[Outcome], None]) -> str:
     """Run one Inspect task and return its log's file name; what stops the run is raised as it was, RunFailed for the rest."""
     os.environ.setdefault("INSPECT_DISPLAY", "none")  # we tell progress ourselves
+    os.environ.setdefault(
+        "INSPECT_TRACE_LEVEL", "CRITICAL"
+    )  # a second log, in the home folder, that a full disk breaks
     from inspect_ai import eval_async
     from inspect_ai.model import get_model
     from inspect_ai.util import display_type

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from culturepark.errors import JournalError
 from culturepark.journal import Journal
 from culturepark.models.offices import CHAT, Order, Outcome, find, office, outcomes, patiently, refused, unanswered
 from culturepark.models.wire import Trouble
@@ -285,7 +287,7 @@ class Batch:
         outcome = wave.answers.pop(key)
         del self._waves[key]
         if not wave.answers:
-            asyncio.get_running_loop().call_soon(self._note, wave, "done")  # after the caller has written it down
+            asyncio.get_running_loop().call_soon(self._done, wave)  # after the caller has written it down
         if isinstance(outcome, Trouble):
             raise outcome
         return outcome
@@ -304,6 +306,10 @@ class Batch:
     def _note(self, wave: Wave, status: str) -> None:
         if self.journal is not None:
             self.journal.set_wave(wave.id, self.identity, wave.batch, status, wave.keys)
+
+    def _done(self, wave: Wave) -> None:
+        with suppress(JournalError):  # a failed write stops the run by way of the journal
+            self._note(wave, "done")
 
     async def _try(self, patience: float, what: Callable[..., Awaitable[T]], *args: Any) -> T:
         return await patiently(self.identity, patience, what, *args)

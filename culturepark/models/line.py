@@ -25,6 +25,7 @@ from culturepark.models.wire import PASSING, UNSETTLED, Style, Trouble, most_tok
 from culturepark.records import Reply, Request
 
 log = logging.getLogger("culturepark")
+MOST = 100_000_000  # tokens of one prompt or answer; a larger count is none
 # How often a call is tried in all, by what went wrong last. 429s are many: the gate slows down meanwhile.
 TRIES = {"rate": 30, "busy": 8, "down": 8, "lost": 8, "slow": 3, "garbled": 8}
 JITTER = wait_random_exponential(
@@ -79,6 +80,8 @@ class Line:
         self.style = Style(structured=structured)
         self.gate = Gate(limits or Limits(), client.identity)
         self.ledger: Ledger | None = None
+        self.journal: Journal | None = None
+        self._uncounted = False  # whether somebody was warned of it
 
     def check(self) -> None:
         """Raise what would make every call fail."""
@@ -86,7 +89,7 @@ class Line:
 
     def attach(self, journal: Journal, ledger: Ledger | None) -> None:
         """Join a run: its ledger, and where batches are written down."""
-        self.ledger = ledger
+        self.ledger, self.journal = ledger, journal
         if isinstance(self.client, Batch):
             self.client.journal = journal
 
@@ -154,23 +157,27 @@ class Line:
 
     async def _send(self, request: Request, body: Mapping[str, Any], tally: list[int]) -> Reply:
         gate, ledger, hold, stop = self.gate, self.ledger, 0, stopping.current()
-        most = most_tokens(request) if ledger or gate.tpm else 0
+        most, longest = most_tokens(request) if ledger or gate.tpm else 0, _longest(body)
         if ledger:
             key = "" if self.client.gated else request.key(self.identity)
-            usd = self.price.most(most, request.max_tokens) if self.price else 0.0
-            hold = await ledger.hold(usd, most + request.max_tokens, key)
+            usd = self.price.most(most, longest) if self.price else 0.0
+            hold = await ledger.hold(usd, most + longest, key)
         sent, entered, reply = False, 0.0, None
         unsettled = True  # cancelled in flight, it may have been billed all the same
-        asked = most // 4 + request.max_tokens // 2  # what a call probably takes; put right by its usage
+        asked = most // 4 + longest // 2  # what a call probably takes; put right by its usage
         try:
             if self.client.gated:
                 entered = await gate.enter(asked)
+            if self.journal is not None:
+                await self.journal.committed()  # nobody asks on before the last answer is kept
             await stop.pass_or_wait()
             sent = True
             tally[0] += 1
             with stop.sending() if self.client.gated else nullcontext():
                 answer = await self.client.send(body, request)
-            reply = self._remarked(self._priced(read(answer, self.identity, request)), answer, request)
+            most_counts = (most, longest) if ledger else (MOST, MOST)
+            reply = self._counted(read(answer, self.identity, request), most_counts)
+            reply = self._remarked(self._priced(reply), answer, request)
         except Trouble as error:
             unsettled = error.kind in UNSETTLED
             tally[1] += unsettled
@@ -180,7 +187,7 @@ class Line:
             if entered:
                 gate.leave()
             if ledger:
-                self._settle(ledger, hold, reply, kept=sent and unsettled)
+                self._settle(ledger, hold, reply, (most, longest), kept=sent and unsettled)
         gate.went_well()
         if gate.tpm:
             gate.tpm.correct(asked, (reply.prompt_tokens or 0) + (reply.completion_tokens or 0) or asked)
@@ -204,25 +211,41 @@ class Line:
             return replace(reply, reason=IGNORED.format(self.style.structured, self.identity.partition("@")[0]))
         return reply
 
+    def _counted(self, reply: Reply, most: tuple[int, int]) -> Reply:
+        """Return a reply without counts that cannot be: no whole number, none where there is text, or above `most`."""
+        prompt, completion = (
+            _count(reply.prompt_tokens, 1, most[0]),
+            _count(reply.completion_tokens, bool(reply.text), most[1]),
+        )
+        if self.ledger and not self._uncounted and None in (prompt, completion):
+            self._uncounted = True
+            log.warning("%s does not count its tokens, or not soundly (prompt %r, answer %r): such calls are charged against the cap at "
+                        "the most that they can have cost", self.identity, reply.prompt_tokens, reply.completion_tokens,
+                        extra={"event": "uncounted"})  # fmt: skip
+        cached = _count(reply.cached_tokens, 0, prompt or 0)
+        return replace(reply, prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
+
     def _priced(self, reply: Reply) -> Reply:
         prompt, completion = reply.prompt_tokens, reply.completion_tokens
         if self.price is None or prompt is None or completion is None:
             return reply
         return replace(reply, usd=self.price.of(prompt, completion, reply.cached_tokens or 0))
 
-    def _settle(self, ledger: Ledger, hold: int, reply: Reply | None, *, kept: bool) -> None:
-        """Close a hold: by what the reply cost, by nothing where nothing can have been billed, else by all of it."""
-        tokens = (
-            None
-            if reply is None or reply.prompt_tokens is None
-            else reply.prompt_tokens + (reply.completion_tokens or 0)
-        )
-        if reply is not None and tokens is not None:
-            ledger.settle(hold, reply.usd or 0.0, tokens)
-        elif kept:
-            ledger.keep(hold)
-        else:
-            ledger.settle(hold, 0.0, 0)
+    def _settle(self, ledger: Ledger, hold: int, reply: Reply | None, most: tuple[int, int], *, kept: bool) -> None:
+        """Close a hold: by what the reply cost, by nothing where nothing can have been billed, else by all of it.
+
+        `most` is what prompt and answer can have at most: what is charged for a count that the provider did not give.
+        """
+        if reply is None:
+            ledger.keep(hold) if kept else ledger.settle(hold, 0.0, 0)
+            return
+        counts = reply.prompt_tokens, reply.completion_tokens
+        known = sum(c or 0 for c in counts)
+        if None not in counts:
+            ledger.settle(hold, reply.usd or 0.0, known)
+            return
+        charged = [m if c is None else c for c, m in zip(counts, most, strict=True)]
+        ledger.settle(hold, 0.0, known, (self.price.most(*charged) if self.price else 0.0, sum(charged) - known))
 
     def _note(self, error: Trouble, entered: float) -> None:
         if error.kind == "hopeless":
@@ -233,6 +256,17 @@ class Line:
             self.gate.too_fast(entered, error.wait)
         elif error.kind in ("busy", "down", "lost", "slow"):
             error.down = self.gate.failed(str(error)[:300], reached=error.kind != "down")
+
+
+def _longest(body: Mapping[str, Any]) -> int:
+    """Return how many tokens an answer can have at most, by what is really sent: the user's own parameters win."""
+    limits = [v for k in ("max_tokens", "max_completion_tokens") if isinstance(v := body.get(k), int)]
+    answers = n if isinstance(n := body.get("n"), int) else 1
+    return max(limits, default=0) * max(answers, 1)
+
+
+def _count(value: object, least: int, most: int) -> int | None:
+    return value if type(value) is int and least <= value <= most else None
 
 
 def _passes(error: BaseException) -> bool:

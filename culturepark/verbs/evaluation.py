@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str],
         runs.attach(made.values(), journal, settings)
         desks = {n: Desk(Models(model), journal) for n, model in made.items()}
         hall = work.Hall(folder / "evals", desks, parts, settings.width, tell)
-        folders = pool.work(_sat(jobs, hall))
+        folders = pool.work(_sat(jobs, hall, journal))
         usd, tokens = journal.spent()
         tell(
             "spent", {"run": name, "usd": usd if any(d.priced for d in hall.desks.values()) else None, "tokens": tokens}
@@ -68,13 +69,13 @@ def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str],
     return [results.read(f) for f in folders]
 
 
-async def _sat(jobs: Sequence[Job], hall: work.Hall) -> list[Path]:
-    """Do all jobs, and let go of the models' connections whatever their end is."""
-    try:
-        return await work.run(jobs, hall)
-    finally:
-        for desk in hall.desks.values():
-            await desk.close()
+async def _sat(jobs: Sequence[Job], hall: work.Hall, journal: Journal) -> list[Path]:
+    """Do all jobs, and let go of the models' connections whatever their end is; a failed write of the journal ends them."""
+    with journal.guard():
+        async with AsyncExitStack() as open_desks:
+            for desk in hall.desks.values():
+                await open_desks.enter_async_context(desk)
+            return await work.run(jobs, hall)
 
 
 def _loaded(names: Iterable[str], settings: Settings, keys: Mapping[str, str]) -> dict[str, Model]:

@@ -175,8 +175,9 @@ def _work(opened: Run, desk: Desk, task: Coroutine[Any, Any, None]) -> None:
     """Do one stage's work: its log open, its models' connections closed in the end, whatever the end is."""
 
     async def whole() -> None:
-        async with desk:
-            await task
+        with desk.journal.guard():
+            async with desk:
+                await task
 
     with logs.kept(opened.folder), pool.settled():
         try:
