@@ -75,9 +75,9 @@ class Endpoint(Record):
     timeout: Annotated[float, Field(gt=0)] = 120.0
     patience: Annotated[float, Field(ge=0)] = 600.0
     structured: Literal["schema", "json", "text"] = "schema"
-    prompt_price: Annotated[float, Field(ge=0)] | None = None
-    completion_price: Annotated[float, Field(ge=0)] | None = None
-    cached_price: Annotated[float, Field(ge=0)] | None = None
+    prompt_price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    completion_price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    cached_price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     params: dict[str, Any] = Field(default_factory=dict)
 
     def said(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class Settings(Record):
     rpm: Annotated[int, Field(gt=0)] | None = None
     tpm: Annotated[int, Field(gt=0)] | None = None
     timeout: Annotated[float, Field(gt=0)] | None = None
-    max_usd: Annotated[float, Field(gt=0)] | None = None
+    max_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     max_tokens: Annotated[int, Field(gt=0)] | None = None
     batch: bool = False
     concurrency: Annotated[int, Field(gt=0, le=10_000)] = 200

@@ -2,13 +2,16 @@
 
 import asyncio
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from itertools import cycle
 
 import pytest
-from conftest import ROOT, TEA
+from conftest import ROOT, TEA, Server
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +19,9 @@ import culturepark as cp
 from culturepark.errors import BudgetReached
 from culturepark.journal import Journal
 from culturepark.models.ledger import Ledger
+from culturepark.models.line import Line
+from culturepark.models.wire import most_tokens
+from culturepark.records import Message, Request
 
 PRICES = {"prompt_price": 1.0, "completion_price": 4.0}
 
@@ -40,6 +46,9 @@ class Paper:
     def free(self, hold):
         del self.holds[hold]
 
+    def lower(self, hold, usd, tokens):
+        self.holds[hold] = usd, tokens
+
 
 @given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 100), st.booleans()), max_size=60), st.integers(1, 400))
 def test_whatever_calls_cost_up_to_their_hold_the_cap_is_never_passed(calls, cap):
@@ -61,6 +70,55 @@ def test_whatever_calls_cost_up_to_their_hold_the_cap_is_never_passed(calls, cap
     ledger, seen, done = asyncio.run(play())
     assert max([0, *seen]) <= cap and ledger._held_tokens == 0 and not ledger._waiting
     assert all(d is None or isinstance(d, BudgetReached) for d in done)
+
+
+ODD = (None, True, "12", "many", 3.5, float("nan"), float("inf"), [], -(10**9), -1, 0, 10**12)
+COUNTS = st.integers(1, 40) | st.sampled_from(ODD)
+USAGES = st.dictionaries(st.sampled_from(("prompt_tokens", "completion_tokens")), COUNTS)
+
+
+class Told:
+    """A client whose answers take a few rounds of the loop and count tokens as the test says."""
+
+    identity, gated, discount = "told", True, 1.0
+
+    def __init__(self, usages, delays):
+        self.usages, self.delays = cycle(usages), cycle(delays)
+
+    async def send(self, body, request):
+        usage = next(self.usages)
+        for _ in range(next(self.delays)):
+            await asyncio.sleep(0)
+        return {"choices": [{"message": {"content": "Yes."}, "finish_reason": "stop"}], "usage": usage}
+
+
+ASKED = Request("delegate", (Message("user", "Tea?"),), max_tokens=40)
+MOST = most_tokens(ASKED) + ASKED.max_tokens
+
+
+@given(
+    st.lists(USAGES, min_size=1, max_size=8),
+    st.lists(st.integers(0, 9), min_size=1, max_size=12),
+    st.integers(MOST, 9 * MOST),
+    st.integers(1, 12),
+)
+def test_under_any_interleaving_and_any_usage_all_but_one_call_of_the_cap_is_used(usages, delays, cap, width):
+    line, book = Line(Told(usages, delays), "m"), Paper()
+
+    async def worker():
+        while True:
+            reply = await line.complete(ASKED)
+            seen.append((reply.prompt_tokens or 0) + (reply.completion_tokens or 0))
+
+    async def play():
+        line.ledger = Ledger(book, max_tokens=cap)
+        done = await asyncio.gather(*(worker() for _ in range(width)), return_exceptions=True)
+        assert all(isinstance(d, BudgetReached) for d in done), done
+
+    seen = []
+    asyncio.run(play())
+    spent = sum(seen) + sum(tokens for _, tokens in book.holds.values())
+    assert spent == line.ledger.tokens and cap - MOST <= spent <= cap
 
 
 def test_a_call_waits_for_what_others_in_flight_give_back():
@@ -99,6 +157,36 @@ def test_a_run_stops_below_its_cap_with_exit_code_3_and_goes_on_with_a_higher_on
         assert journal.spent()[0] == pytest.approx(done["usd"]) and journal.count("SELECT COUNT(*) FROM holds") == [
             (0,)
         ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_uses_its_cap_up_to_one_call(park, seed):
+    latency = random.Random(seed).choice((0.0, 0.005, 0.02))
+    with cp.Server(latency=latency) as server:
+        run = started("cap", server.url, dialogues=200, max_usd=0.05, concurrency=(2, 8, 30)[seed])
+        with pytest.raises(cp.BudgetReached, match=r"the next call may cost \$(\d+\.\d+)") as caught:
+            cp.simulate(run)
+    most = float(re.search(r"may cost \$(\d+\.\d+)", str(caught.value))[1])
+    with run.journal(write=False) as journal:
+        assert 0.05 - most - 1e-4 <= journal.spent()[0] <= 0.05 + 1e-9
+
+
+USAGE_OF = {
+    "only a prompt": {"prompt_tokens": 5},
+    "negative": {"prompt_tokens": -9, "completion_tokens": -900},
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("usage", USAGE_OF.values(), ids=USAGE_OF)
+def test_a_provider_that_does_not_count_soundly_cannot_let_a_cap_be_passed(park, usage):
+    answer = {"choices": [{"message": {"content": "I think tea is good."}, "finish_reason": "stop"}], "usage": usage}
+    server = Server(lambda n, body: (200, {}, answer))
+    run = started("odd", server.url, dialogues=200, max_tokens=20_000, endpoints={})
+    with pytest.raises(cp.BudgetReached) as caught:
+        cp.simulate(run)
+    assert not re.search(r"-\d", str(caught.value)) and 3 < len(server.seen) < 100
+    assert 15_000 < cp.calls(run)["ledger"]["tokens"] <= 20_000
 
 
 def test_a_cap_that_is_set_later_needs_a_price_too_or_it_would_not_hold(park):

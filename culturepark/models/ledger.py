@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from culturepark.errors import BudgetReached
+from culturepark.errors import BudgetReached, ParkError
 
 ROUNDING = 1e-12  # USD
 
@@ -31,13 +31,18 @@ class Book(Protocol):
         """Forget a hold, together with whatever is written next."""
         ...
 
+    def lower(self, hold: int, usd: float, tokens: int) -> None:
+        """Lower a hold to what stays of it, together with whatever is written next."""
+        ...
+
 
 @dataclass
 class Ledger:
     """Sets aside what a call can cost at most before it is sent, and puts in its place what it did cost.
 
     A call that would pass a cap waits until others in flight have told their real cost, and raises BudgetReached when none is
-    left. A call that was lost, or in flight when the process was killed, may have been billed: its hold stays.
+    left. So what is spent in the end lies between the cap and the cap less what the call that did not fit can cost. A call that was
+    lost, or in flight when the process was killed, may have been billed: its hold stays.
     """
 
     book: Book
@@ -63,15 +68,13 @@ class Ledger:
         """
         if key in self._pending:
             number, before, counted = self._pending.pop(key)
-            self.usd, self.tokens = self.usd - before, self.tokens - counted
+            self.usd, self.tokens = max(0.0, self.usd - before), self.tokens - counted
             return self._enter(number, before, counted)
         if not self._waiting and not self._stopped and self._fits(usd, tokens):
             return self._take(usd, tokens, key)
-        if self._stopped or not self._open:
-            self._stopped = True
-            raise self._reached(usd, tokens)
         place: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append((usd, tokens, key, place))
+        self._wake_soon()
         try:
             return await place
         except asyncio.CancelledError:
@@ -79,19 +82,21 @@ class Ledger:
                 self.settle(place.result(), 0.0, 0)
             raise
 
-    def settle(self, hold: int, usd: float, tokens: int) -> None:
-        """Put what a call cost in the place of its hold."""
+    def settle(self, hold: int, usd: float, tokens: int, rest: tuple[float, int] = (0.0, 0)) -> None:
+        """Put what a call cost in the place of its hold. `rest`, USD and tokens, stays held for what the provider did not count."""
         self._close(hold)
-        self.book.free(hold)
-        self.usd, self.tokens = self.usd + usd, self.tokens + tokens
-        # Not before the call itself is written down: whoever is let in next commits, and a cost must never be lost between.
-        asyncio.get_running_loop().call_soon(self._wake)
+        self.usd, self.tokens = self.usd + usd + rest[0], self.tokens + tokens + rest[1]
+        self._wake_soon()
+        if rest == (0.0, 0):
+            self.book.free(hold)
+        else:
+            self.book.lower(hold, *rest)
 
     def keep(self, hold: int) -> None:
         """Count a hold as spent for good: the call may have been billed, and nobody will tell."""
         usd, tokens = self._close(hold)
         self.usd, self.tokens = self.usd + usd, self.tokens + tokens
-        asyncio.get_running_loop().call_soon(self._wake)
+        self._wake_soon()
 
     def _take(self, usd: float, tokens: int, key: str) -> int:
         return self._enter(self.book.hold(usd, tokens, key), usd, tokens)
@@ -112,21 +117,33 @@ class Ledger:
         money = self.max_usd is None or self.usd + self._held_usd + usd <= self.max_usd + ROUNDING
         return money and (self.max_tokens is None or self.tokens + self._held_tokens + tokens <= self.max_tokens)
 
+    def _wake_soon(self) -> None:
+        """Let in whoever fits once this round of the loop is over.
+
+        Not before a call that was settled is itself written down: whoever is let in next commits, and a cost must never be lost
+        between. Nor is anybody turned away before: what was settled in this round is counted then.
+        """
+        asyncio.get_running_loop().call_soon(self._wake)
+
     def _wake(self) -> None:
         while self._waiting:
             usd, tokens, key, place = self._waiting[0]
-            if place.done():
-                self._waiting.popleft()
-            elif not self._stopped and self._fits(usd, tokens):
-                self._waiting.popleft()
-                place.set_result(self._take(usd, tokens, key))
-            elif self._stopped or not self._open:
-                # From here on nobody is let in, though a smaller call might fit: the run ends, and would cancel it in flight.
-                self._stopped = True
-                self._waiting.popleft()
-                place.set_exception(self._reached(usd, tokens))
-            else:
-                return
+            if not place.done():
+                if not self._stopped and self._fits(usd, tokens):
+                    self._let_in(usd, tokens, key, place)
+                elif self._stopped or not self._open:
+                    # From here on nobody is let in, though a smaller call might fit: the run ends, and would cancel it in flight.
+                    self._stopped = True
+                    place.set_exception(self._reached(usd, tokens))
+                else:
+                    return
+            self._waiting.popleft()
+
+    def _let_in(self, usd: float, tokens: int, key: str, place: asyncio.Future[int]) -> None:
+        try:
+            place.set_result(self._take(usd, tokens, key))
+        except ParkError as error:  # the hold could not be written down
+            place.set_exception(error)
 
     def _reached(self, usd: float, tokens: int) -> BudgetReached:
         said = []
