@@ -1,12 +1,18 @@
-"""Writes a file whole or not at all, so that a kill, a crash or a full disk leaves the old one or the new one."""
+"""Writes a file or folder whole or not at all, so that a kill, a crash or a full disk leaves the old one or the new one."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 from culturepark.errors import WriteError
+
+AT_FDCWD = -100  # of Linux: paths are taken from the current folder
+EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
 
 
 def write_text(path: Path, text: str) -> None:
@@ -40,3 +46,36 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def move(partial: Path, target: Path) -> None:
+    """Put a whole file or folder in the place of what stands at `target`, in one step where the system can.
+
+    Where it cannot (neither Linux nor macOS, or a file system without exchange), an old folder is out of its place for a
+    moment; `recover` puts it back after a kill at that moment. OSError where it cannot be moved.
+    """
+    old = target.with_name(f".{target.name}.old")
+    if not target.is_dir() or target.is_symlink():
+        partial.replace(target)
+    elif _exchange(partial, target):
+        shutil.rmtree(partial, ignore_errors=True)
+    else:
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+        partial.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(target: Path) -> None:
+    """Put back the folder that `move` had taken from its place when the process was killed; remove one that is replaced."""
+    old = target.with_name(f".{target.name}.old")
+    if old.is_dir() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the system or file system has no such call."""
+    name, here = {"linux": ("renameat2", (AT_FDCWD,)), "darwin": ("renamex_np", ())}.get(sys.platform, ("", ()))
+    call = getattr(ctypes.CDLL(None), name, None) if name else None
+    return call is not None and call(*here, os.fsencode(one), *here, os.fsencode(other), EXCHANGE) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomlkit
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from culturepark.atomic import write_text
 from culturepark.errors import CardError
@@ -16,7 +16,7 @@ from culturepark.toml import explain, read_toml
 from culturepark.workspace import SETTINGS, shipped
 
 # What may change while a run goes on: how it is driven and capped, not what it says. In a run, and in an endpoint:
-LOOSE = ("base_url", "concurrency", "rpm", "tpm", "timeout", "max_usd", "max_tokens", "batch")
+LOOSE = ("base_url", "concurrency", "rpm", "tpm", "timeout", "max_usd", "max_tokens", "batch", "licence")
 DRIVEN = (
     "base_url",
     "key_env",
@@ -110,7 +110,8 @@ class Settings(Record):
     twice the room (three calls in all), or `fail` the dialogue.
     `models` names a model a role, `seats` one a culture or persona (`korean`, `korean/miran`); `model` answers for the rest.
     `endpoints` says how a model is reached, by its name; `base_url`, `rpm`, `tpm` and `timeout` hold for those that say nothing
-    of it (`base_url` only for the provider of `model`). `max_usd` and `max_tokens` cap the whole run.
+    of it (`base_url` only for the provider of `model`). `max_usd` and `max_tokens` cap the whole run. `licence` is what the
+    corpus is given away under, as its card says.
     """
 
     cultures: tuple[str, ...] = ()
@@ -141,9 +142,18 @@ class Settings(Record):
     max_tokens: Annotated[int, Field(gt=0)] | None = None
     batch: bool = False
     concurrency: Annotated[int, Field(gt=0, le=10_000)] = 200
+    licence: str | None = None
     faults: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     refine: Refining = Refining()
     split: Split = Split()
+
+    @field_validator("licence")
+    @classmethod
+    def _identifier(cls, value: str | None) -> str | None:
+        name = value.strip().lower() if value else ""
+        if value is not None and not (name.isascii() and name.replace("-", "").replace(".", "").isalnum()):
+            raise ValueError("write a licence's identifier, for example cc-by-4.0 or apache-2.0")
+        return name or None
 
     def said(self) -> dict[str, Any]:
         """Return what endpoints say that can change an answer, by model; those that are only driven and paid for say nothing."""

@@ -91,7 +91,7 @@ def test_a_sample_is_system_question_with_options_and_option_with_opinion(done):
 
 
 def test_the_openai_file_holds_messages_only_and_its_origins_stand_beside_it(done):
-    chat, origins = rows(done.corpus / "openai/train.jsonl"), rows(done.corpus / "openai/train.metadata.jsonl")
+    chat, origins = rows(done.corpus / "openai/train.jsonl"), rows(done.corpus / "openai/__metadata__/train.jsonl")
     assert all(
         set(r) == {"messages"} and [m["role"] for m in r["messages"]] == ["system", "user", "assistant"] for r in chat
     )
@@ -104,7 +104,7 @@ def test_datasets_loads_every_format(done, tmp_path):
     hub = load_dataset(str(done.corpus / "hub"), cache_dir=str(tmp_path))
     trl = load_dataset("json", data_dir=str(done.corpus / "trl"), cache_dir=str(tmp_path))
     assert {k: len(v) for k, v in hub.items()} == {k: len(v) for k, v in trl.items()}
-    assert hub["train"][0]["completion"] == trl["train"][0]["completion"][0]["content"]
+    assert hub["train"][0] == trl["train"][0]
 
 
 def test_every_sample_is_explained_down_to_its_seed(done, park):
@@ -251,9 +251,9 @@ def test_a_ten_point_answer_names_its_scale():
     )
 
 
-def test_by_culture_writes_a_folder_a_culture(done):
+def test_by_culture_writes_a_folder_per_culture_beside_the_files_of_all(done):
     cp.export(done, ("openai",), by_culture=True)
-    assert (done.corpus / "openai/north/train.jsonl").exists() and not (done.corpus / "openai/train.jsonl").exists()
+    assert rows(done.corpus / "openai/north/train.jsonl") == rows(done.corpus / "openai/train.jsonl")
 
 
 def test_preference_rows_have_the_keys_that_trainers_ask_for(paired):
@@ -272,7 +272,7 @@ def test_services_read_the_same_pairs_with_their_origins_beside_them(paired):
         {"input": {"messages": r["prompt"]}, "preferred_output": r["chosen"], "non_preferred_output": r["rejected"]}
         for r in made
     ]
-    assert rows(paired.corpus / "openai-dpo/train.metadata.jsonl") == [r["metadata"] for r in made]
+    assert rows(paired.corpus / "openai-dpo/__metadata__/train.jsonl") == [r["metadata"] for r in made]
 
 
 def test_a_rewrite_pair_is_an_opinion_after_and_before_its_rewrite(paired):
@@ -397,7 +397,8 @@ def test_the_same_run_gives_the_same_bytes_whatever_ran_beside_it(paired, tmp_pa
 def test_by_culture_parts_pairs_and_shares_and_loses_none(paired, tmp_path):
     run = cp.run("p", VALUES, workspace=ROOT, out=tmp_path, formats=TUNED, by_culture=True)
     for form in ("dpo", "kto", "shares"):
-        parts = {c: [r for p in (run.corpus / form / c).iterdir() for r in rows(p)] for c in VALUES["cultures"]}
+        assert sorted(map(json.dumps, every(run, form))) == sorted(map(json.dumps, every(paired, form)))
+        parts = {c: [r for p in (run.corpus / form / c).glob("*.jsonl") for r in rows(p)] for c in VALUES["cultures"]}
         assert all({r["metadata"]["culture"] for r in part} == {c} for c, part in parts.items())
         parted = [json.dumps(r) for part in parts.values() for r in part]
         assert sorted(parted) == sorted(map(json.dumps, every(paired, form)))
@@ -405,7 +406,7 @@ def test_by_culture_parts_pairs_and_shares_and_loses_none(paired, tmp_path):
 
 def test_shares_need_no_dialogue(tmp_path):
     run = cp.start("s", VALUES, workspace=ROOT, out=tmp_path)
-    assert sum(len(rows(p)) for p in cp.export(run, ("shares",))["shares"].iterdir()) == 9
+    assert sum(len(rows(p)) for p in cp.export(run, ("shares",))["shares"].glob("*.jsonl")) == 9
     with pytest.raises(cp.RunFailed, match="export as dpo: no opinion has been kept"):
         cp.export(run, ("shares", "dpo"))
 

@@ -28,6 +28,7 @@ ROWS = [
         "weights",
         "wording",
         "named",
+        "markdown",
         "tables",
     },
     {"park", "refinery", "corpus", "tuning", "evaluation", "reports", "runs", "logs", "forecast"},

@@ -13,6 +13,7 @@ from culturepark.cli.flags import (
     as_json,
     drive_flags,
     format_flags,
+    licence_flag,
     listed,
     located,
     opened,
@@ -174,14 +175,17 @@ def refine(run: str, workspace: str | None, out: str | None, as_json: bool, **fl
 @cli.command()
 @run_argument
 @format_flags
+@licence_flag
 @workspace_flag
 @out_flag
 @as_json
-def export(run: str, formats: str, by_culture: bool, workspace: str | None, out: str | None, as_json: bool) -> None:
+def export(run: str, formats: str, by_culture: bool, licence: str | None, workspace: str | None, out: str | None,
+           as_json: bool) -> None:  # fmt: skip
     """Write the corpus of RUN in the formats that trainers read."""
     from culturepark import verbs
 
-    written = verbs.export(located(run, out, workspace), listed(formats), by_culture=by_culture)
+    opened_run = located(run, out, workspace, {"licence": licence})
+    written = verbs.export(opened_run, listed(formats), by_culture=by_culture)
     say(
         {k: str(v) for k, v in written.items()},
         as_json,

@@ -26,6 +26,9 @@ def together(*options: Decorator) -> Decorator:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+licence_flag = click.option(
+    "--licence", "--license", metavar="ID", help="What the corpus is given away under, for its card: cc-by-4.0, …"
+)
 workspace_flag = click.option(
     "--workspace", "-w", metavar="FOLDER", help="Where agents/, personas/ and scenarios/ are."
 )
@@ -76,6 +79,7 @@ settings_flags = together(
         help="A turn cut at max_tokens: trim it to its last whole sentence (default), retry longer, or fail.",
     ),
     click.option("--seed", type=int, metavar="N", help="Seed of every random stream."),
+    licence_flag,
     click.option(
         "--model",
         "-m",
@@ -110,10 +114,10 @@ format_flags = together(
         metavar="A,B",
         default="trl,openai",
         show_default=True,
-        help="Export formats: trl, openai, hub (Parquet; needs culturepark[hub]); dpo, kto, openai-dpo (pairs); "
+        help="Export formats: trl, openai, hub (Parquet; needs culturepark[hub]), llamafactory; dpo, kto, openai-dpo (pairs); "
         "shares (the survey's).",
     ),
-    click.option("--by-culture", is_flag=True, help="One folder of files for each culture."),
+    click.option("--by-culture", is_flag=True, help="A folder of files for each culture too."),
 )
 
 

@@ -1,10 +1,13 @@
-"""Writes the dataset card: what the corpus is, where it comes from, what was dropped, by culture."""
+"""Writes the dataset card: what the corpus is, how it is loaded, where it comes from, its licence, what was dropped, by culture."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from culturepark.journal import Journal
+from culturepark.markdown import code, front_matter, inline
 from culturepark.records import MARKS
 from culturepark.settings import Settings
 from culturepark.workspace import Workspace
@@ -13,40 +16,49 @@ TEMPLATED = (
     "**The text was written by CulturePark's embedded engine: it is templated.** It shows the pipeline and serves as a "
     "reproducible baseline. It is not how people speak; a corpus meant to read like people needs a real model."
 )
-MODELLED = "The text was written by the model `{model}` playing persona cards. It is synthetic: no real person said it."
+MODELLED = "The text was written by the model {model} playing persona cards. It is synthetic: no real person said it."
+SIZES = (("n<1K", 1_000), ("1K<n<10K", 10_000), ("10K<n<100K", 100_000), ("100K<n<1M", 1_000_000))
+# Identifiers that the hub knows for what a corpus is likely to be given away under; others are named as `other`.
+LICENCES = frozenset(
+    "apache-2.0 mit cc cc0-1.0 cc-by-2.0 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 "
+    "cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 "
+    "cdla-permissive-1.0 cdla-permissive-2.0 odc-by odbl pddl openrail gpl-3.0 llama2 llama3 llama3.1 llama3.2 llama3.3 gemma "
+    "other unknown".split()
+)
+UNCHOSEN = "No licence has been chosen for this corpus; `culturepark export RUN --licence cc-by-4.0`, for example, chooses one."
+TERMS = """CulturePark's own licence (Apache-2.0) covers the program and the cards that come with it, not this corpus. A model's
+provider may restrict what its text is used for. Question wording is CulturePark's own; the shares behind the answers are of the
+World Values Survey, whose data files may not be redistributed: get them, and their terms of use, at worldvaluessurvey.org."""
 
 
-def render(journal: Journal, workspace: Workspace, settings: Settings, name: str) -> str:
-    """Return the card as Markdown with the front matter of a Hugging Face dataset."""
+@dataclass(frozen=True)
+class Card:
+    """What stands on the card of every format of a run: `rows` how many samples it has, `licence` as the hub has it."""
+
+    title: str
+    rows: int
+    licence: Mapping[str, str]
+    text: str
+
+
+def render(journal: Journal, workspace: Workspace, settings: Settings, name: str) -> Card:
+    """Return what is said of a run's corpus in whatever format. Text from cards and settings is escaped."""
     splits = dict(journal.count("SELECT split, COUNT(*) FROM samples GROUP BY split"))
-    total = sum(splits.values())
-    size = next(f"n<{m}" if m == "1K" else f"{low}<n<{m}" for low, m, top in
-                (("", "1K", 1_000), ("1K", "10K", 10_000), ("10K", "100K", 100_000), ("100K", "1M", 10**12)) if total < top)  # fmt: skip
-    files = "\n".join(
-        f"  - split: {s}\n    path: data/{s}-*.parquet" for s in ("train", "validation", "test") if s in splits
-    )
-    made = TEMPLATED if settings.model == "embedded" else MODELLED.format(model=settings.model)
+    made = TEMPLATED if settings.model == "embedded" else MODELLED.format(model=code(settings.model))
     pack = workspace.scenario(settings.scenario)
-    return f"""---
-pretty_name: {_plain(name)}
-language: [en]
-size_categories: ["{size}"]
-tags: [synthetic, culturepark, cultural-alignment]
-configs:
-- config_name: default
-  data_files:
-{files}
----
-# {_plain(name)}
+    licence = f"This corpus is given away under {code(settings.licence)}." if settings.licence else UNCHOSEN
+    text = f"""{made}
 
-{made}
-
-{total} fine-tuning samples from {_held(journal)} dialogues, made with CulturePark (method: Li et al., NeurIPS 2024, arXiv 2405.15145).
+{sum(splits.values())} fine-tuning samples from {_held(journal)} dialogues, made with CulturePark (method: Li et al., NeurIPS 2024, arXiv 2405.15145).
 Each row asks one survey question and answers it with an option and an opinion that a persona gave in a dialogue.
 No question stands in two splits: {", ".join(f"{s} {splits.get(s, 0)}" for s in ("train", "validation", "test"))}.
 
-Seeds: {pack.title}. {pack.source}.
+Seeds: {inline(pack.title)}. {inline(pack.source)}.
 Norms and customs come from authored cards; they describe what many people keep, not what any person is.
+
+## Licence
+
+{licence} {TERMS}
 
 ## Kept and dropped, by culture
 
@@ -54,9 +66,47 @@ Norms and customs come from authored cards; they describe what many people keep,
 
 {_marked(journal)}## Settings
 
-model `{settings.model}` · seed {settings.seed} · {settings.turns} turns · modes {", ".join(settings.modes)} · styles {", ".join(settings.styles)} ·
-stance {settings.stance} · embedder {settings.refine.embedder} · at most {settings.refine.clusters} opinions a dialogue
+model {code(settings.model)} · seed {settings.seed} · {settings.turns} turns · modes {", ".join(settings.modes)} · styles {", ".join(settings.styles)} ·
+stance {settings.stance} · embedder {code(settings.refine.embedder)} · at most {settings.refine.clusters} opinions per dialogue
 """
+    return Card(name, sum(splits.values()), licensed(settings.licence), text)
+
+
+def licensed(licence: str | None) -> dict[str, str]:
+    """Return a licence as the hub's front matter has it: an identifier that it knows, or `other` and the name."""
+    if licence is None or licence in LICENCES:
+        return {"license": licence or "unknown"}
+    return {"license": "other", "license_name": licence}
+
+
+def page(card: Card, about: str, subsets: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the card of one folder as Markdown with the front matter of a Hugging Face dataset.
+
+    `about` says what its format is; `subsets` map a name to the file of each split, the first is loaded by default.
+    """
+    first = next(iter(subsets))
+    configs = [
+        {
+            "config_name": name,
+            **({"default": True} if name == first else {}),
+            "data_files": [{"split": split, "path": path} for split, path in files.items()],
+        }
+        for name, files in subsets.items()
+    ]
+    head = front_matter(
+        {
+            "pretty_name": card.title,
+            **card.licence,
+            "language": ["en"],
+            "size_categories": [next((size for size, top in SIZES if card.rows < top), "1M<n<10M")],
+            "tags": ["synthetic", "culturepark", "cultural-alignment"],
+            "configs": configs,
+        }
+    )
+    others = ", ".join(code(name) for name in list(subsets)[1:])
+    more = f"\nIts other subsets are loaded by name: {others}." if others else ""
+    use = f'{about}\n\n```python\nfrom datasets import load_dataset\n\nrows = load_dataset("FOLDER")  # this folder\n```\n{more}'
+    return f"{head}\n# {inline(card.title)}\n\n{use}\n{card.text}"
 
 
 def _held(journal: Journal) -> int:
@@ -64,13 +114,13 @@ def _held(journal: Journal) -> int:
 
 
 def _drops(journal: Journal) -> str:
-    """Return a Markdown table: a row a culture, a column a reason."""
+    """Return a Markdown table: a row per culture, a column per reason."""
     rows = journal.count("SELECT culture, dropped, COUNT(*) FROM opinions GROUP BY culture, dropped")
     reasons = sorted({reason for _, reason, _ in rows if reason})
     cells = {(culture, reason): n for culture, reason, n in rows}
     head = "| culture | kept | " + " | ".join(reasons) + " |\n|---|" + "---|" * (len(reasons) + 1)
     body = [
-        f"| {culture} | {cells.get((culture, ''), 0)} | "
+        f"| {inline(culture)} | {cells.get((culture, ''), 0)} | "
         + " | ".join(str(cells.get((culture, r), 0)) for r in reasons)
         + " |"
         for culture in sorted({c for c, _, _ in rows})
@@ -107,8 +157,4 @@ def _marked_table(by: str, rows: list[dict[str, Any]]) -> str:
         ]
         for row in rows
     )
-    return "\n".join([head, *("| " + " | ".join(map(str, row)) + " |" for row in cells)])
-
-
-def _plain(name: str) -> str:
-    return "".join(c for c in name if c.isalnum() or c in "-_. ")
+    return "\n".join([head, *("| " + " | ".join(inline(str(cell)) for cell in row) + " |" for row in cells)])

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from culturepark.atomic import move, recover
 from culturepark.corpus.build import crossing
-from culturepark.corpus.formats import DEFAULT, FORMATS, SPLITS, lines
+from culturepark.corpus.card import Card, page
+from culturepark.corpus.formats import DEFAULT, FORMATS, SPLITS, WHOLE, Subsets, lines
 from culturepark.corpus.source import Source
 from culturepark.errors import InputError, ParkError, RunFailed, nearest
 from culturepark.journal import Journal
@@ -25,12 +27,13 @@ WHY = {  # there is none of it
 
 
 def export(
-    source: Source, folder: Path, formats: Sequence[str], about: str, *, by_culture: bool = False
+    source: Source, folder: Path, formats: Sequence[str], card: Card, *, by_culture: bool = False
 ) -> dict[str, Path]:
-    """Write the corpus below `folder`, one folder a format (a culture); return format → folder.
+    """Write the corpus below `folder`, one folder per format; return format → folder.
 
-    A format's folder appears only when it is complete and then replaces the last one; a culture of which a format has
-    nothing gets none. Rejected opinions go to `rejects.jsonl`. RunFailed, before anything is written, if a format has
+    `by_culture` writes each culture's rows once more, in a folder of its own beside the files of all. A format's folder
+    appears only when it is complete and then takes the last one's place in one step; a culture of which a format has nothing
+    gets none. Every folder has a card that names its files. Rejected opinions go to `rejects.jsonl`. RunFailed, before anything is written, if a format has
     nothing to write at all or a question stands in two splits.
     """
     writers = {name: writer(name) for name in formats}
@@ -42,7 +45,7 @@ def export(
     written = {}
     try:
         for name, form in writers.items():
-            written[name] = _whole(folder / name, form, source, about, by_culture)
+            written[name] = _whole(folder / name, form, source, card, by_culture)
         _rejects(source.journal, folder / "rejects.jsonl")
     except OSError as error:
         raise ParkError(
@@ -79,26 +82,41 @@ def lacking(source: Source, what: str) -> str:
     return WHY[what].format(cultures=", ".join(source.cultures), pack=source.settings.scenario)
 
 
-def _whole(target: Path, form: Any, source: Source, about: str, by_culture: bool) -> Path:
+def _whole(target: Path, form: Any, source: Source, card: Card, by_culture: bool) -> Path:
     """Write one format beside its place, then move it there."""
-    partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    partial = target.with_name(f".{target.name}.partial")
+    recover(target)
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        if not by_culture:
-            form.write(source, partial, about)
+        subsets = form.write(source, partial)
         for one in map(source.only, source.cultures if by_culture else ()):
             if not lacking(one, form.READS):
-                form.write(one, partial / one.cultures[0], about)
+                subsets |= _culture(partial, form, one, card)
+        _describe(partial, form, card, subsets)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    move(partial, target)
     return target
+
+
+def _culture(folder: Path, form: Any, source: Source, card: Card) -> Subsets:
+    """Write one culture's rows to a folder of its own in `folder`; return its subsets as they are seen from there."""
+    culture = source.cultures[0]
+    own: Subsets = form.write(source, folder / culture)
+    _describe(folder / culture, form, card, own)
+    return {
+        culture if name == WHOLE else f"{culture}-{name}": {split: f"{culture}/{path}" for split, path in files.items()}
+        for name, files in own.items()
+    }
+
+
+def _describe(folder: Path, form: Any, card: Card, subsets: Subsets) -> None:
+    """Write the card of a folder."""
+    about = (form.__doc__ or "").splitlines()[0]
+    text = page(card, about, subsets)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _rejects(journal: Journal, path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from culturepark.atomic import move, recover
 from culturepark.errors import InputError, ParkError
 from culturepark.evaluation.board import Board, Cell, Entry, Row, Table
 from culturepark.evaluation.measure import Figure
@@ -43,9 +44,8 @@ def write(folder: Path, board: Board, sources: Mapping[tuple[str, str, str], Pat
         _fill(partial, board, sources)
         folder.mkdir(exist_ok=True)
         for name in FILES:
-            shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
-        for name in FILES:
-            (partial / name).rename(folder / name)
+            recover(folder / name)
+            move(partial / name, folder / name)
     except OSError as error:
         raise ParkError(f"cannot write the board to {folder}: {error.strerror or error}") from error
     finally:

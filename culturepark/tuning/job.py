@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from culturepark.atomic import move
 from culturepark.errors import InputError, Locked, nearest
 from culturepark.records import digest
 from culturepark.tuning import preference, recipe, rows, sft, shares
@@ -333,5 +334,4 @@ def _finish(
     )  # fmt: skip
     manifest.write(made, partial)
     target = job.folder / culture
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    move(partial, target)

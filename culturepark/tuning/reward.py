@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from culturepark.atomic import move
 from culturepark.grounding.votes import Pair
 from culturepark.weights import manifest
 from culturepark.weights.machine import Machine
@@ -130,6 +131,5 @@ def keep(model: Any, tokenizer: Any, folder: Path, about: Mapping[str, Any], bel
             json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": str(below.resolve())}, indent=1)
         )
     manifest.write(Manifest(kind="reward", versions=manifest.versions(), created=manifest.now(), **about), partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    move(partial, folder)
     return folder

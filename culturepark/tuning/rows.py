@@ -37,7 +37,8 @@ class Corpus:
 
 
 def read(source: Path, form: str, culture: str | None = None) -> Corpus:
-    """Read a file or a folder (SPLIT.jsonl, or a folder of them a culture) in one of the forms of KEYS.
+    """Read a file or a folder (SPLIT.jsonl, or a folder of them per culture, or both of the same rows) in one
+    of the forms of KEYS.
 
     A row's culture is `metadata.culture`, else its folder's name, else `culture`. InputError names file, line and mistake.
     """
@@ -68,8 +69,32 @@ def _files(source: Path) -> list[tuple[Path, str, str | None]]:
             f"no corpus at {source}. {nearest(source.name, sorted(p.name for p in source.parent.glob('*')))}"
         )
     here = [(source / f"{s}.jsonl", s, None) for s in SPLITS]
-    below = [(f / f"{s}.jsonl", s, f.name) for f in sorted(source.iterdir()) if f.is_dir() for s in SPLITS]
-    return [(p, s, c) for p, s, c in [*here, *below] if p.is_file()]
+    folders = [f for f in sorted(source.iterdir()) if f.is_dir() and not f.name.startswith((".", "_"))]
+    below = [(f / f"{s}.jsonl", s, f.name) for f in folders for s in SPLITS]
+    there = [(p, s, c) for p, s, c in [*here, *below] if p.is_file()]
+    return [(p, s, c) for p, s, c in there if c is None or not _told_already(source / f"{s}.jsonl", s, there)]
+
+
+def _told_already(whole: Path, split: str, there: Sequence[tuple[Path, str, str | None]]) -> bool:
+    """Say whether a split's files by culture hold the rows of the file of all cultures once more."""
+    return whole.is_file() and same_rows(whole, [path for path, s, culture in there if s == split and culture])
+
+
+def same_rows(whole: Path, parts: Iterable[Path]) -> bool:
+    """Say whether the lines of `parts` are together those of `whole`, in whatever order."""
+    return _fingerprint([whole]) == _fingerprint(parts)
+
+
+def _fingerprint(paths: Iterable[Path]) -> int:
+    """Return the sum of the hashes of all lines of files."""
+    total = 0
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                total += sum(int.from_bytes(hashlib.blake2b(line, digest_size=16).digest()) for line in file)
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    return total
 
 
 def _hash(path: Path, digest: Any) -> None:

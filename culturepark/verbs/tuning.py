@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from culturepark.atomic import recover
 from culturepark.errors import InputError
 from culturepark.runs import Run
 from culturepark.tuning import recipe as recipes
@@ -65,18 +66,22 @@ def located(
     """
     run = corpus if isinstance(corpus, Run) else _run(corpus, workspace, out)
     if run is not None:
-        return (_exported(run, form) or export(run, (form,))[form]), run.folder
+        return _exported(run, form), run.folder
     path = Path(str(corpus)).expanduser()
     return (path / form if (path / form).is_dir() else path), output(find(workspace), path.resolve().stem, out)
 
 
-def _exported(run: Run, form: str) -> Path | None:
-    """Return where a run's rows of a form are; None where they are not yet, or were before the run last went on."""
+def _exported(run: Run, form: str) -> Path:
+    """Return where a run's rows of a form are, exported anew where they are not yet, or were before the run last went on.
+
+    A corpus that was parted by culture stays so.
+    """
     folder, journal = run.corpus / form, run.folder / "journal.sqlite"
-    if not folder.is_dir():
-        return None
-    split = any(p.is_dir() for p in folder.iterdir())  # by culture: somebody asked for that, and it stays
-    return folder if split or folder.stat().st_mtime_ns >= journal.stat().st_mtime_ns else None
+    recover(folder)
+    if folder.is_dir() and folder.stat().st_mtime_ns >= journal.stat().st_mtime_ns:
+        return folder
+    parted = folder.is_dir() and any(p.is_dir() and not p.name.startswith("_") for p in folder.iterdir())
+    return export(run, (form,), by_culture=parted)[form]
 
 
 def _run(corpus: str | Path, workspace: str | Path | None, out: str | Path | None) -> Run | None:

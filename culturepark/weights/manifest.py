@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from culturepark.errors import InputError, nearest
+from culturepark.markdown import code, front_matter, inline
 from culturepark.records import Record
 
 FILE = "manifest.json"
@@ -99,13 +100,20 @@ def _held(folder: Path) -> list[Path]:
 def card(manifest: Manifest) -> str:
     """Return the model card as Markdown with front matter."""
     m = manifest
-    head = ["---", f"base_model: {json.dumps(m.base)}", "library_name: " + ("transformers" if m.kind == "model" else "peft"),
-            f"license: {json.dumps(m.base_licence)}", "tags: [culturepark, cultural-alignment, trl]", "---"]  # fmt: skip
-    table = [f"| {name} | {value} |" for name, value in _facts(m).items()]
-    return "\n".join([*head, f"# {m.name}", "", INTRO.format(m=m), "", "| | |", "|---|---|", *table, ""])
+    head = front_matter(
+        {
+            "base_model": m.base,
+            "library_name": "transformers" if m.kind == "model" else "peft",
+            "license": m.base_licence.partition(":")[0],
+            "tags": ["culturepark", "cultural-alignment", "trl"],
+        }
+    )
+    table = [f"| {name} | {inline(str(value))} |" for name, value in _facts(m).items()]
+    intro = INTRO.format(kind=m.kind, objective=inline(m.objective), corpus=code(m.corpus))
+    return "\n".join([head, f"# {inline(m.name)}", "", intro, "", "| | |", "|---|---|", *table, ""])
 
 
-INTRO = """A {m.kind} tuned by CulturePark ({m.objective}) on `{m.corpus}`. It shifts a base towards the answers in that corpus, which
+INTRO = """A {kind} tuned by CulturePark ({objective}) on {corpus}. It shifts a base towards the answers in that corpus, which
 follow what one people said in a survey; it speaks for no person, and what its corpus got wrong it repeats. The corpus' own card
 says who wrote its text: templated text makes a test model, not one to use."""
 

@@ -1,6 +1,7 @@
-"""Export formats: one file each, which says what it `READS` and has one function, `write(source, folder, about)`.
+"""Export formats: one file each, which says what it `READS` and has one function, `write(source, folder)`.
 
-`source` yields a split's samples, pairs or shares (`READS` names one of the three); `about` is the dataset card's text.
+`source` yields a split's samples, pairs or shares (`READS` names one of the three). `write` returns its Subsets, which the
+folder's card names, so that `datasets.load_dataset(folder)` reads these files and no others.
 A format that needs libraries beyond the base install names them in `NEEDS`, each with the extra that brings it; they are
 looked for before a run asks its first question. To add one, write a module here and name it in FORMATS.
 """
@@ -8,13 +9,17 @@ looked for before a run asks its first question. To add one, write a module here
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from culturepark.records import Pair, Sample
 
 Chat = list[dict[str, str]]
+Files = dict[str, str]  # split → path of its rows, from the format's folder
+Subsets = dict[str, Files]  # name → files; the first is what is loaded where none is named
+WHOLE = "default"  # the name of the only subset
+BESIDE = "__metadata__"  # where files lie that are not rows: loaders of data sets pass over names like this one
 SPLITS = ("train", "validation", "test")
 FORMATS = {
     "trl": "culturepark.corpus.formats.trl",
@@ -24,8 +29,15 @@ FORMATS = {
     "kto": "culturepark.corpus.formats.kto",
     "openai-dpo": "culturepark.corpus.formats.openai_dpo",
     "shares": "culturepark.corpus.formats.shares",
+    "llamafactory": "culturepark.corpus.formats.llamafactory",
 }
 DEFAULT = ("trl", "openai")  # what the base install can write
+
+
+def splits(folder: Path, name: str, rows: Callable[[str], Iterable[dict[str, Any]]]) -> Files:
+    """Write a JSON Lines file per split that has rows; `name` holds {split}. Return the files."""
+    paths = {split: name.format(split=split) for split in SPLITS}
+    return {split: path for split, path in paths.items() if lines(folder / path, rows(split))}
 
 
 def lines(path: Path, rows: Iterable[dict[str, Any]]) -> int:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpus.formats import SPLITS, asked, lines, origin, said
+from culturepark.corpus.formats import WHOLE, Subsets, asked, origin, said, splits
 from culturepark.corpus.source import Source
 from culturepark.records import Pair
 
 READS = "pairs"
 
 
-def write(source: Source, folder: Path, about: str) -> None:
-    """Write one JSONL file a split."""
-    for split in SPLITS:
-        lines(folder / f"{split}.jsonl", map(row, source.pairs(split)))
+def write(source: Source, folder: Path) -> Subsets:
+    """Write one JSONL file per split."""
+    return {WHOLE: splits(folder, "{split}.jsonl", lambda split: map(row, source.pairs(split)))}
 
 
 def row(pair: Pair) -> dict[str, object]:

@@ -1,51 +1,57 @@
-"""A Hugging Face dataset folder: Parquet a split and a dataset card, ready for `load_dataset(FOLDER)` or upload."""
+"""A Hugging Face dataset in Parquet: conversations, so that trainers keep system prompt and chat template; origin in one nested column."""
 
 from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from culturepark.corpus.formats import SPLITS
+from culturepark.corpus.formats import SPLITS, WHOLE, Subsets
+from culturepark.corpus.formats.trl import row
 from culturepark.corpus.source import Source
-from culturepark.records import Sample
 
 READS = "samples"
 NEEDS = {"pyarrow.parquet": "hub"}
 BATCH = 1000  # rows held in memory at once
-COLUMNS = (
+ORIGIN = (
     "id",
     "culture",
     "question",
     "topic",
-    "system",
-    "prompt",
-    "completion",
     "answer",
-    "persona",
-    "dialogue",
     "opinion",
-)
+    "dialogue",
+    "persona",
+)  # of `metadata`; answer is a code
 
 
-def write(source: Source, folder: Path, about: str) -> None:
-    """Write `data/SPLIT-00000-of-00001.parquet` and `README.md`."""
+def write(source: Source, folder: Path) -> Subsets:
+    """Write `data/SPLIT-00000-of-00001.parquet` with the columns `prompt`, `completion` and `metadata`."""
+    schema = _schema()
+    files = {split: f"data/{split}-00000-of-00001.parquet" for split in SPLITS}
+    return {WHOLE: {split: path for split, path in files.items() if _written(source, split, folder / path, schema)}}
+
+
+def _written(source: Source, split: str, path: Path, schema: Any) -> bool:
+    """Write a split in batches; say whether it has any row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, pa.int64() if name == "answer" else pa.string()) for name in COLUMNS])
-    (folder / "data").mkdir(parents=True)
-    for split in SPLITS:
-        rows = source.samples(split)
-        batch = list(islice(rows, BATCH))
-        if not batch:
-            continue
-        with pq.ParquetWriter(folder / "data" / f"{split}-00000-of-00001.parquet", schema) as writer:
-            while batch:
-                writer.write_table(pa.Table.from_pylist([row(s) for s in batch], schema=schema))
-                batch = list(islice(rows, BATCH))
-    (folder / "README.md").write_text(about, encoding="utf-8")
+    rows = source.samples(split)
+    batch = list(islice(rows, BATCH))
+    if not batch:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(path, schema) as writer:
+        while batch:
+            writer.write_table(pa.Table.from_pylist([row(s) for s in batch], schema=schema))
+            batch = list(islice(rows, BATCH))
+    return True
 
 
-def row(sample: Sample) -> dict[str, object]:
-    """Return the columns of one sample."""
-    return sample.model_dump(include=set(COLUMNS))
+def _schema() -> Any:
+    import pyarrow as pa
+
+    chat = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    origin = pa.struct([(name, pa.int64() if name == "answer" else pa.string()) for name in ORIGIN])
+    return pa.schema([("prompt", chat), ("completion", chat), ("metadata", origin)])

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from culturepark.corpus.formats import SPLITS, asked, lines, origin, said
+from culturepark.corpus.formats import WHOLE, Subsets, asked, origin, said, splits
 from culturepark.corpus.source import Source
 from culturepark.records import Pair
 
 READS = "pairs"
 
 
-def write(source: Source, folder: Path, about: str) -> None:
-    """Write one JSONL file a split."""
-    for split in SPLITS:
-        lines(folder / f"{split}.jsonl", rows(source.pairs(split)))
+def write(source: Source, folder: Path) -> Subsets:
+    """Write one JSONL file per split."""
+    return {WHOLE: splits(folder, "{split}.jsonl", lambda split: rows(source.pairs(split)))}
 
 
-def rows(pairs: Iterable[Pair]) -> Iterator[dict[str, object]]:
+def rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
     """Yield both sides of each pair, a text once a prompt: chosen where it is chosen anywhere, with its first pair's origin.
 
     Pairs of one prompt stand together, so that no more than these are held.
@@ -34,6 +34,6 @@ def rows(pairs: Iterable[Pair]) -> Iterator[dict[str, object]]:
                     yield row(pair, text, text in chosen)
 
 
-def row(pair: Pair, text: str, label: bool) -> dict[str, object]:
+def row(pair: Pair, text: str, label: bool) -> dict[str, Any]:
     """Return `{prompt, completion, label, metadata}`."""
     return {"prompt": asked(pair), "completion": said(text), "label": label, "metadata": origin(pair)}

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpus.formats import SPLITS, chat, lines, metadata
+from culturepark.corpus.formats import BESIDE, WHOLE, Subsets, chat, metadata, splits
 from culturepark.corpus.source import Source
 from culturepark.records import Sample
 
 READS = "samples"
 
 
-def write(source: Source, folder: Path, about: str) -> None:
-    """Write one JSONL file a split, and `NAME.metadata.jsonl` with a line for each of its lines."""
-    for split in SPLITS:
-        lines(folder / f"{split}.jsonl", map(row, source.samples(split)))
-        lines(folder / f"{split}.metadata.jsonl", map(metadata, source.samples(split)))
+def write(source: Source, folder: Path) -> Subsets:
+    """Write one JSONL file per split, and `__metadata__/SPLIT.jsonl` with a line for each of its lines."""
+    splits(folder / BESIDE, "{split}.jsonl", lambda split: map(metadata, source.samples(split)))
+    return {WHOLE: splits(folder, "{split}.jsonl", lambda split: map(row, source.samples(split)))}
 
 
 def row(sample: Sample) -> dict[str, object]:

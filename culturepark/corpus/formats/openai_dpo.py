@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpus.formats import SPLITS, asked, lines, origin, said
+from culturepark.corpus.formats import BESIDE, WHOLE, Subsets, asked, origin, said, splits
 from culturepark.corpus.source import Source
 from culturepark.records import Pair
 
 READS = "pairs"
 
 
-def write(source: Source, folder: Path, about: str) -> None:
-    """Write one JSONL file a split, and `NAME.metadata.jsonl` with a line for each of its lines."""
-    for split in SPLITS:
-        lines(folder / f"{split}.jsonl", map(row, source.pairs(split)))
-        lines(folder / f"{split}.metadata.jsonl", map(origin, source.pairs(split)))
+def write(source: Source, folder: Path) -> Subsets:
+    """Write one JSONL file per split, and `__metadata__/SPLIT.jsonl` with a line for each of its lines."""
+    splits(folder / BESIDE, "{split}.jsonl", lambda split: map(origin, source.pairs(split)))
+    return {WHOLE: splits(folder, "{split}.jsonl", lambda split: map(row, source.pairs(split)))}
 
 
 def row(pair: Pair) -> dict[str, object]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpus.formats import SPLITS, lines
+from culturepark.corpus.formats import WHOLE, Subsets, splits
 from culturepark.corpus.source import Source
 
 READS = "shares"
 
 
-def write(source: Source, folder: Path, about: str) -> None:
-    """Write one JSONL file a split; `culturepark.corpus.shares.row` says what a line holds."""
-    for split in SPLITS:
-        lines(folder / f"{split}.jsonl", source.shares(split))
+def write(source: Source, folder: Path) -> Subsets:
+    """Write one JSONL file per split; `culturepark.corpus.shares.row` says what a line holds."""
+    return {WHOLE: splits(folder, "{split}.jsonl", lambda split: source.shares(split))}

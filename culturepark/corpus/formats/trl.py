@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from culturepark.corpus.formats import SPLITS, chat, lines, metadata
+from culturepark.corpus.formats import WHOLE, Subsets, chat, metadata, splits
 from culturepark.corpus.source import Source
 from culturepark.records import Sample
 
 READS = "samples"
 
 
-def write(source: Source, folder: Path, about: str) -> None:
-    """Write one JSONL file a split."""
-    for split in SPLITS:
-        lines(folder / f"{split}.jsonl", map(row, source.samples(split)))
+def write(source: Source, folder: Path) -> Subsets:
+    """Write one JSONL file per split."""
+    return {WHOLE: splits(folder, "{split}.jsonl", lambda split: map(row, source.samples(split)))}
 
 
-def row(sample: Sample) -> dict[str, object]:
+def row(sample: Sample) -> dict[str, Any]:
     """Return `{prompt, completion, metadata}`; `messages` beside `prompt` would crash SFTTrainer."""
     prompt, completion = chat(sample)
     return {"prompt": prompt, "completion": completion, "metadata": metadata(sample)}

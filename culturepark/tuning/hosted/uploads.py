@@ -12,7 +12,7 @@ from typing import Any
 
 from culturepark import tables
 from culturepark.errors import InputError, nearest
-from culturepark.tuning.rows import POOLED
+from culturepark.tuning.rows import POOLED, same_rows
 
 FOLDERS = {"sft": "openai", "dpo": "openai-dpo"}  # where a run's corpus has them, by method
 TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
@@ -57,9 +57,13 @@ def parts(folder: Path, method: str, count: Callable[[str], int]) -> tuple[Part,
 
 
 def layout(folder: Path) -> list[tuple[str, Path]]:
-    """Return the jobs of a folder: culture and where its files are. InputError where it is parted by culture and is not."""
-    cultures = sorted(p for p in folder.glob("[!.]*") if (p / TRAIN).is_file()) if folder.is_dir() else []
-    if not (folder / TRAIN).is_file():
+    """Return the jobs of a folder: culture and where its files are.
+
+    A folder that holds all rows together and the same rows by culture (`export --by-culture`) makes a job per culture.
+    InputError where the two hold different rows.
+    """
+    cultures = sorted(p for p in folder.glob("[!._]*") if (p / TRAIN).is_file()) if folder.is_dir() else []
+    if not (folder / TRAIN).is_file() or (cultures and same_rows(folder / TRAIN, [p / TRAIN for p in cultures])):
         return [(p.name, p) for p in cultures]
     if cultures:
         raise InputError(f"{folder} has a {TRAIN} of its own and others in {', '.join(p.name for p in cultures)}: "
