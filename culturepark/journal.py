@@ -32,6 +32,7 @@ ADVICE = {  # what to do about a failed write or read, by SQLite's error code
     sqlite3.SQLITE_IOERR: f"Free disk space and look whether the disk is sound, {GO_ON}.",
     sqlite3.SQLITE_READONLY: f"Make the folder and its files writable, {GO_ON}.",
     sqlite3.SQLITE_BUSY: f"Another program holds the file; close it, {GO_ON}.",
+    sqlite3.SQLITE_ERROR: DAMAGED,  # a table, column or JSON that is not there any more
     sqlite3.SQLITE_CORRUPT: DAMAGED,
     sqlite3.SQLITE_NOTADB: DAMAGED,
 }
@@ -59,6 +60,24 @@ CREATE TABLE samples (rank INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, culture
 CREATE INDEX samples_order ON samples (split, rank);
 """
 TOLD = tuple(f.name for f in fields(Reply))
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep every other process from writing the journal in `folder` meanwhile; Locked where one does."""
+    lock = FileLock(str(folder / "journal.lock"), blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise Locked(_taken(folder)) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _taken(folder: Path) -> str:
+    return f"{folder} is being written by another process; wait for it, or give this run another name"
 
 
 class Journal:
@@ -128,7 +147,7 @@ class Journal:
         if not checksum.exists():
             if write:  # killed, or from before there were checksums: is at least its structure sound?
                 self._check_structure()
-        elif checksum.read_text() != _crc(self.path) and checksum.exists():  # a writer takes it away first
+        elif checksum.read_bytes() != _crc(self.path).encode() and checksum.exists():  # a writer takes it away first
             raise JournalError(f"{self.path} is not as it was left: it was damaged, or changed by another program. Put a backup of it "
                                f"in its place, or throw the run away with --fresh; if the change is right, delete {checksum.name}.")  # fmt: skip
         if write and checksum.exists():
@@ -147,7 +166,7 @@ class Journal:
         """Return the error with which opening ends."""
         folder = self.path.parent
         if isinstance(error, Timeout):
-            return Locked(f"{folder} is being written by another process; wait for it, or give this run another name")
+            return Locked(_taken(folder))
         if isinstance(error, sqlite3.Error) and _code(error) in ADVICE:
             return JournalError(f"cannot open {self.path}: {error}. {ADVICE[_code(error)]}")
         return InputError(f"cannot open the journal in {folder}: {error}")

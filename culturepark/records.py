@@ -64,6 +64,50 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"cannot hash a {type(value).__name__}")
 
 
+# Optional fields that count in hashes whether they are set or not, as they always have. None is ever added: a field that comes
+# later counts only where it is set, so that the ids of older runs stay.
+HASHED = {
+    "Option": {"label", "degree"},
+    "Norm": {"topics", "source"},
+    "Culture": {"survey", "hofstede", "sensitivities", "notes"},
+    "Persona": {"public", "private", "secret", "views", "notes"},
+    "Question": {"claim", "denial", "pros", "cons", "answers"},
+    "Scenario": {"survey", "scales"},
+    "Role": {"prompt", "temperature", "max_tokens", "cues", "free_cue", "opening", "repeat_from"},
+    "Settings": {"contact", "personas", "scenario", "questions", "survey", "turns", "modes", "styles", "stance", "seed", "model",
+                 "models", "seats", "endpoints", "faults", "refine", "split"},
+    "Refining": {"sieves", "embedder", "clusters", "rewrites"},
+    "Split": {"validation", "test"},
+    "Endpoint": {"structured", "params"},
+}  # fmt: skip
+
+
+def content(record: Record) -> dict[str, Any]:
+    """Return what a record says, as plain data for a hash that stays when the record's class grows an optional field."""
+    found: dict[str, Any] = _content(record, record.model_dump(mode="json"))
+    return found
+
+
+def _content(value: Any, data: Any) -> Any:
+    if isinstance(value, Record):
+        return {
+            name: _content(getattr(value, name), data[name])
+            for name in type(value).model_fields
+            if _counts(value, name)
+        }
+    if isinstance(value, Mapping):
+        return {key: _content(inner, data[key]) for key, inner in zip(data, value.values(), strict=True)}
+    if isinstance(value, (tuple, list)):
+        return [_content(inner, plain) for inner, plain in zip(value, data, strict=True)]
+    return data
+
+
+def _counts(record: Record, name: str) -> bool:
+    field = type(record).model_fields[name]
+    always = any(name in HASHED.get(kind.__name__, ()) for kind in type(record).__mro__)
+    return always or field.is_required() or getattr(record, name) != field.get_default(call_default_factory=True)
+
+
 def stream(*purpose: Any) -> random.Random:
     """Return the random stream named by `purpose`: same name, same numbers, whatever ran before."""
     return random.Random(int(digest(*purpose), 16))  # noqa: S311 - simulation, not security

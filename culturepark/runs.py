@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from culturepark import settings as settings_
+from culturepark.atomic import sync_folder
 from culturepark.desk import Desk, Models
-from culturepark.errors import InputError, nearest
-from culturepark.journal import Journal
+from culturepark.errors import InputError, JournalError, nearest
+from culturepark.journal import DAMAGED, Journal, sole_writer
 from culturepark.models import Model, address
 from culturepark.models import load as load_model
 from culturepark.models.ledger import Ledger
 from culturepark.models.line import Line
 from culturepark.models.rewarding import Rewarder
 from culturepark.models.tuned import Tuned
+from culturepark.records import digest
 from culturepark.settings import LOOSE, Endpoint, Settings
 from culturepark.workspace import FOLDERS, Workspace, load, output
+
+log = logging.getLogger("culturepark")
+TRASH = ".old-"  # in the name of a run that was thrown away
 
 
 @dataclass(frozen=True)
@@ -42,8 +52,14 @@ class Run:
         return self.folder / "corpus"
 
     def journal(self, *, write: bool = True) -> Journal:
-        """Open the run's journal."""
-        return Journal(self.folder, write=write)
+        """Open the run's journal; InputError where it was made with other settings or cards."""
+        journal = Journal(self.folder, write=write)
+        try:
+            claim(journal, self, write=write)
+        except BaseException:
+            journal.close()
+            raise
+        return journal
 
     def desk(self, journal: Journal) -> Desk:
         """Return the models of this run, their ledger and their journal."""
@@ -54,6 +70,83 @@ class Run:
         usable(s, models)
         attach(models.all(), journal, s)
         return Desk(models, journal)
+
+
+# ----------------------------------------------------------------- identity
+
+
+def claim(journal: Journal, run: Run, *, write: bool) -> None:
+    """Hold a journal to the settings and cards that it was begun with; where it is new, write down what they are.
+
+    InputError says what differs: nothing of one run ever gets into another.
+    """
+    kept, mine = _begun_with(journal), _identity(run)
+    if kept is None:
+        _adopt(journal, run)
+    elif differing := _differing(kept, mine):
+        raise InputError(f"{run.folder} was begun with other settings or cards: {'; '.join(differing)}. Undo that, or start another "
+                         f"run: culturepark run NEWNAME --config {run.folder / 'run.toml'}. Nothing was changed.")  # fmt: skip
+    if write and kept != {k: v for k, v in mine.items() if k != "hash"}:
+        journal.set_meta("run", json.dumps(mine, ensure_ascii=False))
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """Return what a run is: what determines its dialogues, all of its settings as they are now, its cards by file."""
+    cards = run.folder / "cards"
+    parts = {
+        "determining": {**run.settings.determining(), "cultures": list(run.settings.cultures)},
+        "settings": run.settings.model_dump(mode="json", exclude_none=True),
+        "cards": {p.relative_to(cards).as_posix(): _file_hash(p) for p in sorted(cards.rglob("*.toml"))},
+    }
+    return parts | {"hash": digest(parts)}
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+
+
+def _begun_with(journal: Journal) -> dict[str, Any] | None:
+    """Return the identity of the run that a journal belongs to; None where it is new, or of the first versions."""
+    text = journal.meta("run")
+    if text is None:
+        return None
+    try:
+        kept = dict(json.loads(text))
+    except (ValueError, TypeError):
+        kept = {}
+    if not kept or kept.pop("hash", "") != digest(kept):
+        raise JournalError(f"{journal.path} does not say whose it is. {DAMAGED}")
+    return kept
+
+
+def _differing(kept: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
+    """Return what may not differ and does, in words."""
+    named = [f"{name}: {_short(a)} → {_short(b)}" for name, a, b in _apart(kept["determining"], mine["determining"])]
+    how = {(True, False): "is gone", (False, True): "is new", (True, True): "was edited"}
+    files = _apart(kept["cards"], mine["cards"])
+    return named + [f"cards/{path} {how[a is not None, b is not None]}" for path, a, b in files]
+
+
+def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return the keys whose values differ, with both values."""
+    return [(k, one.get(k), other.get(k)) for k in sorted({*one, *other}) if one.get(k) != other.get(k)]
+
+
+def _short(value: Any) -> str:
+    text = "default" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _adopt(journal: Journal, run: Run) -> None:
+    """Let a journal of the first versions be this run's only where its dialogues are of these settings and cards."""
+    ours = settings_.scene_hash(run.settings, run.workspace)
+    begun = {found for (found,) in journal.count("SELECT DISTINCT json_extract(scene, '$.run') FROM scenes")}
+    if begun - {ours}:
+        raise InputError(f"{run.folder}/journal.sqlite holds dialogues of other settings or cards than run.toml and cards/ have now. "
+                         "Put those back as they were, choose another name, or throw the run away with --fresh.")  # fmt: skip
+
+
+# ------------------------------------------------------------------- models
 
 
 def attach(models: Iterable[Model], journal: Journal, settings: Settings) -> None:
@@ -117,12 +210,12 @@ def start(
     InputError if a run of that name has other settings; `fresh` throws the old one away first.
     """
     folder = output(workspace.root, name, out)
+    _sweep(folder)
     if fresh and folder.exists():
-        if not (folder / "run.toml").exists() and any(folder.iterdir()):
-            raise InputError(f"{folder} is no run of CulturePark's; it is left as it is. Choose another name.")
-        with Journal(folder):  # refuses while another process writes it
-            pass
-        shutil.rmtree(folder)
+        _throw_away(folder)
+    if (folder / "journal.sqlite").exists() and not (folder / "run.toml").exists():
+        raise InputError(f"{folder} holds the calls and dialogues of an earlier run, but its run.toml is gone. Put run.toml back, "
+                         "choose another name, or throw the run away with --fresh.")  # fmt: skip
     if (folder / "run.toml").exists():
         return _same(resume(folder, keys), settings, workspace)
     try:
@@ -133,6 +226,31 @@ def start(
     # run.toml is written last: a folder that has one is a whole run.
     settings_.write(settings, folder / "run.toml")
     return resume(folder, keys)
+
+
+def _throw_away(folder: Path) -> None:
+    """Remove a run: in one step it is no run any more, then its files go. Locked while another process writes it."""
+    if not any((folder / name).exists() for name in ("run.toml", "journal.sqlite")) and any(folder.iterdir()):
+        raise InputError(f"{folder} is no run of CulturePark's; it is left as it is. Choose another name.")
+    trash = folder.with_name(f".{folder.name}{TRASH}{uuid4().hex[:8]}")
+    try:
+        with ExitStack() as locks:
+            for writer in (folder, folder / "evals"):
+                if writer.is_dir():
+                    locks.enter_context(sole_writer(writer))
+            folder.rename(trash)
+            sync_folder(trash.parent)
+    except OSError as error:
+        raise InputError(f"cannot throw {folder} away: {error.strerror or error}. It is left as it is.") from error
+    _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what is left of runs of this name that were thrown away, by this process or by one that was killed."""
+    for trash in folder.parent.glob(f".{folder.name}{TRASH}*"):
+        shutil.rmtree(trash, ignore_errors=True)
+        if trash.exists():
+            log.warning("%s, a run that was thrown away, cannot be deleted: delete it by hand", trash)
 
 
 def freeze(workspace: Workspace, target: Path) -> None:
@@ -149,9 +267,26 @@ def resume(folder: str | Path, keys: Mapping[str, str] | None = None) -> Run:
     """Open a run as it was started; InputError names the runs there are."""
     folder = Path(folder)
     if not (folder / "run.toml").is_file():
-        runs = sorted(p.parent.name for p in folder.parent.glob("*/run.toml")) if folder.parent.is_dir() else []
+        found = folder.parent.glob("*/run.toml") if folder.parent.is_dir() else ()
+        runs = sorted(p.parent.name for p in found if not p.parent.name.startswith("."))
         raise InputError(f"no run at {folder} (it has no run.toml). {nearest(folder.name, runs)}")
+    if settings_.edited(folder / "run.toml"):
+        raise InputError(_edited(folder))
     return Run(folder, settings_.read(folder / "run.toml"), load(folder / "cards"), keys or {})
+
+
+def _edited(folder: Path) -> str:
+    """Say what was changed in a run's settings by hand, as far as its journal knows, and how to go on."""
+    changes = ""
+    if (folder / "journal.sqlite").exists():
+        with Journal(folder, write=False) as journal:
+            kept = _begun_with(journal)
+        now = settings_.read(folder / "run.toml").model_dump(mode="json", exclude_none=True)
+        apart = _apart(kept["settings"], now) if kept else []
+        changes = f" ({'; '.join(f'{name}: {_short(a)} → {_short(b)}' for name, a, b in apart)})" if apart else ""
+    return (f"{folder / 'run.toml'} was changed by hand{changes}, or is not whole. Undo that; what may change while a run goes on is "
+            f"changed by options, such as --resume --max-usd 10. Another run with these settings: culturepark run NEWNAME --config "
+            f"{folder / 'run.toml'}")  # fmt: skip
 
 
 def adjust(run: Run, **changes: Any) -> Run:

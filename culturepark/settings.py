@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,10 +11,10 @@ import tomlkit
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from culturepark.atomic import write_text
-from culturepark.errors import CardError
-from culturepark.records import CutTurns, Name, Record
+from culturepark.errors import CardError, InputError
+from culturepark.records import CutTurns, Name, Record, content, digest
 from culturepark.toml import explain, read_toml
-from culturepark.workspace import SETTINGS, shipped
+from culturepark.workspace import ROLES, SETTINGS, Workspace, shipped
 
 # What may change while a run goes on: how it is driven and capped, not what it says. In a run, and in an endpoint:
 LOOSE = ("base_url", "concurrency", "rpm", "tpm", "timeout", "max_usd", "max_tokens", "batch", "licence")
@@ -29,6 +30,11 @@ DRIVEN = (
     "completion_price",
     "cached_price",
 )
+
+
+# How a run's file begins; the hash of what follows ends the line.
+WRITTEN = "# Settings of a run, written by CulturePark: change them by options, not here. "
+ALWAYS_WRITTEN = ("contact", "scenario", "dialogues", "turns", "seed", "model", "refine", "split")
 
 
 def _both_speak(turns: int) -> int:
@@ -82,7 +88,7 @@ class Endpoint(Record):
 
     def said(self) -> dict[str, Any]:
         """Return what can change an answer: not how the endpoint is driven and paid for."""
-        return self.model_dump(mode="json", exclude=set(DRIVEN))
+        return {k: v for k, v in content(self).items() if k not in DRIVEN}
 
     @model_validator(mode="after")
     def _both_prices(self) -> Endpoint:
@@ -162,12 +168,9 @@ class Settings(Record):
 
     def determining(self) -> dict[str, Any]:
         """Return what can change a dialogue: everything but the run's length and how it is driven and capped."""
-        data = self.model_dump(mode="json", exclude={"cultures", "dialogues", "samples", *LOOSE})
+        data = {k: v for k, v in content(self).items() if k not in ("cultures", "dialogues", "samples", *LOOSE)}
         data["endpoints"] = self.said()
-        # Settings that say nothing are left out, so that new ones do not change the dialogues of old runs; where a model is
-        # found does not matter, but the word for it always stood here.
-        if self.cut_turns == "trim":
-            del data["cut_turns"]
+        # Where a model is found does not matter, but the word for it always stood here.
         return {k: v for k, v in data.items() if k not in ("models", "seats", "endpoints") or v} | {"base_url": None}
 
     @property
@@ -183,6 +186,18 @@ class Settings(Record):
             given["base_url"] = self.base_url
         told = {k: v for k, v in given.items() if v is not None and getattr(how, k) == getattr(unsaid, k)}
         return how.model_copy(update=told)
+
+
+def scene_hash(settings: Settings, workspace: Workspace) -> str:
+    """Return the hash of all that determines dialogues besides who meets whom; each scene of a run carries it.
+
+    An edited card makes another one, an edited scenario or role that the run does not use does not.
+    """
+    roles = {name: content(workspace.role(name)) for name in sorted(set(ROLES) & set(workspace.roles))}
+    cultures = {name: content(card) for name, card in workspace.cultures.items()}
+    personas = {name: content(card) for name, card in workspace.personas.items()}
+    scenario = {settings.scenario: content(workspace.scenario(settings.scenario))}
+    return digest(settings.determining(), digest([roles, cultures, personas, scenario], size=16))
 
 
 def build(data: dict[str, Any], where: str = "settings") -> Settings:
@@ -207,8 +222,31 @@ def table(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> Settings:
-    """Read the settings of a run."""
-    return build(table(path), str(path))
+    """Read the settings of a run; InputError where the file is not whole."""
+    data = table(path)
+    if not _hash_line(path) and (lacking := [name for name in ALWAYS_WRITTEN if name not in data]):
+        raise InputError(f"{path} is not whole: it lacks {', '.join(lacking)}. Put the file back as it was, choose another name, "
+                         "or throw the run away with --fresh.")  # fmt: skip
+    return build(data, str(path))
+
+
+def edited(path: Path) -> bool:
+    """Say whether a run's settings file was changed by anything but this program."""
+    told = _hash_line(path)
+    return told is not None and told != digest(_body(path))
+
+
+def _hash_line(path: Path) -> str | None:
+    """Return the hash in a file's first line; None where there is none, as in files of the first versions."""
+    found = re.match(
+        re.escape(WRITTEN) + "([0-9a-f]{16})$",
+        path.read_text(encoding="utf-8-sig", errors="replace").partition("\n")[0],
+    )
+    return found[1] if found else None
+
+
+def _body(path: Path) -> str:
+    return path.read_text(encoding="utf-8-sig", errors="replace").partition("\n")[2]
 
 
 def own(workspace: Path) -> dict[str, Any]:
@@ -236,4 +274,4 @@ def write(settings: Settings, path: Path) -> None:
     data = settings.model_dump(mode="json", exclude_none=True)
     data["endpoints"] = {n: how.model_dump(mode="json", exclude_defaults=True) for n, how in settings.endpoints.items()}
     text = tomlkit.dumps({k: v for k, v in data.items() if v != {}})
-    write_text(path, text)
+    write_text(path, f"{WRITTEN}{digest(text)}\n{text}")

@@ -9,9 +9,9 @@ from functools import lru_cache
 from culturepark import grounding
 from culturepark.errors import InputError, NotFound
 from culturepark.grounding import Figures
-from culturepark.records import Culture, Persona, Question, Scene, Seat, Shares, digest, stream
-from culturepark.settings import Settings
-from culturepark.workspace import ROLES, Workspace
+from culturepark.records import Culture, Persona, Question, Scene, Seat, Shares, stream
+from culturepark.settings import Settings, scene_hash
+from culturepark.workspace import Workspace
 
 log = logging.getLogger("culturepark")
 
@@ -84,10 +84,7 @@ def scenes(workspace: Workspace, settings: Settings, culture: str) -> Iterator[S
     """Yield this culture's scenes for ever, in one order: every question once a round, shuffled anew each round."""
     people, hosts = _people(workspace, settings, culture), _people(workspace, settings, settings.contact)
     asked = seeds(workspace, settings, culture)
-    run = digest(
-        settings.determining(),
-        _cards(workspace, settings.scenario),
-    )
+    run = scene_hash(settings, workspace)
     pairs = [(m, s) for m in settings.modes for s in settings.styles if m == "cross" or len(people) > 1]
     if not pairs:
         raise InputError(f"in-culture dialogues need two personas; personas/{culture}/ has {len(people)}")
@@ -152,10 +149,3 @@ def _view(
     if found is None and card.name not in question.answers and question.id not in persona.views:
         return None
     return stance(persona, question, found, card.name, settings.stance, settings.seed, culture, ordinal, persona.id)
-
-
-def _cards(workspace: Workspace, scenario: str) -> str:
-    """Return the hash of every card that dialogues are made from: an edited card makes others, another pack or role does not."""
-    roles = {name: workspace.role(name) for name in sorted(set(ROLES) & set(workspace.roles))}
-    pack = {scenario: workspace.scenario(scenario)}
-    return digest([roles, dict(workspace.cultures), dict(workspace.personas), pack], size=16)
