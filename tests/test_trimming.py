@@ -112,6 +112,9 @@ def test_a_reply_that_opens_with_another_keeps_only_what_the_speaker_says():
         ("Well. " + "Tea is good. We drink it daily. " * 5, "Well. Tea is good. We drink it daily."),
         ("Tea is good. " + "and the tea and " * 12, "Tea is good."),
         ("Yes! " * 30, "Yes!"),
+        ("Well. " + "I agree. " * 4, "Well. I agree."),
+        ("We drink tea. " * 4 + "We dr", "We drink tea."),
+        ("\n".join(f"{n}. Tea is good for us." for n in range(1, 9)), "1. Tea is good for us."),
         ("我同意你的看法。" * 6 + "我同", "我同意你的看法。"),
         ("Tea is fine. Ha" + "ha" * 60, "Tea is fine."),
         (
@@ -128,7 +131,8 @@ def test_a_loop_is_cut_after_its_first_round(reply, left):
 @pytest.mark.parametrize(
     "text",
     ["I have a dream that we drink. I have a dream that we sing. I have a dream that we eat. I have a dream.",
-     "No. No. No! I will not.", "It is very, very, very, very good.", "Day after day after day after day we pour.",
+     "No. No. No! I will not.", "I agree. I agree. I agree.", "And so on, and so on, and so on, and so on.",
+     "1. Tea is good.\n2. Tea is cheap.\n3. Tea is warm.\n4. Tea is ours.", "It is very, very, very, very good.", "Day after day after day after day we pour.",
      "We drink tea. We drink tea because we like it. We drink tea. That is how we are.",
      "of the people, by the people, for the people, with the people, to the people", "是的，是的，是的，我同意。"],
 )  # fmt: skip

@@ -168,6 +168,7 @@ UNSPACED_LETTERS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # Chinese and Japa
 UNSPACED_LETTER = re.compile(f"[{UNSPACED_LETTERS}]")
 WORD = re.compile(rf"[{UNSPACED_LETTERS}]|[^\s{UNSPACED_LETTERS}]+")
 EDGES = ".,;:!?…\"'“”‘’«»()[]{}*_-–—。、，！？؟،؛।۔"
+NUMBER = re.compile(r"\d{1,3}[.)]")
 WINDOW = 4  # words by which a repetition is recognised
 LONG = 40  # letters from which a word may itself be a loop
 STUTTER = re.compile(r"(\S.{0,7}?)\1{19,}", re.DOTALL)
@@ -176,14 +177,14 @@ STUTTER = re.compile(r"(\S.{0,7}?)\1{19,}", re.DOTALL)
 def first_round(text: str) -> int | None:
     """Return where the first round of a loop ends, None where nothing loops.
 
-    A loop is the same run of words said over and over with nothing between: a word eight times, two words six times, up to a
-    whole passage twice and begun anew. Sentences that only begin alike, or are said twice or thrice for emphasis, are none.
+    A loop is the same run of words said over and over with nothing between: a word eight times, a sentence four times, up to
+    a whole passage twice and begun anew. Sentences that only begin alike, or are said twice or thrice for emphasis, are none.
     The round ends with its sentence; where it holds no whole one, with the last whole sentence before.
     """
     spaced = text.split()
     if _repeats(spaced) or UNSPACED_LETTER.search(text):
         words = list(WORD.finditer(text))
-        if (found := _cycle([_key(w.group()) for w in words])) is not None:
+        if (found := _cycle([w.group() for w in words])) is not None:
             start, size = found
             first, second = words[start + size - 1], words[start + 2 * size - 1]
             return _round_end(text, first.start(), first.end(), second.end())
@@ -193,7 +194,9 @@ def first_round(text: str) -> int | None:
 
 
 def _key(word: str) -> str:
-    return word.casefold().strip(EDGES) or word
+    """Return a word without case and punctuation; the numbers of a list are all the same."""
+    numbered = word[:1].isdigit() and NUMBER.fullmatch(word)
+    return "1." if numbered else word.casefold().strip(EDGES) or word
 
 
 def _repeats(words: Sequence[str]) -> bool:
@@ -211,22 +214,26 @@ def _round_end(text: str, start: int, first: int, second: int) -> int:
 
 def _cycle(words: Sequence[str]) -> tuple[int, int] | None:
     """Return where a loop begins and how many words one round of it has."""
+    keys = [_key(word) for word in words]
     seen: dict[tuple[str, ...], int] = {}
     size, end = 0, 0  # of the repetition that was looked at last
-    for at in range(len(words) - WINDOW + 1):
-        window = tuple(words[at : at + WINDOW])
+    for at in range(len(keys) - WINDOW + 1):
+        window = tuple(keys[at : at + WINDOW])
         before = seen.get(window)
         seen[window] = at
         if before is None or (at - before == size and at < end):
             continue
         size, end = at - before, at + WINDOW
-        while end < len(words) and words[end] == words[end - size]:
+        while end < len(keys) and keys[end] == keys[end - size]:
             end += 1
-        if end - before >= _enough(size):
+        sentence = any(END.search(word) for word in words[before : before + size])
+        if end - before >= _enough(size, sentence=sentence):
             return before, size
     return None
 
 
-def _enough(size: int) -> int:
-    """Return how many words a repetition of `size` words spans at least to be a loop."""
-    return {1: 8, 2: 12, 3: 15, 4: 16, 5: 20}.get(size) or (3 * size if size < 12 else 2 * size + 8)
+def _enough(size: int, *, sentence: bool) -> int:
+    """Return how many words a repetition of `size` words spans at least to be a loop; fewer where it holds whole sentences."""
+    if size >= 12:
+        return 2 * size + 8
+    return {1: 8, 2: 8 if sentence else 12, 3: 12 if sentence else 15, 4: 16, 5: 20}.get(size, 3 * size)
