@@ -92,7 +92,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         raise CardError([f"{where}: not valid TOML, {_plainly(str(error), text)}"]) from error
     except ValueError as error:  # what Python says of a number of thousands of digits
         raise CardError([f"{where}: not valid TOML: a number of too many digits"]) from error
-    if odd := [f"{where}: {'.'.join(key)}: {why}" for key, why in _odd_numbers(data)]:
+    if odd := [f"{where}: {one_line('.'.join(key), 80)}: {why}" for key, why in _odd_numbers(data)]:
         raise CardError(odd)
     return data
 
@@ -193,7 +193,13 @@ def _shown(lines: Sequence[str], line: int) -> str:
 
 def explain(error: ValidationError, kind: type[Record]) -> list[str]:
     """Return one line per mistake: key, what is wrong, the value, and the nearest right name."""
-    return [_explained(dict(item), kind) for item in error.errors(include_url=False)]
+    return [one_line(_explained(dict(item), kind)) for item in error.errors(include_url=False)]
+
+
+def one_line(text: str, longest: int = 500) -> str:
+    """Return text on one line, cut where it is long: it may repeat what stands in a file."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _explained(item: dict[str, Any], kind: type[Record]) -> str:
