@@ -16,12 +16,13 @@ from uuid import uuid4
 from culturepark import settings as settings_
 from culturepark.atomic import sync_folder
 from culturepark.desk import Desk, Models
-from culturepark.errors import InputError, JournalError, nearest
+from culturepark.errors import InputError, JournalError, ParkError, nearest
 from culturepark.journal import DAMAGED, Journal, sole_writer
 from culturepark.models import Model, address
 from culturepark.models import load as load_model
 from culturepark.models.ledger import Ledger
 from culturepark.models.line import Line
+from culturepark.models.prices import Price
 from culturepark.models.rewarding import Rewarder
 from culturepark.models.tuned import Tuned
 from culturepark.records import digest
@@ -174,6 +175,15 @@ def lines(settings: Settings, keys: Mapping[str, str]) -> Models:
         {role: named(name) for role, name in settings.models.items()},
         {seat: named(name) for seat, name in settings.seats.items()},
     )
+
+
+def prices(settings: Settings, keys: Mapping[str, str]) -> dict[str, Price | None]:
+    """Return the price of each model at an endpoint, by its identity; None where it is unknown."""
+    try:
+        models = lines(settings, keys).all()
+    except ParkError:  # what a model needs is not installed here: its price cannot be looked up either
+        return {}
+    return {model.identity: model.price for model in models if isinstance(model, Line)}
 
 
 def addressed(settings: Settings) -> Settings:

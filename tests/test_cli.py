@@ -11,6 +11,8 @@ from functools import partial
 import pytest
 from conftest import ROOT
 
+import culturepark as cp
+
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "COLUMNS": "100"}
 TEA = ("--scenario", "tea", "--contact", "south", "-c", "north", "-m", "conftest:Plays", "-n", "4", "--turns", "4")
 
@@ -118,3 +120,62 @@ def test_lists_may_be_given_at_once_or_one_by_one(park):
             cwd=park,
         )
         assert 'cultures = ["north", "south"]' in (park / "outputs" / name / "run.toml").read_text()
+
+
+def test_the_help_of_run_has_sections_examples_and_the_defaults_that_hold():
+    from culturepark.models.embedded.faults import KINDS
+
+    told = " ".join(command("run", "--help").stdout.split())
+    sections = (
+        "Options:",
+        "Who talks about what:",
+        "How long, and in which way:",
+        "Models:",
+        "Pace and money:",
+        "Examples:",
+    )
+    assert [told.index(section) for section in sections] == sorted(told.index(section) for section in sections)
+    assert "culturepark run real --resume" in told and ", ".join(KINDS) in told
+    s = cp.Settings()
+    shown = (s.contact, s.scenario, s.dialogues, s.turns, s.seed, s.stance, s.concurrency)
+    assert [value for value in shown if f"(default {value})" not in told] == []
+    assert s.model == "embedded" and s.cut_turns == "trim" and set(s.modes) == {"cross", "in"} and len(s.styles) == 2
+
+
+def test_explain_names_the_nearest_ids(park):
+    command("run", "x", *TEA, "--to", "trl", cwd=park)
+    row = json.loads((park / "outputs/x/corpus/trl/train.jsonl").read_text().splitlines()[0])
+    name = row["metadata"]["id"]
+    told = command("explain", name[:7] + "zz" + name[9:], "--run", "x", "--json", cwd=park, code=2).stdout
+    assert f"Did you mean '{name}'" in json.loads(told)["error"]
+    assert "There are: " in command("explain", "nothing-like-it", "--run", "x", cwd=park, code=2).stderr
+
+
+def test_calls_shows_the_known_price_after_a_failure_at_once(park):
+    end = (
+        "-m",
+        "openai/x",
+        "--base-url",
+        "http://127.0.0.1:9/v1",
+        "--price",
+        "openai/x=1/2",
+        "--api-key",
+        "sk-none-at-all",
+    )
+    command("simulate", "x", *TEA, *end, cwd=park, code=1)
+    told = command("calls", "x", cwd=park).stdout
+    assert "$1 in, $2 out per million tokens (settings)" in told and "in all  $0.0000 and 0 tokens" in told
+    (price,) = json.loads(command("calls", "x", "--json", cwd=park).stdout)["prices"].values()
+    assert price["prompt"] == 1 and price["completion"] == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_can_complete_the_verbs(shell):
+    asked = {
+        **ENV,
+        "_CULTUREPARK_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": "culturepark exp",
+        "COMP_CWORD": "exp" if shell == "fish" else "1",
+    }
+    done = subprocess.run([sys.executable, "-m", "culturepark"], env=asked, capture_output=True, text=True)
+    assert "export" in done.stdout and "explain" in done.stdout and "tune" not in done.stdout

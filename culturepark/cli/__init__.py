@@ -32,7 +32,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="culturepark", standalone_mode=False)
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:

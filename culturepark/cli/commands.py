@@ -10,6 +10,7 @@ import click
 from culturepark.cli.compare import compare
 from culturepark.cli.evaluate import evaluate
 from culturepark.cli.flags import (
+    Sectioned,
     as_json,
     drive_flags,
     format_flags,
@@ -36,6 +37,8 @@ from culturepark.cli.tune import matrix, tune
 class Command(click.Group):
     """The command group: turns the park's errors into one message and an exit code."""
 
+    command_class = Sectioned
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Keep the order of the work."""
         return list(self.commands)
@@ -44,7 +47,7 @@ class Command(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Name the nearest verb when there is none of this name."""
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
+        if args and args[0] not in self.commands and not args[0].startswith("-") and not ctx.resilient_parsing:
             from culturepark.errors import nearest
 
             raise click.UsageError(f"no verb {args[0]!r}. {nearest(args[0], self.commands)}")
@@ -270,7 +273,17 @@ def calls(run: str, workspace: str | None, out: str | None, as_json: bool, **cho
     say(found, as_json, whole_told(found) if chosen["call"] else told(found))
 
 
-@cli.command()
+RUN_EXAMPLES = """\b
+Examples:
+  culturepark run first --cultures arabic,korean --dialogues 4
+  culturepark run real --model openai/gpt-4o-mini --price openai/gpt-4o-mini=0.15/0.60 --max-usd 5
+  culturepark run real --resume --max-usd 10
+  culturepark run mine --workspace mypark --scenario tea --samples 100
+  culturepark run again --replay real
+"""
+
+
+@cli.command(epilog=RUN_EXAMPLES)
 @run_command
 @format_flags
 @click.option(

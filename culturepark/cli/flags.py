@@ -25,6 +25,34 @@ def together(*options: Decorator) -> Decorator:
     return apply
 
 
+class Sectioned(click.Command):
+    """A command whose help has its options in sections: those of `titled`, the others first."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, section by section."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None:
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def titled(title: str, *options: Decorator) -> Decorator:
+    """Return one decorator of several options, which stand below a title in the command's help."""
+
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        given = len(getattr(function, "__click_params__", ()))
+        function = together(*options)(function)
+        for param in function.__click_params__[given:]:  # type: ignore[attr-defined]
+            param.section = title
+        return function
+
+    return apply
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 licence_flag = click.option(
     "--licence", "--license", metavar="ID", help="What the corpus is given away under, for its card: cc-by-4.0, …"
@@ -34,9 +62,13 @@ workspace_flag = click.option(
 )
 run_argument = click.argument("run", metavar="RUN")
 out_flag = click.option("--out", metavar="FOLDER", help="Keep runs below FOLDER instead of the workspace's outputs/.")
-drive_flags = together(
+drive_flags = titled(
+    "Pace and money",
     click.option(
-        "--concurrency", type=int, metavar="N", help="Dialogues in flight, and calls at once to one endpoint."
+        "--concurrency",
+        type=int,
+        metavar="N",
+        help="Dialogues in flight, and calls at once to one endpoint (default 200).",
     ),
     click.option("--rpm", type=int, metavar="N", help="Requests a minute to one endpoint."),
     click.option("--tpm", type=int, metavar="N", help="Tokens a minute to one endpoint."),
@@ -57,54 +89,88 @@ drive_flags = together(
         "--api-key", "key", metavar="KEY", help="Key of --model's provider (better: its environment variable)."
     ),
 )
+# What the embedded engine can plant; a test holds this to its own list, which is too heavy to import here.
+FAULTS = ("contradiction", "off_topic", "refusal", "duplicate", "drift")
 settings_flags = together(
-    click.option("--config", metavar="FILE", help="Settings from a TOML file; flags override it."),
-    click.option(
-        "--cultures", "-c", multiple=True, metavar="A,B", help="Cultures to simulate (default: all but the contact's)."
-    ),
-    click.option("--personas", multiple=True, metavar="A,B", help="Only these personas."),
-    click.option("--contact", metavar="CULTURE", help="Culture of the main contact."),
-    click.option("--scenario", metavar="NAME", help="Pack of seed questions."),
-    click.option("--questions", "-q", multiple=True, metavar="Q1,Q2", help="Only these questions of the pack."),
-    click.option("--survey", metavar="FILE", help="Your own WVS wave 7 release (CSV) instead of the shipped figures."),
-    click.option("--dialogues", "-n", type=int, metavar="N", help="Dialogues a culture."),
-    click.option("--samples", type=int, metavar="N", help="Go on until each culture has N accepted samples."),
-    click.option("--turns", type=int, metavar="N", help="Turns a dialogue."),
-    click.option("--modes", multiple=True, metavar="cross,in", help="Cross-cultural, in-cultural, or both in turn."),
-    click.option("--styles", multiple=True, metavar="guided,free", help="Self-guidance, free chat, or both in turn."),
-    click.option("--stance", metavar="persona|modal|shares", help="Where a delegate's answer comes from."),
-    click.option(
-        "--cut-turns",
-        metavar="trim|retry|fail",
-        help="A turn cut at max_tokens: trim it to its last whole sentence (default), retry longer, or fail.",
-    ),
-    click.option("--seed", type=int, metavar="N", help="Seed of every random stream."),
-    licence_flag,
-    click.option(
-        "--model",
-        "-m",
-        metavar="NAME",
-        help="embedded, PROVIDER/NAME (openai/…, ollama/…, anthropic/…), or package.module:NAME.",
-    ),
-    *(
+    titled(
+        "Who talks about what",
         click.option(
-            f"--{role.replace('_', '-')}-model",
-            f"{role}_model",
+            "--cultures",
+            "-c",
+            multiple=True,
+            metavar="A,B",
+            help="Cultures to simulate (default: all but the contact's).",
+        ),
+        click.option("--personas", multiple=True, metavar="A,B", help="Only these personas (default: all)."),
+        click.option("--contact", metavar="CULTURE", help="Culture of the main contact (default english-us)."),
+        click.option("--scenario", metavar="NAME", help="Pack of seed questions (default world_values)."),
+        click.option(
+            "--questions", "-q", multiple=True, metavar="Q1,Q2", help="Only these questions of the pack (default: all)."
+        ),
+        click.option(
+            "--survey", metavar="FILE", help="Your own WVS wave 7 release (CSV) instead of the shipped figures."
+        ),
+    ),
+    titled(
+        "How long, and in which way",
+        click.option("--dialogues", "-n", type=int, metavar="N", help="Dialogues per culture (default 10)."),
+        click.option("--samples", type=int, metavar="N", help="Go on until each culture has N accepted samples."),
+        click.option("--turns", type=int, metavar="N", help="Turns per dialogue (default 14)."),
+        click.option(
+            "--modes",
+            multiple=True,
+            metavar="cross,in",
+            help="Cross-cultural, in-cultural, or both in turn (default both).",
+        ),
+        click.option(
+            "--styles",
+            multiple=True,
+            metavar="guided,free",
+            help="Self-guidance, free chat, or both in turn (default both).",
+        ),
+        click.option(
+            "--stance",
+            metavar="persona|modal|shares",
+            help="Where a delegate's answer comes from: its card, its people's most frequent answer, or a draw from "
+            "their shares (default persona).",
+        ),
+        click.option(
+            "--cut-turns",
+            metavar="trim|retry|fail",
+            help="A turn cut at max_tokens: trim it to its last whole sentence (default), retry longer, or fail.",
+        ),
+        click.option("--seed", type=int, metavar="N", help="Seed of every random stream (default 0)."),
+        licence_flag,
+        click.option("--config", metavar="FILE", help="Settings from a TOML file; flags override it."),
+    ),
+    titled(
+        "Models",
+        click.option(
+            "--model",
+            "-m",
             metavar="NAME",
-            help=f"Model of the {role.replace('_', ' ')}.",
-        )
-        for role in ROLES
-    ),
-    click.option(
-        "--seat", "seats", multiple=True, metavar="WHO=NAME", help="Model of a culture or persona at the table."
-    ),
-    click.option("--base-url", metavar="URL", help="Address of an OpenAI-compatible endpoint."),
-    click.option(
-        "--fault",
-        "faults",
-        multiple=True,
-        metavar="KIND=RATE",
-        help="Faults for the embedded engine to plant.",
+            help="embedded (default), PROVIDER/NAME (openai/…, ollama/…, anthropic/…), or package.module:NAME.",
+        ),
+        *(
+            click.option(
+                f"--{role.replace('_', '-')}-model",
+                f"{role}_model",
+                metavar="NAME",
+                help=f"Model of the {role.replace('_', ' ')} (default: --model's).",
+            )
+            for role in ROLES
+        ),
+        click.option(
+            "--seat", "seats", multiple=True, metavar="WHO=NAME", help="Model of a culture or persona at the table."
+        ),
+        click.option("--base-url", metavar="URL", help="Address of an OpenAI-compatible endpoint."),
+        click.option(
+            "--fault",
+            "faults",
+            multiple=True,
+            metavar="KIND=RATE",
+            help=f"Faults for the embedded engine to plant, as shares of turns: {', '.join(FAULTS)}.",
+        ),
     ),
 )
 format_flags = together(

@@ -100,10 +100,11 @@ def _quantile(journal: Journal, group: Mapping[str, Any], q: int) -> float:
 
 def told(found: Mapping[str, Any]) -> str:
     """Return them as text for people."""
+    prices: Mapping[str, Mapping[str, Any] | None] = found.get("prices", {})
     head = ("role", "model", "calls", "failed", "sent", "lost", "prompt tok", "answer tok", "USD", "p50 ms", "p95 ms")
     rows = [
         (g["role"], g["model"], f"{g['calls']:,}", f"{g['failed']:,}", f"{g['attempts']:,}", f"{g['lost']:,}",
-         _number(g["prompt_tokens"]), _number(g["completion_tokens"]), _usd(g), f"{g['p50_ms']:,.0f}", f"{g['p95_ms']:,.0f}")
+         _number(g["prompt_tokens"]), _number(g["completion_tokens"]), _usd(_unbilled(g, prices)), f"{g['p50_ms']:,.0f}", f"{g['p95_ms']:,.0f}")
         for g in found["groups"]
     ]  # fmt: skip
     parts = [_table(head, rows)]
@@ -115,7 +116,7 @@ def told(found: Mapping[str, Any]) -> str:
                     r["role"],
                     r["status"],
                     f"{r['ms']:,.0f} ms",
-                    _usd(r),
+                    _usd(_unbilled(r, prices)),
                     f"{r['attempts']} sent",
                     r["reason"][:90],
                 )
@@ -123,13 +124,29 @@ def told(found: Mapping[str, Any]) -> str:
             ]
             parts.append(f"{name}\n{_table((), lines)}")
     ledger = found["ledger"]
-    known = any(g["usd"] is not None for g in found["groups"])
+    known = any(g["usd"] is not None for g in found["groups"]) or any(prices.values())
     usd, open_usd = (f"${ledger[k]:.4f}" if known else "unknown USD" for k in ("usd", "unsettled_usd"))
     money = f"{usd} and {ledger['tokens']:,} tokens"
     if ledger["unsettled"]:
         money += (f", of which at most {open_usd} and {ledger['unsettled_tokens']:,} tokens for {ledger['unsettled']} calls that "
                   "were sent and never answered")  # fmt: skip
+    if prices:
+        parts.append("\n".join(f"price   {name}: {_price(price)}" for name, price in prices.items()))
     return "\n\n".join([*parts, f"in all  {money}"])
+
+
+def _price(price: Mapping[str, Any] | None) -> str:
+    if price is None:
+        return "unknown; give it with --price MODEL=IN/OUT"
+    return f"${price['prompt']:g} in, ${price['completion']:g} out per million tokens ({price['source']})"
+
+
+def _unbilled(row: Mapping[str, Any], prices: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row of failed calls at a known price as costing nothing, if nothing was sent that may have been billed."""
+    failed = row["failed"] == row["calls"] if "calls" in row else row["status"] != "ok"
+    if row["usd"] is None and failed and not row["lost"] and prices.get(row["model"]):
+        return {**row, "usd": 0.0, "untold": 0}
+    return row
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from os.path import commonprefix
 from typing import Any
 
 from culturepark.errors import NotFound
@@ -20,13 +22,8 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
         made = journal.sample(sample)
         opinion = journal.opinion(made.opinion if made else sample)
         if opinion is None:
-            ids = [
-                i
-                for (i,) in journal.count(
-                    "SELECT id FROM samples WHERE id LIKE ? LIMIT 20", sample[:3].replace("%", "") + "%"
-                )
-            ]
-            raise NotFound("sample or opinion", sample, str(run.folder), ids)
+            ids = [i for (i,) in journal.count("SELECT id FROM samples UNION SELECT id FROM opinions")]
+            raise NotFound("sample or opinion", sample, str(run.folder), closest(sample, ids))
         dialogue = journal.dialogue(opinion.dialogue)
         assert dialogue is not None, "an opinion's dialogue is written before it"
         scene = dialogue.scene
@@ -62,6 +59,13 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
             ],
             "turns": [json.loads(t.model_dump_json(exclude={"faults"})) for t in dialogue.turns if t.n <= opinion.turn],
         }
+
+
+def closest(name: str, known: Sequence[str], n: int = 5) -> list[str]:
+    """Return the n ids that begin most like `name`, or are most like it."""
+    begin = sorted((-len(commonprefix((name, one))), one) for one in known)  # noqa: RUF071 - these are no paths
+    likely = [one for _, one in begin[:200]]
+    return (get_close_matches(name, likely, n=n, cutoff=0.5) or likely)[:n]
 
 
 def told(found: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,7 @@ from culturepark.park.simulate import plan
 from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.refinery.case import look_up
 from culturepark.refinery.distil import spoken
-from culturepark.runs import Run
+from culturepark.runs import Run, prices
 from culturepark.verbs.runs import parts, start
 from culturepark.verbs.stages import Tell, count_usage, hold_dialogues, refine_dialogues
 from culturepark.verbs.waves import Yield, wave
@@ -106,7 +106,8 @@ def calls(
     with run.journal(write=False) as journal:
         if call is not None:
             return whole(journal, call)
-        return gathered(journal, role=role, model=model, top=top)
+        known = {name: asdict(price) if price else None for name, price in prices(run.settings, run.keys).items()}
+        return gathered(journal, role=role, model=model, top=top) | {"prices": known}
 
 
 def estimate(run: Run, pilot: int = 2, tell: Tell = _silent) -> dict[str, Any]:
