@@ -40,14 +40,14 @@ def front_matter(values: Mapping[str, Any]) -> str:
     >>> front_matter({"name": "yes: no"})
     '---\nname: "yes: no"\n---'
     """
-    return "\n".join(["---", *(f"{key}: {_yaml(value)}" for key, value in values.items()), "---"])
+    return "\n".join(["---", *(f"{key}:{_yaml(value)}" for key, value in values.items()), "---"])
 
 
 def _yaml(value: Any) -> str:
     """Return a value as JSON; a list of mappings an item per line."""
     if isinstance(value, Sequence) and value and all(isinstance(v, Mapping) for v in value):
-        return "".join(f"\n- {_yaml(v)}" for v in value)
-    return json.dumps(_clean(value), ensure_ascii=False)
+        return "".join(f"\n-{_yaml(v)}" for v in value)
+    return " " + json.dumps(_clean(value), ensure_ascii=False)
 
 
 def _clean(value: Any) -> Any:

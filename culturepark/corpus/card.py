@@ -104,7 +104,7 @@ def page(card: Card, about: str, subsets: Mapping[str, Mapping[str, str]]) -> st
         }
     )
     others = ", ".join(code(name) for name in list(subsets)[1:])
-    more = f"\nIts other subsets are loaded by name: {others}." if others else ""
+    more = f"\nIts other subsets are loaded by name: {others}.\n" if others else ""
     use = f'{about}\n\n```python\nfrom datasets import load_dataset\n\nrows = load_dataset("FOLDER")  # this folder\n```\n{more}'
     return f"{head}\n# {inline(card.title)}\n\n{use}\n{card.text}"
 

@@ -1,4 +1,4 @@
-"""OpenAI's chat fine-tuning format, with origins in a sidecar file, since the service refuses other keys."""
+"""OpenAI's chat fine-tuning format; origins stand in `__metadata__/`, line for line, since the service refuses other keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The preference format of OpenAI, Together and Fireworks, with origins in a sidecar file, since they refuse other keys."""
+"""The preference format of OpenAI, Together and Fireworks; origins stand in `__metadata__/`, line for line, since they refuse other keys."""
 
 from __future__ import annotations
 
