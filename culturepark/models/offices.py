@@ -28,6 +28,7 @@ NAME = "culturepark"  # of the metadata that holds a wave's id
 PAGE, SEARCHED = 100, 20  # batches a listing, and listings that are looked through for one of ours
 JITTER = wait_random_exponential(multiplier=0.5, max=60)
 CODES = {"batch_cancelled": "hopeless", "request_timeout": "slow"}  # what befell one line; else `busy`
+UNREACHED = ("ConnectError", "ConnectTimeout")  # of httpx (openai 2 stands on it) as of httpx2 (openai 3 does)
 CROWDED = "token_limit_exceeded"  # the code of a batch for which the account's queue has no room
 
 
@@ -242,7 +243,6 @@ def _troubles() -> Iterator[None]:
 
 def _trouble(error: Exception) -> Trouble:
     import openai
-    from httpx import ConnectError, ConnectTimeout
 
     home = type(error).__module__.partition(".")[0]
     if home == "litellm" and isinstance(error, openai.BadRequestError) and "doesn't support" in str(error):
@@ -251,12 +251,12 @@ def _trouble(error: Exception) -> Trouble:
         return trouble(error.status_code, error.response.text, error.response.headers)
     if home == "openai" and isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
-        if isinstance(cause, (ConnectError, ConnectTimeout)):
+        if cause is not None and type(cause).__name__ in UNREACHED:
             return Trouble("down", f"no connection: {plain_text(str(cause)) or plain(cause)}")
         if isinstance(error, openai.APITimeoutError):
             return Trouble("slow", "no answer in time")
         return Trouble("lost", f"the connection broke: {plain(cause or error)}")
-    if home in ("litellm", "httpx", "aiohttp"):
+    if home in ("litellm", "httpx", "httpx2", "aiohttp"):
         return told(error)
     return Trouble("hopeless", f"{type(error).__name__}: {error}")
 
