@@ -8,8 +8,11 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from culturepark.errors import WriteError
+
+TRASH = ".old-"  # in the name of a folder that was discarded
 
 AT_FDCWD = -100  # of Linux: paths are taken from the current folder
 EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
@@ -64,6 +67,22 @@ def move(partial: Path, target: Path) -> None:
         target.rename(old)
         partial.rename(target)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Take a folder out of its place in one step, then delete its files; `sweep` deletes what a kill leaves of it."""
+    trash = folder.with_name(f".{folder.name}{TRASH}{uuid4().hex[:8]}")
+    folder.rename(trash)
+    sync_folder(trash.parent)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def sweep(parent: Path, name: str = "*") -> list[Path]:
+    """Delete what is left below `parent` of folders of this name that were discarded; return those that cannot be deleted."""
+    left = list(parent.glob(f".{name}{TRASH}*"))
+    for trash in left:
+        shutil.rmtree(trash, ignore_errors=True)
+    return [trash for trash in left if trash.exists()]
 
 
 def recover(target: Path) -> None:

@@ -11,10 +11,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from culturepark import settings as settings_
-from culturepark.atomic import sync_folder
+from culturepark.atomic import discard, sweep
 from culturepark.desk import Desk, Models
 from culturepark.errors import InputError, JournalError, ParkError, nearest
 from culturepark.journal import DAMAGED, Journal, sole_writer
@@ -30,7 +29,6 @@ from culturepark.settings import LOOSE, Endpoint, Settings
 from culturepark.workspace import FOLDERS, Workspace, load, output
 
 log = logging.getLogger("culturepark")
-TRASH = ".old-"  # in the name of a run that was thrown away
 
 
 @dataclass(frozen=True)
@@ -220,9 +218,10 @@ def start(
     InputError if a run of that name has other settings; `fresh` throws the old one away first.
     """
     folder = output(workspace.root, name, out)
-    _sweep(folder)
     if fresh and folder.exists():
         _throw_away(folder)
+    for left in sweep(folder.parent, folder.name):
+        log.warning("%s, a run that was thrown away, cannot be deleted: delete it by hand", left)
     if (folder / "journal.sqlite").exists() and not (folder / "run.toml").exists():
         raise InputError(f"{folder} holds the calls and dialogues of an earlier run, but its run.toml is gone. Put run.toml back, "
                          "choose another name, or throw the run away with --fresh.")  # fmt: skip
@@ -242,25 +241,14 @@ def _throw_away(folder: Path) -> None:
     """Remove a run: in one step it is no run any more, then its files go. Locked while another process writes it."""
     if not any((folder / name).exists() for name in ("run.toml", "journal.sqlite")) and any(folder.iterdir()):
         raise InputError(f"{folder} is no run of CulturePark's; it is left as it is. Choose another name.")
-    trash = folder.with_name(f".{folder.name}{TRASH}{uuid4().hex[:8]}")
     try:
         with ExitStack() as locks:
             for writer in (folder, folder / "evals"):
                 if writer.is_dir():
                     locks.enter_context(sole_writer(writer))
-            folder.rename(trash)
-            sync_folder(trash.parent)
+            discard(folder)
     except OSError as error:
         raise InputError(f"cannot throw {folder} away: {error.strerror or error}. It is left as it is.") from error
-    _sweep(folder)
-
-
-def _sweep(folder: Path) -> None:
-    """Delete what is left of runs of this name that were thrown away, by this process or by one that was killed."""
-    for trash in folder.parent.glob(f".{folder.name}{TRASH}*"):
-        shutil.rmtree(trash, ignore_errors=True)
-        if trash.exists():
-            log.warning("%s, a run that was thrown away, cannot be deleted: delete it by hand", trash)
 
 
 def freeze(workspace: Workspace, target: Path) -> None:

@@ -236,6 +236,9 @@ def test_a_finished_job_does_nothing_and_a_changed_one_is_refused(tune):
     assert tune("sft")[0].stat().st_mtime_ns == was
     with pytest.raises(InputError, match="tuned otherwise: rank changed"):
         tune("sft", rank=4)
+    (made[0].parent / "corpus.json").write_text('{"title":')
+    with pytest.raises(InputError, match=r"corpus\.json does not say which corpus"):
+        tune("sft")
     assert weights(tune("sft", rank=4, fresh=True)[0]) != b""
 
 

@@ -25,7 +25,6 @@ from culturepark.models.wire import PASSING, UNSETTLED, Style, Trouble, most_tok
 from culturepark.records import Reply, Request
 
 log = logging.getLogger("culturepark")
-MOST = 100_000_000  # tokens of one prompt or answer; a larger count is none
 # How often a call is tried in all, by what went wrong last. 429s are many: the gate slows down meanwhile.
 TRIES = {"rate": 30, "busy": 8, "down": 8, "lost": 8, "slow": 3, "garbled": 8}
 JITTER = wait_random_exponential(
@@ -175,8 +174,8 @@ class Line:
             tally[0] += 1
             with stop.sending() if self.client.gated else nullcontext():
                 answer = await self.client.send(body, request)
-            most_counts = (most, longest) if ledger else (MOST, MOST)
-            reply = self._counted(read(answer, self.identity, request), most_counts)
+            reply = read(answer, self.identity, request)
+            reply = self._bounded(reply, (most, longest)) if ledger else reply
             reply = self._remarked(self._priced(reply), answer, request)
         except Trouble as error:
             unsettled = error.kind in UNSETTLED
@@ -211,19 +210,15 @@ class Line:
             return replace(reply, reason=IGNORED.format(self.style.structured, self.identity.partition("@")[0]))
         return reply
 
-    def _counted(self, reply: Reply, most: tuple[int, int]) -> Reply:
-        """Return a reply without counts that cannot be: no whole number, none where there is text, or above `most`."""
-        prompt, completion = (
-            _count(reply.prompt_tokens, 1, most[0]),
-            _count(reply.completion_tokens, bool(reply.text), most[1]),
-        )
-        if self.ledger and not self._uncounted and None in (prompt, completion):
+    def _bounded(self, reply: Reply, most: tuple[int, int]) -> Reply:
+        """Return a reply without counts above what was set aside for them: those are charged at just that, as missing ones are."""
+        told = reply.prompt_tokens, reply.completion_tokens
+        prompt, completion = (c if c is not None and c <= m else None for c, m in zip(told, most, strict=True))
+        if not self._uncounted and None in (prompt, completion):
             self._uncounted = True
-            log.warning("%s does not count its tokens, or not soundly (prompt %r, answer %r): such calls are charged against the cap at "
-                        "the most that they can have cost", self.identity, reply.prompt_tokens, reply.completion_tokens,
-                        extra={"event": "uncounted"})  # fmt: skip
-        cached = _count(reply.cached_tokens, 0, prompt or 0)
-        return replace(reply, prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
+            log.warning("%s does not count its tokens, or not soundly (prompt %s, answer %s): such calls are charged against the cap at "
+                        "the most that they can have cost", self.identity, *told, extra={"event": "uncounted"})  # fmt: skip
+        return replace(reply, prompt_tokens=prompt, completion_tokens=completion)
 
     def _priced(self, reply: Reply) -> Reply:
         prompt, completion = reply.prompt_tokens, reply.completion_tokens
@@ -263,10 +258,6 @@ def _longest(body: Mapping[str, Any]) -> int:
     limits = [v for k in ("max_tokens", "max_completion_tokens") if isinstance(v := body.get(k), int)]
     answers = n if isinstance(n := body.get("n"), int) else 1
     return max(limits, default=0) * max(answers, 1)
-
-
-def _count(value: object, least: int, most: int) -> int | None:
-    return value if type(value) is int and least <= value <= most else None
 
 
 def _passes(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from culturepark.atomic import move
+from culturepark.atomic import discard, move, sweep, write_text
 from culturepark.errors import InputError, Locked, nearest
 from culturepark.records import digest
 from culturepark.tuning import preference, recipe, rows, sft, shares
@@ -103,11 +103,12 @@ def _claim(folder: Path, told: Recipe, corpus: Corpus, fresh: bool) -> None:
     if fresh:
         for path in folder.iterdir():
             if path.is_dir() and ((path / manifest.FILE).is_file() or path.name.startswith(".")):
-                shutil.rmtree(path)
-        for name in ("tune.toml", "matrix.json", "report.html"):
+                discard(path)
+        for name in ("matrix.json", "report.html", "corpus.json", "tune.toml"):
             (folder / name).unlink(missing_ok=True)
+    sweep(folder)
     if (folder / "tune.toml").is_file():
-        old, was = recipe.read(folder / "tune.toml"), json.loads((folder / "corpus.json").read_text())
+        old, was = recipe.read(folder / "tune.toml"), _corpus_of(folder)
         loose = {"cultures", "track", "device", "attention", "batch"}
         changed = [k for k, v in old.model_dump(exclude=loose).items() if v != getattr(told, k)]
         if changed or was["hash"] != corpus.hash:
@@ -115,8 +116,20 @@ def _claim(folder: Path, told: Recipe, corpus: Corpus, fresh: bool) -> None:
             raise InputError(
                 f"{folder} was tuned otherwise: {', '.join(changed)} changed. Give another --name, or --fresh to throw it away"
             )
-    (folder / "corpus.json").write_text(json.dumps(mark), encoding="utf-8")
+    write_text(folder / "corpus.json", json.dumps(mark))
     recipe.write(told, folder / "tune.toml")
+
+
+def _corpus_of(folder: Path) -> dict[str, Any]:
+    """Return title and hash of the corpus that a folder's models are of; InputError where that cannot be read."""
+    path = folder / "corpus.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"title": found["title"], "hash": found["hash"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path} does not say which corpus the models are of ({error!r}). Give another --name, or --fresh to throw them away"
+        ) from error
 
 
 # --------------------------------------------------------------- one model

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tomlkit
 from pydantic import Field, ValidationError, model_validator
 
+from culturepark.atomic import write_text
 from culturepark.errors import CardError, InputError, nearest
 from culturepark.records import Record
 from culturepark.toml import explain, read_toml
@@ -130,7 +131,4 @@ def read(path: Path) -> Recipe:
 
 def write(recipe: Recipe, path: Path) -> None:
     """Write a recipe as TOML, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(tomlkit.dumps(recipe.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, tomlkit.dumps(recipe.model_dump(mode="json", exclude_none=True)))

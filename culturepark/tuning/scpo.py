@@ -14,7 +14,6 @@ from __future__ import annotations
 import gc
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from culturepark.atomic import discard, write_text
 from culturepark.errors import CardError, InputError, Locked, NotFound, RunFailed, nearest
 from culturepark.grounding.votes import Pair, Votes, folds, read, slug, split
 from culturepark.records import Record, digest, stream
@@ -302,16 +302,14 @@ def _clear(folder: Path) -> None:
     for old in [
         p for p in folder.iterdir() if p.is_dir() and ((p / manifest.FILE).is_file() or p.name.startswith("."))
     ]:
-        shutil.rmtree(old)
+        discard(old)
     for result in (folder / "results").glob("*.json"):
         result.unlink()
     (folder / "scpo.json").unlink(missing_ok=True)
 
 
 def _write(path: Path, value: Any) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(value))
 
 
 # ---------------------------------------------------------- global models

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from culturepark.atomic import recover
+from culturepark.atomic import recover, write_text
 from culturepark.errors import InputError
 from culturepark.runs import Run
 from culturepark.tuning import recipe as recipes
@@ -123,9 +123,7 @@ def matrix(models: str | Path, corpus: Run | str | Path, split: str = "test", *,
         raise InputError(f"no rows in the split {split!r} of {held.title}; there are: {', '.join(held.rows)}")
     made = matrices.compare(folders, part, options).model_copy(update={"corpus": held.title, "split": split})
     place = folders[0].parent
-    partial = place / "matrix.partial"
-    partial.write_text(made.model_dump_json(indent=1), encoding="utf-8")
-    partial.replace(place / "matrix.json")
+    write_text(place / "matrix.json", made.model_dump_json(indent=1))
     tuned.write(place, folders)
     return made
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from culturepark.atomic import write_text
 from culturepark.errors import InputError, nearest
 from culturepark.markdown import code, front_matter, inline
 from culturepark.records import Record
@@ -61,9 +62,7 @@ def now() -> str:
 def write(manifest: Manifest, folder: Path) -> None:
     """Write the model card, then the manifest, each whole or not at all."""
     for name, text in (("README.md", card(manifest)), (FILE, json.dumps(manifest.model_dump(), indent=1) + "\n")):
-        partial = folder / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / name)
+        write_text(folder / name, text)
 
 
 def read(folder: str | Path) -> Manifest:
