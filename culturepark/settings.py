@@ -26,6 +26,8 @@ DRIVEN = (
     "tpm",
     "timeout",
     "patience",
+    "max_reply_mb",
+    "max_wait",
     "prompt_price",
     "completion_price",
     "cached_price",
@@ -65,21 +67,45 @@ class Split(Record):
         return self
 
 
+def _clean_address(url: str | None) -> str | None:
+    from culturepark.errors import InputError
+    from culturepark.models.secrets import check_address
+
+    try:
+        return check_address(url) if url is not None else None
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+def _variable(name: str | None) -> str | None:
+    from culturepark.models.secrets import is_variable
+
+    if name is not None and not is_variable(name):
+        raise ValueError("write the NAME of an environment variable (capitals), never a key itself")
+    return name
+
+
+Address = Annotated[str | None, AfterValidator(_clean_address)]
+
+
 class Endpoint(Record):
     """How one model is reached, driven and paid for. Nothing here is a key: `key_env` names the variable that holds one.
 
     `rpm` and `tpm` are requests and tokens a minute, `timeout` seconds a call may take, `patience` seconds that a dead
     endpoint is waited for, prices USD per million tokens, `structured` how JSON answers are asked for first, `params` more
-    parameters of every request.
+    parameters of every request. `max_reply_mb` is the largest answer that is read (megabytes, unpacked), `max_wait` the longest
+    that a provider may ask to wait (seconds).
     """
 
-    base_url: str | None = None
-    key_env: str | None = None
+    base_url: Address = None
+    key_env: Annotated[str | None, AfterValidator(_variable)] = None
     concurrency: Annotated[int, Field(gt=0, le=100_000)] | None = None
     rpm: Annotated[int, Field(gt=0)] | None = None
     tpm: Annotated[int, Field(gt=0)] | None = None
     timeout: Annotated[float, Field(gt=0)] = 120.0
     patience: Annotated[float, Field(ge=0)] = 600.0
+    max_reply_mb: Annotated[float, Field(gt=0)] = 16.0
+    max_wait: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     structured: Literal["schema", "json", "text"] = "schema"
     prompt_price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     completion_price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -104,6 +130,14 @@ class Endpoint(Record):
                 f"params.{named[0]} would write a secret to run.toml; name its environment variable in key_env"
             )
         return self
+
+
+def build_endpoint(**how: Any) -> Endpoint:
+    """Return an Endpoint; CardError names every wrong key, and shows no secret."""
+    try:
+        return Endpoint.model_validate(how)
+    except ValidationError as error:
+        raise CardError([f"endpoint: {line}" for line in explain(error, Endpoint)]) from None
 
 
 class Settings(Record):
@@ -139,7 +173,7 @@ class Settings(Record):
         default_factory=dict
     )
     seats: dict[str, str] = Field(default_factory=dict)
-    base_url: str | None = None
+    base_url: Address = None
     endpoints: dict[str, Endpoint] = Field(default_factory=dict)
     rpm: Annotated[int, Field(gt=0)] | None = None
     tpm: Annotated[int, Field(gt=0)] | None = None

@@ -392,7 +392,7 @@ async def test_a_wave_of_failures_is_no_dead_endpoint():
 
 
 async def test_a_file_store_that_fails_is_told_at_the_first_retry_with_what_to_do(front, caplog, monkeypatch):
-    monkeypatch.setattr("culturepark.models.batch.PATIENCE", 0.3)
+    monkeypatch.setattr("culturepark.models.batch.PATIENCE", 2.0)
     broken = front(lambda method, path, ahead: (500, {"error": {"message": "the store is full"}}))
     with pytest.raises(ModelError, match=r"the store is full.*--resume without --batch"):
         await ask(line(broken), [1])

@@ -339,14 +339,11 @@ def serve_embedded(
     Chat completions, embeddings, models, files, batches and fine-tuning jobs (which train nothing); faults on demand, by share or by the header `X-Fault: KIND`.
     """
     from culturepark.cli.flags import pair, rate
-    from culturepark.errors import InputError
-    from culturepark.models.secrets import secret
+    from culturepark.models.secrets import named_key
     from culturepark.server import Server
     from culturepark.workspace import load
 
-    key = secret(key_env) if key_env else None
-    if key_env and key is None:
-        raise InputError(f"--key-env {key_env}: this variable is not set")
+    key = named_key("--key-env", key_env)
     shares = {kind: rate(kind, text) for kind, text in (pair("--fault", t, "KIND=RATE") for t in faults)}
     server = Server(
         models=models or ("embedded",), faults=shares, latency=latency, rpm=rpm, key=key, port=port, seed=seed,

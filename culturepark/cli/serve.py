@@ -58,15 +58,12 @@ def serve(
 def _serve(
     models: tuple[str, ...], port: int, rows: int, key_env: str | None, where: dict[str, Any], as_json: bool
 ) -> None:
-    from culturepark.errors import InputError
-    from culturepark.models.secrets import secret
+    from culturepark.models.secrets import named_key
     from culturepark.server import Server
     from culturepark.server.graduates import Graduates
     from culturepark.weights import machine
 
-    key = secret(key_env) if key_env else None
-    if key_env and key is None:
-        raise InputError(f"--key-env {key_env}: this variable is not set")
+    key = named_key("--key-env", key_env)
     found = machine.look(where["device"], where["dtype"], where["attention"])
     answer = Graduates(models, found, rows).load()
     with Server(answer, models=answer.names, key=key, port=port, keep=False, chat_only=True) as server:

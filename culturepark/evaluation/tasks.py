@@ -47,7 +47,7 @@ from culturepark.evaluation.outcome import Item, Outcome, Setup, Who
 from culturepark.models import reading, wire
 from culturepark.models.reasoning import apart
 from culturepark.records import Message, Reply, Request
-from culturepark.settings import Endpoint
+from culturepark.settings import build_endpoint
 
 # What a solver asks at this moment: role, facts and options beside the messages, for models that read them.
 _asking: ContextVar[Request | None] = ContextVar("asking", default=None)
@@ -81,7 +81,7 @@ class Park(ModelAPI):
                  config: GenerateConfig = GenerateConfig(), **how: Any) -> None:  # noqa: B008  # fmt: skip
         super().__init__(model_name, base_url, api_key, config=config)
         self.desk = _desks.get(model_name)
-        self.model = None if self.desk else ours.load(model_name, Endpoint(base_url=base_url, **how), key=api_key)
+        self.model = None if self.desk else ours.load(model_name, build_endpoint(base_url=base_url, **how), key=api_key)
 
     async def generate(self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice,  # noqa: A002
                        config: GenerateConfig) -> ModelOutput:  # fmt: skip

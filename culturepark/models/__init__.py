@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from culturepark.errors import InputError, nearest
-from culturepark.models.secrets import remember, secret
+from culturepark.models.secrets import check_address, remember, secret
 from culturepark.named import imported
 from culturepark.records import Reply, Request, digest
-from culturepark.settings import Endpoint
+from culturepark.settings import Endpoint, build_endpoint
 
 if TYPE_CHECKING:
     from culturepark.models.line import Client, Line
@@ -129,7 +129,7 @@ def local(name: str) -> str | None:
 
 def model(name: str, *, key: str | None = None, **how: Any) -> Model:
     """Return a model by name for one's own code: `cp.model("openai/gpt-4o-mini", rpm=500)`; `how` is as in an `Endpoint`."""
-    return load(name, Endpoint(**how), key=key)
+    return load(name, build_endpoint(**how), key=key)
 
 
 def address(name: str) -> str | None:
@@ -138,6 +138,8 @@ def address(name: str) -> str | None:
     known = PROVIDERS.get(provider)
     url = (secret(known.address) or "").rstrip("/") if known and known.address else ""
     # Ollama's own variable names the server without /v1.
+    if url:
+        check_address(url, known.address if known else "the address")
     return (url + "/v1" if provider == "ollama" and not url.endswith("/v1") else url) if url else None
 
 
@@ -169,7 +171,15 @@ def _line(name: str, provider: str, rest: str, how: Endpoint, key: str | None, *
         client = Batch(client)
     limits = Limits(how.concurrency or 200, how.rpm, how.tpm, how.patience)
     price = prices.find(provider, rest, how, official=official)
-    return Line(client, rest, limits, price=price, structured=how.structured, params=how.params)
+    return Line(
+        client,
+        rest,
+        limits,
+        price=price,
+        structured=how.structured,
+        params=how.params,
+        max_wait=how.max_wait,
+    )
 
 
 def _compatible(name: str, known: Provider, how: Endpoint, key: str | None) -> Any:
@@ -179,7 +189,7 @@ def _compatible(name: str, known: Provider, how: Endpoint, key: str | None) -> A
     given = how.base_url is not None or url != known.url
     found = key or remember(secret(OWN, known.key) if given else secret(known.key))
     needs = () if given or known.local else (how.key_env or known.key,)
-    return Compatible(_identity(name, how, url), url, found, needs, how.timeout, known.start)
+    return Compatible(_identity(name, how, url), url, found, needs, how.timeout, known.start, how.max_reply_mb)
 
 
 def _identity(name: str, how: Endpoint, url: str | None) -> str:

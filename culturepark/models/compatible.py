@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from culturepark.errors import InputError, ModelError
-from culturepark.models.secrets import remember
+from culturepark.errors import ModelError
+from culturepark.models.proxies import is_socks, need_library, proxy_for, socks_connector
+from culturepark.models.secrets import check_address, join_address, remember
 from culturepark.models.sockets import plain, unreached
 from culturepark.models.wire import Trouble, opened
 from culturepark.records import Request
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession
+    from aiohttp import ClientResponse, ClientSession
     from openai import AsyncOpenAI
 
 CONNECT = 20.0  # seconds that making a connection may take
@@ -26,7 +27,7 @@ CONNECT = 20.0  # seconds that making a connection may take
 class Compatible:
     """A client for one endpoint. `needs` names the environment variables of which one must hold the key, if any must.
 
-    `start` is the command that starts such a server.
+    `start` is the command that starts such a server, `max_reply_mb` the largest answer that is read (megabytes, unpacked).
     """
 
     gated, discount = True, 1.0
@@ -39,19 +40,18 @@ class Compatible:
         needs: tuple[str, ...] = (),
         timeout: float = 120.0,
         start: str = "",
+        max_reply_mb: float = 16.0,
     ) -> None:
-        if "@" in base_url.split("//")[-1].split("/")[0]:
-            raise InputError("the base URL holds a user name or password, which would end up in run.toml; "
-                             "set the key in the environment")  # fmt: skip
-        if not base_url.startswith(("http://", "https://")):
-            raise InputError(f"the base URL {base_url!r} does not begin with http:// or https://")
+        check_address(base_url)
         self.identity, self.base_url, self.timeout, self.start = identity, base_url, timeout, start
+        self.max_reply_mb = max_reply_mb
         self._key, self._needs = remember(key), needs
         self._session: ClientSession | None = None
         self._proxy: str | None = None
 
     def check(self) -> None:
-        """Raise ModelError where no key is set and one is needed."""
+        """Raise ModelError where no key is set and one is needed, or for a proxy that cannot be spoken to."""
+        proxy_for(self.base_url)
         if self._key is None and self._needs:
             raise ModelError(
                 f"{self.identity}: no key: set {self._needs[0]}, or give --base-url for an endpoint that needs none"
@@ -59,10 +59,23 @@ class Compatible:
 
     def sdk(self) -> AsyncOpenAI:
         """Return the SDK's client for this endpoint."""
-        from openai import AsyncOpenAI
+        import ssl
+
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         self.check()
-        return AsyncOpenAI(api_key=self._key or "none", base_url=self.base_url, max_retries=0, timeout=self.timeout)
+        proxy = proxy_for(self.base_url)
+        if proxy and is_socks(proxy):
+            need_library("socksio", proxy, self.base_url)
+        # Proxies go by our own rule; the system's certificates, and those that SSL_CERT_FILE names, by OpenSSL's.
+        http = DefaultAsyncHttpxClient(trust_env=False, proxy=proxy, verify=ssl.create_default_context())
+        return AsyncOpenAI(
+            api_key=self._key or "none",
+            base_url=self.base_url,
+            max_retries=0,
+            timeout=self.timeout,
+            http_client=http,
+        )
 
     def _open(self) -> ClientSession:
         from aiohttp import ClientSession, ClientTimeout, TCPConnector
@@ -73,10 +86,16 @@ class Compatible:
         told = {**sdk.default_headers, **sdk.auth_headers, "User-Agent": f"CulturePark/{culturepark.__version__}"}
         # X-Stainless-… says that the SDK itself is calling, which it is not.
         headers = {k: v for k, v in told.items() if isinstance(v, str) and not k.lower().startswith("x-stainless")}
+        proxy = proxy_for(self.base_url)
+        through = proxy is not None and is_socks(proxy)
+        self._proxy = None if through else proxy
         return ClientSession(
-            connector=TCPConnector(limit=0, ttl_dns_cache=300),
+            connector=socks_connector(proxy, limit=0)
+            if proxy and through
+            else TCPConnector(limit=0, ttl_dns_cache=300),
             timeout=ClientTimeout(total=self.timeout, sock_connect=CONNECT),
-            headers=headers,
+            headers=headers | {"Accept-Encoding": "gzip, deflate"},
+            auto_decompress=False,
         )
 
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
@@ -85,20 +104,25 @@ class Compatible:
         from orjson import dumps
 
         if self._session is None:
-            self._session, self._proxy = self._open(), proxy(self.base_url)
+            self._session = self._open()
         try:
-            url = f"{self.base_url}/chat/completions"
+            url = join_address(self.base_url, "chat/completions")
             post = self._session.post(url, data=dumps(body), proxy=self._proxy, allow_redirects=False)
             async with post as answer:
-                data = await answer.read()
+                data = await read_bounded(answer, self.max_reply_mb)
                 status, headers = answer.status, answer.headers
         except (ClientConnectorError, ConnectionTimeoutError) as error:
-            raise Trouble("down", unreached(self.base_url, plain(error), self.start)) from None
+            raise Trouble("down", self._why_unreached(plain(error))) from None
         except TimeoutError:
             raise Trouble("slow", f"no answer within {self.timeout:g} s") from None
         except (ClientError, OSError) as error:
             raise Trouble("lost", f"the connection to {self.base_url} broke: {plain(error)}") from None
         return opened(status, data, headers)
+
+    def _why_unreached(self, why: str) -> str:
+        if self._proxy:
+            return f"no connection to {self.base_url} through the proxy {self._proxy} of the environment: {why}"
+        return unreached(self.base_url, why, self.start)
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -107,10 +131,40 @@ class Compatible:
             self._session = None
 
 
-def proxy(url: str) -> str | None:
-    """Return the proxy that the environment names for an address; aiohttp's own look at it costs two threads a call."""
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies, proxy_bypass
+async def read_bounded(answer: ClientResponse, most_mb: float) -> bytes:
+    """Return an answer's body, unpacked; Trouble once it is larger than `most_mb` megabytes, packed or unpacked."""
+    most = int(most_mb * 1e6)
+    data = bytearray()
+    async for chunk in answer.content.iter_any():
+        data += chunk
+        if len(data) > most:
+            raise _too_large(most_mb)
+    packed = answer.headers.get("Content-Encoding", "identity").lower()
+    if packed == "identity":
+        return bytes(data)
+    if packed not in ("gzip", "x-gzip", "deflate"):
+        raise Trouble("garbled", f"the answer is packed as {packed!r}, which was not asked for")
+    return _unpack(bytes(data), most_mb)
 
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+def _unpack(data: bytes, most_mb: float) -> bytes:
+    import zlib
+
+    unpacker = zlib.decompressobj(wbits=47)  # the header says whether it is gzip or zlib
+    try:
+        text = unpacker.decompress(data, int(most_mb * 1e6) + 1)
+    except zlib.error as error:
+        raise Trouble("garbled", f"the answer cannot be unpacked: {error}") from None
+    if len(text) > most_mb * 1e6:
+        raise _too_large(most_mb)
+    if not unpacker.eof:
+        raise Trouble("garbled", "the answer is packed and was cut")
+    return text
+
+
+def _too_large(most_mb: float) -> Trouble:
+    return Trouble(
+        "large",
+        f"the answer is larger than {most_mb:g} MB and was not read on; "
+        "max_reply_mb under [endpoints] reads larger ones",
+    )

@@ -166,7 +166,7 @@ class Gate:
         if not self._reached:
             self._unreached_since = self._unreached_since or now
             if now - self._unreached_since > min(UNREACHED, self.limits.patience):
-                raise ModelError(f"{self.name} has never answered: {why}. Nothing is lost: start it again when it is there "
+                raise ModelError(f"{self.name} has never answered: {why.rstrip('.')}{'' if why.endswith('?') else '.'} Nothing is lost: start it again when it is there "
                                  "(a run with --resume).")  # fmt: skip
         # Of many calls in flight, ten may well break in a row: it takes a while without any answer, too.
         if self._failures < BROKEN or now - self._heard < QUIET:

@@ -72,7 +72,9 @@ class Line:
         price: Price | None = None,
         structured: str = "schema",
         params: Mapping[str, Any] | None = None,
+        max_wait: float = 600.0,
     ) -> None:
+        self.max_wait, self._waited_too_long = max_wait, False
         self.client, self.model, self.identity = client, model, client.identity
         self.price = price.times(client.discount) if price else None
         self.params = dict(params or {})
@@ -178,6 +180,7 @@ class Line:
             reply = self._bounded(reply, (most, longest)) if ledger else reply
             reply = self._remarked(self._priced(reply), answer, request)
         except Trouble as error:
+            error.wait = self._bound_wait(error.wait)
             unsettled = error.kind in UNSETTLED
             tally[1] += unsettled
             self._note(error, entered)
@@ -191,6 +194,16 @@ class Line:
         if gate.tpm:
             gate.tpm.correct(asked, (reply.prompt_tokens or 0) + (reply.completion_tokens or 0) or asked)
         return reply
+
+    def _bound_wait(self, wait: float | None) -> float | None:
+        """Return how long to wait, at most `max_wait`; the first time it is shortened is reported."""
+        if wait is None or wait <= self.max_wait:
+            return wait
+        if not self._waited_too_long:
+            self._waited_too_long = True
+            log.warning("%s asks to wait %.0f s; it is asked again after %g s (max_wait)", self.identity, wait,
+                        self.max_wait, extra={"event": "wait_bounded"})  # fmt: skip
+        return self.max_wait
 
     def _pause(self, state: RetryCallState) -> float:
         """Wait a random time that grows with the attempts, never less than the provider asked for.

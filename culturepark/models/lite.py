@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from culturepark.errors import InputError, ModelError, nearest
-from culturepark.models.secrets import remember
+from culturepark.models.proxies import check_httpx_proxies
+from culturepark.models.secrets import check_address, remember
 from culturepark.models.sockets import plain_text
 from culturepark.models.wire import Trouble, opened, trouble
 from culturepark.records import Request
@@ -46,12 +47,15 @@ class Lite:
     def __init__(
         self, identity: str, model: str, base_url: str | None, key: str | None, timeout: float = 120.0
     ) -> None:
+        if base_url is not None:
+            check_address(base_url)
         self.identity, self.model, self.base_url, self.timeout = identity, model, base_url, timeout
         self._key = remember(key)
 
     def check(self) -> None:
-        """Raise for a provider that litellm does not know, or whose key is not set."""
+        """Raise for a provider that litellm does not know, whose key is not set, or a proxy that cannot be spoken to."""
         litellm = load()
+        check_httpx_proxies(self.identity)
         provider = self.model.split("/")[0]
         known = [str(getattr(p, "value", p)) for p in litellm.provider_list]
         if provider not in known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,15 +15,16 @@ from culturepark.models.secrets import redact
 from culturepark.records import Request
 from culturepark.weights.chat import fold
 
-Kind = Literal["rate", "busy", "down", "lost", "slow", "garbled", "long", "filtered", "refused", "hopeless"]
+Kind = Literal["rate", "busy", "down", "lost", "slow", "garbled", "long", "filtered", "refused", "large", "hopeless"]
 # `rate`     429: too fast; nothing was answered            `busy`    5xx: the provider's fault
 # `down`     no connection could be made                    `lost`    the connection broke
 # `slow`     no answer in time
 # `garbled`  an answer that is no chat completion           `long`    the prompt does not fit the model
 # `filtered` the provider would not read the prompt         `refused` a parameter this endpoint does not take
+# `large`    an answer larger than is read
 # `hopeless` key, model or request are wrong: no retry helps
 PASSING = ("rate", "busy", "down", "lost", "slow", "garbled")
-UNSETTLED = ("lost", "slow", "garbled")  # the provider may have answered, and billed, all the same
+UNSETTLED = ("lost", "slow", "garbled", "large")  # the provider may have answered, and billed, all the same
 ADVICE = {
     400: "the request was refused as malformed",
     401: "the key was refused; set the right one in the environment",
@@ -133,23 +135,37 @@ def _kind(value: Any) -> str:
 
 
 def _seconds(headers: Mapping[str, str]) -> float | None:
-    """Return how long the provider asks to wait, from retry-after-ms or Retry-After (seconds or a date)."""
+    """Return how long the provider asks to wait, from retry-after-ms or Retry-After (seconds or a date).
+
+    None where neither says it; infinity where what is said has no end.
+    """
+    named = {k.lower(): v.strip() for k, v in headers.items()}
+    told = _number(named.get("retry-after-ms"))
+    if told is not None:
+        return told / 1000
+    text = named.get("retry-after")
+    told = _number(text)
+    return told if told is not None or text is None else _until(text)
+
+
+def _number(text: str | None) -> float | None:
+    """Return a number from 0 on, None for anything else."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return None if math.isnan(value) else max(0.0, value)
+
+
+def _until(date: str) -> float | None:
+    """Return the seconds until a date, None for what is none."""
+    from datetime import UTC, datetime
     from email.utils import parsedate_to_datetime
 
-    named = {k.lower(): v for k, v in headers.items()}
     try:
-        if "retry-after-ms" in named:
-            return max(0.0, float(named["retry-after-ms"]) / 1000)
-        return max(0.0, float(named["retry-after"]))
-    except KeyError:
+        return max(0.0, (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
         return None
-    except ValueError:
-        from datetime import UTC, datetime
-
-        try:
-            return max(0.0, (parsedate_to_datetime(named["retry-after"]) - datetime.now(UTC)).total_seconds())
-        except (ValueError, TypeError):
-            return None
 
 
 # ------------------------------------------------------------------- asking

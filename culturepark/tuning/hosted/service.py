@@ -21,7 +21,7 @@ from culturepark.models.line import Line
 from culturepark.models.offices import _troubles, noticing, passes
 from culturepark.models.secrets import redact
 from culturepark.models.wire import Trouble
-from culturepark.settings import Endpoint
+from culturepark.settings import build_endpoint
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -82,7 +82,7 @@ class Event:
 
 def reach(model: str, base_url: str | None = None, key: str | None = None) -> tuple[Compatible, str]:
     """Return the client of PROVIDER/NAME and the name; InputError for a provider that does not speak OpenAI's protocol."""
-    line = load(model, Endpoint(base_url=base_url), key=key)
+    line = load(model, build_endpoint(base_url=base_url), key=key)
     if not isinstance(line, Line) or not isinstance(line.client, Compatible):
         raise InputError(f"{model!r} cannot be tuned at a service: write PROVIDER/NAME, with a provider that speaks OpenAI's "
                          f"protocol ({', '.join(PROVIDERS)}) and --base-url where it is not at its own address")  # fmt: skip
