@@ -34,6 +34,9 @@ from culturepark.cli.terminal import echo
 )
 @click.option("--judge", metavar="NAME", help="The model that grades free answers.")
 @click.option("--learner", metavar="NAME", help="The model that learns, in education.")
+@click.option(
+    "--survey", metavar="FILE", help="Your own WVS wave 7 release (default: the run's, else the shipped figures)."
+)
 @click.option("--corpus", metavar="RUN", help="The run whose held-out questions are told apart (default: RUN).")
 @click.option(
     "--option",

@@ -61,6 +61,9 @@ workspace_flag = click.option(
     "--workspace", "-w", metavar="FOLDER", help="Where agents/, personas/ and scenarios/ are."
 )
 run_argument = click.argument("run", metavar="RUN")
+survey_flag = click.option(
+    "--survey", metavar="FILE", help="Your own WVS wave 7 release (CSV) instead of the shipped figures."
+)
 out_flag = click.option("--out", metavar="FOLDER", help="Keep runs below FOLDER instead of the workspace's outputs/.")
 drive_flags = titled(
     "Pace and money",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from culturepark.cli.flags import as_json, workspace_flag
+from culturepark.cli.flags import as_json, survey_flag, workspace_flag
 from culturepark.cli.progress import say
 from culturepark.cli.terminal import echo
 
@@ -60,13 +60,16 @@ def exam() -> None:
     "--pack", default="world_values", show_default=True, metavar="NAME", help="Whose questions: a scenario, or vsm13."
 )
 @click.option("--questions", type=click.IntRange(1), metavar="N", help="How many of them (12; all of vsm13).")
+@survey_flag
 @workspace_flag
 @as_json
-def new(file: str, culture: str, pack: str, questions: int | None, workspace: str | None, as_json: bool) -> None:
+def new(
+    file: str, culture: str, pack: str, questions: int | None, survey: str | None, workspace: str | None, as_json: bool
+) -> None:
     """Write the exam FILE to fill in; written again under another name it asks the same, for the exam after the lesson."""
     from culturepark.verbs import lessons
 
-    made = lessons.exam(file, culture, pack=pack, questions=questions, workspace=workspace)
+    made = lessons.exam(file, culture, pack=pack, questions=questions, survey=survey, workspace=workspace)
     say({"exam": str(made)}, as_json, f"{made}: fill in its answers, then: culturepark exam mark {made}")
 
 
@@ -76,11 +79,14 @@ def new(file: str, culture: str, pack: str, questions: int | None, workspace: st
 @click.option(
     "--culture", "-c", metavar="NAME", help="Hold the answers against these people instead of the exam's own."
 )
+@survey_flag
 @workspace_flag
 @as_json
-def mark(before: str, after: str | None, culture: str | None, workspace: str | None, as_json: bool) -> None:
+def mark(
+    before: str, after: str | None, culture: str | None, survey: str | None, workspace: str | None, as_json: bool
+) -> None:
     """Tell how far the answers in BEFORE are from the people's, and how much nearer AFTER came."""
     from culturepark.verbs import lessons
 
-    found = lessons.mark(before, after, culture=culture, workspace=workspace)
+    found = lessons.mark(before, after, culture=culture, survey=survey, workspace=workspace)
     say(found.model_dump(), as_json, lessons.marked(found))

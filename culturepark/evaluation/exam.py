@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError, nearest
+from culturepark.grounding import Figures, shipped
 from culturepark.records import Culture, Question, Record, stream
 from culturepark.toml import parse_toml, read_text
 from culturepark.workspace import Workspace
@@ -34,19 +35,19 @@ class Target(Record):
     high: int
 
 
-def targets(workspace: Workspace, culture: str, pack: str) -> dict[str, Target]:
+def targets(workspace: Workspace, culture: str, pack: str, figures: Figures | None = None) -> dict[str, Target]:
     """Return what the people of a culture answer, by question of a pack; those it has no figures of are left out.
 
-    Figures are the survey's, each of the culture's countries weighing the same, else the pack's own `answers`.
+    Figures are those of the survey that is given, else the shipped ones, each of the culture's countries weighing the same, else the pack's own `answers`.
     """
     card = workspace.culture(culture)
-    return {q.id: t for q in workspace.scenario(pack).questions if (t := _target(card, q)) is not None}
+    return {
+        q.id: t for q in workspace.scenario(pack).questions if (t := _target(card, q, figures or shipped())) is not None
+    }
 
 
-def _target(card: Culture, question: Question) -> Target | None:
-    from culturepark import grounding
-
-    shares = grounding.shipped().pool(card.survey, question.id)
+def _target(card: Culture, question: Question, figures: Figures) -> Target | None:
+    shares = figures.pool(card.survey, question.id)
     if shares is None and card.name not in question.answers:
         return None
     codes, answers = [o.code for o in question.options], shares.shares if shares else {question.answers[card.name]: 1.0}
@@ -87,14 +88,16 @@ class Sheet(Record):
     satisfaction: int | None = None
 
 
-def write(path: Path, workspace: Workspace, culture: str, pack: str, count: int) -> Path:
+def write(
+    path: Path, workspace: Workspace, culture: str, pack: str, count: int, figures: Figures | None = None
+) -> Path:
     """Write an exam file to fill in: `count` questions of the pack, for VSM 2013 all of it. InputError if the file exists."""
     import tomlkit
 
     card, asked = workspace.culture(culture), workspace.scenario(pack)
     if path.exists():
         raise InputError(f"{path} exists; nothing was written. Choose a new name.")
-    known = [q.id for q in asked.questions] if pack == VSM else [*targets(workspace, culture, pack)]
+    known = [q.id for q in asked.questions] if pack == VSM else [*targets(workspace, culture, pack, figures)]
     chosen = known if pack == VSM else parted(known, count, culture)[0]
     made = tomlkit.document()
     for line in HEAD.format(title=card.title).splitlines():
@@ -193,7 +196,13 @@ class Mark(Record):
     dimensions: int | None = None
 
 
-def mark(workspace: Workspace, before: Sheet, after: Sheet | None = None, culture: str | None = None) -> Mark:
+def mark(
+    workspace: Workspace,
+    before: Sheet,
+    after: Sheet | None = None,
+    culture: str | None = None,
+    figures: Figures | None = None,
+) -> Mark:
     """Hold one exam, or the one before a lesson and the one after it, against the people of a culture (the file's own).
 
     InputError where the two are not the same exam, or share no answered question.
@@ -205,7 +214,7 @@ def mark(workspace: Workspace, before: Sheet, after: Sheet | None = None, cultur
     if before.pack == VSM:
         far, dimensions = _profiles(whose, [{q: float(s.answers[q] or 0) for q in both} for s in sheets])
     else:
-        known = targets(workspace, whose.name, before.pack)
+        known = targets(workspace, whose.name, before.pack, figures)
         both, dimensions = [q for q in both if q in known], None
         far = [_mean([distance(s.answers[q] or 0, known[q].model_dump()) for q in both]) for s in sheets]
     if not both:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field
 
+from culturepark.grounding import Figures, shipped
 from culturepark.records import Question, Record, Reply, Request
 from culturepark.wording import opening
 
@@ -36,6 +37,7 @@ class Setup:
     `numbers`: options are answered by their numbers, as endpoints want it that tell the first token's log-probabilities; otherwise
     a distribution is read over the words with which a tuned model's answer begins.
     `held` maps question ids to the split of the corpus that the models were tuned on; empty where no corpus is known.
+    `figures` are what peoples answered in a survey, where not the shipped ones: the run's, or a file's of the user's own.
     `options` are the benchmark's own, from its card and the command.
     """
 
@@ -50,6 +52,12 @@ class Setup:
     data: tuple[Path, ...] = ()
     limit: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    figures: Figures | None = None
+
+    @property
+    def surveyed(self) -> Figures:
+        """What peoples answered: the figures that were given, else the shipped ones."""
+        return self.figures or shipped()
 
     @property
     def numbered(self) -> bool:
@@ -161,6 +169,7 @@ class Kind:
     `measures` gets all outcomes of one model and the benchmark's options; it needs no model and no card. `options` are those the
     kind knows, with their defaults. `needs` says which other models play a part in a benchmark, `respondents` who may answer.
     `graded`: what is not answered counts as wrong; elsewhere it is left out, of both models where two are compared.
+    `surveyed`: it holds answers against what peoples answered in a survey (`Setup.surveyed`).
     `words` may stand in the place of data. `peoples`: cultures are those of culture `cards`, or whatever the `data` hold, all of them where none is named.
     """
 
@@ -172,4 +181,5 @@ class Kind:
     respondents: tuple[Literal["people", "personas"], ...] = ("people",)
     peoples: Literal["cards", "data"] = "cards"
     graded: bool = False
+    surveyed: bool = False
     words: tuple[str, ...] = ()

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from culturepark import grounding
 from culturepark.errors import CardError, InputError, nearest
 from culturepark.evaluation.card import Benchmark, load_kind, settled
 from culturepark.evaluation.outcome import Item, Setup
+from culturepark.grounding import Figures
 from culturepark.settings import Settings
 from culturepark.workspace import Workspace, load
 
@@ -18,9 +20,10 @@ METHODS = ("likelihood", "sample")
 def setup(benchmark: Benchmark, *, cultures: Sequence[str] = (), data: Sequence[Path] = (), workspace: str | Path | Workspace | None = None,
           held: Mapping[str, str] | None = None, method: str = "sample", respondents: str = "people", count: int = 20,
           seeds: Any = (0,), limit: int | None = None, numbers: bool = False,
-          options: Mapping[str, Any] | None = None) -> tuple[Setup, Benchmark]:  # fmt: skip
+          options: Mapping[str, Any] | None = None, survey: str | Path | None = None) -> tuple[Setup, Benchmark]:  # fmt: skip
     """Return a Setup and the card with its options settled; InputError for what cannot be, with the nearest that can.
 
+    `survey` is a survey release of the user's own, in the place of the shipped figures; an option `survey` of the benchmark's goes before it.
     `options` are the benchmark's own, apart from the arguments: an option may have the name of one (`cultures`, say).
     """
     found = workspace if isinstance(workspace, Workspace) else load(workspace)
@@ -33,19 +36,29 @@ def setup(benchmark: Benchmark, *, cultures: Sequence[str] = (), data: Sequence[
         raise InputError(f"no data at {', '.join(lacking)}")
     if count < 1 or (limit is not None and limit < 1):
         raise InputError("count and limit are at least 1")
+    told = settled(benchmark, options or {})
+    path = told.get("survey") or survey
+    figures = grounding.surveyed(str(path)) if kind.surveyed and path else None
     chosen = tuple(cultures)
     if kind.peoples == "cards":
-        chosen = chosen or tuple(
-            sorted(c for c, card in found.cultures.items() if card.survey and c != Settings().contact)
-        )
+        chosen = chosen or _all(found, figures)
         for name in chosen:
             found.culture(name)
-    told = settled(benchmark, options or {})
     made = Setup(
         workspace=found, cultures=chosen, method=method, respondents=respondents, count=count, seeds=_seeds(seeds), numbers=numbers,  # type: ignore[arg-type]
-        held=held or {}, data=tuple(Path(d).expanduser() for d in data), limit=limit, options=told,
+        held=held or {}, data=tuple(Path(d).expanduser() for d in data), limit=limit, options=told, figures=figures,
     )  # fmt: skip
     return made, benchmark.model_copy(update={"options": told})
+
+
+def _all(found: Workspace, figures: Figures | None) -> tuple[str, ...]:
+    """Return the cultures that a survey has figures of, the contact's aside; InputError where those of the user's own have none."""
+    surveyed = sorted(c for c, card in found.cultures.items() if card.survey and c != Settings().contact)
+    there = tuple(c for c in surveyed if figures is None or set(found.cultures[c].survey) & set(figures.countries()))
+    if figures is not None and not there:
+        raise InputError(f"{figures.source} holds no answers from any culture's countries; there are: {', '.join(figures.countries())}. "
+                         f"`survey` in a culture's card names its countries: {found.root}/personas/<culture>/culture.toml")  # fmt: skip
+    return there
 
 
 def _seeds(given: Any) -> tuple[int, ...]:

@@ -265,16 +265,17 @@ def task_of(
     workspace: str | None = None,
     code: bool = False,
     options: Mapping[str, Any] | None = None,
+    survey: str | None = None,
     **given: Any,
 ) -> Task:
     """Return a benchmark as a task for Inspect's own command: `inspect eval culturepark/vsm13 -T cultures=arabic,german -T count=5`.
 
     `code` lets a file name Python code of its own. `method`, `respondents`, `count`, `seeds` and `limit` are as in a Setup; what else is given are the benchmark's own options.
-    One that is named like an argument is given in `options`: `-T 'options={cultures: {Native: korean}}'`.
+    `survey` is a survey release of one's own. An option that is named like an argument is given in `options`: `-T 'options={cultures: {Native: korean}}'`.
     """
     how = {name: given.pop(name) for name in HOW if name in given}
     setup, benchmark = planned.setup(cards.load(name, code=code), cultures=_listed(cultures), data=[Path(d) for d in _listed(data)],
-                                     workspace=workspace, options={**given, **(options or {})}, **how)  # fmt: skip
+                                     workspace=workspace, options={**given, **(options or {})}, survey=survey, **how)  # fmt: skip
     return made(benchmark, setup, list(planned.items(benchmark, setup)))
 
 

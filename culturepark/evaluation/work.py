@@ -85,7 +85,14 @@ def said(benchmark: Benchmark, setup: Setup, parts: Mapping[str, str]) -> dict[s
         "respondents": setup.respondents, "count": setup.count, "cultures": list(setup.cultures), "seeds": list(setup.seeds),
         "numbers": setup.numbers, "limit": setup.limit, "data": [f"{p.name}@{_content(p)}" for p in setup.data],
         "held": digest(dict(setup.held)) if setup.held else "",
+        **({"peoples": _peoples(setup)} if load_kind(benchmark.kind).surveyed else {}),
     }  # fmt: skip
+
+
+def _peoples(setup: Setup) -> dict[str, Any]:
+    """Return what names the survey figures that answers are held against."""
+    countries = {c for name in setup.cultures for c in setup.workspace.culture(name).survey}
+    return setup.surveyed.describe(sorted(countries))
 
 
 def _content(path: Path) -> str:

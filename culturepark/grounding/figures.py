@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from math import fsum
+from typing import Any
 
 from pydantic import Field
 
 from culturepark.errors import NotFound
-from culturepark.records import Record, Shares
+from culturepark.records import Record, Shares, digest
 
 
 class Figures(Record):
@@ -19,13 +20,14 @@ class Figures(Record):
 
     `table` holds Shares by country code (ISO 3166 alpha-3), then item; an item never asked in a
     country, or never validly answered, is absent there. `names` holds the countries' names,
-    `weighted` the countries whose shares use the release's weights, `source` what was read, `notices`
+    `years` those of the interviews, where they are known, `weighted` the countries whose shares use the release's weights, `source` what was read, `notices`
     how often each thing was met that a reader should know: people left out, codes that are no answers.
     """
 
     survey: str
     source: str
     names: dict[str, str]
+    years: tuple[int, ...] = ()
     weighted: tuple[str, ...] = ()
     table: dict[str, dict[str, Shares]]
     notices: dict[str, int] = Field(default_factory=dict)
@@ -33,6 +35,30 @@ class Figures(Record):
     def noticed(self) -> str:
         """Return the notices in one line; empty where there is none."""
         return "; ".join(f"{what}: {n:,}" for what, n in self.notices.items())
+
+    def weights(self) -> str:
+        """Say whether shares are weighted.
+
+        >>> shipped().weights()
+        'unweighted'
+        """
+        bare = [country for country in self.countries() if country not in self.weighted]
+        if not self.weighted:
+            return "unweighted"
+        return "weighted by W_WEIGHT" + (f", but for {', '.join(bare)}" if bare else "")
+
+    def describe(self, countries: Iterable[str]) -> dict[str, Any]:
+        """Return what names these figures: survey, source, years, weights, and how many people answered a question in these countries."""
+        asked = [shares.n for country in countries for shares in self.table.get(country, {}).values()]
+        years = sorted({self.years[0], self.years[-1]}) if self.years else []
+        return {
+            "survey": self.survey,
+            "source": self.source,
+            "years": "–".join(map(str, years)) or "not told",
+            "weights": self.weights(),
+            "n": f"{min(asked):,} to {max(asked):,}" if asked else "0",
+            "hash": digest(self.model_dump(mode="json", exclude={"source", "notices"}), size=4),
+        }
 
     def countries(self) -> tuple[str, ...]:
         """Return the country codes, sorted."""
@@ -92,6 +118,7 @@ def shipped() -> Figures:
         survey=data["survey"],
         source=data["version"],
         names=data["countries"],
+        years=(2017, 2022),
         table={
             country: {
                 item: Shares(

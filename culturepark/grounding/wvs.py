@@ -19,7 +19,7 @@ from culturepark.records import Shares
 from culturepark.tables import delimited
 
 SURVEY = "World Values Survey wave 7"
-COUNTRY, ALPHA, WEIGHT, INTERVIEW = "B_COUNTRY", "B_COUNTRY_ALPHA", "W_WEIGHT", "D_INTERVIEW"
+COUNTRY, ALPHA, WEIGHT, INTERVIEW, YEAR = "B_COUNTRY", "B_COUNTRY_ALPHA", "W_WEIGHT", "D_INTERVIEW", "A_YEAR"
 ITEM = re.compile(r"Q\d+")  # recodes and national variants (Q33_3, Q82_EU, Q288R) are no items
 INTEGER = re.compile(r"[+-]?\d{1,9}(\.0*)?")  # statistics programs write 2 as 2.0
 ISO = re.compile(r"[A-Z]{3}")
@@ -92,6 +92,7 @@ def _figures(source: str, counts: Iterable[_Count]) -> Figures:
         survey=SURVEY,
         source=source,
         names={country: NAMES.get(country, country) for country in table},
+        years=tuple(sorted({year for count in origin.values() for year in count.years})),
         weighted=tuple(sorted(country for country, count in origin.items() if count.weighted)),
         table=table,
         notices={what: n for what, n in sorted(notices.items()) if n},
@@ -145,6 +146,7 @@ class _Count:
     weighted: bool
     items: tuple[str, ...]
     present: set[str] = field(default_factory=set)
+    years: set[int] = field(default_factory=set)
     countries: dict[str, dict[str, _Tally]] = field(default_factory=dict)
     notices: Counter[str] = field(default_factory=Counter)
     beyond: dict[tuple[str, int], _Answer] = field(default_factory=lambda: defaultdict(_Answer))
@@ -176,6 +178,8 @@ def _count(
         if layout.interview is not None and _again((country, row[layout.interview].strip()), seen):
             notices[DUPLICATE] += 1
             continue
+        if layout.year is not None and (year := row[layout.year].strip()).isdecimal():
+            count.years.add(int(year))
         weight = UNIT if layout.weight is None else _weight(file, line, row[layout.weight])
         if country not in count.countries:
             count.countries[country] = {item: _Tally() for item, _ in wanted}
@@ -256,6 +260,7 @@ class _Layout:
     country: int | None
     weight: int | None
     interview: int | None
+    year: int | None
     items: Mapping[str, int]
 
 
@@ -289,7 +294,7 @@ def _layout(file: Path, notices: Counter[str]) -> tuple[_Layout, Iterator[tuple[
                 f"{file}: the whole header is one cell; put , or ; between the columns, and no quotes around all"
             )
         raise SurveyError(f"{file}: no column {ALPHA!r} in the first line. {nearest(ALPHA, names)}")
-    single = (COUNTRY, ALPHA, WEIGHT, INTERVIEW)
+    single = (COUNTRY, ALPHA, WEIGHT, INTERVIEW, YEAR)
     twice = sorted({n for n in names if names.count(n) > 1 and (n in single or ITEM.fullmatch(n))})
     if twice:
         raise SurveyError(f"{file}: columns repeat: {', '.join(twice)}")
@@ -297,7 +302,7 @@ def _layout(file: Path, notices: Counter[str]) -> tuple[_Layout, Iterator[tuple[
     items = {name: at[name] for name in sorted(filter(ITEM.fullmatch, names), key=_number)}
     if not items:
         raise SurveyError(f"{file}: no item columns (Q1 to Q290). {nearest('Q1', names)}")
-    return _Layout(len(names), at[ALPHA], at.get(COUNTRY), at.get(WEIGHT), at.get(INTERVIEW), items), rows
+    return _Layout(len(names), at[ALPHA], at.get(COUNTRY), at.get(WEIGHT), at.get(INTERVIEW), at.get(YEAR), items), rows
 
 
 def _people(

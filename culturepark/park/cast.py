@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from functools import lru_cache
 
 from culturepark import grounding
 from culturepark.errors import InputError, NotFound
-from culturepark.grounding import Figures
 from culturepark.records import Culture, Persona, Question, Scene, Seat, Shares, stream
 from culturepark.settings import Settings, scene_hash
 from culturepark.workspace import Workspace
 
-log = logging.getLogger("culturepark")
-
-
-@lru_cache(maxsize=4)
-def figures(survey: str | None) -> Figures:
-    """Return the shipped figures, or those of the user's own release."""
-    if not survey:
-        return grounding.shipped()
-    found = grounding.read(survey)
-    if found.notices:
-        log.warning("%s: %s", found.source, found.noticed(), extra={"event": "survey_read", "notices": found.notices})
-    return found
-
 
 def shares(culture: Culture, question: Question, survey: str | None) -> Shares | None:
     """Return what a culture's people answered; None where they were never asked."""
-    return figures(survey).pool(culture.survey, question.id) if culture.survey else None
+    return grounding.surveyed(survey).pool(culture.survey, question.id) if culture.survey else None
 
 
 def cultures(workspace: Workspace, settings: Settings) -> tuple[str, ...]:

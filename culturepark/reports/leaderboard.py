@@ -187,10 +187,14 @@ def how(table: Table) -> list[tuple[str, str]]:
         same = entry.setup.keys() & entry.options.keys()  # an option may have the name of a setting
         options = {f"option {key}" if key in same else key: value for key, value in entry.options.items()}
         for key, value in {**entry.setup, **options}.items():
-            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            text = _text(value) if key != "peoples" else "; ".join(f"{k} {v}" for k, v in value.items())
             if value not in (None, "", [], (), {}):
                 lines.setdefault(key, []).append(text)
     return [(key, " / ".join(dict.fromkeys(values))) for key, values in lines.items()]
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 # -------------------------------------------------------------------- LaTeX

@@ -11,10 +11,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from culturepark import grounding
 from culturepark.errors import InputError
 from culturepark.grounding import Figures
 from culturepark.journal import Journal
-from culturepark.park import cast
 from culturepark.records import Question, Shares
 from culturepark.refinery import embedders
 from culturepark.settings import Settings
@@ -70,7 +70,7 @@ def stances(journal: Journal, workspace: Workspace, settings: Settings, cultures
 def _figures(settings: Settings) -> tuple[Figures | None, str | None]:
     """Return the survey's figures, or what keeps them from being read: the rest is told all the same."""
     try:
-        return cast.figures(settings.survey), None
+        return grounding.surveyed(settings.survey), None
     except InputError as error:
         return None, str(error).replace(str(settings.survey), Path(str(settings.survey)).name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
@@ -25,13 +26,14 @@ from culturepark.verbs.stages import Tell
 from culturepark.verbs.work import _silent, report
 from culturepark.workspace import Workspace, find, load, output
 
+log = logging.getLogger("culturepark")
 PARTS = ("judge", "learner")
 EMBEDDED = "embedded"
 
 
 def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str], *, cultures: Sequence[str] = (), data: Sequence[str | Path] = (),
              method: str = "auto", respondents: str = "auto", count: int = 20, seeds: Any = (0,), limit: int | None = None,
-             judge: str | None = None, learner: str | None = None, corpus: str | Path | None = None, options: Mapping[str, Any] | None = None,
+             judge: str | None = None, learner: str | None = None, corpus: str | Path | None = None, survey: str | Path | None = None, options: Mapping[str, Any] | None = None,
              workspace: str | Path | None = None, out: str | Path | None = None, key: str | None = None, code: bool = False, tell: Tell = _silent, **driven: Any) -> list[Result]:  # fmt: skip
     """Put benchmarks to models and return their results, which lie in `<run>/evals/<benchmark>/<model>/`.
 
@@ -39,7 +41,8 @@ def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str],
     replicas with commas, `{culture}` in a name, or a folder of tuned models). `method` auto reads the distribution of models on
     this machine and samples others; `respondents` auto lets the embedded engine speak for personas, others for their people.
     `count` respondents a culture are sampled, once a seed. `corpus` is the run whose held-out questions are told apart (by
-    default this one, where it has a corpus). `code` lets a benchmark's file name Python code. `driven` holds max_usd, max_tokens, concurrency, rpm, tpm, timeout, batch, base_url and
+    default this one, where it has a corpus). `survey` is a survey release of your own, that answers are held against; by default the
+    run's own, else the shipped figures. `code` lets a benchmark's file name Python code. `driven` holds max_usd, max_tokens, concurrency, rpm, tpm, timeout, batch, base_url and
     endpoints, `key` the first model's API key. What was answered is in the run's journal and not asked again; a whole result is kept.
     """
     if find_spec("inspect_ai") is None:
@@ -48,6 +51,7 @@ def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str],
     settings, keys = settled(None, workspace, {"model": _first(models, judge, learner), **driven})
     settings, keys = runs.addressed(settings), keys | ({settings.model.partition("/")[0]: key} if key else {})
     how = {"cultures": tuple(cultures), "data": [Path(d) for d in data], "count": count, "seeds": seeds, "limit": limit,
+           "survey": _survey(folder, survey, settings),
            "held": _held(folder if corpus is None else located(corpus, workspace, out), corpus)}  # fmt: skip
     asked = [cards.load(b, code=code) for b in benchmarks]
     _known(options or {}, asked)
@@ -123,6 +127,14 @@ def _held(folder: Path, corpus: str | Path | None) -> dict[str, str]:
         return {}
     run = runs.resume(folder)
     return dict(splits(run.workspace, run.settings))
+
+
+def _survey(folder: Path, given: str | Path | None, settings: Settings) -> str | None:
+    """Return the survey release that answers are held against: the one that is given, else the run's, else the workspace's own setting."""
+    own = runs.resume(folder).settings.survey if (folder / "run.toml").is_file() else settings.survey
+    if given is not None and own is not None and str(given) != own:
+        log.warning("held against the figures of %s, as --survey says, not those of the run, %s", given, own)
+    return own if given is None else str(given)
 
 
 def _first(models: Sequence[str], *parts: str | None) -> str:

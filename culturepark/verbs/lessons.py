@@ -12,9 +12,11 @@ from culturepark.errors import InputError
 from culturepark.evaluation import exam as exams
 from culturepark.evaluation.exam import Mark
 from culturepark.evaluation.kinds.education import Said, teaching
+from culturepark.grounding import Figures, surveyed
 from culturepark.models import Model
 from culturepark.models import load as load_model
 from culturepark.records import Reply
+from culturepark.verbs.runs import settled
 from culturepark.workspace import load
 
 QUESTIONS = 12  # of an exam, unless told otherwise
@@ -77,20 +79,33 @@ def _append(path: Path | None, culture: str, model: str, turns: Iterable[Said]) 
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def exam(path: str | Path, culture: str, *, pack: str = "world_values", questions: int | None = None,
+def exam(path: str | Path, culture: str, *, pack: str = "world_values", questions: int | None = None, survey: str | Path | None = None,
          workspace: str | Path | None = None) -> Path:  # fmt: skip
     """Write an exam file on a culture for a human to fill in, and return its path; InputError if there is a file already."""
     if pack == exams.VSM and questions is not None:
         raise InputError(f"{exams.VSM} is sat whole: its dimensions need every question")
-    return exams.write(Path(path).expanduser(), load(workspace), culture, pack, questions or QUESTIONS)
+    return exams.write(
+        Path(path).expanduser(), load(workspace), culture, pack, questions or QUESTIONS, _figures(survey, workspace)
+    )
 
 
-def mark(before: str | Path, after: str | Path | None = None, *, culture: str | None = None,
+def mark(before: str | Path, after: str | Path | None = None, *, culture: str | None = None, survey: str | Path | None = None,
          workspace: str | Path | None = None) -> Mark:  # fmt: skip
     """Mark one exam file, or the one before a lesson and the one after it, against the people of its culture (or another)."""
     found = load(workspace)
     first = exams.read(Path(before).expanduser(), found)
-    return exams.mark(found, first, exams.read(Path(after).expanduser(), found) if after else None, culture)
+    return exams.mark(
+        found,
+        first,
+        exams.read(Path(after).expanduser(), found) if after else None,
+        culture,
+        _figures(survey, workspace),
+    )
+
+
+def _figures(survey: str | Path | None, workspace: str | Path | None) -> Figures:
+    """Return what peoples answered: in a release that is given, else in the workspace's own, else the shipped figures."""
+    return surveyed(str(survey) if survey is not None else settled(None, workspace, {})[0].survey)
 
 
 def marked(found: Mark) -> str:

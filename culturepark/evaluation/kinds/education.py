@@ -18,6 +18,7 @@ from culturepark.evaluation.card import settled
 from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Parser, Setup, Unparsed
+from culturepark.grounding import Figures
 from culturepark.records import Culture, Message, Persona, Question, Reply, Request, Role, digest, stream
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     options = checked(settled(benchmark, setup.options))
     teacher, learner = benchmark.asks(setup.workspace), setup.workspace.role("learner")
     for culture in setup.cultures:
-        asked, taught, gold, modal = course(setup.workspace, culture, options)
+        asked, taught, gold, modal = course(setup.workspace, culture, options, setup.surveyed)
         for me in learners(setup, culture, options["learners"]):
             order = stream("lesson", culture, me.id).sample(taught, len(taught))
             lesson = tuple(order[i % len(order)] for i in range(options["turns"]))
@@ -106,10 +107,10 @@ class Course(NamedTuple):
     modal: dict[str, int]
 
 
-def course(park: Workspace, culture: str, options: Mapping[str, Any]) -> Course:
+def course(park: Workspace, culture: str, options: Mapping[str, Any], figures: Figures | None = None) -> Course:
     """Return a culture's course. `gold` also holds what the people of the park's other cultures answer, for the specific gain."""
     pack, others = park.scenario(options["pack"]), [name for name in sorted(park.cultures) if name != culture]
-    known = exam.targets(park, culture, pack.name)
+    known = exam.targets(park, culture, pack.name, figures)
     modal = {name: target.modal for name, target in known.items()}
     if options["exam"] == exam.VSM:
         asked = park.scenario(exam.VSM).questions
@@ -118,7 +119,7 @@ def course(park: Workspace, culture: str, options: Mapping[str, Any]) -> Course:
         taught = [*asked] if options["leak"] else [q for q in pack.questions if q.id in known]
     else:
         names, rest = exam.parted([*known], options["questions"], culture)
-        means = [exam.targets(park, name, pack.name) for name in others]
+        means = [exam.targets(park, name, pack.name, figures) for name in others]
         gold = {n: {**known[n].model_dump(), "others": [m[n].mean for m in means if n in m]} for n in names}
         asked = tuple(q for q in pack.questions if q.id in names)
         taught = [q for q in pack.questions if q.id in (names if options["leak"] else rest)]
@@ -376,6 +377,7 @@ SPECIFIC = "Less the mean gain of the same answers towards the other cultures' p
 LIKED = "the learner's rating of the lesson, 1 to 5"
 UNREAD = "share of exam answers and ratings that are none: unreadable, refused or failed; no distance counts them"
 
-KIND = Kind(plan=plan, measures=measures, hold=hold, needs=lambda benchmark: ("learner",), options={
+KIND = Kind(
+    surveyed=True, plan=plan, measures=measures, hold=hold, needs=lambda benchmark: ("learner",), options={
     "exam": "survey", "pack": "world_values", "questions": 12, "turns": 6, "leak": False, "learners": "english-us",
 })  # fmt: skip

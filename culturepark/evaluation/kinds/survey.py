@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from culturepark import desk, grounding
+from culturepark import desk
 from culturepark.errors import InputError
 from culturepark.evaluation import alignment
 from culturepark.evaluation.card import Benchmark, settled
@@ -45,7 +45,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     """
     options = settled(benchmark, setup.options)
     role, questions = benchmark.asks(setup.workspace), setup.workspace.scenario(options["scenario"]).questions
-    figures = _figures(options["survey"], questions)
+    figures = setup.surveyed
     order = ranked(questions, setup.limit, lambda q: (options["scenario"], q.id))
     seen: dict[str, Question] = {}
     for name in setup.cultures:
@@ -58,15 +58,6 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
                 "", question, [Voice("nobody")], subset=part(setup, question.id), facts={"topic": question.topic}
             )
             yield from items(benchmark.name, role, setup, asked)
-
-
-def _figures(path: str, questions: Sequence[Question]) -> Figures:
-    """Return the shipped figures, or those of a release of the user's own."""
-    return (
-        grounding.read(path, valid={q.id: [o.code for o in q.options] for q in questions})
-        if path
-        else grounding.shipped()
-    )
 
 
 def ranked(questions: Sequence[Question], limit: int | None, key: Callable[[Question], Any]) -> Sequence[Question]:
@@ -162,4 +153,4 @@ def _source(surveys: Iterable[str]) -> str:
 
 
 KIND = Kind(plan=plan, measures=measures, options={"scenario": "world_values", "survey": "", "unprompted": True},
-            respondents=("people", "personas"))  # fmt: skip
+            respondents=("people", "personas"), surveyed=True)  # fmt: skip

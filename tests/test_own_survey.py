@@ -1,0 +1,113 @@
+"""A survey release of one's own: what a run was seeded with is what its evaluations are held against."""
+
+import logging
+
+import pytest
+
+import culturepark as cp
+from culturepark.cli import cli
+from culturepark.errors import InputError
+from culturepark.evaluation import planned, result, tasks
+from culturepark.evaluation.card import load
+from culturepark.grounding import surveyed
+from culturepark.verbs import lessons
+
+ITEMS = ("Q27", "Q28", "Q29", "Q30", "Q31", "Q32", "Q33", "Q34", "Q35", "Q36", "Q37", "Q38", "Q39", "Q40")
+
+
+def release(path, answer, country="DEU", weighted=False):
+    """Write a small release: everybody gives this answer but one, who gives the next."""
+    head = ["B_COUNTRY", "B_COUNTRY_ALPHA", "A_YEAR", *(["W_WEIGHT"] if weighted else []), *ITEMS]
+    people = [
+        [276, country, 2018 + n % 2, *([1.0] if weighted else []), *[answer + (n == 0)] * len(ITEMS)] for n in range(10)
+    ]
+    path.write_text("\n".join(",".join(map(str, row)) for row in [head, *people]) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run of one culture on a release of the user's own, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    cp.run("own", cultures=("german",), dialogues=1, turns=4, survey=release(tmp_path / "own.csv", 1), formats=("trl",))
+    return tmp_path
+
+
+def asked(run, benchmark="survey"):
+    """The result of the embedded engine, and its first outcome of a people."""
+    folder = run / f"outputs/own/evals/{benchmark}/embedded"
+    return result.read(folder), next(o for o in result.outcomes(folder) if o.culture)
+
+
+def test_a_run_on_its_own_survey_sits_it_without_being_told(run):
+    cli.main(["evaluate", "own", "survey", "-m", "embedded"], standalone_mode=False)
+    found, first = asked(run)
+    assert first.gold[:2] == pytest.approx([0.9, 0.1]) and found.setup["cultures"] == ["german"]
+    assert {k: v for k, v in found.setup["peoples"].items() if k != "hash"} == {
+        "survey": "World Values Survey wave 7", "source": "own.csv", "years": "2018–2019", "weights": "unweighted", "n": "10 to 10"
+    }  # fmt: skip
+
+
+def test_another_release_on_the_command_goes_before_the_runs_and_that_is_said(run, capsys):
+    release(run / "other.csv", 2, weighted=True)
+    cli.main(["evaluate", "own", "survey", "-m", "embedded", "--survey", "other.csv"], standalone_mode=False)
+    found, first = asked(run)
+    assert first.gold[:3] == pytest.approx([0.0, 0.9, 0.1])
+    assert (found.setup["peoples"]["source"], found.setup["peoples"]["weights"]) == (
+        "other.csv",
+        "weighted by W_WEIGHT",
+    )
+    assert "as --survey says, not those of the run" in capsys.readouterr().err
+
+
+def test_education_holds_learners_against_the_same_people(run):
+    found = cp.evaluate(
+        "own", ["education"], ["embedded"], learner="embedded", count=2, options={"questions": 3, "turns": 1}
+    )
+    assert found[0].setup["peoples"]["source"] == "own.csv"
+    _, first = asked(run, "education")
+    assert {round(target["mean"], 6) for target in first.gold.values()} == {1.1}
+
+
+def test_figures_of_two_releases_are_not_compared(run):
+    release(run / "other.csv", 2)
+    cp.evaluate("own", ["survey"], ["a=embedded"])
+    cp.evaluate("own", ["survey"], ["b=embedded"], survey="other.csv")
+    table = cp.compare("own").tables[0]
+    assert not any(r.pairs for r in table.rows) and any("peoples" in w for w in table.warnings)
+
+
+def test_a_release_without_any_cultures_country_says_which_it_has(run):
+    with pytest.raises(InputError, match=r"fra\.csv holds no answers from any culture's countries; there are: FRA"):
+        cp.evaluate("own", ["survey"], ["embedded"], survey=release(run / "fra.csv", 1, "FRA"))
+
+
+def test_a_culture_of_another_country_sits_its_own_release(tmp_path):
+    park = cp.init(tmp_path / "park")
+    card = park / "personas/german/culture.toml"
+    card.write_text(card.read_text().replace('"DEU"', '"FRA"'))
+    setup, benchmark = planned.setup(load("survey"), workspace=park, survey=release(tmp_path / "fra.csv", 1, "FRA"))
+    assert setup.cultures == ("german",) and next(planned.items(benchmark, setup)).gold[0] == pytest.approx(0.9)
+
+
+def test_inspects_tasks_and_a_humans_exam_take_it_too(tmp_path):
+    own = release(tmp_path / "own.csv", 1)
+    made = tasks.task_of("survey", cultures="german", survey=own)
+    assert len(made.dataset) == len(ITEMS)
+    path = lessons.exam(tmp_path / "exam.toml", "german", questions=3, survey=own)
+    path.write_text(path.read_text().replace('answer = ""', 'answer = "1"'))
+    assert lessons.mark(path, survey=own).before < 0.05 < lessons.mark(path).before
+
+
+def test_the_workspaces_own_setting_holds_for_evaluations_without_a_run(run):
+    (run / "culturepark.toml").write_text('survey = "own.csv"\n')
+    (found,) = cp.evaluate("fresh", ["survey"], ["embedded"])
+    assert found.setup["peoples"]["source"] == "own.csv"
+
+
+def test_the_shipped_figures_are_named_as_unweighted(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        (found,) = cp.evaluate("fresh", ["survey"], ["embedded"], cultures=("german",), limit=2)
+    assert found.setup["peoples"]["weights"] == "unweighted" and found.setup["peoples"]["years"] == "2017–2022"
+    assert "--survey" not in caplog.text and surveyed(None).describe(["DEU"])["n"] == found.setup["peoples"]["n"]
