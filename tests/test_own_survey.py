@@ -1,11 +1,14 @@
 """A survey release of one's own: what a run was seeded with is what its evaluations are held against."""
 
 import logging
+import re
 
 import pytest
+from conftest import ROOT
 
 import culturepark as cp
 from culturepark.cli import cli
+from culturepark.corpus.card import shared
 from culturepark.errors import InputError
 from culturepark.evaluation import planned, result, tasks
 from culturepark.evaluation.card import load
@@ -111,3 +114,41 @@ def test_the_shipped_figures_are_named_as_unweighted(tmp_path, monkeypatch, capl
         (found,) = cp.evaluate("fresh", ["survey"], ["embedded"], cultures=("german",), limit=2)
     assert found.setup["peoples"]["weights"] == "unweighted" and found.setup["peoples"]["years"] == "2017–2022"
     assert "--survey" not in caplog.text and surveyed(None).describe(["DEU"])["n"] == found.setup["peoples"]["n"]
+
+
+# ------------------------------------------- what figures and rows are not
+
+
+def test_card_report_and_result_say_what_figures_and_splits_are_not(run):
+    cp.evaluate("own", ["survey"], ["embedded"])
+    made = cp.resume(run / "outputs/own")
+    cp.export(made, formats=("hub",))
+    card = (made.corpus / "hub/README.md").read_text()
+    assert "World Values Survey wave 7 (own.csv), unweighted" in card
+    assert re.search(r"\d+ of \d+ personas speak in more than one split", card)
+    page = (made.folder / "report/report.html").read_text()
+    assert "(own.csv; unweighted)" in page and re.search(r"\d+ of \d+ personas speak in more than one split", page)
+    assert "True by construction" in page
+
+
+def test_personas_in_several_splits_are_counted(run):
+    with cp.resume(run / "outputs/own").journal() as journal:
+        samples = journal.count("SELECT json_extract(sample, '$.persona'), split FROM samples")
+        people = {p: {s for q, s in samples if q == p} for p, _ in samples}
+        assert shared(journal) == (sum(len(s) > 1 for s in people.values()), len(people))
+
+
+@pytest.mark.parametrize(("respondents", "said"), [("auto", True), ("people", False)])
+def test_the_embedded_row_of_survey_is_told_as_true_by_construction_where_personas_speak(
+    run, respondents, said, capsys
+):
+    cli.main(["evaluate", "own", "survey", "-m", "embedded", "--respondents", respondents], standalone_mode=False)
+    found, _ = asked(run)
+    table = cp.compare("own").tables[0]
+    for text in (found.warning, capsys.readouterr().out, " ".join(table.warnings)):
+        assert ("True by construction" in text) == said
+
+
+def test_the_readme_says_so():
+    text = (ROOT / "README.md").read_text()
+    assert "**unweighted**" in text and "the same personas speak" in text and "true by construction" in text

@@ -101,7 +101,7 @@ def _told(found: Any) -> str:
         if (not f.subset and (f.headline or not f.culture)) or (f.headline and not f.culture)
     ]
     notes = dict.fromkeys(f.note for f in found.figures if f.headline and not f.culture and not f.subset and f.note)
-    warned = dict.fromkeys(f"warning: {f.warning}" for f in found.figures if f.warning)
+    warned = dict.fromkeys(f"warning: {f.warning}" for f in (found, *found.figures) if f.warning)
     bare = dict.fromkeys(
         f"{f.name}: {f.reason}" for f in found.figures if f.headline and not f.culture and not f.subset and f.reason
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from culturepark import grounding
+from culturepark.errors import InputError
 from culturepark.journal import Journal
 from culturepark.markdown import code, front_matter, inline
 from culturepark.records import MARKS
@@ -60,6 +63,10 @@ Norms and customs come from authored cards; they describe what many people keep,
 
 {licence} {TERMS}
 
+## What to know before use
+
+{_known(journal, workspace, settings)}
+
 ## Kept and dropped, by culture
 
 {_drops(journal)}
@@ -107,6 +114,32 @@ def page(card: Card, about: str, subsets: Mapping[str, Mapping[str, str]]) -> st
     more = f"\nIts other subsets are loaded by name: {others}.\n" if others else ""
     use = f'{about}\n\n```python\nfrom datasets import load_dataset\n\nrows = load_dataset("FOLDER")  # this folder\n```\n{more}'
     return f"{head}\n# {inline(card.title)}\n\n{use}\n{card.text}"
+
+
+def _known(journal: Journal, workspace: Workspace, settings: Settings) -> str:
+    """Return what limits what a corpus shows: whose figures seeded it, and whom its splits share."""
+    several, everybody = shared(journal)
+    lines = [f"Splits part questions, not people: {several} of {everybody} personas speak in more than one split. A held-out question is "
+             "new, its speaker need not be."]  # fmt: skip
+    if any(card.survey for card in workspace.cultures.values()):
+        lines += [f"What people answered: {_figures(settings)}.",
+                  "The shipped personas' views follow the survey's shares: how near this corpus comes to them is by construction, and no finding."]  # fmt: skip
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _figures(settings: Settings) -> str:
+    """Return what names the survey figures; a release that has gone since is named all the same."""
+    try:
+        figures = grounding.surveyed(settings.survey)
+    except InputError:
+        return f"{inline(Path(str(settings.survey)).name)}, which cannot be read any more"
+    return f"{inline(figures.survey)} ({inline(figures.source)}), {figures.weights()}"
+
+
+def shared(journal: Journal) -> tuple[int, int]:
+    """Return how many personas speak in more than one split, and how many speak at all."""
+    found = journal.count("SELECT COUNT(DISTINCT split) FROM samples GROUP BY json_extract(sample, '$.persona')")
+    return sum(n > 1 for (n,) in found), len(found)
 
 
 def _held(journal: Journal) -> int:

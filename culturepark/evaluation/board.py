@@ -264,7 +264,7 @@ def _table(models: Mapping[str, Held], against: str | None, sides: Sides) -> Tab
         models=tuple(_entry(label, h) for label, h in models.items()),
         rows=tuple(_ordered(r for r in rows if (r.name, r.culture, r.subset) in heads)),
         others=tuple(_ordered(r for r in rows if (r.name, r.culture, r.subset) not in heads)),
-        warnings=(*_unlike(models), *_silent(models), *_apart(rows), *_warned(rows), *_once_trained(models)),
+        warnings=(*_unlike(models), *_silent(models), *_apart(rows), *_warned(rows, models), *_once_trained(models)),
     )  # fmt: skip
 
 
@@ -331,8 +331,9 @@ def _strict(h: Held, key: Key) -> dict[str, str]:
     return {k: v for k, v in _how(h).items() if k not in LOOSE or k in alike}
 
 
-def _warned(rows: Iterable[Row]) -> Iterator[str]:
-    """Yield why figures are not to be relied on, each reason once with what it is said of."""
+def _warned(rows: Iterable[Row], models: Mapping[str, Held]) -> Iterator[str]:
+    """Yield why rows are no model's, and figures not to be relied on: each reason once, with what it is said of."""
+    yield from (f"{label}: {h.result.warning}" for label, h in models.items() if h.result.warning)
     said: dict[str, dict[str, None]] = {}
     for row in rows:
         for cell in row.cells:

@@ -25,7 +25,7 @@ class Result(Record):
 
     `model` is its name on tables, `models` what answered, by identity. `setup` says how it was asked (method, respondents,
     count, seeds, cultures, data, limit), `options` the benchmark's own settings. `counts` has the outcomes by status, `reasons` why
-    those hold no answer that do not, the most frequent first. `logs` are Inspect's, by file name in evals/logs. `hash` names all that determines it: another card, model or setup is another result.
+    those hold no answer that do not, the most frequent first. `warning` says why the row is no model's, where it is not. `logs` are Inspect's, by file name in evals/logs. `hash` names all that determines it: another card, model or setup is another result.
     """
 
     benchmark: str
@@ -40,6 +40,7 @@ class Result(Record):
     counts: dict[str, int]
     reasons: dict[str, int] = Field(default_factory=dict)
     figures: tuple[Figure, ...]
+    warning: str = ""
     logs: tuple[str, ...] = ()
     date: str = ""
     version: str = ""

@@ -23,6 +23,7 @@ from culturepark.evaluation.result import Result
 from culturepark.records import digest
 
 log = logging.getLogger("culturepark")
+EMBEDDED = "embedded"
 CULTURE = "{culture}"  # in a model's name: each culture is asked of its own model
 Tell = Callable[[str, Mapping[str, Any]], None]
 
@@ -134,12 +135,19 @@ async def _one(job: Job, hall: Hall) -> Path:
     made = Result(
         **shown, title=job.benchmark.title, about=job.benchmark.about, source=job.benchmark.source, kind=job.benchmark.kind,
         models=tuple(dict.fromkeys(who.values())), setup=told, options=dict(job.setup.options), counts=results.counted(held),
-        reasons=results.reasons(held), logs=tuple(logs),
+        reasons=results.reasons(held), warning=_constructed(job), logs=tuple(logs),
         figures=tuple(measure.estimate(m) for m in load_kind(job.benchmark.kind).measures(held, job.setup.options)), date=date.today().isoformat(), version=version("culturepark"), hash=mark,
     )  # fmt: skip
     results.write(folder, made, held)
     hall.tell("done", shown | _told(made))
     return folder
+
+
+def _constructed(job: Job) -> str:
+    """Return why a row is the embedded engine's own and no model's; "" where it is another's, or chance."""
+    kind = load_kind(job.benchmark.kind)
+    alone = set(job.contestant.models) == {EMBEDDED} and job.setup.respondents == kind.respondents[-1]
+    return kind.constructed if alone else ""
 
 
 def _told(made: Result) -> dict[str, Any]:

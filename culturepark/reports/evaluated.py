@@ -33,9 +33,9 @@ def _rows(found: Result) -> list[dict[str, Any]]:
     """Return a result's headline figures over all cultures; what is not known is None, never 0."""
     unread = sum(n for status, n in found.counts.items() if status != "ok")
     return [
-        {"benchmark": found.benchmark, "title": found.title, "model": found.model, "figure": f.name, "value": f.value, "low": f.low,
-         "high": f.high, "spread": f.spread, "trainings": f.trainings, "reason": f.reason, "warning": f.warning, "n": f.n, "what": f.what, "better": f.better, "method": found.setup.get("method"),
+        {"benchmark": found.benchmark, "title": found.title, "model": found.model, "figure": " ".join(filter(None, (f.name, f.subset))), "value": f.value, "low": f.low,
+         "high": f.high, "spread": f.spread, "trainings": f.trainings, "reason": f.reason, "warning": f.warning or found.warning, "n": f.n, "what": f.what, "better": f.better, "method": found.setup.get("method"),
          "asked": sum(found.counts.values()), "unread": unread}
         for f in found.figures
-        if f.headline and not f.culture and not f.subset
+        if f.headline and not f.culture
     ]  # fmt: skip

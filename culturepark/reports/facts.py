@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from culturepark.corpus.card import shared
 from culturepark.journal import Journal
 from culturepark.park import cast
 from culturepark.reports import evaluated, tuned
@@ -48,6 +49,7 @@ def gather(journal: Journal, workspace: Workspace, settings: Settings) -> Facts:
             "faults": _faults(journal) if settings.faults else None,
             "topics": _topics(journal),
             "splits": _splits(journal),
+            "shared_personas": dict(zip(("several", "all"), shared(journal), strict=True)),
             **stances(journal, workspace, settings, cultures),
             "diversity": diversity(journal, workspace, settings, cultures),
             "calls": calls,

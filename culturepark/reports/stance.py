@@ -57,9 +57,9 @@ def stances(journal: Journal, workspace: Workspace, settings: Settings, cultures
     figures, trouble = _figures(settings)
     answers = _answers(journal)
     survey = (
-        {"name": figures.survey, "source": figures.source, "notices": figures.noticed()}
+        {"name": figures.survey, "source": figures.source, "weights": figures.weights(), "notices": figures.noticed()}
         if figures
-        else {"name": None, "source": None, "notices": ""}
+        else {"name": None, "source": None, "weights": None, "notices": ""}
     )
     return {
         "survey": survey | {"trouble": trouble},

@@ -16,7 +16,7 @@ from culturepark.evaluation import card as cards
 from culturepark.evaluation import planned, work
 from culturepark.evaluation import result as results
 from culturepark.evaluation.result import Result
-from culturepark.evaluation.work import Job
+from culturepark.evaluation.work import EMBEDDED, Job
 from culturepark.journal import Journal
 from culturepark.models import Model, local
 from culturepark.models import load as load_model
@@ -28,7 +28,6 @@ from culturepark.workspace import Workspace, find, load, output
 
 log = logging.getLogger("culturepark")
 PARTS = ("judge", "learner")
-EMBEDDED = "embedded"
 
 
 def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str], *, cultures: Sequence[str] = (), data: Sequence[str | Path] = (),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from culturepark import desk
+from culturepark import desk, grounding
 from culturepark.errors import InputError
 from culturepark.evaluation import alignment
 from culturepark.evaluation.card import Benchmark, settled
@@ -45,7 +45,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     """
     options = settled(benchmark, setup.options)
     role, questions = benchmark.asks(setup.workspace), setup.workspace.scenario(options["scenario"]).questions
-    figures = setup.surveyed
+    figures = grounding.surveyed(options["survey"]) if options["survey"] else setup.surveyed
     order = ranked(questions, setup.limit, lambda q: (options["scenario"], q.id))
     seen: dict[str, Question] = {}
     for name in setup.cultures:
@@ -153,4 +153,6 @@ def _source(surveys: Iterable[str]) -> str:
 
 
 KIND = Kind(plan=plan, measures=measures, options={"scenario": "world_values", "survey": "", "unprompted": True},
-            respondents=("people", "personas"), surveyed=True)  # fmt: skip
+            respondents=("people", "personas"), surveyed=True,
+            constructed="True by construction: the embedded engine answers with the personas' views, which were given to them so that together they "
+            "follow this survey's shares. The row shows how well they do; it is no model that knows a culture.")  # fmt: skip
