@@ -94,7 +94,9 @@ def _option(text: str) -> tuple[str, Any]:
 
 def _told(found: Any) -> str:
     """Return a result as text: headline figures by culture, the others over all, and what could not be read."""
-    head = f"{found.benchmark} · {found.model} ({found.setup['method']}, {found.setup['respondents']})"
+    many = max((f.trainings for f in found.figures), default=1)
+    whose = f"{many} trainings" if many > 1 else "these weights"
+    head = f"{found.benchmark} · {found.model} ({found.setup['method']}, {found.setup['respondents']}; {whose})"
     rows = [
         f"  {' '.join(filter(None, (f.name, f.subset))):24}{f.culture or 'all':13}{_figure(f.value):>8}{_interval(f):>20}{_spread(f):>9}  {f.n} {f.what}"
         for f in found.figures

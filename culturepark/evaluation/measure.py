@@ -150,7 +150,7 @@ def compare(first: Measure, second: Measure, draws: int = DRAWS, seed: int = 0) 
     found = _finite(_mean_of(first, a) - _mean_of(second, b))
     trainings = max(len(_trainings(asked)) for asked in seeds)
     bare = Difference(value=found, n=len(shared), trainings=trainings)
-    if found is None or len(shared) < FEW:
+    if found is None or len(shared) < max(first.few, second.few):
         return bare
     error = _error(_each(first, a, seeds[0]), _each(second, b, seeds[1]))
     if trainings == 1:

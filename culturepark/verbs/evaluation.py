@@ -50,7 +50,7 @@ def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str],
     settings, keys = settled(None, workspace, {"model": _first(models, judge, learner), **driven})
     settings, keys = runs.addressed(settings), keys | ({settings.model.partition("/")[0]: key} if key else {})
     how = {"cultures": tuple(cultures), "data": [Path(d) for d in data], "count": count, "seeds": seeds, "limit": limit,
-           "survey": _survey(folder, survey, settings),
+           "survey": _survey([folder, *([located(corpus, workspace, out)] if corpus else [])], survey, settings),
            "held": _held(folder if corpus is None else located(corpus, workspace, out), corpus)}  # fmt: skip
     asked = [cards.load(b, code=code) for b in benchmarks]
     _known(options or {}, asked)
@@ -128,9 +128,10 @@ def _held(folder: Path, corpus: str | Path | None) -> dict[str, str]:
     return dict(splits(run.workspace, run.settings))
 
 
-def _survey(folder: Path, given: str | Path | None, settings: Settings) -> str | None:
-    """Return the survey release that answers are held against: the one that is given, else the run's, else the workspace's own setting."""
-    own = runs.resume(folder).settings.survey if (folder / "run.toml").is_file() else settings.survey
+def _survey(folders: Sequence[Path], given: str | Path | None, settings: Settings) -> str | None:
+    """Return the survey release that answers are held against: the one given, else that of the run or its corpus, else the workspace's."""
+    there = [runs.resume(f).settings.survey for f in folders if (f / "run.toml").is_file()]
+    own = next(filter(None, there), None if there else settings.survey)
     if given is not None and own is not None and str(given) != own:
         log.warning("held against the figures of %s, as --survey says, not those of the run, %s", given, own)
     return own if given is None else str(given)
