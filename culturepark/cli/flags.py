@@ -110,9 +110,7 @@ settings_flags = together(
         click.option(
             "--questions", "-q", multiple=True, metavar="Q1,Q2", help="Only these questions of the pack (default: all)."
         ),
-        click.option(
-            "--survey", metavar="FILE", help="Your own WVS wave 7 release (CSV) instead of the shipped figures."
-        ),
+        survey_flag,
     ),
     titled(
         "How long, and in which way",
