@@ -475,3 +475,18 @@ def test_real_columns_of_votes_give_the_labels_that_pandas_counts():
         "none": int((other[names].sum(axis=1) == 0).sum())
     }
     assert data.labels == counts and len(data.posts) == 21000
+
+
+@pytest.mark.conformance
+@real
+@pytest.mark.parametrize(("name", "how", "told", "column"), [
+    ("korean_hate_dev.tsv", {"text": "comments", "label": "hate"}, {"hate": "hateful", "*": "not hateful"}, "hate"),
+    ("cold_test.csv", {}, {"1": "hateful", "0": "not hateful"}, "label"),
+])  # fmt: skip
+def test_real_tables_of_other_shapes_are_mapped_as_pandas_counts(name, how, told, column):
+    pandas = pytest.importorskip("pandas")
+    path = REAL / "shapes" / name
+    other = pandas.read_csv(path, sep="\t" if name.endswith("tsv") else ",", keep_default_na=False, dtype=str)[column]
+    setup, benchmark = planned.setup(card.load("moderation"), data=[path], options={"map": {path.stem: told}, **how})
+    gold = [i.gold for i in planned.items(benchmark, setup)]
+    assert gold == [told.get(label, told.get("*")) for label in other]

@@ -112,8 +112,8 @@ def _placed(path: Path, several: bool, question: str, setup: Setup) -> tuple[Pat
         if hint := importers.hint(path):
             raise InputError(f"{error}.{hint}") from error
         raise
-    if question not in table.columns and (hint := importers.hint(path)):
-        raise InputError(f"{path}: no column {question!r}.{hint}")
+    if table.rows and question not in table.columns and (hint := importers.hint(path) or tables.headless(path)):
+        raise InputError(f"{path}: no column {question!r}. {nearest(question, table.columns)}{hint}")
     if not table.rows:
         raise InputError(f"{path}: no rows.{tables.headless(path)}")
     stem = f"{tables.stem_of(path)}:" if several else ""

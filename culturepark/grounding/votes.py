@@ -165,7 +165,7 @@ def _table(path: Path, layout: tables.Layout, skipped: Counter[str], notices: Co
     text, key = _column(path, names, TEXT), _column(path, names, ID)
     votes = [n for n in names if n.casefold().endswith(VOTE)]
     if not votes:
-        raise InputError(f"{path}: no column <Country>_Hate. {nearest('Country_Hate', names)}")
+        raise InputError(f"{path}: no column <Country>_Hate. {nearest('Country_Hate', names)}{tables.headless(path)}")
     for line, row in table.rows:
         yield from _post(row, text, key, votes, f"{path}:{line}", skipped)
 

@@ -53,7 +53,7 @@ def logged(path: Path) -> Facts:
     checks: Points = []
     found: Facts = {"train": train, "checks": checks, "step": None, "epoch": None, "unread": 0, "there": True}
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return found | {"there": False}
     for line in filter(str.strip, lines):

@@ -227,7 +227,7 @@ def parsed(data: bytes, endpoint: str) -> tuple[list[dict[str, Any]], list[dict[
     def wrong(number: int | None, code: str, message: str, param: str | None = None) -> None:
         errors.append({"code": code, "message": message, "param": param, "line": number})
 
-    for number, raw in enumerate(data.splitlines(), 1):
+    for number, raw in enumerate(data.split(b"\n"), 1):
         if not raw.strip():
             continue
         try:

@@ -29,7 +29,7 @@ def parse(text: str | bytes, where: str, notices: Counter[str] | None = None) ->
     """
     try:
         text = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
-        held = json.loads(text, object_pairs_hook=_object)
+        held = DECODER.decode(text.removeprefix("\ufeff"))
         return _whole(held, Counter() if notices is None else notices) if ESCAPED.search(text) else held
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not JSON: {_why(error)} ({_place(error)})") from error
@@ -46,6 +46,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         raise _Twice(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
     return made
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _place(error: json.JSONDecodeError) -> str:

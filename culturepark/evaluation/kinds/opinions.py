@@ -102,7 +102,7 @@ def _rows(table: tables.Table) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if not {"question", "options"} <= set(row) or not {"distribution", "selections"} & set(row):
             raise InputError(
                 f"{where}: no row of {{country, question, options, distribution}} or {{question, selections, options}}; "
-                f"found {', '.join(map(str, row))}"
+                f"found {', '.join(map(str, row))}.{tables.headless(table.path)}"
             )
         if not isinstance(row["question"], str) or not row["question"].strip():
             raise InputError(f"{where}: question: a text, not {row['question']!r:.60}")
