@@ -109,3 +109,18 @@ def test_the_cache_stands_where_the_setting_says(tmp_path, monkeypatch):
 
     monkeypatch.setenv("CULTUREPARK_CACHE", str(tmp_path / "a/b"))
     assert cache_folder() == tmp_path / "a/b" and cache_folder().is_dir()
+
+
+def test_an_evaluation_needs_no_home_that_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shell("culturepark simulate x -c arabic -n 1 --turns 2")
+    asked = "culturepark evaluate x survey --model embedded --limit 1"
+    (refused,) = shell(asked, HOME="/proc", XDG_DATA_HOME="", CULTUREPARK_CACHE="").stderr.decode().splitlines()[-1:]
+    assert "cannot write to the cache folder /proc/.cache/culturepark" in refused and "CULTUREPARK_CACHE" in refused
+    done = shell(asked, HOME="/proc", XDG_DATA_HOME="", CULTUREPARK_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+def test_a_path_below_a_home_that_there_is_not_is_one_line():
+    done = shell("culturepark check -w '~nobody-of-this-name/park'")
+    assert done.returncode == 1 and b"Traceback" not in done.stderr and b"Write paths without ~" in done.stderr

@@ -47,6 +47,8 @@ def _run() -> int:
     except Exception as error:
         from culturepark.errors import ParkError
 
+        if isinstance(error, RuntimeError) and "home directory" in str(error):  # of `~` and `~name` in a path
+            error = ParkError(f"{error} Write paths without ~, or set HOME")
         if not isinstance(error, ParkError):
             raise
         return _failed(error, str(error), error.exit_code, say=True)

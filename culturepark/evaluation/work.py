@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from culturepark.cache import lend_home
 from culturepark.desk import Desk
 from culturepark.errors import InputError, RunFailed
 from culturepark.evaluation import measure, notices, planned
@@ -188,6 +189,7 @@ async def _asked(job: Job, items: Sequence[Item], hall: Hall) -> tuple[list[Outc
 
 async def _inspected(job: Job, items: Sequence[Item], name: str, hall: Hall, heard: Callable[[Outcome], None]) -> str:
     """Run one Inspect task and return its log's file name; what stops the run is raised as it was, RunFailed for the rest."""
+    lend_home()
     os.environ.setdefault("INSPECT_DISPLAY", "none")  # we tell progress ourselves
     os.environ.setdefault(
         "INSPECT_TRACE_LEVEL", "CRITICAL"
