@@ -11,7 +11,7 @@ from test_hosted import ASK, JSON, ask
 
 import culturepark as cp
 from culturepark.models.refusals import refusal
-from culturepark.models.wire import Trouble, opened, trouble
+from culturepark.models.wire import Style, Trouble, opened, trouble
 from culturepark.records import Message, Request
 from culturepark.weights.chat import fold
 
@@ -52,6 +52,44 @@ OVERFLOWS = [
     (400, {"error": {"message": "Provider returned error", "code": 400, "metadata": {"provider_name": "x", "raw":
            '{"error":{"message":"Your request exceeded model token limit: the prompt exceeds the model\'s context window","type":"x"}}'}}}),
 ]  # fmt: skip
+
+
+MORE_OVERFLOWS = [
+    'Your input exceeds the context window of this model. Please adjust your input and try again.',
+    'The prompt (total length 5000) is too long to fit into the model (context length 4096). Make sure that `max_model_len` is no smaller than',
+    'the request exceeds the available context size. try increasing the context size or enable context shift',
+    'input is too large to process. increase the physical batch size',
+    'input length exceeds maximum context length',
+    "Requested token count exceeds the model's maximum context length of 4096 tokens",
+    'input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000, decrease input length or `max_tokens` and try again',
+    'Request payload size exceeds the limit: 20971520 bytes.',
+    'The model returned the following errors: Input Tokens Exceeded: Number of input tokens exceeds maximum length.',
+    'Malformed input request: expected maxLength: 2048, actual: 3000, please reformat your input and try again.',
+    'too many tokens: total number of tokens in the prompt cannot exceed 4081 - received 4292.',
+    'The prompt is too long: 140000, model maximum context length: 131071',
+    "This model's maximum prompt length is 131072 but the request contains 200000 tokens.",
+    'Please reduce the length of the messages or completion. Current length is 9000 while limit is 8192',
+    'Trying to keep the first 6402 tokens when context the overflows. However, the model is loaded with context length of only 4096 tokens',
+    'The number of tokens to keep from the initial prompt is greater than the context length',
+    'Range of input length should be [1, 30720]',
+    'Prompt exceeds max length',
+    'Invalid request: Your request exceeded model token limit: 8192',
+    'invalid params, context window exceeds limit (2013)',
+    'Too many input tokens. Max input tokens: 8192, request input token count: 9000',
+    'Token indices sequence length is longer than the specified maximum sequence length for this model (600 > 512)',
+    'Context length exceeded',
+    'The context window is full: prompt has 5000 tokens but the limit is 4096',
+    'This model can only handle 4096 tokens, your prompt has 5000',
+    'Prompt too long',
+    "The total number of tokens (5000) exceeds the model's limit of 4096",
+    'context window exceeded',
+    'the prompt does not fit in the context',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("message", MORE_OVERFLOWS)
+def test_more_words_for_a_prompt_that_does_not_fit(message):
+    assert trouble(400, json.dumps({"error": {"message": message}}), {}).kind == "long"
 
 
 @pytest.mark.parametrize(("status", "body"), OVERFLOWS)
@@ -117,6 +155,48 @@ NO_SYSTEM = [
     (400, {"error": {"message": "Only user and assistant roles are supported!"}}),
     (422, {"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "Input should be 'user' or 'assistant'", "type": "enum"}]}),
 ]  # fmt: skip
+
+
+MORE_NO_SYSTEM = [
+    'System role not supported',
+    'System messages are not supported',
+    '`system` role unsupported',
+    'this model does not support the system role',
+    'Unsupported role: system',
+    "role 'system' is not allowed",
+    "the system role isn't supported",
+    'System prompt is not supported for this model',
+    'This model does not support system prompts',
+    'Jinja Exception: Only user and assistant messages are supported!',
+    'messages must alternate between user and assistant',
+    'Expected user role, got system',
+    'unexpected role: system',
+    "invalid role 'system'",
+    "Invalid value: 'system'. Supported values are: 'assistant' and 'user'.",
+    "role must be 'user' or 'assistant'",
+    'After the optional system message, conversation roles must alternate user/assistant/user/assistant/...',
+    "Chat message input roles must alternate between 'user' and 'assistant' roles and must end with 'user'.",
+    'After the (optional) system message(s), user and assistant roles should be alternating.',
+    'System instruction is not enabled for this model',
+    'system message not allowed',
+    'No system messages please',
+    'the template has no system role',
+    'This chat template rejects messages with the role system',
+    'The role "system" is not valid',
+    "Unknown message role 'system'",
+    'system is not a valid role',
+    'Please remove the system message',
+    'A system message cannot be used with this model',
+    'System role is disabled',
+    'Found system role in messages; only user/assistant are accepted',
+    'Gemma does not accept system turns',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("message", MORE_NO_SYSTEM)
+def test_more_words_for_a_system_message_that_is_refused(message):
+    found = trouble(400, json.dumps({"error": {"message": message}}), {})
+    assert found.kind == "refused" and "first user message" in Style().learn(found.refusal, TALK, 400)
 
 
 @pytest.mark.parametrize(("status", "body"), NO_SYSTEM)

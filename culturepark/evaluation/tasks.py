@@ -91,7 +91,7 @@ class Park(ModelAPI):
             reply, _ = await self.desk.ask(request, request.role)
         else:
             assert self.model is not None
-            reply = await self.model.complete(request)
+            reply = apart(await self.model.complete(request))
         usage = ModelUsage(input_tokens=reply.prompt_tokens or 0, output_tokens=reply.completion_tokens or 0,
                            total_tokens=(reply.prompt_tokens or 0) + (reply.completion_tokens or 0))  # fmt: skip
         told = {"status": reply.status, "reason": reply.reason, "shares": list(reply.shares)}

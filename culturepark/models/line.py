@@ -142,7 +142,7 @@ class Line:
                 if error.kind != "refused":
                     raise
                 if self.style.version == version:
-                    change = self.style.learn(error.refusal, request) if error.refusal else None
+                    change = self.style.learn(error.refusal, request, error.status) if error.refusal else None
                     if change is None:
                         raise self._unchangeable(error) from None
                     log.warning("%s refused a request as it was; from now on CulturePark %s (%s)", self.identity, change,
@@ -217,7 +217,7 @@ class Line:
         if request.options and reply.status in ("ok", "truncated"):  # the first token tells, wherever the answer ends
             if told := shares(answer, request.options):
                 return replace(reply, shares=told, status="ok", reason="")
-            return replace(reply, reason=untold(answer)) if reply.status == "ok" else reply
+            return replace(reply, reason=untold(answer))
         asked = request.reply_schema if self.style.structured != "text" and reply.status == "ok" else None
         if asked is not None and ignores_schema(reply.text, asked):
             return replace(reply, reason=IGNORED.format(self.style.structured, self.identity.partition("@")[0]))

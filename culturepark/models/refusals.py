@@ -122,15 +122,14 @@ def shown(refused: Refusal, body: str) -> str:
 
 # ------------------------------------------------------------ what it means
 
-TOO_LONG_CODES = {
-    "context_length_exceeded", "string_above_max_length", "exceed_context_size_error", "context_window_exceeded",
-    "contextwindowexceedederror", "model_context_window_exceeded", "request_too_large", "prompt_too_long",
-    "context_length_error", "max_context_length_exceeded", "input_too_long",
-}  # fmt: skip
+TOO_LONG_CODES = re.compile(
+    r"context_?(length|window|size)|(prompt|input|context|message)s?_too_(long|large)|too_many_(input_)?tokens|input_tokens_exceeded"
+    r"|string_above_max_length|request_too_large"
+)
 TOO_LONG = re.compile(
     "|".join((
         r"(maximum|max|model's) (model )?context (length|window|size)",  # OpenAI, vLLM, SGLang, Together, DeepSeek
-        r"context[ _]?(length|window|size) (has been |is |was )?(exceeded|too)",  # llama.cpp
+        r"context[ _]?(length|window|size|limit) (has been |is |was )?(exceed|too)|context[^.]{0,12} overflow",  # llama.cpp, LM Studio
         r"exceed\w* (the )?(available |maximum |model'?s? |allowed |total )*(model )?context",  # llama.cpp, Ollama, Together
         r"(longer|larger|greater|more) than (the )?(model'?s? |maximum |available )*(model length|context|max_model_len)",
         r"\bn_ctx\b|\bmax_model_len\b|\bnum_ctx\b",
@@ -142,12 +141,17 @@ TOO_LONG = re.compile(
         r"(prompt|input)[^.]{0,80} exceeds? (the |this )?(model'?s? )?(maximum|max|limit|allowed|context)",
         r"(prompt|input|messages?|request)[^.]{0,40}(contains|has|with|is|of)\b[^.]{0,30}\d+ tokens?[^.]{0,60}"
         r"(too large|exceed|longer|limit|maximum|but)",  # Mistral, Fireworks
-        r"too many (input )?tokens (in|for) (the )?(prompt|input|context|request|model)",
+        r"too many (input tokens|tokens (in|for) (the )?(prompt|input|context|request|model))",
+        r"exceed\w*[^.]{0,30}(token|context) limit|token limit (has been |is |was )?exceed",  # Moonshot
+        r"maximum (prompt|input|sequence) length|expected maxlength",  # xAI, transformers, Bedrock
+        r"payload (size|is|too)[^.]{0,20}(exceed|large)|(request )?(body|entity) (is )?too large|exceeds the maximum size",
         r"reduce the length of (the|your) (messages|prompt|input)|reduce your (prompt|message size)",  # OpenAI, Groq
         r"(total number of tokens|number of (input )?tokens)[^.]{0,60}exceed",  # Cohere
         r"request too large for|larger than the (maximum )?(number of )?tokens per minute",  # OpenAI, Groq: more than a minute's
-        r"(max|maximum)( input| prompt)? length[^.]{0,40}exceed|exceed\w*[^.]{0,30}max(imum)?[ _](input|prompt|seq\w*)[ _](length|tokens)",
+        r"max length[^.]{0,40}exceed|exceed\w*[^.]{0,30}max(imum)?[ _](input|prompt|seq\w*)[ _](length|tokens)",
         r"range of input length should be",  # DashScope
+        r"(prompt|input|messages|request|conversation)[^.]{0,30}(not|n't) fit",
+        r"(only|at most|limited to|up to)[^.]{0,30}\d+ tokens[^.]{0,60}(prompt|input|request|messages)",
     ))
 )  # fmt: skip
 TOO_MUCH_AT_ONCE = re.compile(r"request too large for|larger than the (maximum )?(number of )?tokens per minute")
@@ -173,6 +177,7 @@ NO_SYSTEM = re.compile(
         r"developer instruction is not enabled",  # Gemini's Gemma
         r"(unexpected|invalid|unknown|unsupported|bad|wrong) (message )?role:? ?['\"`]*system|role:? ?['\"`]*system['\"`]* (is )?(in|un|not )",
         r"no system (role|message|prompt)|without (a )?system (role|message|prompt)",
+        r"(invalid|unexpected) value:? ['\"]?system|role must be[^.;]{0,20}user|messages? (must|should)[^.;]{0,20}alternat",
         r"only (the )?['\"`]?user['\"`]?(,| and| or)[^.;]{0,60}assistant",
         r"roles? (must|should|have to|need to|is to|are to)[^.;]{0,20}alternat|should be alternating|alternate between",
         r"input should be 'user'",
@@ -180,10 +185,14 @@ NO_SYSTEM = re.compile(
     ))
 )  # fmt: skip
 
+ANY_SYSTEM = re.compile(
+    r"\bsystem\b.{0,20}\b(role|message|prompt|instruction|turn)s?\b|\b(role|user)s?\b.{0,30}\bsystem\b|\bsystem\b['\"`]? is not"
+)
+
 
 def too_long(refused: Refusal, status: int | None) -> bool:
     """Say whether a prompt does not fit: into the model's context, or into what the account may send in a minute at all."""
-    if TOO_LONG_CODES.intersection(refused.codes):
+    if status == 413 or any(TOO_LONG_CODES.search(code) for code in refused.codes):
         return True
     # "Too many tokens" of a minute is a matter of pace, unless one request alone is more than that.
     return bool((TOO_MUCH_AT_ONCE if status == 429 else TOO_LONG).search(refused.text))
@@ -199,10 +208,14 @@ def no_quota(refused: Refusal) -> bool:
     return bool(QUOTA_CODES.intersection(refused.codes))
 
 
-def no_system(refused: Refusal) -> bool:
-    """Say whether the roles of the messages are refused: a system message, or two of one role in a row."""
+def no_system(refused: Refusal, status: int | None) -> bool:
+    """Say whether the roles of the messages are refused: a system message, or two of one role in a row.
+
+    A request that is refused (4xx) with any word of system messages is taken so; a failure (5xx) only by words that are known.
+    """
     named = any(p == "role" or p.endswith(".role") for p in refused.params) and "system" in refused.text
-    return named or bool(NO_SYSTEM.search(refused.text))
+    loose = status is not None and status < 500 and ANY_SYSTEM.search(refused.text)
+    return named or bool(loose or NO_SYSTEM.search(refused.text))
 
 
 def parameters(refused: Refusal, known: Sequence[str]) -> tuple[str, ...]:

@@ -78,7 +78,9 @@ def _changeable(status: int, refused: Refusal) -> bool:
     """Say whether asking in other words may help."""
     if status < 400 or (status in UNCHANGEABLE and "no endpoints found that support" not in refused.text):
         return False
-    return refusals.no_system(refused) or (status < 500 and bool(refusals.parameters(refused, tuple(CHANGEABLE))))
+    return refusals.no_system(refused, status) or (
+        status < 500 and bool(refusals.parameters(refused, tuple(CHANGEABLE)))
+    )
 
 
 def _advice(status: int, headers: Mapping[str, str]) -> str:
@@ -194,9 +196,9 @@ class Style:
     folded: bool = False  # the system message opens the first user message
     version: int = 0
 
-    def learn(self, refused: Refusal, request: Request) -> str | None:
+    def learn(self, refused: Refusal, request: Request, status: int | None = None) -> str | None:
         """Change what the endpoint complained of; return what was changed, None where nothing can be."""
-        if not self.folded and refusals.no_system(refused) and not _fields(refused) and _folds(request):
+        if not self.folded and refusals.no_system(refused, status) and not _fields(refused) and _folds(request):
             self.folded = True
             changes = ["puts the system message at the beginning of the first user message"]
         else:

@@ -15,6 +15,7 @@ from culturepark.evaluation.kinds.education import Said, teaching
 from culturepark.grounding import Figures, surveyed
 from culturepark.models import Model
 from culturepark.models import load as load_model
+from culturepark.models.reasoning import apart
 from culturepark.records import Reply
 from culturepark.verbs.runs import settled
 from culturepark.workspace import load
@@ -37,7 +38,7 @@ def chat(model: Model | str, culture: str, heard: Iterable[str], tell: Callable[
     with asyncio.Runner(loop_factory=pool.loop_factory()) as runner:
         try:
             for line in filter(None, map(str.strip, heard)):
-                reply = runner.run(asked.complete(teaching(role, card, talk, line, "chat", culture, len(talk))))
+                reply = apart(runner.run(asked.complete(teaching(role, card, talk, line, "chat", culture, len(talk)))))
                 tell(reply)
                 if reply.status == "ok":
                     made: tuple[Said, ...] = ({"who": "learner", "text": line}, {"who": "teacher", "text": reply.text})
