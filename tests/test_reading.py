@@ -250,6 +250,33 @@ def test_thoughts_alone_are_no_answer_and_say_so():
     assert cut.status == "truncated" and "raise max_tokens" in cut.reason
 
 
+def test_where_a_template_opens_the_thoughts_a_cut_answer_is_nothing_else(serve):
+    answers = [answer("My secret is safe. </think> Tea."), answer("My secret is", "length"), answer("Plain.")]
+    server = serve(lambda n, _: (200, {}, answers[n - 1]))
+
+    async def three():
+        line = cp.model("openai/tiny", base_url=server.url)
+        found = [await line.complete(ASK) for _ in answers]
+        await line.close()
+        return found
+
+    first, cut, plain = asyncio.run(three())
+    assert (first.text, cut.text, cut.reasoning, plain.text) == ("Tea.", "", "My secret is", "Plain.")
+    assert cut.status == "truncated" and "still thinking" in cut.reason
+
+
+def test_a_model_on_this_machine_and_a_talk_with_one_keep_thoughts_apart(park):
+    from culturepark.models.tuned import _reply
+    from culturepark.verbs.lessons import chat
+    from culturepark.weights.engine import Made
+
+    reply = _reply(Made("<think>Hm.</think>Tea.", "stop", 5, 7), "m", 1.0)
+    assert (reply.text, reply.reasoning, reply.completion_tokens) == ("Tea.", "Hm.", 7)
+    told = []
+    talk = chat(cp.Scripted(["<think>Hm.</think>Tea."]), "north", ["Hello?"], told.append)
+    assert talk[-1]["text"] == told[0].text == "Tea." and told[0].reasoning == "Hm."
+
+
 def test_thoughts_reach_no_parser_and_are_not_shown_to_the_model_again_but_are_kept(tmp_path):
     from test_desk import Shape
 
@@ -332,3 +359,45 @@ def test_whatever_json_comes_it_ends_as_a_reply_or_a_failure_of_a_kind(status, b
     else:
         assert isinstance(reply.text, str) and (reply.status == "ok") <= bool(reply.text)
         assert reply.status == "ok" or reply.reason
+
+
+@given(BODIES)
+@settings(max_examples=25, suppress_health_check=list(HealthCheck), deadline=None)
+def test_the_other_client_path_ends_so_too(bodies_at, body):
+    bodies_at.body = body
+    try:
+        reply = ask(bodies_at.url, name="litellm/openai/tiny", key="sk-none-needed")
+    except cp.ModelError as error:
+        assert "litellm/openai/tiny" in str(error)
+    else:
+        assert reply.status == "ok" or reply.reason
+
+
+@pytest.fixture
+def bodies_at(serve, monkeypatch):
+    """A server that says the body of the moment; whatever fails is sent once."""
+    monkeypatch.setattr(
+        "culturepark.models.line.TRIES", dict.fromkeys(("rate", "busy", "down", "lost", "slow", "garbled"), 1)
+    )
+    server = serve(lambda n, _: (200, {}, server.body))
+    return server
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_both_client_paths_read_the_same_of_odd_answers(serve):
+    thinking = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Tea."}]
+    odd = [answer("<think>Hm.</think>Tea."), answer("Tea.", reasoning_content="Hm."), answer(thinking)]
+    for body in odd:
+        url = serve(lambda n, _, body=body: (200, {}, body)).url
+        for name in ("openai/tiny", "litellm/openai/tiny"):
+            reply = ask(url, name=name, key="sk-none-needed")
+            assert (name, reply.status, reply.text, reply.reasoning) == (name, "ok", "Tea.", "Hm.")
+    for name in ("openai/tiny", "litellm/openai/tiny"):
+        with pytest.raises(cp.ModelError, match="key was refused"):
+            ask(
+                serve(lambda n, _: (200, {}, {"choices": None, "error": {"message": "No auth", "code": 401}})).url,
+                name=name,
+                key="k-123456",
+            )
+        cut = ask(serve(lambda n, _: (200, {}, answer("Tea", "pause_turn"))).url, name=name, key="k-123456")
+        assert cut.status == "failed" and "pause_turn" in cut.reason

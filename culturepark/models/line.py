@@ -18,7 +18,7 @@ from culturepark.models.batch import Batch
 from culturepark.models.ledger import Ledger
 from culturepark.models.limits import Gate, Limits
 from culturepark.models.prices import Price
-from culturepark.models.reading import ignores_schema, read, shares, untold
+from culturepark.models.reading import ignores_schema, opens_thoughts, read, shares, untold
 from culturepark.models.secrets import redact
 from culturepark.models.spans import span
 from culturepark.models.wire import PASSING, UNSETTLED, Style, Trouble, most_tokens, payload
@@ -176,7 +176,8 @@ class Line:
             tally[0] += 1
             with stop.sending() if self.client.gated else nullcontext():
                 answer = await self.client.send(body, request)
-            reply = read(answer, self.identity, request)
+            reply = read(answer, self.identity, request, opened=self.style.opened)
+            self.style.opened = self.style.opened or (bool(reply.reasoning) and opens_thoughts(answer))
             reply = self._bounded(reply, (most, longest)) if ledger else reply
             reply = self._remarked(self._priced(reply), answer, request)
         except Trouble as error:

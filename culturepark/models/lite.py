@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
 from culturepark.errors import InputError, ModelError, nearest
+from culturepark.models import refusals
 from culturepark.models.proxies import check_httpx_proxies
 from culturepark.models.secrets import check_address, remember
 from culturepark.models.sockets import plain_text
@@ -18,13 +21,31 @@ from culturepark.records import Request
 CONNECTIONS = "100000"  # litellm's own session stops at 500 a host, and takes 0 for aiohttp's 100
 
 
+UNREAD = "Invalid response object"  # what litellm says of an answer in whose types it does not believe
+_heard: ContextVar[list[Any] | None] = ContextVar(
+    "heard", default=None
+)  # answers of the call of the moment, as they came
+
+
+def _keeper() -> Any:
+    """Return what keeps the answers that litellm gets, for those that it cannot read."""
+    from litellm.integrations.custom_logger import CustomLogger
+
+    class Keeper(CustomLogger):
+        def log_post_api_call(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+            if (heard := _heard.get()) is not None and (answer := kwargs.get("original_response")) is not None:
+                heard.append(answer)
+
+    return Keeper()
+
+
 @lru_cache(maxsize=1)
 def load() -> Any:
     """Return litellm, quiet and without its import-time look at the network; ModelError if it is not installed."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    warnings.filterwarnings(
-        "ignore", "Item .* is using the `ReadOnly` qualifier"
-    )  # of its own types; nobody can act on it
+    for noise in ("Item .* is using the `ReadOnly` qualifier", "Pydantic serializer warnings"):
+        warnings.filterwarnings("ignore", noise)  # of its own types; nobody can act on it
+    logging.getLogger("LiteLLM").setLevel(logging.ERROR)  # what it warns of, we read for ourselves
     for name in ("AIOHTTP_CONNECTOR_LIMIT", "AIOHTTP_CONNECTOR_LIMIT_PER_HOST"):
         os.environ.setdefault(name, CONNECTIONS)
     try:
@@ -35,6 +56,7 @@ def load() -> Any:
         ) from None
     litellm.suppress_debug_info = True
     litellm.telemetry = False
+    litellm.input_callback.append(_keeper())
     litellm.drop_params = True  # a parameter that a provider does not know is left out, not an error
     return litellm
 
@@ -76,11 +98,15 @@ class Lite:
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
         """Ask once and return the answer as a chat completion's body; Trouble when there is none."""
         litellm = load()
+        heard: list[Any] = []
+        _heard.set(heard)
         try:
             answer = await litellm.acompletion(
                 **{**body, "model": self.model}, **self.reach(), num_retries=0, max_retries=0
             )
         except Exception as error:
+            if UNREAD in str(error) and heard:
+                return opened(200, heard[-1], {})
             raise told(error) from None
         return opened(200, _plain(answer), {})
 
@@ -105,13 +131,22 @@ def _plain(answer: Any) -> Any:
     return body
 
 
+def _status(code: Any) -> int | None:
+    """Return the HTTP status that a code is, which litellm copies from an answer as it stands there."""
+    return None if code is None else refusals.refusal({"code": code}).status
+
+
 def told(error: Exception) -> Trouble:
     """Return the Trouble that litellm's exception is."""
     name, text = type(error).__name__, str(error)
-    status = getattr(error, "status_code", None)
+    status = _status(getattr(error, "status_code", None))
+    if UNREAD in text:
+        return Trouble(
+            "garbled", f"litellm could not read the answer: {text.strip().splitlines()[-1][:300]}", status=status
+        )
     response = getattr(error, "response", None)
     if "ContextWindow" in name:
-        return Trouble("long", text, status=status)
+        return Trouble("long", f"the prompt is too long for this model: {text}", status=status)
     if "ContentPolicy" in name:
         return Trouble("filtered", text, status=status)
     if name == "Timeout":
@@ -120,4 +155,4 @@ def told(error: Exception) -> Trouble:
         # litellm does not tell a connection that was refused from one that broke or an answer that it could not read.
         why = plain_text(text)
         return Trouble("down" if why else "lost", f"no connection: {why}" if why else f"{name}: {text}", status=status)
-    return trouble(int(status), text, dict(getattr(response, "headers", None) or {}))
+    return trouble(status, text, dict(getattr(response, "headers", None) or {}))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from culturepark.models.reasoning import apart
+from culturepark.models.reasoning import apart, part
 from culturepark.models.secrets import masked, redact
 from culturepark.models.wire import Trouble
 from culturepark.records import Reply, Request, Status
@@ -57,8 +57,11 @@ ROUNDING = 1e-3  # above 0, a log-probability is none
 TOLD = 0.5  # share of a first token's probability that must fall on options for it to say how they are chosen
 
 
-def read(body: Mapping[str, Any], identity: str, request: Request | None = None) -> Reply:
-    """Turn a chat completion into a Reply with an honest status; Trouble if it is none."""
+def read(body: Mapping[str, Any], identity: str, request: Request | None = None, *, opened: bool = False) -> Reply:
+    """Turn a chat completion into a Reply with an honest status; Trouble if it is none.
+
+    `opened` says that this model's chat template opens its thoughts (`opens_thoughts`).
+    """
     choice = _choice(body)
     message = choice.get("message")
     if not isinstance(message, Mapping):
@@ -69,13 +72,19 @@ def read(body: Mapping[str, Any], identity: str, request: Request | None = None)
     status, reason = _ended(choice.get("finish_reason"), message, request, completion)
     reply = Reply(status, _clean("".join(texts)), reason, identity, prompt, completion, cached,
                   reasoning=_clean("\n".join(thoughts)))  # fmt: skip
-    reply = apart(reply)
+    reply = apart(reply, opened=opened)
     if reply.status == "ok" and not reply.text:
         why = f", only parts of type {', '.join(others)}" if others else ""
         return replace(reply, status="empty", reason=f"the answer holds no text{why}")
     if reply.status == "ok" and others:
         return replace(reply, reason=f"parts of type {', '.join(others)} are left out")
     return reply
+
+
+def opens_thoughts(body: Mapping[str, Any]) -> bool:
+    """Say whether a chat completion that was read ends thoughts which it does not begin: the chat template has opened them."""
+    texts, _, _ = _content(_choice(body)["message"].get("content"), body)
+    return part("".join(texts)).unopened
 
 
 def _choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -126,12 +135,12 @@ def _content(content: Any, body: Mapping[str, Any]) -> tuple[list[str], list[str
     texts: list[str] = []
     thoughts: list[str] = []
     others: dict[str, None] = {}
-    for part in parts:
-        kind = _type(part)
+    for piece in parts:
+        kind = _type(piece)
         if kind in TEXTS:
-            texts += _strings(part)
+            texts += _strings(piece)
         elif kind in THINKING:
-            thoughts += _thoughts(part)
+            thoughts += _thoughts(piece)
         else:
             others[kind] = None
     return texts, thoughts, list(others)

@@ -35,11 +35,16 @@ CUT = "the answer was cut at max_tokens while the model was still thinking; rais
 
 @dataclass(frozen=True)
 class Parted:
-    """A text without its thoughts. `endless`: the thoughts begin and never end."""
+    """A text without its thoughts.
+
+    `endless`: the thoughts begin and never end; `unopened`: they end without a mark where they begin, as where the chat
+    template has opened them.
+    """
 
     reasoning: str
     text: str
     endless: bool = False
+    unopened: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def _marks(text: str) -> list[Mark]:
 def _parted(text: str, marks: Sequence[Mark]) -> Parted:
     thoughts: list[str] = []
     kept: list[str] = []
-    place, silent = 0, True  # silent: nothing but thoughts so far
+    place, silent, unopened = 0, True, False  # silent: nothing but thoughts so far
     for mark, last in zip(marks, _closing(marks), strict=True):
         if mark.start < place:
             continue
@@ -96,10 +101,10 @@ def _parted(text: str, marks: Sequence[Mark]) -> Parted:
         silent = silent and not before.strip()
         if not mark.opens:  # nothing opens it, so a server has left out the mark at the beginning
             thoughts += [*kept, before]
-            kept, place, silent = [], mark.end, True
+            kept, place, silent, unopened = [], mark.end, True, True
         elif last is None and (silent or _stands_alone(text, mark)):
             thoughts.append(text[mark.end :])
-            return Parted(_joined(thoughts), "".join([*kept, before]).strip(), endless=True)
+            return Parted(_joined(thoughts), "".join([*kept, before]).strip(), endless=True, unopened=unopened)
         elif last is not None:
             if silent or _holds_thoughts(text, mark, last):
                 thoughts.append(text[mark.end : last.start])
@@ -107,7 +112,7 @@ def _parted(text: str, marks: Sequence[Mark]) -> Parted:
             else:  # both marks are talked of
                 kept.append(text[place : last.end])
             place = last.end
-    return Parted(_joined(thoughts), "".join([*kept, text[place:]]).strip())
+    return Parted(_joined(thoughts), "".join([*kept, text[place:]]).strip(), unopened=unopened)
 
 
 def _closing(marks: Sequence[Mark]) -> list[Mark | None]:
@@ -136,11 +141,17 @@ def _joined(thoughts: Sequence[str]) -> str:
     return "\n".join(filter(None, map(str.strip, thoughts)))
 
 
-def apart(reply: Reply) -> Reply:
-    """Return a reply whose text holds no thoughts; one of thoughts alone is `truncated` or `empty` and says so."""
-    if reply.status not in ("ok", "truncated") or not (reply.reasoning or ANY.search(reply.text)):
+def apart(reply: Reply, *, opened: bool = False) -> Reply:
+    """Return a reply whose text holds no thoughts; one of thoughts alone is `truncated` or `empty` and says so.
+
+    `opened` says that the chat template opens the thoughts: an answer that was cut before they end is nothing else.
+    """
+    opened = opened and reply.status == "truncated" and not reply.reasoning
+    if reply.status not in ("ok", "truncated") or not (opened or reply.reasoning or ANY.search(reply.text)):
         return reply
     found = part(reply.text)
+    if opened and not found.reasoning:
+        found = Parted(found.text, "", endless=True)
     reasoning = _joined([reply.reasoning, found.reasoning])
     if found.text or not reasoning:
         return replace(reply, text=found.text, reasoning=reasoning)

@@ -194,6 +194,7 @@ class Style:
     tokens: str = "max_tokens"
     dropped: set[str] = field(default_factory=set)
     folded: bool = False  # the system message opens the first user message
+    opened: bool = False  # the model's chat template opens its thoughts, so that no answer says where they begin
     version: int = 0
 
     def learn(self, refused: Refusal, request: Request, status: int | None = None) -> str | None:
