@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -175,7 +175,8 @@ async def structured(ask: Callable[[Request], Awaitable[Reply]], request: Reques
                      unread: Callable[[str], None] = lambda why: None) -> tuple[V | Failure, Reply]:  # fmt: skip
     """Ask until an answer can be read, TRIES times in all; return what was read, or the last Failure, and the last reply.
 
-    `parse` raises ValueError for what cannot be read; the model is shown its answer and why, and a cut one may be twice as long.
+    `parse` raises ValueError for what cannot be read; the model is shown its answer and why. A reply that was cut counts where
+    the answer in it is whole, for a model that does not stop talks on behind it; else the next one may be twice as long.
     `unread` is told why each time.
     """
     last, asked, reply = Failure("failed", "not asked"), request, Reply("failed")
@@ -186,6 +187,8 @@ async def structured(ask: Callable[[Request], Awaitable[Reply]], request: Reques
         if reply.status != "ok":
             last = Failure(reply.status, reply.reason)
             if reply.status == "truncated":
+                with suppress(ValueError):
+                    return parse(reply.text), reply
                 asked = replace(asked, max_tokens=2 * asked.max_tokens)
             continue
         try:

@@ -49,6 +49,14 @@ def test_a_cut_answer_may_be_longer_the_next_time_and_a_refusal_is_not_asked_for
     assert found == Failure("refused", "no") and len(asked) == 1
 
 
+def test_a_whole_answer_counts_though_the_model_talked_on_until_it_was_cut(tmp_path):
+    cut = [Reply("truncated", text='{"a": 1}\nThat is because {"a', reason="cut")]
+    found, asked = read(tmp_path / "a", cut)
+    assert isinstance(found, Answer) and found.value.a == 1 and len(asked) == 1
+    found, _ = read(tmp_path / "b", [Reply("truncated", text='{"a": "x"} well', reason="cut")])
+    assert found == Failure("truncated", "cut")
+
+
 def test_what_an_earlier_process_was_answered_is_not_asked_again_but_failures_are(tmp_path):
     script = iter(["first", Reply("failed", reason="busy"), "second"])
 
