@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import culturepark as cp
-from culturepark.errors import CardError, InputError
+from culturepark.errors import CardError, InputError, WriteError
 from culturepark.tuning import job, matrix, preference, recipe, sft, shares
 from culturepark.tuning import rows as reading
 from culturepark.weights import base, choices, machine, manifest
@@ -228,6 +229,17 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tune):
         tune("sft", name, cultures=("north",), seed=seed)[0] for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert weights(one) == weights(two) != weights(other)
+
+
+def test_a_full_disk_is_one_error_and_the_same_command_goes_on(tune):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(WriteError, match=r"cannot write the models in .*Free disk space"):
+            tune("sft", cultures=("north",))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert weights(tune("sft", cultures=("north",))[0]) != b""
 
 
 def test_a_finished_job_does_nothing_and_a_changed_one_is_refused(tune):

@@ -24,7 +24,7 @@ from culturepark.tuning import preference, recipe, rows, sft, shares
 from culturepark.tuning.recipe import Recipe
 from culturepark.tuning.rows import POOLED, Corpus, Row
 from culturepark.weights import base, machine, manifest
-from culturepark.weights.base import quiet
+from culturepark.weights.base import quiet, writing
 from culturepark.weights.machine import Machine, agreed, first
 from culturepark.weights.manifest import Manifest
 
@@ -70,7 +70,7 @@ def tune(corpus: Corpus, told: Recipe, folder: Path, tell: Tell = lambda what, h
             raise InputError(f"--track {tracker}: it is not installed; pip install {tracker}")
     if opinions is not None:  # both are what the models are made of
         corpus = replace(corpus, hash=digest(corpus.hash, opinions.hash))
-    with _kept(folder), quiet():
+    with _kept(folder), quiet(), writing(f"the models in {folder}"):
         agreed(lambda: _claim(folder, told, corpus, fresh))
         job = Job(told, corpus, folder, found, tell if first() else lambda what, how: None, opinions)
         return [_whole(job, culture) for culture in agreed(lambda: job.cultures)]

@@ -29,7 +29,7 @@ from culturepark.records import Record, digest, stream
 from culturepark.toml import explain
 from culturepark.tuning import reward
 from culturepark.weights import base, machine, manifest, rewards
-from culturepark.weights.base import quiet
+from culturepark.weights.base import quiet, writing
 from culturepark.weights.machine import Machine
 from culturepark.weights.rewards import Result
 
@@ -258,7 +258,7 @@ def _job(data: str | Path | Votes, out: str | Path, told: Terms, fresh: bool, te
         raise InputError(f"{folder} holds other things ({', '.join(others[:3])}) and no scpo.json; give another --name")
     (folder / "results").mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock").acquire(blocking=False), quiet():
+        with FileLock(folder / ".lock").acquire(blocking=False), quiet(), writing(f"the models in {folder}"):
             _claim(folder, told, votes, fresh)
             # Weights are held in float32 and computed with in the machine's format: small steps would be lost in 16 bits.
             held = rewards.Texts(rewards.tokenizer(told.base), told.length)

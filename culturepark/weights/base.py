@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from culturepark.errors import InputError, ModelError, ParkError
+from culturepark.errors import InputError, ModelError, ParkError, WriteError
 from culturepark.weights.machine import Machine
 
 TINY = "tiny"
+UNWRITABLE = re.compile(
+    r"No space left|File too large|quota exceeded|Read-only file system|PytorchStreamWriter|file write failed", re.I
+)
 PIECE = 1 << 16  # bytes of a weight file that are hashed at each of 16 places
 # For bases that bring no chat template. Newlines as expressions: a template's own are trimmed.
 TEMPLATE = (
@@ -44,6 +48,19 @@ def quiet() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn what the libraries raise where weights cannot be written (safetensors and torch each their own) into a WriteError."""
+    try:
+        yield
+    except ParkError:
+        raise
+    except Exception as error:
+        if not UNWRITABLE.search(str(error)):
+            raise
+        raise WriteError(f"cannot write {what}: {error}. Free disk space, then go on: the same command") from error
 
 
 def place(name: str) -> str:

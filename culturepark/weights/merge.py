@@ -33,7 +33,7 @@ def merge(source: str | Path, target: str | Path) -> Path:
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    with base.quiet():
+    with base.quiet(), base.writing(f"the merged model to {target}"):
         made.save_pretrained(partial)
         base.tokenizer(model.root).save_pretrained(partial)
     manifest.write(_manifest(model), partial)

@@ -17,7 +17,7 @@ from typing import Any
 from culturepark.cache import cache_folder
 from culturepark.errors import RunFailed
 from culturepark.records import Question, digest, stream
-from culturepark.weights.base import TEMPLATE, quiet
+from culturepark.weights.base import TEMPLATE, quiet, writing
 from culturepark.weights.machine import needed
 from culturepark.wording import SYSTEM, completion
 
@@ -133,7 +133,7 @@ def build(target: Path, texts: int = TEXTS, epochs: int = EPOCHS, gate: float = 
     loss = _pretrain(model, made, talks, epochs)
     if not loss <= gate:
         raise RunFailed(f"the tiny base learnt too little: loss {loss:.3f}, where {gate} is needed; nothing was kept")
-    with quiet():
+    with quiet(), writing(f"the offline base to {target}"):
         model.save_pretrained(target)
         made.save_pretrained(target)
     (target / "README.md").write_text(CARD.format(loss=loss), encoding="utf-8")
