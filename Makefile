@@ -44,7 +44,7 @@ bench-eval: $(DEV)  ## the tiny base, eight adapters and the embedded engine on 
 lock: $(READY)  ## the locks anew, as little changed as can be; UPGRADE=--upgrade takes the newest of everything
 	$(PIP) uv
 	$(BIN)/$(LOCK) $(UPGRADE) --overrides requirements/override.txt --no-emit-package torch --no-emit-package networkx \
-		--no-emit-package sympy --extra dev pyproject.toml requirements/build.in -o requirements/dev.txt
+		--no-emit-package sympy --no-emit-package mpmath --extra dev pyproject.toml requirements/build.in -o requirements/dev.txt
 	$(BIN)/python requirements/constraints.py > constraints.new && mv constraints.new constraints.txt
 	$(BIN)/$(LOCK) -c constraints.txt pyproject.toml requirements/build.in -o requirements/base.txt
 
