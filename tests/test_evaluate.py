@@ -451,3 +451,31 @@ def test_a_key_that_an_endpoint_says_back_is_masked(tea, serve):
     cp.evaluate("mine", ["teatime.toml"], ["openai/m"], base_url=serve(reply).url, key="sk-secret-77", **HOW)
     told = result.outcomes(next((tea / "outputs/mine/evals/teatime").iterdir()))[0].said
     assert told == "1. Your key is [key], and basic needs come first"
+
+
+def test_inspect_lists_the_tasks_where_they_are():
+    from inspect_ai import list_tasks
+
+    names = {t.name for t in list_tasks(root_dir=ROOT / "culturepark/evaluation")}
+    assert {"vsm13", "survey", "moderation", "education", "reward", "care", "benchmark"} <= names
+
+
+@pytest.mark.parametrize(
+    ("stop", "status"), [("stop", "ok"), ("max_tokens", "truncated"), ("tool_calls", "failed"), ("unknown", "failed")]
+)
+def test_what_another_provider_of_inspects_says_is_whole_only_where_it_says_so_and_holds_no_thoughts(stop, status):
+    from inspect_ai.model import ModelOutput
+
+    from culturepark.evaluation.tasks import _reply
+
+    output = ModelOutput.from_content("other/model", "<think>1 or 2?</think>\n\nTea.", stop_reason=stop)
+    reply = _reply(output)
+    assert (reply.status, reply.text, reply.reasoning) == (status, "Tea.", "1 or 2?")
+    assert status == "ok" or stop in reply.reason
+
+
+def test_thoughts_of_ours_are_thoughts_in_inspects_log_too():
+    from culturepark.evaluation.tasks import _said
+
+    message = _said(Reply("ok", "Tea.", reasoning="Hm."))
+    assert message.text == "Tea." and [c.type for c in message.content] == ["reasoning", "text"]

@@ -147,13 +147,13 @@ def apart(reply: Reply, *, opened: bool = False) -> Reply:
     `opened` says that the chat template opens the thoughts: an answer that was cut before they end is nothing else.
     """
     opened = opened and reply.status == "truncated" and not reply.reasoning
-    if reply.status not in ("ok", "truncated") or not (opened or reply.reasoning or ANY.search(reply.text)):
+    if not (opened or reply.reasoning or ANY.search(reply.text)):
         return reply
     found = part(reply.text)
     if opened and not found.reasoning:
         found = Parted(found.text, "", endless=True)
     reasoning = _joined([reply.reasoning, found.reasoning])
-    if found.text or not reasoning:
+    if found.text or not reasoning or reply.status not in ("ok", "truncated"):
         return replace(reply, text=found.text, reasoning=reasoning)
     if reply.status == "truncated":
         return replace(reply, text="", reasoning=reasoning, reason=CUT)
