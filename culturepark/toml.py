@@ -193,7 +193,13 @@ def _shown(lines: Sequence[str], line: int) -> str:
 
 def explain(error: ValidationError, kind: type[Record]) -> list[str]:
     """Return one line per mistake: key, what is wrong, the value, and the nearest right name."""
-    return [one_line(_explained(dict(item), kind)) for item in error.errors(include_url=False)]
+    items: list[dict[str, Any]] = [dict(item) for item in error.errors(include_url=False)]
+    wrong_inside = {item["loc"][:-1] for item in items if item["loc"]}  # such lists are not too short, if only for that
+    return [
+        one_line(_explained(item, kind))
+        for item in items
+        if item["type"] != "too_short" or item["loc"] not in wrong_inside
+    ]
 
 
 def one_line(text: str, longest: int = 500) -> str:
@@ -208,6 +214,8 @@ def _explained(item: dict[str, Any], kind: type[Record]) -> str:
         return f"{key}: unknown key. {nearest(str(item['loc'][-1]), _keys(kind, item['loc'][:-1]))}"
     if item["type"] == "missing":
         return f"{key}: missing"
+    if item["type"] == "json_invalid":
+        return f"not valid JSON: {item.get('ctx', {}).get('error', '')}"
     if item["type"] == "value_error":
         return f"{key}: {item['msg'].removeprefix('Value error, ')}"
     return f"{key}: {_message(item)} (there is {_value(item.get('input'))})"

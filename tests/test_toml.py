@@ -9,6 +9,7 @@ import culturepark as cp
 from culturepark.errors import CardError
 from culturepark.evaluation import card as benchmarks
 from culturepark.records import Role
+from culturepark.settings import build
 from culturepark.toml import parse_toml, read_toml
 from culturepark.tuning import recipe
 
@@ -145,3 +146,21 @@ def test_a_wrong_choice_names_the_nearest(park):
     card.write_text(card.read_text().replace('gender = "woman"', 'gender = "women"'))
     with pytest.raises(CardError, match=r"gender: no such choice\. Did you mean 'woman'"):
         cp.check(park)
+
+
+def test_a_list_of_wrong_choices_is_not_also_called_too_short():
+    with pytest.raises(CardError) as caught:
+        build({"modes": ["corss"]})
+    assert caught.value.problems == (
+        "settings: modes.0: no such choice. Did you mean 'cross'? There are: cross, in (there is 'corss')",
+    )
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"base": 3}', "[]", "\x00"])
+def test_a_damaged_manifest_is_one_line(tmp_path, text):
+    from culturepark.weights import manifest
+
+    (tmp_path / manifest.FILE).write_text(text)
+    with pytest.raises(cp.InputError, match="is no manifest of a tuned model") as caught:
+        manifest.read(tmp_path)
+    assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)

@@ -15,6 +15,7 @@ from culturepark.evaluation.card import load_kind
 from culturepark.evaluation.measure import Figure, Measure
 from culturepark.evaluation.outcome import Outcome
 from culturepark.records import Record, digest
+from culturepark.toml import explain
 
 FILE, OUTCOMES = "result.json", "outcomes.jsonl"
 REASONS, REASON = 5, 200  # reasons that are told, and how many characters of one
@@ -81,7 +82,7 @@ def read(folder: Path) -> Result:
         raise InputError(f"no result at {folder}: {error.strerror or error}") from error
     except ValidationError as error:
         raise InputError(
-            f"{folder / FILE} is no result ({error.errors()[0]['msg']}); the same evaluate command makes it anew"
+            f"{folder / FILE} is no result ({explain(error, Result)[0]}); the same evaluate command makes it anew"
         ) from error
 
 

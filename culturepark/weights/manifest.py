@@ -15,6 +15,7 @@ from culturepark.atomic import write_text
 from culturepark.errors import InputError, nearest
 from culturepark.markdown import code, front_matter, inline
 from culturepark.records import Record
+from culturepark.toml import explain
 
 FILE = "manifest.json"
 LIBRARIES = ("culturepark", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
@@ -73,7 +74,9 @@ def read(folder: str | Path) -> Manifest:
         raise InputError(f"no tuned model at {folder} (it has no {FILE}). {nearest(folder.name, near(folder))}")
     try:
         return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, ValueError) as error:
+    except ValidationError as error:
+        raise InputError(f"{path} is no manifest of a tuned model: {explain(error, Manifest)[0]}") from error
+    except ValueError as error:
         raise InputError(f"{path} is no manifest of a tuned model: {error}") from error
 
 
