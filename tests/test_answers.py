@@ -215,7 +215,7 @@ MISTAKES = {
     "no question": ('question = "What is poured at weddings?"', "question = 3", "item 1: question: a text, not 3"),
     "a scale": ("[prompt]", "[options]\nscale = [5, 1]\n[prompt]", "options.scale: worst and best grade"),
     "who asks": ("[prompt]", "[judge]", "who asks? Write a [prompt]"),
-    "a template": ("{{ question.prompt }}", "{{ questoin }}", "'questoin' is undefined"),
+    "a template": ("{{ question.prompt }}", "{{ questoin }}", "no name 'questoin' here. Did you mean 'question'?"),
 }  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def test_a_mistake_gets_one_clear_error_before_anything_is_asked(tmp_path, name)
 
 
 def test_a_judges_prompt_that_cannot_be_rendered_is_found_before_answers_are_paid_for(tmp_path):
-    with pytest.raises(CardError, match="'ansver' is undefined"):
+    with pytest.raises(CardError, match=r"no name 'ansver' here\. Did you mean 'answer'"):
         planned(loaded(tmp_path, OPEN + '[judge]\nsystem = "Grade."\nprompt = "{{ ansver }}"'))
     with pytest.raises(InputError, match="3 judges at temperature 0 are one"):
         planned(loaded(tmp_path, OPEN + '[judge]\nsystem = "Grade."\nprompt = "{{ answer }}"\ntemperature = 0'))
