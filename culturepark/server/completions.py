@@ -38,7 +38,7 @@ def _joined(parts: Any) -> str:
 
 
 def checked(body: Any, models: Sequence[str]) -> None:
-    """Raise the Problem that OpenAI would report with a chat request; tools, logprobs and their like are ignored."""
+    """Raise the Problem that OpenAI would report with a chat request."""
     model(body, models)
     messages = body.get("messages")
     if messages is None:
@@ -50,12 +50,23 @@ def checked(body: Any, models: Sequence[str]) -> None:
             raise _wrong(f"messages[{i}].role", f"supported roles are {', '.join(ROLES)}")
         if not isinstance(message.get("content"), (str, list)) and message["role"] != "assistant":
             raise _wrong(f"messages[{i}].content", "expected a string or an array of parts")
-    if body.get("n") not in (None, 1):
-        raise _wrong("n", "this server gives one choice a request")
+    sampling(body, 1)
+
+
+def text_checked(body: Any, models: Sequence[str]) -> None:
+    """Raise the Problem that OpenAI would report with a request for a text completion."""
+    model(body, models)
+    if body.get("prompt") is None:
+        raise _missing("prompt")
+    sampling(body, 0)
+
+
+def sampling(body: Mapping[str, Any], least: int) -> None:
+    """Raise the Problem with how an answer is to be drawn; it has at least `least` tokens."""
     for name in ("max_tokens", "max_completion_tokens"):
         limit = body.get(name)
-        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-            raise _wrong(name, "expected a whole number of at least 1")
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < least):
+            raise _wrong(name, f"expected a whole number of at least {least}")
     warmth = body.get("temperature")
     if warmth is not None and (
         isinstance(warmth, bool) or not isinstance(warmth, (int, float)) or not 0 <= warmth <= 2
@@ -111,6 +122,44 @@ def limit(body: Mapping[str, Any]) -> int | None:
     """Return how many tokens an answer may have; None where the request does not say."""
     found: int | None = body.get("max_completion_tokens") or body.get("max_tokens")
     return found
+
+
+def stopped(text: str, body: Mapping[str, Any]) -> str:
+    """Return what a text says before the first of the stop texts that a request names."""
+    stop = body.get("stop")
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if not isinstance(stops, list) or not all(isinstance(s, str) and s for s in stops):
+        raise _wrong("stop", "expected a text or a list of texts, none empty")
+    return text[: min((at for s in stops if (at := text.find(s)) >= 0), default=len(text))]
+
+
+def text_completion(
+    number: int, body: Mapping[str, Any], prompts: Sequence[str], texts: Sequence[str]
+) -> dict[str, Any]:
+    """Return the text completion that says `texts` after `prompts`, each cut to what the request allows."""
+    most = body.get("max_tokens")
+    said = [cut(text, 16 if most is None else most) for text in texts]
+    shown = [(prompt if body.get("echo") else "") + text for prompt, (text, _) in zip(prompts, said, strict=True)]
+    used, made = sum(map(tokens, prompts)), sum(tokens(text) if text else 0 for text, _ in said)
+    return {
+        "id": f"cmpl-{number:08x}", "object": "text_completion", "created": int(time.time()), "model": body["model"],
+        "choices": [{"text": text, "index": i, "logprobs": None, "finish_reason": finish}
+                    for i, (text, (_, finish)) in enumerate(zip(shown, said, strict=True))],
+        "usage": {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made},
+        "system_fingerprint": None,
+    }  # fmt: skip
+
+
+def text_chunks(whole: Mapping[str, Any], with_usage: bool) -> Iterator[dict[str, Any]]:
+    """Yield a text completion word by word, as it is streamed, and the usage where asked for."""
+    frame = {k: v for k, v in whole.items() if k not in ("choices", "usage")}
+    usage: dict[str, Any] = {"usage": None} if with_usage else {}
+    for choice in whole["choices"]:
+        for piece in PIECE.findall(choice["text"]):
+            yield {**frame, "choices": [{**choice, "text": piece, "finish_reason": None}], **usage}
+        yield {**frame, "choices": [{**choice, "text": ""}], **usage}
+    if with_usage:
+        yield {**frame, "choices": [], "usage": whole.get("usage")}
 
 
 def completion(number: int, body: Mapping[str, Any], text: str) -> dict[str, Any]:

@@ -1,29 +1,24 @@
-"""Answers chat requests with models of this machine, each under its name; what it cannot do, it refuses."""
+"""Answers requests for chat and text with models of this machine, each under its name; what it cannot do, it refuses."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import InputError
-from culturepark.server import completions
-from culturepark.server.problems import Problem
+from culturepark.server import answers, completions, parameters, wishes
+from culturepark.server.wishes import Prompt, refusals
 from culturepark.weights.graduate import Graduate, found, named
+from culturepark.weights.schemas import schema_of
 
 if TYPE_CHECKING:
-    from culturepark.weights.engine import Engine, Made, Token
+    from culturepark.weights.engine import Ask, Engine, Made, Token
     from culturepark.weights.machine import Machine
 
-STOPS, ALTERNATIVES = 4, 20  # stop texts of a request, and alternatives a token, at most
-# What a request may ask for that these models do not do, with the values that ask for nothing.
-UNABLE: dict[str, tuple[Any, ...]] = {
-    "tools": (None, []), "functions": (None, []), "presence_penalty": (None, 0), "frequency_penalty": (None, 0),
-    "logit_bias": (None, {}), "audio": (None,),
-}  # fmt: skip
+WHO = "A server of models on this machine"
+Answered = dict[str, Any] | AsyncIterator[dict[str, Any]]
 
 
 class Graduates:
@@ -59,127 +54,116 @@ class Graduates:
             self._loaded[name] = engine, engine.add(model)
         return self
 
-    async def __call__(self, number: int, body: Mapping[str, Any]) -> dict[str, Any] | AsyncIterator[dict[str, Any]]:
+    async def __call__(self, number: int, body: Mapping[str, Any]) -> Answered:
         """Return a chat completion, or its chunks as they come; Problem for what cannot be answered."""
+        parameters.check_parameters(body, parameters.CHAT | parameters.LOGPROBS, WHO)
         engine, adapter = self._loaded[body["model"]]
-        how = _how(body)
-        try:
-            ask = engine.ask(_talk(body["messages"]), adapter, completions.limit(body), **how)
-        except InputError as error:
-            code = "context_length_exceeded" if type(error).__name__ == "TooLong" else "invalid_value"
-            raise Problem(400, f"{error}.", code=code, param="messages") from error
+        talk, how = wishes.read_talk(body["messages"]), wishes.read_sampling(body)
+        how["top"], count = wishes.read_chat_logprobs(body), wishes.read_count(body)
+        how["schema"] = await _checked_schema(engine, body)
+        with refusals("messages"):
+            ask = await asyncio.to_thread(engine.ask, talk, adapter, completions.limit(body), **how)
+        asks = _repeat(ask, count)
         if body.get("stream"):
-            return chunks(engine.stream(ask), _frame(number, body["model"], "chat.completion.chunk"),
-                          bool((body.get("stream_options") or {}).get("include_usage")), ask.top is not None)  # fmt: skip
-        made = await asyncio.wrap_future(engine.submit(ask))
-        return completion(number, body["model"], made, ask.top is not None)
+            frame = answers.frame(number, body["model"], "chat.completion.chunk")
+            return answers.stream_chunks([engine.stream(a) for a in asks], frame, body, answers.chat_chunk, count)
+        made = await _say_all(engine, asks)
+        choices = [answers.chat_choice(i, one, ask.top is not None) for i, one in enumerate(made)]
+        frame = answers.frame(number, body["model"], "chat.completion")
+        return {**frame, "choices": choices, "usage": answers.count_usage(made, 1)}
+
+    async def continue_text(self, number: int, body: Mapping[str, Any]) -> Answered:
+        """Return a text completion of each prompt, or its chunks as they come; Problem for what cannot be answered."""
+        parameters.check_parameters(body, parameters.TEXT, WHO)
+        engine, adapter = self._loaded[body["model"]]
+        how = wishes.read_sampling(body) | {"top": wishes.read_text_logprobs(body)}
+        limit, count, echo = wishes.read_text_limit(body), wishes.read_count(body), wishes.check_echo(body)
+        with refusals("prompt"):
+            texts = await asyncio.to_thread(lambda: [_read(engine, p) for p in wishes.read_prompts(body)])
+            asks = [
+                ask
+                for text in texts
+                for ask in (_repeat(engine.ask_tokens(text.tokens, adapter, limit, **how), count) if limit else ())
+            ]
+        frame = answers.frame(number, body["model"], "text_completion")
+        if body.get("stream"):
+            return answers.stream_chunks([engine.stream(a) for a in asks], frame, body, answers.text_chunk, count)
+        made = await _say_all(engine, asks) if limit else [_say_nothing(t) for t in texts for _ in range(count)]
+        if echo:
+            texts = await _weigh_all(engine, texts, adapter, how["top"])
+        shown = [t for t in texts for _ in range(count)]
+        choices = [
+            _text_choice(i, engine, text if echo else None, one, how["top"])
+            for i, (text, one) in enumerate(zip(shown, made, strict=True))
+        ]
+        return {**frame, "choices": choices, "usage": answers.count_usage(made, len(texts))}
 
 
-def _talk(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Return messages as templates take them: texts only, a developer's as the system's."""
-    made = []
-    for i, message in enumerate(messages):
-        parts = message.get("content") or ""
-        if not isinstance(parts, str):
-            odd = next((p for p in parts if not isinstance(p, Mapping) or not isinstance(p.get("text"), str)), None)
-            if odd is not None:
-                raise _wrong(f"messages[{i}].content", "these models read texts only")
-            parts = "".join(p["text"] for p in parts)
-        if message["role"] in ("tool", "function"):
-            raise _wrong(f"messages[{i}].role", "these models use no tools")
-        made.append({"role": "system" if message["role"] == "developer" else message["role"], "content": parts})
-    return made
+async def _checked_schema(engine: Engine, body: Mapping[str, Any]) -> str | None:
+    """Return the JSON schema that a request asks for, as text; Problem where an answer cannot be held to it."""
+    with refusals("response_format"):
+        schema = schema_of(body.get("response_format"))
+        if schema is not None:
+            await asyncio.to_thread(engine.check_schema, schema)
+        return schema
 
 
-def _how(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how a request wants to be answered; Problem for what it may not want."""
-    for name, nothing in UNABLE.items():
-        if body.get(name) not in nothing:
-            raise _wrong(name, "this server does not take it")
-    if (body.get("response_format") or {}).get("type", "text") != "text":
-        raise _wrong("response_format", "this server does not hold answers to a schema; ask for JSON in words")
-    top_p, top, stop = body.get("top_p"), body.get("top_logprobs"), body.get("stop")
-    if top_p is not None and (isinstance(top_p, bool) or not isinstance(top_p, (int, float)) or not 0 < top_p <= 1):
-        raise _wrong("top_p", "expected a number above 0 and up to 1")
-    if top is not None and (isinstance(top, bool) or not isinstance(top, int) or not 0 <= top <= ALTERNATIVES):
-        raise _wrong("top_logprobs", f"expected a whole number from 0 to {ALTERNATIVES}")
-    if top is not None and not body.get("logprobs"):
-        raise _wrong("top_logprobs", "it needs logprobs to be true")
-    stops = [stop] if isinstance(stop, str) else stop or []
-    if not isinstance(stops, list) or len(stops) > STOPS or not all(isinstance(s, str) and s for s in stops):
-        raise _wrong("stop", f"expected a text, or up to {STOPS}, none empty")
-    warmth, seed = body.get("temperature"), body.get("seed")
-    return {"temperature": 1.0 if warmth is None else float(warmth), "top_p": 1.0 if top_p is None else float(top_p),
-            "seed": secrets.randbits(31) if seed is None else seed, "stop": tuple(stops),
-            "top": (top or 0) if body.get("logprobs") else None}  # fmt: skip
+def _repeat(ask: Ask, count: int) -> list[Ask]:
+    """Return a request so many times, each drawn with a seed of its own."""
+    return [replace(ask, seed=ask.seed + i) for i in range(count)]
 
 
-def _wrong(param: str, why: str) -> Problem:
-    return Problem(400, f"Invalid value for '{param}': {why}.", code="invalid_value", param=param)
+async def _say_all(engine: Engine, asks: Sequence[Ask]) -> list[Made]:
+    with refusals("response_format"):
+        return list(await asyncio.gather(*(asyncio.wrap_future(engine.submit(ask)) for ask in asks)))
 
 
-def completion(number: int, model: str, made: Made, logprobs: bool) -> dict[str, Any]:
-    """Return an answer as a chat completion."""
-    message = {"role": "assistant", "content": made.text, "refusal": None}
-    choice = {
-        "index": 0,
-        "message": message,
-        "logprobs": _logprobs(made.tokens, logprobs),
-        "finish_reason": made.finish,
-    }
-    return {**_frame(number, model, "chat.completion"), "choices": [choice], "usage": _usage(made)}
+# ---------------------------------------------------------------------- text
 
 
-async def chunks(
-    stream: AsyncGenerator[Any, None], frame: Mapping[str, Any], with_usage: bool, logprobs: bool
-) -> AsyncGenerator[dict[str, Any], None]:
-    """Yield an answer as it is said: role, pieces, finish reason, and the usage where asked for."""
-    usage: dict[str, Any] = {"usage": None} if with_usage else {}
+@dataclass(frozen=True)
+class Text:
+    """A prompt of a text completion: its tokens, its text, and how likely each token was, where that was asked for."""
 
-    def chunk(delta: Mapping[str, Any], tokens: Sequence[Token] = (), finish: str | None = None) -> dict[str, Any]:
-        logs = _logprobs(tokens, logprobs and bool(tokens))
-        return {
-            **frame,
-            "choices": [{"index": 0, "delta": dict(delta), "logprobs": logs, "finish_reason": finish}],
-            **usage,
-        }
-
-    yield chunk({"role": "assistant", "content": ""})
-    try:
-        async with aclosing(stream):
-            async for piece in stream:
-                if isinstance(piece, tuple):
-                    yield chunk({"content": piece[0]}, piece[1])
-                else:
-                    yield chunk({}, finish=piece.finish)
-                    if with_usage:
-                        yield {**frame, "choices": [], "usage": _usage(piece)}
-    except Exception as error:  # the status has been sent: the caller is told here
-        yield Problem(500, f"The answer of this server failed: {type(error).__name__}: {error}").body
+    tokens: tuple[int, ...]
+    text: str
+    weighed: tuple[Token | None, ...] = ()
 
 
-def _frame(number: int, model: str, kind: str) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-{number:08x}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": model,
-        "system_fingerprint": None,
-    }
+def _read(engine: Engine, prompt: Prompt) -> Text:
+    """Return a prompt as tokens and text; InputError for tokens that the model does not have."""
+    if not isinstance(prompt, str):
+        return Text(engine.check_tokens(prompt), engine.write(prompt))
+    tokens = engine.read_text(prompt)
+    if not tokens:
+        raise InputError("an empty prompt has no token to go on from")
+    return Text(tokens, prompt)
 
 
-def _usage(made: Made) -> dict[str, int]:
-    used, said = made.prompt_tokens, made.completion_tokens
-    return {"prompt_tokens": used, "completion_tokens": said, "total_tokens": used + said}
+def _say_nothing(text: Text) -> Made:
+    from culturepark.weights.engine import Made
+
+    return Made("", "length", len(text.tokens), 0)
 
 
-def _logprobs(tokens: Sequence[Token], wanted: bool) -> dict[str, Any] | None:
-    return {"content": list(map(_token, tokens)), "refusal": None} if wanted else None
+async def _weigh_all(engine: Engine, texts: Sequence[Text], adapter: str, top: int | None) -> list[Text]:
+    """Return prompts with how likely their tokens are; as they are where no log-probabilities are asked for."""
+    if top is None:
+        return list(texts)
+    with refusals("prompt"):
+        read = await asyncio.gather(*(engine.read(t.tokens, adapter, top) for t in texts))
+    return [replace(text, weighed=(None, *tokens)) for text, tokens in zip(texts, read, strict=True)]
 
 
-def _token(token: Token) -> dict[str, Any]:
-    return {**_shown(token.text, token.logprob), "top_logprobs": [_shown(text, x) for text, x in token.top]}
-
-
-def _shown(text: str, logprob: float) -> dict[str, Any]:
-    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
+def _text_choice(index: int, engine: Engine, before: Text | None, made: Made, top: int | None) -> dict[str, Any]:
+    """Return an answer as a choice, after the prompt where that is said back (`before`)."""
+    text = (before.text if before else "") + made.text
+    if top is None:
+        return answers.text_choice(index, text, made.finish, None)
+    pieces, tokens = list[str](), list["Token | None"]()
+    if before:
+        pieces, tokens = engine.write_pieces(before.tokens, before.text), list(before.weighed)
+    said = [*made.tokens, *([made.end] if made.end else [])]
+    shown = [*(t.text for t in made.tokens), *([""] if made.end else [])]
+    logprobs = answers.text_logprobs([*pieces, *shown], [*tokens, *said], 0)
+    return answers.text_choice(index, text, made.finish, logprobs)

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from culturepark.errors import InputError
 from culturepark.server.batches import Shelf
-from culturepark.server.completions import chunks, spoken, unknown_model
-from culturepark.server.desk import CHAT, EMBEDDINGS, Desk, Outcome
+from culturepark.server.completions import chunks, spoken, text_chunks, unknown_model
+from culturepark.server.desk import CHAT, EMBEDDINGS, TEXT, Desk, Outcome
 from culturepark.server.faults import known
 from culturepark.server.problems import Problem
 from culturepark.server.tunes import Tunes
@@ -87,9 +87,9 @@ class Wire:
 
     async def _route(self, request: BaseRequest) -> StreamResponse:
         path, method = request.path, request.method
-        if self._desk.chat_only and path != CHAT and not path.startswith("/v1/models"):
+        if self._desk.chat_only and path not in (CHAT, TEXT) and not path.startswith("/v1/models"):
             raise _nowhere(method, path)
-        if path in (CHAT, EMBEDDINGS):
+        if path in (CHAT, TEXT, EMBEDDINGS):
             _only("POST", method, path)
             return await self._ask(request, path)
         parts = path.strip("/").split("/")
@@ -116,10 +116,12 @@ class Wire:
             outcome = await self._desk.ask(path, body, forced)
             if isinstance(outcome.body, AsyncIterator):
                 return await _write(request, 200, {**EVENTS, **outcome.headers}, _events(outcome.body, self._dumps))
-            if path == CHAT and body.get("stream") and outcome.status == 200 and spoken(outcome.body):
-                return await self._stream(
-                    request, outcome, bool((body.get("stream_options") or {}).get("include_usage"))
-                )
+            if path != EMBEDDINGS and body.get("stream") and outcome.status == 200:
+                with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+                if path == TEXT and isinstance(outcome.body, dict):
+                    return await self._stream(request, outcome, text_chunks(outcome.body, with_usage))
+                if spoken(outcome.body):
+                    return await self._stream(request, outcome, chunks(outcome.body, with_usage))
             return await self._send(request, outcome)
         finally:
             counts["in_flight"] -= 1
@@ -238,9 +240,9 @@ class Wire:
             request, outcome.status, {**headers, "Content-Length": str(len(data))}, _pieces(pieces, DRIP)
         )
 
-    async def _stream(self, request: BaseRequest, outcome: Outcome, with_usage: bool) -> StreamResponse:
+    async def _stream(self, request: BaseRequest, outcome: Outcome, said: Iterable[dict[str, Any]]) -> StreamResponse:
         """Send an answer as server-sent events; a truncated one lacks its second half and its end."""
-        events = [b"data: " + self._dumps(chunk) + b"\n\n" for chunk in chunks(outcome.body, with_usage)]
+        events = [b"data: " + self._dumps(chunk) + b"\n\n" for chunk in said]
         events.append(DONE)
         if outcome.wire in ("truncated", "reset"):
             events = events[: len(events) // 2]

@@ -6,23 +6,28 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from culturepark.errors import InputError, ModelError
-from culturepark.weights import base, choices, machine
+from culturepark.weights import base, choices, machine, reading
 from culturepark.weights.chat import Opening, Talk, find_end, open_turns
 from culturepark.weights.graduate import Graduate, mixable
 from culturepark.weights.machine import Machine
+from culturepark.weights.schemas import Guide, Guides
 
 ROWS = 32  # requests of one batch, at most
 SPREAD = 8  # batches of places where options part that are worked on at once, so that like lengths stand together
 LINGER = 0.01  # seconds that a batch that is not full is waited for
+SLICE, SLACK = (
+    16_384,
+    16,
+)  # characters that are read at once to see whether a text fits, and tokens that cutting them adds
 BASE = "__base__"  # PEFT's name for no adapter
 
 
@@ -36,7 +41,7 @@ class Ask:
 
     `temperature` 0 takes the likeliest token; `top_p` draws from the likeliest tokens that make up this share; one `seed` draws
     one answer, whatever shares the batch. `top` asks for log-probabilities, and for so many alternatives a token. `lead` are the
-    spaces with which the chat template opens an answer; they are no part of its text.
+    spaces with which the chat template opens an answer; they are no part of its text. `schema` is a JSON schema to keep to, as text.
     """
 
     prompt: tuple[int, ...]
@@ -48,6 +53,7 @@ class Ask:
     top: int | None = None
     stop: tuple[str, ...] = ()
     lead: str = ""
+    schema: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,13 +67,14 @@ class Token:
 
 @dataclass(frozen=True)
 class Made:
-    """An answer. `completion_tokens` counts the end of turn where one was said; `tokens` is empty unless asked for."""
+    """An answer. `completion_tokens` counts the end of turn where one was said; `tokens` and it (`end`) are kept if asked for."""
 
     text: str
     finish: Literal["stop", "length"]
     prompt_tokens: int
     completion_tokens: int
     tokens: tuple[Token, ...] = ()
+    end: Token | None = None
 
 
 Heard = Callable[[str, tuple[Token, ...]], None]
@@ -84,6 +91,16 @@ class Weighing:
     future: Future[list[float]]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A question of how likely a model finds given tokens, with so many alternatives (`top`) per token."""
+
+    prompt: tuple[int, ...]
+    top: int
+    adapter: str
+    future: Future[list[Token]]
+
+
 @dataclass
 class Row:
     """One request at work: what was said so far, and whether that is all."""
@@ -96,6 +113,8 @@ class Row:
     finish: Literal["stop", "length"] = "length"
     heard: Heard | None = None
     told: tuple[int, int] = (0, 0)  # characters and tokens that were passed on
+    guide: Guide | None = None
+    end: Token | None = None
 
     def __post_init__(self) -> None:
         self.rng = Random(self.ask.seed)  # noqa: S311
@@ -120,6 +139,9 @@ class Engine:
         self._adapters: dict[str, str] = {}
         self._waiting: deque[Row] = deque()
         self._weighing: deque[Weighing] = deque()
+        self._reading: deque[Reading] = deque()
+        self._guides: Guides | None = None
+        self._guiding = threading.Lock()
         self._gate, self._busy, self._working = threading.Lock(), False, threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="culturepark-engine")
 
@@ -144,7 +166,55 @@ class Engine:
 
     def open_turn(self, talk: Talk) -> Opening:
         """Return a conversation up to where the model speaks; InputError where the base's template refuses it."""
+        self._refuse_long("".join(message["content"] for message in talk))
         return open_turns(self.tokenizer, [talk])[0]
+
+    def read_text(self, text: str) -> tuple[int, ...]:
+        """Return a text as tokens, with those that the tokenizer itself puts before it; TooLong where it cannot fit."""
+        self._refuse_long(text)
+        return tuple(self.tokenizer(text)["input_ids"])
+
+    def check_tokens(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        """Return token ids as they are; InputError for one that the model does not have."""
+        odd = next((t for t in tokens if t >= self._vocabulary), None)
+        if odd is not None:
+            raise InputError(f"there is no token {odd}; the model has {self._vocabulary}, the first is 0")
+        return tuple(tokens)
+
+    def write(self, tokens: Sequence[int]) -> str:
+        """Return tokens as text, marks of the tokenizer's own included."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False))
+
+    def write_pieces(self, tokens: Sequence[int], text: str) -> list[str]:
+        """Return what each token of `text` adds to it: nothing for half a character, and for marks that the text has not."""
+        own = self.tokenizer.bos_token
+        hidden = bool(own) and tokens[:1] == (self.tokenizer.bos_token_id,) and not text.startswith(own)
+        pieces, begin, shown = list[str](), 0, ""
+        for i in range(len(tokens)):
+            whole = self.write(tokens[begin : i + 1])
+            if whole.endswith("\ufffd"):
+                pieces.append("")
+                continue
+            pieces.append(whole[len(shown) :])
+            begin, shown = i, self.write(tokens[i : i + 1])
+        return ["", *pieces[1:]] if hidden else pieces
+
+    def check_schema(self, schema: str) -> None:
+        """Raise InputError where answers cannot be held to a JSON schema."""
+        self._guides_of_base().begin(schema)
+
+    def _refuse_long(self, text: str) -> None:
+        """Raise TooLong for a text that cannot fit; no more of it is read than tells that."""
+        count = 0
+        for at in range(0, len(text) if len(text) > SLICE else 0, SLICE):
+            ids = self.tokenizer(text[at : at + SLICE], add_special_tokens=False)["input_ids"]
+            count += max(0, len(ids) - SLACK)
+            if count >= self.context:
+                raise TooLong(f"the prompt has more than {count} tokens, and the {self._most}")
+
+    @property
+    def _most(self) -> str:
+        return f"maximum context length is {self.context}"
 
     async def complete(self, talk: Talk, adapter: str = BASE, limit: int | None = None, **how: Any) -> Made:
         """Answer a conversation with an adapter that `add` named; `how` is as in an Ask. TooLong where the prompt does not fit.
@@ -156,12 +226,22 @@ class Engine:
     def ask(self, talk: Talk, adapter: str = BASE, limit: int | None = None, **how: Any) -> Ask:
         """Return the request that `complete` would make."""
         opening = self.open_turn(talk)
-        left = self.context - len(opening.tokens)
+        return self.ask_tokens(opening.tokens, adapter, limit, lead=opening.lead, **how)
+
+    def ask_tokens(self, prompt: Sequence[int], adapter: str = BASE, limit: int | None = None, **how: Any) -> Ask:
+        """Return the request to go on where these tokens end; TooLong where they leave no room."""
+        left = self.context - len(prompt)
         if left < 1:
-            raise TooLong(
-                f"the prompt has {len(opening.tokens)} tokens, and the maximum context length is {self.context}"
-            )
-        return Ask(opening.tokens, adapter, min(limit or left, left), lead=opening.lead, **how)
+            raise TooLong(f"the prompt has {len(prompt)} tokens, and the {self._most}")
+        return Ask(tuple(prompt), adapter, min(limit or left, left), **how)
+
+    async def read(self, prompt: Sequence[int], adapter: str = BASE, top: int = 0) -> list[Token]:
+        """Return how likely an adapter finds each token of a text but the first, and the `top` likeliest in its place."""
+        if len(prompt) > self.context:
+            raise TooLong(f"the prompt has {len(prompt)} tokens, and the {self._most}")
+        future: Future[list[Token]] = Future()
+        self._enqueue(self._reading, Reading(tuple(prompt), top, adapter, future))
+        return await asyncio.wrap_future(future)
 
     async def weigh(self, talk: Talk, options: Sequence[str], adapter: str = BASE) -> list[float]:
         """Return an adapter's distribution over the options with which its answer may begin, as `choices.distribution` does.
@@ -171,7 +251,7 @@ class Engine:
         opening = self.open_turn(talk)
         prompt, told = opening.tokens, choices.tokens(self.tokenizer, opening, options)
         if (most := len(prompt) + max(map(len, told))) > self.context:
-            raise TooLong(f"prompt and options have {most} tokens, and the maximum context length is {self.context}")
+            raise TooLong(f"prompt and options have {most} tokens, and the {self._most}")
         future: Future[list[float]] = Future()
         self._enqueue(self._weighing, Weighing(prompt, choices.forks(told), len(options), adapter, future))
         return await asyncio.wrap_future(future)
@@ -198,9 +278,24 @@ class Engine:
 
         `heard` is told each new piece of text and its tokens, in the engine's thread.
         """
-        row = Row(ask, Future(), heard=heard)
+        row = Row(ask, Future(), heard=heard, guide=self._guide(ask))
         self._enqueue(self._waiting, row)
         return row.future
+
+    def _guide(self, ask: Ask) -> Guide | None:
+        """Return what holds a request's answer to its schema; InputError where it cannot be kept or llguidance is missing."""
+        if ask.schema is None:
+            return None
+        return self._guides_of_base().begin(ask.schema)
+
+    def _guides_of_base(self) -> Guides:
+        with self._guiding:
+            self._guides = self._guides or Guides(self.tokenizer, self._vocabulary, self.ends)
+            return self._guides
+
+    @property
+    def _vocabulary(self) -> int:
+        return int(self.model.get_output_embeddings().weight.shape[0])
 
     def _enqueue(self, queue: deque[Any], what: Any) -> None:
         with self._gate:
@@ -214,11 +309,13 @@ class Engine:
     def _work(self) -> None:
         """Answer until nothing waits."""
         while True:
-            if max(len(self._waiting), len(self._weighing)) < self.rows:  # those just answered ask again in a moment
+            if (
+                max(map(len, (self._waiting, self._weighing, self._reading))) < self.rows
+            ):  # those just answered ask again in a moment
                 time.sleep(LINGER)
             with self._gate:
-                batch, weighed = self._next(), self._heaviest()
-                if not batch and not weighed:
+                batch, weighed, read = self._next(), self._heaviest(), self._next_read()
+                if not batch and not weighed and not read:
                     self._busy = False
                     return
             with self._working:
@@ -226,6 +323,8 @@ class Engine:
                     self._answer(batch)
                 if weighed:
                     self._weigh(weighed)
+                if read:
+                    self._read(read)
 
     def _heaviest(self) -> list[Weighing]:
         """Return the next questions of distributions, as many as fill a few batches of places where options part."""
@@ -252,6 +351,42 @@ class Engine:
             with suppress(InvalidStateError):
                 one.future.set_result(shares)
 
+    def _next_read(self) -> list[Reading]:
+        """Return the next texts to be read, as many as there are rows and memory for."""
+        taken, longest = list[Reading](), 0
+        while self._reading and len(taken) < self.rows:
+            longest = max(longest, len(self._reading[0].prompt))
+            if taken and longest * (len(taken) + 1) > self.room:
+                break
+            one = self._reading.popleft()
+            if not one.future.cancelled():
+                taken.append(one)
+        return taken
+
+    def _read(self, taken: Sequence[Reading]) -> None:
+        try:
+            rows = reading.read_rows(
+                self.model, self.tokenizer, [r.prompt for r in taken], max(r.top for r in taken),
+                [r.adapter for r in taken] if self._adapters else None,
+            )  # fmt: skip
+            made = [self._tokens_read(r, row) for r, row in zip(taken, rows, strict=True)]
+        except Exception as error:
+            _told(taken, error)
+            return
+        for one, tokens in zip(taken, made, strict=True):
+            with suppress(InvalidStateError):
+                one.future.set_result(tokens)
+
+    def _tokens_read(self, one: Reading, row: Sequence[reading.Read]) -> list[Token]:
+        return [
+            self._token(token, logprob, likeliest[: one.top])
+            for token, (logprob, likeliest) in zip(one.prompt[1:], row, strict=True)
+        ]
+
+    def _token(self, token: int, logprob: float, likeliest: Sequence[tuple[int, float]]) -> Token:
+        decode = self.tokenizer.decode
+        return Token(decode([token]), logprob, tuple((decode([other]), x) for other, x in likeliest))
+
     def _next(self) -> list[Row]:
         """Return the next batch: the first of those that wait, as many as there are rows and memory for."""
         batch, longest = list[Row](), 0
@@ -277,9 +412,13 @@ class Engine:
                 return
             self.room = max(1, self.room // 2)
             for half in (batch[::2], batch[1::2]):
-                self._answer([Row(row.ask, row.future, heard=row.heard, told=row.told) for row in half])
+                self._answer([self._again(row) for row in half])
         except Exception as error:
             _told(batch, error)
+
+    def _again(self, row: Row) -> Row:
+        """Return a request that begins anew; what was passed on of it is not passed on again."""
+        return Row(row.ask, row.future, heard=row.heard, told=row.told, guide=self._guide(row.ask))
 
     def _generate(self, batch: list[Row]) -> None:
         import torch
@@ -308,15 +447,22 @@ class Engine:
         """Let a row say a token, with its log-probability and the likeliest tokens' where they were asked for."""
         row.said.append(token)
         ended = token in self.ends
-        if log is not None and not ended:
-            likeliest = tuple((self.tokenizer.decode([t]), x) for t, x in log[1])
-            row.tokens.append(Token(self.tokenizer.decode([token]), log[0], likeliest))
-        if ended or (row.ask.stop and self._cut(row) is not None):
+        if log is not None and ended:
+            row.end = self._token(token, *log)
+        elif log is not None:
+            row.tokens.append(self._token(token, *log))
+        if ended or self._follow(row, token) or (row.ask.stop and self._cut(row) is not None):
             row.done, row.finish = True, "stop"
         elif len(row.said) >= row.ask.limit or row.future.cancelled():
             row.done = True
         if row.heard is not None:
             self._tell(row, row.heard)
+
+    def _follow(self, row: Row, token: int) -> bool:
+        """Let a row's schema follow a token, and say whether the answer is whole."""
+        with _failing(row):
+            return row.guide is not None and row.guide.take(token)
+        return True
 
     def _tell(self, row: Row, heard: Heard) -> None:
         """Pass on what is new and will stay: no half characters, nothing that may be the beginning of a stop text."""
@@ -343,7 +489,7 @@ class Engine:
     def _made(self, row: Row) -> Made:
         text = self._cut(row)
         said = self._text(row) if text is None else text
-        return Made(said, row.finish, len(row.ask.prompt), len(row.said), tuple(row.tokens))
+        return Made(said, row.finish, len(row.ask.prompt), len(row.said), tuple(row.tokens), row.end)
 
 
 # ------------------------------------------------------------------- drawing
@@ -390,7 +536,8 @@ def _drawer(engine: Engine, batch: Sequence[Row]) -> Any:
 
         def __call__(self, input_ids: Any, scores: Any) -> Any:
             scores = scores.float()
-            chosen = draw(scores, asks, [row.rng.random() if row.ask.temperature > 0 else 0.0 for row in batch])
+            narrowed = _narrowed(scores, batch)
+            chosen = draw(narrowed, asks, [row.rng.random() if row.ask.temperature > 0 else 0.0 for row in batch])
             logs = _logs(scores[wanting], chosen[wanting], most) if wanting else []
             held = dict(zip(wanting, logs, strict=True))
             for i, token in enumerate(chosen.tolist()):
@@ -400,6 +547,29 @@ def _drawer(engine: Engine, batch: Sequence[Row]) -> Any:
             return scores.new_full(scores.shape, float("-inf")).scatter_(1, chosen[:, None], 0.0)
 
     return Drawer()
+
+
+def _narrowed(scores: Any, batch: Sequence[Row]) -> Any:
+    """Return the logits with what would leave a row's schema taken out; the log-probabilities stay the model's own."""
+    guided = [i for i, row in enumerate(batch) if row.guide is not None and not row.done]
+    if not guided:
+        return scores
+    narrowed = scores.clone()
+    for i in guided:
+        with _failing(batch[i]):
+            narrowed[i] = batch[i].guide.narrow(scores[i])  # type: ignore[union-attr]
+    return narrowed
+
+
+@contextmanager
+def _failing(row: Row) -> Iterator[None]:
+    """Let a schema that cannot be kept after all fail its own request and no other of the batch."""
+    try:
+        yield
+    except InputError as error:
+        row.done = True
+        with suppress(InvalidStateError):
+            row.future.set_exception(error)
 
 
 def _logs(scores: Any, chosen: Any, most: int) -> list[tuple[float, list[tuple[int, float]]]]:
@@ -432,7 +602,7 @@ def _stops(batch: Sequence[Row]) -> Any:
     return StoppingCriteriaList([Ended()])
 
 
-def _told(batch: Sequence[Row], error: Exception) -> None:
+def _told(batch: Sequence[Row | Reading], error: Exception) -> None:
     for row in batch:
         with suppress(InvalidStateError):
             row.future.set_exception(error)
