@@ -26,7 +26,7 @@ from culturepark.cli.flags import (
 )
 from culturepark.cli.lessons import chat, exam
 from culturepark.cli.progress import aloud, progress, say
-from culturepark.cli.serve import merge, serve
+from culturepark.cli.serve import merge, serve, warn
 from culturepark.cli.terminal import echo
 from culturepark.cli.tune import matrix, tune
 
@@ -321,6 +321,24 @@ def run(name: str, resume: bool, fresh: bool, workspace: str | None, out: str | 
 @click.option("--key-env", metavar="NAME", help="Ask every caller for the key in this environment variable.")
 @click.option("--batch-seconds", type=float, default=0.0, metavar="SECONDS", help="How long a batch takes.")
 @click.option("--tune-seconds", type=float, default=0.0, metavar="SECONDS", help="How long a fine-tuning job takes.")
+@click.option(
+    "--max-request",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    metavar="MIB",
+    help="Size of a request, at most.",
+)
+@click.option(
+    "--max-files",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    metavar="MIB",
+    help="Size of all files, at most.",
+)
+@click.option("--idle", type=click.FloatRange(0, min_open=True), default=120.0, show_default=True, metavar="SECONDS",
+              help="Close connections that are silent for so long.")  # fmt: skip
 @workspace_flag
 def serve_embedded(
     port: int,
@@ -332,15 +350,19 @@ def serve_embedded(
     key_env: str | None,
     batch_seconds: float,
     tune_seconds: float,
+    max_request: int,
+    max_files: int,
+    idle: float,
     workspace: str | None,
 ) -> None:
     """Serve the embedded engine on this machine over OpenAI's protocol, for trying out hosted runs and other clients.
 
-    Chat completions, embeddings, models, files, batches and fine-tuning jobs (which train nothing); faults on demand, by share or by the header `X-Fault: KIND`.
+    Chat and text completions, embeddings, models, files, batches and fine-tuning jobs (which train nothing); faults on demand, by share or by the header `X-Fault: KIND`.
     """
     from culturepark.cli.flags import pair, rate
     from culturepark.models.secrets import named_key
     from culturepark.server import Server
+    from culturepark.server.bounds import MIB, Limits
     from culturepark.workspace import load
 
     key = named_key("--key-env", key_env)
@@ -348,6 +370,7 @@ def serve_embedded(
     server = Server(
         models=models or ("embedded",), faults=shares, latency=latency, rpm=rpm, key=key, port=port, seed=seed,
         workspace=load(workspace), batch_seconds=batch_seconds, tune_seconds=tune_seconds, keep=False,
+        limits=Limits(request=max_request * MIB, files=max_files * MIB, idle=idle), tell=warn,
     )  # fmt: skip
     with server:
         echo(f"{server.url} answers as {', '.join(models or ('embedded',))}; its text is templated. Ctrl-C stops it.")

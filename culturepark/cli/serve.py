@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from culturepark.cli.flags import as_json
 from culturepark.cli.progress import say
+
+if TYPE_CHECKING:
+    from culturepark.server.bounds import Limits
 
 PORT = 8000  # vLLM's, so that `hosted_vllm/NAME` finds either
 
@@ -34,15 +37,33 @@ PORT = 8000  # vLLM's, so that `hosted_vllm/NAME` finds either
 @click.option("--dtype", metavar="bfloat16|float16|float32")
 @click.option("--attention", metavar="flash_attention_2|sdpa|eager")
 @click.option("--key-env", metavar="NAME", help="Ask every caller for the key in this environment variable.")
+@click.option(
+    "--max-request",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    metavar="MIB",
+    help="Size of a request, at most.",
+)
+@click.option(
+    "--idle",
+    type=click.FloatRange(0, min_open=True),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Close connections that are silent for so long.",
+)
 @click.option("--vllm", is_flag=True, help="Print the vLLM command for the same models, and serve nothing.")
 @as_json
 def serve(
-    models: tuple[str, ...], port: int, rows: int, vllm: bool, as_json: bool, key_env: str | None, **where: Any
-) -> None:
+    models: tuple[str, ...], port: int, rows: int, vllm: bool, as_json: bool, key_env: str | None,
+    max_request: int, idle: float, **where: Any,
+) -> None:  # fmt: skip
     """Serve tuned models on this machine over OpenAI's protocol, each under its name, beside their base.
 
     A MODEL is the folder of a tuned model, or of several (outputs/first/models/sft), `tiny`, the folder of a base, or a base's
-    hub name. Adapters of one base share it, and a batch. Chat completions (streamed too), log-probabilities, and the models' list.
+    hub name. Adapters of one base share it, and a batch. Chat and text completions (streamed too), several answers, JSON mode
+    and schemas, log-probabilities of answers and of given texts, and the models' list. What it cannot do, it refuses.
     """
     from culturepark.weights import vllm as production
 
@@ -52,12 +73,16 @@ def serve(
         lines = production.commands(named(found(models)), port or PORT)
         say({"vllm": lines}, as_json, "\n".join(lines))
         return
-    _serve(models, port, rows, key_env, where, as_json)
+    from culturepark.server.bounds import MIB, Limits
+
+    limits = Limits(request=max_request * MIB, idle=idle)
+    _serve(models, port, rows, key_env, where, as_json, limits)
 
 
 def _serve(
-    models: tuple[str, ...], port: int, rows: int, key_env: str | None, where: dict[str, Any], as_json: bool
-) -> None:
+    models: tuple[str, ...], port: int, rows: int, key_env: str | None, where: dict[str, Any], as_json: bool,
+    limits: Limits,
+) -> None:  # fmt: skip
     from culturepark.models.secrets import named_key
     from culturepark.server import Server
     from culturepark.server.graduates import Graduates
@@ -66,7 +91,9 @@ def _serve(
     key = named_key("--key-env", key_env)
     found = machine.look(where["device"], where["dtype"], where["attention"])
     answer = Graduates(models, found, rows).load()
-    with Server(answer, models=answer.names, key=key, port=port, keep=False, chat_only=True) as server:
+    with Server(
+        answer, models=answer.names, key=key, port=port, keep=False, chat_only=True, limits=limits, tell=warn
+    ) as server:
         value = {"url": server.url, "models": list(answer.names), "machine": str(found)}
         say(
             value,
@@ -74,6 +101,11 @@ def _serve(
             f"{server.url} answers as {', '.join(answer.names)} on {found}. Ctrl-C stops it.\n{_run(answer, server.url)}",
         )
         server.wait()
+
+
+def warn(message: str) -> None:
+    """Say on the error stream that a limit was reached."""
+    click.echo(message, err=True)
 
 
 def _run(answer: Any, url: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
@@ -21,22 +21,22 @@ from culturepark.models.sockets import plain
 from culturepark.pool import loop_factory
 from culturepark.server import faults as planting
 from culturepark.server.batches import Shelf
+from culturepark.server.bounds import Limits, Watch
 from culturepark.server.desk import Answer, Desk
 from culturepark.server.faults import KINDS
 from culturepark.server.templated import Canned, canned
 from culturepark.server.tunes import Tunes
-from culturepark.server.wire import BODY, FILE, Wire
+from culturepark.server.wire import Wire
 from culturepark.workspace import Workspace
 
 if TYPE_CHECKING:
     from aiohttp.web import BaseRequest
 
-__all__ = ["KINDS", "Answer", "Canned", "Server", "canned"]
+__all__ = ["KINDS", "Answer", "Canned", "Limits", "Server", "canned"]
 
 HOST = "127.0.0.1"  # nobody but this machine
 BACKLOG = 16_384  # connections that may wait to be taken
 GRACE = 0.2  # seconds that answers under way get when the server stops
-IDLE = 300.0  # seconds that a silent connection is kept
 
 
 class Server:
@@ -46,7 +46,8 @@ class Server:
     body), or is awaited for one of these (or for a stream's chunks); None lets the embedded engine answer from the cards of `workspace`. `faults` maps kinds (KINDS) to shares of the
     requests, drawn by number and `seed`; the header `X-Fault: kind` forces one. `latency` is in seconds, `rpm` bounds the
     requests of any minute, `key` is asked of every caller, `batch_seconds` is what a batch takes and `tune_seconds` what a
-    fine-tuning job does, `keep` fills `seen`. `chat_only` serves chat completions and models alone: nothing is made up.
+    fine-tuning job does, `keep` fills `seen`. `chat_only` serves chat and text completions and models alone: nothing is made
+    up. `limits` are what it takes at most; `tell` gets a sentence when one is reached (default: a warning in the log).
 
     >>> with Server(lambda number, body: "Hello.") as server:
     ...     server.url.startswith("http://127.0.0.1:")
@@ -69,6 +70,8 @@ class Server:
         tune_seconds: float = 0.0,
         keep: bool = True,
         chat_only: bool = False,
+        limits: Limits | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         if not models or isinstance(models, str):
             raise InputError(f"models: {models!r} is no list of at least one name")
@@ -82,6 +85,7 @@ class Server:
         self._desk = Desk(answer, models, planting.Draws(planting.checked(faults or {}), seed), latency, rpm, workspace,
                           chat_only)  # fmt: skip
         self._key, self._port, self._keep = key, port, keep
+        self._watch = Watch(limits or Limits(), self._desk.counts["limits"], tell)
         self._batch_seconds, self._tune_seconds = batch_seconds, tune_seconds
         self.url = ""
         self.seen: list[dict[str, Any]] = []
@@ -146,30 +150,39 @@ class Server:
         from aiohttp.web import Server as Protocol
 
         loop = asyncio.get_running_loop()
-        shelf = Shelf(self._desk, self._batch_seconds)
+        watch = self._watch
+        shelf = Shelf(self._desk, self._batch_seconds, watch)
         tunes = Tunes(self._desk, shelf, self._tune_seconds)
-        wire = Wire(self._desk, shelf, tunes, self._key, self.seen.append if self._keep else None)
+        wire = Wire(self._desk, shelf, tunes, self._key, self.seen.append if self._keep else None, watch)
 
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> BaseRequest:
-            size = FILE if message.path.startswith("/v1/files") else BODY
-            return BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=size)
+            most = watch.limits.file if message.path.startswith("/v1/files") else watch.limits.request
+            return BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=most)
 
         protocol = Protocol(wire.handle, request_factory=request, handler_cancellation=True, access_log=None,
-                            keepalive_timeout=IDLE)  # fmt: skip
+                            keepalive_timeout=2 * watch.limits.idle)  # fmt: skip
+
+        def connect() -> Any:
+            connection = protocol()
+            watch.wait_for(connection)
+            return connection
+
         _many_files()
         try:
-            listener = await loop.create_server(protocol, HOST, self._port, backlog=BACKLOG)
+            listener = await loop.create_server(connect, HOST, self._port, backlog=BACKLOG)
         except OSError as error:
             raise InputError(
                 f"cannot open port {self._port} on {HOST}: {plain(error)}; choose another with --port"
             ) from error
         self.url = f"http://{HOST}:{listener.sockets[0].getsockname()[1]}/v1"
         self._loop, self._stopping = loop, stopping
+        idle = loop.create_task(watch.close_idle())
         ready.set_result(None)
         try:
             await stopping.wait()
         finally:
             listener.close()
+            idle.cancel()
             await shelf.close()
             await tunes.close()
             await protocol.shutdown(GRACE)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from culturepark.server.bounds import Watch
 from culturepark.server.desk import CHAT, EMBEDDINGS, Desk
 from culturepark.server.problems import Problem
 
@@ -43,8 +45,8 @@ class Stored:
 class Shelf:
     """The files and batches of one server. A batch takes `seconds` from its start to its end."""
 
-    def __init__(self, desk: Desk, seconds: float) -> None:
-        self._desk, self._seconds = desk, seconds
+    def __init__(self, desk: Desk, seconds: float, watch: Watch) -> None:
+        self._desk, self._seconds, self._watch, self._coming = desk, seconds, watch, 0
         self._files: dict[str, Stored] = {}
         self._batches: dict[str, dict[str, Any]] = {}
         self._work: set[asyncio.Task[None]] = set()
@@ -62,6 +64,26 @@ class Shelf:
         return f"{kind}{self._made:08x}"
 
     # -------------------------------------------------------------- files
+
+    @contextmanager
+    def room(self) -> Iterator[Callable[[int], None]]:
+        """Yield what asks for room for so many more bytes of one upload; Problem where all files would be too large."""
+        taken = 0
+
+        def ask(size: int) -> None:
+            nonlocal taken
+            taken, self._coming = taken + size, self._coming + size
+            held, most = sum(len(f.data) for f in self._files.values()) + self._coming, self._watch.limits.files
+            if held > most:
+                message = (
+                    f"All files together are larger than {most} bytes, which is what this server keeps; delete some."
+                )
+                raise self._watch.reach("files", message, param="file")
+
+        try:
+            yield ask
+        finally:
+            self._coming -= taken
 
     def put(self, filename: str, purpose: str, data: bytes) -> dict[str, Any]:
         """Keep a file and return its object; Problem for a purpose that there is not."""

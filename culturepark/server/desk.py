@@ -68,7 +68,7 @@ class Desk:
         self._speaks = answer if isinstance(answer, TextModel) else None
         self._names = {name: json.dumps(name).encode() for name in self.models}
         self.counts: dict[str, Any] = {"requests": 0, "answered": 0, "prompt_tokens": 0, "completion_tokens": 0,
-                                       "faults": {}, "in_flight": 0, "peak_in_flight": 0}  # fmt: skip
+                                       "faults": {}, "limits": {}, "in_flight": 0, "peak_in_flight": 0}  # fmt: skip
 
     async def ask(self, path: str, body: Any, forced: str = "", *, batched: bool = False) -> Outcome:
         """Answer the request at CHAT, TEXT or EMBEDDINGS; Problem where it gets an error. A batch knows no limit and no latency."""

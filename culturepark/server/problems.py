@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 KINDS = {400: "invalid_request_error", 401: "invalid_request_error", 403: "invalid_request_error",
-         404: "invalid_request_error", 405: "invalid_request_error", 413: "invalid_request_error",
+         404: "invalid_request_error", 405: "invalid_request_error", 408: "invalid_request_error", 413: "invalid_request_error",
          429: "rate_limit_error", 500: "server_error", 503: "server_error"}  # fmt: skip
 
 

@@ -6,14 +6,15 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from time import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from culturepark.errors import InputError
 from culturepark.server.batches import Shelf
+from culturepark.server.bounds import Watch
 from culturepark.server.completions import chunks, spoken, text_chunks, unknown_model
 from culturepark.server.desk import CHAT, EMBEDDINGS, TEXT, Desk, Outcome
 from culturepark.server.faults import known
@@ -21,10 +22,9 @@ from culturepark.server.problems import Problem
 from culturepark.server.tunes import Tunes
 
 if TYPE_CHECKING:
+    from aiohttp import BodyPartReader
     from aiohttp.web import BaseRequest, StreamResponse
 
-BODY = 32 * 1024 * 1024  # bytes of a request
-FILE = 256 * 1024 * 1024  # bytes of an uploaded file
 LOCAL = frozenset(["localhost", "127.0.0.1", "::1"])
 HOSTS = 64  # names of this machine that are remembered as such
 DRIP = 0.1  # seconds between two pieces of a dripping answer
@@ -38,17 +38,25 @@ class Wire:
     """Handles the HTTP requests of one server. `saw` gets what is kept of each request."""
 
     def __init__(
-        self, desk: Desk, shelf: Shelf, tunes: Tunes, key: str | None, saw: Callable[[dict[str, Any]], None] | None
-    ) -> None:
+        self, desk: Desk, shelf: Shelf, tunes: Tunes, key: str | None, saw: Callable[[dict[str, Any]], None] | None,
+        watch: Watch,
+    ) -> None:  # fmt: skip
         from orjson import dumps, loads
 
         self._desk, self._shelf, self._tunes, self._key, self._saw = desk, shelf, tunes, key, saw
         self._dumps, self._loads = dumps, loads
-        self._started = int(time())
+        self._started, self._watch = int(time()), watch
         self._hosts: set[str] = set()
 
     async def handle(self, request: BaseRequest) -> StreamResponse:
-        """Answer one request."""
+        """Answer one request; its connection waits for the next one afterwards."""
+        self._watch.serve(request.protocol)
+        try:
+            return await self._handle(request)
+        finally:
+            self._watch.wait_for(request.protocol)
+
+    async def _handle(self, request: BaseRequest) -> StreamResponse:
         from aiohttp.web import HTTPRequestEntityTooLarge
 
         try:
@@ -57,7 +65,7 @@ class Wire:
         except Problem as problem:
             return self._json(problem.body, problem.status, problem.headers)
         except HTTPRequestEntityTooLarge:
-            return self._json(Problem(413, f"The request is larger than {BODY} bytes.").body, 413)
+            return self._json(self._too_large().body, 413)
         except ConnectionError:
             raise  # the caller has gone; nobody is left to be told
         except Exception as error:
@@ -115,7 +123,9 @@ class Wire:
         try:
             outcome = await self._desk.ask(path, body, forced)
             if isinstance(outcome.body, AsyncIterator):
-                return await _write(request, 200, {**EVENTS, **outcome.headers}, _events(outcome.body, self._dumps))
+                return await self._write(
+                    request, 200, {**EVENTS, **outcome.headers}, _events(outcome.body, self._dumps)
+                )
             if path != EMBEDDINGS and body.get("stream") and outcome.status == 200:
                 with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
                 if path == TEXT and isinstance(outcome.body, dict):
@@ -141,7 +151,7 @@ class Wire:
     async def _files(self, request: BaseRequest, method: str, rest: list[str]) -> StreamResponse:
         match (method, *rest):
             case ("POST",):
-                name, purpose, data = await _upload(request)
+                name, purpose, data = await self._upload(request)
                 self._keep(request, request.path, {"filename": name, "purpose": purpose, "bytes": len(data)})
                 fault = await self._befallen(request, purpose)
                 return await self._send(request, Outcome(200, self._shelf.put(name, purpose, data), {}, fault))
@@ -202,11 +212,71 @@ class Wire:
         raise _nowhere(method, request.path)
 
     async def _body(self, request: BaseRequest) -> Any:
-        raw = await request.read()
+        if (request.content_length or 0) > self._watch.limits.request:
+            raise self._too_large()
+        with self._arriving():
+            async with asyncio.timeout(self._watch.limits.idle):
+                raw = await request.read()
         try:
             return self._loads(raw)
         except ValueError:
             raise Problem(400, "We could not parse the JSON body of your request.") from None
+
+    async def _upload(self, request: BaseRequest) -> tuple[str, str, bytes]:
+        """Return an uploaded file's name, purpose and bytes; Problem for anything else, or where there is no room for it."""
+        from aiohttp import BodyPartReader
+
+        if not request.content_type.startswith("multipart/"):
+            raise Problem(400, "Expected a multipart/form-data request with 'purpose' and 'file'.")
+        name, purpose, data = "", "", bytearray()
+        seen: set[str | None] = set()
+        try:
+            with self._shelf.room() as room:
+                async for part in await request.multipart():
+                    if not isinstance(part, BodyPartReader):
+                        continue
+                    seen.add(part.name)
+                    taken = await self._part(part, room)
+                    if part.name == "file":
+                        name, data = part.filename or "file", taken
+                    elif part.name == "purpose":
+                        purpose = taken.decode(errors="replace")
+        except (ValueError, AssertionError) as error:
+            raise Problem(400, f"The multipart body cannot be read: {error}.") from None
+        for needed in ("file", "purpose"):
+            if needed not in seen:
+                raise Problem(400, f"Missing required parameter: '{needed}'.", param=needed)
+        return name, purpose, bytes(data)
+
+    async def _part(self, part: BodyPartReader, room: Callable[[int], None]) -> bytearray:
+        """Return a part of an upload, each piece of which must arrive in time and find `room`."""
+        taken = bytearray()
+        while True:
+            with self._arriving():
+                async with asyncio.timeout(self._watch.limits.idle):
+                    chunk = await part.read_chunk(1 << 18)
+            if not chunk:
+                return taken
+            taken += chunk
+            if len(taken) > (most := self._watch.limits.file):
+                message = f"The file is larger than {most} bytes, which is what this server takes."
+                raise self._watch.reach("file", message, param="file")
+            room(len(chunk))
+
+    def _too_large(self) -> Problem:
+        most = self._watch.limits.request
+        return self._watch.reach(
+            "request", f"The request is larger than {most} bytes, which is what this server takes."
+        )
+
+    @contextmanager
+    def _arriving(self) -> Iterator[None]:
+        """Refuse a request that takes too long to arrive."""
+        try:
+            yield
+        except TimeoutError:
+            seconds = self._watch.limits.idle
+            raise self._watch.reach("idle", f"A request did not arrive within {seconds:g} s.") from None
 
     def _keep(self, request: BaseRequest, path: str, body: Any) -> None:
         if self._saw is not None:
@@ -232,13 +302,38 @@ class Wire:
         if outcome.wire not in ("reset", "drip"):
             return Response(body=data, status=outcome.status, headers=headers)
         if outcome.wire == "reset":
-            return await _write(request, outcome.status, {**headers, "Content-Length": str(len(data))},
+            return await self._write(request, outcome.status, {**headers, "Content-Length": str(len(data))},
                                 _pieces([data[: len(data) // 2]], 0.0), cut=True)  # fmt: skip
         size = max(16, len(data) // DRIPS)
         pieces = [data[i : i + size] for i in range(0, len(data), size)]
-        return await _write(
+        return await self._write(
             request, outcome.status, {**headers, "Content-Length": str(len(data))}, _pieces(pieces, DRIP)
         )
+
+    async def _write(
+        self, request: BaseRequest, status: int, headers: Mapping[str, str], pieces: AsyncIterator[bytes], *,
+        cut: bool = False,
+    ) -> StreamResponse:  # fmt: skip
+        """Write an answer piece by piece; `cut` breaks the connection off after the last, a caller who reads none does too."""
+        from aiohttp.web import StreamResponse
+
+        response = StreamResponse(status=status, headers=headers)
+        with suppress(ConnectionError):
+            await response.prepare(request)
+            async for piece in pieces:
+                try:
+                    async with asyncio.timeout(self._watch.limits.idle):
+                        await response.write(piece)
+                except TimeoutError:
+                    self._watch.reach("idle", f"A caller that read nothing for {self._watch.limits.idle:g} s was left.")
+                    cut = True
+                    break
+            if cut and request.transport is not None:
+                # What was written must be on its way before the connection goes.
+                await asyncio.sleep(0.01)
+                if request.transport is not None:
+                    request.transport.abort()
+        return response
 
     async def _stream(self, request: BaseRequest, outcome: Outcome, said: Iterable[dict[str, Any]]) -> StreamResponse:
         """Send an answer as server-sent events; a truncated one lacks its second half and its end."""
@@ -248,7 +343,7 @@ class Wire:
             events = events[: len(events) // 2]
         headers = {**EVENTS, **outcome.headers}
         pieces = _pieces(events, DRIP if outcome.wire == "drip" else 0.0)
-        return await _write(request, 200, headers, pieces, cut=outcome.wire == "reset")
+        return await self._write(request, 200, headers, pieces, cut=outcome.wire == "reset")
 
 
 async def _events(made: AsyncIterator[Any], dumps: Callable[[Any], bytes]) -> AsyncIterator[bytes]:
@@ -266,61 +361,12 @@ async def _pieces(pieces: list[bytes], pause: float) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def _write(
-    request: BaseRequest, status: int, headers: Mapping[str, str], pieces: AsyncIterator[bytes], *, cut: bool = False
-) -> StreamResponse:
-    """Write an answer piece by piece; `cut` breaks the connection off after the last."""
-    from aiohttp.web import StreamResponse
-
-    response = StreamResponse(status=status, headers=headers)
-    with suppress(ConnectionError):
-        await response.prepare(request)
-        async for piece in pieces:
-            await response.write(piece)
-        if cut and request.transport is not None:
-            # What was written must be on its way before the connection goes.
-            await asyncio.sleep(0.01)
-            if request.transport is not None:
-                request.transport.abort()
-    return response
-
-
 def _encoded(value: Any, dumps: Callable[[Any], bytes]) -> bytes:
     """Return JSON; what orjson does not take (whole numbers beyond 64 bits) the standard library does."""
     try:
         return dumps(value)
     except TypeError:
         return json.dumps(value).encode()
-
-
-async def _upload(request: BaseRequest) -> tuple[str, str, bytes]:
-    """Return an uploaded file's name, purpose and bytes; Problem for anything else or larger."""
-    from aiohttp import BodyPartReader
-
-    if not request.content_type.startswith("multipart/"):
-        raise Problem(400, "Expected a multipart/form-data request with 'purpose' and 'file'.")
-    name, purpose, data = "", "", bytearray()
-    seen: set[str | None] = set()
-    try:
-        async for part in await request.multipart():
-            if not isinstance(part, BodyPartReader):
-                continue
-            seen.add(part.name)
-            taken = bytearray()
-            while chunk := await part.read_chunk(1 << 18):
-                taken += chunk
-                if len(taken) > FILE:
-                    raise Problem(413, f"The file is larger than {FILE} bytes.", param="file")
-            if part.name == "file":
-                name, data = part.filename or "file", taken
-            elif part.name == "purpose":
-                purpose = taken.decode(errors="replace")
-    except (ValueError, AssertionError) as error:
-        raise Problem(400, f"The multipart body cannot be read: {error}.") from None
-    for needed in ("file", "purpose"):
-        if needed not in seen:
-            raise Problem(400, f"Missing required parameter: '{needed}'.", param=needed)
-    return name, purpose, bytes(data)
 
 
 def _hostname(address: str) -> str | None:
