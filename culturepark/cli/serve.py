@@ -8,6 +8,7 @@ import click
 
 from culturepark.cli.flags import as_json
 from culturepark.cli.progress import say
+from culturepark.cli.terminal import echo
 
 if TYPE_CHECKING:
     from culturepark.server.bounds import Limits
@@ -105,7 +106,7 @@ def _serve(
 
 def warn(message: str) -> None:
     """Say on the error stream that a limit was reached."""
-    click.echo(message, err=True)
+    echo(message, err=True)
 
 
 def _run(answer: Any, url: str) -> str:

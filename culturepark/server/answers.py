@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +141,7 @@ def _wants_logprobs(body: Mapping[str, Any]) -> bool:
     return body.get("logprobs") not in (None, False)
 
 
-async def _merge(streams: Sequence[AsyncGenerator[Any, None]]) -> AsyncIterator[tuple[int, Any]]:
+async def _merge(streams: Sequence[AsyncGenerator[Any, None]]) -> AsyncGenerator[tuple[int, Any], None]:
     """Yield what streams say as it comes, with each stream's number; the first that fails ends them all."""
     queue = asyncio.Queue[tuple[int, Any, Exception | None]]()
 

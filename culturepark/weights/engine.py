@@ -309,10 +309,8 @@ class Engine:
     def _work(self) -> None:
         """Answer until nothing waits."""
         while True:
-            if (
-                max(map(len, (self._waiting, self._weighing, self._reading))) < self.rows
-            ):  # those just answered ask again in a moment
-                time.sleep(LINGER)
+            if max(len(self._waiting), len(self._weighing), len(self._reading)) < self.rows:
+                time.sleep(LINGER)  # those just answered ask again in a moment
             with self._gate:
                 batch, weighed, read = self._next(), self._heaviest(), self._next_read()
                 if not batch and not weighed and not read:
