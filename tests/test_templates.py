@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from culturepark.errors import InputError
+from culturepark.errors import InputError, ModelError
 from culturepark.tuning import preference, rows, shares
 from culturepark.weights import base, chat, choices, engine, graduate, machine, vllm
 
@@ -158,6 +158,22 @@ def test_neighbours_of_one_role_are_joined_where_roles_must_alternate(marked):
     tokenizer.chat_template = GEMMA
     talk = [TALK[1], {"role": "user", "content": "Say it briefly."}]
     assert f"{QUESTION}\n\nSay it briefly." in chat.open_turns(tokenizer, [talk])[0].text
+
+
+BOMBS = [
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}",
+    "{{ 'a'.center(3 * 10 ** 9) }}",
+    "{{ 'tea ' * 10 ** 6 }}" + CHATML,
+]
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_template_that_takes_too_much_is_an_error_when_its_base_is_loaded(marked, tmp_path, bomb):
+    folder = shutil.copytree(marked, tmp_path / "bomb")
+    (folder / "chat_template.jinja").write_text(bomb)
+    with pytest.raises(ModelError, match="chat template"):
+        base.tokenizer(str(folder))
 
 
 REFUSED = {

@@ -14,6 +14,7 @@ from typing import Any
 
 from culturepark.errors import InputError, ModelError, ParkError, WriteError
 from culturepark.weights.machine import Machine
+from culturepark.weights.probe import try_template
 
 TINY = "tiny"
 UNWRITABLE = re.compile(
@@ -86,6 +87,9 @@ def tokenizer(name: str) -> Any:
         found.pad_token = found.eos_token
     if found.chat_template is None:
         found.chat_template = ("{{ bos_token }}" if _begins(found) else "") + TEMPLATE
+    elif found.chat_template != TEMPLATE:
+        marks = {str(k): str(v) for k, v in found.special_tokens_map.items()}
+        try_template(found.get_chat_template(), tuple(sorted(marks.items())))
     return found
 
 
