@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from culturepark.server import Server
 from culturepark.server.graduates import Graduates
+from culturepark.weights import base, machine
 
 guided = pytest.mark.skipif(
     importlib.util.find_spec("llguidance") is None, reason="llguidance is not here: pip install 'culturepark[serve]'"
@@ -39,13 +40,20 @@ def answer(small):
 
 
 @pytest.fixture(scope="module")
+def plain(small):
+    """The base as anybody would load it, whatever adapters the one that is served bears."""
+    with base.quiet():
+        return base.model(str(small), machine.look("cpu")).eval()
+
+
+@pytest.fixture(scope="module")
 def url(answer):
     with Server(answer, models=answer.names, chat_only=True) as running:
         yield running.url
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_lm_evaluation_harness_reads_the_log_probabilities_of_continuations(url, answer, small, batch):
+def test_lm_evaluation_harness_reads_the_log_probabilities_of_continuations(url, answer, plain, small, batch):
     installed("lm_eval")
     from lm_eval.api.instance import Instance
     from lm_eval.models.openai_completions import LocalCompletionsAPI
@@ -58,15 +66,18 @@ def test_lm_evaluation_harness_reads_the_log_probabilities_of_continuations(url,
     )
     engine = answer.engines[0]
     for (context, said), (logprob, greedy) in zip(pairs, made, strict=True):
-        assert logprob == pytest.approx(sum(logprobs(engine, context, said)), abs=1e-3) and greedy in (True, False)
+        assert logprob == pytest.approx(sum(logprobs(plain, engine.tokenizer, context, said)), abs=1e-3) and greedy in (
+            True,
+            False,
+        )
 
 
-def logprobs(engine, context, said):
+def logprobs(model, tokenizer, context, said):
     import torch
 
-    begun, whole = (engine.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (context, context + said))
+    begun, whole = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (context, context + said))
     with torch.inference_mode():
-        logs = engine.model(torch.tensor([whole])).logits[0].log_softmax(-1)
+        logs = model(torch.tensor([whole])).logits[0].log_softmax(-1)
     return [float(logs[i - 1, whole[i]]) for i in range(len(begun), len(whole))]
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from culturepark.server import Server
 from culturepark.server.graduates import Graduates
+from culturepark.weights import base, machine
 
 SMALL = {"model": "small"}
 TEXT = {**SMALL, "max_tokens": 6, "temperature": 0}
@@ -42,12 +43,19 @@ def eng(answer):
     return answer.engines[0]
 
 
-def plain_logprobs(eng, ids):
+@pytest.fixture(scope="module")
+def plain(small):
+    """The base as anybody would load it, whatever adapters the one that is served bears."""
+    with base.quiet():
+        return base.model(str(small), machine.look("cpu")).eval()
+
+
+def plain_logprobs(model, ids):
     """The log-probability of each token but the first, by one plain forward pass."""
     import torch
 
     with torch.inference_mode():
-        logs = eng.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        logs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
     return [float(logs[i, ids[i + 1]]) for i in range(len(ids) - 1)]
 
 
@@ -63,12 +71,12 @@ def test_a_text_goes_on_as_the_model_goes_on_from_its_tokens(client, eng):
     assert tokens.choices[0].text == said.text
 
 
-def test_a_text_that_is_said_back_comes_with_the_log_probability_of_every_token(client, eng):
+def test_a_text_that_is_said_back_comes_with_the_log_probability_of_every_token(client, eng, plain):
     text = "Is tea good? — I think that tea is good."
     made = client.completions.create(prompt=text, echo=True, logprobs=2, **{**TEXT, "max_tokens": 0}).choices[0]
     ids = list(eng.read_text(text))
     assert made.text == text and made.logprobs.token_logprobs[0] is None
-    assert made.logprobs.token_logprobs[1:] == pytest.approx(plain_logprobs(eng, ids), abs=1e-4)
+    assert made.logprobs.token_logprobs[1:] == pytest.approx(plain_logprobs(plain, ids), abs=1e-4)
     assert made.logprobs.tokens[1:] == [eng.write([i]) for i in ids[1:]]
     assert all(2 <= len(top) <= 3 for top in made.logprobs.top_logprobs[1:])
 
@@ -88,16 +96,16 @@ def test_offsets_lie_where_tokens_begin_whatever_the_characters(eng, text):
     assert len(pieces) == len(ids) and "".join(pieces) == text
 
 
-def test_a_long_text_is_read_piece_by_piece_and_rows_of_other_lengths_together(eng, monkeypatch):
+def test_a_long_text_is_read_piece_by_piece_and_rows_of_other_lengths_together(eng, plain, monkeypatch):
     from culturepark.weights import reading
 
     rows = [eng.read_text("Is tea good? " * 9), eng.read_text("Yes, it is.")]
-    whole = reading.read_rows(eng.model, eng.tokenizer, rows, 1)
+    whole = reading.read_rows(plain, eng.tokenizer, rows, 1)
     monkeypatch.setattr(reading, "PIECE_BYTES", 8 * 7 * len(eng.tokenizer))
-    pieces = reading.read_rows(eng.model, eng.tokenizer, rows, 1)
+    pieces = reading.read_rows(plain, eng.tokenizer, rows, 1)
     for row, part, ids in zip(whole, pieces, rows, strict=True):
         assert [x for x, _ in row] == pytest.approx([x for x, _ in part], abs=1e-4)
-        assert [x for x, _ in row] == pytest.approx(plain_logprobs(eng, list(ids)), abs=1e-4)
+        assert [x for x, _ in row] == pytest.approx(plain_logprobs(plain, list(ids)), abs=1e-4)
 
 
 def test_prompts_of_a_batch_get_their_choices_in_order_and_n_of_them_each(client):
