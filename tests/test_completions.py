@@ -136,7 +136,7 @@ def test_a_streamed_text_says_the_same(client):
 
 
 WRONG = [({"prompt": []}, "prompt"), ({"prompt": ""}, "empty prompt"), ({"prompt": [10**6]}, "no token 1000000"),
-         ({"prompt": [["a"]]}, "prompt"), ({"prompt": ["a"] * 300}, "at most 256"), ({"logprobs": 21}, "logprobs"),
+         ({"prompt": [["a"]]}, "prompt"), ({"prompt": ["a"] * 300}, "at most 256"), ({"prompt": ["a"] * 9, "n": 128}, "at most 1024"), ({"logprobs": 21}, "logprobs"),
          ({"logprobs": True}, "logprobs"), ({"max_tokens": -1}, "max_tokens"), ({"n": 0}, "'n'"), ({"n": 129}, "'n'"),
          ({"echo": 1}, "echo"), ({"echo": True, "stream": True}, "stream prompts"), ({"best_of": 2}, "best_of"),
          ({"suffix": "."}, "suffix"), ({"temprature": 1}, "Did you mean 'temperature'"), ({"messages": TALK}, "messages"),

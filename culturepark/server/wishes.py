@@ -11,7 +11,7 @@ from culturepark.errors import InputError
 from culturepark.server.problems import Problem
 
 STOPS, ALTERNATIVES = 16, 20  # stop texts of a request, and alternatives per token, at most
-CHOICES, PROMPTS = 128, 256  # answers per prompt, and prompts of a request, at most
+CHOICES, PROMPTS, ANSWERS = 128, 256, 1024  # answers per prompt, and prompts and answers of a request, at most
 LENGTH = 16  # tokens of a text completion that does not say how many: OpenAI's own
 Prompt = str | tuple[int, ...]
 
@@ -92,6 +92,8 @@ def read_prompts(body: Mapping[str, Any]) -> list[Prompt]:
         raise wrong("prompt", "expected a text, a list of token ids, or a list of either, none of them empty")
     if len(given) > PROMPTS:
         raise wrong("prompt", f"{len(given)} prompts; one request has at most {PROMPTS}")
+    if len(given) * read_count(body) > ANSWERS:
+        raise wrong("n", f"{len(given)} prompts with so many answers each; one request has at most {ANSWERS} answers")
     return [p if isinstance(p, str) else tuple(p) for p in given]
 
 
@@ -112,7 +114,8 @@ def refusals(param: str) -> Iterator[None]:
         yield
     except InputError as error:
         code = "context_length_exceeded" if type(error).__name__ == "TooLong" else "invalid_value"
-        raise Problem(400, f"{error}.", code=code, param=param) from error
+        name = f"{param}: " if param == "response_format" else ""  # for clients that read words alone
+        raise Problem(400, f"{name}{error}.", code=code, param=param) from error
 
 
 def wrong(param: str, why: str) -> Problem:
