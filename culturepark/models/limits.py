@@ -15,6 +15,7 @@ CUT, WINDOW, LARGEST, TOLERATED, GAIN = 0.75, 20, 500, 0.1, 25
 BROKEN, QUIET, FIRST_PAUSE, LONGEST_PAUSE = 10, 1.0, 5.0, 60.0
 AT_FIRST = 30.0  # seconds of patience with an endpoint that has never answered: its address is probably wrong
 UNREACHED = 3.0  # the same for one to which no connection has ever been made: it is probably not running
+KNOCK = 1.0  # seconds at most between two attempts to reach such a one
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Gate:
         self._closed_until = self._cut_at = 0.0
         self._failures = 0  # in a row
         self._heard = time.monotonic()  # when there was an answer last
-        self._answered = self._reached = False
+        self._answered = self.reached = False
         self._unreached_since: float | None = None
         self._down_since: float | None = None
         self._pause = FIRST_PAUSE
@@ -133,7 +134,7 @@ class Gate:
             log.warning("%s answers again", self.name, extra={"event": "endpoint_up"})
             self._down_since, self._pause, self._closed_until = None, FIRST_PAUSE, 0.0
             self._wake()
-        self._failures, self._heard, self._answered, self._reached = 0, time.monotonic(), True, True
+        self._failures, self._heard, self._answered, self.reached = 0, time.monotonic(), True, True
         self._recent.append(False)
         self._good += 1
         if self._good >= max(GAIN, self.width) and self.width < self.limits.concurrency:
@@ -141,7 +142,7 @@ class Gate:
 
     def too_fast(self, since: float, wait: float | None) -> None:
         """Note a 429 to a call that entered at `since`; those sent before the last cut say nothing new."""
-        self._reached = True
+        self.reached = True
         if since < self._cut_at:
             return
         self._recent.append(True)
@@ -162,8 +163,8 @@ class Gate:
         """
         self._failures += 1
         now = time.monotonic()
-        self._reached = self._reached or reached
-        if not self._reached:
+        self.reached = self.reached or reached
+        if not self.reached:
             self._unreached_since = self._unreached_since or now
             if now - self._unreached_since > min(UNREACHED, self.limits.patience):
                 raise ModelError(f"{self.name} has never answered: {why.rstrip('.')}{'' if why.endswith('?') else '.'} Nothing is lost: start it again when it is there "
@@ -179,8 +180,9 @@ class Gate:
                 f"{self.name} has {since} ({why}). Nothing is lost: start it again when it is back (a run with --resume)."
             )
         if now >= self._closed_until:
-            self._close(self._pause)
+            pause = self._pause if self.reached else min(self._pause, KNOCK)
+            self._close(pause)
             log.warning("%s is down: %d calls failed in a row (%s); trying again in %.0f s", self.name, self._failures, why,
-                        self._pause, extra={"event": "endpoint_down"})  # fmt: skip
+                        pause, extra={"event": "endpoint_down"})  # fmt: skip
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
         return True

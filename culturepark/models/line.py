@@ -16,7 +16,7 @@ from culturepark.errors import ModelError
 from culturepark.journal import Journal
 from culturepark.models.batch import Batch
 from culturepark.models.ledger import Ledger
-from culturepark.models.limits import Gate, Limits
+from culturepark.models.limits import KNOCK, Gate, Limits
 from culturepark.models.prices import Price
 from culturepark.models.reading import ignores_schema, opens_thoughts, read, shares, untold
 from culturepark.models.secrets import redact
@@ -211,7 +211,10 @@ class Line:
 
         What a batch did not answer goes into the next one, all of it into the same.
         """
-        return JITTER(state) + (_trouble(state).wait or 0.0) if self.client.gated else 0.0
+        if not self.client.gated:
+            return 0.0
+        wait = JITTER(state) + (_trouble(state).wait or 0.0)
+        return wait if self.gate.reached or _trouble(state).kind != "down" else min(wait, KNOCK)
 
     def _remarked(self, reply: Reply, answer: Mapping[str, Any], request: Request) -> Reply:
         """Return a reply with its distribution over options, or with what an endpoint has ignored of the request."""
