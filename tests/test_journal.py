@@ -43,24 +43,24 @@ JOB = ("--cultures", "arabic", "--dialogues", "60", "--turns", "8")
 
 
 def test_killed_and_resumed_equals_uninterrupted_byte_for_byte(tmp_path):
-    def run(*args: str):
-        return subprocess.run(
-            command("run", *args, "--out", str(tmp_path)), env=ENV, capture_output=True, text=True, check=True
-        )
+    def words(folder: str, *args: str) -> list[str]:
+        return command("run", "job", *args, "--to", "trl,openai", "--out", str(tmp_path / folder))
 
-    run("whole", *JOB, "--to", "trl,openai")
-    killed = tmp_path / "killed"
+    def run(folder: str, *args: str):
+        return subprocess.run(words(folder, *args), env=ENV, capture_output=True, text=True, check=True)
+
+    run("whole", *JOB)
+    killed = tmp_path / "killed" / "job"  # the same name: it stands on the corpus's card
     for kill in range(4):
         how = ("--resume",) if (killed / "run.toml").exists() else JOB
-        process = subprocess.Popen(command("run", "killed", *how, "--to", "trl,openai", "--out", str(tmp_path)), env=ENV,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        process = subprocess.Popen(words("killed", *how), env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and calls(killed) < 150 * kill + random.Random(kill).randrange(100):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    run("killed", "--resume", "--to", "trl,openai")
-    assert files(tmp_path / "killed") == files(tmp_path / "whole")
-    with Journal(tmp_path / "killed", write=False) as journal:
+    run("killed", "--resume")
+    assert files(killed) == files(tmp_path / "whole" / "job")
+    with Journal(killed, write=False) as journal:
         assert journal.count("SELECT COUNT(*), COUNT(DISTINCT dialogue || ':' || n) FROM turns") == [(480, 480)]
 
 
