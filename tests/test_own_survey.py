@@ -113,6 +113,7 @@ def test_the_shipped_figures_are_named_as_unweighted(tmp_path, monkeypatch, capl
     with caplog.at_level(logging.WARNING):
         (found,) = cp.evaluate("fresh", ["survey"], ["embedded"], cultures=("german",), limit=2)
     assert found.setup["peoples"]["weights"] == "unweighted" and found.setup["peoples"]["years"] == "2017–2022"
+    assert "World Values Survey wave 7, unweighted" in found.figure("alignment").note
     assert "--survey" not in caplog.text and surveyed(None).describe(["DEU"])["n"] == found.setup["peoples"]["n"]
 
 

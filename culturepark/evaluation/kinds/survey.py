@@ -77,6 +77,7 @@ def _answered(setup: Setup, culture: Culture, questions: Sequence[Question], fig
             "topic": question.topic,
             "n": shares.n,
             "survey": shares.survey,
+            "weights": figures.weights(),
             "countries": list(shares.countries),
             "of": len(found),
             **({"read": {figures.source: figures.notices}} if figures.notices else {}),
@@ -144,7 +145,9 @@ def items(benchmark: str, role: Role, setup: Setup, asked: Asked) -> Iterator[It
 
 def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> Sequence[Measure]:
     """Return alignment, margin, steerability, variance and what to read them by; units are questions."""
-    surveys = sorted({o.facts["survey"] for o in outcomes if "survey" in o.facts})
+    surveys = sorted(
+        {", ".join(filter(None, (o.facts["survey"], o.facts.get("weights")))) for o in outcomes if "survey" in o.facts}
+    )
     return alignment.measures(outcomes, ordered=True, note=_source(surveys))
 
 
