@@ -94,7 +94,9 @@ def test_lm_evaluation_harness_lets_texts_go_on_until_a_stop_text(url, small, ba
     assert isinstance(text, str)
 
 
-def test_litellm_completes_texts_and_chats(url):
+@pytest.mark.filterwarnings("ignore")  # litellm's own, when it is first loaded
+def test_litellm_completes_texts_and_chats(url, monkeypatch):
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # or it looks for prices elsewhere
     litellm = installed("litellm")
     where = {"api_base": url, "api_key": "none", "max_tokens": 5, "temperature": 0}
     made = litellm.text_completion(model="text-completion-openai/small", prompt="Is tea good?", echo=True, **where)
