@@ -181,7 +181,7 @@ def first_round(text: str) -> int | None:
     a whole passage twice and begun anew. Sentences that only begin alike, or are said twice or thrice for emphasis, are none.
     The round ends with its sentence; where it holds no whole one, with the last whole sentence before.
     """
-    spaced = text.split()
+    spaced = text.casefold().split()
     if _repeats(spaced) or UNSPACED_LETTER.search(text):
         words = list(WORD.finditer(text))
         if (found := _cycle([w.group() for w in words])) is not None:
@@ -201,7 +201,7 @@ def _key(word: str) -> str:
 
 def _repeats(words: Sequence[str]) -> bool:
     """Return whether any run of WINDOW words is there twice: without one nothing loops, and most turns need no closer look."""
-    keys = [_key(word) for word in words]
+    keys = [word if word.isalpha() else _key(word) for word in words]  # words are casefolded
     windows = list(zip(*(keys[i:] for i in range(WINDOW)), strict=False))
     return len(set(windows)) < len(windows)
 
