@@ -105,3 +105,4 @@ def test_a_prompt_that_cannot_fit_is_refused_without_being_read_whole(small):
             made = httpx.post(running.url + path, json={"model": "small", **body}, timeout=60)
             assert made.status_code == 400 and made.json()["error"]["code"] == "context_length_exceeded"
             assert time.process_time() - before < 3  # reading all of it takes twelve
+        assert httpx.get(running.url.removesuffix("/v1") + "/counts").json()["limits"] == {}

@@ -95,15 +95,15 @@ class Wire:
 
     async def _route(self, request: BaseRequest) -> StreamResponse:
         path, method = request.path, request.method
+        if path == "/counts":
+            _only("GET", method, path)
+            return self._json(self._desk.counts)
         if self._desk.chat_only and path not in (CHAT, TEXT) and not path.startswith("/v1/models"):
             raise _nowhere(method, path)
         if path in (CHAT, TEXT, EMBEDDINGS):
             _only("POST", method, path)
             return await self._ask(request, path)
         parts = path.strip("/").split("/")
-        if path == "/counts":
-            _only("GET", method, path)
-            return self._json(self._desk.counts)
         if parts[:2] == ["v1", "models"] and method == "GET" and len(parts) <= 3:
             return self._json(self._models(parts[2:]))
         if parts[:2] == ["v1", "files"] and len(parts) <= 4:
