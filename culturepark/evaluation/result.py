@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from culturepark.atomic import write_text
 from culturepark.errors import InputError, ParkError
 from culturepark.evaluation.card import load_kind
 from culturepark.evaluation.measure import Figure, Measure
@@ -61,17 +62,11 @@ def place(evals: Path, benchmark: str, model: str) -> Path:
 def write(folder: Path, result: Result, outcomes: Iterable[Outcome]) -> None:
     """Write a result and its outcomes; result.json is written last, so a folder that has one is whole."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / FILE).unlink(missing_ok=True)
-        partial = folder / f"{OUTCOMES}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(o.model_dump_json() + "\n" for o in outcomes)
-        partial.replace(folder / OUTCOMES)
-        partial = folder / f"{FILE}.partial"
-        partial.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        partial.replace(folder / FILE)
     except OSError as error:
         raise ParkError(f"cannot write the result to {folder}: {error.strerror or error}") from error
+    write_text(folder / OUTCOMES, "".join(o.model_dump_json() + "\n" for o in outcomes))
+    write_text(folder / FILE, result.model_dump_json(indent=1) + "\n")
 
 
 def read(folder: Path) -> Result:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from culturepark import tables
+from culturepark.atomic import write_bytes
 from culturepark.errors import InputError, Locked, ParkError, RunFailed
 from culturepark.models.secrets import redact
 from culturepark.models.wire import Trouble
@@ -257,7 +257,7 @@ async def finished(service: Service, made: Plan, part: Part, job: Job, out: Path
     folder = out / part.culture
     try:
         for file in job.results[:1]:
-            _write(folder / CURVES, tables.safe_table(await service.read(file)))  # a spreadsheet may open it
+            write_bytes(folder / CURVES, tables.safe_table(await service.read(file)))  # a spreadsheet may open it
     except Trouble as error:
         log.warning("%s: no curves: %s", part.culture, error, extra={"event": "tune_no_curves", "job": job.id})
     when = datetime.fromtimestamp(job.finished, UTC) if job.finished else datetime.now(UTC)
@@ -267,7 +267,7 @@ async def finished(service: Service, made: Plan, part: Part, job: Job, out: Path
         "hyperparameters": dict(job.hyperparameters) or dict(made.hyperparameters), "job": job.id,
         "created": when.isoformat(timespec="seconds"), "usd_estimate": made.cost(part),
     }  # fmt: skip
-    _write(folder / MANIFEST, _json(manifest))
+    write_bytes(folder / MANIFEST, _json(manifest))
     return manifest
 
 
@@ -350,7 +350,7 @@ def _state(folder: Path) -> State | None:
 
 def _keep(out: Path, state: State) -> State:
     """Write down where a job stands, and return that."""
-    _write(out / state.culture / STATE, _json(state.model_dump(mode="json")))
+    write_bytes(out / state.culture / STATE, _json(state.model_dump(mode="json")))
     return state
 
 
@@ -369,17 +369,3 @@ def _json(value: Any) -> bytes:
     import json
 
     return json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n"
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all, and so that it outlives the machine's fall."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise ParkError(f"cannot write {path}: {error.strerror or error}") from error
