@@ -2,8 +2,11 @@
 
 import json
 import os
+import resource
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -102,6 +105,17 @@ def park(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(root)
     monkeypatch.delenv("CULTUREPARK_WORKSPACE", raising=False)
     return root
+
+
+@contextmanager
+def room(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes meanwhile, as if the disk were full; the test runner's own output neither."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 TEA = {"scenario": "tea", "contact": "south", "cultures": ("north",)}

@@ -1,20 +1,10 @@
 """Files are written whole or not at all."""
 
-import resource
-
 import pytest
+from conftest import room
 
 from culturepark.atomic import discard, sweep, write_bytes, write_text
 from culturepark.errors import WriteError
-
-
-@pytest.fixture
-def small_files():
-    """No file may be longer than 1,000 bytes, as if the disk were full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path):
@@ -23,9 +13,9 @@ def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path):
     assert {p.name: p.read_text() for p in (tmp_path / "new").iterdir()} == {"a.toml": "x = 2\n"}
 
 
-def test_a_full_disk_leaves_the_old_file_and_is_one_clear_error(tmp_path, small_files):
+def test_a_full_disk_leaves_the_old_file_and_is_one_clear_error(tmp_path):
     write_text(tmp_path / "a.toml", "x = 1\n")
-    with pytest.raises(WriteError, match=r"cannot write .*a\.toml: File too large"):
+    with room(1000), pytest.raises(WriteError, match=r"cannot write .*a\.toml: File too large"):
         write_text(tmp_path / "a.toml", "x" * 2000)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.toml": "x = 1\n"}
 

@@ -3,14 +3,12 @@
 import asyncio
 import os
 import random
-import resource
 import sqlite3
 import subprocess
 import sys
-from contextlib import contextmanager
 
 import pytest
-from conftest import ROOT, TEA
+from conftest import ROOT, TEA, room
 
 import culturepark as cp
 from culturepark import journal as journals
@@ -23,17 +21,6 @@ WIDTH = 8
 SCENE = Scene(ordinal=0, culture="north", scenario="tea", question="T1", mode="cross", style="free", turns=4, seats=(),
               answer=1, run="r")  # fmt: skip
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-
-
-@contextmanager
-def room(size):
-    """Let no file grow beyond `size` bytes meanwhile."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def started(url, **more):

@@ -2,14 +2,13 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from conftest import ROOT, rows, told
+from conftest import ROOT, room, rows, told
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -232,13 +231,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tune):
 
 
 def test_a_full_disk_is_one_error_and_the_same_command_goes_on(tune):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        with pytest.raises(WriteError, match=r"cannot write the models in .*Free disk space"):
-            tune("sft", cultures=("north",))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with room(20_000), pytest.raises(WriteError, match=r"cannot write the models in .*Free disk space"):
+        tune("sft", cultures=("north",))
     assert weights(tune("sft", cultures=("north",))[0]) != b""
 
 
