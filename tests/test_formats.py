@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,30 @@ def test_load_dataset_reads_every_folder_and_every_culture_in_it(corpus, tmp_pat
     named = load(corpus / form, tmp_path, "german-sft" if form == "llamafactory" else "german")
     assert own["train"].to_list() == named["train"].to_list() != []
     assert {row["metadata"]["culture"] for row in own["train"]} == {"german"} if "metadata" in own["train"][0] else True
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """The same run by name, with other dialogues."""
+    out = tmp_path_factory.mktemp("other")
+    given = {**VALUES, "seed": 5}
+    return cp.run("every", given, workspace=ROOT, out=out, formats=tuple(FORMATS), by_culture=True).corpus
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_folders_of_one_name_never_give_one_anothers_rows_from_the_cache(corpus, other, tmp_path, form):
+    again = tmp_path / "again" / form  # exported twice, with other rows
+    for folder in (corpus / form, other / form):
+        shutil.copytree(folder, again, dirs_exist_ok=True)
+        for place, same in ((again, folder), (again / "german", folder / "german"), (folder, folder)):
+            fresh = load(same, tmp_path / "own" / str(same).replace("/", "_"))
+            assert list(fresh) == [split for split in SPLITS if split in fresh]
+            assert load(place, tmp_path / "shared")["train"].to_list() == fresh["train"].to_list() != []
+
+
+def test_formats_of_one_culture_are_told_apart_in_one_cache(corpus, tmp_path):
+    found = {form: load(corpus / form / "arabic", tmp_path)["train"].column_names for form in ("trl", "dpo", "openai")}
+    assert found == {form: list(jsonl(corpus / form / "arabic/train.jsonl")[0]) for form in found}
 
 
 def test_the_hubs_rows_are_conversations_with_their_origin_in_one_column(corpus, tmp_path):

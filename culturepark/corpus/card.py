@@ -86,15 +86,18 @@ def licensed(licence: str | None) -> dict[str, str]:
     return {"license": "other", "license_name": licence}
 
 
-def page(card: Card, about: str, subsets: Mapping[str, Mapping[str, str]]) -> str:
+def page(card: Card, about: str, subsets: Mapping[str, Mapping[str, str]], rows: str) -> str:
     """Return the card of one folder as Markdown with the front matter of a Hugging Face dataset.
 
-    `about` says what its format is; `subsets` map a name to the file of each split, the first is loaded by default.
+    `about` says what its format is; `subsets` map a name to the file of each split, the first is loaded by default; `rows` is
+    the hash of these files. It stands in every subset's description, because `load_dataset` keeps what it has read under
+    what the card says and the folder's own name: cards that said the same would give one folder's rows for another's.
     """
     first = next(iter(subsets))
     configs = [
         {
             "config_name": name,
+            "description": f"rows {rows}",
             **({"default": True} if name == first else {}),
             "data_files": [{"split": split, "path": path} for split, path in files.items()],
         }

@@ -6,6 +6,7 @@ import importlib
 import json
 import shutil
 from collections.abc import Sequence
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,17 @@ def _culture(folder: Path, form: Any, source: Source, card: Card) -> Subsets:
 def _describe(folder: Path, form: Any, card: Card, subsets: Subsets) -> None:
     """Write the card of a folder."""
     about = (form.__doc__ or "").splitlines()[0]
-    text = page(card, about, subsets)
+    text = page(card, about, subsets, _hash_files(folder, subsets))
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _hash_files(folder: Path, subsets: Subsets) -> str:
+    """Return the hash of the contents of every file of every subset, in their order."""
+    found = blake2b(digest_size=8)
+    for path in [folder / path for files in subsets.values() for path in files.values()]:
+        with path.open("rb") as file:
+            found.update(file_digest(file, "sha256").digest())
+    return found.hexdigest()
 
 
 def _rejects(journal: Journal, path: Path) -> None:
