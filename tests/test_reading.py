@@ -401,3 +401,77 @@ def test_both_client_paths_read_the_same_of_odd_answers(serve):
             )
         cut = ask(serve(lambda n, _: (200, {}, answer("Tea", "pause_turn"))).url, name=name, key="k-123456")
         assert cut.status == "failed" and "pause_turn" in cut.reason
+
+
+# --------------------------------------------------- JSON of a looser kind
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps(said("Tea \ud83d today")).encode(),
+        b"\xef\xbb\xbf" + json.dumps(said("Tea \ufffd today")).encode(),
+        json.dumps({**said("Tea \ufffd today"), "took": float("nan"), "cost": float("-inf")}),
+    ],
+)
+def test_json_with_half_a_character_a_byte_order_mark_or_nan_is_an_answer_all_the_same(body):
+    assert read(opened(200, body, {}), "m", ASK).text == "Tea \ufffd today"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": 0, "message": ""},
+        {"code": "200", "message": "ok"},
+        "none",
+        "null",
+        {},
+        False,
+        {"message": "Success."},
+        [0],
+    ],
+)
+def test_an_error_that_says_that_there_is_none_leaves_the_answer(error):
+    assert read(opened(200, {**said("Tea."), "error": error}, {}), "m", ASK).text == "Tea."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": 500, "message": ""},
+        {"code": 0, "message": "boom"},
+        "boom",
+        True,
+        {"code": "1302"},
+        {"type": "api_error"},
+    ],
+)
+def test_an_error_that_says_something_wins_over_an_answer_beside_it(error):
+    with pytest.raises(Trouble):
+        opened(200, {**said("Tea."), "error": error}, {})
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "words"),
+    [
+        ([{"error": {"code": 429, "message": "slow"}}], "rate", "slow"),
+        ({"code": 1302, "msg": "rate limited"}, "rate", "rate limited"),
+        ({"message": "Unauthorized"}, "hopeless", "key was refused"),
+        ({"status": "error", "reason": "the roof leaks"}, "busy", "the roof leaks"),
+        ({"choices": [], "prompt_feedback": {"block_reason": "SAFETY"}}, "filtered", "SAFETY"),
+        ('data: {"choices": [{"delta": {"content": "Te"}}]}\n\ndata: [DONE]\n', "hopeless", "is a stream"),
+        ('data: {"error": {"code": 429, "message": "slow"}}\n\n', "rate", "slow"),
+        ("<!DOCTYPE html><html><body>Welcome</body></html>", "hopeless", "a web page; is the address right"),
+        ('{"choices": [{"mess', "garbled", "no JSON"),
+    ],
+)
+def test_an_answer_that_is_none_is_named_by_what_it_is(body, kind, words):
+    with pytest.raises(Trouble, match=words) as caught:
+        opened(200, body if isinstance(body, str) else json.dumps(body), {})
+    assert caught.value.kind == kind
+
+
+def test_where_a_redirect_goes_is_shown_without_its_query_and_can_be_written():
+    with pytest.raises(Trouble, match=r"on to https://new\.example/v1\ufffd;") as caught:
+        opened(307, "", {"Location": "https://me:pw@new.example/v1\udcff?ticket=abcdef123456"})
+    assert str(caught.value).encode() and "abcdef123456" not in str(caught.value)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from culturepark.models.reasoning import apart, part
+from culturepark.models.refusals import replace_halves
 from culturepark.models.secrets import masked, redact
 from culturepark.models.wire import Trouble
 from culturepark.records import Reply, Request, Status
@@ -115,11 +116,7 @@ def _named(value: Any) -> str:
 
 def _clean(text: str) -> str:
     """Return a text without keys that were sent (an endpoint may say them back) and without halves of characters."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return masked(text.strip())
+    return masked(replace_halves(text).strip())
 
 
 # ------------------------------------------------------------------ content
@@ -152,7 +149,13 @@ def _type(part: Any) -> str:
     if not isinstance(part, Mapping):
         return _named(part)
     kind = part.get("type")
-    return kind[:40] if isinstance(kind, str) else "text" if isinstance(part.get("text"), str) else "unknown"
+    return (
+        replace_halves(kind[:40])
+        if isinstance(kind, str)
+        else "text"
+        if isinstance(part.get("text"), str)
+        else "unknown"
+    )
 
 
 def _strings(part: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ STATUS = {
 
 def refusal(body: Any) -> Refusal:
     """Return what the body of an error says; `body` is the text as it came, or what was read of it."""
-    found = _loaded(body) if isinstance(body, str) else body
+    found = read_text(body) if isinstance(body, str) else body
     leaves = list(_leaves(found, "", 0))
     said = [text for kind, text in leaves if kind == "says"]
     if not said and (rest := body if isinstance(body, str) else "" if found in (None, {}, []) else str(found)):
@@ -71,13 +72,60 @@ def refusal(body: Any) -> Refusal:
     return Refusal("; ".join(dict.fromkeys(said)), tuple(codes), tuple(params))
 
 
-def _loaded(text: str) -> Any:
+def read_text(text: str) -> Any:
+    """Return what a text says if it is JSON, else the text itself."""
+    try:
+        return load_json(text)
+    except ValueError:
+        return text
+
+
+def load_json(text: bytes | str) -> Any:
+    """Return what a JSON text says; ValueError for what is none.
+
+    Beside strict JSON, it takes a byte order mark, halves of characters, NaN and infinities.
+    """
     from orjson import loads
 
     try:
         return loads(text)
     except ValueError:
-        return text
+        pass
+    try:
+        return json.loads(text.removeprefix("\ufeff") if isinstance(text, str) else text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def replace_halves(text: str) -> str:
+    """Return a text whose halves of characters are replaced, so that it can be written."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+# What stands in the place of an error where there is none.
+NOTHING = {
+    "", "ok", "okay", "none", "null", "nil", "n/a", "no", "false", "success", "successful", "succeeded", "completed",
+    "no error", "no errors", "no_error", "undefined",
+}  # fmt: skip
+
+
+def says_nothing(error: Any) -> bool:
+    """Say whether what stands in the place of an error says that there is none, as `{"code": 0, "message": "ok"}`."""
+    if isinstance(error, bool) or not isinstance(error, (Mapping, list, tuple)):
+        return error is False or _is_nothing("" if error is None else str(error))
+    leaves = [text for kind, text in _leaves(error, "", 0) if kind != "param"]
+    return all(map(_is_nothing, leaves))
+
+
+def _is_nothing(text: str) -> bool:
+    word = text.strip().lower().strip(".! ")
+    return word in NOTHING or (
+        word.isascii() and word.isdigit() and (len(word) < 3 or word[0] in "123") and len(word) < 4
+    )
 
 
 def _leaves(value: Any, name: str, depth: int) -> Iterator[tuple[str, str]]:
@@ -109,7 +157,7 @@ def _field(key: str, part: Any, name: str, depth: int) -> Iterator[tuple[str, st
 
 def _text(value: str, depth: int) -> Iterator[tuple[str, str]]:
     """Yield what a text says; one that is JSON itself (a proxy's copy of a provider's error) is read as such."""
-    inner = _loaded(value) if value.lstrip().startswith(("{", "[")) else value
+    inner = read_text(value) if value.lstrip().startswith(("{", "[")) else value
     found = [] if isinstance(inner, str) else list(_leaves(inner, "", depth + 1))
     yield from found or [("says", value.strip())]
 
@@ -121,6 +169,19 @@ def shown(refused: Refusal, body: str) -> str:
 
 
 # ------------------------------------------------------------ what it means
+
+# What an error says in words where no code says it.
+WORDS = (
+    (re.compile(r"unauthori[sz]ed|(invalid|incorrect|wrong|missing|bad|no|expired) (api[ _-]?)?(key|token|credentials)\b|unauthenticated"), 401),
+    (re.compile(r"\bforbidden\b|permission denied|access denied"), 403),
+    (re.compile(r"rate[ _-]?limit|too many requests|too fast|slow down|请求过于频繁|速率限制"), 429),
+)  # fmt: skip
+
+
+def status_in_words(refused: Refusal) -> int | None:
+    """Return the HTTP status that an error's words stand for; None where they stand for none."""
+    return next((status for pattern, status in WORDS if pattern.search(refused.text)), None)
+
 
 TOO_LONG_CODES = re.compile(
     r"context_?(length|window|size)|(prompt|input|context|message)s?_too_(long|large)|too_many_(input_)?tokens|input_tokens_exceeded"

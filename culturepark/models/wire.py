@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from culturepark.models import refusals
 from culturepark.models.refusals import Refusal
-from culturepark.models.secrets import redact
+from culturepark.models.secrets import redact, strip_addresses
 from culturepark.records import Request
 from culturepark.weights.chat import fold
 
@@ -50,7 +50,7 @@ class Trouble(Exception):
         wait: float | None = None,
         refusal: Refusal | None = None,
     ) -> None:
-        super().__init__(redact(message))
+        super().__init__(redact(refusals.replace_halves(message)))
         self.kind, self.status, self.wait, self.refusal = kind, status, wait, refusal
         self.down = False  # the whole line was down when this happened
 
@@ -86,7 +86,8 @@ def _changeable(status: int, refused: Refusal) -> bool:
 def _advice(status: int, headers: Mapping[str, str]) -> str:
     """Return what to do about an answer that no retry will better."""
     if 300 <= status < 400:
-        place = next((v for k, v in headers.items() if k.lower() == "location"), "")
+        named = next((v for k, v in headers.items() if k.lower() == "location"), "")
+        place = strip_addresses(re.split(r"[?#]", named, maxsplit=1)[0])  # what follows may hold a secret
         return f"this address sends callers on{f' to {place}' if place else ''}; give the right one (--base-url, up to its /v1)"
     return ADVICE.get(status, "the endpoint refused")
 
@@ -96,20 +97,43 @@ def opened(status: int, body: Any, headers: Mapping[str, str]) -> Mapping[str, A
 
     `body` is the text as it came, or what was read of it.
     """
-    from orjson import loads
-
     if not 200 <= status < 300:
         raise trouble(status, _text(body), headers)
     try:
-        found = loads(body) if isinstance(body, (bytes, str)) else body
+        found = refusals.load_json(body) if isinstance(body, (bytes, str)) else body
     except ValueError as error:
-        raise Trouble("garbled", f"HTTP {status}, and the answer is no JSON ({error}): {_text(body)[:200]!r}") from None
-    if isinstance(found, Mapping) and (problem := _problem(found)) is not None:
-        code = refusals.refusal(problem).status
-        raise trouble(code or 500, _text(problem), headers)
+        raise _unreadable(status, _text(body), headers, error) from None
+    if (problem := _problem(found)) is not None:
+        raise _of_problem(problem, headers)
     if not isinstance(found, Mapping):
         raise Trouble("garbled", f"the answer is a {_kind(found)}, no JSON object: {str(found)[:200]!r}")
+    if reason := _block(found):
+        raise Trouble("filtered", f"the provider's filter would not read the prompt ({reason})")
     return found
+
+
+def _of_problem(problem: Any, headers: Mapping[str, str]) -> Trouble:
+    """Return the Trouble that an error inside of an answer is."""
+    refused = refusals.refusal(problem)
+    return trouble(refused.status or refusals.status_in_words(refused) or 500, _text(problem), headers)
+
+
+STREAM = re.compile(r"\s*(?:data|event|id|retry):|:\s")
+PAGE = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+
+
+def _unreadable(status: int, text: str, headers: Mapping[str, str], error: ValueError) -> Trouble:
+    """Return the Trouble of an answer that is no JSON: a stream and a web page come again whenever they are asked for."""
+    if STREAM.match(text):
+        for event in re.findall(r"^data:(.*)$", text, re.MULTILINE)[:1]:
+            if (problem := _problem(refusals.read_text(event))) is not None:
+                return _of_problem(problem, headers)
+        return Trouble("hopeless", f"HTTP {status}, and the answer is a stream, which was not asked for; take `stream` out of "
+                       f"`params`, or out of what stands before the endpoint: {text[:200]!r}")  # fmt: skip
+    if PAGE.match(text):
+        return Trouble("hopeless", f"HTTP {status}, and the answer is a web page; is the address right? (--base-url, up to its /v1): "
+                       f"{text[:200]!r}")  # fmt: skip
+    return Trouble("garbled", f"HTTP {status}, and the answer is no JSON ({error}): {text[:200]!r}")
 
 
 def _text(body: Any) -> str:
@@ -118,16 +142,37 @@ def _text(body: Any) -> str:
     return body if isinstance(body, str) else json.dumps(body, default=str)
 
 
-def _problem(found: Mapping[str, Any]) -> Any:
+def _problem(found: Any) -> Any:
     """Return the error in a body that came as an answer; None where there is none."""
-    if found.get("error"):
-        return {"error": found["error"]}
-    choices = found.get("choices")
-    if isinstance(choices, list) and choices:
-        first = choices[0]
-        return {"error": first["error"]} if isinstance(first, Mapping) and first.get("error") else None
-    marked = "error" in (found.get("object"), found.get("type")) or found.get("errors") or found.get("detail")
-    return dict(found) if marked or (refusals.refusal(found).status or 0) >= 400 else None
+    if isinstance(found, list):
+        return next((p for one in found[:1] if isinstance(one, Mapping) and (p := _problem(one)) is not None), None)
+    if not isinstance(found, Mapping):
+        return None
+    choices, error = found.get("choices"), found.get("error")
+    if not (isinstance(choices, list) and choices):
+        return {"error": error} if error else _unmarked(found)
+    first = choices[0]
+    inner = first.get("error") if isinstance(first, Mapping) else None
+    return next(({"error": e} for e in (error, inner) if e and not refusals.says_nothing(e)), None)
+
+
+def _unmarked(found: Mapping[str, Any]) -> Any:
+    """Return a body without choices that is an error by what it says; None for one that is none."""
+    marked = (
+        "error" in (found.get("object"), found.get("type"), found.get("status"))
+        or found.get("errors")
+        or found.get("detail")
+    )
+    said = any(isinstance(found.get(name), str) and not refusals.says_nothing(found[name]) for name in refusals.SAYS)
+    return dict(found) if marked or said or (refusals.refusal(found).status or 0) >= 400 else None
+
+
+def _block(found: Mapping[str, Any]) -> str:
+    """Return why a provider would not read the prompt, where an answer without choices says it."""
+    feedback = found.get("prompt_feedback") or found.get("promptFeedback")
+    if found.get("choices") or not isinstance(feedback, Mapping):
+        return ""
+    return str(feedback.get("block_reason") or feedback.get("blockReason") or "")[:100]
 
 
 def _kind(value: Any) -> str:
