@@ -258,3 +258,89 @@ def test_an_error_is_read_whatever_its_shape():
                  [{"error": {"message": "boom"}}], {"detail": [{"msg": "boom", "loc": ["body"]}]}, {"error": '{"message": "boom"}'}):  # fmt: skip
         assert refusal(json.dumps(body)).message == "boom"
     assert refusal("<html>502</html>").message == "<html>502</html>" and refusal(ASK.key("m")).status is None
+
+
+# ------------------------------------------------------ the kind, not the case
+
+LIKELY_OVERFLOWS = [
+    "Prompt contains 9123 tokens, which is more than the 8192 the model can take",
+    "Input too long: 9000 tokens",
+    "Requested token count exceeds the model's maximum of 8192",
+    "The sequence length 9000 exceeds max_seq_len 8192",
+    "input sequence is longer than position embeddings (2048)",
+    "prompt_too_long",
+    "Sequence too long",
+    "Please shorten your prompt",
+    "The message you submitted was too long",
+    "Conversation too long, please start a new one",
+    "CUDA error: index out of range, sequence length 9000 > 8192",
+    "failed to find KV cache slot",
+    "The text is too long",
+    "This model's max seq len is 2048, got 3000",
+    "Your conversation of 40 messages is larger than what fits",
+    "Die Eingabe ist zu lang (9000 Token)",
+    "Der Kontext überschreitet die maximale Länge von 8192 Token",
+    "输入长度超过模型最大长度限制",
+    "上下文过长",
+    "请求的token数超出限制",
+]
+NO_OVERFLOWS = [
+    "max_tokens is too large: 99999. This model supports at most 4096 completion tokens.",
+    "max_tokens: 99999 > 4096, which is the maximum allowed number of output tokens for this model",
+    "max_tokens must be less than 4096",
+    "The maximum tokens you requested exceeds the model limit of 4096",
+    "Rate limit: tokens per minute exceeded",
+    "You exceeded your token quota for today",
+    "temperature must be less than 2",
+    "payload image too large: 20000000 pixels",
+    "messages[0].content: image exceeds the maximum of 5242880 bytes",
+    "input image exceeds the maximum size",
+    "context deadline exceeded",
+    "The request took too long; the prompt was not processed",
+    "Max retries exceeded while the message was sent",
+    "prompt must have more than 0 characters",
+    "stop: at most 4 sequences, yours has more than that",
+    "Too many messages in flight",
+    "请求频率超过限制",
+    "token bucket exceeded",
+    "Zeitüberschreitung der Anfrage",
+    "messages: at least one message is required",
+    "The model produced an invalid token",
+]
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+@pytest.mark.parametrize("message", LIKELY_OVERFLOWS)
+def test_a_word_for_the_prompt_near_one_for_too_much_is_a_prompt_that_is_too_long(message, status):
+    assert trouble(status, json.dumps({"error": {"message": message}}), {}).kind == "long"
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+@pytest.mark.parametrize("message", NO_OVERFLOWS)
+def test_other_limits_are_no_prompt_that_is_too_long(message, status):
+    assert trouble(status, json.dumps({"error": {"message": message}}), {}).kind != "long"
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "unknown variant `system`, expected `user` or `assistant`",
+        "The first message must be a user message",
+        "Unexpected role",
+        "Message has unsupported role",
+        "messages[0]: invalid role",
+        "Roles must be one of those that the template knows",
+        "role not recognized",
+    ],
+)
+def test_a_role_that_is_refused_is_a_system_message_that_is_refused(message, status):
+    found = trouble(status, json.dumps({"error": {"message": message}}), {})
+    assert found.kind == "refused" and "first user message" in Style().learn(found.refusal, TALK, status)
+    assert Style().learn(found.refusal, ASK, status) is None  # nothing to fold
+
+
+@pytest.mark.parametrize("message", ["The IAM role is invalid", "unknown variant `top_q`", "boom", "invalid user name"])
+def test_other_refusals_are_no_refusal_of_a_system_message(message):
+    found = trouble(500, json.dumps({"error": {"message": message}}), {})
+    assert found.kind == "busy"

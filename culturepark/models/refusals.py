@@ -215,6 +215,39 @@ TOO_LONG = re.compile(
         r"(only|at most|limited to|up to)[^.]{0,30}\d+ tokens[^.]{0,60}(prompt|input|request|messages)",
     ))
 )  # fmt: skip
+# The kind: something of the prompt, near a word for too much of it. Underscores are spaces here.
+PROMPT = r"\b(prompts?|inputs?|sequences?|context|conversations?|messages?|chat history|tokens?|token count)\b"
+TOO_MUCH = (
+    r"(too (long|large|big|lengthy)\b|\bexceed\w*|\bsurpass\w*|(more|longer|larger|greater|bigger) than\b|over the (limit|maximum)"
+    r"|\d ?> ?\d|\bmax(imum)?\b[^.;\n]{0,40}\d{3})"
+)
+LIKELY_TOO_LONG = re.compile(
+    "|".join((
+        rf"{PROMPT}[^.;\n]{{0,80}}?{TOO_MUCH}",
+        rf"too many tokens|\bexceed\w*[^.;\n]{{0,30}}{PROMPT}",
+        rf"(shorten|reduce|trim|truncate)\b[^.;\n]{{0,20}}{PROMPT}",
+        r"\b(text|requests?|query|history|chat)\b( (is|was|are))? too (long|lengthy)\b|max(imum)? seq(uence)? len|\bn positions\b",
+        r"kv cache slot|kv cache (is )?full|position embeddings",
+        r"(eingabe|anfrage|kontext\w*|nachricht|konversation|unterhaltung|gespräch|sequenz|prompt)\b[^.;\n]{0,60}"
+        r"(zu (lang|groß)|überschr\w+|länger als|mehr als)",
+        r"(上下文|输入|提示|消息|对话|文本|内容|序列|请求|tokens?)[^。;\n]{0,40}(过长|太长|超长|超出|超过|超限|过大)"
+        r"|(超出|超过)[^。;\n]{0,30}(上下文|最大长度|长度限制|tokens?|输入)",
+    ))
+)  # fmt: skip
+PICTURE = re.compile(r"\b(image|audio|video|file|attachment|picture)s?\b[^.;\n]{0,30}(too (large|big|long)|exceed)")
+# What only sounds like it: other parameters, the pace, the account, pictures, time, and lower bounds.
+NOT_TOO_LONG = re.compile(
+    "|".join((
+        r"\bmax (completion |new |output )?tokens\b\W{0,3}(is|are|must|should|cannot|can|may|too|exceed|parameter|value|larger|greater|:|=|\d)",
+        r"maximum tokens (you|value|parameter|requested)|\d (completion|output) tokens|number of (output|completion) tokens",
+        r"per (minute|second|hour|day|month)|\b[tr]p[mdsh]\b|\brates?\b|quota|bucket|credit|balance|billing|budget|\bplan\b|concurren",
+        r"temperature|\btop ?[pkn]\b|logprobs?|logit|penalty|\bseed\b|\bstop\b|best of",
+        r"\b(image|audio|video|file|attachment|picture|pixel|tool|function|schema|header|url|field|metadata|batch)s?\b",
+        r"deadline|time ?out|timed out|took too long|retries|recursion|attempts|too many (requests|messages|connections)",
+        r"(must|should|has to|have to|needs to) (be|have|contain|hold)\b[^.;\n]{0,20}(more|longer|larger|greater) than",
+        r"zeit|ratenlimit|kontingent|guthaben|频率|频繁|速率|并发|余额|次数|每分钟|超时|图片|文件",
+    ))
+)  # fmt: skip
 TOO_MUCH_AT_ONCE = re.compile(r"request too large for|larger than the (maximum )?(number of )?tokens per minute")
 FILTER_CODES = {
     "content_filter", "content_policy_violation", "content_filter_error", "contentfiltererror", "data_inspection_failed",
@@ -249,14 +282,29 @@ NO_SYSTEM = re.compile(
 ANY_SYSTEM = re.compile(
     r"\bsystem\b.{0,20}\b(role|message|prompt|instruction|turn)s?\b|\b(role|user)s?\b.{0,30}\bsystem\b|\bsystem\b['\"`]? is not"
 )
+WRONG = r"(unsupported|unexpected|unknown|invalid|unrecogni[sz]ed|illegal|must (be|start|begin)|not (supported|allowed|valid|recogni[sz]ed))"
+ANY_ROLE = re.compile(
+    rf"{WRONG}[^.;\n]{{0,30}}\broles?\b|\broles?\b[^.;\n]{{0,30}}{WRONG}|{WRONG}[^.;\n]{{0,20}}['\"`]system\b"
+    r"|(first|initial) message[^.;\n]{0,30}\buser\b"
+)
+OTHER_ROLE = re.compile(
+    r"\b(iam|arn|database|account|permissions?|assume\w*)\b|\brole\b[^.;\n]{0,20}\btool\b"
+)  # no role of a message
 
 
 def too_long(refused: Refusal, status: int | None) -> bool:
     """Say whether a prompt does not fit: into the model's context, or into what the account may send in a minute at all."""
     if status == 413 or any(TOO_LONG_CODES.search(code) for code in refused.codes):
         return True
+    if PICTURE.search(refused.text):
+        return False
     # "Too many tokens" of a minute is a matter of pace, unless one request alone is more than that.
-    return bool((TOO_MUCH_AT_ONCE if status == 429 else TOO_LONG).search(refused.text))
+    known = bool((TOO_MUCH_AT_ONCE if status == 429 else TOO_LONG).search(refused.text))
+    return known or (status in (400, 422, 500) and _likely_too_long(refused.text.replace("_", " ")))
+
+
+def _likely_too_long(text: str) -> bool:
+    return LIKELY_TOO_LONG.search(text) is not None and NOT_TOO_LONG.search(text) is None
 
 
 def filtered(refused: Refusal) -> bool:
@@ -276,7 +324,8 @@ def no_system(refused: Refusal, status: int | None) -> bool:
     """
     named = any(p == "role" or p.endswith(".role") for p in refused.params) and "system" in refused.text
     loose = status is not None and status < 500 and ANY_SYSTEM.search(refused.text)
-    return named or bool(loose or NO_SYSTEM.search(refused.text))
+    likely = status in (400, 422, 500) and ANY_ROLE.search(refused.text) and not OTHER_ROLE.search(refused.text)
+    return named or bool(loose or likely or NO_SYSTEM.search(refused.text))
 
 
 def parameters(refused: Refusal, known: Sequence[str]) -> tuple[str, ...]:
