@@ -475,3 +475,64 @@ def test_where_a_redirect_goes_is_shown_without_its_query_and_can_be_written():
     with pytest.raises(Trouble, match=r"on to https://new\.example/v1\ufffd;") as caught:
         opened(307, "", {"Location": "https://me:pw@new.example/v1\udcff?ticket=abcdef123456"})
     assert str(caught.value).encode() and "abcdef123456" not in str(caught.value)
+
+
+# ------------------------------------------------------ thoughts in other marks
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            f"<{name}>SECRET one</{name}>hi"
+            for name in ("analysis", "reflection", "scratchpad", "inner_monologue", "Analysis")
+        ),
+        "<|think|>SECRET<|/think|>hi",
+        "<|channel>thought\nSECRET<channel|>hi",
+        "＜think＞SECRET＜/think＞hi",
+        "&lt;think&gt;SECRET&lt;/think&gt;hi",
+        "```thinking\nSECRET\n```\nhi",
+        "Thought: SECRET\nFinal Answer: hi",
+        "**Thought:** SECRET\n\n**Final Answer:** hi",
+        "analysis\nSECRET\nfinal\nhi",
+        "analysis\nSECRET\nassistant\nfinal\nhi",
+        "analysis SECRET.assistantfinalhi",
+        "<think>SECRET</thinking>hi",
+        "<think>SECRET</think><answer>hi</answer>",
+        "<thinking>SECRET <think>one</think> two</thinking>hi",
+    ],
+)
+def test_thoughts_in_other_marks_never_reach_the_answer(text):
+    found = part(text)
+    assert found.text == "hi" and "SECRET" in found.reasoning
+
+
+def test_a_whole_pair_inside_of_a_line_is_thoughts_and_an_answer_loses_its_own_marks():
+    assert part("hi <think>SECRET one</think> there").text == "hi  there"
+    assert part("Tea.\n```thinking\nSECRET\n```\n").text == "Tea."
+    assert part("Tea.\n```thinking\nSECRET").endless and part("```thinking\nSECRET").text == ""
+    assert part("<answer>hi</answer>").text == "hi"
+    assert part("They write <think> first. <analysis>SECRET one</analysis>hi").text == "They write <think> first. hi"
+
+
+PROSE = st.lists(
+    st.sampled_from(
+        ["Thought", "analysis", "final", "Final Answer", "my thinking", "a < b", "c > d", "reflection", "answer:", "tea", "<b>", "</b>",
+         "```python\nx\n```", "```\ny\n```", "[1]", "The analysis is", "&lt;b&gt;", "&amp;", "| a |", "<answer", "channel"]
+    ),
+    min_size=1,
+)  # fmt: skip
+
+
+@given(PROSE, st.sampled_from([" ", ", ", ".\n"]))
+def test_a_text_without_marks_is_left_as_it_is_whatever_it_talks_of(words, between):
+    text = f"Well, {between.join(words)}".strip()
+    found = part(text)
+    assert (found.reasoning, found.text) == ("", text)
+
+
+@pytest.mark.parametrize(
+    "text", ["analysis is hard.\nfinal words", "Thought: tea is fine.", "Analysis of tea: fine.", "```python\nx\n```"]
+)
+def test_a_text_that_begins_like_thoughts_is_left_as_it_is(text):
+    assert part(text) == part(f"{text} ") and (part(text).text, part(text).reasoning) == (text, "")

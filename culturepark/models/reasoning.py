@@ -3,32 +3,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from culturepark.records import Reply
 
-# How models mark where thoughts begin and end. A closing mark ends only thoughts of its own kind.
+# How models mark where thoughts begin and end. A closing mark ends thoughts of its own kind, or of one that has no other end.
+NAMES = (
+    "think", "thinking", "thoughts?", "reasoning", "seed:think", "analysis", "reflection", "scratch_?pad", "inner_(?:monologue|thoughts?)",
+    "internal_(?:monologue|thoughts?)", "thought_process", "chain_of_thought",
+)  # fmt: skip
+LEFT, RIGHT = r"(?:<|＜|&lt;)\|?\s*", r"\s*\|?(?:>|＞|&gt;)"
 MARKS = (
-    *((rf"<\s*{name}\s*>", rf"<\s*/\s*{name}\s*>") for name in ("think", "thinking", "thoughts?", "reasoning", "seed:think")),
+    *((rf"{LEFT}{name}{RIGHT}", rf"{LEFT}[/／]\s*{name}{RIGHT}") for name in NAMES),
     (r"\[THINK\]", r"\[/THINK\]"),  # Magistral
     (r"◁think▷", r"◁/think▷"),  # Kimi
+    (r"<\|channel>\s*(?:thoughts?\b|analysis\b)?", r"<channel\|>"),  # Gemma
     (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # Sky-T1
     (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A
     (r"<unused94>", r"<unused95>"),  # MedGemma
 )  # fmt: skip
 MARK = re.compile(
-    "|".join(f"(?P<open{i}>{first})|(?P<close{i}>{last})" for i, (first, last) in enumerate(MARKS)), re.IGNORECASE
+    r"(?=[<\[◁＜&])(?:"  # what every mark begins with, so that nearly every place is passed over at once
+    + "|".join(f"(?P<open{i}>{first})|(?P<close{i}>{last})" for i, (first, last) in enumerate(MARKS))
+    + ")",
+    re.IGNORECASE,
 )
 # gpt-oss: `<|channel|>analysis<|message|>…`, and what is left of it where a server drops its special tokens.
 CHANNEL = re.compile(
     r"(?:<\|start\|>assistant)?<\|channel\|>(\w+)[^<]*<\|message\|>(.*?)(?:<\|(?:end|return|call)\|>|(?=<\|start\|>|<\|channel\|>)|\Z)",
     re.DOTALL,
 )
-BARE = re.compile(r"\s*analysis(?!\s)(.*?)assistantfinal(.*)", re.DOTALL)
-ANY = re.compile(r"[<\[◁]|\A\s*analysis", re.IGNORECASE)  # no mark is without one of these
+BARE = (
+    re.compile(r"\s*analysis(.*?)assistantfinal(.*)", re.DOTALL),
+    re.compile(r"\s*analysis[ \t]*\n(.*?)\n[ \t]*(?:assistant[ \t]*\n[ \t]*)?final[ \t]*\n(.*)", re.DOTALL),
+    # Thoughts and answer by their names, as agents write them.
+    re.compile(
+        r"\s*\**(?:thoughts?|thought process|thinking)\**\s*:(.*?)\bfinal answer\**\s*:\**(.*)",
+        re.DOTALL | re.IGNORECASE,
+    ),
+)
+FENCE = re.compile(
+    r"^[ \t]*```+[ \t]*(?:think|thinking|thoughts?|reasoning|scratchpad)[ \t]*\n(.*?)(?:(?<=\n)[ \t]*```+[ \t]*$|\Z(?P<end>))",
+    re.MULTILINE | re.DOTALL | re.IGNORECASE,
+)
+ANSWER = re.compile(r"\s*<(answer|final_answer|response)>((?:(?!</?\1>).)*)</\1>\s*", re.DOTALL | re.IGNORECASE)
+ANY = re.compile(
+    r"[<\[◁＜]|&lt;|```|\A\s*\**(?:analysis|thought|thinking)", re.IGNORECASE
+)  # no mark is without one of these
 QUOTES = "\"'`“”‘’«»"
-MENTION = 4  # words between two marks inside a line, below which the marks themselves are talked of
+TALK = re.compile(r"[\W_]*(?:(?:and|or|und|et|y)[\W_]*)?", re.IGNORECASE)  # between two marks that are talked of
 ALONE = "the model thought and did not answer"
 CUT = "the answer was cut at max_tokens while the model was still thinking; raise max_tokens in agents/ROLE.toml"
 
@@ -61,14 +85,22 @@ def part(text: str) -> Parted:
     """Return thoughts and answer of a text.
 
     Thoughts stand between a pair of marks, after a first mark at the beginning that is never closed, and before a closing
-    mark that nothing opens. A mark that is quoted, or stands inside a line without a partner, is part of the answer.
+    mark that nothing opens. A mark that is quoted, or stands inside a line without a partner, is part of the answer. Where
+    the whole answer stands between marks of its own (`<answer>`), these are left out.
     """
     if not ANY.search(text):
         return Parted("", text.strip())
+    found = _thoughts_apart(text)
+    whole = ANSWER.fullmatch(found.text)
+    return replace(found, text=whole[2].strip()) if whole else found
+
+
+def _thoughts_apart(text: str) -> Parted:
     if text.lstrip().startswith(("<|channel|>", "<|start|>")) and (said := CHANNEL.findall(text)):
         return _channels(said)
-    if (bare := BARE.fullmatch(text)) is not None:
+    if bare := next((m for form in BARE if (m := form.fullmatch(text))), None):
         return Parted(bare[1].strip(), bare[2].strip())
+    text = FENCE.sub(lambda m: f"<think>\n{m[1]}" + ("" if m["end"] is not None else "</think>"), text)
     return _parted(text, _marks(text))
 
 
@@ -116,13 +148,22 @@ def _parted(text: str, marks: Sequence[Mark]) -> Parted:
 
 
 def _closing(marks: Sequence[Mark]) -> list[Mark | None]:
+    """Return, for each mark, the next closing mark of its kind; for one that has none, the next that ends no other's thoughts."""
+    own = _nearest(marks, lambda mark: mark.kind)
+    taken = {last.start for mark, last in zip(marks, own, strict=True) if mark.opens and last is not None}
+    free = _nearest([m for m in marks if m.opens or m.start not in taken], lambda mark: "")
+    others = dict(zip((m.start for m in marks if m.opens or m.start not in taken), free, strict=True))
+    return [last or others.get(mark.start) for mark, last in zip(marks, own, strict=True)]
+
+
+def _nearest(marks: Sequence[Mark], kind: Callable[[Mark], str]) -> list[Mark | None]:
     """Return, for each mark, the next closing mark of its kind."""
     nearest: dict[str, Mark] = {}
     found: list[Mark | None] = []
     for mark in reversed(marks):
-        found.append(nearest.get(mark.kind))
+        found.append(nearest.get(kind(mark)))
         if not mark.opens:
-            nearest[mark.kind] = mark
+            nearest[kind(mark)] = mark
     return found[::-1]
 
 
@@ -134,7 +175,7 @@ def _stands_alone(text: str, mark: Mark) -> bool:
 
 def _holds_thoughts(text: str, first: Mark, last: Mark) -> bool:
     inside = text[first.end : last.start]
-    return "\n" in inside or len(inside.split()) >= MENTION or _stands_alone(text, first)
+    return "\n" in inside or TALK.fullmatch(inside) is None or _stands_alone(text, first)
 
 
 def _joined(thoughts: Sequence[str]) -> str:

@@ -119,7 +119,9 @@ def _of_problem(problem: Any, headers: Mapping[str, str]) -> Trouble:
 
 
 STREAM = re.compile(r"\s*(?:data|event|id|retry):|:\s")
-PAGE = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+PAGE = re.compile(
+    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?:(?!-->).)*-->\s*)*<(?:!doctype|html|head|body)\b", re.IGNORECASE | re.DOTALL
+)
 
 
 def _unreadable(status: int, text: str, headers: Mapping[str, str], error: ValueError) -> Trouble:
