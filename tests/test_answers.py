@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from culturepark import workspace
 from culturepark.errors import CardError, InputError
 from culturepark.evaluation import card, judge
+from culturepark.evaluation import planned as planning
 from culturepark.evaluation.card import settled
 from culturepark.evaluation.kinds.answers import KIND, contains, exact, normal
 from culturepark.evaluation.measure import estimate
@@ -262,6 +263,23 @@ def test_rows_without_a_reference_are_left_out_and_counted(tmp_path):
     path.write_text("question,reference\nWhat?,\n")
     with pytest.raises(InputError, match="none of its 1 rows has what is needed: rows without a reference"):
         planned(loaded(tmp_path, OPEN.replace('"judge"', '"exact"')), data=(path,))
+
+
+def test_references_without_a_text_are_left_out_and_truth_is_written_as_json_writes_it(tmp_path):
+    path = tmp_path / "a.json"
+    given = [True, [], [""], [" ", None], math.nan, ["", False]]
+    path.write_text(json.dumps([{"question": "What?", "topic": True, "reference": r} for r in given]))
+    items = planned(loaded(tmp_path, OPEN.replace('"judge"', '"exact"')), data=(path,))
+    assert [(i.gold, i.subset) for i in items] == [(["true"], "true"), (["false"], "true")]
+    assert items[0].facts["read"] == {"a.json": {"rows without a reference, left out": 4}}
+
+
+def test_a_culture_that_is_mapped_to_on_the_command_must_exist():
+    care = card.load("care")
+    with pytest.raises(InputError, match=r"no culture 'turkihs'.*option cultures.*Did you mean 'turkish'"):
+        planning.setup(care, workspace=SHIPPED, options={"cultures": {"Native (Turkish)": "turkihs"}})
+    setup, _ = planning.setup(care, workspace=SHIPPED, options={"cultures": {"Native (Turkish)": "turkish"}})
+    assert setup.options["cultures"] == {"Native (Turkish)": "turkish"}
 
 
 # ------------------------------------------------------------------ scores

@@ -129,7 +129,9 @@ def _lacking(row: Mapping[str, Any], benchmark: Benchmark, referred: bool) -> st
 
 
 def _nothing(value: Any) -> bool:
-    return value is None or value != value or value == [] or (isinstance(value, str) and not value.strip())
+    if isinstance(value, (list, tuple)):
+        return all(map(_nothing, value))
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _beside(benchmark: Benchmark) -> Path:
@@ -166,8 +168,8 @@ def _entry(where: str, name: str, row: Mapping[str, Any], benchmark: Benchmark, 
         raise InputError(f"{where}: no reference, and the score {benchmark.score!r} compares with one. "
                          f"Say which column it is (fields.reference). {nearest('reference', row)}")  # fmt: skip
     return Entry(
-        id=name if own in (None, "") else str(own), question=asked, reference=reference,
-        culture=_culture(field("culture"), setup, where), topic=str(field("topic") or ""),
+        id=name if own in (None, "") else tables.as_text(own), question=asked, reference=reference,
+        culture=_culture(field("culture"), setup, where), topic=_text(field("topic")),
         more={column: _named(row, column, where, "options.more") for column in setup.options["more"]},
     )  # fmt: skip
 
@@ -195,12 +197,17 @@ def _labels(given: Any, benchmark: Benchmark, where: str) -> tuple[str, ...]:
     return labels
 
 
+def _text(given: Any) -> str:
+    """Return a cell as text, one without anything in it as ""."""
+    return "" if _nothing(given) else tables.as_text(given)
+
+
 def _texts(given: Any, where: str) -> tuple[str, ...]:
     """Return one text or several as several, without empty ones."""
     parts = given if isinstance(given, (list, tuple)) else () if given is None else (given,)
-    if not all(isinstance(p, (str, int, float)) for p in parts):
+    if not all(isinstance(p, (str, int, float)) and p == p for p in parts):
         raise InputError(f"{where}: a text or a list of texts, not {given!r}")
-    return tuple(text for p in parts if (text := str(p).strip()))
+    return tuple(text for p in parts if (text := tables.as_text(p)))
 
 
 def _right(reference: str, asked: Asked, benchmark: Benchmark, where: str) -> Any:
@@ -216,7 +223,7 @@ def _right(reference: str, asked: Asked, benchmark: Benchmark, where: str) -> An
 
 def _culture(given: Any, setup: Setup, where: str) -> str:
     """Return the park's name for a culture: a card's, or what options.cultures maps to."""
-    text, mapped, known = str(given or "").strip(), setup.options["cultures"], setup.workspace.cultures
+    text, mapped, known = _text(given), setup.options["cultures"], setup.workspace.cultures
     if text in mapped:
         return str(mapped[text])
     if not text or text in known or text in mapped.values():

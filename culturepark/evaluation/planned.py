@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from culturepark import grounding
-from culturepark.errors import CardError, InputError, nearest
+from culturepark.errors import CardError, InputError, NotFound, nearest
 from culturepark.evaluation.card import Benchmark, load_kind, settled
 from culturepark.evaluation.outcome import Item, Setup
 from culturepark.grounding import Figures
@@ -37,6 +37,7 @@ def setup(benchmark: Benchmark, *, cultures: Sequence[str] = (), data: Sequence[
     if count < 1 or (limit is not None and limit < 1):
         raise InputError("count and limit are at least 1")
     told = settled(benchmark, options or {})
+    _check_mapped(benchmark, options or {}, found)
     path = told.get("survey") or survey
     figures = grounding.surveyed(str(path)) if kind.surveyed and path else None
     chosen = tuple(cultures)
@@ -49,6 +50,15 @@ def setup(benchmark: Benchmark, *, cultures: Sequence[str] = (), data: Sequence[
         held=held or {}, data=tuple(Path(d).expanduser() for d in data), limit=limit, options=told, figures=figures,
     )  # fmt: skip
     return made, benchmark.model_copy(update={"options": told})
+
+
+def _check_mapped(benchmark: Benchmark, given: Mapping[str, Any], found: Workspace) -> None:
+    """Raise NotFound where the option `cultures` maps to a name that is no culture here and that the card does not map to."""
+    own = benchmark.options.get("cultures") or {}
+    mapped = given.get("cultures")
+    for name in map(str, mapped.values() if isinstance(mapped, Mapping) else ()):
+        if name not in found.cultures and name not in own.values():
+            raise NotFound("culture", name, f"{found.root}/personas (the option cultures)", found.cultures)
 
 
 def _all(found: Workspace, figures: Figures | None) -> tuple[str, ...]:

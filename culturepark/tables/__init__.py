@@ -11,7 +11,7 @@ lines are passed over and counted. Whatever cannot be read is one InputError wit
 
 from __future__ import annotations
 
-from culturepark.tables.cells import is_missing, safe_cell, safe_table
+from culturepark.tables.cells import as_text, is_missing, safe_cell, safe_table
 from culturepark.tables.layout import OPTIONS, SUFFIXES, TABLES, Layout, headless, kind_of, stem_of
 from culturepark.tables.objects import json_lines, parse
 from culturepark.tables.table import Row, Table, read
@@ -23,6 +23,7 @@ __all__ = [
     "Layout",
     "Row",
     "Table",
+    "as_text",
     "headless",
     "is_missing",
     "json_lines",

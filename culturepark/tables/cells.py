@@ -22,6 +22,15 @@ def is_missing(cell: str) -> bool:
     return MISSING.fullmatch(cell.strip()) is not None
 
 
+def as_text(value: Any) -> str:
+    """Return a value as text without outer space; true and false as JSON writes them.
+
+    >>> [as_text(v) for v in (True, 1.5, " tea ")]
+    ['true', '1.5', 'tea']
+    """
+    return str(value).lower() if isinstance(value, bool) else str(value).strip()
+
+
 def safe_cell(value: Any) -> str:
     """Return a value as a cell of a CSV file that a spreadsheet does not run: an apostrophe goes before what begins a formula.
 

@@ -181,7 +181,7 @@ def _answers(
 
 def _words(option: Any) -> str:
     """Return an option as text; a number that a spreadsheet wrote as 2.0 is 2."""
-    text = str(option).strip()
+    text = tables.as_text(option)
     return text[:-2] if re.fullmatch(r"\d+\.0", text) else " ".join(text.split())
 
 
