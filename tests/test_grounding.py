@@ -91,6 +91,33 @@ def test_a_person_who_stands_twice_counts_once_and_is_reported(save):
     assert figures.notices == {"interviews that stand twice, the later ones left out": 2}
 
 
+@pytest.mark.parametrize("code", ["NA", "-5", "-5.0", "0", "", " ", ".", ".a"])
+def test_an_interview_without_an_id_stands_for_itself(save, code):
+    rows = "".join(f"32,ARG,{code},{1 + n % 2}\n" for n in range(10))
+    figures = read(save("B_COUNTRY,B_COUNTRY_ALPHA,D_INTERVIEW,Q1\n" + rows))
+    assert figures.get("ARG", "Q1").n == 10 and not figures.notices
+
+
+def test_a_column_of_ids_by_which_most_people_would_be_left_out_is_an_error(save):
+    rows = "76,BRA,1,1\n" + "32,ARG,9999,1\n" * 3
+    with pytest.raises(SurveyError, match="D_INTERVIEW: 2 of 3 rows from ARG have the id of an earlier row"):
+        read(save("B_COUNTRY,B_COUNTRY_ALPHA,D_INTERVIEW,Q1\n" + rows))
+
+
+def test_a_header_that_stands_again_in_a_release_is_counted(save):
+    head = "B_COUNTRY_ALPHA,Q1\n"
+    figures = read(save(head + "ARG,1\n" + head + "ARG,2\n"))
+    assert figures.get("ARG", "Q1").n == 2
+    assert figures.notices == {"rows that repeat the header, left out": 1}
+
+
+@pytest.mark.parametrize("held", [SMALL.encode("utf-16-le"), b'B_COUNTRY_ALPHA,Q1\nARG,"1" x\n', b"\xff\xfeB"])
+def test_a_surveys_error_names_no_option_that_a_run_does_not_have(save, held):
+    with pytest.raises(SurveyError) as error:
+        read(save(held))
+    assert "-o " not in str(error.value)
+
+
 def test_a_packed_release_is_read(save):
     assert read(save(gzip.compress(SMALL.encode()), "survey.csv.gz")).table == read(save(SMALL)).table
 

@@ -119,6 +119,16 @@ def test_a_line_has_a_bound(save, monkeypatch):
     ("a.json", b'[\n {"a": 1,\n  "b": 2,\n }\n]', r"not JSON: a comma before a closing bracket.*\(line 4, column 2\)"),
     ("a.jsonl", b"[" * 100_000, "nested too deep|not JSON"),
     ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", r"a\.jsonl:1: not JSON: Exceeds the limit"),
+    ("a.jsonl", b'{"a": 1}\r{"a": 2}\r', r"a\.jsonl:1: not JSON: its lines end in a carriage return alone; save"),
+    ("a.jsonl", b'{\n "a": 1\n}\n{\n "a": 2\n}\n', r"does an object span several lines\? Write each object on one line"),
+    ("a.json", b'{\n "a": 1\n}\n{\n "a": 2\n}\n', r"does an object span several lines\? Write each object on one line"),
+    ("a.jsonl", b'{"a": 1}{"a": 2}\n', r"a\.jsonl:1: not JSON: one object follows another; put each on a line"),
+    ("a.csv", b'[{"a": 1, "b": 2}]', r"a\.csv: this seems to be JSON, not a table; name it \.json, or \.jsonl"),
+    ("a.tsv", b'\n{"a": 1}\n{"a": 2}\n', "this seems to be JSON, not a table"),
+    ("a.json", b"a,b\n1,2\n", r"it begins 'a,b'.*This seems to be a table: name such a file \.csv or \.tsv"),
+    ("a.jsonl", b'"a"\t"b"\n1\t2\n', "This seems to be a table"),
+    ("a.json", b" \n", r"a\.json: the file is empty"),
+    ("a.jsonl", b"{'a': 1}\n", "a key in double quotes should stand here"),
     ("a.json", b'{"a": [], "b": []}', "neither a list of objects nor"),
     ("a.xlsx", b"", r"files that end in \.csv"),
 ])  # fmt: skip
@@ -133,6 +143,19 @@ def test_what_is_not_there_is_an_input_error(tmp_path):
 
 
 # ------------------------------------------------------------------ tables
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ","), ("a.tsv", "\t"), ("a.txt", "|")])
+def test_rows_that_repeat_the_header_are_left_out_and_counted(save, name, mark):
+    text = "a,b\n1,2\na, b\n3,4\n\ufeffa,b\nb,a\n".replace(",", mark)
+    table = tables.read(save(name, text))
+    assert [list(row.cells.values()) for row in table.rows] == [["1", "2"], ["3", "4"], ["b", "a"]]
+    assert table.notices == {"rows that repeat the header, left out": 2}
+
+
+@pytest.mark.parametrize("header", ["{a},[b]", "[id],name", '"{""a""}",b'])
+def test_a_header_with_brackets_is_still_a_tables(save, header):
+    assert cells(save("a.csv", f"{header}\n1,2\n")) == [["1", "2"]]
 
 
 def test_a_file_without_a_header_is_read_with_its_columns_named(save):

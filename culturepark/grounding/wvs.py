@@ -17,6 +17,7 @@ from culturepark.grounding.names import NAMES
 from culturepark.grounding.scales import RESERVED, SCALES
 from culturepark.records import Shares
 from culturepark.tables import delimited
+from culturepark.tables.lines import Unreadable
 
 SURVEY = "World Values Survey wave 7"
 COUNTRY, ALPHA, WEIGHT, INTERVIEW, YEAR = "B_COUNTRY", "B_COUNTRY_ALPHA", "W_WEIGHT", "D_INTERVIEW", "A_YEAR"
@@ -26,6 +27,7 @@ ISO = re.compile(r"[A-Z]{3}")
 UNIT = 10**12  # weights are summed as whole 10^-12: exact, so the order of people cannot matter
 
 DUPLICATE = "interviews that stand twice, the later ones left out"
+TWICE_AT_MOST = 0.5  # of a country's rows; where more stand twice, the column holds no ids of interviews
 AVERAGES = "rows that are no respondents, left out"
 
 
@@ -44,7 +46,8 @@ def read(
     and, of an item that `valid` does not name, codes beyond its scale in the questionnaire, such as 99; of an item whose scale is
     not known, codes that such files reserve for no answer. Shares are weighted by W_WEIGHT in files that have it
     (`Figures.weighted` lists their countries); counts never are. Rows of computed averages, without a numeric B_COUNTRY or without
-    a country code, are no people and are left out. A person counts once: of rows of one country with one D_INTERVIEW, the first.
+    a country code, are no people and are left out. A person counts once: of rows of one country with one D_INTERVIEW, the first
+    (missing codes, 0 and negative numbers are no id; an error where more than half of a country's rows would be left out).
     `Figures.notices` counts all of that. Memory grows with countries × items, and with people where there is a D_INTERVIEW.
 
     Raises SurveyError, naming file, line, column and value, where the file is no such release.
@@ -66,13 +69,13 @@ def read(
 
 @contextmanager
 def _as_survey_error() -> Iterator[None]:
-    """Raise what the reader of tables says as a SurveyError."""
+    """Raise what the reader of tables says as a SurveyError, without options, which surveys do not have."""
     try:
         yield
     except SurveyError:
         raise
     except InputError as error:
-        raise SurveyError(str(error)) from error
+        raise SurveyError(error.what if isinstance(error, Unreadable) else str(error)) from error
 
 
 def _figures(source: str, counts: Iterable[_Count]) -> Figures:
@@ -171,12 +174,15 @@ def _count(
     count = _Count(file, layout.weight is not None, tuple(layout.items), notices=notices)
     wanted = [(item, at) for item, at in layout.items.items() if items is None or item in items]
     seen: set[tuple[str, str]] = set()
+    repeated: Counter[str] = Counter()
+    rows_per_country: Counter[str] = Counter()
     for line, country, row in _people(file, rows, layout, notices):
         count.present.add(country)
         if countries is not None and country not in countries:
             continue
+        rows_per_country[country] += 1
         if layout.interview is not None and _again((country, row[layout.interview].strip()), seen):
-            notices[DUPLICATE] += 1
+            repeated[country] += 1
             continue
         if layout.year is not None and (year := row[layout.year].strip()).isdecimal():
             count.years.add(int(year))
@@ -191,15 +197,36 @@ def _count(
             for answer in tally.cells[cell]:
                 answer.n += 1
                 answer.weight += weight
+    _check_interviews(file, repeated, rows_per_country)
+    notices[DUPLICATE] += repeated.total()
     return count
+
+
+def _check_interviews(file: Path, repeated: Mapping[str, int], rows: Mapping[str, int]) -> None:
+    """Raise SurveyError where most of a country's rows have the id of an earlier one."""
+    for country, count in repeated.items():
+        if count > TWICE_AT_MOST * rows[country]:
+            raise SurveyError(
+                f"{file}, column {INTERVIEW}: {count:,} of {rows[country]:,} rows from {country} have the id of an earlier row, so it tells "
+                "no interviews apart. Keep each interview once, or leave the column out if its values are no ids"
+            )
 
 
 def _again(person: tuple[str, str], seen: set[tuple[str, str]]) -> bool:
     """Say whether a person was met before; one without an id never was."""
-    if not person[1] or person in seen:
-        return bool(person[1])
+    if not _is_id(person[1]):
+        return False
+    if person in seen:
+        return True
     seen.add(person)
     return False
+
+
+def _is_id(text: str) -> bool:
+    """Say whether a cell names an interview: no missing code, no 0, no negative number."""
+    if tables.is_missing(text):
+        return False
+    return not INTEGER.fullmatch(text) or int(text.partition(".")[0]) > 0
 
 
 def _answer(
@@ -298,6 +325,7 @@ def _layout(file: Path, notices: Counter[str]) -> tuple[_Layout, Iterator[tuple[
     twice = sorted({n for n in names if names.count(n) > 1 and (n in single or ITEM.fullmatch(n))})
     if twice:
         raise SurveyError(f"{file}: columns repeat: {', '.join(twice)}")
+    rows = delimited.without_header(rows, header, notices)
     at = {name: index for index, name in enumerate(names)}
     items = {name: at[name] for name in sorted(filter(ITEM.fullmatch, names), key=_number)}
     if not items:

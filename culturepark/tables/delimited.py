@@ -18,9 +18,11 @@ from culturepark.tables.objects import BLANK
 
 SAMPLE = 50  # lines from which the delimiter is found out
 LARGEST = 1 << 24  # characters of one cell
+HEADER = "rows that repeat the header, left out"
 WITHIN = "line breaks within quoted cells"
 ENOUGH = 6  # delimiters within quotes by which lines there are taken for rows; a tab counts as three
 LONG = 20  # lines of a row from which on it is named
+JSON = re.compile(r'\s*(\{\s*("([^"\\]|\\.)*"\s*:|\}?\s*$)|\[\s*([\[{]|\]?\s*$))')  # how a line of JSON begins
 SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 PLAIN = "If a benchmark reads this file and quotes are plain text in it: -o quoting=none"
 
@@ -43,6 +45,7 @@ def read(path: Path, suffix: str, layout: Layout, notices: Counter[str]) -> Cell
     if not columns:
         line, header = next(records, (1, []))
         columns, whose = _columns(path, line, header), "its first line has"
+        records = without_header(records, header, notices)
     rows = _checked(path, records, columns, whose, delimiter)
     return Cells(path, columns, delimiter, rows, notices)
 
@@ -55,6 +58,10 @@ def split(
     head = list(islice(source, SAMPLE))
     if head and "\r" in head[0][1].rstrip("\r\n") and not head[0][1].endswith("\n"):
         raise InputError(f"{path}: its lines end in a carriage return alone; save it with line ends \\n or \\r\\n")
+    if not layout.columns and (like := next((text for _, text in head if text.strip()), "")) and JSON.match(like):
+        raise InputError(
+            f"{path}: this seems to be JSON, not a table; name it .json, or .jsonl where each line is an object"
+        )
     delimiter = layout.delimiter or _delimiter(head, suffix, layout)
     if head and (said := SEP.fullmatch(head[0][1].strip())):  # Excel's own first line
         head, delimiter = head[1:], layout.delimiter or said[1]
@@ -70,6 +77,22 @@ def _columns(path: Path, line: int, header: Sequence[str]) -> tuple[str, ...]:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise InputError(f"{path}:{line}: two columns are called {twice[0]!r}")
     return tuple(names)
+
+
+def without_header(
+    records: Iterator[tuple[int, list[str]]], header: Sequence[str], notices: Counter[str]
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows that do not repeat the header, as files that were joined do; those that do are counted."""
+    names = _bare(header)
+    for line, cells in records:
+        if any(names) and _bare(cells) == names:
+            notices[HEADER] += 1
+        else:
+            yield line, cells
+
+
+def _bare(cells: Sequence[str]) -> list[str]:
+    return [cell.strip("\ufeff").strip() for cell in cells]
 
 
 def _checked(
@@ -162,9 +185,10 @@ def _compare(path: Path, feed: _Feed, cells: Sequence[str], width: int, delimite
     tells = 3 * within.count("\t") if delimiter == "\t" else len(re.findall(rf"{re.escape(delimiter)}(?! )", within))
     if tells >= ENOUGH and alike >= 0.8 * len(feed.row):
         first, last = _span(feed.row, delimiter)
-        raise InputError(
+        raise lines.Unreadable(
             f"{path}:{feed.first + first}: a quote opens here and closes on line {feed.first + last}, and {alike} of the {len(feed.row)} "
-            f"lines in this row look like rows of their own. {PLAIN}. If the cell does span these lines: -o quoting=minimal"
+            "lines in this row look like rows of their own",
+            f"{PLAIN}. If the cell does span these lines: -o quoting=minimal",
         )
 
 
@@ -191,12 +215,13 @@ def _broken(path: Path, feed: _Feed, delimiter: str, error: csv.Error) -> InputE
         lost = len(feed.row) - first - 1
         why = "never closes" if "unexpected end" in said else f"holds more than {LARGEST:,} characters"
         opened = "a quote opens here and" if '"' in "".join(feed.row) else "a cell"
-        return InputError(
-            f"{path}:{feed.first + first}: no CSV row: {opened} {why}; {lost} more lines are in it. {PLAIN}"
+        return lines.Unreadable(
+            f"{path}:{feed.first + first}: no CSV row: {opened} {why}; {lost} more lines are in it", PLAIN
         )
     if "expected after" in said:
-        return InputError(
-            f"{path}:{feed.first}: no CSV row: text follows a closing quote; a quote within quotes is written twice. {PLAIN}"
+        return lines.Unreadable(
+            f"{path}:{feed.first}: no CSV row: text follows a closing quote; a quote within quotes is written twice",
+            PLAIN,
         )
     if "new-line" in said:
         return InputError(

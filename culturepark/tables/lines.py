@@ -47,6 +47,14 @@ FOREIGN = {
 }
 
 
+class Unreadable(InputError):
+    """Text that cannot be read: `what` is wrong, and which option helps where a benchmark reads the file."""
+
+    def __init__(self, what: str, option: str) -> None:
+        self.what = what
+        super().__init__(f"{what}. {option}")
+
+
 def read(path: Path, encoding: str = "", notices: Counter[str] | None = None) -> Iterator[tuple[int, str]]:
     """Yield every line with its number, from 1, and its line end, which the last one may lack.
 
@@ -135,13 +143,18 @@ def _refuse(path: Path, number: int, raw: bytes, error: UnicodeDecodeError, enco
     where = f"{path}:{number}:{error.start + 1}" if number else f"{path}, byte {error.start + 1}"
     held = raw[error.start : error.start + 1].hex()
     name = "UTF-8" if encoding == "utf-8" else encoding
-    raise InputError(f"{where}: not {name} text (byte 0x{held}). If it is text of another encoding, name that with the option encoding, "
-                     "such as -o encoding=cp1252") from error  # fmt: skip
+    raise Unreadable(
+        f"{where}: not {name} text (byte 0x{held}); save it as UTF-8",
+        "If a benchmark reads this file, name its encoding instead, such as -o encoding=cp1252",
+    ) from error
 
 
 def _sound(path: Path, number: int, text: str) -> str:
     """Return a line as it is; InputError for one with a NUL character."""
     if "\0" in text:
-        raise InputError(f"{path}:{number}:{text.index(chr(0)) + 1}: a NUL character: a binary file, or UTF-16 without its byte order mark "
-                         "(-o encoding=utf-16-le)")  # fmt: skip
+        raise Unreadable(
+            f"{path}:{number}:{text.index(chr(0)) + 1}: a NUL character: a binary file, or UTF-16 without its byte order mark; "
+            "if it is text, save it as UTF-8",
+            "If a benchmark reads this file: -o encoding=utf-16-le",
+        )
     return text

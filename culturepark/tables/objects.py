@@ -12,10 +12,18 @@ from typing import Any
 
 from culturepark.errors import InputError
 from culturepark.tables import lines
+from culturepark.tables.layout import DELIMITERS
 from culturepark.tables.lines import replace_halves
 
 BLANK = "blank lines, passed over"
 ESCAPED = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # half a character, written as an escape
+BRACKETS = ("{", "[")
+PLAIN = (
+    ("Expecting property name", "a key in double quotes should stand here"),
+    ("Expecting ':'", "a colon should stand here"),
+    ("Expecting ','", "a comma or a closing bracket should stand here"),
+    ("Expecting value", "a value should stand here"),
+)
 TRAILING = re.compile(r",\s*\Z")
 
 
@@ -63,7 +71,33 @@ def _why(error: json.JSONDecodeError) -> str:
         return "a comma before a closing bracket, which JSON does not allow; take it out"
     if "Unterminated string" in error.msg or "control character" in error.msg:
         return f"{error.msg}: is the record cut, or a line break within quotes?"
-    return error.msg
+    if error.msg == "Extra data":
+        return _why_more(before, error.doc)
+    if not error.doc.strip():
+        return "nothing stands here"
+    if error.pos == 0 and after not in BRACKETS:
+        return _why_no_object(error.doc)
+    if not error.doc[error.pos :].strip():
+        return "it ends before its last bracket closes: is it cut, or does an object span several lines? " \
+               "Write each object on one line, or all of them in one list: [{…}, {…}]"  # fmt: skip
+    return next((plain for said, plain in PLAIN if error.msg.startswith(said)), error.msg)
+
+
+def _why_more(before: str, text: str) -> str:
+    """Say what is wrong where text follows a whole JSON value."""
+    if "\r" in before[len(before.rstrip()) :] and "\n" not in text:
+        return "its lines end in a carriage return alone; save it with line ends \\n or \\r\\n"
+    if text[len(before) :].startswith("{"):
+        return "one object follows another; put each on a line of its own"
+    return "text follows the last bracket" if before.lstrip()[:1] in BRACKETS else _why_no_object(text)
+
+
+def _why_no_object(text: str) -> str:
+    """Say what a text seems to be that begins with no bracket."""
+    first = text.strip().splitlines()[0]
+    table = ". This seems to be a table: name such a file .csv or .tsv"
+    hint = table if any(mark in first for mark in DELIMITERS) else ""
+    return f"it begins {first[:40]!r}, and an object begins with {{{hint}"
 
 
 def _whole(value: Any, notices: Counter[str]) -> Any:
@@ -110,6 +144,8 @@ def read(path: Path, suffix: str, encoding: str, notices: Counter[str]) -> Itera
     listed = bool(head) and head[-1][1].lstrip().startswith("[")
     if suffix == ".json" or listed:
         text = "".join(line for _, line in chain(head, source))
+        if not text.strip():
+            raise InputError(f"{path}: the file is empty; JSON rows are a list of objects")
         if not (suffix == ".json" and _is_json_lines(text)):
             yield from _list(path, parse(text, str(path), notices))
             return
