@@ -129,7 +129,7 @@ def test_card_report_and_result_say_what_figures_and_splits_are_not(run):
     assert re.search(r"\d+ of \d+ personas speak in more than one split", card)
     page = (made.folder / "report/report.html").read_text()
     assert "(own.csv; unweighted)" in page and re.search(r"\d+ of \d+ personas speak in more than one split", page)
-    assert "True by construction" in page
+    assert "follow the shipped figures, not own.csv" in page and "True by construction" not in page
 
 
 def test_personas_in_several_splits_are_counted(run):
@@ -140,14 +140,19 @@ def test_personas_in_several_splits_are_counted(run):
 
 
 @pytest.mark.parametrize(("respondents", "said"), [("auto", True), ("people", False)])
-def test_the_embedded_row_of_survey_is_told_as_true_by_construction_where_personas_speak(
-    run, respondents, said, capsys
+@pytest.mark.parametrize(
+    ("survey", "words"), [("", "True by construction"), ("own.csv", "follow the shipped figures, not own.csv")]
+)
+def test_the_embedded_row_of_survey_is_told_as_what_it_is_where_personas_speak(
+    run, respondents, said, survey, words, capsys
 ):
-    cli.main(["evaluate", "own", "survey", "-m", "embedded", "--respondents", respondents], standalone_mode=False)
-    found, _ = asked(run)
-    table = cp.compare("own").tables[0]
+    cp.run("given", cultures=("german",), dialogues=1, turns=4, survey=survey, formats=("trl",))
+    cli.main(["evaluate", "given", "survey", "-m", "embedded", "--respondents", respondents], standalone_mode=False)
+    found = result.read(run / "outputs/given/evals/survey/embedded")
+    table = cp.compare("given").tables[0]
     for text in (found.warning, capsys.readouterr().out, " ".join(table.warnings)):
-        assert ("True by construction" in text) == said
+        assert (words in text) == said
+        assert ("True by construction" in text) == (said and not survey)
 
 
 def test_the_readme_says_so():

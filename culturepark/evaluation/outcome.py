@@ -170,7 +170,7 @@ class Kind:
     kind knows, with their defaults. `needs` says which other models play a part in a benchmark, `respondents` who may answer.
     `graded`: what is not answered counts as wrong; elsewhere it is left out, of both models where two are compared.
     `surveyed`: it holds answers against what peoples answered in a survey (`Setup.surveyed`).
-    `constructed` says why the embedded engine's row is no model's, where it speaks as the last of `respondents`; "" where it is chance.
+    `constructed` says of a setup why the embedded engine's row is no model's, where it speaks as the last of `respondents`; "" where it is chance.
     `words` may stand in the place of data. `peoples`: cultures are those of culture `cards`, or whatever the `data` hold, all of them where none is named.
     """
 
@@ -183,5 +183,5 @@ class Kind:
     peoples: Literal["cards", "data"] = "cards"
     graded: bool = False
     surveyed: bool = False
-    constructed: str = ""
+    constructed: Callable[[Setup], str] = lambda setup: ""
     words: tuple[str, ...] = ()

@@ -148,7 +148,7 @@ def _constructed(job: Job) -> str:
     """Return why a row is the embedded engine's own and no model's; "" where it is another's, or chance."""
     kind = load_kind(job.benchmark.kind)
     alone = set(job.contestant.models) == {EMBEDDED} and job.setup.respondents == kind.respondents[-1]
-    return kind.constructed if alone else ""
+    return kind.constructed(job.setup) if alone else ""
 
 
 def _told(made: Result) -> dict[str, Any]:

@@ -378,6 +378,6 @@ LIKED = "the learner's rating of the lesson, 1 to 5"
 UNREAD = "share of exam answers and ratings that are none: unreadable, refused or failed; no distance counts them"
 
 KIND = Kind(
-    surveyed=True, constructed="The embedded teacher is told what people answer: it is a ceiling, not a rival.", plan=plan, measures=measures, hold=hold, needs=lambda benchmark: ("learner",), options={
+    surveyed=True, constructed=lambda setup: "The embedded teacher is told what people answer: it is a ceiling, not a rival.", plan=plan, measures=measures, hold=hold, needs=lambda benchmark: ("learner",), options={
     "exam": "survey", "pack": "world_values", "questions": 12, "turns": 6, "leak": False, "learners": "english-us",
 })  # fmt: skip

@@ -155,7 +155,18 @@ def _source(surveys: Iterable[str]) -> str:
     return f"People: {', '.join(surveys)}; valid answers only"
 
 
+def _constructed(setup: Setup) -> str:
+    """Return why the embedded engine's row is no model's: its views follow the shipped figures, and not another survey's."""
+    if setup.figures is None:
+        return (
+            "True by construction: the embedded engine answers with the personas' views, which were given to them so that together they "
+            "follow this survey's shares. The row shows how well they do; it is no model that knows a culture."
+        )
+    return (
+        "No model's row: the embedded engine answers with the personas' views. Those of the shipped personas follow the shipped figures, "
+        f"not {setup.figures.source}; the row shows how far apart the two are."
+    )
+
+
 KIND = Kind(plan=plan, measures=measures, options={"scenario": "world_values", "survey": "", "unprompted": True},
-            respondents=("people", "personas"), surveyed=True,
-            constructed="True by construction: the embedded engine answers with the personas' views, which were given to them so that together they "
-            "follow this survey's shares. The row shows how well they do; it is no model that knows a culture.")  # fmt: skip
+            respondents=("people", "personas"), surveyed=True, constructed=_constructed)  # fmt: skip
