@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import tomllib
 from dataclasses import replace
 
 import pytest
@@ -109,6 +111,20 @@ def test_every_shape_gives_the_same_posts_and_counts_what_it_lacks(save, name, t
 def test_what_cannot_be_read_is_named_with_its_place(save, name, text, said):
     with pytest.raises(InputError, match=said):
         posts.read(save(name, text))
+
+
+@pytest.mark.parametrize("votes", [0, -1, 0.5, float("nan")])
+def test_a_label_needs_a_vote(save, votes):
+    with pytest.raises(InputError, match=r"the option votes = .*one vote at least"):
+        posts.read(save("a.csv", "text,insult,praise\nx,0,2\n"), label="insult,praise", votes=votes)
+
+
+def test_a_map_is_suggested_in_toml(save, park):
+    path = save("a.csv", 'text,label\nx,"""OFF"""\ny,\\no\n')
+    with pytest.raises(InputError) as error:
+        items(park, path)
+    example = re.search(r"with the option (map = .*), where … is", str(error.value))[1]
+    assert tomllib.loads(example) == {"map": {"a": {'"OFF"': "…", "\\no": "…"}}}
 
 
 def test_a_column_that_is_named_must_be_there(save):

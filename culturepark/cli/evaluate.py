@@ -97,10 +97,16 @@ def _told(found: Any) -> str:
     many = max((f.trainings for f in found.figures), default=1)
     whose = f"{many} trainings" if many > 1 else "these weights"
     head = f"{found.benchmark} · {found.model} ({found.setup['method']}, {found.setup['respondents']}; {whose})"
-    rows = [
-        f"  {' '.join(filter(None, (f.name, f.subset))):24}{f.culture or 'all':13}{_figure(f.value):>8}{_interval(f):>20}{_spread(f):>9}  {f.n} {f.what}"
+    shown = [
+        (" ".join(filter(None, (f.name, f.subset))), f.culture or "all", f)
         for f in found.figures
         if (not f.subset and (f.headline or not f.culture)) or (f.headline and not f.culture)
+    ]
+    wide = max((24, *(len(name) + 2 for name, _, _ in shown)))
+    beside = max((13, *(len(culture) + 2 for _, culture, _ in shown)))
+    rows = [
+        f"  {name:{wide}}{culture:{beside}}{_figure(f.value):>8}{_interval(f):>20}{_spread(f):>9}  {f.n} {f.what}"
+        for name, culture, f in shown
     ]
     notes = dict.fromkeys(f.note for f in found.figures if f.headline and not f.culture and not f.subset and f.note)
     warned = dict.fromkeys(f"warning: {f.warning}" for f in (found, *found.figures) if f.warning)

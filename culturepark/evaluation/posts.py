@@ -98,6 +98,11 @@ class Labelling:
     separator: str = ""
     votes: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Raise InputError for less than one vote, by which every row would have every label."""
+        if not self.votes >= 1:
+            raise InputError(f"the option votes = {self.votes}: a label needs one vote at least")
+
 
 def read(path: Path | str, text: str = "", label: str | Sequence[str] = "", name: str = "", *, separator: str = "",
          votes: float = 1.0, layout: tables.Layout | None = None) -> Dataset:  # fmt: skip
@@ -162,7 +167,7 @@ def plain(value: Any) -> str:
     """
     if value is None or value != value:
         return ""
-    said = str(value).lower() if isinstance(value, bool) else str(value).strip()
+    said = tables.as_text(value)
     return said.partition(".")[0] if WHOLE.fullmatch(said) else said
 
 

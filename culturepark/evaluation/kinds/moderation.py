@@ -6,6 +6,7 @@ F1 = 2 TP / (2 TP + FP + FN): the "averaged F1" of Opitz & Burst (2019, arXiv 19
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -96,7 +97,7 @@ def trials(setup: Setup, options: Mapping[str, Any]) -> list[Trial]:
         except InputError as error:
             problems.append(str(error))
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError("\n".join(dict.fromkeys(problems)))
     groups = posts.grouped({data.name: data.marks for data, *_ in checked}, float(options["share"]))
     return [Trial(data, task, culture, groups[data.name], _drawn(data, setup.limit)) for data, task, culture in checked]
 
@@ -232,11 +233,16 @@ def _guessed(data: Dataset, known: Mapping[str, Task]) -> Task:
     fits = [task for task in known.values() if all(_folded(gold) in task.means for gold in data.labels)]
     if len(fits) == 1:
         return fits[0]
-    example = ", ".join(f'"{gold}" = "…"' for gold in data.labels)
+    example = ", ".join(f'{_quoted(gold)} = "…"' for gold in data.labels)
     why = f"they fit several tasks ({', '.join(t.name for t in fits)})" if fits else "no task knows all of them"
     offered = "; ".join(_listed(t.labels) for t in fits or known.values())
-    raise InputError(f'{_has(data)}; {why}. Say what they mean with the option map = {{ "{data.name}" = {{ {example} }} }}, where … is '
-                     f'one of {offered}; or leave the file out with without = ["{data.name}"]')  # fmt: skip
+    raise InputError(f'{_has(data)}; {why}. Say what they mean with the option map = {{ {_quoted(data.name)} = {{ {example} }} }}, where … is '
+                     f'one of {offered}; or leave the file out with without = [{_quoted(data.name)}]')  # fmt: skip
+
+
+def _quoted(text: str) -> str:
+    """Return a text as TOML and JSON write it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _has(data: Dataset) -> str:
