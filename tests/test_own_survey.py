@@ -1,5 +1,6 @@
 """A survey release of one's own: what a run was seeded with is what its evaluations are held against."""
 
+import json
 import logging
 import re
 
@@ -115,6 +116,17 @@ def test_the_shipped_figures_are_named_as_unweighted(tmp_path, monkeypatch, capl
     assert found.setup["peoples"]["weights"] == "unweighted" and found.setup["peoples"]["years"] == "2017–2022"
     assert "World Values Survey wave 7, unweighted" in found.figure("alignment").note
     assert "--survey" not in caplog.text and surveyed(None).describe(["DEU"])["n"] == found.setup["peoples"]["n"]
+
+
+def test_a_long_name_stands_apart_from_the_culture_beside_it(run, capsys):
+    texts = ("Do you trust President Xu?", "Is tea good?")
+    polls = [{"country": "Germany", "question": q, "options": ["Yes", "No"], "distribution": [0.6, 0.4]} for q in texts]
+    (run / "polls.json").write_text(json.dumps(polls))
+    cli.main(
+        ["evaluate", "own", "opinions", "-m", "embedded", "--data", "polls.json", "--cultures", "german"],
+        standalone_mode=False,
+    )
+    assert "alignment names a person  all" in capsys.readouterr().out
 
 
 # ------------------------------------------- what figures and rows are not
