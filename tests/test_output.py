@@ -50,7 +50,7 @@ def turns(park):
         return journal.count("SELECT COUNT(*) FROM turns")[0][0]
 
 
-@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", "| true", "2>/dev/full"])
+@pytest.mark.parametrize("streams", ["<&-", "<&- >&-", ">&-", "2>&-", ">&- 2>&-", "| true", "2>/dev/full"])
 def test_a_stream_that_cannot_be_written_does_not_end_the_work(park, streams):
     done = shell(f"set -o pipefail; culturepark simulate x {TEA} {streams}")
     assert done.returncode == 0 and turns(park) == 2

@@ -11,7 +11,7 @@ import sys
 import click
 
 from culturepark.cli.commands import cli
-from culturepark.cli.output import is_empty, json_text, protect_outputs, unwritten
+from culturepark.cli.output import is_empty, json_text, occupy_input, protect_outputs, unwritten
 from culturepark.cli.terminal import echo
 
 __all__ = ["cli", "main"]
@@ -19,6 +19,7 @@ __all__ = ["cli", "main"]
 
 def main() -> None:
     """Run the command; the only place where errors become exit codes."""
+    occupy_input()
     protect_outputs()
     code = _run()
     if (failure := unwritten()) is not None:

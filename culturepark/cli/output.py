@@ -1,4 +1,4 @@
-"""Standard output and error that can lose what is printed, but never end the work that prints it."""
+"""Standard streams: what is printed may be lost but never ends the work, and none of their numbers is ever free."""
 
 from __future__ import annotations
 
@@ -30,6 +30,13 @@ class Sink(io.FileIO):
             self.failure, n = self.failure or error, len(memoryview(data))  # type: ignore[arg-type]
         self.written += n or 0
         return n
+
+
+def occupy_input() -> None:
+    """Give a closed standard input the null device: its number must not go to the next file or socket that is opened."""
+    if sys.stdin is None:
+        _take_number(0, os.O_RDONLY)
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "rb", closefd=False)), encoding="utf-8")
 
 
 def protect_outputs() -> None:
@@ -99,11 +106,16 @@ def _protected(stream: io.TextIOWrapper, number: int) -> io.TextIOWrapper:
 
 
 def _nothing(number: int) -> io.TextIOWrapper:
-    opened = os.open(os.devnull, os.O_WRONLY)
+    _take_number(number, os.O_WRONLY)
+    return io.TextIOWrapper(io.BufferedWriter(io.FileIO(number, "wb", closefd=False)), encoding="utf-8")
+
+
+def _take_number(number: int, how: int) -> None:
+    """Open the null device as the file descriptor `number`, which is closed."""
+    opened = os.open(os.devnull, how)
     if opened != number:
         os.dup2(opened, number)
         os.close(opened)
-    return io.TextIOWrapper(io.BufferedWriter(io.FileIO(number, "wb", closefd=False)), encoding="utf-8")
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:
