@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import pairwise
 
 import pytest
 from conftest import ROOT
@@ -43,6 +44,24 @@ def test_explain_walks_back_from_a_row(park):
     row = json.loads((park / "outputs/x/corpus/trl/train.jsonl").read_text().splitlines()[0])
     told = command("explain", row["metadata"]["id"], "--run", "x", cwd=park).stdout
     assert row["completion"][0]["content"] in told and "verdict 0 entail" in told and "seat 1    delegate" in told
+
+
+def test_lists_given_one_by_one_are_all_taken(park):
+    command("run", "x", *TEA, "--to", "trl", "--to", "openai", cwd=park)
+    assert {p.name for p in (park / "outputs/x/corpus").iterdir() if p.is_dir()} == {"trl", "openai"}
+
+
+def test_seeds_given_one_by_one_are_all_taken(tmp_path):
+    asked = "evaluate x survey -m embedded -c arabic --limit 1 --seeds 0 --seeds 1 --json".split()
+    assert json.loads(command(*asked, cwd=tmp_path).stdout)[0]["setup"]["seeds"] == [0, 1]
+
+
+def test_an_id_that_several_begin_with_is_told_as_such(park):
+    command("run", "x", *TEA, "-n", "8", "--to", "trl", cwd=park)
+    rows = (park / "outputs/x/corpus/trl/train.jsonl").read_text().splitlines()
+    first = sorted(json.loads(row)["metadata"]["id"][0] for row in rows)
+    shared = next(a for a, b in pairwise(first) if a == b)
+    assert f"begin with '{shared}'" in command("explain", shared, "--run", "x", cwd=park, code=2).stderr
 
 
 @pytest.mark.parametrize(

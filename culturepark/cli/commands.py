@@ -182,7 +182,7 @@ def refine(run: str, workspace: str | None, out: str | None, as_json: bool, **fl
 @workspace_flag
 @out_flag
 @as_json
-def export(run: str, formats: str, by_culture: bool, licence: str | None, workspace: str | None, out: str | None,
+def export(run: str, formats: tuple[str, ...], by_culture: bool, licence: str | None, workspace: str | None, out: str | None,
            as_json: bool) -> None:  # fmt: skip
     """Write the corpus of RUN in the formats that trainers read."""
     from culturepark import verbs
@@ -289,7 +289,7 @@ Examples:
 @click.option(
     "--replay", metavar="RUN", help="Take settings, cards and every answer from RUN's journal: no model is asked."
 )
-def run(name: str, resume: bool, fresh: bool, workspace: str | None, out: str | None, as_json: bool, formats: str, by_culture: bool,
+def run(name: str, resume: bool, fresh: bool, workspace: str | None, out: str | None, as_json: bool, formats: tuple[str, ...], by_culture: bool,
         replay: str | None, **flags: Any) -> None:  # fmt: skip
     """Do it all: simulate, refine, export and report the run NAME."""
     from culturepark import verbs

@@ -28,7 +28,9 @@ from culturepark.cli.terminal import echo
 @click.option(
     "--count", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="Respondents a culture."
 )
-@click.option("--seeds", default="0", show_default=True, metavar="A,B", help="Ask everything once a seed.")
+@click.option(
+    "--seeds", multiple=True, default=("0",), show_default=True, metavar="A,B", help="Ask everything once a seed."
+)
 @click.option(
     "--limit", type=click.IntRange(1), metavar="N", help="At most so many questions or texts a culture or data set."
 )
@@ -71,6 +73,7 @@ def evaluate(
         known = "\n".join(f"  {name:12}{title}" for name, title in verbs.benchmarks().items())
         raise InputError(f"which benchmarks? There are:\n{known}\nor the path of a file of your own")
     models = flags.pop("models")
+    flags["seeds"] = ",".join(flags["seeds"])
     found = verbs.evaluate(
         run, benchmarks, models, options=dict(map(_option, options)), tell=_lines(as_json), **chosen(flags)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -178,8 +178,9 @@ format_flags = together(
     click.option(
         "--to",
         "formats",
+        multiple=True,
         metavar="A,B",
-        default="trl,openai",
+        default=("trl,openai",),
         show_default=True,
         help="Export formats: trl, openai, hub (Parquet; needs culturepark[hub]), llamafactory; dpo, kto, openai-dpo (pairs); "
         "shares (the survey's).",
@@ -209,9 +210,9 @@ def chosen(flags: Mapping[str, Any]) -> dict[str, Any]:
     return read | ({"models": roles} if roles else {})
 
 
-def listed(text: str) -> tuple[str, ...]:
-    """Read A,B: the names, without the spaces around them."""
-    return tuple(name.strip() for name in text.split(","))
+def listed(given: Sequence[str]) -> tuple[str, ...]:
+    """Read A,B, given once or several times: the names, each once, without the spaces around them."""
+    return tuple(dict.fromkeys(name.strip() for text in given for name in text.split(",")))
 
 
 def pair(flag: str, text: str, form: str) -> tuple[str, str]:

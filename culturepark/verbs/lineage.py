@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from os.path import commonprefix
 from typing import Any
 
-from culturepark.errors import NotFound
+from culturepark.errors import InputError, NotFound
 from culturepark.park import cast
 from culturepark.runs import Run
 
@@ -23,6 +23,11 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
         opinion = journal.opinion(made.opinion if made else sample)
         if opinion is None:
             ids = [i for (i,) in journal.count("SELECT id FROM samples UNION SELECT id FROM opinions")]
+            if len(several := [i for i in sorted(ids) if sample and i.startswith(sample)]) > 1:
+                shown = ", ".join(several[:5]) + (" …" if len(several) > 5 else "")
+                raise InputError(
+                    f"{len(several)} ids in {run.folder} begin with {sample!r}: {shown}. Write more of the one you mean."
+                )
             raise NotFound("sample or opinion", sample, str(run.folder), closest(sample, ids))
         dialogue = journal.dialogue(opinion.dialogue)
         assert dialogue is not None, "an opinion's dialogue is written before it"
