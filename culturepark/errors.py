@@ -93,7 +93,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not names:
         return "There are none."
     folded = {n.casefold(): n for n in reversed(names)}
-    close = get_close_matches(str(name).casefold(), list(folded), n=1, cutoff=0.6)
+    asked = str(name).casefold()
+    close = get_close_matches(asked, list(folded), n=5, cutoff=0.6)
+    close.sort(key=lambda known: _slips(asked, known))  # stable: among equals the most alike stays first
     hint = f"Did you mean {folded[close[0]]!r}? " if close else ""
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return f"{hint}There are: {shown}."
+
+
+def _slips(one: str, other: str) -> int:
+    """Return how many letters were left out, added, taken for another or swapped with the next (Damerau, 1964)."""
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        earlier, before, row = before, row, [i]
+        for j, b in enumerate(other, 1):
+            steps = [before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b)]
+            if i > 1 and j > 1 and (a, b) == (other[j - 2], one[i - 2]):
+                steps.append(earlier[j - 2] + 1)
+            row.append(min(steps))
+    return row[-1]

@@ -11,6 +11,7 @@ import hashlib
 import json
 import random
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,18 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+# What no person may be called: in a transcript it would be taken for the part that a model plays.
+ROLE_NAMES = {
+    "moderator",
+    "main contact",
+    "delegate",
+    "extractor",
+    "verifier",
+    "rewriter",
+    "system",
+    "user",
+    "assistant",
+}
 RESERVED = {"con", "prn", "aux", "nul", *(f"{p}{n}" for p in ("com", "lpt") for n in range(1, 10))}
 
 
@@ -39,9 +52,25 @@ def _question_id(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_portable)]
+
+
+def _single_line(text: str) -> str:
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in text):
+        raise ValueError(f"{text[:60]!r} must be one line, without control characters")
+    return text
+
+
+def _no_role(name: str) -> str:
+    if name.casefold().replace("_", " ") in ROLE_NAMES:
+        raise ValueError(f"{name!r} is the name of a role in dialogues; give the person a name of their own")
+    return name
+
+
 QuestionId = Annotated[str, AfterValidator(_question_id)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4_000)]
 Texts = tuple[Text, ...]
+Title = Annotated[Text, AfterValidator(_single_line)]
+GivenName = Annotated[Title, AfterValidator(_no_role)]
 TemplateText = Annotated[str, StringConstraints(max_length=40_000)]  # in Jinja; may be empty
 PromptText = Annotated[TemplateText, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -200,9 +229,9 @@ class Culture(Record):
     """A culture card: how its people are named, surveyed and addressed, and what many of them keep."""
 
     name: Name
-    title: Text
-    people: Text
-    place: Text
+    title: Title
+    people: Title
+    place: Title
     languages: Annotated[Texts, Field(min_length=1)]
     survey: tuple[str, ...] = ()
     hofstede: str | None = None
@@ -222,7 +251,7 @@ class Persona(Record):
 
     name: Name
     culture: Name
-    given_name: Text
+    given_name: GivenName
     gender: Literal["woman", "man", "nonbinary"]
     age: Annotated[int, Field(ge=16, le=110)]
     home: Text
@@ -293,7 +322,7 @@ class Scenario(Record):
     """A scenario card: a topic, a situation or a whole pack of seed questions."""
 
     name: Name
-    title: Text
+    title: Title
     setting: Text
     survey: str = ""
     source: Text

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from culturepark.atomic import write_text
 from culturepark.errors import CardError, InputError
 from culturepark.records import CutTurns, Name, Record, content, digest
-from culturepark.toml import explain, read_toml
+from culturepark.toml import explain, misread, read_toml
 from culturepark.workspace import ROLES, SETTINGS, Workspace, shipped
 
 # What may change while a run goes on: how it is driven and capped, not what it says. In a run, and in an endpoint:
@@ -237,9 +237,12 @@ def scene_hash(settings: Settings, workspace: Workspace) -> str:
 def build(data: dict[str, Any], where: str = "settings") -> Settings:
     """Validate settings; CardError names every wrong key with the nearest right one."""
     try:
-        return Settings.model_validate(data)
+        settings = Settings.model_validate(data)
     except ValidationError as error:
         raise CardError([f"{where}: {line}" for line in explain(error, Settings)]) from error
+    if odd := [f"{where}: {line}" for line in misread(data, settings)]:
+        raise CardError(odd)
+    return settings
 
 
 def table(path: Path) -> dict[str, Any]:
@@ -286,7 +289,7 @@ def _body(path: Path) -> str:
 def own(workspace: Path) -> dict[str, Any]:
     """Return what a workspace says for every run in its culturepark.toml; where it has none of its own, what this folder's says."""
     places = [workspace / SETTINGS, *([Path(SETTINGS)] if workspace == shipped() else [])]
-    return next((table(path) for path in places if path.is_file()), {})
+    return next((table(path) for path in places if path.exists()), {})
 
 
 def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:

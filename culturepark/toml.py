@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,10 @@ def _plainly(message: str, text: str) -> str:
         line, words = begun, "a text in three quotes is not closed before the next key"
     elif bare.startswith(("Unterminated", "Unclosed", "Expected \"'")):
         line = _open_at(text, line)
+    elif (
+        at and not at[1] and bare.startswith(("Invalid value", "Invalid initial")) and (bracket := _open_bracket(text))
+    ):
+        line, words = bracket[0], WORDS["Unclosed array" if bracket[1] == "[" else "Unclosed inline table"]
     return f"line {line}: {words}{_shown(lines, line)}"
 
 
@@ -158,6 +162,17 @@ def _open_at(text: str, line: int) -> int:
         elif piece in "]}" and opened:
             opened.pop()
     return opened[0] if opened else line
+
+
+def _open_bracket(text: str) -> tuple[int, str] | None:
+    """Return line and sign of the last bracket that is open at the end of a text."""
+    opened = list[tuple[int, str]]()
+    for n, piece in _pieces(text):
+        if piece in "[{":
+            opened.append((n, piece))
+        elif piece in "]}" and opened:
+            opened.pop()
+    return opened[-1] if opened else None
 
 
 def _swallows_key(text: str, line: int) -> int | None:
@@ -200,6 +215,24 @@ def explain(error: ValidationError, kind: type[Record]) -> list[str]:
         for item in items
         if item["type"] != "too_short" or item["loc"] not in wrong_inside
     ]
+
+
+def misread(data: Any, value: Any, key: str = "") -> Iterator[str]:
+    """Yield where a record took a text or truth value of `data`, from which it was read, for a number, or the like."""
+    inner: Iterable[tuple[Any, Any, Any]] = ()
+    if isinstance(value, Record) and isinstance(data, Mapping):
+        names = {info.alias or name: name for name, info in type(value).model_fields.items()}
+        inner = ((k, data[k], getattr(value, name)) for k, name in names.items() if k in data)
+    elif isinstance(value, Mapping) and isinstance(data, Mapping):
+        inner = ((k, data[k], v) for k, v in value.items() if k in data)
+    elif isinstance(value, (list, tuple)) and isinstance(data, (list, tuple)) and len(value) == len(data):
+        inner = zip(range(len(data)), data, value, strict=True)
+    elif isinstance(value, bool) != isinstance(data, bool) and isinstance(value, (bool, int, float)):
+        yield f"{key}: must be {'true or false' if isinstance(value, bool) else 'a number'} (there is {_value(data)})"
+    elif isinstance(value, (int, float)) and isinstance(data, str):
+        yield f"{key}: must be a number, without quotes (there is {_value(data)})"
+    for name, given, read in inner:
+        yield from misread(given, read, f"{key}.{name}" if key else str(name))
 
 
 def one_line(text: str, longest: int = 500) -> str:

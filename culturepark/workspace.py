@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from culturepark.errors import CardError, InputError, NotFound, nearest
 from culturepark.records import RESERVED, Culture, Persona, Question, Record, Role, Scenario
-from culturepark.toml import explain, read_toml
+from culturepark.toml import explain, misread, read_toml
 
 FOLDERS = ("agents", "personas", "scenarios")
 ROLES = ("main_contact", "delegate", "moderator", "extractor", "verifier", "rewriter")
@@ -147,14 +147,25 @@ def create(target: Path) -> Path:
 
 def output(workspace: Path, name: str, out: str | Path | None = None) -> Path:
     """Return the folder of the run `name` below the outputs folder; a name that would leave it is refused."""
-    allowed = name.replace("-", "").replace("_", "").replace(".", "")
-    if not name or not allowed.isalnum() or not name.isascii() or name.startswith(".") or name.endswith(".") \
-            or name.split(".")[0].casefold() in RESERVED or len(name) > 80:  # fmt: skip
-        raise InputError(f"run name {name!r} cannot be a folder: use letters, digits, '-', '_' and '.'")
+    if why := _no_folder(name):
+        shown = name if len(name) <= 80 else name[:79] + "…"
+        raise InputError(f"run name {shown!r} cannot be a folder: {why}")
     inside = (
         workspace / "outputs" if workspace != shipped() or Path.cwd().is_relative_to(workspace) else Path("outputs")
     )
     return Path(out) / name if out else inside / name
+
+
+def _no_folder(name: str) -> str:
+    """Return why a name cannot be a folder's on every system; empty where it can."""
+    allowed = name.replace("-", "").replace("_", "").replace(".", "")
+    if not name.isascii() or not allowed.isalnum():
+        return "use ASCII letters (A-Z, a-z), digits, '-', '_' and '.'"
+    if name.startswith(".") or name.endswith("."):
+        return f"it {'begins' if name.startswith('.') else 'ends'} with a dot"
+    if name.split(".")[0].casefold() in RESERVED:
+        return f"{name.split('.')[0]!r} is the name of a device on Windows"
+    return "" if len(name) <= 80 else f"it is too long: {len(name):,} characters, of 80 at most"
 
 
 # ------------------------------------------------------------------ reading
@@ -209,7 +220,11 @@ def parse(path: Path, kind: type[R], where: str, problems: list[str]) -> R | Non
         problems.append(f"{where}: no file")
         return None
     try:
-        return kind.model_validate(read_toml(path, where))
+        data = read_toml(path, where)
+        card = kind.model_validate(data)
+        if odd := [f"{where}: {line}" for line in misread(data, card)]:
+            raise CardError(odd)
+        return card
     except CardError as error:
         problems += error.problems
     except ValidationError as error:

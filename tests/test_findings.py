@@ -40,6 +40,12 @@ NORTH, TEA = "personas/north/culture.toml", "scenarios/tea.toml"
         (NORTH, "Many families share", "All Northern families share", "norm.0.text: 'All Northern' speaks for everyone"),
         (NORTH, "Many people talk", "People always talk", "style: 'always' speaks for everyone"),
         ("personas/north/norta.toml", 'given_name = "Norta"', 'given_name = "nortb"', "is also that of north/norta; at one table"),
+        ("personas/north/norta.toml", 'given_name = "Norta"', 'given_name = "A\\nB"', "norta.toml: given_name: 'A\\nB' must be one line"),
+        ("personas/north/norta.toml", 'given_name = "Norta"', 'given_name = "Moderator"', "given_name: 'Moderator' is the name of a role"),
+        ("personas/north/norta.toml", "age = 30", "age = true", "personas/north/norta.toml: age: "),
+        ("personas/north/norta.toml", "secret =", 'views = { T1 = "1" }\nsecret =', "norta.toml: views.T1: must be a number, without quotes (there is '1')"),
+        (NORTH, 'topics = ["tea"]', 'topics = ["taa"]', "norm.0.topics: no question has the topic 'taa'. Did you mean 'tea'"),
+        (NORTH, "style =", 'survey = ["DEU", "DEU"]\nstyle =', "survey: 'DEU' stands there twice"),
         ("personas/north/norta.toml", "secret =", "views = { T1 = 3, T11 = 1 }\nsecret =", "views.T1: 3 is no option of T1"),
         ("agents/delegate.toml", "{{ culture.title }}", "{{ clture.title }}", "agents/delegate.toml: system: line 2: no name 'clture' here. Did you mean 'culture'"),
         ("agents/delegate.toml", "{{ norm.text }}", "{{ norm.txt }}", "no field 'norm.txt'. Did you mean 'text'"),
@@ -64,6 +70,22 @@ def test_a_card_that_cannot_be_meant_is_found(park, place, old, new, told):
         ("questions = ['T99']", "culturepark.toml: questions: no 'T99' here"),
         ("[seats]\nsotuh = 'embedded'", "culturepark.toml: seats: no 'sotuh' here. Did you mean 'south'"),
         ("turns = 'many'", "culturepark.toml: turns: must be a whole number (there is 'many')"),
+        ("[refine]\nsieves = ['frm']", "culturepark.toml: refine.sieves: no sieve 'frm'. Did you mean 'form'"),
+        ("[refine]\nembedder = 'bert'", "culturepark.toml: refine.embedder: no embedder 'bert'"),
+        (
+            "[faults]\ncontradicton = 0.1",
+            "culturepark.toml: faults: no fault 'contradicton' to plant. Did you mean 'contradiction'",
+        ),
+        ("survey = 'nothing.csv'", "culturepark.toml: survey: "),
+        ("model = 'nosuch'", "culturepark.toml: model: model 'nosuch' names no model"),
+        ("model = ''", "culturepark.toml: model: the model's name is empty"),
+        ("[models]\nverifier = 'nosuch'", "culturepark.toml: models.verifier: model 'nosuch' names no model"),
+        ("[seats]\nsouth = 'nosuch'", "culturepark.toml: seats.south: model 'nosuch' names no model"),
+        ("[keys]\nopenay = 'k'", "culturepark.toml: keys: no provider 'openay'. Did you mean 'openai'"),
+        ("dialogues = true", "culturepark.toml: dialogues: must be a number (there is True)"),
+        ("dialogues = '4'", "culturepark.toml: dialogues: must be a number, without quotes"),
+        ("batch = 1", "culturepark.toml: batch: must be true or false"),
+        ("[refine]\nrewrites = true", "culturepark.toml: refine.rewrites: must be a number"),
         ("turns = ", "culturepark.toml: not valid TOML, line 1: the value is missing"),
     ],
 )
@@ -101,12 +123,36 @@ def test_a_question_in_two_packs_and_a_culture_without_people_are_found(park):
     )
 
 
+def test_a_folder_without_a_card_is_found(park):
+    (park / "personas/klingon").mkdir()
+    assert problems(park) == ["personas/klingon/: no card in it; a culture needs personas/klingon/culture.toml"]
+
+
+def test_a_folder_in_the_place_of_the_settings_is_found(park):
+    (park / "culturepark.toml").mkdir()
+    assert problems(park) == ["culturepark.toml: cannot be read: Is a directory"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("culture.title", "clture.title"), ("norm.text", "norm.txt")])
+def test_a_mistake_in_a_template_is_listed_once(park, old, new):
+    edit(park, "agents/delegate.toml", old, new)
+    assert len(problems(park)) == 1
+
+
+def test_settings_that_name_what_there_is_are_sound(park):
+    (park / "culturepark.toml").write_text(
+        "model = 'openai/x'\n[models]\nverifier = 'hosted_vllm/y'\n[keys]\nopenai = 'k'\nanthropic = 'k'\n"
+    )
+    assert cp.check(park)["personas"] == 4
+
+
 GENERAL = """All Japanese always bow. | Everyone drinks tea. | Nobody comes late. | No guest leaves hungry; all are fed.
 Alle Deutschen sind pünktlich. | Man gibt sich immer die Hand. | Tous les Français mangent du pain. | Siempre llegan tarde.
 Ninguém come sozinho. | Herkes çay içer. | Все пьют чай. | 日本人总是鞠躬。 | 日本人は必ずお辞儀をする。 | 한국인은 항상 인사한다. | جميع العرب يشربون القهوة.
-सभी लोग चाय पीते हैं।"""
+सभी लोग चाय पीते हैं। | The Germans are punctual without exception. | Die Deutschen sind ohne Ausnahme pünktlich. | Japanese invariably bow."""
 CAREFUL = """Many bow. | Most people always bring a gift. | Not all Japanese bow. | In many homes rice is cooked every day. | Viele kommen immer pünktlich.
 Beaucoup disent toujours bonjour. | Muchos siempre llegan tarde. | Shoes are taken off at the door. | 许多人总是鞠躬。 | 많은 사람들이 항상 인사한다.
+Not all Germans drink beer; nobody should think that all do. | One should never refuse tea. | Everybody ought to be greeted.
 Nearly everyone knows the tune. | Almost all people know it. | An allotment is never far for many."""
 
 
@@ -146,3 +192,10 @@ def test_settings_of_the_workspace_hold_for_show(park):
     assert "drink tea" in cp.show("delegate", culture="north", workspace=park).messages[0].content
     with pytest.raises(cp.NotFound, match="Did you mean 'tea'"):
         cp.show("delegate", culture="north", scenario="tae", workspace=park)
+
+
+def test_the_nearest_name_is_the_one_with_the_fewest_slips():
+    from culturepark.errors import nearest
+
+    assert nearest("modle", ["modes", "model", "models"]).startswith("Did you mean 'model'")
+    assert nearest("nroth", ["north", "south"]).startswith("Did you mean 'north'")

@@ -380,3 +380,9 @@ def test_nobody_wins_by_leaving_out_what_is_hard(park):
     found = row(verb(run))
     assert found.cells[0].figure.value != found.cells[1].figure.value
     assert found.pairs[0].difference.value == 0 and found.winner is None
+
+
+def test_a_run_that_is_not_there_is_answered_with_those_that_are(park):
+    cp.start("mine", scenario="tea", contact="south", cultures=("north",), workspace=park)
+    with pytest.raises(cp.NotFound, match=r"no run 'nosuch' .* There are: mine"):
+        comparison.compare("nosuch", workspace=park)

@@ -42,6 +42,23 @@ def test_a_run_name_never_leaves_the_output_folder(park, name):
         output(park, name)
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("con", "'con' is the name of a device on Windows"),
+        ("com1.txt", "'com1' is the name of a device on Windows"),
+        ("x.", "it ends with a dot"),
+        (".x", "it begins with a dot"),
+        ("x" * 300, "it is too long: 300 characters, of 80 at most"),
+        ("über", "use ASCII letters"),
+    ],
+)
+def test_the_reason_why_a_run_name_cannot_be_a_folder_is_told(park, name, why):
+    with pytest.raises(cp.InputError, match="cannot be a folder") as caught:
+        output(park, name)
+    assert why in str(caught.value) and len(str(caught.value)) < 250
+
+
 def test_a_persona_without_a_culture_and_a_view_of_nothing_are_told(park):
     (park / "personas/north/culture.toml").unlink()
     card = park / "personas/south/soutb.toml"

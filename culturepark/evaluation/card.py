@@ -13,7 +13,7 @@ from culturepark.errors import CardError, InputError, NotFound, nearest
 from culturepark.evaluation.outcome import Kind
 from culturepark.named import imported
 from culturepark.records import Name, PromptText, Record, Role, Text
-from culturepark.toml import explain, read_toml
+from culturepark.toml import explain, misread, read_toml
 from culturepark.workspace import Workspace
 
 TAKEN = ("board", "logs")  # folders of a run's evals/ that are no benchmark's
@@ -101,6 +101,8 @@ def load(name: str | Path, *, code: bool = False) -> Benchmark:
         card = Benchmark.model_validate(data)
     except ValidationError as error:
         raise CardError([f"{path}: {line}" for line in explain(error, Benchmark)]) from error
+    if odd := [f"{path}: {line}" for line in misread(data, card)]:
+        raise CardError(odd)
     if card.name in TAKEN:
         raise CardError([f"{path}: name: {card.name!r} is a folder of every run's evaluations; choose another"])
     allowed((card.kind, card.parser, card.score), str(path), code=code)

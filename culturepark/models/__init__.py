@@ -90,6 +90,8 @@ def load(name: str, endpoint: Endpoint | None = None, *, faults: Mapping[str, fl
     provider, _, rest = name.partition("/")
     if ":" in name and "/" not in name:
         return _imported(name)
+    if not name.strip():
+        raise InputError("the model's name is empty; write embedded, PROVIDER/NAME, or leave the setting out")
     if provider == "embedded":
         from culturepark.models.embedded import Embedded
 

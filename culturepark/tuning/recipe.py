@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from culturepark.atomic import write_text
 from culturepark.errors import CardError, InputError, nearest
 from culturepark.records import Record
-from culturepark.toml import explain, read_toml
+from culturepark.toml import explain, misread, read_toml
 
 OBJECTIVES = ("sft", "dpo", "orpo", "kto", "shares", "mix")
 # The export format that each objective reads, and what it learns from a row with by default: a step size for adapters and one
@@ -119,9 +119,12 @@ def build(given: Mapping[str, Any], preset: str | None = None, where: str = "rec
             "which base? Give --base with a folder, a hub name, or `tiny` (built here, no download), or a --preset"
         )
     try:
-        return Recipe.model_validate(data)
+        recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise CardError([f"{where}: {line}" for line in explain(error, Recipe)]) from error
+    if odd := [f"{where}: {line}" for line in misread(data, recipe)]:
+        raise CardError(odd)
+    return recipe
 
 
 def read(path: Path) -> Recipe:

@@ -72,8 +72,14 @@ def _run(run: str | Path, workspace: str | Path | None, out: str | Path | None) 
         raise InputError(f"no run at {path}")
     folder = output(find(workspace), path.name, out)
     if not folder.is_dir():
-        raise NotFound("run", path.name, str(folder.parent), (p.parent.name for p in folder.parent.glob("*/evals")))
+        raise NotFound("run", path.name, str(folder.parent), _runs(folder.parent))
     return folder
+
+
+def _runs(outputs: Path) -> set[str]:
+    """Return the names of the runs below a folder: those that hold dialogues and those that hold evaluations."""
+    found = (*outputs.glob("*/run.toml"), *outputs.glob("*/evals"))
+    return {path.parent.name for path in found if not path.parent.name.startswith(".")}
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
+from functools import partial
 
 from jinja2 import meta, nodes
 
 from culturepark import grounding, settings
-from culturepark.errors import CardError, NotFound, nearest
+from culturepark.errors import CardError, NotFound, ParkError, nearest
 from culturepark.grounding.names import NAMES
+from culturepark.models import PROVIDERS
+from culturepark.models import load as load_model
+from culturepark.models.embedded.faults import checked
 from culturepark.park.floor import Guest
 from culturepark.prompts import parse
 from culturepark.records import Culture, Norm, Persona, Question, Record, Role, Turn
+from culturepark.refinery import embedders, sieves
 from culturepark.sandbox import PROPERTIES, SANDBOX
 from culturepark.settings import Settings
 from culturepark.workspace import FOLDERS, SETTINGS, Workspace
@@ -50,7 +56,7 @@ PROMPTED = ("extractor", "verifier", "rewriter")
 def findings(workspace: Workspace) -> list[str]:
     """Return everything in a workspace that is no mistake of form but cannot be meant: file, key, what there is, the nearest."""
     checks: tuple[Callable[[Workspace], Iterator[str]], ...] = (
-        _unread, _settings, _answers, _places, _templates, _question_twins, _name_twins, _lonely, _generalising,
+        _unread, _settings, _answers, _topics, _places, _templates, _question_twins, _name_twins, _lonely, _generalising,
     )  # fmt: skip
     return [problem for check in checks for problem in check(workspace)]
 
@@ -92,6 +98,36 @@ def _settings(workspace: Workspace) -> Iterator[str]:
         yield from (
             f"{SETTINGS}: {key}: no {name!r} here. {nearest(name, there)}" for name in names if name not in there
         )
+    yield from (f"{SETTINGS}: {line}" for line in _parts(chosen))
+    yield from (f"{SETTINGS}: {line}" for line in _keys(chosen, data.get("keys", {})))
+
+
+def _parts(chosen: Settings) -> Iterator[str]:
+    """What a run would load to begin: filters, embedder, survey, faults and models. No model is asked, no key is needed."""
+    loads: list[tuple[str, Callable[[], object]]] = [
+        *(("refine.sieves", partial(sieves.load, name)) for name in chosen.refine.sieves),
+        ("refine.embedder", partial(embedders.load, chosen.refine.embedder)),
+        ("survey", partial(grounding.surveyed, chosen.survey)),
+        *([("faults", partial(checked, chosen.faults))] if chosen.model == "embedded" else []),
+    ]
+    named = [("model", chosen.model), *((f"models.{role}", name) for role, name in chosen.models.items()),
+             *((f"seats.{seat}", name) for seat, name in chosen.seats.items())]  # fmt: skip
+    for key, name in named:
+        faults = chosen.faults if name == chosen.model != "embedded" else {}
+        loads.append((key, partial(load_model, name, chosen.endpoint(name), faults=faults)))
+    for key, load in loads:
+        try:
+            load()
+        except ParkError as error:
+            yield f"{key}: {error}"
+
+
+def _keys(chosen: Settings, keys: Iterable[str]) -> Iterator[str]:
+    """Keys are by provider; one that resembles a provider and is none of those that are used is a slip."""
+    used = {name.partition("/")[0] for name in (chosen.model, *chosen.models.values(), *chosen.seats.values())}
+    for provider in keys:
+        if provider not in {*PROVIDERS, *used} and get_close_matches(provider, PROVIDERS, 1, 0.75):
+            yield f"keys: no provider {provider!r}. {nearest(provider, PROVIDERS)}"
 
 
 # ------------------------------------------------------------------- names
@@ -107,11 +143,24 @@ def _answers(workspace: Workspace) -> Iterator[str]:
                            f"in personas/. {nearest(culture, sorted(workspace.cultures))}")  # fmt: skip
 
 
+def _topics(workspace: Workspace) -> Iterator[str]:
+    """A norm is brought up where a question has its topic."""
+    known = sorted({q.topic for s in workspace.scenarios.values() for q in s.questions})
+    for culture in workspace.cultures.values() if known else ():
+        for i, norm in enumerate(culture.norms):
+            for topic in norm.topics:
+                if topic not in known:
+                    yield (f"personas/{culture.name}/culture.toml: norm.{i}.topics: no question has the topic {topic!r}. "
+                           f"{nearest(topic, known)}")  # fmt: skip
+
+
 def _places(workspace: Workspace) -> Iterator[str]:
     """Codes of surveyed countries and of Hofstede's table."""
     known = sorted({*NAMES, *grounding.shipped().countries()})
     for culture in workspace.cultures.values():
         where = f"personas/{culture.name}/culture.toml"
+        for code in sorted({code for code in culture.survey if culture.survey.count(code) > 1}):
+            yield f"{where}: survey: {code!r} stands there twice"
         for code in culture.survey:
             if code not in known and not _own_survey(workspace, code):
                 yield f"{where}: survey: {code!r} is no ISO 3166 code of three letters in the survey. {_country(code, known)}"
@@ -172,6 +221,9 @@ def _name_twins(workspace: Workspace) -> Iterator[str]:
 
 
 def _lonely(workspace: Workspace) -> Iterator[str]:
+    for folder in sorted(p for p in (workspace.root / "personas").iterdir() if p.is_dir()):
+        if not folder.name.startswith((".", "_")) and not any(folder.rglob("*.toml")):
+            yield f"personas/{folder.name}/: no card in it; a culture needs personas/{folder.name}/culture.toml"
     for name in workspace.cultures:
         if all(path.name == "culture.toml" for path in (workspace.root / "personas" / name).glob("*.toml")):
             yield f"personas/{name}/: a culture without people; write a card personas/{name}/<name>.toml"
@@ -288,12 +340,16 @@ EVERYONE = _words(
     wszyscy wszystkie zawsze nigdy nikt każdy
     все всегда никогда никто каждый
     semua selalu tidak_pernah setiap
-    كل جميع دائما دائمًا أبدا أبدًا""",
-    "所有 总是 總是 从不 從不 永远 全都 人人 すべて 全て 全員 いつも 必ず 決して みんな 常に 모든 항상 언제나 절대 아무도 누구나 모두 सभी हमेशा सदैव সবাই সবসময় সর্বদা প্রত্যেকে",
+    كل جميع دائما دائمًا أبدا أبدًا
+    without_(?:any_)?exceptions? invariably to_a_man ohne_ausnahmen? sans_exception sin_excepción sem_exceção senza_eccezion[ei]
+    zonder_uitzondering istisnasız bez_wyjątku без_исключений без_исключения tanpa_kecuali بلا_استثناء دون_استثناء""",
+    "无一例外 無一例外 毫无例外 例外なく 예외없이 所有 总是 總是 从不 從不 永远 全都 人人 すべて 全て 全員 いつも 必ず 決して みんな 常に 모든 항상 언제나 절대 아무도 누구나 모두 सभी हमेशा सदैव সবাই সবসময় সর্বদা প্রত্যেকে",
 )
 HEDGE = _words(
     """many most mostly some often usually common commonly tends? tend several frequently sometimes generally widely typically
     customary expected can may might rarely seldom few still largely part nearly almost hardly not_all not_every not_always
+    (?:nobody|no_one|everyone|everybody)_(?:should|ought) (?:should|ought_to)_(?:never|always)
+    niemand_sollte personne_ne_devrait nadie_debería ninguém_deveria nessuno_dovrebbe
     viele vielen vieler manche manchen oft häufig meist meistens einige gewöhnlich üblich eher selten kann können mag fast
     nicht_alle nicht_immer
     beaucoup plupart certains certaines souvent parfois généralement habituellement rarement peut peuvent presque
