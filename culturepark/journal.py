@@ -27,6 +27,12 @@ COMMIT_EVERY = 0.05  # seconds between commits outside of an event loop
 BUSY = 5.0  # seconds that another program may hold the file before a write fails
 GO_ON = "then go on: the same command, or --resume"
 DAMAGED = "The file is damaged: put a backup of it in its place, or throw the run away with --fresh."
+BEGUN = "journal.begun"  # a file beside every journal: one that is gone is never taken for one that is not yet there
+LEFT = ("journal.sqlite-wal", "journal.sqlite.crc", BEGUN, "corpus", "report")  # what only a folder with a journal gets
+GONE = (
+    "what was asked, answered and paid for is in the journal. Put it back, choose another name, or throw the run away "
+    "with --fresh."
+)
 ADVICE = {  # what to do about a failed write or read, by SQLite's error code
     sqlite3.SQLITE_FULL: f"Free disk space, {GO_ON}.",
     sqlite3.SQLITE_IOERR: f"Free disk space and look whether the disk is sound, {GO_ON}.",
@@ -80,6 +86,14 @@ def _taken(folder: Path) -> str:
     return f"{folder} is being written by another process; wait for it, or give this run another name"
 
 
+def require(folder: Path) -> None:
+    """Raise JournalError where the journal in `folder` is gone though there was one; a new run has none yet."""
+    path = folder / "journal.sqlite"
+    left = [found for name in LEFT if (found := folder / name).is_dir() or (found.is_file() and found.stat().st_size)]
+    if left and not path.exists():  # in this order: another process may be making both, the journal first
+        raise JournalError(f"{path} is gone, but {left[0].name} is there: {GONE}")
+
+
 class Journal:
     """One run's journal. Open it for writing once at a time; any number of readers may look on."""
 
@@ -89,15 +103,20 @@ class Journal:
         self._failure: JournalError | None = None  # the first write that failed: from then on every write does
         self._raised = False  # whether somebody has met it
         self._stop: Callable[[], object] | None = None
+        if not write:
+            require(folder)
         if not write and not self.path.exists():
             raise InputError(f"no run at {folder}: there is no journal.sqlite in it")
         try:
             if self._lock:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire()
+            require(folder)
             if not self.path.exists():
                 self._create()
             self._db = self._connect(write)
+            if write and not (mark := folder / BEGUN).exists():
+                write_text(mark, f"{self.path.name} was begun here.\n")
             self._check(write)
             self._told = _columns(self._db, write=write)
         except (Timeout, OSError, sqlite3.Error) as error:
@@ -110,10 +129,6 @@ class Journal:
 
     def _create(self) -> None:
         """Make an empty journal beside its place and move it there, so that a journal without tables is a damaged one."""
-        if (wal := self._beside("-wal")).exists() and wal.stat().st_size:
-            raise JournalError(
-                f"{self.path} is gone, but {wal.name} is there: the newest calls and turns are in it. {DAMAGED}"
-            )
         partial = self.path.with_name(f".{self.path.name}.partial")
         partial.unlink(missing_ok=True)
         db = sqlite3.connect(partial, isolation_level=None)

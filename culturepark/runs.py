@@ -16,7 +16,7 @@ from culturepark import settings as settings_
 from culturepark.atomic import discard, sweep
 from culturepark.desk import Desk, Models
 from culturepark.errors import InputError, JournalError, ParkError, nearest
-from culturepark.journal import DAMAGED, Journal, sole_writer
+from culturepark.journal import DAMAGED, Journal, require, sole_writer
 from culturepark.models import Model, address
 from culturepark.models import load as load_model
 from culturepark.models.ledger import Ledger
@@ -227,6 +227,7 @@ def start(
                          "choose another name, or throw the run away with --fresh.")  # fmt: skip
     if (folder / "run.toml").exists():
         return _same(resume(folder, keys), settings, workspace)
+    require(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         freeze(workspace, folder / "cards")
@@ -262,12 +263,13 @@ def freeze(workspace: Workspace, target: Path) -> None:
 
 
 def resume(folder: str | Path, keys: Mapping[str, str] | None = None) -> Run:
-    """Open a run as it was started; InputError names the runs there are."""
+    """Open a run as it was started; InputError names the runs there are, JournalError a journal that is gone."""
     folder = Path(folder)
     if not (folder / "run.toml").is_file():
         found = folder.parent.glob("*/run.toml") if folder.parent.is_dir() else ()
         runs = sorted(p.parent.name for p in found if not p.parent.name.startswith("."))
         raise InputError(f"no run at {folder} (it has no run.toml). {nearest(folder.name, runs)}")
+    require(folder)
     if settings_.edited(folder / "run.toml"):
         raise InputError(_edited(folder))
     return Run(folder, settings_.read(folder / "run.toml"), load(folder / "cards"), keys or {})

@@ -250,7 +250,25 @@ def test_a_journal_that_is_gone_while_its_log_is_there_is_told(run):
     assert not (run.folder / "journal.sqlite").exists()
 
 
+@pytest.mark.parametrize("left", ["journal.sqlite.crc", "journal.begun", "corpus"])
+def test_a_begun_run_without_its_journal_asks_nothing_again(run, left):
+    cp.run(run, formats=("trl",))
+    for path in (*run.folder.glob("journal.*"), run.folder / "report"):
+        if path.name != left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for work in (cp.resume, lambda _: cp.run("x", PLAYS), lambda _: cp.simulate(run), lambda _: cp.report(run)):
+        with pytest.raises(JournalError, match=rf"journal\.sqlite is gone, but {left} is there.*--fresh"):
+            work(run.folder)
+    assert not (run.folder / "journal.sqlite").exists() and (run.folder / "corpus/trl/train.jsonl").exists()
+    assert cp.simulate(cp.start("x", PLAYS, fresh=True))["turns"] == 12
+
+
+def test_a_run_that_was_never_begun_is_begun_by_resume(park):
+    assert cp.simulate(cp.resume(cp.start("x", PLAYS).folder))["turns"] == 12
+
+
 def test_creating_a_journal_that_is_killed_half_way_leaves_none(tmp_path):
     (tmp_path / ".journal.sqlite.partial").write_bytes(b"half")
     Journal(tmp_path).close()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["journal.lock", "journal.sqlite", "journal.sqlite.crc"]
+    found = sorted(p.name for p in tmp_path.iterdir())
+    assert found == ["journal.begun", "journal.lock", "journal.sqlite", "journal.sqlite.crc"]
