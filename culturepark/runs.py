@@ -198,7 +198,11 @@ def usable(settings: Settings, models: Models) -> None:
     for model in models.all():
         if isinstance(model, (Line, Rewarder, Tuned)):
             model.check()
-    lacking = sorted({m.identity for m in models.all() if isinstance(m, Line) and m.price is None})
+    found = [m for m in models.all() if isinstance(m, Line)]
+    if settings.base_url is not None and found and settings.addressed_provider() is None:
+        raise InputError("--base-url is for one provider's models, and this run has several beside its own --model; "
+                         "give each its base_url under [endpoints] in culturepark.toml")  # fmt: skip
+    lacking = sorted({m.identity for m in found if m.price is None})
     if settings.max_usd is not None and lacking:
         raise InputError(f"--max-usd needs prices, and that of {', '.join(lacking)} is unknown; give it (USD per million tokens) "
                          "with --price MODEL=PROMPT/COMPLETION, install culturepark[litellm] for its list, or cap tokens with --max-tokens")  # fmt: skip

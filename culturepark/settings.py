@@ -150,7 +150,7 @@ class Settings(Record):
     twice the room (three calls in all), or `fail` the dialogue.
     `models` names a model a role, `seats` one a culture or persona (`korean`, `korean/miran`); `model` answers for the rest.
     `endpoints` says how a model is reached, by its name; `base_url`, `rpm`, `tpm` and `timeout` hold for those that say nothing
-    of it (`base_url` only for the provider of `model`). `max_usd` and `max_tokens` cap the whole run. `licence` is what the
+    of it (`base_url` only for the provider of `model`, or of the models at endpoints beside an embedded or local one). `max_usd` and `max_tokens` cap the whole run. `licence` is what the
     corpus is given away under, as its card says.
     """
 
@@ -212,11 +212,20 @@ class Settings(Record):
         """How many dialogues are open at once. In batch mode as many as can be: each wave takes hours, whatever its size."""
         return max(self.concurrency, 10_000) if self.batch else self.concurrency
 
+    def addressed_provider(self) -> str | None:
+        """Return the provider that `base_url` is for: that of `model`, else the one provider of all other models at endpoints."""
+        from culturepark.models import is_hosted
+
+        if is_hosted(self.model):
+            return self.model.partition("/")[0]
+        others = {n.partition("/")[0] for n in (*self.models.values(), *self.seats.values()) if is_hosted(n)}
+        return others.pop() if len(others) == 1 else None
+
     def endpoint(self, name: str) -> Endpoint:
         """Return how the model of this name is reached."""
         how, unsaid = self.endpoints.get(name, Endpoint()), Endpoint()
         given: dict[str, Any] = {k: getattr(self, k) for k in ("rpm", "tpm", "timeout", "concurrency")}
-        if name.partition("/")[0] == self.model.partition("/")[0]:
+        if name.partition("/")[0] == self.addressed_provider():
             given["base_url"] = self.base_url
         told = {k: v for k, v in given.items() if v is not None and getattr(how, k) == getattr(unsaid, k)}
         return how.model_copy(update=told)

@@ -7,7 +7,10 @@ import logging
 import subprocess
 import sys
 import threading
+import zlib
+from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
 
 import pytest
 from conftest import TEA, said
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark.errors import ModelError, ParkError
+from culturepark.models import secrets
 from culturepark.models.proxies import proxy_for
 from culturepark.models.secrets import holds_secret, join_address, redact, strip_addresses
 from culturepark.models.wire import _seconds, trouble
@@ -23,7 +27,9 @@ from culturepark.records import Message, Request
 
 KEY = "sk-9d1f6e0c2b7a"
 ASK = Request("delegate", (Message("user", "Hello?"),))
-WITH_KEYS = (f"https://user:{KEY}@gate.example/v1", f"http://{KEY}@127.0.0.1:1/v1", f"https://gate.example/v1?api_key={KEY}",
+WITH_KEYS = (f"https://gate.example/v1?jwt={KEY}", f"https://gate.example/v1/{KEY}/x", f"https://gate.example/v1#{KEY}",
+             f"me:{KEY}@gate.example/v1", f"http:\\\\me:{KEY}@gate.example/v1",
+             f"https://user:{KEY}@gate.example/v1", f"http://{KEY}@127.0.0.1:1/v1", f"https://gate.example/v1?api_key={KEY}",
              f"https://gate.example/v1?x=1&subscription-key={KEY}#a")  # fmt: skip
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -62,9 +68,62 @@ def test_a_key_in_the_place_of_its_variables_name_is_refused_unseen(park):
     assert KEY not in str(error.value) and not (park / "outputs/tea/run.toml").exists()
 
 
-@given(st.text(), st.sampled_from(WITH_KEYS), st.text())
+@given(
+    st.text(),
+    st.sampled_from([f"https://user:{KEY}@gate.example/v1", f"https://gate.example/v1?x=1&api_key={KEY}"]),
+    st.text(),
+)
 def test_no_text_around_an_address_brings_its_key_to_light(before, url, after):
     assert KEY not in redact(f"{before} {url} {after}")
+
+
+@pytest.mark.parametrize("spell", [str, lambda k: quote(k, safe=""), lambda k: b64encode(k.encode()).decode(),
+                                   lambda k: k[:12] + "...", lambda k: k.replace("-", "\\u002d")])  # fmt: skip
+def test_a_key_said_back_in_another_form_is_not_shown(spell):
+    secrets.remember("sk-proj/AbC+9d1f6e0c2b7a")
+    shown = redact(f"invalid key {spell('sk-proj/AbC+9d1f6e0c2b7a')}, try again")
+    assert "AbC" not in shown and "6e0c2" not in shown and shown.endswith("[key], try again")
+
+
+def test_a_key_that_is_a_word_changes_no_answer(serve):
+    server = serve(lambda n, body: (200, {}, said("Most people here are local people.")))
+    model = cp.model("openai/some", base_url=server.url, key="people")
+    assert asyncio.run(model.complete(ASK)).text == "Most people here are local people."
+    asyncio.run(model.close())
+
+
+def test_keys_that_litellm_finds_in_the_environment_are_not_shown(monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-AbC/def+1234567")
+    cp.model("anthropic/claude-some", base_url="http://127.0.0.1:9").check()
+    assert redact("invalid sk-ant-AbC/def+1234567") == "invalid [key]"
+
+
+def test_a_key_with_a_line_break_and_a_variable_that_is_not_set_are_errors_at_once():
+    with pytest.raises(ModelError, match="line break"):
+        cp.model("openai/some", base_url="http://127.0.0.1:9/v1", key="sk-abc\ndef-123456").check()
+    with pytest.raises(ModelError, match="key_env names"):
+        cp.model("openai/some", base_url="http://127.0.0.1:9/v1", key_env="NOT_SET_ANYWHERE").check()
+
+
+@pytest.mark.parametrize("url", ["http://[::1/v1", "http://", "http://127.0.0.1:99999/v1", "ftp://a.example/v1"])
+def test_what_is_no_address_is_one_error(url):
+    with pytest.raises(ParkError, match=r"address|host|begin with"):
+        cp.model("openai/some", base_url=url)
+
+
+@pytest.mark.parametrize("proxy", ["htp://127.0.0.1:1", "http://127.0.0.1:abc", "http://[::1", "http://"])
+def test_a_proxy_that_is_no_address_is_one_error(no_proxies, proxy):
+    no_proxies.setenv("HTTP_PROXY", proxy)
+    with pytest.raises(ModelError, match="is no address"):
+        cp.model("openai/some", base_url="http://gate.example/v1").check()
+
+
+def test_an_address_holds_for_hosted_readers_of_an_embedded_run_too():
+    readers = {"extractor": "openai/m", "verifier": "openai/m"}
+    settings = cp.Settings(models=readers, base_url="http://127.0.0.1:9101/v1")
+    assert settings.endpoint("openai/m").base_url == "http://127.0.0.1:9101/v1"
+    several = cp.Settings(models=readers | {"rewriter": "groq/n"}, base_url="http://127.0.0.1:9101/v1")
+    assert several.addressed_provider() is None
 
 
 def test_ordinary_addresses_and_texts_are_left_as_they_are():
@@ -74,7 +133,10 @@ def test_ordinary_addresses_and_texts_are_left_as_they_are():
         "mail me@example.org",
         "1 < 2 @ 3",
     ):
-        assert strip_addresses(text) == text and not holds_secret(text)
+        assert strip_addresses(text) == text
+    assert not holds_secret("http://localhost:8000/v1") and not holds_secret(
+        "https://a.example/v1?api-version=2024-02-01"
+    )
     assert join_address("https://a.example/v1/?api-version=2", "models") == "https://a.example/v1/models?api-version=2"
 
 
@@ -194,8 +256,19 @@ def test_an_answer_that_is_too_large_fails_alone_and_is_asked_once(data, packed)
     assert (server.served, reply.lost) == (1, 1)  # it may have been billed
 
 
-def test_packed_answers_are_read():
-    with Raw(gzip.compress(BODY), Content_Encoding="gzip") as server:
+@pytest.mark.parametrize(
+    ("data", "packed"),
+    [
+        (gzip.compress(BODY), "gzip"),
+        (gzip.compress(BODY[:20]) + gzip.compress(BODY[20:]), "gzip"),
+        (gzip.compress(gzip.compress(BODY)), "gzip, gzip"),
+        (zlib.compress(BODY), "deflate"),
+        (zlib.compress(BODY, wbits=-15), "deflate"),
+        (BODY, "UTF-8"),
+    ],
+)
+def test_packed_answers_are_read(data, packed):
+    with Raw(data, Content_Encoding=packed) as server:
         assert asyncio.run(answer(server.url)).text == "Good day."
 
 

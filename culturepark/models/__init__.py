@@ -129,6 +129,12 @@ def local(name: str) -> str | None:
     return name if name.startswith((".", "/", "~")) or provider == "outputs" or Path(name).is_dir() else None
 
 
+def is_hosted(name: str) -> bool:
+    """Say whether a name is that of a model at an endpoint: neither embedded, nor of this machine, nor Python's."""
+    provider, slash, _ = name.partition("/")
+    return bool(slash) and ":" not in provider and local(name) is None
+
+
 def model(name: str, *, key: str | None = None, **how: Any) -> Model:
     """Return a model by name for one's own code: `cp.model("openai/gpt-4o-mini", rpm=500)`; `how` is as in an `Endpoint`."""
     return load(name, build_endpoint(**how), key=key)
@@ -181,6 +187,7 @@ def _line(name: str, provider: str, rest: str, how: Endpoint, key: str | None, *
         structured=how.structured,
         params=how.params,
         max_wait=how.max_wait,
+        missing_key=how.key_env is not None and key is None,
     )
 
 

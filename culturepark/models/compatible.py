@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import ModelError
 from culturepark.models.proxies import is_socks, need_library, proxy_for, socks_connector
-from culturepark.models.secrets import check_address, join_address, remember
+from culturepark.models.secrets import check_address, check_key, join_address, remember
 from culturepark.models.sockets import plain, unreached
 from culturepark.models.wire import Trouble, opened
 from culturepark.records import Request
@@ -52,6 +52,7 @@ class Compatible:
     def check(self) -> None:
         """Raise ModelError where no key is set and one is needed, or for a proxy that cannot be spoken to."""
         proxy_for(self.base_url)
+        check_key(self._key, self.identity)
         if self._key is None and self._needs:
             raise ModelError(
                 f"{self.identity}: no key: set {self._needs[0]}, or give --base-url for an endpoint that needs none"
@@ -139,26 +140,36 @@ async def read_bounded(answer: ClientResponse, most_mb: float) -> bytes:
         data += chunk
         if len(data) > most:
             raise _too_large(most_mb)
-    packed = answer.headers.get("Content-Encoding", "identity").lower()
-    if packed == "identity":
-        return bytes(data)
-    if packed not in ("gzip", "x-gzip", "deflate"):
-        raise Trouble("garbled", f"the answer is packed as {packed!r}, which was not asked for")
-    return _unpack(bytes(data), most_mb)
+    text = bytes(data)
+    named = answer.headers.get("Content-Encoding", "").lower()
+    for packing in reversed([part.strip() for part in named.split(",")]):
+        if packing in ("gzip", "x-gzip", "deflate"):
+            text = _unpack(text, most_mb)
+        elif packing in UNREADABLE:
+            raise Trouble("garbled", f"the answer is packed as {packing!r}, which was not asked for")
+    return text
+
+
+UNREADABLE = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")  # other names say nothing of packing
 
 
 def _unpack(data: bytes, most_mb: float) -> bytes:
+    """Return what was packed as gzip, of one member or several, or as deflate with its header or without."""
     import zlib
 
-    unpacker = zlib.decompressobj(wbits=47)  # the header says whether it is gzip or zlib
-    try:
-        text = unpacker.decompress(data, int(most_mb * 1e6) + 1)
-    except zlib.error as error:
-        raise Trouble("garbled", f"the answer cannot be unpacked: {error}") from None
-    if len(text) > most_mb * 1e6:
-        raise _too_large(most_mb)
-    if not unpacker.eof:
-        raise Trouble("garbled", "the answer is packed and was cut")
+    text, most = b"", int(most_mb * 1e6)
+    wbits = 31 if data[:2] == b"\x1f\x8b" else 15 if data[:1] == b"\x78" else -15
+    while data:
+        unpacker = zlib.decompressobj(wbits=wbits)
+        try:
+            text += unpacker.decompress(data, most - len(text) + 1)
+        except zlib.error as error:
+            raise Trouble("garbled", f"the answer is packed and cannot be unpacked: {error}") from None
+        if len(text) > most:
+            raise _too_large(most_mb)
+        if not unpacker.eof:
+            raise Trouble("garbled", "the answer is packed and was cut")
+        data = unpacker.unused_data.lstrip(b"\0")
     return text
 
 

@@ -73,7 +73,9 @@ class Line:
         structured: str = "schema",
         params: Mapping[str, Any] | None = None,
         max_wait: float = 600.0,
+        missing_key: bool = False,
     ) -> None:
+        self.missing_key = missing_key
         self.max_wait, self._waited_too_long = max_wait, False
         self.client, self.model, self.identity = client, model, client.identity
         self.price = price.times(client.discount) if price else None
@@ -86,6 +88,8 @@ class Line:
 
     def check(self) -> None:
         """Raise what would make every call fail."""
+        if self.missing_key:
+            raise ModelError(f"{self.identity}: the variable that key_env names for it is not set")
         self.client.check()
 
     def attach(self, journal: Journal, ledger: Ledger | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from culturepark.errors import InputError, ModelError, nearest
 from culturepark.models import refusals
 from culturepark.models.proxies import check_httpx_proxies
-from culturepark.models.secrets import check_address, remember
+from culturepark.models.secrets import check_address, check_key, remember
 from culturepark.models.sockets import plain_text
 from culturepark.models.wire import Trouble, opened, trouble
 from culturepark.records import Request
@@ -86,9 +86,10 @@ class Lite:
             wants = litellm.validate_environment(self.model)
             if not wants["keys_in_environment"] and wants["missing_keys"]:
                 raise ModelError(f"{self.identity}: no key: set {' and '.join(wants['missing_keys'])}")
-            for name, value in os.environ.items():
-                if name.endswith(("_API_KEY", "_SECRET_ACCESS_KEY")):
-                    remember(value)
+        for name, value in os.environ.items():  # litellm may take any of them
+            if name.endswith(("_API_KEY", "_SECRET_ACCESS_KEY", "_TOKEN")):
+                remember(value.strip())
+        check_key(self._key, self.identity)
 
     def reach(self) -> dict[str, Any]:
         """Return address, key and time-out as litellm's functions take them."""

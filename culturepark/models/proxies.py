@@ -32,6 +32,7 @@ def proxy_for(url: str) -> str | None:
     if not proxy:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
+    check_proxy(proxy)
     if is_socks(proxy):
         need_library("aiohttp_socks", proxy, f"{parts.scheme}://{host}")
     return proxy
@@ -41,6 +42,21 @@ def check_httpx_proxies(what: str) -> None:
     """Raise ModelError where a library that reads the proxies itself would fail on a SOCKS proxy, whatever NO_PROXY says."""
     for proxy in (p for p in getproxies().values() if is_socks(p)):
         need_library("socksio", proxy, what)
+
+
+def check_proxy(proxy: str) -> None:
+    """Raise ModelError for a proxy's address that is none."""
+    try:
+        parts = urlsplit(proxy)
+        sound = parts.scheme.lower() in ("http", "https", *SOCKS) and bool(parts.hostname)
+        parts.port  # noqa: B018 - raises for what is no port
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ModelError(
+            f"the proxy {redact(proxy)} of the environment (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) is no address: write "
+            "http://HOST:PORT, or unset it"
+        )
 
 
 def is_socks(proxy: str) -> bool:

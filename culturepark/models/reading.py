@@ -10,7 +10,7 @@ from typing import Any
 
 from culturepark.models.reasoning import apart, part
 from culturepark.models.refusals import replace_halves
-from culturepark.models.secrets import masked, redact
+from culturepark.models.secrets import mask_answer, redact
 from culturepark.models.wire import Trouble
 from culturepark.records import Reply, Request, Status
 
@@ -116,7 +116,7 @@ def _named(value: Any) -> str:
 
 def _clean(text: str) -> str:
     """Return a text without keys that were sent (an endpoint may say them back) and without halves of characters."""
-    return masked(replace_halves(text).strip())
+    return mask_answer(replace_halves(text).strip())
 
 
 # ------------------------------------------------------------------ content
