@@ -321,7 +321,10 @@ class Journal:
     def add_call(self, key: str, subject: str, role: str, reply: Reply) -> None:
         """Keep one model call and what came of it."""
         faults = "[" + ",".join(f.model_dump_json() for f in reply.faults) + "]" if reply.faults else ""
-        self._write("INSERT INTO calls VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        # By name: in a journal from before a column was kept, it stands at the end.
+        self._write("INSERT INTO calls (key, subject, role, model, status, reason, text, prompt_tokens, completion_tokens, "
+                    "cached_tokens, usd, ms, attempts, lost, faults, shares, reasoning) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (key, subject, role, reply.model, reply.status, reply.reason, reply.text, reply.prompt_tokens,
                      reply.completion_tokens, reply.cached_tokens, reply.usd, round(reply.ms, 2), reply.attempts, reply.lost,
                      faults, json.dumps(reply.shares) if reply.shares else "", reply.reasoning))  # fmt: skip

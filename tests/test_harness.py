@@ -43,7 +43,7 @@ def test_the_harness_comes_to_our_figure(items, small, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(small), AutoTokenizer.from_pretrained(small)
-    folder = harness.write(tmp_path / "task", items, lambda m: chat.texts(tokenizer, [talk(m)], begin=True)[0])
+    folder = harness.write(tmp_path / "task", items, lambda m: chat.open_turns(tokenizer, [talk(m)])[0].text)
     theirs = lm_eval.simple_evaluate(
         HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4), tasks=[harness.TASK], bootstrap_iters=0,
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),

@@ -44,7 +44,7 @@ def rows(**_):
     import datasets
 
     text = Path(__file__).with_name("items.jsonl").read_text(encoding="utf-8")
-    return {"test": datasets.Dataset.from_list([json.loads(line) for line in text.split("\n") if line])}
+    return {"test": datasets.Dataset.from_list([json.loads(line) for line in text.split("\\n") if line])}
 
 
 def alignment(doc, results):
