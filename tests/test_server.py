@@ -314,7 +314,7 @@ def test_a_run_with_the_shipped_cards_speaks_as_the_engine_does(tmp_path, monkey
 async def test_a_thousand_connections_are_held_at_once_and_no_two_answers_are_alike():
     import aiohttp
 
-    with Server(canned(40), latency=0.7, keep=False) as server:
+    with Server(canned(40), latency=3.0, keep=False) as server:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
             async def one():
