@@ -43,7 +43,7 @@ def _keeper() -> Any:
 def load() -> Any:
     """Return litellm, quiet and without its import-time look at the network; ModelError if it is not installed."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    for noise in ("Item .* is using the `ReadOnly` qualifier", "Pydantic serializer warnings"):
+    for noise in ("Items? .* (is|are) using the `ReadOnly` qualifier", "Pydantic serializer warnings"):
         warnings.filterwarnings("ignore", noise)  # of its own types; nobody can act on it
     logging.getLogger("LiteLLM").setLevel(logging.ERROR)  # what it warns of, we read for ourselves
     for name in ("AIOHTTP_CONNECTOR_LIMIT", "AIOHTTP_CONNECTOR_LIMIT_PER_HOST"):
