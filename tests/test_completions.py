@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from culturepark.server import Server
+from culturepark.server import Server, answers
 from culturepark.server.graduates import Graduates
 from culturepark.weights import base, machine
+from culturepark.weights.engine import Made
 
 SMALL = {"model": "small"}
 TEXT = {**SMALL, "max_tokens": 6, "temperature": 0}
@@ -57,6 +58,36 @@ def plain_logprobs(model, ids):
     with torch.inference_mode():
         logs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
     return [float(logs[i, ids[i + 1]]) for i in range(len(ids) - 1)]
+
+
+# ------------------------------------------------------------------- thoughts
+
+
+def think(number, body):
+    """A model of this machine that thinks before it answers, as the server words it."""
+    made = Made("<think>Hm.</think>\n\nTea.", "stop", 5, 9)
+
+    async def say():
+        for piece in ("<thi", "nk>Hm.</", "think>\n\nTe", "a."):
+            yield piece, ()
+        yield made
+
+    frame = answers.frame(number, body["model"], "chat.completion")
+    if body.get("stream"):
+        return answers.stream_chunks([answers.part_thoughts(say())], frame, body, answers.chat_chunk, 1)
+    choices = [answers.chat_choice(0, made, False)]
+    return {**frame, "choices": choices, "usage": answers.count_usage([made], 1)}
+
+
+def test_thoughts_are_a_field_of_their_own_whole_and_streamed_and_are_counted():
+    with Server(think, models=["m"]) as server, openai.OpenAI(api_key="any", base_url=server.url) as asks:
+        whole = asks.chat.completions.create(model="m", messages=TALK)
+        stream = asks.chat.completions.create(model="m", messages=TALK, stream=True)
+        deltas = [c.choices[0].delta.model_dump() for c in stream]
+    message = whole.choices[0].message.model_dump()
+    assert (message["content"], message["reasoning_content"], whole.usage.completion_tokens) == ("Tea.", "Hm.", 9)
+    for name in ("content", "reasoning_content"):
+        assert "".join(d.get(name) or "" for d in deltas) == message[name]
 
 
 # ---------------------------------------------------------------- completions

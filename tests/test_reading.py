@@ -14,7 +14,7 @@ from culturepark.desk import Answer, Desk, Models
 from culturepark.journal import Journal
 from culturepark.models import reading
 from culturepark.models.reading import extract_json, read
-from culturepark.models.reasoning import part
+from culturepark.models.reasoning import Listener, part, part_exactly
 from culturepark.models.wire import Trouble, opened
 from culturepark.records import Reply
 
@@ -263,6 +263,22 @@ def test_where_a_template_opens_the_thoughts_a_cut_answer_is_nothing_else(serve)
     first, cut, plain = asyncio.run(three())
     assert (first.text, cut.text, cut.reasoning, plain.text) == ("Tea.", "", "My secret is", "Plain.")
     assert cut.status == "truncated" and "still thinking" in cut.reason
+
+
+SPOKEN = (
+    "<think>Hm. a < b</think>\n\nTea, I <b>think</b>.", "Plain tea.", " Spaces around tea stay. ", "<think>never ends",
+    "Tea.\n<think>\nHm\n</think>\nMore.", "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>final<|message|>Tea",
+    "Thinking of tea, I say <think> and </think> aloud.", "<answer>Tea at four o'clock</answer>", "",
+)  # fmt: skip
+
+
+@given(st.sampled_from(SPOKEN), st.integers(1, 9))
+def test_an_answer_in_pieces_is_parted_as_the_whole_is(text, size):
+    listener = Listener()
+    said = [listener.hear(text[i : i + size]) for i in range(0, len(text), size)] + [listener.end()]
+    whole = part_exactly(text)
+    assert "".join(s.text for s in said) == whole.text
+    assert "".join(s.reasoning for s in said) == whole.reasoning
 
 
 def test_a_model_on_this_machine_and_a_talk_with_one_keep_thoughts_apart(park):

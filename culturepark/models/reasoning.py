@@ -51,6 +51,12 @@ ANSWER = re.compile(r"\s*<(answer|final_answer|response)>((?:(?!</?\1>).)*)</\1>
 ANY = re.compile(
     r"[<\[◁＜]|&lt;|```|\A\s*\**(?:analysis|thought|thinking)", re.IGNORECASE
 )  # no mark is without one of these
+# What an answer in pieces may end with or begin with while nobody can tell yet whether it is a mark.
+TAIL = re.compile(r"[<\[◁＜&`][^>\]▷＞\n]{0,30}\Z")
+HEAD = re.compile(
+    r"\s*(?:\**(?:analysis|thought|thinking)|<\|?(?:channel|start|answer|final_answer|response)\b)", re.IGNORECASE
+)
+SHORTEST = 16  # characters that tell whether an answer begins with any of these
 QUOTES = "\"'`“”‘’«»"
 TALK = re.compile(r"[\W_]*(?:(?:and|or|und|et|y)[\W_]*)?", re.IGNORECASE)  # between two marks that are talked of
 ALONE = "the model thought and did not answer"
@@ -93,6 +99,12 @@ def part(text: str) -> Parted:
     found = _thoughts_apart(text)
     whole = ANSWER.fullmatch(found.text)
     return replace(found, text=whole[2].strip()) if whole else found
+
+
+def part_exactly(text: str) -> Parted:
+    """Like `part`; an answer that nothing is taken out of keeps the spaces around it."""
+    found = part(text)
+    return replace(found, text=text) if found.text == text.strip() else found
 
 
 def _thoughts_apart(text: str) -> Parted:
@@ -180,6 +192,42 @@ def _holds_thoughts(text: str, first: Mark, last: Mark) -> bool:
 
 def _joined(thoughts: Sequence[str]) -> str:
     return "\n".join(filter(None, map(str.strip, thoughts)))
+
+
+class Listener:
+    """Parts thoughts from an answer while it is said; what may still be a thought is kept back until that is clear.
+
+    Thoughts that nothing opens are known only when they end: they have been passed on as text by then.
+    """
+
+    def __init__(self) -> None:
+        self._heard = ""
+        self._passed = Parted("", "")
+
+    def hear(self, piece: str) -> Parted:
+        """Return which thoughts and which text are new and will stay, now that this piece was said."""
+        self._heard += piece
+        tail = TAIL.search(self._heard)
+        text = self._heard[: tail.start()] if tail else self._heard
+        found = part_exactly(text)
+        if len(text) < SHORTEST or (HEAD.match(text) and not found.reasoning):
+            return Parted("", "")
+        mark = MARK.search(found.text)
+        shown = found.text[: mark.start()] if mark else found.text
+        return self._pass(replace(found, text=shown))
+
+    def end(self) -> Parted:
+        """Return what was kept back, now that the answer is whole."""
+        return self._pass(part_exactly(self._heard))
+
+    def _pass(self, found: Parted) -> Parted:
+        before = self._passed
+        said = "" if found.unopened and not before.unopened else before.text
+        known = next((s for s in (said, said.strip()) if found.text.startswith(s)), found.text)
+        new = found.text[len(known) :]
+        thoughts = found.reasoning[len(before.reasoning) :]
+        self._passed = replace(found, text=said + new, reasoning=before.reasoning + thoughts)
+        return Parted(thoughts, new)
 
 
 def apart(reply: Reply, *, opened: bool = False) -> Reply:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from culturepark.models.reasoning import Listener, Parted, part_exactly
 from culturepark.server.problems import Problem
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 LEAST = -9999.0  # OpenAI's log-probability of what cannot be; JSON has no infinity
 Piece = tuple[str, tuple["Token", ...]]
+ChatPiece = tuple[str | Parted, tuple["Token", ...]]
 
 
 def frame(number: int, model: str, kind: str) -> dict[str, Any]:
@@ -39,25 +41,52 @@ def count_usage(made: Sequence[Made], prompts: int) -> dict[str, int]:
 # ---------------------------------------------------------------------- chat
 
 
-def chat_choice(index: int, made: Made, logprobs: bool) -> dict[str, Any]:
-    """Return an answer as a choice of a chat completion."""
-    message = {"role": "assistant", "content": made.text, "refusal": None}
+def chat_choice(index: int, made: Made, logprobs: bool, free: bool = True) -> dict[str, Any]:
+    """Return an answer as a choice of a chat completion; one that is `free` of a schema may hold thoughts."""
+    found = part_exactly(made.text) if free else Parted("", made.text)
+    message = {"role": "assistant", "content": found.text, "refusal": None}
+    if found.reasoning:
+        message["reasoning_content"] = found.reasoning
     logs = chat_logprobs(made.tokens) if logprobs else None
     return {"index": index, "message": message, "logprobs": logs, "finish_reason": made.finish}
 
 
-def chat_chunk(index: int, piece: Piece | Made | None, logprobs: bool) -> dict[str, Any]:
+def chat_chunk(index: int, piece: ChatPiece | Made | None, logprobs: bool) -> dict[str, Any]:
     """Return a choice of a chunk: a piece of an answer, its end, or its beginning (None)."""
     delta: dict[str, Any] = {}
     logs = finish = None
     if piece is None:
         delta = {"role": "assistant", "content": ""}
     elif isinstance(piece, tuple):
-        delta = {"content": piece[0]}
+        delta = _delta(piece[0])
         logs = chat_logprobs(piece[1]) if logprobs and piece[1] else None
     else:
         finish = piece.finish
     return {"index": index, "delta": delta, "logprobs": logs, "finish_reason": finish}
+
+
+async def part_thoughts(stream: AsyncGenerator[Piece | Made, None]) -> AsyncGenerator[ChatPiece | Made, None]:
+    """Yield what a stream says with its thoughts apart; the tokens of what is kept back come with what follows."""
+    listener, tokens = Listener(), list["Token"]()
+    async with aclosing(stream):
+        async for piece in stream:
+            if isinstance(piece, tuple):
+                new = listener.hear(piece[0])
+                tokens += piece[1]
+            else:
+                new = listener.end()
+            if new.reasoning or new.text or (tokens and not isinstance(piece, tuple)):
+                yield new, tuple(tokens)
+                tokens = []
+            if not isinstance(piece, tuple):
+                yield piece
+
+
+def _delta(said: str | Parted) -> dict[str, str]:
+    if isinstance(said, str):
+        return {"content": said}
+    thoughts = {"reasoning_content": said.reasoning} if said.reasoning else {}
+    return thoughts | ({"content": said.text} if said.text or not thoughts else {})
 
 
 def chat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:

@@ -63,12 +63,13 @@ class Graduates:
         how["schema"] = await _checked_schema(engine, body)
         with refusals("messages"):
             ask = await asyncio.to_thread(engine.ask, talk, adapter, completions.limit(body), **how)
-        asks = _repeat(ask, count)
+        asks, held = _repeat(ask, count), ask.schema is not None
         if body.get("stream"):
             frame = answers.frame(number, body["model"], "chat.completion.chunk")
-            return answers.stream_chunks([engine.stream(a) for a in asks], frame, body, answers.chat_chunk, count)
+            said = [engine.stream(a) if held else answers.part_thoughts(engine.stream(a)) for a in asks]
+            return answers.stream_chunks(said, frame, body, answers.chat_chunk, count)
         made = await _say_all(engine, asks)
-        choices = [answers.chat_choice(i, one, ask.top is not None) for i, one in enumerate(made)]
+        choices = [answers.chat_choice(i, one, ask.top is not None, not held) for i, one in enumerate(made)]
         frame = answers.frame(number, body["model"], "chat.completion")
         return {**frame, "choices": choices, "usage": answers.count_usage(made, 1)}
 
