@@ -19,8 +19,10 @@ DIALOGUES, TURNS = 1000, 14
 def line(request: Request) -> str | Reply:
     """Say something of ordinary length, different each turn."""
     return (
-        f"Well, number {request.seed}: "
-        + "I see it as many people around me do, and I can tell you why it matters to us. " * 3
+        f"Well, number {request.seed}: I see it as many people around me do, and I can tell you why. "
+        "My grandmother kept a small shop, and whoever came in was asked about the family first and "
+        "about money last; that is still how we begin. It is slower than what you describe, but "
+        "nobody leaves with a bad feeling, and that matters to us."
     )
 
 

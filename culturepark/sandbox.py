@@ -8,10 +8,10 @@ below cannot be used at all, so nothing that Jinja or Python may yet offer escap
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
+from functools import lru_cache, wraps
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
@@ -234,10 +234,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
         return super()._generate(_counted(source), *args, **kwargs)
 
+    def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
+        """Return the globals as one table: Jinja's chain of them is walked anew at each rendering."""
+        return {**self.globals, **(d or {})}
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Allow a record's own fields; leave the rest to Jinja's sandbox."""
         if isinstance(obj, Record):
-            return attr in type(obj).model_fields or attr in PROPERTIES
+            return _is_field(type(obj), attr)
         return super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
@@ -277,6 +281,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 # ------------------------------------------------------------------ tools
+
+
+@lru_cache(maxsize=4096)
+def _is_field(kind: type[Record], name: str) -> bool:
+    return name in kind.model_fields or name in PROPERTIES
 
 
 def _callable_name(value: Any) -> str | None:
