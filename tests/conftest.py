@@ -164,7 +164,7 @@ class Server:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.seen.append({"path": self.path, "headers": dict(self.headers), **body})
                 status, headers, answer = reply(len(outer.seen), body)
-                payload = json.dumps(answer).encode()
+                payload = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(status)
                 for key, value in {
                     "Content-Type": "application/json",

@@ -93,7 +93,7 @@ class Front:
                     return
                 body = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", "text/html" if body.startswith(b"<") else "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -242,6 +242,8 @@ async def test_a_provider_whose_batches_litellm_does_not_know_and_a_wrong_key_ar
         ("POST", "/batches", (429, {"error": {"message": "slow down"}})),
         ("GET", "/batches/batch_00000002", (500, {"error": {"message": "oops"}})),
         ("GET", "/batches/batch_00000002", (404, {"error": {"message": "not here yet"}})),
+        ("GET", "/batches/batch_00000002", (200, b"<html>Welcome to the train's network</html>")),
+        ("GET", "/files/file-00000003/content", (200, b"<html>Welcome to the train's network</html>")),
     ],
 )
 async def test_a_batch_api_that_fails_in_passing_is_asked_again(front, method, path, answer):

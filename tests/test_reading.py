@@ -196,6 +196,28 @@ def test_any_success_with_a_body_is_an_answer_and_a_redirect_is_named(serve):
         ask(moved.url)
 
 
+PAGES = [
+    (200, {}, b"<!doctype html><p>Log in</p>"),
+    (302, {"Location": "http://portal.example"}, b""),
+    (403, {}, b"<html>No</html>"),
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_web_page_or_a_redirect_in_the_middle_of_a_run_passes_and_at_its_beginning_names_the_address(serve, page):
+    server = serve(lambda n, _: page if n in (2, 3) else (200, {}, said("Tea.")))
+    line = cp.model("openai/tiny", base_url=server.url)
+
+    async def two():
+        found = [await line.complete(ASK), await line.complete(ASK)]
+        await line.close()
+        return found
+
+    assert [(r.status, r.attempts, r.lost) for r in asyncio.run(two())] == [("ok", 1, 0), ("ok", 3, 0)]
+    with pytest.raises(cp.ModelError, match=r"@http://127.*is the address right.*--base-url"):
+        ask(serve(lambda n, _: page).url)
+
+
 # ----------------------------------------------------------------- thoughts
 
 
@@ -477,7 +499,7 @@ def test_an_error_that_says_something_wins_over_an_answer_beside_it(error):
         ({"choices": [], "prompt_feedback": {"block_reason": "SAFETY"}}, "filtered", "SAFETY"),
         ('data: {"choices": [{"delta": {"content": "Te"}}]}\n\ndata: [DONE]\n', "hopeless", "is a stream"),
         ('data: {"error": {"code": 429, "message": "slow"}}\n\n', "rate", "slow"),
-        ("<!DOCTYPE html><html><body>Welcome</body></html>", "hopeless", "a web page; is the address right"),
+        ("<!DOCTYPE html><html><body>Welcome</body></html>", "strange", "a web page came.*is the address right"),
         ('{"choices": [{"mess', "garbled", "no JSON"),
     ],
 )

@@ -13,7 +13,18 @@ from uuid import uuid4
 
 from culturepark.errors import JournalError
 from culturepark.journal import Journal
-from culturepark.models.offices import CHAT, Order, Outcome, find, office, outcomes, patiently, refused, unanswered
+from culturepark.models.offices import (
+    CHAT,
+    Order,
+    Outcome,
+    ask_again,
+    find,
+    office,
+    outcomes,
+    patiently,
+    refused,
+    unanswered,
+)
 from culturepark.models.wire import Trouble
 from culturepark.records import Request
 
@@ -217,7 +228,7 @@ class Batch:
             await asyncio.sleep(pause)
             pause = min(max(self.poll, pause * SLOWER), SLOWEST)
             try:
-                order = await self._try(PENDING_PATIENCE, self._office.look, wave.batch)
+                order: Order = await self._try(PENDING_PATIENCE, ask_again, self._office.look, wave.batch)
             except Trouble as error:
                 missing += 1
                 if error.status != 404:
@@ -250,7 +261,7 @@ class Batch:
         found: dict[str, Outcome] = {}
         for file in order.files:
             try:
-                data = await self._try(PENDING_PATIENCE, self._office.read, file)
+                data = await self._try(PENDING_PATIENCE, ask_again, self._office.read, file)
             except Trouble as error:
                 if error.status != 404:
                     raise

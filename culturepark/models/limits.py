@@ -73,7 +73,7 @@ class Gate:
         self._closed_until = self._cut_at = 0.0
         self._failures = 0  # in a row
         self._heard = time.monotonic()  # when there was an answer last
-        self._answered = self.reached = False
+        self.answered = self.reached = False
         self._unreached_since: float | None = None
         self._down_since: float | None = None
         self._pause = FIRST_PAUSE
@@ -134,7 +134,7 @@ class Gate:
             log.warning("%s answers again", self.name, extra={"event": "endpoint_up"})
             self._down_since, self._pause, self._closed_until = None, FIRST_PAUSE, 0.0
             self._wake()
-        self._failures, self._heard, self._answered, self.reached = 0, time.monotonic(), True, True
+        self._failures, self._heard, self.answered, self.reached = 0, time.monotonic(), True, True
         self._recent.append(False)
         self._good += 1
         if self._good >= max(GAIN, self.width) and self.width < self.limits.concurrency:
@@ -174,8 +174,8 @@ class Gate:
             return False
         if self._down_since is None:
             self._down_since = now
-        elif now - self._down_since > (self.limits.patience if self._answered else min(AT_FIRST, self.limits.patience)):
-            since = f"been down for {now - self._down_since:.0f} s" if self._answered else "never answered"
+        elif now - self._down_since > (self.limits.patience if self.answered else min(AT_FIRST, self.limits.patience)):
+            since = f"been down for {now - self._down_since:.0f} s" if self.answered else "never answered"
             raise ModelError(
                 f"{self.name} has {since} ({why}). Nothing is lost: start it again when it is back (a run with --resume)."
             )

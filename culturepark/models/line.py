@@ -185,7 +185,7 @@ class Line:
             reply = self._bounded(reply, (most, longest)) if ledger else reply
             reply = self._remarked(self._priced(reply), answer, request)
         except Trouble as error:
-            error.wait = self._bound_wait(error.wait)
+            error.at(self.gate.answered).wait = self._bound_wait(error.wait)
             unsettled = error.kind in UNSETTLED
             tally[1] += unsettled
             self._note(error, entered)

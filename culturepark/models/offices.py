@@ -15,7 +15,7 @@ from culturepark.models.compatible import Compatible
 from culturepark.models.lite import Lite, load, told
 from culturepark.models.secrets import redact
 from culturepark.models.sockets import plain, plain_text
-from culturepark.models.wire import PASSING, Trouble, opened, trouble
+from culturepark.models.wire import PASSING, Trouble, check_page, opened, trouble
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -25,7 +25,7 @@ T = TypeVar("T")
 Outcome = Mapping[str, Any] | Trouble
 CHAT: Final = "/v1/chat/completions"
 NAME = "culturepark"  # of the metadata that holds a wave's id
-PAGE, SEARCHED = 100, 20  # batches a listing, and listings that are looked through for one of ours
+LISTED, SEARCHED = 100, 20  # batches a listing, and listings that are looked through for one of ours
 JITTER = wait_random_exponential(multiplier=0.5, max=60)
 CODES = {"batch_cancelled": "hopeless", "request_timeout": "slow"}  # what befell one line; else `busy`
 UNREACHED = ("ConnectError", "ConnectTimeout")  # of httpx (openai 2 stands on it) as of httpx2 (openai 3 does)
@@ -117,13 +117,13 @@ class Direct:
     async def read(self, file: str) -> bytes:
         """Return a file's content."""
         with _troubles():
-            return (await self._sdk().files.content(file)).content
+            return _content((await self._sdk().files.content(file)).content)
 
     async def listed(self, after: str | None) -> list[Order]:
         """Return a page of the account's batches, the newest first."""
         with _troubles():
             page = await (
-                self._sdk().batches.list(limit=PAGE, after=after) if after else self._sdk().batches.list(limit=PAGE)
+                self._sdk().batches.list(limit=LISTED, after=after) if after else self._sdk().batches.list(limit=LISTED)
             )
             return [_order(b) for b in page.data]
 
@@ -160,12 +160,12 @@ class Relayed:
     async def read(self, file: str) -> bytes:
         """Return a file's content."""
         with _troubles():
-            return bytes((await load().afile_content(file_id=file, **self._how)).content)
+            return _content(bytes((await load().afile_content(file_id=file, **self._how)).content))
 
     async def listed(self, after: str | None) -> list[Order]:
         """Return a page of the account's batches, the newest first."""
         with _troubles():
-            page = await load().alist_batches(after=after, limit=PAGE, **self._how)
+            page = await load().alist_batches(after=after, limit=LISTED, **self._how)
             return [_order(b) for b in (page["data"] if isinstance(page, dict) else page.data)]
 
     async def close(self) -> None:
@@ -184,7 +184,7 @@ async def find(name: str, place: Office, wave: str) -> Order | None:
             log.warning("%s does not list its batches: %s", name, error, extra={"event": "batch_unlisted"})
             return None
         found = next((order for order in page if order.wave == wave and order.status != "failed"), None)
-        if found is not None or len(page) < PAGE:
+        if found is not None or len(page) < LISTED:
             return found
         after = page[-1].id
     return None
@@ -195,12 +195,19 @@ async def find(name: str, place: Office, wave: str) -> Order | None:
 
 def _id(made: Any) -> str:
     """Return the id of what the provider made; Trouble where that is no such thing."""
+    check_page(made)
     found = getattr(made, "id", None)
     if not isinstance(found, str):
         raise Trouble(
             "hopeless", f"no batch API: it answers {str(made)[:100]!r} where a file or batch is asked for", status=404
         )
     return found
+
+
+def _content(data: bytes) -> bytes:
+    """Return a file's content; Trouble for a web page in its place."""
+    check_page(data)
+    return data
 
 
 def _order(batch: Any) -> Order:
@@ -264,6 +271,14 @@ def _trouble(error: Exception) -> Trouble:
 def passes(error: BaseException) -> bool:
     """Say whether trying again may help."""
     return isinstance(error, Trouble) and error.kind in PASSING and error.status != 501
+
+
+async def ask_again(what: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Ask a service that has answered before: a web page in place of its answer passes."""
+    try:
+        return await what(*args)
+    except Trouble as error:
+        raise error.at(answered=True) from None
 
 
 def _pause(state: RetryCallState) -> float:

@@ -15,13 +15,16 @@ from culturepark.models.secrets import redact, strip_addresses
 from culturepark.records import Request
 from culturepark.weights.chat import fold
 
-Kind = Literal["rate", "busy", "down", "lost", "slow", "garbled", "long", "filtered", "refused", "large", "hopeless"]
+Kind = Literal[
+    "rate", "busy", "down", "lost", "slow", "garbled", "long", "filtered", "refused", "large", "strange", "hopeless"
+]
 # `rate`     429: too fast; nothing was answered            `busy`    5xx: the provider's fault
 # `down`     no connection could be made                    `lost`    the connection broke
 # `slow`     no answer in time
 # `garbled`  an answer that is no chat completion           `long`    the prompt does not fit the model
 # `filtered` the provider would not read the prompt         `refused` a parameter this endpoint does not take
 # `large`    an answer larger than is read
+# `strange`  a web page or a redirect: once the endpoint has answered, somebody else has for a while; before, the address is wrong
 # `hopeless` key, model or request are wrong: no retry helps
 PASSING = ("rate", "busy", "down", "lost", "slow", "garbled")
 UNSETTLED = ("lost", "slow", "garbled", "large")  # the provider may have answered, and billed, all the same
@@ -35,6 +38,7 @@ ADVICE = {
     422: "the request was refused as malformed",
     429: "the account's quota is used up",
 }
+PLAIN = (401, 402, 408, 409, 425)  # these say enough, whatever page comes with them
 UNCHANGEABLE = (401, 402, 403, 404, 405, 408, 413, 429)  # no other wording of a request changes these
 
 
@@ -54,6 +58,12 @@ class Trouble(Exception):
         self.kind, self.status, self.wait, self.refusal = kind, status, wait, refusal
         self.down = False  # the whole line was down when this happened
 
+    def at(self, answered: bool) -> Trouble:
+        """Return what this is at an endpoint that has answered before, or never: what is strange passes, or stays."""
+        if self.kind == "strange":
+            self.kind = "busy" if answered else "hopeless"
+        return self
+
 
 def trouble(status: int, body: str, headers: Mapping[str, str]) -> Trouble:
     """Return the Trouble that an HTTP answer of this status is."""
@@ -67,11 +77,13 @@ def trouble(status: int, body: str, headers: Mapping[str, str]) -> Trouble:
         return Trouble("filtered", said, status=status)
     if refusals.UNREADABLE_CODES.intersection(refused.codes):
         return Trouble("garbled", said, status=status)
+    if status < 500 and status not in PLAIN and (300 <= status < 400 or PAGE.match(body)):
+        return _strange(status, body, headers)
     if _changeable(status, refused):
         return Trouble("refused", said, status=status, refusal=refused)
     if status in (408, 409, 425) or status >= 500:
         return Trouble("slow" if status == 408 else "busy", said, status=status, wait=wait)
-    return Trouble("hopeless", f"{_advice(status, headers)}: {said}", status=status)
+    return Trouble("hopeless", f"{ADVICE.get(status, 'the endpoint refused')}: {said}", status=status)
 
 
 def _changeable(status: int, refused: Refusal) -> bool:
@@ -83,13 +95,25 @@ def _changeable(status: int, refused: Refusal) -> bool:
     )
 
 
-def _advice(status: int, headers: Mapping[str, str]) -> str:
-    """Return what to do about an answer that no retry will better."""
+def check_page(made: Any) -> None:
+    """Raise the Trouble of a web page that came with success in place of what was asked for."""
+    text = _text(made[:5000]) if isinstance(made, (bytes, str)) else ""
+    if PAGE.match(text):
+        raise _strange(200, text, {})
+
+
+def _strange(status: int, body: str, headers: Mapping[str, str]) -> Trouble:
+    """Return the Trouble of a redirect, or of a web page that came where an answer was expected."""
     if 300 <= status < 400:
         named = next((v for k, v in headers.items() if k.lower() == "location"), "")
         place = strip_addresses(re.split(r"[?#]", named, maxsplit=1)[0])  # what follows may hold a secret
-        return f"this address sends callers on{f' to {place}' if place else ''}; give the right one (--base-url, up to its /v1)"
-    return ADVICE.get(status, "the endpoint refused")
+        what = f"this address sends callers on{f' to {place}' if place else ''}"
+    else:
+        advice = f"{ADVICE[status]}; " if status in ADVICE else ""
+        what = f"{advice}a web page came where an answer was expected"
+    shown = f": {body[:200]!r}" if body.strip() else ""
+    why = "is the address right (--base-url, up to its /v1), or does the page of a proxy or a network stand before it?"
+    return Trouble("strange", f"HTTP {status}, and {what}; {why}{shown}", status=status)
 
 
 def opened(status: int, body: Any, headers: Mapping[str, str]) -> Mapping[str, Any]:
@@ -125,7 +149,7 @@ PAGE = re.compile(
 
 
 def _unreadable(status: int, text: str, headers: Mapping[str, str], error: ValueError) -> Trouble:
-    """Return the Trouble of an answer that is no JSON: a stream and a web page come again whenever they are asked for."""
+    """Return the Trouble of an answer that is no JSON: a stream comes again whenever it is asked for."""
     if STREAM.match(text):
         for event in re.findall(r"^data:(.*)$", text, re.MULTILINE)[:1]:
             if (problem := _problem(refusals.read_text(event))) is not None:
@@ -133,8 +157,7 @@ def _unreadable(status: int, text: str, headers: Mapping[str, str], error: Value
         return Trouble("hopeless", f"HTTP {status}, and the answer is a stream, which was not asked for; take `stream` out of "
                        f"`params`, or out of what stands before the endpoint: {text[:200]!r}")  # fmt: skip
     if PAGE.match(text):
-        return Trouble("hopeless", f"HTTP {status}, and the answer is a web page; is the address right? (--base-url, up to its /v1): "
-                       f"{text[:200]!r}")  # fmt: skip
+        return _strange(status, text, headers)
     return Trouble("garbled", f"HTTP {status}, and the answer is no JSON ({error}): {text[:200]!r}")
 
 

@@ -18,9 +18,9 @@ from culturepark.errors import InputError, ModelError, RunFailed
 from culturepark.models import PROVIDERS, load
 from culturepark.models.compatible import Compatible
 from culturepark.models.line import Line
-from culturepark.models.offices import _troubles, noticing, passes
+from culturepark.models.offices import _troubles, ask_again, noticing, passes
 from culturepark.models.secrets import redact
-from culturepark.models.wire import Trouble
+from culturepark.models.wire import Trouble, check_page
 from culturepark.settings import build_endpoint
 
 if TYPE_CHECKING:
@@ -199,7 +199,11 @@ class Service:
 
     async def job(self, name: str) -> Job:
         """Return where a job stands; Trouble with the status 404 where it is not known."""
-        return _job(await self._ask(lambda: self._sdk.fine_tuning.jobs.retrieve(name), LONG))
+
+        async def look() -> Job:
+            return _job(await self._sdk.fine_tuning.jobs.retrieve(name))
+
+        return await self._ask(look, LONG)
 
     async def events(self, job: str, last: str) -> list[Event]:
         """Return what befell a job after the event `last`, the oldest first; nothing where the service does not tell."""
@@ -231,7 +235,13 @@ class Service:
 
     async def read(self, file: str) -> bytes:
         """Return a result file; some services send it as base64. Trouble where there is none."""
-        data = (await self._ask(lambda: self._sdk.files.content(file), LONG)).content
+
+        async def fetch() -> bytes:
+            content: bytes = (await self._sdk.files.content(file)).content
+            check_page(content)
+            return content
+
+        data = await self._ask(fetch, LONG)
         if not data.startswith(b"step"):
             try:
                 return base64.b64decode(b"".join(data.split()), validate=True)
@@ -240,11 +250,15 @@ class Service:
         return data
 
     async def _ask(self, what: Callable[[], Awaitable[T]], patience: float | None = None) -> T:
-        """Ask; passing failures are tried again for a while, the others are Troubles, or ModelError for a key that will not do."""
+        """Ask; passing failures are tried again for a while, the others are Troubles, or ModelError for a key that will not do.
+
+        With a `patience` the service is one that has answered before.
+        """
         wait = PATIENCE if patience is None else patience
+        once = partial(_troubled if patience is None else partial(ask_again, _troubled), what)
         try:
             return await AsyncRetrying(stop=stop_after_delay(wait), wait=_pause, retry=retry_if_exception(passes), reraise=True,
-                                       before_sleep=noticing(f"{self.client.identity}: the fine-tuning service", wait))(_troubled, what)  # fmt: skip
+                                       before_sleep=noticing(f"{self.client.identity}: the fine-tuning service", wait))(once)  # fmt: skip
         except Trouble as error:
             if passes(error):
                 raise ModelError(f"{self.client.identity}: the fine-tuning service has not worked for {wait / 60:.0f} minutes: "
@@ -290,6 +304,7 @@ def _is(job: Job, order: Order) -> bool:
 
 
 def _id(made: Any) -> str:
+    check_page(made)
     found = getattr(made, "id", None)
     if not isinstance(found, str):
         raise Trouble("hopeless", f"it answers {str(made)[:100]!r} where a file is asked for", status=404)
@@ -298,6 +313,7 @@ def _id(made: Any) -> str:
 
 def _job(made: Any) -> Job:
     """Read the SDK's job."""
+    check_page(made)
     if not isinstance(getattr(made, "id", None), str) or not isinstance(getattr(made, "status", None), str):
         raise Trouble("hopeless", f"it answers {str(made)[:100]!r} where a job is asked for", status=404)
     metadata = getattr(made, "metadata", None)
