@@ -27,8 +27,8 @@ $(DEV): $(READY) requirements/dev.txt constraints.txt
 demo: $(READY)   ## the main job on the embedded engine: cards → dialogues → samples → corpus → report
 	$(BIN)/culturepark run demo --fresh
 
-test: $(DEV)   ## every test
-	$(BIN)/python -m pytest
+test: $(DEV)   ## every test, on as many cores as there are
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(DEV)  ## style and types
 	$(BIN)/ruff check .
