@@ -76,6 +76,137 @@ def test_a_turn_ends_where_another_begins_to_speak(other):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "We have a word, Human: a word I like.",
+        "I tell you. The user: nobody asks them.",
+        "Look:\nAssistant professors drink tea.\nUsers: few. Human beings: many.\nAI is new.",
+        "The man, Travis - my friend - said so.",
+        "I know.\nTravis - my friend - said so.",
+        "Travis – I hear you.",
+        "1. Tea\n2. Travis\n3. Figs",
+        "Mr. Travis is kind.\nDr. Travis too.",
+        "Travis, the truth is this: tea is life.",
+        "We met.\nTravis, the simple truth: tea.",
+        "Tea < coffee and 3 > 2, I <3 figs [sic].",
+        "The end of the conversation was sad.\nAt the end - well.\n- the end.",
+        "We poured.\nTurn 3 times. Round 2: we won.",
+        'He wrote {"tea": 1}.',
+    ],
+)
+def test_words_that_look_like_labels_and_roles_are_left(text):
+    assert own_turn(text, "Nora", ("Travis",)) == (text, ())
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "[Turn 3] Travis:",
+        "(Turn 3) Travis:",
+        "[Turn 3]\nTravis:",
+        "Turn 3 - Travis:",
+        "1. Travis:",
+        "2) **Travis:**",
+        "Mr. Travis:",
+        "Travis, the rancher:",
+        "Travis>>",
+        "Travis >",
+        "<Travis>",
+        "Travis -",
+        "**Travis** –",
+        '{"speaker": "Travis", "text":',
+        '{"role": "user", "content":',
+    ],
+)
+def test_a_label_is_known_in_other_spellings(label):
+    reply = f"I like tea.\n{label} Well, I do not."
+    assert own_turn(reply, "Nora", ("Travis",)) == ("I like tea.", ("other_voice",))
+
+
+ROLES = "User,Assistant,Human,AI,System,Facilitator,USER,**User,### Human,[User],Speaker 1"
+
+
+@pytest.mark.parametrize("role", [*ROLES.split(","), "Interviewer", "The facilitator", "Person A"])
+def test_a_turn_ends_where_a_role_begins_to_speak(role):
+    assert own_turn(f"I like tea.\n\n{role}: And you?", "Nora") == ("I like tea.", ("other_voice",))
+
+
+def test_a_role_may_be_a_speakers_own_name():
+    assert own_turn("Ai: I like tea.\nAI: I do.", "Ai") == ("I like tea.\nAI: I do.", ())
+
+
+def test_a_reply_that_opens_as_the_assistant_is_the_speakers_own():
+    assert own_turn("Assistant: I like tea.\nUser: Why?", "Nora").text == "I like tea."
+    for role in ("User", "AI"):
+        assert own_turn(f"{role}: Do you like tea?", "Nora", ("Ai",)) == ("", ("other_voice",))
+
+
+TOKENS = (
+    "<|im_end|> <|im_start|> </s> <s> [INST] [/INST] <|eot_id|> <|start_header_id|> <|end|> "
+    "<|endoftext|> <end_of_turn> <start_of_turn> <|assistant|> <｜end▁of▁sentence｜>"
+).split()
+
+
+@pytest.mark.parametrize("token", [*TOKENS, "<|user|>"])
+def test_a_turn_ends_at_a_chat_templates_token(token):
+    reply = f"I like tea.{token}user\nWhy?<|im_end|>"
+    assert own_turn(reply, "Nora") == ("I like tea.", ("other_voice",))
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_tokens_around_a_turn_are_no_other_voice(token):
+    assert own_turn(f"{token} I like tea.{token}\n", "Nora") == ("I like tea.", ())
+    assert own_turn(f"{token}\nNora: I like tea.{token}{token}", "Nora") == ("I like tea.", ())
+
+
+CHAT_HEADS = (
+    "<|im_start|>assistant",
+    "<|start_header_id|>assistant<|end_header_id|>",
+    "<start_of_turn>model",
+)
+
+
+def test_the_heads_of_chat_templates_say_whose_turn_it_is():
+    for head in CHAT_HEADS:
+        assert own_turn(f"{head}\nI like tea.<|im_end|>\n{head}", "Nora") == ("I like tea.", ())
+    assert own_turn("<|im_start|>user\nWhy tea?<|im_end|>", "Nora") == ("", ("other_voice",))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "\n[End of conversation]",
+        " (End of dialogue)",
+        "\n--- End ---",
+        "\n***\nEnd of the discussion.\n***",
+    ],
+)
+def test_a_note_that_all_is_over_is_nobodys_words(end):
+    assert own_turn(f"I like tea.{end}", "Nora") == ("I like tea.", ("other_voice",))
+
+
+OWN_LABELS = (
+    "Nora:/**Nora:**/[Turn 2] Nora:/Turn 2 - Nora:/1. Nora:/Ms. Nora:/Nora, the baker:/Nora>>/"
+    "<Nora>/Nora -/Nora –/[Nora]/**Nora**\n/## Nora\n/Nora (smiling):/Nora says:/nora: Nora:"
+).split("/")
+
+
+@pytest.mark.parametrize("label", OWN_LABELS)
+def test_a_speakers_own_label_is_stripped_in_any_spelling(label):
+    assert own_turn(f"{label} I like tea.", "Nora", ("Travis",)) == ("I like tea.", ())
+
+
+def test_a_turn_written_as_json_gives_its_text():
+    nora = '{"speaker": "Nora", "text": "I like tea."}'
+    travis = nora.replace("Nora", "Travis")
+    assert own_turn(nora, "Nora", ("Travis",)) == ("I like tea.", ())
+    for both in (f"[{nora},\n{travis}]", f"{travis}\n{nora}"):
+        assert own_turn(both, "Nora", ("Travis",)) == ("I like tea.", ("other_voice",))
+    assert own_turn(travis, "Nora", ("Travis",)) == ("", ("other_voice",))
+    assert own_turn(odd := r'{"speaker": "Nora", "text": "a\nb"}', "Nora") == (odd, ())
+
+
+@pytest.mark.parametrize(
     ("name", "line"),
     [
         ("غدير", "\n\u200fغدير: لا"),
@@ -140,8 +271,13 @@ def test_what_is_said_again_for_effect_is_no_loop(text):
     assert own_turn(text, "Nora") == (text, ())
 
 
-PIECES = ["Tea", " is", " good", ".", "!", "?", "…", "。", "؟", "।", " Dr.", " 3.5", "\n", "\nTravis:", "\n**Moderator:**", '"',
-          "Nora:", " I agree.", "茶", "غدير", " ", "*", "[Travis]", "ha", "“", "”"]  # fmt: skip
+PIECES = [
+    *('Tea/ is/ good/./!/?/…/。/؟/।/ Dr./ 3.5/\n/\nTravis:/\n**Moderator:**/"/Nora:'.split("/")),
+    *(" I agree./茶/غدير/ /*/[Travis]/ha/“/”/\n1. /[Turn 3] /Nora - /\nTravis – ".split("/")),
+    *(">>~Mr. ~, the rancher:~\nUser:~Assistant:~</s>~<|im_end|>~<|im_start|>~user\n".split("~")),
+    *('[INST]~{"speaker": "Nora", "text": "~{"speaker": "Travis", "text": "~"}'.split("~")),
+    *("assistant\n", "\n--- End ---", "(End of dialogue)", "\\"),
+]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=60).map("".join) | st.text(max_size=200)
 
 
@@ -156,7 +292,33 @@ def test_a_turn_is_a_part_of_its_reply_and_has_nothing_left_to_cut(reply, cut):
 
 
 @pytest.mark.parametrize(
-    "piece", ["\n", " ", "a", "*", "Travis ", "ha ", "。", "[", "x. y. ", "Tea is good. ", "1. ", "(\n"]
+    "piece",
+    [
+        "\n",
+        " ",
+        "a",
+        "*",
+        "Travis ",
+        "ha ",
+        "。",
+        "[",
+        "x. y. ",
+        "Tea is good. ",
+        "1. ",
+        "(\n",
+        "Nora: ",
+        "Nora - ",
+        "\nTravis - ",
+        "[Turn 1] ",
+        "<s>",
+        "x <s>",
+        "<|",
+        "{",
+        '[{"',
+        "\nEnd",
+        "\nAI ",
+        "(End of ",
+    ],
 )
 def test_a_long_reply_is_read_in_a_moment(piece):
     assert len(own_turn(piece * 20_000, "Nora", ("Travis",), cut=True).text) <= len(piece)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -9,6 +10,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from culturepark.records import Mark
+
+Names = tuple[str, ...]
+Span = tuple[int, int]  # where something begins and ends in a text
 
 
 class OwnTurn(NamedTuple):
@@ -43,22 +47,77 @@ def own_turn(reply: str, speaker: str, others: Sequence[str] = (), *, cut: bool 
 
 
 def own_words(text: str, name: str) -> str:
-    """Strip what a model may put around its turn: its own name before it, one pair of quotes around the whole."""
-    text = re.sub(rf"^\**{re.escape(name)}\**\s*:\s*\**\s*", "", text.strip())
+    """Strip what a model may put around its turn: label, chat template's tokens, quotes, JSON."""
+    text = _unquote(text.strip())
+    if lead := _lead(name).match(text):
+        text = text[lead.end() :]
+    if (tokens := _first_tokens(text)) and tokens[1] == len(text):
+        text = text[: tokens[0]].rstrip()
+    if '{"' in text and (said := _text_field(text, name)) is not None:
+        text = said
+    return _unquote(text)
+
+
+def _unquote(text: str) -> str:
+    """Strip one pair of quotes around the whole."""
     if len(text) > 1 and text[0] + text[-1] in ('""', "“”") and not re.search('["“”]', text[1:-1]):
-        text = text[1:-1].strip()
+        return text[1:-1].strip()
     return text
+
+
+def _text_field(text: str, name: str) -> str | None:
+    """Return the text of `{"speaker": NAME, "text": …}` where it stands there letter by letter."""
+    try:
+        turn = json.loads(text.strip("[], \n"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(turn, dict):
+        return None
+    speakers = {str(turn[key]).casefold() for key in SPEAKER_KEYS if key in turn}
+    texts = [turn[key] for key in TEXT_KEYS if key in turn]
+    if not speakers or speakers - {name.casefold(), OWN_ROLE} or len(texts) != 1:
+        return None
+    return texts[0].strip() if isinstance(texts[0], str) and texts[0] in text else None
 
 
 # ------------------------------------------------------------------- voices
 
 MODERATOR = ("Moderator", "The moderator")
+OWN_ROLE = "assistant"  # what chat templates call the one who answers
+ROLES = (
+    *"assistant user human ai system bot chatbot facilitator interviewer narrator".split(),
+    *("ai assistant", "interviewee", "the facilitator", "the interviewer", "the narrator"),
+)
+NUMBERED_ROLES = r"(?:speaker|person|participant|agent)[ ](?:\d{1,2}|[a-d])"
 STOP_TEXTS = 4  # as many as OpenAI's protocol takes
 UNSEEN = "\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069"  # marks that give text its direction
-BEFORE = rf"[\s*_#>~\-–—\"“„«(\[{{【「{UNSEEN}]{{0,12}}"
+BEFORE = rf"[\s*_#>~<\-–—\"“„«(\[{{【「{UNSEEN}]{{0,12}}"
 AFTER = rf"[ \t*_\"”“»)\]}}】」{UNSEEN}]{{0,6}}"
-ASIDE = r"(?:[(\[][^()\[\]\n]{0,40}[)\]])?"  # Travis (smiling):
 VERBS = "says?|said|asks?|asked|adds?|added|answers?|answered|continues?|replies|replied|responds?|responded"
+NO_TRADE = (  # Travis, the question is this: …
+    "is|are|was|were|has|have|you|we|i|question|truth|answer|point|problem|thing|fact|trouble|rule"
+)
+TRADE = rf", the (?:(?!(?:{NO_TRADE})\b)[^\W\d_][\w'’-]{{0,20}}[ ]?){{1,4}}"
+ASIDE = rf"(?:[(\[][^()\[\]\n]{{0,40}}[)\]]|{TRADE})?"  # Travis (smiling): or Travis, the rancher:
+TURN_NUMBER = r"(?:turn|round)[ ]?#?\d{1,3}[\])]?\s{0,3}[-–—:.]?"
+COUNT = rf"(?:{TURN_NUMBER}|\d{{1,3}}[.)])?\s{{0,3}}[*_]{{0,3}}"
+TITLE = r"(?:(?:mr|mrs|ms|miss|mx|dr|prof|professor|señora?|herr|frau|monsieur|madame)\.?[ ])?"
+SPEAKER_KEYS, TEXT_KEYS = ("speaker", "name", "role"), ("text", "content", "message", "utterance")
+JSON_START = rf"[\s\[,]{{0,12}}(?={{\s?\"(?:{'|'.join(SPEAKER_KEYS)})\"\s?:\s?\""
+TALK = "(?:conversation|dialogue|dialog|discussion|chat|transcript|scene|session|interview|turn)"
+END_OF_TALK = rf"(?:the )?end of (?:the |this |our )?{TALK}"
+END_NOTE = re.compile(rf"[\[(]{END_OF_TALK}[.!]?[\])]", re.IGNORECASE)
+FRAME = r"[\s*_#~=\-–—<\[(]"
+FRAMED_END = rf"\s{{0,12}}[*_#~=\-–—<\[(]{FRAME}{{0,12}}(?:the )?end[ .!]{{0,2}}[*_#~=\-–—>\])]"
+END_LINE = rf"(?:{FRAME}{{0,12}}{END_OF_TALK}|{FRAMED_END})[^\w\n\r]{{0,12}}(?=[\n\r]|\Z)"
+TEMPLATE_SIGN = (  # of ChatML, Llama 2 and 3, Gemma, Phi, DeepSeek
+    r"(?:<[|｜][^<>|｜\n]{1,40}[|｜]>|</?s>|\[/?INST]|<</?SYS>>|<(?:start|end)_of_turn>|<[be]os>)"
+)
+HEAD_END = r"(?=[ \t]{0,3}(?:[\n\r<]|\Z))"
+OTHER_HEAD = rf"[ \t]{{0,3}}(?:user|system|human|tool){HEAD_END}"  # of <|im_start|>user
+OWN_HEAD = rf"[ \t]{{0,3}}(?:assistant|model){HEAD_END}"
+TOKENS = re.compile(rf"(?:{TEMPLATE_SIGN}(?:{OTHER_HEAD}|{OWN_HEAD})?\s*)+", re.IGNORECASE)
+LINE_BREAK = re.compile(r"[\n\r\u2028\u2029]\s*")
 
 
 def stop_texts(others: Sequence[str]) -> tuple[str, ...]:
@@ -69,42 +128,86 @@ def stop_texts(others: Sequence[str]) -> tuple[str, ...]:
 def own_part(text: str, speaker: str, others: Sequence[str]) -> str | None:
     """Return what stands before the first line of somebody else; None where nobody else speaks.
 
-    Of a text that opens with another's line, what follows the speaker's own name is returned; empty where that never comes.
+    Of a text that opens with another's line, what follows the speaker's own name is returned; empty
+    where that never comes. Tokens of a chat template that end the text are nobody's.
     """
-    line = _first_line(text, (*MODERATOR, *others))
+    roles = tuple(role for role in ROLES if role != speaker.casefold())
+    voices = [_first_label(text, (*MODERATOR, *others), roles), _first_note(text)]
+    if (tokens := _first_tokens(text)) and tokens[1] < len(text):
+        voices.append(tokens)
+    line = min((voice for voice in voices if voice), default=None)
     if line is None:
         return None
     if before := text[: line[0]].strip():
         return before
-    own = _first_line(text, (speaker,))
+    own = _first_label(text, (speaker,))
     return text[own[1] :].strip() if own else ""
 
 
-def _first_line(text: str, names: tuple[str, ...]) -> tuple[int, int] | None:
-    """Return where one of these people first begins to speak, and where what they say begins."""
-    if not any(sign in text for sign in ":：[【*#_"):
-        return None
-    for found in _label(names).finditer(text):
-        if found["ended"] is None:
-            return found.span()
-        if _is_end(text, found.start(), found.end("ended")):
-            return found.end("ended"), found.end()
-    return None
+def _first_tokens(text: str) -> Span | None:
+    """Return where the first tokens of a chat template begin and end."""
+    found = TOKENS.search(text) if "<" in text or "INST]" in text else None
+    return found.span() if found else None
+
+
+def _first_note(text: str) -> Span | None:
+    """Return where `[End of conversation]` begins and ends."""
+    found = END_NOTE.search(text) if "end of " in text.lower() else None
+    return found.span() if found else None
+
+
+def _first_label(text: str, names: Names, roles: Names = ()) -> Span | None:
+    """Return where one of these first begins to speak, and where what they say begins."""
+    line, inline = _labels(names, roles)
+    spans = []
+    for start in (0, *(m.end() for m in LINE_BREAK.finditer(text))):
+        if (found := line.match(text, start)) and (start or found["dash"] is None):
+            spans.append(found.span())  # a turn may open with "Travis – I hear you"
+            break
+    if ":" in text or "：" in text:
+        for found in inline.finditer(text):
+            if _is_end(text, found.start(), found.end("ended")):
+                spans.append((found.end("ended"), found.end()))
+                break
+    return min(spans, default=None)
 
 
 @lru_cache(maxsize=4096)
-def _label(names: tuple[str, ...]) -> re.Pattern[str]:
-    """Return how a script says who speaks: `Travis:`, `**Travis:**`, `[Travis]` or `Travis says:` on a new line.
+def _labels(names: Names, roles: Names) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return how a script says who speaks at a line's start, and behind the end of a sentence."""
+    name = _join_names(names)
+    patterns = [_label(name), rf"{JSON_START}{name}\")"]
+    if roles:
+        role = rf"(?:{_join_names(roles)}|{NUMBERED_ROLES})"
+        spoken = rf"[\s*_#>\[(<]{{0,12}}{role}{AFTER}[:：]\**"
+        patterns += [spoken, rf"{JSON_START}{role}\")", END_LINE]
+    ended = rf"(?P<ended>[{ENDS}][{CLOSERS}]{{0,6}})[ \t]{{0,6}}[*_\[]{{0,3}}"
+    inline = rf"{ended}{TITLE}{name}{AFTER}[:：]\**"
+    return re.compile("|".join(patterns), re.IGNORECASE), re.compile(inline, re.IGNORECASE)
 
-    Where a sentence has `ended`, name and colon may follow on the same line.
-    """
+
+@lru_cache(maxsize=4096)
+def _lead(name: str) -> re.Pattern[str]:
+    """Return what may stand before a speaker's own words: labels, tokens and `Assistant:`."""
+    token = rf"(?!<[|｜](?:user|system|human|tool)){TEMPLATE_SIGN}(?:{OWN_HEAD})?(?!{OTHER_HEAD})"
+    own = rf"{token}|\**{OWN_ROLE}\**:\**|{_label(_join_names((name,)))}"
+    return re.compile(rf"(?:(?:{own})\s*)+", re.IGNORECASE)
+
+
+def _label(name: str) -> str:
+    """Return how a line says it: `Travis:`, `**Travis**`, `[Travis]`, `Turn 3 - Travis:`."""
+    numbered = rf"{BEFORE}{COUNT}{TITLE}{name}"
+    spoken = rf"{AFTER}{ASIDE}{AFTER}(?:{VERBS})?{AFTER}(?:[:：]|>{{1,3}})\**"
+    dashed = r"[*_]{0,3}(?P<dash>[ \t]{1,3}[-–][ \t]{1,3})(?-i:(?=[^\sa-z]))"
+    bold = rf"(?:\*\*|__|#+ ?){name}(?:\*\*|__)?[ \t]{{0,6}}(?=[\n\r]|\Z)"
+    headed = rf"\s{{0,12}}(?:[\[【]{name}[\]】]|{bold})"
+    return f"(?:{numbered}(?:{spoken}|{dashed})|{headed})"
+
+
+def _join_names(names: Names) -> str:
+    """Return the pattern of any of these names, in either spelling of Unicode."""
     spellings = {unicodedata.normalize(form, name) for name in names for form in ("NFC", "NFD")}
-    name = f"(?:{'|'.join(map(re.escape, sorted(spellings, key=len, reverse=True)))})"
-    line = r"(?:^|[\n\r\u2028\u2029])"
-    spoken = rf"{BEFORE}{name}{AFTER}{ASIDE}{AFTER}(?:{VERBS})?{AFTER}[:：]\**"
-    headed = rf"\s{{0,12}}(?:[\[【]{name}[\]】]|(?:\*\*|__|#+ ?){name}(?:\*\*|__)?[ \t]{{0,6}}(?=[\n\r]|$))"
-    inline = rf"(?P<ended>[{ENDS}][{CLOSERS}]{{0,6}})[ \t]{{0,6}}[*_\[]{{0,3}}{name}{AFTER}[:：]\**"
-    return re.compile(f"{line}(?:{spoken}|{headed})|{inline}", re.IGNORECASE)
+    return f"(?:{'|'.join(map(re.escape, sorted(spellings, key=len, reverse=True)))})"
 
 
 # ---------------------------------------------------------------- sentences
