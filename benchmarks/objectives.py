@@ -3,7 +3,7 @@
 One model of all countries, the country named in the prompt; 15 countries × 50 questions of the shipped figures. A fifth of the
 questions and of the countries is held out, other ones for each seed. Opinions are templated clauses for answers drawn from the
 country's shares (what the embedded engine says without a persona). Distances are Jensen–Shannon (0 to 1), means over rows, with
-95% intervals of a bootstrap over the held-out questions, or countries.
+95% intervals over the held-out questions, or countries.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 
 from culturepark import grounding
 from culturepark.corpus import country_rows
+from culturepark.evaluation import measure
+from culturepark.evaluation.intervals import SHARE
 from culturepark.records import Question, stream
 from culturepark.tuning import job, recipe, rows
 from culturepark.tuning.matrix import loaded, use
@@ -98,19 +100,6 @@ def yardsticks(train: Sequence[Row], held: Sequence[Row]) -> dict[str, list[floa
     return made
 
 
-def interval(values: Sequence[float], clusters: Sequence[str], draws: int = 2_000) -> tuple[float, float, float]:
-    """Return mean and 95% interval of a bootstrap over whole clusters."""
-    by: dict[str, list[float]] = {}
-    for value, cluster in zip(values, clusters, strict=True):
-        by.setdefault(cluster, []).append(value)
-    names, rng, means = sorted(by), stream("bootstrap"), []
-    for _ in range(draws):
-        drawn = [v for name in rng.choices(names, k=len(names)) for v in by[name]]
-        means.append(sum(drawn) / len(drawn))
-    means.sort()
-    return statistics.mean(values), means[int(0.025 * draws)], means[int(0.975 * draws)]
-
-
 def main() -> None:
     """Print a row an objective: distance on held-out questions and countries, all seeds together."""
     found: dict[tuple[str, str], list[tuple[str, float]]] = {}
@@ -139,5 +128,10 @@ def cell(values: list[tuple[str, float]] | None) -> str:
     """Return a mean with its interval."""
     if not values:
         return f"{'–':>28}"
-    mean, low, high = interval([v for _, v in values], [c for c, _ in values])
-    return f"{f'{mean:.3f} [{low:.3f}, {high:.3f}]':>28}"
+    units: dict[tuple[int, str], tuple[float, float]] = {}
+    for cluster, value in values:
+        total, count = units.get((0, cluster), (0.0, 0.0))
+        units[0, cluster] = total + value, count + 1
+    found = measure.estimate(measure.Measure("distance", units, measure.mean, within=SHARE))
+    shown = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"
+    return f"{f'{found.value:.3f}{shown}':>28}"

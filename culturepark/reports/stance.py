@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from math import fsum, log, log2, sqrt
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from culturepark import grounding
 from culturepark.errors import InputError
+from culturepark.evaluation import measure
+from culturepark.evaluation.intervals import SHARE
 from culturepark.grounding import Figures
 from culturepark.journal import Journal
 from culturepark.records import Question, Shares
@@ -22,7 +23,6 @@ from culturepark.workspace import Workspace
 
 Facts = dict[str, Any]
 BATCH = 1000  # opinions embedded at a time
-FEWEST = 6  # questions below which a mean has no interval
 
 
 def distance(p: Mapping[int, float], q: Mapping[int, float]) -> float:
@@ -112,7 +112,7 @@ def _stance(
         "samples": sum(row["samples"] for row in rows),
         "compared": sum(row["distance"] is not None for row in rows),
         "mean": _mean(row["distance"] for row in rows),
-        "interval": _interval([row["distance"] for row in rows if row["distance"] is not None]),
+        "interval": bound_mean({r["question"]: r["distance"] for r in rows if r["distance"] is not None}),
         "chance": _mean(row["chance"] for row in rows),
         "questions": rows,
         "no_figures": [row["question"] for row in rows if row["distance"] is None],
@@ -126,15 +126,11 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return round(fsum(found) / len(found), 6) if found else None
 
 
-def _interval(distances: Sequence[float]) -> tuple[float, float] | None:
-    """Return the mean's 95% interval over questions (Student's t), within 0 to 1; None below six questions."""
-    if len(distances) < FEWEST:
-        return None
-    from scipy.stats import t
-
-    reach = float(t.ppf(0.975, len(distances) - 1)) * stdev(distances) / sqrt(len(distances))
-    centre = fmean(distances)
-    return round(max(0.0, centre - reach), 6), round(min(1.0, centre + reach), 6)
+def bound_mean(distances: Mapping[str, float]) -> tuple[float, float] | None:
+    """Return the 95% interval of the mean distance over questions; None of few questions, or where all are alike."""
+    units = {(0, question): (distance, 1.0) for question, distance in distances.items()}
+    found = measure.estimate(measure.Measure("distance", units, measure.mean, within=SHARE))
+    return None if found.low is None or found.high is None else (round(found.low, 6), round(found.high, 6))
 
 
 def _compare(question: Question, counts: Mapping[int, int], given: Mapping[int, int], people: Shares | None) -> Facts:
