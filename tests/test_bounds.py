@@ -1,6 +1,7 @@
 """What a server takes at most: sizes and seconds, each an option, and a word when it is reached."""
 
 import asyncio
+import dataclasses
 import socket
 import time
 
@@ -89,6 +90,17 @@ async def test_a_slow_answer_is_no_idle_connection():
     with Server(slow, limits=Limits(idle=0.3)) as running:
         made = await asyncio.to_thread(chat, running, "tea")
     assert made.status_code == 200 and running.counts["limits"] == {}
+
+
+def test_every_limit_is_an_option_of_its_server_and_is_named_by_its_refusal(server, said):
+    from culturepark.cli.commands import serve_embedded
+    from culturepark.server.bounds import OPTIONS
+
+    assert set(OPTIONS) == {f.name for f in dataclasses.fields(Limits)}
+    assert set(OPTIONS.values()) <= {name for o in serve_embedded.params for name in o.opts}
+    assert "--max-file raises" in upload(server, 4_000).json()["error"]["message"]
+    chat(server, "tea " * 900)
+    assert "--max-request raises" in said[1]
 
 
 def test_limits_are_numbers_above_0():

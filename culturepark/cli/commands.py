@@ -20,6 +20,7 @@ from culturepark.cli.flags import (
     opened,
     out_flag,
     run_argument,
+    server_flags,
     settings_flags,
     together,
     workspace_flag,
@@ -309,25 +310,21 @@ def run(name: str, resume: bool, fresh: bool, workspace: str | None, out: str | 
 
 
 @cli.command()
-@click.option(
-    "--port", type=int, default=8765, show_default=True, metavar="N", help="Port on 127.0.0.1; 0 takes a free one."
-)
 @click.option("--serve-model", "models", multiple=True, metavar="NAME", help="Names it answers to (default: embedded).")
 @click.option("--latency", type=float, default=0.0, metavar="SECONDS", help="Wait so long before each answer.")
 @click.option("--rpm", type=int, metavar="N", help="Answer more requests a minute with 429.")
 @click.option("--fault", "faults", multiple=True, metavar="KIND=RATE", help="429, 500, 503, hang, reset, truncated, drip, schema, "
               "notjson, empty, length, refusal, filter, expire.")  # fmt: skip
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed of the faults.")
-@click.option("--key-env", metavar="NAME", help="Ask every caller for the key in this environment variable.")
 @click.option("--batch-seconds", type=float, default=0.0, metavar="SECONDS", help="How long a batch takes.")
 @click.option("--tune-seconds", type=float, default=0.0, metavar="SECONDS", help="How long a fine-tuning job takes.")
 @click.option(
-    "--max-request",
+    "--max-file",
     type=click.IntRange(1),
-    default=32,
+    default=256,
     show_default=True,
     metavar="MIB",
-    help="Size of a request, at most.",
+    help="Size of one file, at most.",
 )
 @click.option(
     "--max-files",
@@ -337,8 +334,7 @@ def run(name: str, resume: bool, fresh: bool, workspace: str | None, out: str | 
     metavar="MIB",
     help="Size of all files, at most.",
 )
-@click.option("--idle", type=click.FloatRange(0, min_open=True), default=120.0, show_default=True, metavar="SECONDS",
-              help="Close connections that are silent for so long.")  # fmt: skip
+@server_flags(8765, request=32)
 @workspace_flag
 def serve_embedded(
     port: int,
@@ -351,6 +347,7 @@ def serve_embedded(
     batch_seconds: float,
     tune_seconds: float,
     max_request: int,
+    max_file: int,
     max_files: int,
     idle: float,
     workspace: str | None,
@@ -370,7 +367,7 @@ def serve_embedded(
     server = Server(
         models=models or ("embedded",), faults=shares, latency=latency, rpm=rpm, key=key, port=port, seed=seed,
         workspace=load(workspace), batch_seconds=batch_seconds, tune_seconds=tune_seconds, keep=False,
-        limits=Limits(request=max_request * MIB, files=max_files * MIB, idle=idle), tell=warn,
+        limits=Limits(max_request * MIB, max_file * MIB, max_files * MIB, idle), tell=warn,
     )  # fmt: skip
     with server:
         echo(f"{server.url} answers as {', '.join(models or ('embedded',))}; its text is templated. Ctrl-C stops it.")

@@ -92,6 +92,39 @@ drive_flags = titled(
         "--api-key", "key", metavar="KEY", help="Key of --model's provider (better: its environment variable)."
     ),
 )
+
+
+def server_flags(port: int, request: int) -> Decorator:
+    """Return the options of every server on this machine: its port, its key, and what it takes at most (MiB, seconds)."""
+    return together(
+        click.option(
+            "--port",
+            type=click.IntRange(0, 65_535),
+            default=port,
+            show_default=True,
+            metavar="N",
+            help="Port on 127.0.0.1; 0 takes a free one.",
+        ),
+        click.option("--key-env", metavar="NAME", help="Ask every caller for the key in this environment variable."),
+        click.option(
+            "--max-request",
+            type=click.IntRange(1),
+            default=request,
+            show_default=True,
+            metavar="MIB",
+            help="Size of a request, at most.",
+        ),
+        click.option(
+            "--idle",
+            type=click.FloatRange(0, min_open=True),
+            default=120.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="Close connections that are silent for so long.",
+        ),
+    )
+
+
 # What the embedded engine can plant; a test holds this to its own list, which is too heavy to import here.
 FAULTS = ("contradiction", "off_topic", "refusal", "duplicate", "drift")
 settings_flags = together(

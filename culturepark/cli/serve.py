@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from culturepark.cli.flags import as_json
+from culturepark.cli.flags import as_json, server_flags
 from culturepark.cli.progress import say
 from culturepark.cli.terminal import echo
 
@@ -19,14 +19,6 @@ PORT = 8000  # vLLM's, so that `hosted_vllm/NAME` finds either
 @click.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    default=PORT,
-    show_default=True,
-    metavar="N",
-    help="Port on 127.0.0.1; 0 takes a free one.",
-)
-@click.option(
     "--rows",
     type=click.IntRange(1),
     default=32,
@@ -37,23 +29,7 @@ PORT = 8000  # vLLM's, so that `hosted_vllm/NAME` finds either
 @click.option("--device", metavar="cuda|mps|cpu")
 @click.option("--dtype", metavar="bfloat16|float16|float32")
 @click.option("--attention", metavar="flash_attention_2|sdpa|eager")
-@click.option("--key-env", metavar="NAME", help="Ask every caller for the key in this environment variable.")
-@click.option(
-    "--max-request",
-    type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    metavar="MIB",
-    help="Size of a request, at most.",
-)
-@click.option(
-    "--idle",
-    type=click.FloatRange(0, min_open=True),
-    default=120.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Close connections that are silent for so long.",
-)
+@server_flags(PORT, request=8)
 @click.option("--vllm", is_flag=True, help="Print the vLLM command for the same models, and serve nothing.")
 @as_json
 def serve(

@@ -13,6 +13,7 @@ from culturepark.errors import InputError
 from culturepark.server.problems import Problem
 
 MIB = 2**20
+OPTIONS = {"request": "--max-request", "file": "--max-file", "files": "--max-files", "idle": "--idle"}
 WATCHES = 4  # looks at each connection within the time that it may be idle
 
 
@@ -43,7 +44,11 @@ class Watch:
         self._waiting: dict[Any, float] = {}
 
     def reach(self, kind: str, message: str, param: str | None = None) -> Problem:
-        """Count a limit that was reached and return the Problem that says so; status 408 for time, 413 for size."""
+        """Count a limit that was reached and return the Problem that says so and names the option that raises it.
+
+        Its status is 408 for time, 413 for size.
+        """
+        message = f"{message} The server's option {OPTIONS[kind]} raises this limit."
         self._counts[kind] = self._counts.get(kind, 0) + 1
         if self._counts[kind] == 1:
             self._tell(f"{message} Further ones are counted at /counts.")
