@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomlkit
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from culturepark.atomic import write_text
 from culturepark.errors import CardError, InputError
 from culturepark.records import CutTurns, Name, Record, content, digest
-from culturepark.toml import explain, misread, read_toml
+from culturepark.toml import explain, read_toml
 from culturepark.workspace import ROLES, SETTINGS, Workspace, shipped
 
 # What may change while a run goes on: how it is driven and capped, not what it says. In a run, and in an endpoint:
@@ -39,6 +47,12 @@ WRITTEN = "# Settings of a run, written by CulturePark: change them by options, 
 ALWAYS_WRITTEN = ("contact", "scenario", "dialogues", "turns", "seed", "model", "refine", "split")
 
 
+# Neither a truth value nor a text in quotes is a number, wherever settings come from.
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Switch = Annotated[bool, Strict()]
+
+
 def _both_speak(turns: int) -> int:
     if turns < 2:
         raise ValueError(f"a dialogue needs at least 2 turns, so that both speak; got {turns}")
@@ -50,15 +64,15 @@ class Refining(Record):
 
     sieves: tuple[str, ...] = ("refusal", "form", "anchors", "repeat")
     embedder: str = "hashing"
-    clusters: Annotated[int, Field(ge=1)] = 10
-    rewrites: Annotated[int, Field(ge=0, le=5)] = 1
+    clusters: Annotated[Whole, Field(ge=1)] = 10
+    rewrites: Annotated[Whole, Field(ge=0, le=5)] = 1
 
 
 class Split(Record):
     """Shares of the seed questions that go to validation and test; the rest trains."""
 
-    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    test: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    validation: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    test: Annotated[Number, Field(ge=0, lt=1)] = 0.1
 
     @model_validator(mode="after")
     def _leave_training(self) -> Split:
@@ -99,17 +113,17 @@ class Endpoint(Record):
 
     base_url: Address = None
     key_env: Annotated[str | None, AfterValidator(_variable)] = None
-    concurrency: Annotated[int, Field(gt=0, le=100_000)] | None = None
-    rpm: Annotated[int, Field(gt=0)] | None = None
-    tpm: Annotated[int, Field(gt=0)] | None = None
-    timeout: Annotated[float, Field(gt=0)] = 120.0
-    patience: Annotated[float, Field(ge=0)] = 600.0
-    max_reply_mb: Annotated[float, Field(gt=0)] = 16.0
-    max_wait: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    concurrency: Annotated[Whole, Field(gt=0, le=100_000)] | None = None
+    rpm: Annotated[Whole, Field(gt=0)] | None = None
+    tpm: Annotated[Whole, Field(gt=0)] | None = None
+    timeout: Annotated[Number, Field(gt=0)] = 120.0
+    patience: Annotated[Number, Field(ge=0)] = 600.0
+    max_reply_mb: Annotated[Number, Field(gt=0)] = 16.0
+    max_wait: Annotated[Number, Field(gt=0, le=86_400)] = 600.0
     structured: Literal["schema", "json", "text"] = "schema"
-    prompt_price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    completion_price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    cached_price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    prompt_price: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
+    completion_price: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
+    cached_price: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
     params: dict[str, Any] = Field(default_factory=dict)
 
     def said(self) -> dict[str, Any]:
@@ -160,14 +174,14 @@ class Settings(Record):
     scenario: Name = "world_values"
     questions: tuple[str, ...] = ()
     survey: str | None = None
-    dialogues: Annotated[int, Field(gt=0)] = 10
-    samples: Annotated[int, Field(gt=0)] | None = None
-    turns: Annotated[int, Field(le=400), AfterValidator(_both_speak)] = 14
+    dialogues: Annotated[Whole, Field(gt=0)] = 10
+    samples: Annotated[Whole, Field(gt=0)] | None = None
+    turns: Annotated[Whole, Field(le=400), AfterValidator(_both_speak)] = 14
     modes: Annotated[tuple[Literal["cross", "in"], ...], Field(min_length=1)] = ("cross", "in")
     styles: Annotated[tuple[Literal["guided", "free"], ...], Field(min_length=1)] = ("guided", "free")
     stance: Literal["persona", "modal", "shares"] = "persona"
     cut_turns: CutTurns = "trim"
-    seed: int = 0
+    seed: Whole = 0
     model: str = "embedded"
     models: dict[Literal["main_contact", "delegate", "extractor", "verifier", "rewriter"], str] = Field(
         default_factory=dict
@@ -175,17 +189,26 @@ class Settings(Record):
     seats: dict[str, str] = Field(default_factory=dict)
     base_url: Address = None
     endpoints: dict[str, Endpoint] = Field(default_factory=dict)
-    rpm: Annotated[int, Field(gt=0)] | None = None
-    tpm: Annotated[int, Field(gt=0)] | None = None
-    timeout: Annotated[float, Field(gt=0)] | None = None
-    max_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    max_tokens: Annotated[int, Field(gt=0)] | None = None
-    batch: bool = False
-    concurrency: Annotated[int, Field(gt=0, le=10_000)] = 200
+    rpm: Annotated[Whole, Field(gt=0)] | None = None
+    tpm: Annotated[Whole, Field(gt=0)] | None = None
+    timeout: Annotated[Number, Field(gt=0)] | None = None
+    max_usd: Annotated[Number, Field(gt=0, allow_inf_nan=False)] | None = None
+    max_tokens: Annotated[Whole, Field(gt=0)] | None = None
+    batch: Switch = False
+    concurrency: Annotated[Whole, Field(gt=0, le=10_000)] = 200
     licence: str | None = None
-    faults: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    faults: dict[str, Annotated[Number, Field(ge=0, le=1)]] = Field(default_factory=dict)
     refine: Refining = Refining()
     split: Split = Split()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_plain_words(cls, data: Any, validate: ModelWrapValidatorHandler[Settings]) -> Settings:
+        """Raise CardError for settings that cannot be: one line per mistake, with its key."""
+        try:
+            return validate(data)
+        except ValidationError as error:
+            raise CardError(explain(error, cls)) from error
 
     @field_validator("licence")
     @classmethod
@@ -246,12 +269,9 @@ def scene_hash(settings: Settings, workspace: Workspace) -> str:
 def build(data: dict[str, Any], where: str = "settings") -> Settings:
     """Validate settings; CardError names every wrong key with the nearest right one."""
     try:
-        settings = Settings.model_validate(data)
-    except ValidationError as error:
-        raise CardError([f"{where}: {line}" for line in explain(error, Settings)]) from error
-    if odd := [f"{where}: {line}" for line in misread(data, settings)]:
-        raise CardError(odd)
-    return settings
+        return Settings.model_validate(data)
+    except CardError as error:
+        raise CardError([f"{where}: {line}" for line in error.problems]) from error
 
 
 def table(path: Path) -> dict[str, Any]:

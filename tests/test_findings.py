@@ -82,16 +82,34 @@ def test_a_card_that_cannot_be_meant_is_found(park, place, old, new, told):
         ("[models]\nverifier = 'nosuch'", "culturepark.toml: models.verifier: model 'nosuch' names no model"),
         ("[seats]\nsouth = 'nosuch'", "culturepark.toml: seats.south: model 'nosuch' names no model"),
         ("[keys]\nopenay = 'k'", "culturepark.toml: keys: no provider 'openay'. Did you mean 'openai'"),
-        ("dialogues = true", "culturepark.toml: dialogues: must be a number (there is True)"),
-        ("dialogues = '4'", "culturepark.toml: dialogues: must be a number, without quotes"),
+        ("dialogues = true", "culturepark.toml: dialogues: must be a whole number (there is True)"),
+        ("dialogues = '4'", "culturepark.toml: dialogues: must be a whole number (there is '4')"),
         ("batch = 1", "culturepark.toml: batch: must be true or false"),
-        ("[refine]\nrewrites = true", "culturepark.toml: refine.rewrites: must be a number"),
+        ("[refine]\nrewrites = true", "culturepark.toml: refine.rewrites: must be a whole number"),
         ("turns = ", "culturepark.toml: not valid TOML, line 1: the value is missing"),
     ],
 )
 def test_a_mistake_in_the_settings_is_found(park, settings, told):
     (park / "culturepark.toml").write_text(settings)
     assert any(problem.startswith(told) for problem in problems(park)), problems(park)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dialogues": True},
+        {"turns": True},
+        {"max_usd": True},
+        {"timeout": "3"},
+        {"batch": 1},
+        {"refine": {"rewrites": True}},
+        {"faults": {"refusal": True}},
+        {"endpoints": {"openai/m": {"rpm": True}}},
+    ],
+)
+def test_settings_made_in_python_take_no_truth_value_for_a_number(wrong):
+    with pytest.raises(cp.CardError, match=r"^\w+(\.[\w/]+)*: must be (a (whole )?number|true or false) \(there is "):
+        cp.Settings(**wrong)
 
 
 def test_all_is_found_at_once(park):
