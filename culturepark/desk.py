@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from json import JSONDecodeError
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,7 @@ from culturepark.models.reading import extract_json
 from culturepark.models.reasoning import apart
 from culturepark.prompts import render
 from culturepark.records import Message, Reply, Request, Role, digest
+from culturepark.toml import explain
 
 T = TypeVar("T", bound=BaseModel)
 V = TypeVar("V")
@@ -150,8 +152,8 @@ class Desk:
             return reply
 
         found, reply = await structured(
-            ask, request, lambda text: shape.model_validate_json(extract_json(text)), lambda why: self.journal.unparsed(keys[-1], why)
-        )  # fmt: skip
+            ask, request, lambda text: parse_answer(text, shape), lambda why: self.journal.unparsed(keys[-1], why)
+        )
         return found if isinstance(found, Failure) else Answer(found, reply)
 
     async def close(self) -> None:
@@ -193,12 +195,22 @@ async def structured(ask: Callable[[Request], Awaitable[Reply]], request: Reques
             continue
         try:
             return parse(reply.text), reply
-        except ValueError as error:  # pydantic's too
+        except ValueError as error:
             remark = f"; {reply.reason}" if reply.reason else ""
-            last = Failure("unparsed", f"{_short(error)}; the model wrote: {reply.text[:300]!r}{remark}")
+            last = Failure("unparsed", f"{error}; the model wrote: {reply.text[:300]!r}{remark}")
             unread(last.reason)
-            asked = replace(asked, messages=(*request.messages, *_again(reply.text, _short(error))))
+            asked = replace(asked, messages=(*request.messages, *_again(reply.text, str(error))))
     return last, reply
+
+
+def parse_answer(text: str, shape: type[T]) -> T:
+    """Return the JSON answer of this shape that a text holds; ValueError names the first field that is wrong, and why."""
+    try:
+        return shape.model_validate_json(extract_json(text))
+    except ValidationError as error:
+        raise ValueError(explain(error, shape, "answer")[0]) from None
+    except JSONDecodeError as error:
+        raise ValueError(f"it is not valid JSON: {error}") from None
 
 
 def _again(text: str, why: str) -> tuple[Message, Message]:
@@ -228,10 +240,3 @@ def once(role: Role, facts: Mapping[str, Any], shape: type[BaseModel] | None, *p
 @lru_cache(maxsize=64)
 def _schema(shape: type[BaseModel]) -> dict[str, Any]:
     return shape.model_json_schema()
-
-
-def _short(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}"
-    return str(error)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from culturepark.errors import CardError, nearest
 from culturepark.records import Record
@@ -206,12 +206,15 @@ def _shown(lines: Sequence[str], line: int) -> str:
 # ------------------------------------------------------------- records
 
 
-def explain(error: ValidationError, kind: type[Record]) -> list[str]:
-    """Return one line per mistake: key, what is wrong, the value, and the nearest right name."""
+def explain(error: ValidationError, kind: type[BaseModel], whole: str = "card") -> list[str]:
+    """Return one line per mistake: key, what is wrong, the value, and the nearest right name.
+
+    `whole` names what was read, for a mistake that is none of a key's.
+    """
     items: list[dict[str, Any]] = [dict(item) for item in error.errors(include_url=False)]
     wrong_inside = {item["loc"][:-1] for item in items if item["loc"]}  # such lists are not too short, if only for that
     return [
-        one_line(_explained(item, kind))
+        one_line(_explained(item, kind, whole))
         for item in items
         if item["type"] != "too_short" or item["loc"] not in wrong_inside
     ]
@@ -241,8 +244,8 @@ def one_line(text: str, longest: int = 500) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _explained(item: dict[str, Any], kind: type[Record]) -> str:
-    key = ".".join(str(part) for part in item["loc"]) or "card"
+def _explained(item: dict[str, Any], kind: type[BaseModel], whole: str) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or whole
     if item["type"] == "extra_forbidden":
         return f"{key}: unknown key. {nearest(str(item['loc'][-1]), _keys(kind, item['loc'][:-1]))}"
     if item["type"] == "missing":
@@ -298,7 +301,7 @@ def _value(value: Any) -> str:
     return shown if len(shown) <= 60 else shown[:57] + "…"
 
 
-def _keys(kind: type[Record], path: tuple[int | str, ...]) -> list[str]:
+def _keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """Return the keys a card may have at `path`."""
     for step in path:
         if isinstance(step, int):
@@ -310,7 +313,7 @@ def _keys(kind: type[Record], path: tuple[int | str, ...]) -> list[str]:
     return sorted(info.alias or name for name, info in kind.model_fields.items())
 
 
-def _record_in(annotation: Any) -> type[Record] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Record):
+def _record_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for arg in getattr(annotation, "__args__", ()) if (found := _record_in(arg))), None)

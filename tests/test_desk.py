@@ -33,7 +33,7 @@ def test_an_answer_that_cannot_be_read_is_shown_to_the_model_and_asked_for_again
     found, asked = read(tmp_path, ["well", '{"a": "x"}', 'Sure: {"a": 3} as you wished'])
     assert isinstance(found, Answer) and found.value.a == 3
     assert [len(r.messages) for r in asked] == [1, 3, 3] and asked[1].messages[1].content == "well"
-    assert "a: Input should be a valid integer" in asked[2].messages[2].content
+    assert "read: a: must be a whole number (there is 'x')." in asked[2].messages[2].content
     with Journal(tmp_path, write=False) as journal:
         assert [s for (s,) in journal.count("SELECT status FROM calls ORDER BY id")] == ["unparsed", "unparsed", "ok"]
 

@@ -13,7 +13,6 @@ from culturepark import desk
 from culturepark.errors import InputError
 from culturepark.evaluation.card import Benchmark
 from culturepark.evaluation.outcome import Ask, Item, Outcome, Setup
-from culturepark.models.reading import extract_json
 from culturepark.records import Request, Role, digest
 
 OPTIONS = {"rubric": "", "scale": (1, 5), "judges": 1}
@@ -97,7 +96,7 @@ async def judged(item: Item, made: Outcome, panel: Panel, ask: Ask) -> Outcome:
 
 
 def _graded(scale: tuple[int, int], text: str) -> Grade:
-    made = Grade.model_validate_json(extract_json(text))
+    made = desk.parse_answer(text, Grade)
     if not scale[0] <= made.grade <= scale[1]:
         raise ValueError(f"grade: {made.grade} is beyond the scale from {scale[0]} to {scale[1]}")
     return made
