@@ -158,7 +158,40 @@ async def test_waves_are_bounded_and_several_are_pending_at_once_and_logged(monk
         assert [r.text for r in await ask(line(server), range(25))] == texts(range(25))
         assert len(batches(server)) == 3 and server.counts["requests"] == 25
     told = [(r.event, getattr(r, "requests", None)) for r in caplog.records if hasattr(r, "event")]
-    assert sorted(told, key=str) == [("batch_done", None)] * 3 + [("batch_sent", 10)] * 2 + [("batch_sent", 5)]
+    told = sorted((t for t in told if t[0] != "batch_status"), key=str)
+    assert told == [("batch_done", None)] * 3 + [("batch_sent", 10)] * 2 + [("batch_sent", 5)]
+
+
+def stay(status, looks):
+    """Let a batch have this status for so many looks at it."""
+    seen = []
+
+    def alter(method, path, ahead):
+        if method == "GET" and path.startswith("/batches/batch_") and len(seen) < looks:
+            seen.append(path)
+            return 200, {**json.loads(ahead()[1]), "status": status, "output_file_id": None}
+        return None
+
+    return alter
+
+
+async def test_where_a_batch_stands_is_told_at_the_first_look_and_when_it_changes(front, caplog):
+    caplog.set_level("INFO", "culturepark")
+    server = front(stay("Simmering", 3))
+    assert [r.text for r in await ask(line(server), range(2))] == texts(range(2))
+    told = [r.getMessage() for r in caplog.records if getattr(r, "event", "") == "batch_status"]
+    assert len(told) == 1 and "'simmering', which CulturePark does not know" in told[0] and "in 0 s" in told[0]
+
+
+async def test_a_status_that_nobody_knows_is_waited_for_no_longer_than_a_failing_api(front, monkeypatch, tmp_path):
+    monkeypatch.setattr("culturepark.models.batch.PENDING_PATIENCE", 0.2)
+    with (
+        Journal(tmp_path) as journal,
+        pytest.raises(ModelError, match=r"been 'simmering' for .* CulturePark does not know"),
+    ):
+        await ask(line(front(stay("simmering", 999)), journal), range(2), journal)
+    with Journal(tmp_path) as journal:
+        assert [status for (status,) in journal.count("SELECT status FROM waves")] == ["pending"]
 
 
 async def test_lines_that_fail_in_passing_go_into_later_waves():

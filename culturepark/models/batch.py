@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from culturepark.errors import JournalError
+from culturepark.errors import JournalError, ModelError
 from culturepark.journal import Journal
 from culturepark.models.offices import (
     CHAT,
@@ -34,6 +34,14 @@ LINGER, POLL = 2.0, 5.0  # seconds
 SLOWER, SLOWEST = 1.5, 60.0  # how the interval between two looks at a batch grows, and to what
 REQUESTS, BYTES = 50_000, 150_000_000  # of one wave; providers take 200 MB
 ENDED = ("completed", "failed", "expired", "cancelled")
+WAITING = (
+    "validating",
+    "queued",
+    "pending",
+    "created",
+    "submitted",
+)  # and not at work yet, by OpenAI's word or others'
+WORKING = ("in_progress", "running", "processing", "finalizing", "cancelling")
 PATIENCE, PENDING_PATIENCE = 600.0, 3600.0  # seconds that a batch API may fail: before a batch is made, and after
 TRIES = 30  # times that a batch which finds no room in the account's queue is handed in, with none of ours in it
 GONE = 3  # times in a row that a batch is not known any more before it is taken for lost
@@ -224,6 +232,7 @@ class Batch:
     async def _ended(self, wave: Wave, pause: float) -> Order | None:
         """Look at a batch until it has ended; None where the provider does not know it any more."""
         missing = crowded = 0
+        status, since, loop = "", 0.0, asyncio.get_running_loop()
         while True:
             await asyncio.sleep(pause)
             pause = min(max(self.poll, pause * SLOWER), SLOWEST)
@@ -237,7 +246,14 @@ class Batch:
                     continue
                 return None
             missing = 0
-            self._running[wave.id] = order.status in ("in_progress", "finalizing", "cancelling")
+            self._running[wave.id] = order.status in WORKING
+            if order.status != status:
+                status, since = order.status, loop.time()
+                self._tell(wave, order, pause)
+            elif status not in (*WAITING, *WORKING, *ENDED) and loop.time() - since > PENDING_PATIENCE:
+                raise ModelError(f"{self.identity}: batch {order.id} has been {status!r} for {PENDING_PATIENCE / 60:.0f} minutes, a "
+                                 "status that CulturePark does not know; see there how it stands. --resume waits for it again, "
+                                 "and --resume without --batch goes on without it.")  # fmt: skip
             if order.crowded:
                 crowded = 0 if any(self._running.values()) else crowded + 1
                 if crowded < TRIES:
@@ -250,6 +266,15 @@ class Batch:
                 log.info("batch %s is %s: %s", order.id, order.status, order.counts or "no counts", extra={
                     "event": "batch_done", "wave": wave.id, "batch": order.id, "status": order.status})  # fmt: skip
                 return order
+
+    def _tell(self, wave: Wave, order: Order, pause: float) -> None:
+        """Say where a batch stands, at the first look and whenever that changes."""
+        if order.status in ENDED:
+            return
+        known = "" if order.status in (*WAITING, *WORKING) else ", which CulturePark does not know"
+        log.info("batch %s is %r%s (%s); it is looked at again in %.0f s, then at least once a minute", order.id, order.status,
+                 known, order.counts or "no counts", pause, extra={
+                     "event": "batch_status", "wave": wave.id, "batch": order.id, "progress": True})  # fmt: skip
 
     # ------------------------------------------------------------ handing out
 

@@ -220,7 +220,7 @@ def _order(batch: Any) -> Order:
     metadata = getattr(batch, "metadata", None)
     return Order(
         _id(batch),
-        str(batch.status),
+        str(batch.status).strip().lower(),
         str(batch.input_file_id or ""),
         tuple(f for f in (batch.output_file_id, batch.error_file_id) if f),
         tuple((str(e.code or ""), _line(e)) for e in listed or ()),
