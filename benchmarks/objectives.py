@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from culturepark import grounding
+from culturepark import surveys
 from culturepark.corpus import country_rows
 from culturepark.evaluation import measure
 from culturepark.evaluation.intervals import SHARE
@@ -39,7 +39,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 def world(seed: int) -> tuple[list[Row], list[Row], dict[str, list[Row]]]:
     """Return rows of shares to train on, opinions beside them, and what is held out: questions, countries."""
     questions = {q.id: q for s in load(shipped()).scenarios.values() for q in s.questions}
-    figures = grounding.shipped()
+    figures = surveys.shipped()
     rng = stream("objectives", seed)
     unasked = set(rng.sample(sorted(questions), len(questions) // 5))
     unseen = set(rng.sample(figures.countries(), len(figures.countries()) // 5))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.evaluation import steered
-from culturepark.grounding import votes
-from culturepark.grounding.votes import Votes
+from culturepark.surveys import votes
+from culturepark.surveys.votes import Votes
 from culturepark.tuning import reward, scpo
 from culturepark.weights.base import quiet
 from culturepark.weights.sketch import sketch

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import culturepark as cp
-from culturepark import grounding
+from culturepark import surveys
 from culturepark.records import SUBTYPES
 from culturepark.workspace import shipped
 
@@ -42,7 +42,7 @@ def test_a_culture_card_is_full_and_careful(name):
         and card.languages
     )
     assert [n.text for n in card.norms if not HEDGES.search(n.text) or not n.text.endswith(".")] == []
-    assert all(n.source for n in card.norms) and grounding.hofstede(card.hofstede).pdi is not None
+    assert all(n.source for n in card.norms) and surveys.hofstede(card.hofstede).pdi is not None
 
 
 @pytest.mark.parametrize("name", CULTURES)
@@ -56,7 +56,7 @@ def test_a_culture_has_people_who_differ(name):
 
 @pytest.mark.parametrize("name", CULTURES)
 def test_views_agree_with_the_shares_and_are_not_all_the_majoritys(name):
-    figures, card, people = grounding.shipped(), PARK.culture(name), PARK.people(name)
+    figures, card, people = surveys.shipped(), PARK.culture(name), PARK.people(name)
     distances, unanimous = [], 0
     for question in PARK.scenario("world_values").questions:
         shares = figures.pool(card.survey, question.id)

@@ -14,10 +14,10 @@ from culturepark.corpus import country_rows
 from culturepark.corpus.build import split
 from culturepark.corpus.formats import kto
 from culturepark.corpus.pairs import pairs
-from culturepark.grounding import shipped
 from culturepark.journal import Journal
 from culturepark.records import Option, Pair, Question, Reply, Sample
 from culturepark.settings import Split
+from culturepark.surveys import shipped
 from culturepark.verbs.waves import Yield, wave
 from culturepark.wording import completion
 

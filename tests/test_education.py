@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import culturepark as cp
-from culturepark import grounding
+from culturepark import surveys
 from culturepark.cli import lessons as commands
 from culturepark.evaluation import card, exam
 from culturepark.evaluation.kinds import education
@@ -156,7 +156,7 @@ async def test_the_embedded_engine_plays_a_study_and_is_helped_by_what_it_can_re
 def test_distance_is_in_lengths_of_the_scale_and_the_targets_are_the_surveys():
     found = exam.targets(PARK, "chinese", "world_values")
     assert len(found) == 32
-    shares = grounding.shipped().get("CHN", "Q27").shares
+    shares = surveys.shipped().get("CHN", "Q27").shares
     assert found["Q27"].mean == pytest.approx(sum(c * s for c, s in shares.items())) and (
         found["Q27"].low,
         found["Q27"].high,
@@ -182,9 +182,7 @@ async def test_the_vsm_exam_is_of_the_group_by_the_manuals_formulas(cultures):
     room = Classroom(lambda _: "Here many say 1.", learner)
     _, figures = await taught(room, PARK, {"exam": "vsm13", "turns": 1}, cultures, count=3)
     table = {
-        c: [
-            getattr(grounding.hofstede(PARK.culture(c).hofstede), d) for d in ("pdi", "idv", "mas", "uai", "lto", "ivr")
-        ]
+        c: [getattr(surveys.hofstede(PARK.culture(c).hofstede), d) for d in ("pdi", "idv", "mas", "uai", "lto", "ivr")]
         for c in cultures
     }
     for c in cultures:
@@ -252,7 +250,7 @@ def test_one_persons_dimensions_are_those_whose_questions_are_all_answered(tmp_p
     before, after = (verbs.exam(tmp_path / name, "arabic", pack="vsm13") for name in ("b.toml", "a.toml"))
     fill(before, [2] * 24)
     fill(after, [2] * 23)  # m24 is left out, and with it the avoidance of uncertainty
-    row = grounding.hofstede("ARA")
+    row = surveys.hofstede("ARA")
     found = verbs.mark(before, after)
     assert found.dimensions == 5 and found.left_out == ("m24",) and found.gain == 0
     assert found.before == pytest.approx(sum(v * v for v in (row.pdi, row.idv, row.mas, row.lto, row.ivr)) ** 0.5)

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from culturepark.errors import NotFound, SurveyError
-from culturepark.grounding import build, dimensions, hofstede, read, shipped
-from culturepark.grounding.scales import SCALES
+from culturepark.surveys import build, dimensions, hofstede, read, shipped
+from culturepark.surveys.scales import SCALES
 
 DATA = Path(os.environ.get("CULTUREPARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
 WVS, HOFSTEDE = DATA / "survey" / "wvs7", DATA / "survey" / "hofstede" / "six_dimensions_2015-08-16.csv"

@@ -20,7 +20,7 @@ ROWS = [
         "workspace",
         "journal",
         "models",
-        "grounding",
+        "surveys",
         "settings",
         "pool",
         "stopping",

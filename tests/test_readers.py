@@ -12,7 +12,7 @@ from culturepark import workspace
 from culturepark.errors import InputError
 from culturepark.evaluation import card, planned, posts
 from culturepark.evaluation.kinds import opinions
-from culturepark.grounding import votes
+from culturepark.surveys import votes
 from culturepark.tuning import rows
 from culturepark.tuning.hosted import uploads
 from culturepark.verbs import lessons

@@ -199,7 +199,7 @@ def test_the_distance_is_scipys_jensen_shannon_to_base_2(p, q):
 
 
 def test_stance_stands_beside_the_peoples_own_shares(journal):
-    from culturepark.grounding import shipped
+    from culturepark.surveys import shipped
 
     facts = gather(journal)
     row = facts["stance"][1]["questions"][0]

@@ -18,8 +18,8 @@ from culturepark.evaluation import card, steered
 from culturepark.evaluation.kinds import reward
 from culturepark.evaluation.measure import estimate
 from culturepark.evaluation.outcome import Outcome, Setup
-from culturepark.grounding import simulated, votes
 from culturepark.records import Message, Reply, Request
+from culturepark.surveys import simulated, votes
 from culturepark.workspace import load
 
 CREHATE = DATA / "preference" / "crehate_five_countries.csv"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from culturepark.cli.scpo import scpo as command
 from culturepark.errors import InputError, NotFound, RunFailed
 from culturepark.evaluation import steered
-from culturepark.grounding import simulated, votes
-from culturepark.grounding.votes import Pair, Votes
+from culturepark.surveys import simulated, votes
+from culturepark.surveys.votes import Pair, Votes
 from culturepark.tuning import reward, scpo
 from culturepark.tuning.scpo import Result
 from culturepark.weights import machine, manifest, rewards

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from culturepark import grounding, workspace
+from culturepark import surveys, workspace
 from culturepark.errors import InputError, NotFound
 from culturepark.evaluation import alignment, card
 from culturepark.evaluation.kinds import opinions, survey
@@ -98,7 +98,7 @@ def test_folding_loses_nothing(some):
 
 
 def test_shorter_scales_are_those_without_both_ends(cards):
-    figures = grounding.shipped()
+    figures = surveys.shipped()
     short = Counter()
     for question in cards.scenario("world_values").questions:
         for country in figures.countries():
@@ -133,7 +133,7 @@ def test_who_answers_as_the_people_agrees_wholly_and_with_nobody_else_as_much(ca
 
 def test_alignment_is_what_scipy_makes_of_the_shares(cards):
     outcomes = held(survey, "survey", Setup(cards, CULTURES, method="likelihood"), random_shares)
-    figures, far = grounding.shipped(), []
+    figures, far = surveys.shipped(), []
     for o in outcomes:
         if o.culture:
             people = figures.pool(cards.culture(o.culture).survey, o.unit).shares
@@ -151,7 +151,7 @@ def test_margin_and_elsewhere_compare_on_scales_that_both_peoples_had(cards):
     outcomes = [o for o in held(survey, "survey", setup, even) if o.unit == "Q33"]
     found, three = told(survey, outcomes), [0.4, 0.2, 0.4]
     people = {
-        c: survey.gold(cards.question("world_values", "Q33"), grounding.shipped().get(c, "Q33")) for c in ("DEU", "ARG")
+        c: survey.gold(cards.question("world_values", "Q33"), surveys.shipped().get(c, "Q33")) for c in ("DEU", "ARG")
     }
     near = {c: 1 - jensenshannon(three, [p[0] + p[1], p[2], p[3] + p[4]], base=2) for c, p in people.items()}
     assert found["margin", "german", ""].value == pytest.approx(near["DEU"] - near["ARG"], abs=1e-6)

@@ -88,7 +88,7 @@ def scpo(data: str, name: str, workspace: str | None, out: str | None, as_json: 
     command goes on.
     """
     from culturepark.evaluation import steered
-    from culturepark.grounding.votes import read
+    from culturepark.surveys.votes import read
     from culturepark.tuning import scpo as work
     from culturepark.workspace import find, output
 

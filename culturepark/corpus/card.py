@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from culturepark import grounding
+from culturepark import surveys
 from culturepark.errors import InputError
 from culturepark.journal import Journal
 from culturepark.markdown import code, front_matter, inline
@@ -133,7 +133,7 @@ def _known(journal: Journal, workspace: Workspace, settings: Settings) -> str:
 def _figures(settings: Settings) -> str:
     """Return what names the survey figures; a release that has gone since is named all the same."""
     try:
-        figures = grounding.surveyed(settings.survey)
+        figures = surveys.surveyed(settings.survey)
     except InputError:
         return f"{inline(Path(str(settings.survey)).name)}, which cannot be read any more"
     return f"{inline(figures.survey)} ({inline(figures.source)}), {figures.weights()}"

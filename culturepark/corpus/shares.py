@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from culturepark import grounding
+from culturepark import surveys
 from culturepark.errors import InputError
-from culturepark.grounding import Figures
-from culturepark.grounding.names import articled
 from culturepark.records import Culture, Question, Shares
+from culturepark.surveys import Figures
+from culturepark.surveys.names import articled
 from culturepark.wording import COUNTRY, SYSTEM, opening
 
 Surveyed = Callable[[Culture, Question], Shares | None]
@@ -29,7 +29,7 @@ def country_rows(country: str, questions: Iterable[Question], figures: Figures |
     The prompt names the country, and `metadata.culture` holds its code, since no culture card speaks here. NotFound
     names the nearest code.
     """
-    figures = figures or grounding.shipped()
+    figures = figures or surveys.shipped()
     name = articled(figures.country_name(country))
     for question in questions:
         if (found := figures.get(country, question.id)) is not None:

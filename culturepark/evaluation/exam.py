@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError, nearest
-from culturepark.grounding import Figures, shipped
 from culturepark.records import Culture, Question, Record, stream
+from culturepark.surveys import Figures, shipped
 from culturepark.toml import parse_toml, read_text
 from culturepark.workspace import Workspace
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field
 
-from culturepark.grounding import Figures, shipped
 from culturepark.records import Question, Record, Reply, Request
+from culturepark.surveys import Figures, shipped
 from culturepark.wording import opening
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from culturepark import grounding
+from culturepark import surveys
 from culturepark.errors import CardError, InputError, NotFound, nearest
 from culturepark.evaluation.card import Benchmark, load_kind, settled
 from culturepark.evaluation.outcome import Item, Setup
-from culturepark.grounding import Figures
 from culturepark.settings import Settings
+from culturepark.surveys import Figures
 from culturepark.workspace import Workspace, load
 
 METHODS = ("likelihood", "sample")
@@ -39,7 +39,7 @@ def setup(benchmark: Benchmark, *, cultures: Sequence[str] = (), data: Sequence[
     told = settled(benchmark, options or {})
     _check_mapped(benchmark, options or {}, found)
     path = told.get("survey") or survey
-    figures = grounding.surveyed(str(path)) if kind.surveyed and path else None
+    figures = surveys.surveyed(str(path)) if kind.surveyed and path else None
     chosen = tuple(cultures)
     if kind.peoples == "cards":
         chosen = chosen or _all(found, figures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from culturepark import grounding
+from culturepark import surveys
 from culturepark.errors import InputError, NotFound
 from culturepark.records import Culture, Persona, Question, Scene, Seat, Shares, stream
 from culturepark.settings import Settings, scene_hash
@@ -13,7 +13,7 @@ from culturepark.workspace import Workspace
 
 def shares(culture: Culture, question: Question, survey: str | None) -> Shares | None:
     """Return what a culture's people answered; None where they were never asked."""
-    return grounding.surveyed(survey).pool(culture.survey, question.id) if culture.survey else None
+    return surveys.surveyed(survey).pool(culture.survey, question.id) if culture.survey else None
 
 
 def cultures(workspace: Workspace, settings: Settings) -> tuple[str, ...]:

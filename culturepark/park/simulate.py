@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 
-from culturepark import grounding
+from culturepark import surveys
 from culturepark.desk import Desk, Meter
 from culturepark.park import cast
 from culturepark.park.floor import Table, lay
@@ -31,7 +31,7 @@ def table(workspace: Workspace, settings: Settings, scene: Scene) -> Table:
 
 @lru_cache(maxsize=4096)
 def _shares(countries: tuple[str, ...], item: str, survey: str | None) -> Shares | None:
-    return grounding.surveyed(survey).pool(countries, item) if countries else None
+    return surveys.surveyed(survey).pool(countries, item) if countries else None
 
 
 async def simulate(

@@ -10,15 +10,15 @@ from math import fsum, log, log2, sqrt
 from pathlib import Path
 from typing import Any
 
-from culturepark import grounding
+from culturepark import surveys
 from culturepark.errors import InputError
 from culturepark.evaluation import measure
 from culturepark.evaluation.intervals import SHARE
-from culturepark.grounding import Figures
 from culturepark.journal import Journal
 from culturepark.records import Question, Shares
 from culturepark.refinery import embedders
 from culturepark.settings import Settings
+from culturepark.surveys import Figures
 from culturepark.workspace import Workspace
 
 Facts = dict[str, Any]
@@ -70,7 +70,7 @@ def stances(journal: Journal, workspace: Workspace, settings: Settings, cultures
 def _figures(settings: Settings) -> tuple[Figures | None, str | None]:
     """Return the survey's figures, or what keeps them from being read: the rest is told all the same."""
     try:
-        return grounding.surveyed(settings.survey), None
+        return surveys.surveyed(settings.survey), None
     except InputError as error:
         return None, str(error).replace(str(settings.survey), Path(str(settings.survey)).name)
 

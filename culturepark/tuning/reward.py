@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.atomic import move
-from culturepark.grounding.votes import Pair
+from culturepark.surveys.votes import Pair
 from culturepark.weights import manifest
 from culturepark.weights.machine import Machine
 from culturepark.weights.manifest import Manifest

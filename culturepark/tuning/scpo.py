@@ -24,8 +24,8 @@ from pydantic import Field, ValidationError
 
 from culturepark.atomic import discard, write_text
 from culturepark.errors import CardError, InputError, Locked, NotFound, RunFailed, nearest
-from culturepark.grounding.votes import Pair, Votes, folds, read, slug, split
 from culturepark.records import Record, digest, stream
+from culturepark.surveys.votes import Pair, Votes, folds, read, slug, split
 from culturepark.toml import explain
 from culturepark.tuning import reward
 from culturepark.weights import base, machine, manifest, rewards

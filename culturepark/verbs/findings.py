@@ -10,9 +10,8 @@ from functools import partial
 
 from jinja2 import meta, nodes
 
-from culturepark import grounding, settings
+from culturepark import settings, surveys
 from culturepark.errors import CardError, NotFound, ParkError, nearest
-from culturepark.grounding.names import NAMES
 from culturepark.models import PROVIDERS
 from culturepark.models import load as load_model
 from culturepark.models.embedded.faults import checked
@@ -22,6 +21,7 @@ from culturepark.records import Culture, Norm, Persona, Question, Record, Role, 
 from culturepark.refinery import embedders, sieves
 from culturepark.sandbox import PROPERTIES, SANDBOX
 from culturepark.settings import Settings
+from culturepark.surveys.names import NAMES
 from culturepark.workspace import FOLDERS, SETTINGS, Workspace
 
 PATTERNS = {"agents": "<role>.toml", "personas": "<culture>/<name>.toml", "scenarios": "<name>.toml"}
@@ -107,7 +107,7 @@ def _parts(chosen: Settings) -> Iterator[str]:
     loads: list[tuple[str, Callable[[], object]]] = [
         *(("refine.sieves", partial(sieves.load, name)) for name in chosen.refine.sieves),
         ("refine.embedder", partial(embedders.load, chosen.refine.embedder)),
-        ("survey", partial(grounding.surveyed, chosen.survey)),
+        ("survey", partial(surveys.surveyed, chosen.survey)),
         *([("faults", partial(checked, chosen.faults))] if chosen.model == "embedded" else []),
     ]
     named = [("model", chosen.model), *((f"models.{role}", name) for role, name in chosen.models.items()),
@@ -156,7 +156,7 @@ def _topics(workspace: Workspace) -> Iterator[str]:
 
 def _places(workspace: Workspace) -> Iterator[str]:
     """Codes of surveyed countries and of Hofstede's table."""
-    known = sorted({*NAMES, *grounding.shipped().countries()})
+    known = sorted({*NAMES, *surveys.shipped().countries()})
     for culture in workspace.cultures.values():
         where = f"personas/{culture.name}/culture.toml"
         for code in sorted({code for code in culture.survey if culture.survey.count(code) > 1}):
@@ -166,7 +166,7 @@ def _places(workspace: Workspace) -> Iterator[str]:
                 yield f"{where}: survey: {code!r} is no ISO 3166 code of three letters in the survey. {_country(code, known)}"
         try:
             if culture.hofstede is not None:
-                grounding.hofstede(culture.hofstede)
+                surveys.hofstede(culture.hofstede)
         except NotFound as error:
             yield f"{where}: hofstede: {error}"
 

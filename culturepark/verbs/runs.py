@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from culturepark import grounding, runs
+from culturepark import runs, surveys
 from culturepark.errors import InputError
 from culturepark.park import cast
 from culturepark.runs import Run
@@ -74,7 +74,7 @@ def parts(chosen: Settings) -> None:
     for name in chosen.refine.sieves:
         sieves.load(name)
     embedders.load(chosen.refine.embedder)
-    grounding.surveyed(chosen.survey)
+    surveys.surveyed(chosen.survey)
 
 
 def _possible(found: Workspace, chosen: Settings, keys: Mapping[str, str]) -> None:

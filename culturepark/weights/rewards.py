@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from culturepark.errors import InputError, ModelError
-from culturepark.grounding.votes import Pair
 from culturepark.records import Record
+from culturepark.surveys.votes import Pair
 from culturepark.weights import base, manifest
 from culturepark.weights.chat import render_finished
 from culturepark.weights.machine import Machine, needed

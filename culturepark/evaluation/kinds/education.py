@@ -18,8 +18,8 @@ from culturepark.evaluation.card import settled
 from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Parser, Setup, Unparsed
-from culturepark.grounding import Figures
 from culturepark.records import Culture, Message, Persona, Question, Reply, Request, Role, digest, stream
+from culturepark.surveys import Figures
 
 if TYPE_CHECKING:
     from culturepark.evaluation.card import Benchmark

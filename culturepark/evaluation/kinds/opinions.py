@@ -18,8 +18,8 @@ from culturepark.evaluation.card import Benchmark, settled
 from culturepark.evaluation.kinds.survey import Asked, Voice, items
 from culturepark.evaluation.measure import Measure
 from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
-from culturepark.grounding.names import NAMES, articled
 from culturepark.records import Culture, Option, Question, digest, stream
+from culturepark.surveys.names import NAMES, articled
 
 SLACK = 0.02  # shares of rounded percentages may miss 1 by so much and are then made to sum to 1
 

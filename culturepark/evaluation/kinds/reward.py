@@ -17,8 +17,8 @@ from culturepark.evaluation.card import settled
 from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Setup, Unparsed, outcome
-from culturepark.grounding.votes import Pair, Votes, read, slug, split
 from culturepark.records import Request, stream
+from culturepark.surveys.votes import Pair, Votes, read, slug, split
 
 if TYPE_CHECKING:
     from culturepark.evaluation.card import Benchmark

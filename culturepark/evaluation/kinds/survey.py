@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from culturepark import desk, grounding
+from culturepark import desk, surveys
 from culturepark.errors import InputError
 from culturepark.evaluation import alignment
 from culturepark.evaluation.card import Benchmark, settled
 from culturepark.evaluation.measure import Measure
 from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
-from culturepark.grounding import Figures
 from culturepark.records import Culture, Persona, Question, Role, Shares, stream
+from culturepark.surveys import Figures
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     """
     options = settled(benchmark, setup.options)
     role, questions = benchmark.asks(setup.workspace), setup.workspace.scenario(options["scenario"]).questions
-    figures = grounding.surveyed(options["survey"]) if options["survey"] else setup.surveyed
+    figures = surveys.surveyed(options["survey"]) if options["survey"] else setup.surveyed
     order = ranked(questions, setup.limit, lambda q: (options["scenario"], q.id))
     seen: dict[str, Question] = {}
     for name in setup.cultures:

@@ -19,7 +19,7 @@ from functools import cached_property, partial
 from itertools import accumulate, product
 from typing import Any
 
-from culturepark import desk, grounding
+from culturepark import desk, surveys
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation.card import Benchmark, settled
 from culturepark.evaluation.intervals import POSITIVE
@@ -65,7 +65,7 @@ def published(culture: Culture) -> dict[str, int]:
     """Return the published figures of a culture's row of Hofstede's table, by dimension; those that there are."""
     if culture.hofstede is None:
         return {}
-    row = grounding.hofstede(culture.hofstede)
+    row = surveys.hofstede(culture.hofstede)
     return {d: value for d in FORMULAS if (value := getattr(row, d)) is not None}
 
 

@@ -7,8 +7,8 @@ from functools import cache
 from importlib.resources import files
 
 from culturepark.errors import NotFound
-from culturepark.grounding.names import NAMES
 from culturepark.records import Dimensions
+from culturepark.surveys.names import NAMES
 
 
 @cache
@@ -18,7 +18,7 @@ def dimensions() -> tuple[Dimensions, ...]:
     Source: Hofstede, Hofstede & Minkov (2010), file of 2015-08-16. Codes are theirs, not ISO's:
     Germany is GER, China CHI, and regions such as ARA (Arab countries) have codes too.
     """
-    data = json.loads(files("culturepark.grounding").joinpath("hofstede.json").read_text(encoding="utf-8"))
+    data = json.loads(files("culturepark.surveys").joinpath("hofstede.json").read_text(encoding="utf-8"))
     return tuple(Dimensions(code=code, **entry) for code, entry in data["dimensions"].items())
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from culturepark import tables
 from culturepark.errors import InputError, SurveyError, nearest
-from culturepark.grounding.figures import Figures
-from culturepark.grounding.names import NAMES
-from culturepark.grounding.scales import RESERVED, SCALES
 from culturepark.records import Shares
+from culturepark.surveys.figures import Figures
+from culturepark.surveys.names import NAMES
+from culturepark.surveys.scales import RESERVED, SCALES
 from culturepark.tables import delimited
 from culturepark.tables.lines import Unreadable
 

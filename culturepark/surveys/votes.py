@@ -123,7 +123,7 @@ def read(source: str | Path, layout: tables.Layout | None = None) -> Votes:
 
 def simulation(**how: Any) -> Votes:
     """Return simulated votes, whose minorities are known; `how` as for `simulated.conversations`."""
-    from culturepark.grounding.simulated import conversations
+    from culturepark.surveys.simulated import conversations
 
     skipped = Counter[str]()
     pairs = [

@@ -1,4 +1,4 @@
-"""Makes the shipped figures: `python -m culturepark.grounding.build SURVEY_FOLDER HOFSTEDE_CSV`.
+"""Makes the shipped figures: `python -m culturepark.surveys.build SURVEY_FOLDER HOFSTEDE_CSV`.
 
 SURVEY_FOLDER holds the national files of WVS wave 7 that Li et al. (2024) used as seeds, HOFSTEDE_CSV is
 "six dimensions", 2015-08-16, `;` separated. It writes figures.json (15 countries × 50 items: valid
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from culturepark import tables
-from culturepark.grounding.figures import Figures
-from culturepark.grounding.scales import SCALES
-from culturepark.grounding.wvs import read
 from culturepark.records import Shares
+from culturepark.surveys.figures import Figures
+from culturepark.surveys.scales import SCALES
+from culturepark.surveys.wvs import read
 
 COUNTRIES = (
     *("ARG", "BGD", "BRA", "CHN", "DEU", "KOR", "TUR", "USA"),

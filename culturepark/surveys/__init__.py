@@ -14,9 +14,9 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 
-from culturepark.grounding.figures import Figures, shipped
-from culturepark.grounding.regions import dimensions, hofstede
-from culturepark.grounding.wvs import read
+from culturepark.surveys.figures import Figures, shipped
+from culturepark.surveys.regions import dimensions, hofstede
+from culturepark.surveys.wvs import read
 
 __all__ = ["Figures", "dimensions", "hofstede", "read", "shipped", "surveyed"]
 log = logging.getLogger("culturepark")

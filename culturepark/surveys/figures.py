@@ -111,9 +111,9 @@ def shipped() -> Figures:
     """Return the shipped figures: 15 countries, 50 items, unweighted.
 
     Source: World Values Survey wave 7 (Haerpfer et al. 2022, doi 10.14281/18241.20);
-    `culturepark.grounding.build` says how the file was made.
+    `culturepark.surveys.build` says how the file was made.
     """
-    data = json.loads(files("culturepark.grounding").joinpath("figures.json").read_text(encoding="utf-8"))
+    data = json.loads(files("culturepark.surveys").joinpath("figures.json").read_text(encoding="utf-8"))
     return Figures(
         survey=data["survey"],
         source=data["version"],
