@@ -9,10 +9,10 @@ from pathlib import Path
 
 import culturepark as cp
 from culturepark.desk import Desk, Models
+from culturepark.dialogue.simulate import plan, simulate
 from culturepark.journal import Journal
 from culturepark.models.embedded import Embedded
 from culturepark.models.embedded.measure import shared_sentences
-from culturepark.park.simulate import plan, simulate
 
 DIALOGUES = 100  # a culture: every question about twice
 

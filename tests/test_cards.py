@@ -88,7 +88,7 @@ def test_the_pack_has_fifty_questions_with_their_full_scales():
 
 
 def test_an_item_never_asked_in_a_country_yields_no_seed_there():
-    from culturepark.park.cast import seeds
+    from culturepark.dialogue.casting import seeds
 
     assert len(seeds(PARK, cp.Settings(), "chinese")) == 32 and len(seeds(PARK, cp.Settings(), "german")) == 50
     assert all(shares is not None for _, shares in seeds(PARK, cp.Settings(), "chinese"))

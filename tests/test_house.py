@@ -31,7 +31,7 @@ ROWS = [
         "markdown",
         "tables",
     },
-    {"park", "refinery", "corpus", "tuning", "evaluation", "reports", "runs", "logs", "forecast"},
+    {"dialogue", "refinery", "corpus", "tuning", "evaluation", "reports", "runs", "logs", "forecast"},
     {"server"},
     {"verbs"},
     {"cli", "__main__", "__init__"},
@@ -114,5 +114,5 @@ def test_data_folders_are_cards_only_and_the_wheel_ships_them():
 
 
 def test_prompts_live_in_cards_not_in_code():
-    text = "\n".join(p.read_text() for p in (PACKAGE / "park").glob("*.py"))
+    text = "\n".join(p.read_text() for p in (PACKAGE / "dialogue").glob("*.py"))
     assert "You are" not in text

@@ -7,19 +7,19 @@ from conftest import TEA, answer
 
 import culturepark as cp
 from culturepark.desk import Desk, Models
+from culturepark.dialogue import casting
+from culturepark.dialogue.floor import cue, over, request
+from culturepark.dialogue.runner import hold
+from culturepark.dialogue.simulate import simulate, table
+from culturepark.dialogue.trimming import own_words
 from culturepark.journal import Journal
-from culturepark.park import cast
-from culturepark.park.floor import cue, over, request
-from culturepark.park.moderator import hold
-from culturepark.park.simulate import simulate, table
-from culturepark.park.trimming import own_words
 from culturepark.records import Dialogue, Reply, Turn
 
 
 def scene_of(park, culture="north", **changes):
     space = cp.load(park)
     settings = cp.Settings(**{**TEA, **changes})
-    return space, settings, next(cast.scenes(space, settings, culture))
+    return space, settings, next(casting.scenes(space, settings, culture))
 
 
 def held(park, tmp_path, model, **changes):
@@ -86,7 +86,7 @@ def test_cues_go_round_and_repeat_for_any_number_of_turns(park):
 def test_anyone_of_any_culture_may_be_contact_or_delegate(park):
     space = cp.load(park)
     settings = cp.Settings(**{**TEA, "contact": "north", "cultures": ("south",)})
-    scenes = [s for s, _ in zip(cast.scenes(space, settings, "south"), range(40), strict=False)]
+    scenes = [s for s, _ in zip(casting.scenes(space, settings, "south"), range(40), strict=False)]
     genders = {(space.persona(s.seats[0].persona).gender, space.persona(s.seats[1].persona).gender) for s in scenes}
     assert len(genders) == 4
     assert {s.mode for s in scenes} == {"cross", "in"} and {s.style for s in scenes} == {"guided", "free"}
@@ -150,7 +150,7 @@ def test_no_more_dialogues_are_open_at_once_than_asked_for(park, tmp_path):
             now -= 1
             return Reply(status="ok", text=str(answer(request)))
 
-    scenes = (s for s, _ in zip(cast.scenes(space, settings, "north"), range(12), strict=False))
+    scenes = (s for s, _ in zip(casting.scenes(space, settings, "north"), range(12), strict=False))
     with Journal(tmp_path / "run") as journal:
         asyncio.run(simulate(space, settings, Desk(Models(Slow()), journal), scenes))
         assert len(list(journal.scenes("status = 'done'"))) == 12

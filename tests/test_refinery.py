@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark.desk import Desk, Failure, Models, extract_json
+from culturepark.dialogue import casting
 from culturepark.journal import Journal
-from culturepark.park import cast
 from culturepark.records import Dialogue, Fault, Opinion, Turn
 from culturepark.refinery import embedders, redundancy
 from culturepark.refinery.case import look_up
@@ -26,7 +26,7 @@ from culturepark.settings import Refining
 
 def case_of(park, *texts, mode="cross"):
     space = cp.load(park)
-    scene = next(cast.scenes(space, cp.Settings(**{**TEA, "modes": (mode,)}), "north"))
+    scene = next(casting.scenes(space, cp.Settings(**{**TEA, "modes": (mode,)}), "north"))
     turns = tuple(Turn(n=i, seat=i % 2, speaker="AB"[i % 2], text=t, cue="", call="") for i, t in enumerate(texts))
     return look_up(space, Dialogue(scene=scene, turns=turns, status="done"))
 

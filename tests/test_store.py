@@ -13,9 +13,9 @@ from pydantic import Field
 
 import culturepark as cp
 from culturepark import workspace
+from culturepark.dialogue import casting
 from culturepark.errors import InputError, JournalError, ParkError
 from culturepark.journal import Journal
-from culturepark.park import cast
 from culturepark.records import Persona, digest
 from culturepark.settings import Endpoint, Settings
 
@@ -143,11 +143,11 @@ class Grown(Persona):
 
 def test_an_optional_field_added_to_personas_changes_no_scene_unless_it_is_set(park):
     cards, settings = workspace.load(park), Settings(**TEA)
-    ids = [next(cast.scenes(cards, settings, "north")).id]
+    ids = [next(casting.scenes(cards, settings, "north")).id]
     for more in ({}, {"faith": "none"}):
         people = {name: Grown(**p.model_dump(), **more) for name, p in cards.personas.items()}
         grown = workspace.Workspace(park, cards.roles, cards.cultures, people, cards.scenarios)
-        ids.append(next(cast.scenes(grown, settings, "north")).id)
+        ids.append(next(casting.scenes(grown, settings, "north")).id)
     assert ids[0] == ids[1] != ids[2]
 
 

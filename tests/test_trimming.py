@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 import culturepark as cp
 from culturepark.cli import cli
 from culturepark.desk import Desk, Models
+from culturepark.dialogue import casting
+from culturepark.dialogue.floor import request
+from culturepark.dialogue.runner import hold
+from culturepark.dialogue.simulate import table
+from culturepark.dialogue.trimming import own_turn
 from culturepark.journal import Journal
 from culturepark.models.compatible import Compatible
 from culturepark.models.line import Line
-from culturepark.park import cast
-from culturepark.park.floor import request
-from culturepark.park.moderator import hold
-from culturepark.park.simulate import table
-from culturepark.park.trimming import own_turn
 from culturepark.records import Dialogue, Message, Reply, Request
 
 
@@ -329,7 +329,7 @@ def test_a_long_reply_is_read_in_a_moment(piece):
 
 def held(park, folder, model, **changes):
     space, settings = cp.load(park), cp.Settings(**{**TEA, "turns": 2, **changes})
-    scene = next(cast.scenes(space, settings, "north"))
+    scene = next(casting.scenes(space, settings, "north"))
     with Journal(folder) as journal:
         laid, desk = table(space, settings, scene), Desk(Models(model), journal)
         return asyncio.run(hold(laid, desk, Dialogue(scene=scene), cut_turns=settings.cut_turns))
@@ -371,7 +371,7 @@ def test_a_reply_as_somebody_else_is_asked_for_again(park, tmp_path):
 
 def test_a_policy_that_says_nothing_leaves_scenes_as_they_were(park):
     ids = {
-        policy: next(cast.scenes(cp.load(park), cp.Settings(**TEA, cut_turns=policy), "north")).id
+        policy: next(casting.scenes(cp.load(park), cp.Settings(**TEA, cut_turns=policy), "north")).id
         for policy in ("trim", "retry")
     }
     assert "cut_turns" not in cp.Settings().determining() and ids["trim"] != ids["retry"]
@@ -382,7 +382,7 @@ def test_a_policy_that_says_nothing_leaves_scenes_as_they_were(park):
 
 def test_a_seat_is_asked_to_stop_where_the_other_or_the_moderator_begins(park):
     space, settings = cp.load(park), cp.Settings(**TEA, modes=("cross",))
-    scene = next(cast.scenes(space, settings, "north"))
+    scene = next(casting.scenes(space, settings, "north"))
     laid = table(space, settings, scene)
     other = laid.personas[1].given_name
     assert request(laid, Dialogue(scene=scene)).stop == ("\nModerator:", f"\n{other}:")

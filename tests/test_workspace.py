@@ -4,7 +4,7 @@ import pytest
 from conftest import TEA
 
 import culturepark as cp
-from culturepark.park.simulate import plan
+from culturepark.dialogue.simulate import plan
 from culturepark.workspace import output
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.corpus.card import shared
+from culturepark.dialogue import casting
 from culturepark.journal import Journal
-from culturepark.park import cast
 from culturepark.reports import evaluated, tuned
 from culturepark.reports.reading import read_examples
 from culturepark.reports.stance import diversity, questions, stances
@@ -73,7 +73,7 @@ def _moment(journal: Journal) -> Iterator[None]:
 
 def _cultures(journal: Journal, workspace: Workspace, settings: Settings) -> list[str]:
     held = [c for (c,) in journal.count("SELECT DISTINCT culture FROM scenes ORDER BY culture")]
-    return list(dict.fromkeys((*cast.cultures(workspace, settings), *held)))
+    return list(dict.fromkeys((*casting.cultures(workspace, settings), *held)))
 
 
 def _title(workspace: Workspace, culture: str) -> str:

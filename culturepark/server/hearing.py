@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
+from culturepark.dialogue import floor
+from culturepark.dialogue.casting import shares as answered
 from culturepark.models.wire import FITTING
-from culturepark.park import floor
-from culturepark.park.cast import shares as answered
 from culturepark.records import Culture, Dialogue, Message, Norm, Persona, Question, Request, Role, Shares, Turn, digest
 from culturepark.server.patterns import Bound, Match, Pattern
 from culturepark.settings import Settings

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from culturepark import pool
+from culturepark.dialogue import casting
+from culturepark.dialogue.floor import request
+from culturepark.dialogue.simulate import table
 from culturepark.errors import CardError, InputError
-from culturepark.park import cast
-from culturepark.park.floor import request
-from culturepark.park.simulate import table
 from culturepark.records import Dialogue, Question, Request, Scene
 from culturepark.settings import Settings
 from culturepark.verbs.findings import findings
@@ -87,7 +87,7 @@ def _prompts(found: Workspace) -> list[str]:
             ):
                 continue
             try:
-                scene = next(cast.scenes(found, settings, culture))
+                scene = next(casting.scenes(found, settings, culture))
                 _try_prompts(found, settings, scene)
             except CardError as error:
                 problems += error.problems
@@ -131,13 +131,13 @@ def show(
     base = base.model_copy(update={"modes": ("cross",), "styles": (style,), "scenario": scenario})
     if persona:
         culture = culture or found.persona(persona).culture
-    culture = culture or cast.cultures(found, base)[0]
+    culture = culture or casting.cultures(found, base)[0]
     if culture == base.contact:
         base = base.model_copy(update={"modes": ("in",)})
     chosen = base.model_copy(
         update={"questions": (question,) if question else (), "personas": (persona,) if persona else ()}
     )
-    scene = next(cast.scenes(found, chosen, culture))
+    scene = next(casting.scenes(found, chosen, culture))
     first = 1 if role == "delegate" else 0
     return preview(found, chosen, scene, role, first if turn is None else turn, opinion)
 

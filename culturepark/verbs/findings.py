@@ -11,11 +11,11 @@ from functools import partial
 from jinja2 import meta, nodes
 
 from culturepark import settings, surveys
+from culturepark.dialogue.floor import Guest
 from culturepark.errors import CardError, NotFound, ParkError, nearest
 from culturepark.models import PROVIDERS
 from culturepark.models import load as load_model
 from culturepark.models.embedded.faults import checked
-from culturepark.park.floor import Guest
 from culturepark.prompts import parse
 from culturepark.records import Culture, Norm, Persona, Question, Record, Role, Turn
 from culturepark.refinery import embedders, sieves

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from os.path import commonprefix
 from typing import Any
 
+from culturepark.dialogue import casting
 from culturepark.errors import InputError, NotFound
-from culturepark.park import cast
 from culturepark.runs import Run
 
 
@@ -33,7 +33,7 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
         assert dialogue is not None, "an opinion's dialogue is written before it"
         scene = dialogue.scene
         question = run.workspace.question(scene.scenario, scene.question)
-        found = cast.shares(run.workspace.culture(scene.culture), question, run.settings.survey)
+        found = casting.shares(run.workspace.culture(scene.culture), question, run.settings.survey)
         return {
             "sample": made.model_dump(mode="json") if made else None,
             "opinion": opinion.model_dump(mode="json"),

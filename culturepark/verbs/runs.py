@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from culturepark import runs, surveys
+from culturepark.dialogue import casting
 from culturepark.errors import InputError
-from culturepark.park import cast
 from culturepark.runs import Run
 from culturepark.settings import Settings, layered, own
 from culturepark.settings import build as build_settings
@@ -83,5 +83,5 @@ def _possible(found: Workspace, chosen: Settings, keys: Mapping[str, str]) -> No
     for seat in chosen.seats:
         found.persona(seat) if "/" in seat else found.culture(seat)
     runs.usable(chosen, runs.lines(chosen, keys))
-    for culture in cast.cultures(found, chosen):
-        next(cast.scenes(found, chosen, culture))
+    for culture in casting.cultures(found, chosen):
+        next(casting.scenes(found, chosen, culture))

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from culturepark.desk import Desk, Meter
+from culturepark.dialogue.simulate import simulate
 from culturepark.forecast import DialogueCosts, TurnCosts
-from culturepark.park.simulate import simulate
 from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.refinery.distil import refine
 from culturepark.runs import Run

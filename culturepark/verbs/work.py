@@ -17,10 +17,10 @@ from culturepark.corpus.export import lacking, writer
 from culturepark.corpus.formats import DEFAULT
 from culturepark.corpus.source import Source
 from culturepark.desk import Desk
+from culturepark.dialogue import casting
+from culturepark.dialogue.simulate import plan
 from culturepark.errors import InputError, ParkError, RunFailed
 from culturepark.journal import Journal
-from culturepark.park import cast
-from culturepark.park.simulate import plan
 from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.refinery.case import look_up
 from culturepark.refinery.distil import spoken
@@ -75,7 +75,7 @@ def export(run: Run, formats: Sequence[str] = DEFAULT, *, by_culture: bool = Fal
 
 def _source(run: Run, journal: Journal) -> Source:
     """Return what exports read of a run: the park knows its peoples' shares, the refinery the voice of its opinions."""
-    surveyed = partial(cast.shares, survey=run.settings.survey)
+    surveyed = partial(casting.shares, survey=run.settings.survey)
     cultures = tuple(dict.fromkeys(_cultures(run)))
     return Source(run.workspace, run.settings, journal, cultures, partial(_before, run), surveyed)
 
@@ -288,7 +288,7 @@ def _why(journal: Journal, culture: str | None = None) -> str:
 
 
 def _cultures(opened: Run) -> tuple[str, ...]:
-    return cast.cultures(opened.workspace, opened.settings)
+    return casting.cultures(opened.workspace, opened.settings)
 
 
 def _planned(opened: Run, until: Mapping[str, int], since: Mapping[str, int] | None = None) -> Iterable[Scene]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from culturepark.park.trimming import stop_texts
+from culturepark.dialogue.trimming import stop_texts
 from culturepark.prompts import render
 from culturepark.records import (
     Culture,

@@ -8,9 +8,9 @@ from itertools import islice
 
 from culturepark import surveys
 from culturepark.desk import Desk, Meter
-from culturepark.park import cast
-from culturepark.park.floor import Table, lay
-from culturepark.park.moderator import hold
+from culturepark.dialogue import casting
+from culturepark.dialogue.floor import Table, lay
+from culturepark.dialogue.runner import hold
 from culturepark.pool import each
 from culturepark.records import Dialogue, Scene, Shares
 from culturepark.settings import Settings
@@ -21,7 +21,7 @@ Report = Callable[[Dialogue], None]
 
 def plan(workspace: Workspace, settings: Settings, culture: str, until: int, since: int = 0) -> Iterator[Scene]:
     """Return scenes `since` to `until` of a culture."""
-    return islice(cast.scenes(workspace, settings, culture), since, until)
+    return islice(casting.scenes(workspace, settings, culture), since, until)
 
 
 def table(workspace: Workspace, settings: Settings, scene: Scene) -> Table:

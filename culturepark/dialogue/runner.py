@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from culturepark.desk import Desk, Meter, metered
-from culturepark.park.floor import STOPS, Stop, Table, cue, facts, others, over, request, speaker
-from culturepark.park.trimming import OwnTurn, own_turn
+from culturepark.dialogue.floor import STOPS, Stop, Table, cue, facts, others, over, request, speaker
+from culturepark.dialogue.trimming import OwnTurn, own_turn
 from culturepark.prompts import render
 from culturepark.records import CutTurns, Dialogue, Reply, Request, Turn
 
