@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import culturepark as cp
+from culturepark.curation import deduplication, embedders
+from culturepark.curation.case import look_up
+from culturepark.curation.extract import planted
+from culturepark.curation.filters import load
+from culturepark.curation.first_person import TOKEN, bent, decapitalised, first_person
+from culturepark.curation.pipeline import distil
+from culturepark.curation.preview import preview
 from culturepark.desk import Desk, Failure, Models, extract_json
 from culturepark.dialogue import casting
 from culturepark.journal import Journal
 from culturepark.records import Dialogue, Fault, Opinion, Turn
-from culturepark.refinery import embedders, redundancy
-from culturepark.refinery.case import look_up
-from culturepark.refinery.distil import distil
-from culturepark.refinery.extract import planted
-from culturepark.refinery.preview import preview
-from culturepark.refinery.sieves import load
-from culturepark.refinery.voice import TOKEN, bent, decapitalised, first_person
 from culturepark.settings import Refining
 
 
@@ -166,14 +166,14 @@ def test_repeat_folds_case_and_punctuation(park):
 def test_a_sieve_of_ones_own_is_named_like_any_other():
     with pytest.raises(cp.InputError, match="Did you mean 'anchors'"):
         load("anchor")
-    assert load("culturepark.refinery.sieves.form:sieve") is load("form")
+    assert load("culturepark.curation.filters.form:sieve") is load("form")
 
 
 def test_k_means_keeps_one_opinion_a_cluster_and_says_which():
     texts = ["Tea is good."] * 3 + [
         f"Opinion number {n} about {w}." for n, w in enumerate(["bread", "rice", "wine", "salt", "fish"])
     ]
-    thinned = redundancy.thin([opinion(t, n) for n, t in enumerate(texts)], embedders.hashing, 4)
+    thinned = deduplication.thin([opinion(t, n) for n, t in enumerate(texts)], embedders.hashing, 4)
     kept = [o for o in thinned if not o.dropped]
     assert len(kept) == 4 == len({o.cluster for o in kept}) and all(
         o.detail for o in thinned if o.dropped == "redundant"

@@ -225,7 +225,7 @@ def test_a_survey_that_is_gone_leaves_the_rest_of_the_report(journal, tmp_path):
 
 
 def test_diversity_in_batches_equals_diversity_at_once(journal, monkeypatch):
-    from culturepark.refinery import embedders
+    from culturepark.curation import embedders
 
     monkeypatch.setattr(reports.stance, "BATCH", 1)
     found = gather(journal)["diversity"]

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from culturepark import surveys
+from culturepark.curation import embedders
 from culturepark.errors import InputError
 from culturepark.evaluation import measure
 from culturepark.evaluation.intervals import SHARE
 from culturepark.journal import Journal
 from culturepark.records import Question, Shares
-from culturepark.refinery import embedders
 from culturepark.settings import Settings
 from culturepark.surveys import Figures
 from culturepark.workspace import Workspace

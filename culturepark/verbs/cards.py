@@ -146,9 +146,9 @@ def preview(
     found: Workspace, settings: Settings, scene: Scene, role: str, turn: int, opinion: str = "Many see it so."
 ) -> Request:
     """Return the request of a role in a scene once `turn` turns have been held by the embedded engine."""
+    from culturepark.curation.case import look_up
+    from culturepark.curation.preview import preview as refinery_preview
     from culturepark.models.embedded import Embedded
-    from culturepark.refinery.case import look_up
-    from culturepark.refinery.preview import preview as refinery_preview
 
     laid = table(found, settings, scene)
     speaks = role in ("main_contact", "delegate")

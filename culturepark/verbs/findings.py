@@ -11,6 +11,7 @@ from functools import partial
 from jinja2 import meta, nodes
 
 from culturepark import settings, surveys
+from culturepark.curation import embedders, filters
 from culturepark.dialogue.floor import Guest
 from culturepark.errors import CardError, NotFound, ParkError, nearest
 from culturepark.models import PROVIDERS
@@ -18,7 +19,6 @@ from culturepark.models import load as load_model
 from culturepark.models.embedded.faults import checked
 from culturepark.prompts import parse
 from culturepark.records import Culture, Norm, Persona, Question, Record, Role, Turn
-from culturepark.refinery import embedders, sieves
 from culturepark.sandbox import PROPERTIES, SANDBOX
 from culturepark.settings import Settings
 from culturepark.surveys.names import NAMES
@@ -105,7 +105,7 @@ def _settings(workspace: Workspace) -> Iterator[str]:
 def _parts(chosen: Settings) -> Iterator[str]:
     """What a run would load to begin: filters, embedder, survey, faults and models. No model is asked, no key is needed."""
     loads: list[tuple[str, Callable[[], object]]] = [
-        *(("refine.sieves", partial(sieves.load, name)) for name in chosen.refine.sieves),
+        *(("refine.sieves", partial(filters.load, name)) for name in chosen.refine.sieves),
         ("refine.embedder", partial(embedders.load, chosen.refine.embedder)),
         ("survey", partial(surveys.surveyed, chosen.survey)),
         *([("faults", partial(checked, chosen.faults))] if chosen.model == "embedded" else []),

@@ -69,10 +69,10 @@ def replay(name: str, source: str | Path, /, *, workspace: str | Path | None = N
 
 def parts(chosen: Settings) -> None:
     """Load what a run needs besides its models: filters, embedder, survey; InputError for what there is not."""
-    from culturepark.refinery import embedders, sieves
+    from culturepark.curation import embedders, filters
 
     for name in chosen.refine.sieves:
-        sieves.load(name)
+        filters.load(name)
     embedders.load(chosen.refine.embedder)
     surveys.surveyed(chosen.survey)
 

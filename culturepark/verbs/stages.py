@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from culturepark.curation.pipeline import refine
 from culturepark.desk import Desk, Meter
 from culturepark.dialogue.simulate import simulate
 from culturepark.forecast import DialogueCosts, TurnCosts
 from culturepark.records import Dialogue, Opinion, Scene
-from culturepark.refinery.distil import refine
 from culturepark.runs import Run
 
 Tell = Callable[[str, Mapping[str, Any]], None]  # stage and its figures so far

@@ -16,14 +16,14 @@ from culturepark.corpus.export import export as export_files
 from culturepark.corpus.export import lacking, writer
 from culturepark.corpus.formats import DEFAULT
 from culturepark.corpus.source import Source
+from culturepark.curation.case import look_up
+from culturepark.curation.pipeline import spoken
 from culturepark.desk import Desk
 from culturepark.dialogue import casting
 from culturepark.dialogue.simulate import plan
 from culturepark.errors import InputError, ParkError, RunFailed
 from culturepark.journal import Journal
 from culturepark.records import Dialogue, Opinion, Scene
-from culturepark.refinery.case import look_up
-from culturepark.refinery.distil import spoken
 from culturepark.runs import Run, prices
 from culturepark.verbs.runs import parts, start
 from culturepark.verbs.stages import Tell, count_usage, hold_dialogues, refine_dialogues

@@ -7,14 +7,14 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
+from culturepark.curation import deduplication, embedders, filters, first_person
+from culturepark.curation.case import Case, look_up
+from culturepark.curation.extract import extract
+from culturepark.curation.filters.repeat import folded
+from culturepark.curation.verify import verify
 from culturepark.desk import Desk, Failure, Meter, metered
 from culturepark.pool import each
 from culturepark.records import Culture, Opinion, Question, Scene, digest
-from culturepark.refinery import embedders, redundancy, sieves, voice
-from culturepark.refinery.case import Case, look_up
-from culturepark.refinery.extract import extract
-from culturepark.refinery.sieves.repeat import folded
-from culturepark.refinery.verify import verify
 from culturepark.settings import Refining, Settings
 from culturepark.workspace import Workspace
 
@@ -30,7 +30,7 @@ async def refine(
 ) -> None:
     """Refine every held dialogue of `scenes` that the journal does not know as refined; a failed one is tried again."""
     for name in settings.refine.sieves:
-        sieves.load(name)
+        filters.load(name)
     embedders.load(settings.refine.embedder)
 
     async def one(scene: Scene) -> None:
@@ -62,7 +62,7 @@ async def distil(case: Case, how: Refining, desk: Desk) -> tuple[Opinion, ...] |
     async with asyncio.TaskGroup() as group:  # no verdict waits for another: in batch mode that would be a wave each
         ruled = [o if o.dropped else group.create_task(verify(o, case, desk, how.rewrites)) for o in sieved]
     judged = [o if isinstance(o, Opinion) else o.result() for o in ruled]
-    thinned = iter(redundancy.thin([o for o in judged if not o.dropped], embedders.load(how.embedder), how.clusters))
+    thinned = iter(deduplication.thin([o for o in judged if not o.dropped], embedders.load(how.embedder), how.clusters))
     merged = (o if o.dropped else next(thinned) for o in judged)
     return tuple(o if o.dropped else o.model_copy(update={"spoken": spoken(o, case)}) for o in merged)
 
@@ -79,7 +79,7 @@ def outcome(opinions: Iterable[Opinion]) -> str:
 def sift(opinion: Opinion, case: Case, how: Refining, earlier: list[Opinion]) -> Opinion:
     """Return the opinion, dropped by the first sieve that objects."""
     for name in how.sieves:
-        why = sieves.load(name)(opinion, case, earlier)
+        why = filters.load(name)(opinion, case, earlier)
         if why:
             return opinion.model_copy(update={"dropped": name, "detail": why})
     return opinion
@@ -88,7 +88,7 @@ def sift(opinion: Opinion, case: Case, how: Refining, earlier: list[Opinion]) ->
 def spoken(opinion: Opinion, case: Case) -> str:
     """Return the kept wording in the first person of its speaker."""
     name = case.personas[opinion.seat].given_name
-    return voice.first_person(
+    return first_person.first_person(
         opinion.final, {name}, opinion.dialogue, common=_common(case.question, case.cultures[opinion.seat])
     )
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict
 
+from culturepark.curation.case import Case
 from culturepark.desk import Desk, Failure, once
 from culturepark.records import Opinion, Request, Turn, digest
-from culturepark.refinery.case import Case
 
 WORD = re.compile(r"\w+")
 TOKENS_PER_TURN = 128  # of an extractor's answer: some 80 are usual

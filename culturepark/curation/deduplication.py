@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from culturepark.curation.embedders import Embedder
 from culturepark.records import Opinion
-from culturepark.refinery.embedders import Embedder
 
 
 def thin(opinions: Sequence[Opinion], embed: Embedder, clusters: int) -> tuple[Opinion, ...]:

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+from culturepark.curation.case import Case
 from culturepark.errors import InputError, nearest
 from culturepark.named import imported
 from culturepark.records import Opinion
-from culturepark.refinery.case import Case
 
 Sieve = Callable[[Opinion, Case, Sequence[Opinion]], str | None]
 
 SIEVES = {
-    "refusal": "culturepark.refinery.sieves.refusal:sieve",
-    "form": "culturepark.refinery.sieves.form:sieve",
-    "anchors": "culturepark.refinery.sieves.anchors:sieve",
-    "repeat": "culturepark.refinery.sieves.repeat:sieve",
+    "refusal": "culturepark.curation.filters.refusal:sieve",
+    "form": "culturepark.curation.filters.form:sieve",
+    "anchors": "culturepark.curation.filters.anchors:sieve",
+    "repeat": "culturepark.curation.filters.repeat:sieve",
 }
 
 

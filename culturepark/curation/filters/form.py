@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from culturepark.curation.case import Case
 from culturepark.records import Opinion
-from culturepark.refinery.case import Case
 
 SHORTEST, LONGEST = 4, 120  # words
 RULES = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from culturepark.curation.case import Case
 from culturepark.records import Opinion
-from culturepark.refinery.case import Case
 
 SELF = r"(?:(?:^|[,;:.—] )as an?|\bbeing an?|\bi(?:['’]m| am)(?: an?)?)"  # not "as much as a man"
 AGE = re.compile(SELF + r" (\d{1,3})[- ]years?[- ]old", re.IGNORECASE)

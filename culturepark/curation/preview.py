@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from culturepark.curation.case import Case
+from culturepark.curation.extract import extraction_request
+from culturepark.curation.verify import Rewriting, Ruling
 from culturepark.desk import once
 from culturepark.records import Request
-from culturepark.refinery.case import Case
-from culturepark.refinery.extract import extraction_request
-from culturepark.refinery.verify import Rewriting, Ruling
 
 SHAPES: dict[str, type[BaseModel]] = {"verifier": Ruling, "rewriter": Rewriting}
 
