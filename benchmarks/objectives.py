@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from culturepark import surveys
-from culturepark.corpus import country_rows
+from culturepark.corpora import country_rows
 from culturepark.evaluation import measure
 from culturepark.evaluation.intervals import SHARE
 from culturepark.records import Question, stream

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import culturepark as cp
-from culturepark.corpus import country_rows
-from culturepark.corpus.build import split
-from culturepark.corpus.formats import kto
-from culturepark.corpus.pairs import pairs
+from culturepark.corpora import country_rows
+from culturepark.corpora.build import split
+from culturepark.corpora.formats import kto
+from culturepark.corpora.pairs import pairs
 from culturepark.journal import Journal
 from culturepark.records import Option, Pair, Question, Reply, Sample
 from culturepark.settings import Split
@@ -198,7 +198,7 @@ def test_too_few_samples_is_an_error_never_a_smaller_corpus(park):
 def test_an_export_that_fails_leaves_the_last_one_whole(done, monkeypatch):
     before = (done.corpus / "trl/train.jsonl").read_bytes()
     monkeypatch.setattr(
-        "culturepark.corpus.formats.trl.row", lambda s: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        "culturepark.corpora.formats.trl.row", lambda s: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(cp.ParkError, match="No space left"):
         cp.export(done, ("trl",))

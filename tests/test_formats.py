@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark import atomic, markdown
-from culturepark.corpus.card import LICENCES, licensed
-from culturepark.corpus.formats import FORMATS, SPLITS
+from culturepark.corpora.card import LICENCES, licensed
+from culturepark.corpora.formats import FORMATS, SPLITS
 
 VALUES = {"cultures": ("arabic", "german"), "questions": ("Q27", "Q29", "Q33", "Q36", "Q170"), "dialogues": 10, "turns": 6,
           "split": {"validation": 0.2, "test": 0.2}, "faults": {"contradiction": 0.3}}  # fmt: skip

@@ -31,7 +31,7 @@ ROWS = [
         "markdown",
         "tables",
     },
-    {"dialogue", "curation", "corpus", "tuning", "evaluation", "reports", "runs", "logs", "forecast"},
+    {"dialogue", "curation", "corpora", "tuning", "evaluation", "reports", "runs", "logs", "forecast"},
     {"server"},
     {"verbs"},
     {"cli", "__main__", "__init__"},

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 import culturepark as cp
 from culturepark.cli import cli
-from culturepark.corpus.card import shared
+from culturepark.corpora.card import shared
 from culturepark.errors import InputError
 from culturepark.evaluation import planned, result, tasks
 from culturepark.evaluation.card import load

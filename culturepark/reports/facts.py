@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from culturepark.corpus.card import shared
+from culturepark.corpora.card import shared
 from culturepark.dialogue import casting
 from culturepark.journal import Journal
 from culturepark.reports import evaluated, tuned

@@ -120,7 +120,7 @@ def _jobs(benchmark: cards.Benchmark, models: Sequence[str], found: Workspace, m
 
 def _held(folder: Path, corpus: str | Path | None) -> dict[str, str]:
     """Return which split of a run's corpus each question is in; nothing where no run is there and none was named."""
-    from culturepark.corpus.build import splits
+    from culturepark.corpora.build import splits
 
     if not (folder / "run.toml").is_file() and corpus is None:
         return {}

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from culturepark import logs, pool
-from culturepark.corpus import build as corpus_build
-from culturepark.corpus import card
-from culturepark.corpus.export import export as export_files
-from culturepark.corpus.export import lacking, writer
-from culturepark.corpus.formats import DEFAULT
-from culturepark.corpus.source import Source
+from culturepark.corpora import build as corpus_build
+from culturepark.corpora import card
+from culturepark.corpora.export import export as export_files
+from culturepark.corpora.export import lacking, writer
+from culturepark.corpora.formats import DEFAULT
+from culturepark.corpora.source import Source
 from culturepark.curation.case import look_up
 from culturepark.curation.pipeline import spoken
 from culturepark.desk import Desk

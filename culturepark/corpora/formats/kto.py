@@ -7,8 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from culturepark.corpus.formats import WHOLE, Subsets, asked, origin, said, splits
-from culturepark.corpus.source import Source
+from culturepark.corpora.formats import WHOLE, Subsets, asked, origin, said, splits
+from culturepark.corpora.source import Source
 from culturepark.records import Pair
 
 READS = "pairs"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from culturepark.corpus.formats import WHOLE, Subsets, chat, metadata, splits
-from culturepark.corpus.source import Source
+from culturepark.corpora.formats import WHOLE, Subsets, chat, metadata, splits
+from culturepark.corpora.source import Source
 from culturepark.records import Sample
 
 READS = "samples"

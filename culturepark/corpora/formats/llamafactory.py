@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from culturepark.corpus.formats import Subsets, kto, metadata, origin, splits
-from culturepark.corpus.source import Source
+from culturepark.corpora.formats import Subsets, kto, metadata, origin, splits
+from culturepark.corpora.source import Source
 from culturepark.records import Pair, Sample
 
 READS = "samples"

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.atomic import move, recover
-from culturepark.corpus.build import crossing
-from culturepark.corpus.card import Card, page
-from culturepark.corpus.formats import DEFAULT, FORMATS, SPLITS, WHOLE, Subsets, lines
-from culturepark.corpus.source import Source
+from culturepark.corpora.build import crossing
+from culturepark.corpora.card import Card, page
+from culturepark.corpora.formats import DEFAULT, FORMATS, SPLITS, WHOLE, Subsets, lines
+from culturepark.corpora.source import Source
 from culturepark.errors import InputError, ParkError, RunFailed, nearest
 from culturepark.journal import Journal
 

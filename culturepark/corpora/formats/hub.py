@@ -6,9 +6,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from culturepark.corpus.formats import SPLITS, WHOLE, Subsets
-from culturepark.corpus.formats.trl import row
-from culturepark.corpus.source import Source
+from culturepark.corpora.formats import SPLITS, WHOLE, Subsets
+from culturepark.corpora.formats.trl import row
+from culturepark.corpora.source import Source
 
 READS = "samples"
 NEEDS = {"pyarrow.parquet": "hub"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpus.formats import WHOLE, Subsets, splits
-from culturepark.corpus.source import Source
+from culturepark.corpora.formats import WHOLE, Subsets, splits
+from culturepark.corpora.source import Source
 
 READS = "shares"
 
 
 def write(source: Source, folder: Path) -> Subsets:
-    """Write one JSONL file per split; `culturepark.corpus.shares.row` says what a line holds."""
+    """Write one JSONL file per split; `culturepark.corpora.shares.row` says what a line holds."""
     return {WHOLE: splits(folder, "{split}.jsonl", lambda split: source.shares(split))}

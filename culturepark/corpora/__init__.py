@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from culturepark.corpus.shares import country_rows
+from culturepark.corpora.shares import country_rows
 
 __all__ = ["country_rows"]

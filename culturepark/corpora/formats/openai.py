@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpus.formats import BESIDE, WHOLE, Subsets, chat, metadata, splits
-from culturepark.corpus.source import Source
+from culturepark.corpora.formats import BESIDE, WHOLE, Subsets, chat, metadata, splits
+from culturepark.corpora.source import Source
 from culturepark.records import Sample
 
 READS = "samples"

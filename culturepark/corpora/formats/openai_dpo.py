@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpus.formats import BESIDE, WHOLE, Subsets, asked, origin, said, splits
-from culturepark.corpus.source import Source
+from culturepark.corpora.formats import BESIDE, WHOLE, Subsets, asked, origin, said, splits
+from culturepark.corpora.source import Source
 from culturepark.records import Pair
 
 READS = "pairs"

@@ -22,14 +22,14 @@ WHOLE = "default"  # the name of the only subset
 BESIDE = "__metadata__"  # where files lie that are not rows: loaders of data sets pass over names like this one
 SPLITS = ("train", "validation", "test")
 FORMATS = {
-    "trl": "culturepark.corpus.formats.trl",
-    "openai": "culturepark.corpus.formats.openai",
-    "hub": "culturepark.corpus.formats.hub",
-    "dpo": "culturepark.corpus.formats.dpo",
-    "kto": "culturepark.corpus.formats.kto",
-    "openai-dpo": "culturepark.corpus.formats.openai_dpo",
-    "shares": "culturepark.corpus.formats.shares",
-    "llamafactory": "culturepark.corpus.formats.llamafactory",
+    "trl": "culturepark.corpora.formats.trl",
+    "openai": "culturepark.corpora.formats.openai",
+    "hub": "culturepark.corpora.formats.hub",
+    "dpo": "culturepark.corpora.formats.dpo",
+    "kto": "culturepark.corpora.formats.kto",
+    "openai-dpo": "culturepark.corpora.formats.openai_dpo",
+    "shares": "culturepark.corpora.formats.shares",
+    "llamafactory": "culturepark.corpora.formats.llamafactory",
 }
 DEFAULT = ("trl", "openai")  # what the base install can write
 

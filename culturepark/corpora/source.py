@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from culturepark.corpus.build import questions, splits
-from culturepark.corpus.pairs import Before, pairs
-from culturepark.corpus.shares import Row, Surveyed, culture_rows
+from culturepark.corpora.build import questions, splits
+from culturepark.corpora.pairs import Before, pairs
+from culturepark.corpora.shares import Row, Surveyed, culture_rows
 from culturepark.journal import Journal
 from culturepark.records import Pair, Sample
 from culturepark.settings import Settings
