@@ -31,7 +31,7 @@ way, base, corpus, out, method = sys.argv[1:6]
 batch, length = map(int, sys.argv[6:])
 torch.cuda.reset_peak_memory_stats()
 if way == "ours":
-    from culturepark.tuning import job, recipe, rows
+    from culturepark.training import job, recipe, rows
     told = recipe.build({"objective": "sft", "base": base, "method": method, "epochs": 1, "rows": batch, "batch": batch, "patience": 0, "length": 2 * length})
     started = [0.0]
     job.tune(rows.read(Path(corpus), "trl"), told, Path(out), lambda s, h: started.__setitem__(0, time.perf_counter()) if s == "machine" else None)
@@ -76,7 +76,7 @@ def build(shape: tuple[int, ...], folder: Path) -> int:
 def corpus(folder: Path) -> int:
     """Write rows of about LENGTH tokens of random words; return how many tokens they have."""
     from culturepark.records import stream
-    from culturepark.tuning.rows import tokenised
+    from culturepark.training.rows import tokenised
     from culturepark.weights import base
 
     rng, words = stream("gpu"), base.tokenizer("tiny")

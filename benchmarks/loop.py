@@ -15,9 +15,9 @@ from pathlib import Path
 
 import culturepark as cp
 from culturepark.records import digest
-from culturepark.tuning import job, matrix, recipe, rows
-from culturepark.tuning.matrix import Matrix
-from culturepark.tuning.rows import Corpus, Row
+from culturepark.training import job, matrix, recipe, rows
+from culturepark.training.matrix import Matrix
+from culturepark.training.rows import Corpus, Row
 from culturepark.weights import base
 
 SAMPLES, EPOCHS, ROWS, SEEDS, HELD = (

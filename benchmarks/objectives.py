@@ -20,9 +20,9 @@ from culturepark.corpora import country_rows
 from culturepark.evaluation import measure
 from culturepark.evaluation.intervals import SHARE
 from culturepark.records import Question, stream
-from culturepark.tuning import job, recipe, rows
-from culturepark.tuning.matrix import loaded, use
-from culturepark.tuning.rows import Corpus, Row
+from culturepark.training import job, recipe, rows
+from culturepark.training.matrix import loaded, use
+from culturepark.training.rows import Corpus, Row
 from culturepark.weights import choices, tiny
 from culturepark.wording import completion
 from culturepark.workspace import load, shipped

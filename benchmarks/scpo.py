@@ -14,7 +14,7 @@ from typing import Any
 from culturepark.evaluation import steered
 from culturepark.surveys import votes
 from culturepark.surveys.votes import Votes
-from culturepark.tuning import reward, scpo
+from culturepark.training import reward, scpo
 from culturepark.weights.base import quiet
 from culturepark.weights.sketch import sketch
 

@@ -132,8 +132,8 @@ def expected(row):
 
 
 def test_rows_beside_the_same_rows_by_culture_are_trained_on_once(corpus):
-    from culturepark.tuning import rows
-    from culturepark.tuning.hosted.uploads import layout
+    from culturepark.training import rows
+    from culturepark.training.hosted.uploads import layout
 
     read = rows.read(corpus / "dpo", "dpo")
     assert sum(map(len, read.rows["train"].values())) == len(jsonl(corpus / "dpo/train.jsonl"))

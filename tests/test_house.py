@@ -31,7 +31,7 @@ ROWS = [
         "markdown",
         "tables",
     },
-    {"dialogue", "curation", "corpora", "tuning", "evaluation", "reports", "runs", "logs", "forecast"},
+    {"dialogue", "curation", "corpora", "training", "evaluation", "reports", "runs", "logs", "forecast"},
     {"server"},
     {"verbs"},
     {"cli", "__main__", "__init__"},

@@ -16,7 +16,7 @@ from filelock import FileLock
 import culturepark as cp
 from culturepark.cli.launch import CONFIGS, KINDS, command, launch
 from culturepark.errors import InputError
-from culturepark.tuning import job, recipe
+from culturepark.training import job, recipe
 from culturepark.weights import machine, manifest
 
 # Every step sees all 24 rows, so that their order, which depends on the processes, makes no difference.

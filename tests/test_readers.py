@@ -13,8 +13,8 @@ from culturepark.errors import InputError
 from culturepark.evaluation import card, planned, posts
 from culturepark.evaluation.kinds import opinions
 from culturepark.surveys import votes
-from culturepark.tuning import rows
-from culturepark.tuning.hosted import uploads
+from culturepark.training import rows
+from culturepark.training.hosted import uploads
 from culturepark.verbs import lessons
 
 SHIPPED = workspace.load(None)

@@ -250,7 +250,7 @@ def test_what_was_seen_in_several_seeds_tells_its_spread():
 def kept(tmp_path_factory, path):
     """A model that SCPO trained for Norland and kept: its folder, how it was judged there, and an untrained base."""
     pytest.importorskip("trl")
-    from culturepark.tuning import scpo
+    from culturepark.training import scpo
     from culturepark.weights.base import quiet
     from culturepark.weights.sketch import sketch
 

@@ -16,8 +16,8 @@ from culturepark.errors import InputError, NotFound, RunFailed
 from culturepark.evaluation import steered
 from culturepark.surveys import simulated, votes
 from culturepark.surveys.votes import Pair, Votes
-from culturepark.tuning import reward, scpo
-from culturepark.tuning.scpo import Result
+from culturepark.training import reward, scpo
+from culturepark.training.scpo import Result
 from culturepark.weights import machine, manifest, rewards
 from culturepark.weights.base import quiet
 from culturepark.weights.sketch import sketch

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from culturepark.errors import InputError, ModelError
-from culturepark.tuning import preference, rows, shares
+from culturepark.training import preference, rows, shares
 from culturepark.weights import base, chat, choices, engine, graduate, machine, vllm
 
 SYSTEM, QUESTION, ANSWER = "You are from Peru.", "Is it good to drink tea?", "Agree. I think that tea is good."

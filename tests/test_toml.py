@@ -11,7 +11,7 @@ from culturepark.evaluation import card as benchmarks
 from culturepark.records import Role
 from culturepark.settings import build
 from culturepark.toml import parse_toml, read_toml
-from culturepark.tuning import recipe
+from culturepark.training import recipe
 
 BOM = b"\xef\xbb\xbf"
 

@@ -9,7 +9,7 @@ from test_reports import Tags
 
 import culturepark as cp
 from culturepark.reports import tuned
-from culturepark.tuning.matrix import Matrix
+from culturepark.training.matrix import Matrix
 
 NAN, INF = float("nan"), float("inf")
 ABOUT = {

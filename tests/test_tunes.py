@@ -19,14 +19,14 @@ import culturepark as cp
 from culturepark.cli.hosted import hosted as command
 from culturepark.errors import BudgetReached, InputError, Locked, ModelError, RunFailed
 from culturepark.server import Server
-from culturepark.tuning import hosted
-from culturepark.tuning.hosted.quote import tidy, told
+from culturepark.training import hosted
+from culturepark.training.hosted.quote import tidy, told
 
 KEY = "sk-secret-0123456789"
 BASE = "openai/embedded"
 CHILD = """
 import asyncio, sys
-from culturepark.tuning import hosted
+from culturepark.training import hosted
 hosted.POLL = 0.05
 made = hosted.plan(sys.argv[1], "openai/embedded", base_url=sys.argv[2])
 asyncio.run(hosted.tune(made, sys.argv[3], lambda culture, text: print(culture, text, flush=True)))
@@ -38,7 +38,7 @@ def quick(monkeypatch):
     """Short waits, and a key."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr(hosted, "POLL", 0.02)
-    monkeypatch.setattr("culturepark.tuning.hosted.service.JITTER", lambda state: 0.02)
+    monkeypatch.setattr("culturepark.training.hosted.service.JITTER", lambda state: 0.02)
 
 
 def chat(n, culture="north", **more):
@@ -311,7 +311,7 @@ async def test_a_tuned_model_takes_its_seat(park, corpus, tmp_path):
 
 async def test_a_job_that_fails_is_told_in_the_services_words_and_the_others_go_on(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "culturepark.tuning.hosted.uploads.wrong", lambda row, method: None
+        "culturepark.training.hosted.uploads.wrong", lambda row, method: None
     )  # a client that checks nothing
     train = corpus / "north/train.jsonl"
     good = train.read_bytes()

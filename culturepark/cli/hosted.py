@@ -15,7 +15,7 @@ from culturepark.cli.terminal import echo
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from culturepark.tuning.hosted import Plan
+    from culturepark.training.hosted import Plan
 
 
 @click.command()
@@ -53,7 +53,7 @@ def hosted(corpus: str, workspace: str | None, out: str | None, name: str, cance
     """
     from culturepark import pool, verbs
     from culturepark.errors import RunFailed
-    from culturepark.tuning import hosted as work
+    from culturepark.training import hosted as work
 
     folder, place, title = verbs.sent(corpus, how["method"], name, workspace, out)
     if cancel:
@@ -79,7 +79,7 @@ def hosted(corpus: str, workspace: str | None, out: str | None, name: str, cance
 def _agreed(made: Plan, yes: bool) -> None:
     """Show what will be sent and what it costs, and ask."""
     from culturepark.errors import InputError
-    from culturepark.tuning.hosted.quote import told
+    from culturepark.training.hosted.quote import told
 
     echo(told(made), err=True)
     if yes:
@@ -95,7 +95,7 @@ def _aloud(culture: str, text: str) -> None:
 
 def _end(made: Plan, manifests: Mapping[str, Mapping[str, Any]], place: Path, as_json: bool) -> None:
     """Print what was made, and how each model takes its seat."""
-    from culturepark.tuning.hosted.quote import figures
+    from culturepark.training.hosted.quote import figures
 
     seats = {culture: _seat(made, culture, found["model"]) for culture, found in manifests.items()}
     lines = [f"{culture}: {found['model']}\n  {seats[culture]}" for culture, found in manifests.items()]
@@ -106,7 +106,7 @@ def _end(made: Plan, manifests: Mapping[str, Mapping[str, Any]], place: Path, as
 def _seat(made: Plan, culture: str, model: str) -> str:
     """Return the command that seats a tuned model; elsewhere than at the provider's own address its base plays the others."""
     from culturepark.models import PROVIDERS
-    from culturepark.tuning.rows import POOLED
+    from culturepark.training.rows import POOLED
 
     provider = made.model.partition("/")[0]
     there = "" if made.base_url == PROVIDERS[provider].url else f" --base-url {made.base_url}"

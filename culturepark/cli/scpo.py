@@ -89,7 +89,7 @@ def scpo(data: str, name: str, workspace: str | None, out: str | None, as_json: 
     """
     from culturepark.evaluation import steered
     from culturepark.surveys.votes import read
-    from culturepark.tuning import scpo as work
+    from culturepark.training import scpo as work
     from culturepark.workspace import find, output
 
     lists = {k: flags.pop(k) for k in LISTS}

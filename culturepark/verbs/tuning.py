@@ -9,8 +9,8 @@ from typing import Any
 from culturepark.atomic import recover, write_text
 from culturepark.errors import InputError
 from culturepark.runs import Run
-from culturepark.tuning import recipe as recipes
-from culturepark.tuning.recipe import Recipe
+from culturepark.training import recipe as recipes
+from culturepark.training.recipe import Recipe
 from culturepark.verbs.runs import resume
 from culturepark.verbs.stages import Tell
 from culturepark.verbs.work import export
@@ -29,7 +29,7 @@ def tune(objective: str, corpus: Run | str | Path, base: str | None = None, *, n
     What was begun goes on; what is whole is left. The job's page is `report.html` beside the models.
     """
     from culturepark.reports import tuned
-    from culturepark.tuning import job
+    from culturepark.training import job
     from culturepark.weights import machine
 
     def ready() -> tuple[Recipe, Path, Any, Any]:
@@ -97,7 +97,7 @@ def _run(corpus: str | Path, workspace: str | Path | None, out: str | Path | Non
 
 
 def _read(source: Path, form: str, culture: str | None) -> Any:
-    from culturepark.tuning import rows
+    from culturepark.training import rows
 
     return rows.read(source, form, culture)
 
@@ -109,7 +109,7 @@ def matrix(models: str | Path, corpus: Run | str | Path, split: str = "test", *,
     `rows` bounds the rows a culture. The test split holds questions that nobody was tuned on.
     """
     from culturepark.reports import tuned
-    from culturepark.tuning import matrix as matrices
+    from culturepark.training import matrix as matrices
     from culturepark.weights import manifest
 
     folders = manifest.models(models)
@@ -155,7 +155,7 @@ def scpo(data: str | Path, base: str | None = None, *, preset: str | None = None
     `data` is a file of votes, scored conversations or preferences, or the word simulated; `terms` holds the fields of Terms (tau,
     beta, lr, steps, …), `how` countries, variants, seeds, shares, taus, betas, keep, fresh and tell.
     """
-    from culturepark.tuning import scpo as work
+    from culturepark.training import scpo as work
 
     told = work.terms(preset, base=base, **(terms or {}))
     return work.run(data, output(find(workspace), name, out), told, **how)
@@ -170,7 +170,7 @@ def hosted(corpus: str | Path, model: str, *, method: str = "sft", name: str = "
     goes on: no job is started twice.
     """
     from culturepark import pool
-    from culturepark.tuning import hosted as work
+    from culturepark.training import hosted as work
 
     folder, place, title = sent(corpus, method, name, workspace, out)
     made = work.plan(folder, model, method=method, suffix=title if suffix is None else suffix, **how)
@@ -181,7 +181,7 @@ def sent(
     corpus: str | Path, method: str, name: str, workspace: str | Path | None, out: str | Path | None
 ) -> tuple[Path, Path, str]:
     """Return where the rows for a service are, where its models go, and what to call them; a run is exported where it is not yet."""
-    from culturepark.tuning.hosted.uploads import FOLDERS, layout
+    from culturepark.training.hosted.uploads import FOLDERS, layout
 
     folder = Path(corpus).expanduser()
     if layout(folder):

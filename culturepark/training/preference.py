@@ -11,8 +11,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from culturepark.tuning.recipe import Recipe
-from culturepark.tuning.rows import Row, answered
+from culturepark.training.recipe import Recipe
+from culturepark.training.rows import Row, answered
 from culturepark.weights import choices
 from culturepark.weights.chat import tokenize_answers
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from culturepark.errors import BudgetReached, InputError, nearest
 from culturepark.records import digest
-from culturepark.tuning.hosted.service import reach
-from culturepark.tuning.hosted.uploads import Part, counter, parts
+from culturepark.training.hosted.service import reach
+from culturepark.training.hosted.uploads import Part, counter, parts
 
 METHODS = {"sft": "supervised", "dpo": "dpo"}  # ours, and the protocol's
 EPOCHS = 3

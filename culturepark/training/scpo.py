@@ -27,7 +27,7 @@ from culturepark.errors import CardError, InputError, Locked, NotFound, RunFaile
 from culturepark.records import Record, digest, stream
 from culturepark.surveys.votes import Pair, Votes, folds, read, slug, split
 from culturepark.toml import explain
-from culturepark.tuning import reward
+from culturepark.training import reward
 from culturepark.weights import base, machine, manifest, rewards
 from culturepark.weights.base import quiet, writing
 from culturepark.weights.machine import Machine

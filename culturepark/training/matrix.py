@@ -9,7 +9,7 @@ from typing import Any
 
 from culturepark.errors import InputError
 from culturepark.records import Record
-from culturepark.tuning.rows import Row
+from culturepark.training.rows import Row
 from culturepark.weights import base, choices, manifest
 from culturepark.weights.machine import Machine, look
 

@@ -20,9 +20,9 @@ from typing import Any
 from culturepark.atomic import discard, move, sweep, write_text
 from culturepark.errors import InputError, Locked, nearest
 from culturepark.records import digest
-from culturepark.tuning import preference, recipe, rows, sft, shares
-from culturepark.tuning.recipe import Recipe
-from culturepark.tuning.rows import POOLED, Corpus, Row
+from culturepark.training import preference, recipe, rows, sft, shares
+from culturepark.training.recipe import Recipe
+from culturepark.training.rows import POOLED, Corpus, Row
 from culturepark.weights import base, machine, manifest
 from culturepark.weights.base import quiet, writing
 from culturepark.weights.machine import Machine, agreed, first

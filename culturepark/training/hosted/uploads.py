@@ -12,7 +12,7 @@ from typing import Any
 
 from culturepark import tables
 from culturepark.errors import InputError, nearest
-from culturepark.tuning.rows import POOLED, same_rows
+from culturepark.training.rows import POOLED, same_rows
 
 FOLDERS = {"sft": "openai", "dpo": "openai-dpo"}  # where a run's corpus has them, by method
 TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from culturepark.records import stream
-from culturepark.tuning.recipe import Recipe
-from culturepark.tuning.rows import Row, tokenised
+from culturepark.training.recipe import Recipe
+from culturepark.training.rows import Row, tokenised
 from culturepark.weights import choices
 from culturepark.weights.chat import open_turns
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from culturepark.tuning.recipe import Recipe
-from culturepark.tuning.rows import Row, tokenised
+from culturepark.training.recipe import Recipe
+from culturepark.training.rows import Row, tokenised
 from culturepark.weights.machine import Machine
 
 

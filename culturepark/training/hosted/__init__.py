@@ -25,9 +25,9 @@ from culturepark.errors import InputError, Locked, ParkError, RunFailed
 from culturepark.models.secrets import redact
 from culturepark.models.wire import Trouble
 from culturepark.records import Record, digest
-from culturepark.tuning.hosted.quote import METHODS, Plan, plan
-from culturepark.tuning.hosted.service import ENDED, Job, Order, Service
-from culturepark.tuning.hosted.uploads import Part, hashed
+from culturepark.training.hosted.quote import METHODS, Plan, plan
+from culturepark.training.hosted.service import ENDED, Job, Order, Service
+from culturepark.training.hosted.uploads import Part, hashed
 
 __all__ = [
     "Part",
