@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import culturepark as cp
-from culturepark.weights import base
+from culturepark.local_models import base
 
 SAMPLES, EPOCHS = 200, 2
 SCRIPT = Path(__file__).parent / "peers" / "trl_sft.py"

@@ -18,7 +18,7 @@ import culturepark as cp
 from culturepark.evaluation.board import Board, Row, Table
 from culturepark.evaluation.measure import Figure
 from culturepark.evaluation.result import Result
-from culturepark.weights import base
+from culturepark.local_models import base
 
 DATA = Path(os.environ.get("CULTUREPARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SAMPLES, SEEDS, EPOCHS = 200, (0, 1, 2), 3
@@ -157,7 +157,7 @@ def agreements() -> None:
     from sklearn.metrics import f1_score
 
     from culturepark.evaluation.kinds import vsm
-    from culturepark.weights.choices import divergence
+    from culturepark.local_models.choices import divergence
 
     rng = np.random.default_rng(0)
     ps, qs = rng.dirichlet(np.ones(5), 1000), rng.dirichlet(np.ones(5), 1000)

@@ -58,7 +58,7 @@ def build(shape: tuple[int, ...], folder: Path) -> int:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from culturepark.weights import base
+    from culturepark.local_models import base
 
     hidden, inner, layers, heads, pairs, vocabulary = shape
     words = base.tokenizer("tiny")
@@ -75,9 +75,9 @@ def build(shape: tuple[int, ...], folder: Path) -> int:
 
 def corpus(folder: Path) -> int:
     """Write rows of about LENGTH tokens of random words; return how many tokens they have."""
+    from culturepark.local_models import base
     from culturepark.records import stream
     from culturepark.training.rows import tokenised
-    from culturepark.weights import base
 
     rng, words = stream("gpu"), base.tokenizer("tiny")
     rows = [

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import culturepark as cp
+from culturepark.local_models import base
 from culturepark.records import digest
 from culturepark.training import job, matrix, recipe, rows
 from culturepark.training.matrix import Matrix
 from culturepark.training.rows import Corpus, Row
-from culturepark.weights import base
 
 SAMPLES, EPOCHS, ROWS, SEEDS, HELD = (
     600,

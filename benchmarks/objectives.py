@@ -19,11 +19,11 @@ from culturepark import surveys
 from culturepark.corpora import country_rows
 from culturepark.evaluation import measure
 from culturepark.evaluation.intervals import SHARE
+from culturepark.local_models import choices, tiny
 from culturepark.records import Question, stream
 from culturepark.training import job, recipe, rows
 from culturepark.training.matrix import loaded, use
 from culturepark.training.rows import Corpus, Row
-from culturepark.weights import choices, tiny
 from culturepark.wording import completion
 from culturepark.workspace import load, shipped
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.evaluation import steered
+from culturepark.local_models.base import quiet
+from culturepark.local_models.sketch import sketch
 from culturepark.surveys import votes
 from culturepark.surveys.votes import Votes
 from culturepark.training import reward, scpo
-from culturepark.weights.base import quiet
-from culturepark.weights.sketch import sketch
 
 DATA = Path(os.environ.get("CULTUREPARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
 CREHATE = DATA / "preference" / "crehate_five_countries.csv"

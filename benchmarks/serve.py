@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from culturepark.weights import base, machine, tiny
-from culturepark.weights.engine import Engine
-from culturepark.weights.graduate import find
+from culturepark.local_models import base, machine, tiny
+from culturepark.local_models.engine import Engine
+from culturepark.local_models.local_model import find
 
 ADAPTERS, TOKENS, ALONE, TOGETHER, IN_FLIGHT = 8, 32, 8, 64, (8, 32)
 WIDTH, LAYERS, HEADS = 256, 4, 4

@@ -226,7 +226,7 @@ class Mute:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base of the offline base's shape that has learnt next to nothing: built in a moment, for what needs any base."""
-    from culturepark.weights import tiny
+    from culturepark.local_models import tiny
 
     folder = tmp_path_factory.mktemp("bases") / "small"
     tiny.build(folder, texts=64, epochs=1, gate=99)

@@ -6,9 +6,9 @@ from enum import Enum
 import pytest
 from pydantic import BaseModel, Field
 
+from culturepark.local_models import base, machine
 from culturepark.server import Server
 from culturepark.server.graduates import Graduates
-from culturepark.weights import base, machine
 
 guided = pytest.mark.skipif(
     importlib.util.find_spec("llguidance") is None, reason="llguidance is not here: pip install 'culturepark[serve]'"

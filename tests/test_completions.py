@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from culturepark.local_models import base, machine
+from culturepark.local_models.engine import Made
 from culturepark.server import Server, answers
 from culturepark.server.graduates import Graduates
-from culturepark.weights import base, machine
-from culturepark.weights.engine import Made
 
 SMALL = {"model": "small"}
 TEXT = {**SMALL, "max_tokens": 6, "temperature": 0}
@@ -128,7 +128,7 @@ def test_offsets_lie_where_tokens_begin_whatever_the_characters(eng, text):
 
 
 def test_a_long_text_is_read_piece_by_piece_and_rows_of_other_lengths_together(eng, plain, monkeypatch):
-    from culturepark.weights import reading
+    from culturepark.local_models import reading
 
     rows = [eng.read_text("Is tea good? " * 9), eng.read_text("Yes, it is.")]
     whole = reading.read_rows(plain, eng.tokenizer, rows, 1)
@@ -254,7 +254,7 @@ def test_json_mode_says_an_object_and_a_batch_of_free_and_held_answers_changes_n
 def test_a_model_that_would_end_its_turn_closes_what_is_open(eng):
     import torch
 
-    from culturepark.weights.schemas import Guides
+    from culturepark.local_models.schemas import Guides
 
     guides = Guides(eng.tokenizer, len(eng.tokenizer), eng.ends)
     guide, scores = (

@@ -24,11 +24,11 @@ from culturepark.evaluation import card, parsers, result, work
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Item, Kind, Unparsed, once
 from culturepark.journal import Journal
+from culturepark.local_models import choices
+from culturepark.local_models.engine import shared
+from culturepark.local_models.local_model import find
 from culturepark.models import reading
 from culturepark.records import Reply, Request
-from culturepark.weights import choices
-from culturepark.weights.engine import shared
-from culturepark.weights.graduate import find
 
 HERE = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
 LABELS = ("Agree", "Disagree")

@@ -9,7 +9,7 @@ from culturepark.errors import InputError
 from culturepark.evaluation import alignment, card, harness
 from culturepark.evaluation.kinds import survey
 from culturepark.evaluation.outcome import Setup
-from culturepark.weights import chat, choices
+from culturepark.local_models import chat, choices
 
 CULTURES = ("german", "spanish")
 

@@ -25,7 +25,7 @@ ROWS = [
         "pool",
         "stopping",
         "desk",
-        "weights",
+        "local_models",
         "wording",
         "named",
         "markdown",

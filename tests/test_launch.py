@@ -16,8 +16,8 @@ from filelock import FileLock
 import culturepark as cp
 from culturepark.cli.launch import CONFIGS, KINDS, command, launch
 from culturepark.errors import InputError
+from culturepark.local_models import machine, manifest
 from culturepark.training import job, recipe
-from culturepark.weights import machine, manifest
 
 # Every step sees all 24 rows, so that their order, which depends on the processes, makes no difference.
 RECIPE = {"rows": 24, "length": 256, "lr": 1e-3, "warmup": 0.0, "patience": 0}

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from test_hosted import ASK, JSON, ask
 
 import culturepark as cp
+from culturepark.local_models.chat import fold
 from culturepark.models.refusals import refusal
 from culturepark.models.wire import Style, Trouble, opened, trouble
 from culturepark.records import Message, Request
-from culturepark.weights.chat import fold
 
 TALK = Request("delegate", (Message("system", "You bake."), Message("user", "Hello?")), max_tokens=9)
 

@@ -250,9 +250,9 @@ def test_what_was_seen_in_several_seeds_tells_its_spread():
 def kept(tmp_path_factory, path):
     """A model that SCPO trained for Norland and kept: its folder, how it was judged there, and an untrained base."""
     pytest.importorskip("trl")
+    from culturepark.local_models.base import quiet
+    from culturepark.local_models.sketch import sketch
     from culturepark.training import scpo
-    from culturepark.weights.base import quiet
-    from culturepark.weights.sketch import sketch
 
     folder, data = tmp_path_factory.mktemp("reward"), votes.read(path)
     texts = [t for p in data.pairs for t in (p.chosen, p.rejected, *(m.content for m in p.history))]

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from culturepark.cli.scpo import scpo as command
 from culturepark.errors import InputError, NotFound, RunFailed
 from culturepark.evaluation import steered
+from culturepark.local_models import machine, manifest, rewards
+from culturepark.local_models.base import quiet
+from culturepark.local_models.sketch import sketch
 from culturepark.surveys import simulated, votes
 from culturepark.surveys.votes import Pair, Votes
 from culturepark.training import reward, scpo
 from culturepark.training.scpo import Result
-from culturepark.weights import machine, manifest, rewards
-from culturepark.weights.base import quiet
-from culturepark.weights.sketch import sketch
 
 pytest.importorskip("trl")
 CREHATE = DATA / "preference" / "crehate_five_countries.csv"

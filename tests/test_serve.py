@@ -15,12 +15,12 @@ import culturepark as cp
 from culturepark.cli.serve import merge as merge_verb
 from culturepark.cli.serve import serve as serve_verb
 from culturepark.errors import InputError, ModelError
+from culturepark.local_models import base, choices, engine, local_model, machine, manifest, vllm
+from culturepark.local_models.merge import merge
 from culturepark.models import load
 from culturepark.records import Message, Request
 from culturepark.server import Server
 from culturepark.server.graduates import Graduates
-from culturepark.weights import base, choices, engine, graduate, machine, manifest, vllm
-from culturepark.weights.merge import merge
 
 NAMES = ("arabic", "german", "korean")
 TALK = [{"role": "system", "content": "You are from Korea."}, {"role": "user", "content": "Is tea good?"}]
@@ -248,7 +248,7 @@ def test_a_tuned_model_takes_its_seat_and_the_journal_names_it(park, models):
     cp.simulate(run)
     with run.journal(write=False) as journal:
         said = journal.count("SELECT DISTINCT model FROM calls WHERE role = 'delegate'")
-    assert said == [(graduate.find(models / "korean").identity,)] and "korean" in said[0][0]
+    assert said == [(local_model.find(models / "korean").identity,)] and "korean" in said[0][0]
 
 
 async def test_eight_seats_of_one_base_load_it_once_and_a_reply_is_honest(models, eng):
@@ -291,20 +291,20 @@ def broken(models, tmp_path, name):
 
 def test_damaged_pickled_and_unfitting_adapters_are_told_and_the_base_is_as_it_was(models, small, tmp_path):
     cut, pickled, other = (broken(models, tmp_path, n) for n in ("cut", "pickled", "other"))
-    (cut / graduate.ADAPTER).write_bytes((cut / graduate.ADAPTER).read_bytes()[:-99])
+    (cut / local_model.ADAPTER).write_bytes((cut / local_model.ADAPTER).read_bytes()[:-99])
     held = engine.Engine(str(small), machine.look("cpu"))
     before = held.submit(engine.Ask(held.tokens(TALK), engine.BASE, 6)).result(60)
     with pytest.raises(ModelError, match=r"cannot load the adapter at .*cut"):
-        held.add(graduate.find(cut))
+        held.add(local_model.find(cut))
     assert held.submit(engine.Ask(held.tokens(TALK), engine.BASE, 6)).result(60) == before
-    (pickled / graduate.ADAPTER).rename(pickled / "adapter_model.bin")
+    (pickled / local_model.ADAPTER).rename(pickled / "adapter_model.bin")
     with pytest.raises(ModelError, match="pickled"):
-        graduate.find(pickled)
+        local_model.find(pickled)
     (other / manifest.FILE).write_text(
         (other / manifest.FILE).read_text().replace(base.fingerprint(str(small)), "0" * 16)
     )
     with pytest.raises(ModelError, match="was tuned on the base"):
-        graduate.find(other)
+        local_model.find(other)
 
 
 def test_an_adapter_that_cannot_share_a_base_and_a_reward_model_are_refused(small, tmp_path):
@@ -312,7 +312,7 @@ def test_an_adapter_that_cannot_share_a_base_and_a_reward_model_are_refused(smal
     with pytest.raises(ModelError, match=r"use_dora.*culturepark merge"):
         Graduates([str(odd)]).load()
     with pytest.raises(InputError, match="reward model"):
-        graduate.find(adapter(small, tmp_path / "judge", 1, kind="reward"))
+        local_model.find(adapter(small, tmp_path / "judge", 1, kind="reward"))
 
 
 def test_models_of_one_name_are_told_apart_by_the_folder_they_are_in(models, small, tmp_path):
@@ -366,7 +366,7 @@ def test_the_vllm_command_names_base_adapters_and_the_least_rank_it_takes(models
         f"vllm serve {small} --served-model-name small --host 127.0.0.1 --port 8000 --generation-config vllm --enable-lora --max-loras 3 "
         f"--max-lora-rank 16 --lora-modules arabic={models}/arabic german={models}/german korean={models}/korean"
     )
-    assert vllm.commands(graduate.named([graduate.find(small)])) == [made.partition(" --enable-lora")[0]]
+    assert vllm.commands(local_model.named([local_model.find(small)])) == [made.partition(" --enable-lora")[0]]
 
 
 def test_the_verb_merge_says_what_comes_next(models, tmp_path):

@@ -13,9 +13,9 @@ import culturepark as cp
 from culturepark import workspace as cards
 from culturepark.desk import once
 from culturepark.errors import InputError
+from culturepark.local_models.chat import fold
 from culturepark.server import KINDS, Server, canned
 from culturepark.server.hearing import hear
-from culturepark.weights.chat import fold
 
 ASK = {"model": "embedded", "messages": [{"role": "user", "content": "Good morning, what is there to eat today?"}]}
 

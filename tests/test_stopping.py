@@ -145,7 +145,7 @@ def test_without_a_terminal_a_line_says_what_begins(capfd):
 
 
 def test_building_the_tiny_base_reports_steps_and_time_left(tmp_path, monkeypatch):
-    from culturepark.weights import tiny
+    from culturepark.local_models import tiny
 
     monkeypatch.setattr(tiny, "EVERY", 0.0)
     lines = []

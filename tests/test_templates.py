@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from culturepark.errors import InputError, ModelError
+from culturepark.local_models import base, chat, choices, engine, local_model, machine, vllm
 from culturepark.training import preference, rows, shares
-from culturepark.weights import base, chat, choices, engine, graduate, machine, vllm
 
 SYSTEM, QUESTION, ANSWER = "You are from Peru.", "Is it good to drink tea?", "Agree. I think that tea is good."
 TALK = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
@@ -196,7 +196,7 @@ def test_vllm_is_asked_to_open_answers_as_tuning_did(marked, tmp_path):
     for name in ("switch", "chatml"):
         folder = shutil.copytree(marked, tmp_path / name)
         (folder / "chat_template.jinja").write_text(SHAPES[name])
-        command = vllm.commands(graduate.named([graduate.find(folder)]))[0]
+        command = vllm.commands(local_model.named([local_model.find(folder)]))[0]
         assert ("--default-chat-template-kwargs" in command) is (name == "switch")
 
 

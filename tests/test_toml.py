@@ -161,7 +161,7 @@ def test_a_list_of_wrong_choices_is_not_also_called_too_short():
 
 @pytest.mark.parametrize("text", ["", "{", '{"base": 3}', "[]", "\x00"])
 def test_a_damaged_manifest_is_one_line(tmp_path, text):
-    from culturepark.weights import manifest
+    from culturepark.local_models import manifest
 
     (tmp_path / manifest.FILE).write_text(text)
     with pytest.raises(cp.InputError, match="is no manifest of a tuned model") as caught:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark.errors import CardError, InputError, WriteError
+from culturepark.local_models import base, choices, machine, manifest
 from culturepark.training import job, matrix, preference, recipe, sft, shares
 from culturepark.training import rows as reading
-from culturepark.weights import base, choices, machine, manifest
 
 QUICK = {"epochs": 1.0, "rows": 4, "length": 256, "device": "cpu", "patience": 0}
 

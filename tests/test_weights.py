@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from culturepark.errors import InputError, ModelError, RunFailed
-from culturepark.weights import base, choices, machine, manifest, tiny
-from culturepark.weights.chat import open_turns
+from culturepark.local_models import base, choices, machine, manifest, tiny
+from culturepark.local_models.chat import open_turns
 
 ASK = [[{"role": "user", "content": "Is tea good?\n1. Agree\n2. Agree strongly\n3. Disagree"}]]
 OPTIONS = ["Agree", "Agree strongly", "Disagree"]

@@ -123,7 +123,7 @@ def scpo(data: str, name: str, workspace: str | None, out: str | None, as_json: 
 
 def _models(folder: Path) -> Sequence[Path]:
     """Return the countries' models that stayed."""
-    from culturepark.weights import manifest
+    from culturepark.local_models import manifest
 
     return [
         p for p in sorted(folder.iterdir()) if (p / manifest.FILE).is_file() and not p.name.startswith(("global-", "."))

@@ -42,10 +42,10 @@ def serve(
     hub name. Adapters of one base share it, and a batch. Chat and text completions (streamed too), several answers, JSON mode
     and schemas, log-probabilities of answers and of given texts, and the models' list. What it cannot do, it refuses.
     """
-    from culturepark.weights import vllm as production
+    from culturepark.local_models import vllm as production
 
     if vllm:
-        from culturepark.weights.graduate import found, named
+        from culturepark.local_models.local_model import found, named
 
         lines = production.commands(named(found(models)), port or PORT)
         say({"vllm": lines}, as_json, "\n".join(lines))
@@ -60,10 +60,10 @@ def _serve(
     models: tuple[str, ...], port: int, rows: int, key_env: str | None, where: dict[str, Any], as_json: bool,
     limits: Limits,
 ) -> None:  # fmt: skip
+    from culturepark.local_models import machine
     from culturepark.models.secrets import named_key
     from culturepark.server import Server
     from culturepark.server.graduates import Graduates
-    from culturepark.weights import machine
 
     key = named_key("--key-env", key_env)
     found = machine.look(where["device"], where["dtype"], where["attention"])
@@ -99,8 +99,8 @@ def _run(answer: Any, url: str) -> str:
 @as_json
 def merge(model: str, folder: str, as_json: bool) -> None:
     """Merge the adapter in the folder MODEL into its base and write the whole model, in safetensors, to FOLDER."""
-    from culturepark.weights.merge import handover
-    from culturepark.weights.merge import merge as merged
+    from culturepark.local_models.merge import handover
+    from culturepark.local_models.merge import merge as merged
 
     made = merged(model, folder)
     lines = handover(made)

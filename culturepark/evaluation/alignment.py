@@ -11,8 +11,8 @@ from typing import Literal
 from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Outcome
+from culturepark.local_models.choices import divergence
 from culturepark.records import stream
-from culturepark.weights.choices import divergence
 
 ENOUGH = 400  # respondents; with no answer among so many, an option's share is below 3/400 (see `offered`)
 DRAWS = 100  # of imagined people, for the ceiling of sampled answers

@@ -8,9 +8,9 @@ from culturepark.errors import InputError
 from culturepark.evaluation.kinds.reward import accuracy
 from culturepark.evaluation.measure import Difference, Measure, compare, estimate
 from culturepark.evaluation.outcome import STRIDE
+from culturepark.local_models.rewards import Result
 from culturepark.records import Record
 from culturepark.surveys.votes import Pair, Votes
-from culturepark.weights.rewards import Result
 
 # Of whom: the country's own pairs, those of them on which it is in a minority, the rest of them, and other countries' pairs.
 WHAT = ("overall", "minority", "shared", "others")

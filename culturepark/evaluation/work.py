@@ -263,7 +263,7 @@ def contestants(names: Sequence[str]) -> list[Contestant]:
 
 def _several(name: str) -> list[Contestant]:
     """Return the tuned models in a folder of several, else the one model of this name."""
-    from culturepark.weights import manifest
+    from culturepark.local_models import manifest
 
     folder = Path(name).expanduser()
     if (

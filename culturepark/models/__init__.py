@@ -107,7 +107,7 @@ def load(name: str, endpoint: Endpoint | None = None, *, faults: Mapping[str, fl
 
 
 def _local(place: str, params: Mapping[str, Any]) -> Model:
-    from culturepark.weights import rewards
+    from culturepark.local_models import rewards
 
     if rewards.found(place):
         from culturepark.models.rewarding import Rewarder

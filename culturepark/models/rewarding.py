@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError, ModelError
+from culturepark.local_models import base, local_model, machine, manifest, rewards
 from culturepark.records import Reply, Request, digest
-from culturepark.weights import base, graduate, machine, manifest, rewards
 
 LINGER = 0.01  # seconds in which those that ask at once gather
 LENGTH = 2**15  # the most tokens that are read of a conversation where neither manifest nor model says
@@ -153,15 +153,17 @@ def _identity(name: str) -> str:
     """Return name and hash of all that shapes the rewards: weights, tokenizer, the length that is read, an adapter's base."""
     kept = _kept(name)
     if kept is None:
-        return graduate.find(name).identity
+        return local_model.find(name).identity
     folder = Path(name).expanduser()
     folders = [folder, *([rewards.below(folder)] if base.adapter(folder) else [])]
     files = [
         p
         for f in folders
-        for p in [*map(f.joinpath, graduate.SHAPING), *sorted(f.glob("*.safetensors"))]
+        for p in [*map(f.joinpath, local_model.SHAPING), *sorted(f.glob("*.safetensors"))]
         if p.is_file()
     ]
     if not any(p.suffix == ".safetensors" for p in files):
         raise ModelError(f"the reward model at {folder} has no weights (*.safetensors); pickled ones are not loaded")
-    return f"local/{kept.name}@{digest(*((p.name, graduate.content(p)) for p in files), kept.settings.get('length'))}"
+    return (
+        f"local/{kept.name}@{digest(*((p.name, local_model.content(p)) for p in files), kept.settings.get('length'))}"
+    )

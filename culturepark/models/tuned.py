@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import InputError
+from culturepark.local_models.local_model import find, mixable
+from culturepark.local_models.machine import look
 from culturepark.models.reasoning import apart
 from culturepark.models.wire import shape, strict
 from culturepark.records import Reply, Request, Status
-from culturepark.weights.graduate import find, mixable
-from culturepark.weights.machine import look
 
 if TYPE_CHECKING:
-    from culturepark.weights.engine import Engine, Made
+    from culturepark.local_models.engine import Engine, Made
 
 
 class Tuned:
@@ -59,7 +59,7 @@ class Tuned:
         return _reply(made, self.identity, (time.perf_counter() - started) * 1000)
 
     def _load(self) -> Engine:
-        from culturepark.weights import engine
+        from culturepark.local_models import engine
 
         held = engine.shared(self.found)
         self._adapter = held.add(self.found)

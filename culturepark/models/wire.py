@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from culturepark.local_models.chat import fold
 from culturepark.models import refusals
 from culturepark.models.refusals import Refusal
 from culturepark.models.secrets import redact, strip_addresses
 from culturepark.records import Request
-from culturepark.weights.chat import fold
 
 Kind = Literal[
     "rate", "busy", "down", "lost", "slow", "garbled", "long", "filtered", "refused", "large", "strange", "hopeless"

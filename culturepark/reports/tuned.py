@@ -14,10 +14,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from culturepark.errors import InputError, ParkError
+from culturepark.local_models import manifest
+from culturepark.local_models.manifest import Manifest
 from culturepark.reports.curves import Facts, chart, figure, frame, kept, logged, mean, real, stopped
 from culturepark.reports.show import number, percent
-from culturepark.weights import manifest
-from culturepark.weights.manifest import Manifest
 
 BASE = "base"  # the matrix' column of the model without an adapter
 PREFERENCE = ("dpo", "orpo", "kto")

@@ -12,7 +12,7 @@ from culturepark.models.reasoning import Listener, Parted, part_exactly
 from culturepark.server.problems import Problem
 
 if TYPE_CHECKING:
-    from culturepark.weights.engine import Made, Token
+    from culturepark.local_models.engine import Made, Token
 
 LEAST = -9999.0  # OpenAI's log-probability of what cannot be; JSON has no infinity
 Piece = tuple[str, tuple["Token", ...]]

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import InputError
+from culturepark.local_models.local_model import Graduate, found, named
+from culturepark.local_models.schemas import schema_of
 from culturepark.server import answers, completions, parameters, wishes
 from culturepark.server.wishes import Prompt, refusals
-from culturepark.weights.graduate import Graduate, found, named
-from culturepark.weights.schemas import schema_of
 
 if TYPE_CHECKING:
-    from culturepark.weights.engine import Ask, Engine, Made, Token
-    from culturepark.weights.machine import Machine
+    from culturepark.local_models.engine import Ask, Engine, Made, Token
+    from culturepark.local_models.machine import Machine
 
 WHO = "A server of models on this machine"
 Answered = dict[str, Any] | AsyncIterator[dict[str, Any]]
@@ -47,7 +47,7 @@ class Graduates:
 
     def load(self) -> Graduates:
         """Load every base, each once, and every adapter."""
-        from culturepark.weights.engine import shared
+        from culturepark.local_models.engine import shared
 
         for name, model in self.models.items():
             engine = shared(model, self._machine, self._rows)
@@ -142,7 +142,7 @@ def _read(engine: Engine, prompt: Prompt) -> Text:
 
 
 def _say_nothing(text: Text) -> Made:
-    from culturepark.weights.engine import Made
+    from culturepark.local_models.engine import Made
 
     return Made("", "length", len(text.tokens), 0)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from culturepark import tables
 from culturepark.errors import InputError, NotFound, nearest
+from culturepark.local_models.rows import checked
 from culturepark.records import Message, Record, digest, stream
-from culturepark.weights.rows import checked
 
 ASKED = "Is this post hateful?\n\n{text}"
 LABELS = ("This post is not hateful.", "This post is hateful.")

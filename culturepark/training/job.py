@@ -19,14 +19,14 @@ from typing import Any
 
 from culturepark.atomic import discard, move, sweep, write_text
 from culturepark.errors import InputError, Locked, nearest
+from culturepark.local_models import base, machine, manifest
+from culturepark.local_models.base import quiet, writing
+from culturepark.local_models.machine import Machine, agreed, first
+from culturepark.local_models.manifest import Manifest
 from culturepark.records import digest
 from culturepark.training import preference, recipe, rows, sft, shares
 from culturepark.training.recipe import Recipe
 from culturepark.training.rows import POOLED, Corpus, Row
-from culturepark.weights import base, machine, manifest
-from culturepark.weights.base import quiet, writing
-from culturepark.weights.machine import Machine, agreed, first
-from culturepark.weights.manifest import Manifest
 
 Tell = Callable[[str, dict[str, Any]], None]
 PREFERENCE = ("dpo", "orpo", "kto")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError
+from culturepark.local_models import base, choices, manifest
+from culturepark.local_models.machine import Machine, look
 from culturepark.records import Record
 from culturepark.training.rows import Row
-from culturepark.weights import base, choices, manifest
-from culturepark.weights.machine import Machine, look
 
 BASE = "base"
 

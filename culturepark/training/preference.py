@@ -11,10 +11,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from culturepark.local_models import choices
+from culturepark.local_models.chat import tokenize_answers
 from culturepark.training.recipe import Recipe
 from culturepark.training.rows import Row, answered
-from culturepark.weights import choices
-from culturepark.weights.chat import tokenize_answers
 
 
 def trainer(model: Any, tokenizer: Any, train: Sequence[Row], validation: Sequence[Row], told: dict[str, Any], recipe: Recipe,

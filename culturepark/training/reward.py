@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.atomic import move
+from culturepark.local_models import manifest
+from culturepark.local_models.machine import Machine
+from culturepark.local_models.manifest import Manifest
+from culturepark.local_models.rewards import Texts
 from culturepark.surveys.votes import Pair
-from culturepark.weights import manifest
-from culturepark.weights.machine import Machine
-from culturepark.weights.manifest import Manifest
-from culturepark.weights.rewards import Texts
 
 HEADS = ("score", "classifier")
 

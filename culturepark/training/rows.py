@@ -10,9 +10,9 @@ from typing import Any
 
 from culturepark import tables
 from culturepark.errors import InputError, nearest
-from culturepark.weights.chat import tokenize_answers
-from culturepark.weights.rows import Row as Row
-from culturepark.weights.rows import checked
+from culturepark.local_models.chat import tokenize_answers
+from culturepark.local_models.rows import Row as Row
+from culturepark.local_models.rows import checked
 
 SPLITS = ("train", "validation", "test")
 POOLED = "pooled"  # what a model of all cultures is called, and the one job of a corpus that is not parted

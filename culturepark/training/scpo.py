@@ -24,14 +24,14 @@ from pydantic import Field, ValidationError
 
 from culturepark.atomic import discard, write_text
 from culturepark.errors import CardError, InputError, Locked, NotFound, RunFailed, nearest
+from culturepark.local_models import base, machine, manifest, rewards
+from culturepark.local_models.base import quiet, writing
+from culturepark.local_models.machine import Machine
+from culturepark.local_models.rewards import Result
 from culturepark.records import Record, digest, stream
 from culturepark.surveys.votes import Pair, Votes, folds, read, slug, split
 from culturepark.toml import explain
 from culturepark.training import reward
-from culturepark.weights import base, machine, manifest, rewards
-from culturepark.weights.base import quiet, writing
-from culturepark.weights.machine import Machine
-from culturepark.weights.rewards import Result
 
 # What each variant of the paper's table leaves in: (filter?, weight: "", "weight" or "inverse"). `global` is not trained further,
 # `full` learns from all pairs alike, `tuned` is filter+weight with τ and β chosen on validation users.

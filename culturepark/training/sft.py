@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from culturepark.local_models.machine import Machine
 from culturepark.training.recipe import Recipe
 from culturepark.training.rows import Row, tokenised
-from culturepark.weights.machine import Machine
 
 
 def packs(recipe: Recipe, machine: Machine) -> bool:

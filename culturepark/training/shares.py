@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from culturepark.local_models import choices
+from culturepark.local_models.chat import open_turns
 from culturepark.records import stream
 from culturepark.training.recipe import Recipe
 from culturepark.training.rows import Row, tokenised
-from culturepark.weights import choices
-from culturepark.weights.chat import open_turns
 
 
 @dataclass(frozen=True)

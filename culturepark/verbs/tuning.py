@@ -28,9 +28,9 @@ def tune(objective: str, corpus: Run | str | Path, base: str | None = None, *, n
     JSONL in TRL's formats; `base` a folder, a hub name, or `tiny`. `how` holds the other fields of a Recipe (rank, lr, …).
     What was begun goes on; what is whole is left. The job's page is `report.html` beside the models.
     """
+    from culturepark.local_models import machine
     from culturepark.reports import tuned
     from culturepark.training import job
-    from culturepark.weights import machine
 
     def ready() -> tuple[Recipe, Path, Any, Any]:
         """Find and read all that is worked on; under accelerate or torchrun one process does, for all."""
@@ -108,9 +108,9 @@ def matrix(models: str | Path, corpus: Run | str | Path, split: str = "test", *,
 
     `rows` bounds the rows a culture. The test split holds questions that nobody was tuned on.
     """
+    from culturepark.local_models import manifest
     from culturepark.reports import tuned
     from culturepark.training import matrix as matrices
-    from culturepark.weights import manifest
 
     folders = manifest.models(models)
     held = _read(located(corpus, "trl", workspace, out)[0], "trl", None)
@@ -130,14 +130,14 @@ def matrix(models: str | Path, corpus: Run | str | Path, split: str = "test", *,
 
 def first() -> bool:
     """Say whether this is the process that writes and speaks: under accelerate or torchrun there are several."""
-    from culturepark.weights.machine import first as one
+    from culturepark.local_models.machine import first as one
 
     return one()
 
 
 def graduates(made: list[Path]) -> dict[str, Any]:
     """Return what a job made, as plain data: its folder and page, and each model's name, folder and last figures."""
-    from culturepark.weights import manifest
+    from culturepark.local_models import manifest
 
     held = [(folder, manifest.read(folder)) for folder in made]
     place = made[0].parent

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError, ModelError
-from culturepark.weights import base, machine, manifest
-from culturepark.weights.graduate import Graduate, find
-from culturepark.weights.manifest import Manifest
+from culturepark.local_models import base, machine, manifest
+from culturepark.local_models.local_model import Graduate, find
+from culturepark.local_models.manifest import Manifest
 
 
 def merge(source: str | Path, target: str | Path) -> Path:
@@ -19,7 +19,7 @@ def merge(source: str | Path, target: str | Path) -> Path:
     It is merged on the CPU in the base's own number format. InputError for what is no adapter or a folder that is taken,
     ModelError for a base that is stored quantised: its weights are rounded already, merge into the one it was made of.
     """
-    from culturepark.weights.engine import attached
+    from culturepark.local_models.engine import attached
 
     machine.needed()
     model, target = find(source), Path(target).expanduser()

@@ -15,11 +15,11 @@ from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from culturepark.errors import InputError, ModelError
-from culturepark.weights import base, choices, machine, reading
-from culturepark.weights.chat import Opening, Talk, find_end, open_turns
-from culturepark.weights.graduate import Graduate, mixable
-from culturepark.weights.machine import Machine
-from culturepark.weights.schemas import Guide, Guides
+from culturepark.local_models import base, choices, machine, reading
+from culturepark.local_models.chat import Opening, Talk, find_end, open_turns
+from culturepark.local_models.local_model import Graduate, mixable
+from culturepark.local_models.machine import Machine
+from culturepark.local_models.schemas import Guide, Guides
 
 ROWS = 32  # requests of one batch, at most
 SPREAD = 8  # batches of places where options part that are worked on at once, so that like lengths stand together

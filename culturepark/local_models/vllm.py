@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from culturepark.errors import InputError
-from culturepark.weights.graduate import Graduate, mixable
+from culturepark.local_models.local_model import Graduate, mixable
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-lora-rank (vllm/config/lora.py, 0.26)
 PORT = 8000

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError, ModelError, ParkError, WriteError
-from culturepark.weights.machine import Machine
-from culturepark.weights.probe import try_template
+from culturepark.local_models.machine import Machine
+from culturepark.local_models.probe import try_template
 
 TINY = "tiny"
 UNWRITABLE = re.compile(
@@ -67,7 +67,7 @@ def writing(what: str) -> Iterator[None]:
 def place(name: str) -> str:
     """Return where a base is: the folder of `tiny` (made when first asked for), a folder, or a hub name as it stands."""
     if name == TINY:
-        from culturepark.weights.tiny import folder
+        from culturepark.local_models.tiny import folder
 
         return str(folder())
     path = Path(name).expanduser()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from culturepark.weights.base import TEMPLATE
+from culturepark.local_models.base import TEMPLATE
 
 
 def sketch(

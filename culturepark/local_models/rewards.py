@@ -12,11 +12,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from culturepark.errors import InputError, ModelError
+from culturepark.local_models import base, manifest
+from culturepark.local_models.chat import render_finished
+from culturepark.local_models.machine import Machine, needed
 from culturepark.records import Record
 from culturepark.surveys.votes import Pair
-from culturepark.weights import base, manifest
-from culturepark.weights.chat import render_finished
-from culturepark.weights.machine import Machine, needed
 
 # For encoders that bring no chat template: turns apart by the separator, the classifier's token before them. On a question
 # and an answer that is what `tokenizer(question, answer)` gives, as reward models on encoders were trained (OpenAssistant's).

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from culturepark.errors import InputError
-from culturepark.weights.chat import Opening, Talk, open_turns, tokenize_answers, tokenize_beginnings
+from culturepark.local_models.chat import Opening, Talk, open_turns, tokenize_answers, tokenize_beginnings
 
 
 @dataclass(frozen=True)

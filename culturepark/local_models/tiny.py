@@ -16,9 +16,9 @@ from typing import Any
 
 from culturepark.cache import cache_folder
 from culturepark.errors import RunFailed
+from culturepark.local_models.base import TEMPLATE, quiet, writing
+from culturepark.local_models.machine import needed
 from culturepark.records import Question, digest, stream
-from culturepark.weights.base import TEMPLATE, quiet, writing
-from culturepark.weights.machine import needed
 from culturepark.wording import SYSTEM, completion
 
 PACK = "world_values"  # whose questions it learns to answer

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError, ModelError
+from culturepark.local_models import base, manifest
+from culturepark.local_models.machine import needed
 from culturepark.records import digest
-from culturepark.weights import base, manifest
-from culturepark.weights.machine import needed
 
 ADAPTER = "adapter_model.safetensors"
 WHOLE = 64 * 2**20  # bytes of a file up to which all of it is hashed; of a larger one so many, evenly spread

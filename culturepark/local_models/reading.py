@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from inspect import signature
 from typing import Any
 
-from culturepark.weights import choices
+from culturepark.local_models import choices
 
 PIECE_BYTES = 256 * 2**20  # of float32 logits at once: a long text is read piece by piece
 Read = tuple[float, list[tuple[int, float]]]  # a token's log-probability (nats), and the likeliest tokens with theirs
