@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import culturepark as cp
-from culturepark.models.embedded import reading
+from culturepark.offline import reading
 
 # (question, opinion, side): 1 affirms, -1 denies, 0 leaves open, None is on another matter. Never tune the reader on these.
 HELD_OUT: tuple[tuple[str, str, int | None], ...] = (

@@ -11,8 +11,8 @@ import culturepark as cp
 from culturepark.desk import Desk, Models
 from culturepark.dialogue.simulate import plan, simulate
 from culturepark.journal import Journal
-from culturepark.models.embedded import Embedded
-from culturepark.models.embedded.measure import shared_sentences
+from culturepark.offline import Embedded
+from culturepark.offline.measure import shared_sentences
 
 DIALOGUES = 100  # a culture: every question about twice
 

@@ -21,7 +21,7 @@ from culturepark.evaluation.card import settled
 from culturepark.evaluation.kinds.answers import KIND, contains, exact, normal
 from culturepark.evaluation.measure import estimate
 from culturepark.evaluation.outcome import Item, Setup, Unparsed
-from culturepark.models.embedded.grading import GRADING, grade, overlap
+from culturepark.offline.grading import GRADING, grade, overlap
 from culturepark.records import Reply, Request
 
 SHIPPED = workspace.load(None)

@@ -142,7 +142,7 @@ def test_lists_may_be_given_at_once_or_one_by_one(park):
 
 
 def test_the_help_of_run_has_sections_examples_and_the_defaults_that_hold():
-    from culturepark.models.embedded.faults import KINDS
+    from culturepark.offline.faults import KINDS
 
     told = " ".join(command("run", "--help").stdout.split())
     sections = (

@@ -20,7 +20,7 @@ from culturepark.evaluation import card, exam
 from culturepark.evaluation.kinds import education
 from culturepark.evaluation.measure import estimate
 from culturepark.evaluation.outcome import Outcome, Setup
-from culturepark.models.embedded import lessons
+from culturepark.offline import lessons
 from culturepark.records import Reply
 from culturepark.verbs import lessons as verbs
 from culturepark.workspace import shipped

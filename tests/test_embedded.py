@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from culturepark.errors import InputError, ModelError
-from culturepark.models.embedded import KINDS, Embedded, shared_sentences
-from culturepark.models.embedded.measure import folded
-from culturepark.models.embedded.phrases import bank
-from culturepark.models.embedded.reading import judge, opinions
-from culturepark.models.embedded.sentences import opinion, sentences
-from culturepark.models.embedded.speech import in_words, town
-from culturepark.models.embedded.stance import side
+from culturepark.offline import KINDS, Embedded, shared_sentences
+from culturepark.offline.measure import folded
+from culturepark.offline.phrases import bank
+from culturepark.offline.reading import judge, opinions
+from culturepark.offline.sentences import opinion, sentences
+from culturepark.offline.speech import in_words, town
+from culturepark.offline.stance import side
 from culturepark.records import Culture, Norm, Option, Persona, Question, Request, Scenario, Shares, Turn
 
 ROOT = Path(__file__).parent.parent

@@ -20,6 +20,7 @@ ROWS = [
         "workspace",
         "journal",
         "models",
+        "offline",
         "surveys",
         "settings",
         "pool",

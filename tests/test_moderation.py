@@ -16,7 +16,7 @@ from culturepark.evaluation import card, outcome, planned, posts
 from culturepark.evaluation.kinds import moderation
 from culturepark.evaluation.measure import estimate
 from culturepark.evaluation.outcome import Outcome
-from culturepark.models.embedded import Embedded
+from culturepark.offline import Embedded
 from culturepark.records import Reply
 from tests.conftest import DATA
 

@@ -18,7 +18,7 @@ from culturepark.evaluation import card
 from culturepark.evaluation.kinds import vsm
 from culturepark.evaluation.measure import compare, estimate
 from culturepark.evaluation.outcome import Setup
-from culturepark.models.embedded import Embedded
+from culturepark.offline import Embedded
 from culturepark.records import Reply
 from culturepark.workspace import load
 

@@ -93,7 +93,7 @@ def load(name: str, endpoint: Endpoint | None = None, *, faults: Mapping[str, fl
     if not name.strip():
         raise InputError("the model's name is empty; write embedded, PROVIDER/NAME, or leave the setting out")
     if provider == "embedded":
-        from culturepark.models.embedded import Embedded
+        from culturepark.offline import Embedded
 
         return Embedded(faults=faults or {})
     if faults:

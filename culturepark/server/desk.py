@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from culturepark.models.embedded import Embedded
+from culturepark.offline import Embedded
 from culturepark.server import completions, faults, parameters
 from culturepark.server.embeddings import embedded
 from culturepark.server.hearing import hear

@@ -148,7 +148,7 @@ def preview(
     """Return the request of a role in a scene once `turn` turns have been held by the embedded engine."""
     from culturepark.curation.case import look_up
     from culturepark.curation.preview import preview as refinery_preview
-    from culturepark.models.embedded import Embedded
+    from culturepark.offline import Embedded
 
     laid = table(found, settings, scene)
     speaks = role in ("main_contact", "delegate")

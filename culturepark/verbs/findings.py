@@ -16,7 +16,7 @@ from culturepark.dialogue.floor import Guest
 from culturepark.errors import CardError, NotFound, ParkError, nearest
 from culturepark.models import PROVIDERS
 from culturepark.models import load as load_model
-from culturepark.models.embedded.faults import checked
+from culturepark.offline.faults import checked
 from culturepark.prompts import parse
 from culturepark.records import Culture, Norm, Persona, Question, Record, Role, Turn
 from culturepark.sandbox import PROPERTIES, SANDBOX

@@ -18,8 +18,8 @@ from culturepark.evaluation.entries import FIELDS, Entry, entries
 from culturepark.evaluation.judge import Panel
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Setup, Unparsed, Who, once
-from culturepark.models.embedded.grading import UNSPACED
 from culturepark.named import imported
+from culturepark.offline.grading import UNSPACED
 from culturepark.records import Culture, Record, Role, digest
 
 OPTIONS = {**judge.OPTIONS, **tables.OPTIONS, "cultures": {}, "more": (), "better": "high"}

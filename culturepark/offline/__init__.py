@@ -13,13 +13,13 @@ from importlib import resources
 from typing import Any
 
 from culturepark.errors import ModelError
-from culturepark.models.embedded import faults as planting
-from culturepark.models.embedded import reading, sitting, speech
-from culturepark.models.embedded.faults import KINDS
-from culturepark.models.embedded.grading import GRADING
-from culturepark.models.embedded.lessons import LESSONS
-from culturepark.models.embedded.measure import shared_sentences
-from culturepark.models.embedded.phrases import bank
+from culturepark.offline import faults as planting
+from culturepark.offline import reading, sitting, speech
+from culturepark.offline.faults import KINDS
+from culturepark.offline.grading import GRADING
+from culturepark.offline.lessons import LESSONS
+from culturepark.offline.measure import shared_sentences
+from culturepark.offline.phrases import bank
 from culturepark.records import Fault, Reply, Request, digest, stream
 
 __all__ = ["KINDS", "ROLES", "Embedded", "shared_sentences"]

@@ -10,10 +10,10 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from culturepark.models.embedded.lexicon import WORD, plain, stems_of
-from culturepark.models.embedded.phrases import clauses
-from culturepark.models.embedded.sentences import sentences
-from culturepark.models.embedded.stance import STANCE, weigh
+from culturepark.offline.lexicon import WORD, plain, stems_of
+from culturepark.offline.phrases import clauses
+from culturepark.offline.sentences import sentences
+from culturepark.offline.stance import STANCE, weigh
 from culturepark.records import Culture, Question, Request, stream
 
 MILD = 0.5  # the degree of an answer where all that was heard is on one side: most people hold no extreme

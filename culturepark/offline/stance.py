@@ -9,7 +9,7 @@ from itertools import pairwise
 from math import log, sqrt
 from typing import NamedTuple
 
-from culturepark.models.embedded.lexicon import TOKEN, WORD, lexicon, plain, shape, sign, stems_of, wordset
+from culturepark.offline.lexicon import TOKEN, WORD, lexicon, plain, shape, sign, stems_of, wordset
 from culturepark.records import Question
 
 QUOTED = 0.75  # share of a clause's word pairs that make it a quotation of that clause

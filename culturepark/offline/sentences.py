@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from culturepark.models.embedded.lexicon import lexicon, wordset
+from culturepark.offline.lexicon import lexicon, wordset
 
 END = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+")
 ABBREVIATION = re.compile(

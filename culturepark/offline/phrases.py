@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-from culturepark.models.embedded.sentences import capital
+from culturepark.offline.sentences import capital
 from culturepark.records import Question, stream
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from culturepark.models.embedded.sentences import sentences
+from culturepark.offline.sentences import sentences
 
 WORD = re.compile(r"\w+")
 

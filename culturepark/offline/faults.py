@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from culturepark.errors import InputError, nearest
-from culturepark.models.embedded.phrases import bank, fill
-from culturepark.models.embedded.reading import again, opinions
-from culturepark.models.embedded.speech import Talk, listen, opinion
-from culturepark.models.embedded.stance import side
+from culturepark.offline.phrases import bank, fill
+from culturepark.offline.reading import again, opinions
+from culturepark.offline.speech import Talk, listen, opinion
+from culturepark.offline.stance import side
 from culturepark.records import Fault, stream
 
 KINDS: tuple[str, ...] = get_args(Fault.model_fields["kind"].annotation)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from culturepark.models.embedded import stance
-from culturepark.models.embedded.lexicon import WORD, plain, stems_of, wordset
-from culturepark.models.embedded.phrases import Sides, bank, clauses, fill, order
-from culturepark.models.embedded.sentences import sentences, small
+from culturepark.offline import stance
+from culturepark.offline.lexicon import WORD, plain, stems_of, wordset
+from culturepark.offline.phrases import Sides, bank, clauses, fill, order
+from culturepark.offline.sentences import sentences, small
 from culturepark.records import Norm, Option, Question, Shares, Turn, stream
 
 YOU = re.compile(r"\b(?:you|your)\b", re.IGNORECASE)

@@ -10,10 +10,10 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from culturepark.models.embedded import stance
-from culturepark.models.embedded.lexicon import TOKEN, plain
-from culturepark.models.embedded.phrases import bank, clauses, fill
-from culturepark.models.embedded.sentences import cultural, finished, opinion, sentences, small
+from culturepark.offline import stance
+from culturepark.offline.lexicon import TOKEN, plain
+from culturepark.offline.phrases import bank, clauses, fill
+from culturepark.offline.sentences import cultural, finished, opinion, sentences, small
 from culturepark.records import Question, Turn
 
 FAINT = 0.25  # degrees nearer to 0 than this hardly take a side
