@@ -22,10 +22,10 @@ if TYPE_CHECKING:
         RunFailed,
     )
     from culturepark.models import model
-    from culturepark.models.scripted import Scripted
     from culturepark.runs import Run
     from culturepark.server import Server
     from culturepark.settings import Endpoint, Settings
+    from culturepark.testing.scripted import Scripted
     from culturepark.verbs import (
         calls,
         check,
@@ -61,7 +61,7 @@ _HOMES = {
     "workspace": "Workspace load",
     "models": "model",
     "server": "Server",
-    "models.scripted": "Scripted",
+    "testing.scripted": "Scripted",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = [  # noqa: RUF022 - verbs first, as one reads them

@@ -20,6 +20,7 @@ ROWS = [
         "workspace",
         "journal",
         "models",
+        "testing",
         "offline",
         "surveys",
         "settings",
