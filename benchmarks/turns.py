@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import culturepark as cp
-from culturepark.desk import Desk, Models
 from culturepark.dialogue.simulate import plan, simulate
 from culturepark.journal import Journal
+from culturepark.llm.session import Desk, Models
 from culturepark.records import Reply, Request
 
 DIALOGUES, TURNS = 1000, 14

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         ReplayMiss,
         RunFailed,
     )
-    from culturepark.models import model
+    from culturepark.llm import model
     from culturepark.runs import Run
     from culturepark.server import Server
     from culturepark.settings import Endpoint, Settings
@@ -59,7 +59,7 @@ _HOMES = {
     "runs": "Run",
     "settings": "Endpoint Settings",
     "workspace": "Workspace load",
-    "models": "model",
+    "llm": "model",
     "server": "Server",
     "testing.scripted": "Scripted",
 }

@@ -14,16 +14,16 @@ from typing import Any
 
 from culturepark import settings as settings_
 from culturepark.atomic import discard, sweep
-from culturepark.desk import Desk, Models
 from culturepark.errors import InputError, JournalError, ParkError, nearest
 from culturepark.journal import DAMAGED, Journal, require, sole_writer
-from culturepark.models import Model, address
-from culturepark.models import load as load_model
-from culturepark.models.ledger import Ledger
-from culturepark.models.line import Line
-from culturepark.models.prices import Price
-from culturepark.models.rewarding import Rewarder
-from culturepark.models.tuned import Tuned
+from culturepark.llm import Model, address
+from culturepark.llm import load as load_model
+from culturepark.llm.budget import Ledger
+from culturepark.llm.client import Line
+from culturepark.llm.pricing import Price
+from culturepark.llm.providers.local import Tuned
+from culturepark.llm.providers.reward import Rewarder
+from culturepark.llm.session import Desk, Models
 from culturepark.records import digest
 from culturepark.settings import LOOSE, Endpoint, Settings
 from culturepark.workspace import FOLDERS, Workspace, load, output

@@ -83,7 +83,7 @@ class Split(Record):
 
 def _clean_address(url: str | None) -> str | None:
     from culturepark.errors import InputError
-    from culturepark.models.secrets import check_address
+    from culturepark.llm.secrets import check_address
 
     try:
         return check_address(url) if url is not None else None
@@ -92,7 +92,7 @@ def _clean_address(url: str | None) -> str | None:
 
 
 def _variable(name: str | None) -> str | None:
-    from culturepark.models.secrets import is_variable
+    from culturepark.llm.secrets import is_variable
 
     if name is not None and not is_variable(name):
         raise ValueError("write the NAME of an environment variable (capitals), never a key itself")
@@ -237,7 +237,7 @@ class Settings(Record):
 
     def addressed_provider(self) -> str | None:
         """Return the provider that `base_url` is for: that of `model`, else the one provider of all other models at endpoints."""
-        from culturepark.models import is_hosted
+        from culturepark.llm import is_hosted
 
         if is_hosted(self.model):
             return self.model.partition("/")[0]

@@ -15,10 +15,10 @@ from test_reading import JSONS
 import culturepark as cp
 from culturepark.errors import ModelError
 from culturepark.journal import Journal
-from culturepark.models import load
-from culturepark.models.ledger import Ledger
-from culturepark.models.offices import Direct, outcomes
-from culturepark.models.wire import Trouble
+from culturepark.llm import load
+from culturepark.llm.batch_backends import Direct, outcomes
+from culturepark.llm.budget import Ledger
+from culturepark.llm.codec import Trouble
 from culturepark.records import Message, Request
 from culturepark.server import Server
 from culturepark.settings import Endpoint
@@ -31,9 +31,9 @@ def quick(monkeypatch):
     """Short waits, and a key that most of these servers do not ask for."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     for name in ("LINGER", "POLL"):
-        monkeypatch.setattr(f"culturepark.models.batch.{name}", 0.05)
-    for module in ("line", "offices"):
-        monkeypatch.setattr(f"culturepark.models.{module}.JITTER", lambda state: 0.02)
+        monkeypatch.setattr(f"culturepark.llm.batch.{name}", 0.05)
+    for module in ("client", "batch_backends"):
+        monkeypatch.setattr(f"culturepark.llm.{module}.JITTER", lambda state: 0.02)
 
 
 def request(n):
@@ -153,7 +153,7 @@ async def test_what_is_asked_together_is_one_batch_answered_whole_and_paid_half(
 
 async def test_waves_are_bounded_and_several_are_pending_at_once_and_logged(monkeypatch, caplog):
     caplog.set_level("INFO", "culturepark")
-    monkeypatch.setattr("culturepark.models.batch.REQUESTS", 10)
+    monkeypatch.setattr("culturepark.llm.batch.REQUESTS", 10)
     with Server(echo, batch_seconds=0.2) as server:
         assert [r.text for r in await ask(line(server), range(25))] == texts(range(25))
         assert len(batches(server)) == 3 and server.counts["requests"] == 25
@@ -184,7 +184,7 @@ async def test_where_a_batch_stands_is_told_at_the_first_look_and_when_it_change
 
 
 async def test_a_status_that_nobody_knows_is_waited_for_no_longer_than_a_failing_api(front, monkeypatch, tmp_path):
-    monkeypatch.setattr("culturepark.models.batch.PENDING_PATIENCE", 0.2)
+    monkeypatch.setattr("culturepark.llm.batch.PENDING_PATIENCE", 0.2)
     with (
         Journal(tmp_path) as journal,
         pytest.raises(ModelError, match=r"been 'simmering' for .* CulturePark does not know"),
@@ -292,7 +292,7 @@ async def test_a_batch_whose_making_was_not_heard_of_is_found_and_not_made_twice
 
 
 async def test_a_batch_api_that_stays_away_ends_the_run_and_leaves_the_batch_pending(front, monkeypatch, tmp_path):
-    monkeypatch.setattr("culturepark.models.batch.PENDING_PATIENCE", 0.1)
+    monkeypatch.setattr("culturepark.llm.batch.PENDING_PATIENCE", 0.1)
     server = front(lambda method, path, ahead: (503, {}) if "/batches/" in path else None)
     with Journal(tmp_path) as journal, pytest.raises(ModelError, match="start it again when it is back"):
         await ask(line(server, journal), range(3), journal)
@@ -427,7 +427,7 @@ async def test_a_wave_of_failures_is_no_dead_endpoint():
 
 
 async def test_a_file_store_that_fails_is_told_at_the_first_retry_with_what_to_do(front, caplog, monkeypatch):
-    monkeypatch.setattr("culturepark.models.batch.PATIENCE", 2.0)
+    monkeypatch.setattr("culturepark.llm.batch.PATIENCE", 2.0)
     broken = front(lambda method, path, ahead: (500, {"error": {"message": "the store is full"}}))
     with pytest.raises(ModelError, match=r"the store is full.*--resume without --batch"):
         await ask(line(broken), [1])

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from test_hosted import ASK
 
 import culturepark as cp
-from culturepark.desk import Answer, Desk, Failure, Models
 from culturepark.journal import Journal
+from culturepark.llm.session import Answer, Desk, Failure, Models
 from culturepark.records import Fault, Reply
 
 

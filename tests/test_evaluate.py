@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from inspect_ai.log import read_eval_log
 
 import culturepark as cp
-from culturepark.desk import once as asked
 from culturepark.errors import CardError, InputError, NotFound
 from culturepark.evaluation import card, parsers, result, work
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Item, Kind, Unparsed, once
 from culturepark.journal import Journal
+from culturepark.llm import reading
+from culturepark.llm.session import once as asked
 from culturepark.local_models import choices
 from culturepark.local_models.engine import shared
 from culturepark.local_models.local_model import find
-from culturepark.models import reading
 from culturepark.records import Reply, Request
 
 HERE = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}

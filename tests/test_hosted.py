@@ -9,7 +9,7 @@ import pytest
 from conftest import TEA, said
 
 import culturepark as cp
-from culturepark.models.wire import Style, payload, strict, trouble
+from culturepark.llm.codec import Style, payload, strict, trouble
 from culturepark.records import Message, Request
 
 KEY = "sk-secret-0123456789"
@@ -23,7 +23,7 @@ JSON = replace(
 def quick(monkeypatch):
     """A key in the environment, and pauses between attempts that tests can wait for."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("culturepark.models.line.JITTER", lambda _: 0.01)
+    monkeypatch.setattr("culturepark.llm.client.JITTER", lambda _: 0.01)
 
 
 def ask(url, request=ASK, name="openai/tiny", **how):

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 import culturepark as cp
 from culturepark.errors import BudgetReached
 from culturepark.journal import Journal
-from culturepark.models.ledger import Ledger
-from culturepark.models.line import Line
-from culturepark.models.wire import most_tokens
+from culturepark.llm.budget import Ledger
+from culturepark.llm.client import Line
+from culturepark.llm.codec import most_tokens
 from culturepark.records import Message, Request
 
 PRICES = {"prompt_price": 1.0, "completion_price": 4.0}
@@ -216,7 +216,7 @@ def test_a_cap_on_tokens_needs_no_price(park):
 
 
 def test_lost_calls_stay_on_the_bill_at_the_most_they_can_have_cost(park, monkeypatch):
-    monkeypatch.setattr("culturepark.models.line.JITTER", lambda _: 0.01)
+    monkeypatch.setattr("culturepark.llm.client.JITTER", lambda _: 0.01)
     with cp.Server(faults={"reset": 0.2}, seed=3) as server:
         run = started("lost", server.url, max_usd=5.0)
         done = cp.simulate(run)

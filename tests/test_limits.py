@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from test_hosted import ASK
 
 import culturepark as cp
-from culturepark.models import limits
-from culturepark.models.limits import Allowance, Gate, Limits
+from culturepark.llm import rate_limiter
+from culturepark.llm.rate_limiter import Allowance, Gate, Limits
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("culturepark.models.line.JITTER", lambda _: 0.01)
+    monkeypatch.setattr("culturepark.llm.client.JITTER", lambda _: 0.01)
     monkeypatch.setenv("OPENAI_API_KEY", "none-needed")
 
 
@@ -52,7 +52,7 @@ def test_requests_and_tokens_a_minute_are_kept_to_and_tokens_reconciled_with_rea
 @given(st.integers(1, 600), st.lists(st.integers(1, 50), min_size=1, max_size=30))
 def test_an_allowance_never_lets_more_through_than_its_rate_and_one_second_of_it(rate, amounts):
     clock, bucket = 0.0, Allowance(rate)
-    limits.time.monotonic, real = (lambda: clock), limits.time.monotonic
+    rate_limiter.time.monotonic, real = (lambda: clock), rate_limiter.time.monotonic
     try:
         bucket = Allowance(rate)
         let = 0.0
@@ -61,7 +61,7 @@ def test_an_allowance_never_lets_more_through_than_its_rate_and_one_second_of_it
             let += amount
             assert let - max(amounts) <= bucket.holds + clock * rate / 60 + 1e-6
     finally:
-        limits.time.monotonic = real
+        rate_limiter.time.monotonic = real
 
 
 def test_a_server_that_says_429_is_asked_less_at_once_and_nothing_is_lost():
@@ -110,8 +110,8 @@ def test_the_width_is_cut_once_for_calls_that_left_together_and_grows_again_by_a
 
 
 def test_a_dead_endpoint_is_tried_with_one_call_at_a_time_and_the_rest_waits_until_it_is_back(monkeypatch, caplog):
-    monkeypatch.setattr(limits, "FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(limits, "QUIET", 0.1)
+    monkeypatch.setattr(rate_limiter, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(rate_limiter, "QUIET", 0.1)
     start, probes = time.monotonic(), []
 
     def answer(number, body):
@@ -128,9 +128,9 @@ def test_a_dead_endpoint_is_tried_with_one_call_at_a_time_and_the_rest_waits_unt
 
 
 def test_an_endpoint_that_stays_dead_stops_the_run_with_advice(monkeypatch):
-    monkeypatch.setattr(limits, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(limits, "QUIET", 0.05)
-    monkeypatch.setattr(limits, "AT_FIRST", 0.2)
+    monkeypatch.setattr(rate_limiter, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(rate_limiter, "QUIET", 0.05)
+    monkeypatch.setattr(rate_limiter, "AT_FIRST", 0.2)
     with pytest.raises(cp.ModelError, match=r"never answered.*--resume"):
         many(40, "http://127.0.0.1:9/v1")  # nobody has patience with an address that is probably wrong
     answers = iter(["once"])
@@ -164,7 +164,7 @@ def test_a_call_cancelled_while_it_waits_gives_its_place_back():
     [("ollama/llama3.1", r"Is it running\? It is started with: ollama serve"), ("openai/x", "Is it running")],
 )
 def test_a_server_of_ones_own_that_does_not_answer_is_asked_after_within_seconds(monkeypatch, name, told):
-    monkeypatch.setattr(limits, "UNREACHED", 0.05)
+    monkeypatch.setattr(rate_limiter, "UNREACHED", 0.05)
     with pytest.raises(cp.ModelError, match=rf"nothing listens there.*{told}") as caught:
         many(1, "http://127.0.0.1:9/v1", name=name)
     assert "Errno" not in str(caught.value) and "Connect call" not in str(caught.value)

@@ -6,13 +6,13 @@ import pytest
 from conftest import TEA, answer
 
 import culturepark as cp
-from culturepark.desk import Desk, Models
 from culturepark.dialogue import casting
 from culturepark.dialogue.floor import cue, over, request
 from culturepark.dialogue.runner import hold
 from culturepark.dialogue.simulate import simulate, table
 from culturepark.dialogue.trimming import own_words
 from culturepark.journal import Journal
+from culturepark.llm.session import Desk, Models
 from culturepark.records import Dialogue, Reply, Turn
 
 

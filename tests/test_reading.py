@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from test_hosted import ASK, JSON, ask
 
 import culturepark as cp
-from culturepark.desk import Answer, Desk, Models
 from culturepark.journal import Journal
-from culturepark.models import reading
-from culturepark.models.reading import extract_json, read
-from culturepark.models.reasoning import MARK, Listener, part, part_exactly
-from culturepark.models.wire import Trouble, opened
+from culturepark.llm import reading
+from culturepark.llm.codec import Trouble, opened
+from culturepark.llm.reading import extract_json, read
+from culturepark.llm.reasoning import MARK, Listener, part, part_exactly
+from culturepark.llm.session import Answer, Desk, Models
 from culturepark.records import Reply
 
 JSONS = st.recursive(
@@ -28,7 +28,7 @@ JSONS = st.recursive(
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none-needed")
-    monkeypatch.setattr("culturepark.models.line.JITTER", lambda _: 0.001)
+    monkeypatch.setattr("culturepark.llm.client.JITTER", lambda _: 0.001)
 
 
 def answer(content, finish="stop", usage=None, **message):
@@ -304,8 +304,8 @@ def test_an_answer_in_pieces_is_parted_as_the_whole_is(text, size):
 
 
 def test_a_model_on_this_machine_and_a_talk_with_one_keep_thoughts_apart(park):
+    from culturepark.llm.providers.local import _reply
     from culturepark.local_models.engine import Made
-    from culturepark.models.tuned import _reply
     from culturepark.verbs.lessons import chat
 
     reply = _reply(Made("<think>Hm.</think>Tea.", "stop", 5, 7), "m", 1.0)
@@ -415,7 +415,7 @@ def test_the_other_client_path_ends_so_too(bodies_at, body):
 def bodies_at(serve, monkeypatch):
     """A server that says the body of the moment; whatever fails is sent once."""
     monkeypatch.setattr(
-        "culturepark.models.line.TRIES", dict.fromkeys(("rate", "busy", "down", "lost", "slow", "garbled"), 1)
+        "culturepark.llm.client.TRIES", dict.fromkeys(("rate", "busy", "down", "lost", "slow", "garbled"), 1)
     )
     server = serve(lambda n, _: (200, {}, server.body))
     return server

@@ -17,9 +17,9 @@ from culturepark.curation.filters import load
 from culturepark.curation.first_person import TOKEN, bent, decapitalised, first_person
 from culturepark.curation.pipeline import distil
 from culturepark.curation.preview import preview
-from culturepark.desk import Desk, Failure, Models, extract_json
 from culturepark.dialogue import casting
 from culturepark.journal import Journal
+from culturepark.llm.session import Desk, Failure, Models, extract_json
 from culturepark.records import Dialogue, Fault, Opinion, Turn
 from culturepark.settings import Refining
 

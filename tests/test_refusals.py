@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from test_hosted import ASK, JSON, ask
 
 import culturepark as cp
+from culturepark.llm.codec import Style, Trouble, opened, trouble
+from culturepark.llm.provider_errors import refusal
 from culturepark.local_models.chat import fold
-from culturepark.models.refusals import refusal
-from culturepark.models.wire import Style, Trouble, opened, trouble
 from culturepark.records import Message, Request
 
 TALK = Request("delegate", (Message("system", "You bake."), Message("user", "Hello?")), max_tokens=9)
@@ -21,7 +21,7 @@ TALK = Request("delegate", (Message("system", "You bake."), Message("user", "Hel
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none-needed")
-    monkeypatch.setattr("culturepark.models.line.JITTER", lambda _: 0.001)
+    monkeypatch.setattr("culturepark.llm.client.JITTER", lambda _: 0.001)
 
 
 # ----------------------------------------------------------------- too long

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import culturepark as cp
-from culturepark import models
+from culturepark import llm
 from culturepark.errors import InputError, NotFound
 from culturepark.evaluation import card, steered
 from culturepark.evaluation.kinds import reward
@@ -265,7 +265,7 @@ def kept(tmp_path_factory, path):
 
 async def test_a_kept_model_is_judged_as_scpo_judged_it_and_what_waits_is_scored_together(kept, path):
     folder, own, _ = kept
-    model = models.load(str(folder))
+    model = llm.load(str(folder))
     items = list(reward.plan(BENCHMARK, setup(path, options={"held_out": 0.5})))
     held = await asyncio.gather(*(reward.hold(BENCHMARK, i, lambda r, who="model": model.complete(r)) for i in items))
     assert {o.item.split("/")[1] for o in held} == set(own.margins) and model.answered == len(
@@ -282,7 +282,7 @@ async def test_a_kept_model_is_judged_as_scpo_judged_it_and_what_waits_is_scored
 
 async def test_what_of_a_conversation_is_not_read_is_said(kept, path):
     item = next(reward.plan(BENCHMARK, setup(path)))
-    model = models.load(str(kept[0]))
+    model = llm.load(str(kept[0]))
     short = await model.complete(replace(item.request, messages=(Message("user", "Tea?"),), options=("Yes.", "No.")))
     long = await model.complete(
         replace(item.request, messages=(Message("user", "Tea? " * 60),), options=("Yes.", "No."))
@@ -291,21 +291,21 @@ async def test_what_of_a_conversation_is_not_read_is_said(kept, path):
 
 
 async def test_a_reward_model_refuses_what_it_cannot_judge_and_has_one_name_for_one_set_of_weights(kept):
-    from culturepark.models.rewarding import Rewarder
+    from culturepark.llm.providers.reward import Rewarder
 
     folder, _, base = kept
-    model, other = Rewarder(str(folder)), models.load(str(folder.parent / "global-0"))
-    assert isinstance(model, models.Model) and model.identity == models.load(str(folder)).identity != other.identity
+    model, other = Rewarder(str(folder)), llm.load(str(folder.parent / "global-0"))
+    assert isinstance(model, llm.Model) and model.identity == llm.load(str(folder)).identity != other.identity
     bare = await model.complete(Request("reward", (Message("user", "Tea?"),)))
     assert bare.status == "failed" and "several options" in bare.reason
     with pytest.raises(InputError, match="is no reward model"):
         Rewarder(str(base))
     with pytest.raises(InputError, match="takes no top_p"):
-        models.load(str(folder), cp.Endpoint(params={"top_p": 0.5}))
+        llm.load(str(folder), cp.Endpoint(params={"top_p": 0.5}))
 
 
 async def test_extreme_rewards_give_probabilities_that_are_exact_and_none_for_what_is_no_number():
-    from culturepark.models.rewarding import _reply
+    from culturepark.llm.providers.reward import _reply
 
     told = _reply(("a", "b"), [-45.0, 45.0], "")
     assert told.text == "b" and math.log(told.shares[0]) == pytest.approx(-90) and told.shares[1] == 1.0

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark.errors import ModelError, ParkError
-from culturepark.models import secrets
-from culturepark.models.proxies import proxy_for
-from culturepark.models.secrets import holds_secret, join_address, redact, strip_addresses
-from culturepark.models.wire import _seconds, trouble
+from culturepark.llm import secrets
+from culturepark.llm.codec import _seconds, trouble
+from culturepark.llm.proxies import proxy_for
+from culturepark.llm.secrets import holds_secret, join_address, redact, strip_addresses
 from culturepark.records import Message, Request
 
 KEY = "sk-9d1f6e0c2b7a"
@@ -170,7 +170,7 @@ def test_which_proxy_an_address_is_reached_through(no_proxies, environment, url,
 
 
 def test_a_socks_proxy_without_its_library_is_one_error_before_any_call(no_proxies, monkeypatch):
-    import culturepark.models.proxies as proxies
+    import culturepark.llm.proxies as proxies
 
     monkeypatch.setattr(proxies, "find_spec", lambda name: None)
     no_proxies.setenv("ALL_PROXY", f"socks5://me:{KEY}@127.0.0.1:9")
@@ -192,9 +192,9 @@ def test_all_proxy_is_used_and_no_proxy_heeded(no_proxies, serve):
 
 
 def test_a_dead_proxy_is_named_in_the_error_without_its_password(no_proxies, monkeypatch):
-    from culturepark.models import limits
+    from culturepark.llm import rate_limiter
 
-    monkeypatch.setattr(limits, "UNREACHED", 0.2)
+    monkeypatch.setattr(rate_limiter, "UNREACHED", 0.2)
     no_proxies.setenv("ALL_PROXY", f"http://me:{KEY}@127.0.0.1:9")
     with pytest.raises(ModelError, match=r"through the proxy http://127.0.0.1:9 of the environment") as error:
         asyncio.run(answer("http://gate.example/v1"))
@@ -273,9 +273,9 @@ def test_packed_answers_are_read(data, packed):
 
 
 def test_a_packing_that_was_not_asked_for_or_is_broken_is_named(monkeypatch):
-    from culturepark.models import line
+    from culturepark.llm import client
 
-    monkeypatch.setitem(line.TRIES, "garbled", 1)
+    monkeypatch.setitem(client.TRIES, "garbled", 1)
     for data, packed in ((BODY, "br"), (b"\x1f\x8b nonsense", "gzip"), (gzip.compress(BODY)[:-9], "gzip")):
         with Raw(data, Content_Encoding=packed) as server:
             assert "packed" in asyncio.run(answer(server.url)).reason

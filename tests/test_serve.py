@@ -15,9 +15,9 @@ import culturepark as cp
 from culturepark.cli.serve import merge as merge_verb
 from culturepark.cli.serve import serve as serve_verb
 from culturepark.errors import InputError, ModelError
+from culturepark.llm import load
 from culturepark.local_models import base, choices, engine, local_model, machine, manifest, vllm
 from culturepark.local_models.merge import merge
-from culturepark.models import load
 from culturepark.records import Message, Request
 from culturepark.server import Server
 from culturepark.server.graduates import Graduates

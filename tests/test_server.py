@@ -11,8 +11,8 @@ from conftest import TEA
 
 import culturepark as cp
 from culturepark import workspace as cards
-from culturepark.desk import once
 from culturepark.errors import InputError
+from culturepark.llm.session import once
 from culturepark.local_models.chat import fold
 from culturepark.server import KINDS, Server, canned
 from culturepark.server.hearing import hear

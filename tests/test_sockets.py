@@ -8,9 +8,9 @@ import ssl
 import pytest
 
 import culturepark as cp
-from culturepark.models.compatible import Compatible
-from culturepark.models.sockets import plain, plain_text, unreached
-from culturepark.models.wire import Trouble
+from culturepark.llm.codec import Trouble
+from culturepark.llm.providers.compatible import Compatible
+from culturepark.llm.sockets import plain, plain_text, unreached
 
 ASK = cp.records.Request("delegate", (), max_tokens=9)
 

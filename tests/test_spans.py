@@ -13,7 +13,7 @@ from test_hosted import ASK, KEY, ask
 
 import culturepark as cp
 from culturepark import logs
-from culturepark.models import spans
+from culturepark.llm import tracing
 
 
 @pytest.fixture
@@ -26,10 +26,10 @@ def exporter():
         trace.set_tracer_provider(provider)
     processor = SimpleSpanProcessor(kept)
     provider.add_span_processor(processor)
-    spans.tracer.cache_clear()
+    tracing.tracer.cache_clear()
     yield kept
     processor.shutdown()
-    spans.tracer.cache_clear()
+    tracing.tracer.cache_clear()
 
 
 def test_a_call_is_a_span_with_the_genai_attributes_and_no_content(exporter, monkeypatch):
@@ -56,10 +56,10 @@ def test_a_failed_call_says_so_in_its_span(exporter, serve):
 
 
 def test_without_a_listener_nothing_is_traced(monkeypatch):
-    spans.tracer.cache_clear()
+    tracing.tracer.cache_clear()
     monkeypatch.setattr(trace, "get_tracer", lambda name: trace.NoOpTracer())
-    assert spans.tracer() is None
-    spans.tracer.cache_clear()
+    assert tracing.tracer() is None
+    tracing.tracer.cache_clear()
 
 
 def test_the_log_is_one_json_object_a_line_without_keys(tmp_path, monkeypatch):

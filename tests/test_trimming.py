@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark.cli import cli
-from culturepark.desk import Desk, Models
 from culturepark.dialogue import casting
 from culturepark.dialogue.floor import request
 from culturepark.dialogue.runner import hold
 from culturepark.dialogue.simulate import table
 from culturepark.dialogue.trimming import own_turn
 from culturepark.journal import Journal
-from culturepark.models.compatible import Compatible
-from culturepark.models.line import Line
+from culturepark.llm.client import Line
+from culturepark.llm.providers.compatible import Compatible
+from culturepark.llm.session import Desk, Models
 from culturepark.records import Dialogue, Message, Reply, Request
 
 

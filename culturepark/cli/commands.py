@@ -357,7 +357,7 @@ def serve_embedded(
     Chat and text completions, embeddings, models, files, batches and fine-tuning jobs (which train nothing); faults on demand, by share or by the header `X-Fault: KIND`.
     """
     from culturepark.cli.flags import pair, rate
-    from culturepark.models.secrets import named_key
+    from culturepark.llm.secrets import named_key
     from culturepark.server import Server
     from culturepark.server.bounds import MIB, Limits
     from culturepark.workspace import load

@@ -300,9 +300,9 @@ def opened(
 ) -> Run:
     """Start a run, with --resume reopen one as it was, or with --replay play another one's journal."""
     from culturepark import verbs
-    from culturepark.models import spans
+    from culturepark.llm import tracing
 
-    spans.export()
+    tracing.export()
     config = flags.pop("config", None)
     given = chosen(flags)
     if replay is not None:

@@ -105,7 +105,7 @@ def _end(made: Plan, manifests: Mapping[str, Mapping[str, Any]], place: Path, as
 
 def _seat(made: Plan, culture: str, model: str) -> str:
     """Return the command that seats a tuned model; elsewhere than at the provider's own address its base plays the others."""
-    from culturepark.models import PROVIDERS
+    from culturepark.llm import PROVIDERS
     from culturepark.training.rows import POOLED
 
     provider = made.model.partition("/")[0]

@@ -60,8 +60,8 @@ def _serve(
     models: tuple[str, ...], port: int, rows: int, key_env: str | None, where: dict[str, Any], as_json: bool,
     limits: Limits,
 ) -> None:  # fmt: skip
+    from culturepark.llm.secrets import named_key
     from culturepark.local_models import machine
-    from culturepark.models.secrets import named_key
     from culturepark.server import Server
     from culturepark.server.graduates import Graduates
 

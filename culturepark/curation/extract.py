@@ -8,7 +8,7 @@ from dataclasses import replace
 from pydantic import BaseModel, ConfigDict
 
 from culturepark.curation.case import Case
-from culturepark.desk import Desk, Failure, once
+from culturepark.llm.session import Desk, Failure, once
 from culturepark.records import Opinion, Request, Turn, digest
 
 WORD = re.compile(r"\w+")

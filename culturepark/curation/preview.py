@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from culturepark.curation.case import Case
 from culturepark.curation.extract import extraction_request
 from culturepark.curation.verify import Rewriting, Ruling
-from culturepark.desk import once
+from culturepark.llm.session import once
 from culturepark.records import Request
 
 SHAPES: dict[str, type[BaseModel]] = {"verifier": Ruling, "rewriter": Rewriting}

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from culturepark.curation.case import Case
-from culturepark.desk import Desk, Failure, once
+from culturepark.llm.session import Desk, Failure, once
 from culturepark.records import Opinion, Verdict
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from culturepark.desk import Desk, Meter, metered
 from culturepark.dialogue.floor import STOPS, Stop, Table, cue, facts, others, over, request, speaker
 from culturepark.dialogue.trimming import OwnTurn, own_turn
+from culturepark.llm.session import Desk, Meter, metered
 from culturepark.prompts import render
 from culturepark.records import CutTurns, Dialogue, Reply, Request, Turn
 

@@ -7,10 +7,10 @@ from functools import lru_cache
 from itertools import islice
 
 from culturepark import surveys
-from culturepark.desk import Desk, Meter
 from culturepark.dialogue import casting
 from culturepark.dialogue.floor import Table, lay
 from culturepark.dialogue.runner import hold
+from culturepark.llm.session import Desk, Meter
 from culturepark.pool import each
 from culturepark.records import Dialogue, Scene, Shares
 from culturepark.settings import Settings

@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, StrictInt
 
-from culturepark import desk
 from culturepark.errors import InputError
 from culturepark.evaluation.card import Benchmark
 from culturepark.evaluation.outcome import Ask, Item, Outcome, Setup
+from culturepark.llm import session
 from culturepark.records import Request, Role, digest
 
 OPTIONS = {"rubric": "", "scale": (1, 5), "judges": 1}
@@ -66,7 +66,7 @@ def question(item: Item, said: str, panel: Panel, n: int) -> Request:
         **{k: v for k, v in item.request.facts.items() if k not in ASKED_ONLY}, "said": said, "mark": mark,
         "answer": f"<<{mark}>>\n{said}\n<<{mark}>>", "reference": list(item.gold), "rubric": panel.rubric, "scale": panel.scale,
     }  # fmt: skip
-    return desk.once(panel.role, facts, Grade, item.id, "judge", n)
+    return session.once(panel.role, facts, Grade, item.id, "judge", n)
 
 
 async def judged(item: Item, made: Outcome, panel: Panel, ask: Ask) -> Outcome:
@@ -77,9 +77,9 @@ async def judged(item: Item, made: Outcome, panel: Panel, ask: Ask) -> Outcome:
     """
     asked = [question(item, str(made.answer), panel, n) for n in range(panel.judges)]
     told = [
-        await desk.structured(partial(ask, who="judge"), request, partial(_graded, panel.scale)) for request in asked
+        await session.structured(partial(ask, who="judge"), request, partial(_graded, panel.scale)) for request in asked
     ]
-    failed = [g for g, _ in told if isinstance(g, desk.Failure)]
+    failed = [g for g, _ in told if isinstance(g, session.Failure)]
     grades = [g for g, _ in told if isinstance(g, Grade)]
     facts = {
         **made.facts, "grades": [g.grade if isinstance(g, Grade) else None for g, _ in told],
@@ -96,7 +96,7 @@ async def judged(item: Item, made: Outcome, panel: Panel, ask: Ask) -> Outcome:
 
 
 def _graded(scale: tuple[int, int], text: str) -> Grade:
-    made = desk.parse_answer(text, Grade)
+    made = session.parse_answer(text, Grade)
     if not scale[0] <= made.grade <= scale[1]:
         raise ValueError(f"grade: {made.grade} is beyond the scale from {scale[0]} to {scale[1]}")
     return made

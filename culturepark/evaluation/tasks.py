@@ -37,15 +37,15 @@ from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, mean, 
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from culturepark import models as ours
-from culturepark.desk import Desk
+from culturepark import llm as ours
 from culturepark.errors import InputError
 from culturepark.evaluation import card as cards
 from culturepark.evaluation import measure, planned
 from culturepark.evaluation.card import Benchmark
 from culturepark.evaluation.outcome import Item, Outcome, Setup, Who
-from culturepark.models import reading, wire
-from culturepark.models.reasoning import apart
+from culturepark.llm import codec, reading
+from culturepark.llm.reasoning import apart
+from culturepark.llm.session import Desk
 from culturepark.records import Message, Reply, Request
 from culturepark.settings import build_endpoint
 
@@ -138,7 +138,7 @@ async def ask(request: Request, who: Who = "model") -> Reply:
         temperature=request.temperature, max_tokens=request.max_tokens, seed=(request.seed + request.index) % 2**31
     )
     if request.options:
-        config = config.merge(GenerateConfig(logprobs=True, top_logprobs=wire.ALTERNATIVES))
+        config = config.merge(GenerateConfig(logprobs=True, top_logprobs=codec.ALTERNATIVES))
     token = _asking.set(request)
     try:
         output = await model.generate([SENT[m.role](content=m.content) for m in request.messages], config=config)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.cache import lend_home
-from culturepark.desk import Desk
 from culturepark.errors import InputError, RunFailed
 from culturepark.evaluation import measure, notices, planned
 from culturepark.evaluation import result as results
 from culturepark.evaluation.card import Benchmark, load_kind
 from culturepark.evaluation.outcome import STRIDE, Item, Outcome, Setup
 from culturepark.evaluation.result import Result
+from culturepark.llm.session import Desk
 from culturepark.records import digest
 
 log = logging.getLogger("culturepark")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from culturepark import workspace as cards
 from culturepark.errors import InputError
-from culturepark.models.sockets import plain
+from culturepark.llm.sockets import plain
 from culturepark.pool import loop_factory
 from culturepark.server import faults as planting
 from culturepark.server.batches import Shelf

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from culturepark.models.reasoning import Listener, Parted, part_exactly
+from culturepark.llm.reasoning import Listener, Parted, part_exactly
 from culturepark.server.problems import Problem
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from culturepark.dialogue import floor
 from culturepark.dialogue.casting import shares as answered
-from culturepark.models.wire import FITTING
+from culturepark.llm.codec import FITTING
 from culturepark.records import Culture, Dialogue, Message, Norm, Persona, Question, Request, Role, Shares, Turn, digest
 from culturepark.server.patterns import Bound, Match, Pattern
 from culturepark.settings import Settings

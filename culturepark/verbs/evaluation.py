@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from culturepark import logs, pool, runs
-from culturepark.desk import Desk, Models
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import card as cards
 from culturepark.evaluation import planned, work
@@ -18,8 +17,9 @@ from culturepark.evaluation import result as results
 from culturepark.evaluation.result import Result
 from culturepark.evaluation.work import EMBEDDED, Job
 from culturepark.journal import Journal
-from culturepark.models import Model, local
-from culturepark.models import load as load_model
+from culturepark.llm import Model, local
+from culturepark.llm import load as load_model
+from culturepark.llm.session import Desk, Models
 from culturepark.settings import Settings
 from culturepark.verbs.runs import resume, settled
 from culturepark.verbs.stages import Tell

@@ -14,8 +14,8 @@ from culturepark import settings, surveys
 from culturepark.curation import embedders, filters
 from culturepark.dialogue.floor import Guest
 from culturepark.errors import CardError, NotFound, ParkError, nearest
-from culturepark.models import PROVIDERS
-from culturepark.models import load as load_model
+from culturepark.llm import PROVIDERS
+from culturepark.llm import load as load_model
 from culturepark.offline.faults import checked
 from culturepark.prompts import parse
 from culturepark.records import Culture, Norm, Persona, Question, Record, Role, Turn

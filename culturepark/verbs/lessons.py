@@ -12,9 +12,9 @@ from culturepark.errors import InputError
 from culturepark.evaluation import exam as exams
 from culturepark.evaluation.exam import Mark
 from culturepark.evaluation.kinds.education import Said, teaching
-from culturepark.models import Model
-from culturepark.models import load as load_model
-from culturepark.models.reasoning import apart
+from culturepark.llm import Model
+from culturepark.llm import load as load_model
+from culturepark.llm.reasoning import apart
 from culturepark.records import Reply
 from culturepark.surveys import Figures, surveyed
 from culturepark.verbs.runs import settled

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from culturepark.curation.pipeline import refine
-from culturepark.desk import Desk, Meter
 from culturepark.dialogue.simulate import simulate
 from culturepark.forecast import DialogueCosts, TurnCosts
+from culturepark.llm.session import Desk, Meter
 from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.runs import Run
 

@@ -18,11 +18,11 @@ from culturepark.corpora.formats import DEFAULT
 from culturepark.corpora.source import Source
 from culturepark.curation.case import look_up
 from culturepark.curation.pipeline import spoken
-from culturepark.desk import Desk
 from culturepark.dialogue import casting
 from culturepark.dialogue.simulate import plan
 from culturepark.errors import InputError, ParkError, RunFailed
 from culturepark.journal import Journal
+from culturepark.llm.session import Desk
 from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.runs import Run, prices
 from culturepark.verbs.runs import parts, start

@@ -10,7 +10,7 @@ from functools import partial
 from math import isfinite
 from typing import Any
 
-from culturepark import desk, tables
+from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import judge, notices, parsers
 from culturepark.evaluation.card import Benchmark
@@ -18,6 +18,7 @@ from culturepark.evaluation.entries import FIELDS, Entry, entries
 from culturepark.evaluation.judge import Panel
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Setup, Unparsed, Who, once
+from culturepark.llm import session
 from culturepark.named import imported
 from culturepark.offline.grading import UNSPACED
 from culturepark.records import Culture, Record, Role, digest
@@ -85,7 +86,7 @@ def _item(entry: Entry, seed: int, role: Role, panel: Panel | None, benchmark: B
         **entry.more, **_choice(labels, benchmark), "question": entry.question, "topic": entry.topic, "culture": _people(entry.culture, setup),
         "me": None, "country": "", "numbered": benchmark.parser == "option", "panel": panel,
     }  # fmt: skip
-    request = desk.once(role, shown, None, "answers", benchmark.name, name)
+    request = session.once(role, shown, None, "answers", benchmark.name, name)
     if setup.method == "likelihood" and labels:
         request = replace(request, options=tuple(labels))
     return Item(name, entry.culture, entry.id, request, entry.topic, seed, list(entry.reference), facts)

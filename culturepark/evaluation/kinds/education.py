@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from culturepark import desk
 from culturepark.errors import InputError
 from culturepark.evaluation import exam, parsers
 from culturepark.evaluation.card import settled
 from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Parser, Setup, Unparsed
+from culturepark.llm import session
 from culturepark.records import Culture, Message, Persona, Question, Reply, Request, Role, digest, stream
 from culturepark.surveys import Figures
 
@@ -195,12 +195,12 @@ def _learner(study: Study, task: str, talk: Sequence[Said], question: Question |
         "task": task, "me": study.me, "home": study.home, "culture": study.culture, "talk": tuple(talk), "question": question,
         "lesson": study.lesson, "view": study.me.views.get(name),
     }  # fmt: skip
-    return desk.once(study.learner, facts, None, study.id, task, name, n)
+    return session.once(study.learner, facts, None, study.id, task, name, n)
 
 
 def teaching(role: Role, culture: Culture, talk: Sequence[Said], asked: str, *purpose: Any, **facts: Any) -> Request:
     """Return what the teacher is sent: the culture's system message, the conversation so far, and what was asked now."""
-    request = desk.once(role, {"culture": culture, "asked": asked, "talk": tuple(talk), **facts}, None, *purpose)
+    request = session.once(role, {"culture": culture, "asked": asked, "talk": tuple(talk), **facts}, None, *purpose)
     system, prompt = request.messages
     held = (Message("assistant" if t["who"] == "teacher" else "user", t["text"]) for t in talk)
     return replace(request, messages=(system, *held, prompt))

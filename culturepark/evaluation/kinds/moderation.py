@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from culturepark import desk, tables
+from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import notices, posts
 from culturepark.evaluation.card import Benchmark, settled
@@ -22,6 +22,7 @@ from culturepark.evaluation.intervals import SHARE
 from culturepark.evaluation.measure import Measure
 from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
 from culturepark.evaluation.posts import Dataset, Post
+from culturepark.llm import session
 from culturepark.records import Role, stream
 
 UNREAD = "share of answers that could not be read or did not come; each counts against its gold label"
@@ -152,7 +153,7 @@ def _item(trial: Trial, post: Post, seed: int, role: Role, setup: Setup, options
     task, name = trial.task, trial.data.name
     whose = setup.workspace.cultures.get(trial.culture) if options["as_people"] else None
     facts = {"task": task.ask, "text": post.text, "labels": list(task.labels), "culture": whose}
-    request = desk.once(role, facts, None, post.mark, task.name, trial.culture, seed)
+    request = session.once(role, facts, None, post.mark, task.name, trial.culture, seed)
     if setup.method == "likelihood":
         request = replace(request, options=task.labels)
     part = _cell(post, trial, options["part"]) if options["part"] else ""

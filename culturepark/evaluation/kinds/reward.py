@@ -10,13 +10,13 @@ from math import isfinite, log
 from typing import TYPE_CHECKING, Any
 
 from culturepark import tables
-from culturepark.desk import once
 from culturepark.errors import InputError
 from culturepark.evaluation import notices, parsers
 from culturepark.evaluation.card import settled
 from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Setup, Unparsed, outcome
+from culturepark.llm.session import once
 from culturepark.records import Request, stream
 from culturepark.surveys.votes import Pair, Votes, read, slug, split
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from culturepark import desk, surveys
+from culturepark import surveys
 from culturepark.errors import InputError
 from culturepark.evaluation import alignment
 from culturepark.evaluation.card import Benchmark, settled
 from culturepark.evaluation.measure import Measure
 from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
+from culturepark.llm import session
 from culturepark.records import Culture, Persona, Question, Role, Shares, stream
 from culturepark.surveys import Figures
 
@@ -128,7 +129,7 @@ def items(benchmark: str, role: Role, setup: Setup, asked: Asked) -> Iterator[It
             name = f"{asked.culture or 'none'}/{question.id}/{voice.name}/{i}/{seed}"
             facts = {**told, "question": question, "culture": voice.culture, "country": voice.country, "me": voice.me,
                      "numbered": setup.numbered, "options": codes, "view": voice.me.views.get(question.id) if voice.me else None}  # fmt: skip
-            request = desk.once(role, facts, None, benchmark, name)
+            request = session.once(role, facts, None, benchmark, name)
             if likelihood:
                 request = replace(request, options=tuple(setup.begins(question, code) for code in codes))
             yield Item(

@@ -19,12 +19,13 @@ from functools import cached_property, partial
 from itertools import accumulate, product
 from typing import Any
 
-from culturepark import desk, surveys
+from culturepark import surveys
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation.card import Benchmark, settled
 from culturepark.evaluation.intervals import POSITIVE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
+from culturepark.llm import session
 from culturepark.records import Culture, Persona, Question, Request, stream
 from culturepark.workspace import Workspace
 
@@ -133,7 +134,7 @@ def _request(
     view = who.me.views.get(question.id) if who.me else None
     facts = {"me": who.me, "culture": culture, "country": None, "question": question, "numbered": setup.numbered,
              "view": view, "options": told["codes"], **told}  # fmt: skip
-    made = desk.once(benchmark.asks(setup.workspace), facts, None, benchmark.name, name)
+    made = session.once(benchmark.asks(setup.workspace), facts, None, benchmark.name, name)
     weighed = told["codes"] if setup.method == "likelihood" else ()
     return replace(made, options=tuple(setup.begins(question, code) for code in weighed))
 

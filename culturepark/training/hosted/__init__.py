@@ -22,8 +22,8 @@ from typing import Any, Literal, TypeVar
 from culturepark import tables
 from culturepark.atomic import write_bytes
 from culturepark.errors import InputError, Locked, ParkError, RunFailed
-from culturepark.models.secrets import redact
-from culturepark.models.wire import Trouble
+from culturepark.llm.codec import Trouble
+from culturepark.llm.secrets import redact
 from culturepark.records import Record, digest
 from culturepark.training.hosted.quote import METHODS, Plan, plan
 from culturepark.training.hosted.service import ENDED, Job, Order, Service

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from culturepark.errors import InputError, ModelError, RunFailed
-from culturepark.models import PROVIDERS, load
-from culturepark.models.compatible import Compatible
-from culturepark.models.line import Line
-from culturepark.models.offices import _troubles, ask_again, noticing, passes
-from culturepark.models.secrets import redact
-from culturepark.models.wire import Trouble, check_page
+from culturepark.llm import PROVIDERS, load
+from culturepark.llm.batch_backends import _troubles, ask_again, noticing, passes
+from culturepark.llm.client import Line
+from culturepark.llm.codec import Trouble, check_page
+from culturepark.llm.providers.compatible import Compatible
+from culturepark.llm.secrets import redact
 from culturepark.settings import build_endpoint
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import ModelError
-from culturepark.models.proxies import is_socks, need_library, proxy_for, socks_connector
-from culturepark.models.secrets import check_address, check_key, join_address, remember
-from culturepark.models.sockets import plain, unreached
-from culturepark.models.wire import Trouble, opened
+from culturepark.llm.codec import Trouble, opened
+from culturepark.llm.proxies import is_socks, need_library, proxy_for, socks_connector
+from culturepark.llm.secrets import check_address, check_key, join_address, remember
+from culturepark.llm.sockets import plain, unreached
 from culturepark.records import Request
 
 if TYPE_CHECKING:

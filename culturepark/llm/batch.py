@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from culturepark.errors import JournalError, ModelError
 from culturepark.journal import Journal
-from culturepark.models.offices import (
+from culturepark.llm.batch_backends import (
     CHAT,
     Order,
     Outcome,
@@ -25,7 +25,7 @@ from culturepark.models.offices import (
     refused,
     unanswered,
 )
-from culturepark.models.wire import Trouble
+from culturepark.llm.codec import Trouble
 from culturepark.records import Request
 
 log = logging.getLogger("culturepark")

@@ -11,11 +11,11 @@ from functools import lru_cache
 from typing import Any
 
 from culturepark.errors import InputError, ModelError, nearest
-from culturepark.models import refusals
-from culturepark.models.proxies import check_httpx_proxies
-from culturepark.models.secrets import check_address, check_key, remember
-from culturepark.models.sockets import plain_text
-from culturepark.models.wire import Trouble, opened, trouble
+from culturepark.llm import provider_errors
+from culturepark.llm.codec import Trouble, opened, trouble
+from culturepark.llm.proxies import check_httpx_proxies
+from culturepark.llm.secrets import check_address, check_key, remember
+from culturepark.llm.sockets import plain_text
 from culturepark.records import Request
 
 CONNECTIONS = "100000"  # litellm's own session stops at 500 a host, and takes 0 for aiohttp's 100
@@ -134,7 +134,7 @@ def _plain(answer: Any) -> Any:
 
 def _status(code: Any) -> int | None:
     """Return the HTTP status that a code is, which litellm copies from an answer as it stands there."""
-    return None if code is None else refusals.refusal({"code": code}).status
+    return None if code is None else provider_errors.refusal({"code": code}).status
 
 
 def told(error: Exception) -> Trouble:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from culturepark.models.reasoning import apart, part
-from culturepark.models.refusals import replace_halves
-from culturepark.models.secrets import mask_answer, redact
-from culturepark.models.wire import Trouble
+from culturepark.llm.codec import Trouble
+from culturepark.llm.provider_errors import replace_halves
+from culturepark.llm.reasoning import apart, part
+from culturepark.llm.secrets import mask_answer, redact
 from culturepark.records import Reply, Request, Status
 
 # Why an answer ended, in lower case. Whatever is in none of these is a failure that names it.

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from culturepark.errors import ModelError, ParkError
-from culturepark.models.compatible import Compatible
-from culturepark.models.lite import Lite, load, told
-from culturepark.models.secrets import redact
-from culturepark.models.sockets import plain, plain_text
-from culturepark.models.wire import PASSING, Trouble, check_page, opened, trouble
+from culturepark.llm.codec import PASSING, Trouble, check_page, opened, trouble
+from culturepark.llm.providers.compatible import Compatible
+from culturepark.llm.providers.lite import Lite, load, told
+from culturepark.llm.secrets import redact
+from culturepark.llm.sockets import plain, plain_text
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

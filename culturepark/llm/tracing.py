@@ -13,7 +13,7 @@ from culturepark.errors import InputError
 from culturepark.records import Reply, Request
 
 if TYPE_CHECKING:
-    from culturepark.models.line import Line
+    from culturepark.llm.client import Line
 
 FINISHED = {"ok": "stop", "truncated": "length", "filtered": "content_filter", "refused": "stop", "empty": "stop"}
 

@@ -14,14 +14,14 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 from culturepark import stopping
 from culturepark.errors import ModelError
 from culturepark.journal import Journal
-from culturepark.models.batch import Batch
-from culturepark.models.ledger import Ledger
-from culturepark.models.limits import KNOCK, Gate, Limits
-from culturepark.models.prices import Price
-from culturepark.models.reading import ignores_schema, opens_thoughts, read, shares, untold
-from culturepark.models.secrets import redact
-from culturepark.models.spans import span
-from culturepark.models.wire import PASSING, UNSETTLED, Style, Trouble, most_tokens, payload
+from culturepark.llm.batch import Batch
+from culturepark.llm.budget import Ledger
+from culturepark.llm.codec import PASSING, UNSETTLED, Style, Trouble, most_tokens, payload
+from culturepark.llm.pricing import Price
+from culturepark.llm.rate_limiter import KNOCK, Gate, Limits
+from culturepark.llm.reading import ignores_schema, opens_thoughts, read, shares, untold
+from culturepark.llm.secrets import redact
+from culturepark.llm.tracing import span
 from culturepark.records import Reply, Request
 
 log = logging.getLogger("culturepark")

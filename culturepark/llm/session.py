@@ -15,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 from culturepark import stopping
 from culturepark.errors import ReplayMiss
 from culturepark.journal import Journal
-from culturepark.models import Model
-from culturepark.models.reading import extract_json
-from culturepark.models.reasoning import apart
+from culturepark.llm import Model
+from culturepark.llm.reading import extract_json
+from culturepark.llm.reasoning import apart
 from culturepark.prompts import render
 from culturepark.records import Message, Reply, Request, Role, digest
 from culturepark.toml import explain

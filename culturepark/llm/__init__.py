@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from culturepark.errors import InputError, nearest
-from culturepark.models.secrets import check_address, remember, secret
+from culturepark.llm.secrets import check_address, remember, secret
 from culturepark.named import imported
 from culturepark.records import Reply, Request, digest
 from culturepark.settings import Endpoint, build_endpoint
 
 if TYPE_CHECKING:
-    from culturepark.models.line import Client, Line
+    from culturepark.llm.client import Client, Line
 
 
 @runtime_checkable
@@ -110,10 +110,10 @@ def _local(place: str, params: Mapping[str, Any]) -> Model:
     from culturepark.local_models import rewards
 
     if rewards.found(place):
-        from culturepark.models.rewarding import Rewarder
+        from culturepark.llm.providers.reward import Rewarder
 
         return Rewarder(place, **params)
-    from culturepark.models.tuned import Tuned
+    from culturepark.llm.providers.local import Tuned
 
     return Tuned(place, **params)
 
@@ -152,9 +152,9 @@ def address(name: str) -> str | None:
 
 
 def _line(name: str, provider: str, rest: str, how: Endpoint, key: str | None, *, batch: bool) -> Line:
-    from culturepark.models import prices
-    from culturepark.models.limits import Limits
-    from culturepark.models.line import Line
+    from culturepark.llm import pricing
+    from culturepark.llm.client import Line
+    from culturepark.llm.rate_limiter import Limits
 
     client: Client
     known = PROVIDERS.get(provider)
@@ -165,7 +165,7 @@ def _line(name: str, provider: str, rest: str, how: Endpoint, key: str | None, *
             how.base_url is None and address(name) is None,
         )
     else:
-        from culturepark.models.lite import Lite
+        from culturepark.llm.providers.lite import Lite
 
         lite = rest if provider == "litellm" else name
         provider, _, rest = lite.partition("/")
@@ -174,11 +174,11 @@ def _line(name: str, provider: str, rest: str, how: Endpoint, key: str | None, *
             how.base_url is None,
         )
     if batch:
-        from culturepark.models.batch import Batch
+        from culturepark.llm.batch import Batch
 
         client = Batch(client)
     limits = Limits(how.concurrency or 200, how.rpm, how.tpm, how.patience)
-    price = prices.find(provider, rest, how, official=official)
+    price = pricing.find(provider, rest, how, official=official)
     return Line(
         client,
         rest,
@@ -192,7 +192,7 @@ def _line(name: str, provider: str, rest: str, how: Endpoint, key: str | None, *
 
 
 def _compatible(name: str, known: Provider, how: Endpoint, key: str | None) -> Any:
-    from culturepark.models.compatible import Compatible
+    from culturepark.llm.providers.compatible import Compatible
 
     url = (how.base_url or address(name) or known.url).rstrip("/")
     given = how.base_url is not None or url != known.url

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from culturepark.errors import ModelError
-from culturepark.models.secrets import redact
+from culturepark.llm.secrets import redact
 
 SOCKS = ("socks", "socks4", "socks4a", "socks5", "socks5h")
 

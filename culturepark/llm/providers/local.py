@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import InputError
+from culturepark.llm.codec import shape, strict
+from culturepark.llm.reasoning import apart
 from culturepark.local_models.local_model import find, mixable
 from culturepark.local_models.machine import look
-from culturepark.models.reasoning import apart
-from culturepark.models.wire import shape, strict
 from culturepark.records import Reply, Request, Status
 
 if TYPE_CHECKING:

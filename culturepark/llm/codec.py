@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from culturepark.llm import provider_errors
+from culturepark.llm.provider_errors import Refusal
+from culturepark.llm.secrets import redact, strip_addresses
 from culturepark.local_models.chat import fold
-from culturepark.models import refusals
-from culturepark.models.refusals import Refusal
-from culturepark.models.secrets import redact, strip_addresses
 from culturepark.records import Request
 
 Kind = Literal[
@@ -54,7 +54,7 @@ class Trouble(Exception):
         wait: float | None = None,
         refusal: Refusal | None = None,
     ) -> None:
-        super().__init__(redact(refusals.replace_halves(message)))
+        super().__init__(redact(provider_errors.replace_halves(message)))
         self.kind, self.status, self.wait, self.refusal = kind, status, wait, refusal
         self.down = False  # the whole line was down when this happened
 
@@ -67,15 +67,15 @@ class Trouble(Exception):
 
 def trouble(status: int, body: str, headers: Mapping[str, str]) -> Trouble:
     """Return the Trouble that an HTTP answer of this status is."""
-    refused, wait = refusals.refusal(body), _seconds(headers)
-    said = f"HTTP {status}: {refusals.shown(refused, body)}"
-    if refusals.too_long(refused, status):
+    refused, wait = provider_errors.refusal(body), _seconds(headers)
+    said = f"HTTP {status}: {provider_errors.shown(refused, body)}"
+    if provider_errors.too_long(refused, status):
         return Trouble("long", f"the prompt is too long for this model: {said}", status=status)
-    if status == 429 and not refusals.no_quota(refused):
+    if status == 429 and not provider_errors.no_quota(refused):
         return Trouble("rate", said, status=status, wait=wait)
-    if refusals.filtered(refused):
+    if provider_errors.filtered(refused):
         return Trouble("filtered", said, status=status)
-    if refusals.UNREADABLE_CODES.intersection(refused.codes):
+    if provider_errors.UNREADABLE_CODES.intersection(refused.codes):
         return Trouble("garbled", said, status=status)
     if status < 500 and status not in PLAIN and (300 <= status < 400 or PAGE.match(body)):
         return _strange(status, body, headers)
@@ -90,8 +90,8 @@ def _changeable(status: int, refused: Refusal) -> bool:
     """Say whether asking in other words may help."""
     if status < 400 or (status in UNCHANGEABLE and "no endpoints found that support" not in refused.text):
         return False
-    return refusals.no_system(refused, status) or (
-        status < 500 and bool(refusals.parameters(refused, tuple(CHANGEABLE)))
+    return provider_errors.no_system(refused, status) or (
+        status < 500 and bool(provider_errors.parameters(refused, tuple(CHANGEABLE)))
     )
 
 
@@ -124,7 +124,7 @@ def opened(status: int, body: Any, headers: Mapping[str, str]) -> Mapping[str, A
     if not 200 <= status < 300:
         raise trouble(status, _text(body), headers)
     try:
-        found = refusals.load_json(body) if isinstance(body, (bytes, str)) else body
+        found = provider_errors.load_json(body) if isinstance(body, (bytes, str)) else body
     except ValueError as error:
         raise _unreadable(status, _text(body), headers, error) from None
     if (problem := _problem(found)) is not None:
@@ -138,8 +138,8 @@ def opened(status: int, body: Any, headers: Mapping[str, str]) -> Mapping[str, A
 
 def _of_problem(problem: Any, headers: Mapping[str, str]) -> Trouble:
     """Return the Trouble that an error inside of an answer is."""
-    refused = refusals.refusal(problem)
-    return trouble(refused.status or refusals.status_in_words(refused) or 500, _text(problem), headers)
+    refused = provider_errors.refusal(problem)
+    return trouble(refused.status or provider_errors.status_in_words(refused) or 500, _text(problem), headers)
 
 
 STREAM = re.compile(r"\s*(?:data|event|id|retry):|:\s")
@@ -152,7 +152,7 @@ def _unreadable(status: int, text: str, headers: Mapping[str, str], error: Value
     """Return the Trouble of an answer that is no JSON: a stream comes again whenever it is asked for."""
     if STREAM.match(text):
         for event in re.findall(r"^data:(.*)$", text, re.MULTILINE)[:1]:
-            if (problem := _problem(refusals.read_text(event))) is not None:
+            if (problem := _problem(provider_errors.read_text(event))) is not None:
                 return _of_problem(problem, headers)
         return Trouble("hopeless", f"HTTP {status}, and the answer is a stream, which was not asked for; take `stream` out of "
                        f"`params`, or out of what stands before the endpoint: {text[:200]!r}")  # fmt: skip
@@ -178,7 +178,7 @@ def _problem(found: Any) -> Any:
         return {"error": error} if error else _unmarked(found)
     first = choices[0]
     inner = first.get("error") if isinstance(first, Mapping) else None
-    return next(({"error": e} for e in (error, inner) if e and not refusals.says_nothing(e)), None)
+    return next(({"error": e} for e in (error, inner) if e and not provider_errors.says_nothing(e)), None)
 
 
 def _unmarked(found: Mapping[str, Any]) -> Any:
@@ -188,8 +188,11 @@ def _unmarked(found: Mapping[str, Any]) -> Any:
         or found.get("errors")
         or found.get("detail")
     )
-    said = any(isinstance(found.get(name), str) and not refusals.says_nothing(found[name]) for name in refusals.SAYS)
-    return dict(found) if marked or said or (refusals.refusal(found).status or 0) >= 400 else None
+    said = any(
+        isinstance(found.get(name), str) and not provider_errors.says_nothing(found[name])
+        for name in provider_errors.SAYS
+    )
+    return dict(found) if marked or said or (provider_errors.refusal(found).status or 0) >= 400 else None
 
 
 def _block(found: Mapping[str, Any]) -> str:
@@ -269,11 +272,11 @@ class Style:
 
     def learn(self, refused: Refusal, request: Request, status: int | None = None) -> str | None:
         """Change what the endpoint complained of; return what was changed, None where nothing can be."""
-        if not self.folded and refusals.no_system(refused, status) and not _fields(refused) and _folds(request):
+        if not self.folded and provider_errors.no_system(refused, status) and not _fields(refused) and _folds(request):
             self.folded = True
             changes = ["puts the system message at the beginning of the first user message"]
         else:
-            named = dict.fromkeys(CHANGEABLE[name] for name in refusals.parameters(refused, tuple(CHANGEABLE)))
+            named = dict.fromkeys(CHANGEABLE[name] for name in provider_errors.parameters(refused, tuple(CHANGEABLE)))
             changes = [c for part in named if _sends(part, request) and (c := self._change(part, refused))]
         self.version += bool(changes)
         return " and ".join(changes) or None
@@ -305,7 +308,7 @@ def _sends(part: str, request: Request) -> bool:
 
 def _fields(refused: Refusal) -> bool:
     """Say whether an error names a parameter by its own field, so that its words need not be searched for one."""
-    return bool(refusals.parameters(Refusal("", (), refused.params), tuple(CHANGEABLE)))
+    return bool(provider_errors.parameters(Refusal("", (), refused.params), tuple(CHANGEABLE)))
 
 
 def _folds(request: Request) -> bool:

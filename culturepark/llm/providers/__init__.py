@@ -1,0 +1,1 @@
+"""Who answers a request: one module per kind of client."""
