@@ -12,10 +12,10 @@ import pytest
 from conftest import TEA, Plays
 
 import culturepark as cp
-from culturepark import pool
 from culturepark.cli.progress import _bar, aloud, progress, sentence
 from culturepark.cli.terminal import printable
 from culturepark.cli.tune import _lines
+from culturepark.executor import pool
 from culturepark.forecast import DialogueCosts, TurnCosts
 
 CTRL_C = partial(signal.signal, signal.SIGINT, signal.default_int_handler)

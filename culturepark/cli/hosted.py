@@ -51,8 +51,9 @@ def hosted(corpus: str, workspace: str | None, out: str | None, name: str, cance
     The key is the provider's in the environment (OPENAI_API_KEY, …). OpenAI's own service is closed to new users and ends on
     2027-01-06; others speak its protocol.
     """
-    from culturepark import pool, verbs
+    from culturepark import verbs
     from culturepark.errors import RunFailed
+    from culturepark.executor import pool
     from culturepark.training import hosted as work
 
     folder, place, title = verbs.sent(corpus, how["method"], name, workspace, out)

@@ -12,8 +12,8 @@ from culturepark.curation.case import Case, look_up
 from culturepark.curation.extract import extract
 from culturepark.curation.filters.repeat import folded
 from culturepark.curation.verify import verify
+from culturepark.executor.pool import each
 from culturepark.llm.session import Desk, Failure, Meter, metered
-from culturepark.pool import each
 from culturepark.records import Culture, Opinion, Question, Scene, digest
 from culturepark.settings import Refining, Settings
 from culturepark.workspace import Workspace

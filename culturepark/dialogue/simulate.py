@@ -10,8 +10,8 @@ from culturepark import surveys
 from culturepark.dialogue import casting
 from culturepark.dialogue.floor import Table, lay
 from culturepark.dialogue.runner import hold
+from culturepark.executor.pool import each
 from culturepark.llm.session import Desk, Meter
-from culturepark.pool import each
 from culturepark.records import Dialogue, Scene, Shares
 from culturepark.settings import Settings
 from culturepark.workspace import Workspace

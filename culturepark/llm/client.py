@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
-from culturepark import stopping
 from culturepark.errors import ModelError
+from culturepark.executor import stopping
 from culturepark.journal import Journal
 from culturepark.llm.batch import Batch
 from culturepark.llm.budget import Ledger

@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from culturepark import stopping
 from culturepark.errors import ReplayMiss
+from culturepark.executor import stopping
 from culturepark.journal import Journal
 from culturepark.llm import Model
 from culturepark.llm.reading import extract_json

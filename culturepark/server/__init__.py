@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from culturepark import workspace as cards
 from culturepark.errors import InputError
+from culturepark.executor.pool import loop_factory
 from culturepark.llm.sockets import plain
-from culturepark.pool import loop_factory
 from culturepark.server import faults as planting
 from culturepark.server.batches import Shelf
 from culturepark.server.bounds import Limits, Watch

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from culturepark import pool
 from culturepark.dialogue import casting
 from culturepark.dialogue.floor import request
 from culturepark.dialogue.simulate import table
 from culturepark.errors import CardError, InputError
+from culturepark.executor import pool
 from culturepark.records import Dialogue, Question, Request, Scene
 from culturepark.settings import Settings
 from culturepark.verbs.findings import findings

@@ -9,13 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from culturepark import logs, pool, runs
+from culturepark import logs, runs
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import card as cards
 from culturepark.evaluation import planned, work
 from culturepark.evaluation import result as results
 from culturepark.evaluation.result import Result
 from culturepark.evaluation.work import EMBEDDED, Job
+from culturepark.executor import pool
 from culturepark.journal import Journal
 from culturepark.llm import Model, local
 from culturepark.llm import load as load_model

@@ -7,11 +7,12 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from culturepark import pool, tables
+from culturepark import tables
 from culturepark.errors import InputError
 from culturepark.evaluation import exam as exams
 from culturepark.evaluation.exam import Mark
 from culturepark.evaluation.kinds.education import Said, teaching
+from culturepark.executor import pool
 from culturepark.llm import Model
 from culturepark.llm import load as load_model
 from culturepark.llm.reasoning import apart

@@ -169,7 +169,7 @@ def hosted(corpus: str | Path, model: str, *, method: str = "sft", name: str = "
     uploaded and jobs started (and paid for) at once; `culturepark tune hosted` shows the cost and asks first. What was begun
     goes on: no job is started twice.
     """
-    from culturepark import pool
+    from culturepark.executor import pool
     from culturepark.training import hosted as work
 
     folder, place, title = sent(corpus, method, name, workspace, out)

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from culturepark import logs, pool
+from culturepark import logs
 from culturepark.corpora import build as corpus_build
 from culturepark.corpora import card
 from culturepark.corpora.export import export as export_files
@@ -21,6 +21,7 @@ from culturepark.curation.pipeline import spoken
 from culturepark.dialogue import casting
 from culturepark.dialogue.simulate import plan
 from culturepark.errors import InputError, ParkError, RunFailed
+from culturepark.executor import pool
 from culturepark.journal import Journal
 from culturepark.llm.session import Desk
 from culturepark.records import Dialogue, Opinion, Scene

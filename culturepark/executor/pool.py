@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from culturepark import stopping
+from culturepark.executor import stopping
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""Runs many jobs, a bounded number at a time, and stops them when asked to."""
