@@ -10,23 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from culturepark.errors import (
-        BudgetReached,
-        CardError,
-        InputError,
-        Locked,
-        ModelError,
-        NotFound,
-        ParkError,
-        ReplayMiss,
-        RunFailed,
-    )
-    from culturepark.llm import model
-    from culturepark.runs import Run
-    from culturepark.server import Server
-    from culturepark.settings import Endpoint, Settings
-    from culturepark.testing.scripted import Scripted
-    from culturepark.verbs import (
+    from culturepark.api import (
         calls,
         check,
         compare,
@@ -48,13 +32,29 @@ if TYPE_CHECKING:
         start,
         tune,
     )
+    from culturepark.errors import (
+        BudgetReached,
+        CardError,
+        InputError,
+        Locked,
+        ModelError,
+        NotFound,
+        ParkError,
+        ReplayMiss,
+        RunFailed,
+    )
+    from culturepark.llm import model
+    from culturepark.runs import Run
+    from culturepark.server import Server
+    from culturepark.settings import Endpoint, Settings
+    from culturepark.testing.scripted import Scripted
     from culturepark.workspace import Workspace, load
 
 __version__ = "0.1.0"
 
 # Loaded when first used, so that importing the package, and `culturepark --help`, cost nothing.
 _HOMES = {
-    "verbs": "calls check compare estimate evaluate explain export hosted init matrix refine replay report resume run scpo show simulate start tune",
+    "api": "calls check compare estimate evaluate explain export hosted init matrix refine replay report resume run scpo show simulate start tune",
     "errors": "BudgetReached CardError InputError Locked ModelError NotFound ParkError ReplayMiss RunFailed",
     "runs": "Run",
     "settings": "Endpoint Settings",

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import culturepark as cp
+from culturepark.api.waves import Yield, wave
 from culturepark.corpora import country_rows
 from culturepark.corpora.build import split
 from culturepark.corpora.formats import kto
@@ -18,7 +19,6 @@ from culturepark.journal import Journal
 from culturepark.records import Option, Pair, Question, Reply, Sample
 from culturepark.settings import Split
 from culturepark.surveys import shipped
-from culturepark.verbs.waves import Yield, wave
 from culturepark.wording import completion
 
 SPLITS = ("train", "validation", "test")

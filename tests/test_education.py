@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark import surveys
+from culturepark.api import lessons as verbs
 from culturepark.cli import lessons as commands
 from culturepark.evaluation import card, exam
 from culturepark.evaluation.kinds import education
@@ -22,7 +23,6 @@ from culturepark.evaluation.measure import estimate
 from culturepark.evaluation.outcome import Outcome, Setup
 from culturepark.offline import lessons
 from culturepark.records import Reply
-from culturepark.verbs import lessons as verbs
 from culturepark.workspace import shipped
 
 PARK = cp.load(shipped())

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 import culturepark as cp
-from culturepark.verbs.findings import FACTS, generalises
+from culturepark.api.findings import FACTS, generalises
 from culturepark.workspace import find, shipped
 
 

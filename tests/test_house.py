@@ -33,7 +33,7 @@ ROWS = [
     },
     {"dialogue", "curation", "corpora", "training", "evaluation", "reports", "runs", "logs", "forecast"},
     {"server"},
-    {"verbs"},
+    {"api"},
     {"cli", "__main__", "__init__"},
 ]
 HEAVY = {

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from test_reports import Tags
 
 import culturepark as cp
+from culturepark.api import comparison
 from culturepark.cli.compare import compare as command
 from culturepark.evaluation import board, result
 from culturepark.evaluation.measure import Measure, compare, estimate, mean
 from culturepark.evaluation.outcome import STRIDE, Kind, Outcome
 from culturepark.evaluation.result import Result
 from culturepark.reports import leaderboard, samples
-from culturepark.verbs import comparison
 
 EVIL = "</title></svg><script>alert(1)</script><img src=x onerror=alert(1)>\"'&%$_{\\"
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 import culturepark as cp
+from culturepark.api.findings import findings
 from culturepark.records import Culture, Persona, Role, Scenario
-from culturepark.verbs.findings import findings
 from culturepark.workspace import parse
 
 KINDS = {"agents": Role, "culture": Culture, "personas": Persona, "scenarios": Scenario}

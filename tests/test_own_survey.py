@@ -8,13 +8,13 @@ import pytest
 from conftest import ROOT
 
 import culturepark as cp
+from culturepark.api import lessons
 from culturepark.cli import cli
 from culturepark.corpora.card import shared
 from culturepark.errors import InputError
 from culturepark.evaluation import planned, result, tasks
 from culturepark.evaluation.card import load
 from culturepark.surveys import surveyed
-from culturepark.verbs import lessons
 
 ITEMS = ("Q27", "Q28", "Q29", "Q30", "Q31", "Q32", "Q33", "Q34", "Q35", "Q36", "Q37", "Q38", "Q39", "Q40")
 

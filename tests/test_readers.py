@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark import workspace
+from culturepark.api import lessons
 from culturepark.errors import InputError
 from culturepark.evaluation import card, planned, posts
 from culturepark.evaluation.kinds import opinions
 from culturepark.surveys import votes
 from culturepark.training import rows
 from culturepark.training.hosted import uploads
-from culturepark.verbs import lessons
 
 SHIPPED = workspace.load(None)
 ASKED = {"role": "user", "content": "Tea?"}

@@ -304,9 +304,9 @@ def test_an_answer_in_pieces_is_parted_as_the_whole_is(text, size):
 
 
 def test_a_model_on_this_machine_and_a_talk_with_one_keep_thoughts_apart(park):
+    from culturepark.api.lessons import chat
     from culturepark.llm.providers.local import _reply
     from culturepark.local_models.engine import Made
-    from culturepark.verbs.lessons import chat
 
     reply = _reply(Made("<think>Hm.</think>Tea.", "stop", 5, 7), "m", 1.0)
     assert (reply.text, reply.reasoning, reply.completion_tokens) == ("Tea.", "Hm.", 7)

@@ -1,4 +1,4 @@
-"""The command: verbs, flags, progress and exit codes over the functions of `culturepark.verbs`.
+"""The command: verbs, flags, progress and exit codes over the functions of `culturepark.api`.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped by budget, 130 interrupted (go on with --resume).
 """

@@ -1,4 +1,4 @@
-"""The verbs, each a thin layer over a function of `culturepark.verbs`."""
+"""The verbs, each a thin layer over a function of `culturepark.api`."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def cli() -> None:
 @as_json
 def init(folder: str, as_json: bool) -> None:
     """Write a workspace: agents/, personas/ and scenarios/ to make your own."""
-    from culturepark import verbs
+    from culturepark import api
 
-    made = verbs.init(folder)
+    made = api.init(folder)
     say(
         {"workspace": str(made)},
         as_json,
@@ -85,9 +85,9 @@ def init(folder: str, as_json: bool) -> None:
 @as_json
 def check(workspace: str | None, as_json: bool) -> None:
     """Check every card and prompt; list every mistake at once."""
-    from culturepark import verbs
+    from culturepark import api
 
-    found = verbs.check(workspace)
+    found = api.check(workspace)
     say(found, as_json, "{workspace}: {roles} roles, {cultures} cultures, {personas} personas, {scenarios} scenarios with "
         "{questions} questions; all sound".format(**found))  # fmt: skip
 
@@ -107,9 +107,9 @@ def check(workspace: str | None, as_json: bool) -> None:
 @as_json
 def show(role: str, workspace: str | None, as_json: bool, **flags: Any) -> None:
     """Show exactly what a model is sent for ROLE at a turn."""
-    from culturepark import verbs
+    from culturepark import api
 
-    request = verbs.show(role, workspace=workspace, **flags)
+    request = api.show(role, workspace=workspace, **flags)
     sent = {
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
@@ -144,11 +144,11 @@ def simulate(
     name: str, resume: bool, fresh: bool, workspace: str | None, out: str | None, as_json: bool, **flags: Any
 ) -> None:
     """Hold the dialogues of the run NAME."""
-    from culturepark import verbs
+    from culturepark import api
 
     run = opened(name, resume, fresh, out, workspace, flags)
     with progress(as_json) as tell:
-        done = verbs.simulate(run, tell)
+        done = api.simulate(run, tell)
     say(
         done | {"run": str(run.folder)},
         as_json,
@@ -164,11 +164,11 @@ def simulate(
 @as_json
 def refine(run: str, workspace: str | None, out: str | None, as_json: bool, **flags: Any) -> None:
     """Extract, verify, rewrite and thin out the opinions of RUN."""
-    from culturepark import verbs
+    from culturepark import api
 
     found = located(run, out, workspace, flags)
     with progress(as_json) as tell:
-        done = verbs.refine(found, tell)
+        done = api.refine(found, tell)
     say(
         done | {"run": str(found.folder)},
         as_json,
@@ -186,10 +186,10 @@ def refine(run: str, workspace: str | None, out: str | None, as_json: bool, **fl
 def export(run: str, formats: tuple[str, ...], by_culture: bool, licence: str | None, workspace: str | None, out: str | None,
            as_json: bool) -> None:  # fmt: skip
     """Write the corpus of RUN in the formats that trainers read."""
-    from culturepark import verbs
+    from culturepark import api
 
     opened_run = located(run, out, workspace, {"licence": licence})
-    written = verbs.export(opened_run, listed(formats), by_culture=by_culture)
+    written = api.export(opened_run, listed(formats), by_culture=by_culture)
     say(
         {k: str(v) for k, v in written.items()},
         as_json,
@@ -204,9 +204,9 @@ def export(run: str, formats: tuple[str, ...], by_culture: bool, licence: str | 
 @as_json
 def report(run: str, workspace: str | None, out: str | None, as_json: bool) -> None:
     """Write one self-contained page (and JSON) about RUN."""
-    from culturepark import verbs
+    from culturepark import api
 
-    page = verbs.report(located(run, out, workspace))
+    page = api.report(located(run, out, workspace))
     say({"report": str(page)}, as_json, str(page))
 
 
@@ -218,10 +218,10 @@ def report(run: str, workspace: str | None, out: str | None, as_json: bool) -> N
 @as_json
 def explain(sample: str, run: str, workspace: str | None, out: str | None, as_json: bool) -> None:
     """Walk from a sample (or opinion) back to its seed, personas, turns, verdicts, rewrite and split."""
-    from culturepark import verbs
+    from culturepark import api
 
-    found = verbs.explain(located(run, out, workspace), sample)
-    say(found, as_json, verbs.told(found))
+    found = api.explain(located(run, out, workspace), sample)
+    say(found, as_json, api.told(found))
 
 
 @cli.command()
@@ -248,11 +248,11 @@ def estimate(
 
     The pilot is paid for and is the beginning of the run: `culturepark run NAME` with the same settings goes on from it.
     """
-    from culturepark import forecast, verbs
+    from culturepark import api, forecast
 
     found = opened(name, resume, fresh, out, workspace, flags)
     with progress(as_json) as tell:
-        made = verbs.estimate(found, pilot, tell)
+        made = api.estimate(found, pilot, tell)
     say(made | {"run": str(found.folder)}, as_json, forecast.told(made))
 
 
@@ -267,10 +267,10 @@ def estimate(
 @as_json
 def calls(run: str, workspace: str | None, out: str | None, as_json: bool, **chosen: Any) -> None:
     """Show the model calls of RUN by role and model: the slowest, the dearest, the failed, and the bill."""
-    from culturepark import verbs
+    from culturepark import api
     from culturepark.reports.calls import told, whole_told
 
-    found = verbs.calls(located(run, out, workspace), **chosen)
+    found = api.calls(located(run, out, workspace), **chosen)
     say(found, as_json, whole_told(found) if chosen["call"] else told(found))
 
 
@@ -293,15 +293,15 @@ Examples:
 def run(name: str, resume: bool, fresh: bool, workspace: str | None, out: str | None, as_json: bool, formats: tuple[str, ...], by_culture: bool,
         replay: str | None, **flags: Any) -> None:  # fmt: skip
     """Do it all: simulate, refine, export and report the run NAME."""
-    from culturepark import verbs
+    from culturepark import api
 
     wanted = listed(formats)
-    verbs.exporters(wanted)  # before the run's folder is made
+    api.exporters(wanted)  # before the run's folder is made
     found = opened(name, resume, fresh, out, workspace, flags, replay)
     with progress(as_json) as tell:
-        verbs.run(found, tell=tell, formats=wanted, by_culture=by_culture)
+        api.run(found, tell=tell, formats=wanted, by_culture=by_culture)
     with found.journal(write=False) as journal:
-        done = verbs.counts(journal)
+        done = api.counts(journal)
     page, spare = found.folder / "report" / "report.html", done["kept"] - done["samples"]
     more = f" ({spare} more were kept than asked for; they stay in the journal)" if spare else ""
     say(done | {"spare": spare, "run": str(found.folder), "corpus": str(found.corpus), "report": str(page)}, as_json,

@@ -31,9 +31,9 @@ def compare(
 
     A winner beats every other model that was asked alike, after Holm's correction over all comparisons shown; else nobody wins.
     """
+    from culturepark.api.comparison import compare as work
+    from culturepark.api.comparison import place
     from culturepark.reports.leaderboard import told
-    from culturepark.verbs.comparison import compare as work
-    from culturepark.verbs.comparison import place
 
     made = work(*runs, name=name, against=against, code=code, workspace=workspace, out=out)
     page = place(*runs, name=name, workspace=workspace, out=out) / "leaderboard.html"

@@ -66,15 +66,15 @@ def evaluate(
     Benchmarks: vsm13, survey, opinions, moderation, hatecheck, education, reward, care, or a file of your own. What was asked is not
     asked again: the same command goes on where it stopped. `culturepark compare RUN` makes the table.
     """
-    from culturepark import verbs
+    from culturepark import api
     from culturepark.errors import InputError, RunFailed
 
     if not benchmarks:
-        known = "\n".join(f"  {name:12}{title}" for name, title in verbs.benchmarks().items())
+        known = "\n".join(f"  {name:12}{title}" for name, title in api.benchmarks().items())
         raise InputError(f"which benchmarks? There are:\n{known}\nor the path of a file of your own")
     models = flags.pop("models")
     flags["seeds"] = ",".join(flags["seeds"])
-    found = verbs.evaluate(
+    found = api.evaluate(
         run, benchmarks, models, options=dict(map(_option, options)), tell=_lines(as_json), **chosen(flags)
     )
     say([f.model_dump(mode="json") for f in found], as_json, "\n\n".join(map(_told, found)))

@@ -280,13 +280,13 @@ def located(run: str, out: str | None, workspace: str | None, flags: Mapping[str
     """Return the run of this name or folder, driven as the flags say."""
     from pathlib import Path
 
-    from culturepark import verbs
+    from culturepark import api
     from culturepark.workspace import find, output
 
     folder = Path(run)
     folder = folder if (folder / "run.toml").exists() or folder.parent != Path() else output(find(workspace), run, out)
     given = chosen(flags or {})
-    return verbs.resume(folder, workspace=workspace, **given)
+    return api.resume(folder, workspace=workspace, **given)
 
 
 def opened(
@@ -299,7 +299,7 @@ def opened(
     replay: str | None = None,
 ) -> Run:
     """Start a run, with --resume reopen one as it was, or with --replay play another one's journal."""
-    from culturepark import verbs
+    from culturepark import api
     from culturepark.llm import tracing
 
     tracing.export()
@@ -308,7 +308,7 @@ def opened(
     if replay is not None:
         if given or config or resume:
             raise click.UsageError("--replay takes settings, cards and answers from the replayed run; give no others")
-        return verbs.replay(name, located(replay, out, workspace).folder, workspace=workspace, out=out, fresh=fresh)
+        return api.replay(name, located(replay, out, workspace).folder, workspace=workspace, out=out, fresh=fresh)
     if resume:
         from culturepark.settings import LOOSE
 
@@ -316,4 +316,4 @@ def opened(
             raise click.UsageError("--resume goes on with the settings in run.toml; only how it is driven and capped may change "
                                    f"({', '.join('--' + k.replace('_', '-') for k in LOOSE)}, --price)")  # fmt: skip
         return located(name, out, workspace, flags)
-    return verbs.start(name, config, workspace=workspace, out=out, fresh=fresh, **given)
+    return api.start(name, config, workspace=workspace, out=out, fresh=fresh, **given)

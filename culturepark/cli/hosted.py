@@ -51,12 +51,12 @@ def hosted(corpus: str, workspace: str | None, out: str | None, name: str, cance
     The key is the provider's in the environment (OPENAI_API_KEY, …). OpenAI's own service is closed to new users and ends on
     2027-01-06; others speak its protocol.
     """
-    from culturepark import verbs
+    from culturepark import api
     from culturepark.errors import RunFailed
     from culturepark.executor import pool
     from culturepark.training import hosted as work
 
-    folder, place, title = verbs.sent(corpus, how["method"], name, workspace, out)
+    folder, place, title = api.sent(corpus, how["method"], name, workspace, out)
     if cancel:
         stopped = pool.work(work.cancel(place))
         say({"out": str(place), "jobs": stopped}, as_json, "\n".join(f"{c}: {status}" for c, status in stopped.items()))

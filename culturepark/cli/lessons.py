@@ -26,7 +26,7 @@ def chat(model: str, culture: str, save: str | None, workspace: str | None) -> N
 
     Ctrl-D ends. What fails is told and not kept: ask again.
     """
-    from culturepark.verbs import lessons
+    from culturepark.api import lessons
 
     talk = lessons.chat(model, culture, _heard(), _told, save=save, workspace=workspace)
     echo(f"{len(talk) // 2} exchanges" + (f" in {save}" if save else ""), err=True)
@@ -67,7 +67,7 @@ def new(
     file: str, culture: str, pack: str, questions: int | None, survey: str | None, workspace: str | None, as_json: bool
 ) -> None:
     """Write the exam FILE to fill in; written again under another name it asks the same, for the exam after the lesson."""
-    from culturepark.verbs import lessons
+    from culturepark.api import lessons
 
     made = lessons.exam(file, culture, pack=pack, questions=questions, survey=survey, workspace=workspace)
     say({"exam": str(made)}, as_json, f"{made}: fill in its answers, then: culturepark exam mark {made}")
@@ -86,7 +86,7 @@ def mark(
     before: str, after: str | None, culture: str | None, survey: str | None, workspace: str | None, as_json: bool
 ) -> None:
     """Tell how far the answers in BEFORE are from the people's, and how much nearer AFTER came."""
-    from culturepark.verbs import lessons
+    from culturepark.api import lessons
 
     found = lessons.mark(before, after, culture=culture, survey=survey, workspace=workspace)
     say(found.model_dump(), as_json, lessons.marked(found))

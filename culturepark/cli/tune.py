@@ -93,15 +93,15 @@ def _verb(objective: str) -> click.Command:
 
 
 def _tune(objective: str, flags: dict[str, Any]) -> None:
-    from culturepark import verbs
+    from culturepark import api
 
     machines = flags.pop("as_json")
     flags["cultures"] = tuple(c.strip() for part in flags["cultures"] for c in part.split(",") if c.strip()) or None
     flags["track"] = flags["track"] or None
-    made = verbs.tune(objective, flags.pop("corpus"), flags.pop("base"), tell=_lines(machines), **flags)
-    if not verbs.first():
+    made = api.tune(objective, flags.pop("corpus"), flags.pop("base"), tell=_lines(machines), **flags)
+    if not api.first():
         return
-    found = verbs.graduates(made)
+    found = api.graduates(made)
     say(found, machines, "\n".join([*(_told(m) for m in found["models"]), f"curves: {found['report']}", *_next(found)]))
 
 
@@ -172,7 +172,7 @@ def matrix(models: str, corpus: str, as_json: bool, **how: Any) -> None:
 
     Rows are cultures, columns models: does each know its own people better than the others do?
     """
-    from culturepark import verbs
+    from culturepark import api
 
-    found = verbs.matrix(models, corpus, **how)
+    found = api.matrix(models, corpus, **how)
     say(found.model_dump(), as_json, found.told())

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from culturepark.api.findings import findings
+from culturepark.api.runs import settled
 from culturepark.dialogue import casting
 from culturepark.dialogue.floor import request
 from culturepark.dialogue.simulate import table
@@ -14,8 +16,6 @@ from culturepark.errors import CardError, InputError
 from culturepark.executor import pool
 from culturepark.records import Dialogue, Question, Request, Scene
 from culturepark.settings import Settings
-from culturepark.verbs.findings import findings
-from culturepark.verbs.runs import settled
 from culturepark.workspace import ROLES, Workspace, create, find, load
 from culturepark.workspace import read as read_workspace
 

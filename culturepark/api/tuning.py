@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from culturepark.api.runs import resume
+from culturepark.api.stages import Tell
+from culturepark.api.work import export
 from culturepark.atomic import recover, write_text
 from culturepark.errors import InputError
 from culturepark.runs import Run
 from culturepark.training import recipe as recipes
 from culturepark.training.recipe import Recipe
-from culturepark.verbs.runs import resume
-from culturepark.verbs.stages import Tell
-from culturepark.verbs.work import export
 from culturepark.workspace import find, output
 
 MATRIX = 40  # held-out rows a culture that are held against every model

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from culturepark.api.runs import resume
+from culturepark.api.work import report
 from culturepark.errors import InputError, NotFound
 from culturepark.evaluation import board, result
 from culturepark.evaluation.board import Board
 from culturepark.evaluation.card import allowed
-from culturepark.verbs.runs import resume
-from culturepark.verbs.work import report
 from culturepark.workspace import find, output
 
 NAME, BOARD = "compare", Path("evals/board")

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from culturepark import logs, runs
+from culturepark.api.runs import resume, settled
+from culturepark.api.stages import Tell
+from culturepark.api.work import _silent, report
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import card as cards
 from culturepark.evaluation import planned, work
@@ -22,9 +25,6 @@ from culturepark.llm import Model, local
 from culturepark.llm import load as load_model
 from culturepark.llm.session import Desk, Models
 from culturepark.settings import Settings
-from culturepark.verbs.runs import resume, settled
-from culturepark.verbs.stages import Tell
-from culturepark.verbs.work import _silent, report
 from culturepark.workspace import Workspace, find, load, output
 
 log = logging.getLogger("culturepark")

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from culturepark import logs
+from culturepark.api.runs import parts, start
+from culturepark.api.stages import Tell, count_usage, hold_dialogues, refine_dialogues
+from culturepark.api.waves import Yield, wave
 from culturepark.corpora import build as corpus_build
 from culturepark.corpora import card
 from culturepark.corpora.export import export as export_files
@@ -26,9 +29,6 @@ from culturepark.journal import Journal
 from culturepark.llm.session import Desk
 from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.runs import Run, prices
-from culturepark.verbs.runs import parts, start
-from culturepark.verbs.stages import Tell, count_usage, hold_dialogues, refine_dialogues
-from culturepark.verbs.waves import Yield, wave
 
 Stage = Callable[[Run, Desk, Iterable[Scene], int, Tell], Coroutine[Any, Any, None]]
 READY = "status = 'done' AND (refined IS NULL OR refined != 'ok')"  # scenes that are held and not yet refined

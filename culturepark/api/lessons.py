@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from culturepark import tables
+from culturepark.api.runs import settled
 from culturepark.errors import InputError
 from culturepark.evaluation import exam as exams
 from culturepark.evaluation.exam import Mark
@@ -18,7 +19,6 @@ from culturepark.llm import load as load_model
 from culturepark.llm.reasoning import apart
 from culturepark.records import Reply
 from culturepark.surveys import Figures, surveyed
-from culturepark.verbs.runs import settled
 from culturepark.workspace import load
 
 QUESTIONS = 12  # of an exam, unless told otherwise
