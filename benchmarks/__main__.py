@@ -7,12 +7,33 @@ import platform
 import sys
 import time
 
-ALL = ("startup", "turns", "variety", "filters", "reader", "size", "hosted", "frameworks", "faults", "kills",
-       "loop", "objectives", "adapters", "scpo", "evaluation", "coverage", "serve", "small_model", "gpu")  # fmt: skip
+ALL = (
+    "startup",
+    "turns",
+    "variety",
+    "filters",
+    "reader",
+    "size",
+    "hosted",
+    "frameworks",
+    "faults",
+    "kills",
+    "loop",
+    "objectives",
+    "adapters",
+    "scpo",
+    "evaluation",
+    "coverage",
+    "serve",
+    "small_model",
+    "gpu",
+)
 
 
 def main(names: list[str]) -> None:
-    """Run the benchmarks in this order; each prints its own table. `NAME=VALUE` gives a benchmark what it measures."""
+    """Run the benchmarks in this order; each prints its own table. `NAME=VALUE` gives a benchmark
+    what it measures.
+    """
     unknown = [n for n in names if n.partition("=")[0] not in ALL]
     if unknown:
         sys.exit(f"no benchmark {unknown[0]!r}; there are: {', '.join(ALL)}")

@@ -1,7 +1,8 @@
-"""Eight adapters in one job beside plain TRL scripts doing the same eight runs: time and peak memory; aim at most 0.7 of the time.
+"""Eight adapters in one job beside plain TRL scripts doing the same eight runs: time and peak
+memory; aim at most 0.7 of the time.
 
-The same base, rows, batch, steps, adapters and checks. Plain TRL twice: a script a culture, as people run it, and one script that
-trains all eight in a loop, which saves it the imports.
+The same base, rows, batch, steps, adapters and checks. Plain TRL twice: a script a culture, as
+people run it, and one script that trains all eight in a loop, which saves it the imports.
 """
 
 from __future__ import annotations
@@ -27,13 +28,21 @@ made = cp.tune("sft", sys.argv[2], sys.argv[1], name="ours", out=sys.argv[3], ep
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"models": len(made), "seconds": time.perf_counter() - started, "peak": peak}))
 """
-ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+ENV = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+}
 
 
 def run(code: list[str], *args: object) -> dict[str, Any]:
     """Run a script in a process of its own and return what it printed last."""
     done = subprocess.run(
-        [sys.executable, *code, *map(str, args)], capture_output=True, text=True, env={**os.environ, **ENV}
+        [sys.executable, *code, *map(str, args)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **ENV},
     )
     if done.returncode:
         raise SystemExit(f"{code[-1][:60]} failed:\n{done.stderr[-2000:]}")
@@ -46,12 +55,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = cp.run("adapters", samples=SAMPLES, out=folder, formats=("trl",))
         corpus = made.corpus / "trl"
-        cultures = sorted({json.loads(line)["metadata"]["culture"] for line in (corpus / "train.jsonl").open()})
+        cultures = sorted(
+            {json.loads(line)["metadata"]["culture"] for line in (corpus / "train.jsonl").open()}
+        )
         each = [run([str(SCRIPT)], place, corpus, f"{folder}/each", EPOCHS, c) for c in cultures]
         loop = run([str(SCRIPT)], place, corpus, f"{folder}/loop", EPOCHS, *cultures)
         ours = run(["-c", OURS], place, corpus, folder, EPOCHS)
     ways = {
-        "a TRL script each": {"seconds": sum(r["seconds"] for r in each), "peak": max(r["peak"] for r in each)},
+        "a TRL script each": {
+            "seconds": sum(r["seconds"] for r in each),
+            "peak": max(r["peak"] for r in each),
+        },
         "one TRL script": loop,
         "culturepark tune sft": ours,
     }
@@ -62,5 +76,7 @@ def main() -> None:
             f"{name:22}{found['seconds']:9.1f}{found['peak']:9.0f}{ours['seconds'] / found['seconds']:14.2f}x{ours['peak'] / found['peak']:16.2f}x"
         )
     best = ours["seconds"] / loop["seconds"]
-    print(f"against the faster of the two: {best:.2f}x the time (aim: at most 0.7x); eight scripts at once would hold "
-          f"{sum(r['peak'] for r in each) / ours['peak']:.1f}x our memory")  # fmt: skip
+    print(
+        f"against the faster of the two: {best:.2f}x the time (aim: at most 0.7x); eight scripts at"
+        f" once would hold {sum(r['peak'] for r in each) / ours['peak']:.1f}x our memory"
+    )

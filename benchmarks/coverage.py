@@ -1,8 +1,10 @@
-"""How often a 95% interval holds the truth, by kind of figure and number of units; and how often two equal recipes are told apart.
+"""How often a 95% interval holds the truth, by kind of figure and number of units; and how often
+two equal recipes are told apart.
 
-Units are drawn from a distribution whose figure is known; every interval is what `evaluate` tells. Beside it stands the percentile
-bootstrap (Efron & Tibshirani 1993, §13.3), which was told before. Then two recipes are trained anew and asked the same questions, many
-times over, with no difference between them, and with one.
+Units are drawn from a distribution whose figure is known; every interval is what `evaluate` tells.
+Beside it stands the percentile bootstrap (Efron & Tibshirani 1993, §13.3), which was told before.
+Then two recipes are trained anew and asked the same questions, many times over, with no difference
+between them, and with one.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ Rng = np.random.Generator
 
 
 class Kind(NamedTuple):
-    """A kind of figure: draws the sums of so many units, shape (units, length), is read by a measure, and has a true value."""
+    """A kind of figure: draws the sums of so many units, shape (units, length), is read by a
+    measure, and has a true value.
+    """
 
     name: str
     draw: Callable[[Rng, int], Any]
@@ -39,29 +43,36 @@ def main() -> None:
     """Print both tables."""
     rng = np.random.default_rng(0)
     print(
-        f"{TIMES:,} studies a row; coverage of the 95% interval, and its mean width; none: studies that get no interval, which do not count"
+        f"{TIMES:,} studies a row; coverage of the 95% interval, and its mean width; none: studies"
+        " that get no interval, which do not count"
     )
     print(
-        f"{'figure':28}{'units':>6}   {'bootstrap: covers':>18}{'width':>9}   {'told now: covers':>17}{'width':>9}{'none':>8}"
+        f"{'figure':28}{'units':>6}   {'bootstrap: covers':>18}{'width':>9}  "
+        f" {'told now: covers':>17}{'width':>9}{'none':>8}"
     )
     for kind in kinds():
         for n in UNITS:
             print(f"{kind.name:28}{n:6}   {row(rng, kind, n)}", flush=True)
     print(
-        f"\nThe share of {TRIES:,} studies in which two recipes differ (p < 0.05), {QUESTIONS} questions; the figure of a recipe varies by training with this"
+        f"\nThe share of {TRIES:,} studies in which two recipes differ (p < 0.05), {QUESTIONS}"
+        " questions; the figure of a recipe varies by training with this"
     )
     print(
-        f"standard deviation. Equal: nothing between them. Power: one is better by {AHEAD:g}. Of one training the test is of these weights, and no claim is made."
+        f"standard deviation. Equal: nothing between them. Power: one is better by {AHEAD:g}. Of"
+        " one training the test is of these weights, and no claim is made."
     )
     print(
-        f"{'by training':>12}{'trainings':>11}   {'equal: units alone':>19}{'told now':>10}   {'power: units alone':>19}{'told now':>10}"
+        f"{'by training':>12}{'trainings':>11}   {'equal: units alone':>19}{'told now':>10}  "
+        f" {'power: units alone':>19}{'told now':>10}"
     )
     for deviation in BETWEEN:
         for many in TRAININGS:
             equal, ahead = (told(rng, deviation, many, by) for by in (0.0, AHEAD))
             now = ["–", "–"] if many == 1 else [f"{equal[1]:.1%}", f"{ahead[1]:.0%}"]
             print(
-                f"{deviation:12.2f}{many:11}   {equal[0]:19.1%}{now[0]:>10}   {ahead[0]:19.0%}{now[1]:>10}", flush=True
+                f"{deviation:12.2f}{many:11}   {equal[0]:19.1%}{now[0]:>10}  "
+                f" {ahead[0]:19.0%}{now[1]:>10}",
+                flush=True,
             )
 
 
@@ -74,7 +85,9 @@ def row(rng: Rng, kind: Kind, n: int) -> str:
     for _ in range(TIMES):
         sums = kind.draw(rng, n)
         old.append(bootstrap(rng, kind.how["value"], sums))
-        f = estimate(Measure("x", {(0, f"{i:03}"): tuple(s) for i, s in enumerate(sums)}, **kind.how))
+        f = estimate(
+            Measure("x", {(0, f"{i:03}"): tuple(s) for i, s in enumerate(sums)}, **kind.how)
+        )
         new.append(None if f.low is None or f.high is None else (f.low, f.high))
     there = [ends for ends in new if ends is not None]
     right, width = covers(old, kind.truth)
@@ -110,11 +123,16 @@ def kinds() -> list[Kind]:
         Kind("share right, one item a unit", _binary, share, 0.8),
         Kind("mean of shares, 5 items", _shares, share, 2 / 3),
         Kind("ratio, 1 to 10 items a unit", _ratio, share, 2 / 3),
-        Kind("alignment (Jensen–Shannon)", lambda r, n: np.stack([_alignments(r, n), np.ones(n)], -1), {"value": mean, "within": SHARE}, near),
+        Kind(
+            "alignment (Jensen–Shannon)",
+            lambda r, n: np.stack([_alignments(r, n), np.ones(n)], -1),
+            {"value": mean, "within": SHARE},
+            near,
+        ),
         Kind("macro-F1, two labels", _labels, f1, _true_f1()),
         Kind("VSM distance, truth 20", lambda r, n: _people(r, n, 20.0), far, 20.0),
         Kind("VSM distance, truth 80", lambda r, n: _people(r, n, 80.0), far, 80.0),
-    ]  # fmt: skip
+    ]
 
 
 def _binary(rng: Rng, n: int) -> Any:
@@ -136,7 +154,13 @@ def _alignments(rng: Rng, n: int) -> Any:
     like = rng.beta(1, 2, (n, 1))
     model = like * people + (1 - like) * rng.dirichlet(np.full(4, 0.5), n)
     middle = (people + model) / 2
-    bits = sum(np.where(x > 0, x * np.log2(np.maximum(x, 1e-300) / middle), 0).sum(-1) for x in (people, model)) / 2
+    bits = (
+        sum(
+            np.where(x > 0, x * np.log2(np.maximum(x, 1e-300) / middle), 0).sum(-1)
+            for x in (people, model)
+        )
+        / 2
+    )
     return 1 - np.sqrt(np.maximum(bits, 0))
 
 
@@ -155,7 +179,9 @@ def _true_f1() -> float:
     return sum(2 * RIGHT * share / (2 * RIGHT * share + wrong) for share in (RARE, 1 - RARE)) / 2
 
 
-NOISE = 86.0  # the deviation of one respondent's PDI who answers at random: 1.41 √(2 · 35² + 2 · 25²)
+NOISE = (
+    86.0  # the deviation of one respondent's PDI who answers at random: 1.41 √(2 · 35² + 2 · 25²)
+)
 
 
 def _people(rng: Rng, n: int, truth: float) -> Any:
@@ -186,14 +212,18 @@ def _square(sums: Any) -> Any:
 
 
 def told(rng: Rng, deviation: float, trainings: int, ahead: float) -> tuple[float, float]:
-    """Return in which share of studies two recipes are told apart, by units alone and as they are compared now."""
+    """Return in which share of studies two recipes are told apart, by units alone and as they are
+    compared now.
+    """
     found = [study(rng, deviation, trainings, ahead) for _ in range(TRIES)]
     alone, now = (float(np.mean([pair[i] < 0.05 for pair in found])) for i in (0, 1))
     return alone, now
 
 
 def study(rng: Rng, deviation: float, trainings: int, ahead: float) -> tuple[float, float]:
-    """Return both p-values of one study: each recipe trained so often, all asked the same questions."""
+    """Return both p-values of one study: each recipe trained so often, all asked the same
+    questions.
+    """
     easy, taste = rng.normal(0.7, 0.15, QUESTIONS), rng.normal(0, 0.05, (2, 1, QUESTIONS))
     by_training = rng.normal(0, deviation, (2, trainings, 1))
     answers = (
@@ -205,12 +235,18 @@ def study(rng: Rng, deviation: float, trainings: int, ahead: float) -> tuple[flo
     )
     first, second = answers
     now = compare(_recipe(first), _recipe(second), draws=200)
-    alone = compare(_recipe(first.mean(0, keepdims=True)), _recipe(second.mean(0, keepdims=True)), draws=200)
+    alone = compare(
+        _recipe(first.mean(0, keepdims=True)), _recipe(second.mean(0, keepdims=True)), draws=200
+    )
     return alone.p or 1.0, now.p or 1.0
 
 
 def _recipe(answers: Any) -> Measure:
-    rows = ((r * STRIDE, f"q{i:02}", float(value)) for r, each in enumerate(answers) for i, value in enumerate(each))
+    rows = (
+        (r * STRIDE, f"q{i:02}", float(value))
+        for r, each in enumerate(answers)
+        for i, value in enumerate(each)
+    )
     return Measure("x", {(seed, unit): (value, 1.0) for seed, unit, value in rows}, mean)
 
 

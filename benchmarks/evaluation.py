@@ -1,8 +1,10 @@
-"""Did it work? The tiny base, adapters tuned on its corpus and the embedded engine at every benchmark, in one table; and what stands behind it.
+"""Did it work? The tiny base, adapters tuned on its corpus and the embedded engine at every
+benchmark, in one table; and what stands behind it.
 
-First, each formula beside an independent computation. Then a park's corpus, two objectives tuned in three seeds, and every model at
-every benchmark: `sft` and `shares` are each culture's own model (three trainings, averaged), `sft/NAME` the eight adapters of the
-first, each asked about every culture. Real data are read from CULTUREPARK_DATA; what needs them is left out, and said, without.
+First, each formula beside an independent computation. Then a park's corpus, two objectives tuned in
+three seeds, and every model at every benchmark: `sft` and `shares` are each culture's own model
+(three trainings, averaged), `sft/NAME` the eight adapters of the first, each asked about every
+culture. Real data are read from CULTUREPARK_DATA; what needs them is left out, and said, without.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from culturepark.local_models import base
 
 DATA = Path(os.environ.get("CULTUREPARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SAMPLES, SEEDS, EPOCHS = 200, (0, 1, 2), 3
-SPLIT = {"validation": 0.1, "test": 0.3}  # of the questions: enough are held out for differences to be tested
+SPLIT = {
+    "validation": 0.1,
+    "test": 0.3,
+}  # of the questions: enough are held out for differences to be tested
 OWN = ("base=local/tiny", "embedded")
 BESIDE = ("alignment", "margin", "steerability", "specific gain", "spread")
 
@@ -37,21 +42,44 @@ def main() -> None:
         folder = Path(tmp)
         run = cp.run("park", samples=SAMPLES, split=SPLIT, out=folder, formats=("trl", "shares"))
         for seed in SEEDS:
-            cp.tune("sft", run, "tiny", name=f"sft{seed}", epochs=EPOCHS, rows=8, seed=seed, patience=0, device="cpu")
+            cp.tune(
+                "sft",
+                run,
+                "tiny",
+                name=f"sft{seed}",
+                epochs=EPOCHS,
+                rows=8,
+                seed=seed,
+                patience=0,
+                device="cpu",
+            )
             cp.tune("shares", run, "tiny", name=f"shares{seed}", seed=seed, device="cpu")
         tuned = time.perf_counter()
         models = run.folder / "models"
-        own = [f"{o}=" + ",".join(f"{models}/{o}{s}/{{culture}}" for s in SEEDS) for o in ("sft", "shares")]
-        single = [f"sft/{f.name}={f}" for f in sorted((models / "sft0").iterdir()) if (f / "manifest.json").is_file()]
+        own = [
+            f"{o}=" + ",".join(f"{models}/{o}{s}/{{culture}}" for s in SEEDS)
+            for o in ("sft", "shares")
+        ]
+        single = [
+            f"sft/{f.name}={f}"
+            for f in sorted((models / "sft0").iterdir())
+            if (f / "manifest.json").is_file()
+        ]
         found = evaluated(str(folder), [*OWN, *own], single)
         asked = time.perf_counter()
         board = cp.compare(run.folder, against="base", name="board", out=folder)
         for table in board.tables:
             told(table, found)
         ahead(board)
-    minutes = [f"{(b - a) / 60:.1f}" for a, b in ((began, tuned), (tuned, asked), (asked, time.perf_counter()))]
-    print(f"\nminutes: corpus and {2 * 8 * len(SEEDS)} adapters {minutes[0]} (of them the tiny base {built / 60:.1f}), "
-          f"{sum(sum(f.counts.values()) for f in found):,} answers {minutes[1]}, the board {minutes[2]}; one core a model, two in all")  # fmt: skip
+    minutes = [
+        f"{(b - a) / 60:.1f}"
+        for a, b in ((began, tuned), (tuned, asked), (asked, time.perf_counter()))
+    ]
+    print(
+        f"\nminutes: corpus and {2 * 8 * len(SEEDS)} adapters {minutes[0]} (of them the tiny base"
+        f" {built / 60:.1f}), {sum(sum(f.counts.values()) for f in found):,} answers {minutes[1]},"
+        f" the board {minutes[2]}; one core a model, two in all"
+    )
 
 
 def evaluated(out: str, several: Sequence[str], single: Sequence[str]) -> list[Result]:
@@ -64,16 +92,42 @@ def evaluated(out: str, several: Sequence[str], single: Sequence[str]) -> list[R
         print(f"no data at {DATA}: opinions, moderation, hatecheck and care are left out")
         return found
     found += cp.evaluate(
-        "park", ["opinions"], several, out=out, data=[DATA / "survey/global_opinions/distributions.json"], limit=40
+        "park",
+        ["opinions"],
+        several,
+        out=out,
+        data=[DATA / "survey/global_opinions/distributions.json"],
+        limit=40,
     )
-    found += cp.evaluate("park", ["moderation"], every, out=out, data=[DATA / "moderation/by_culture"], limit=60, seeds=SEEDS,
-                         options={"without": "chinese_cdial*"})  # fmt: skip
     found += cp.evaluate(
-        "park", ["hatecheck"], several, out=out, data=[DATA / "moderation/hatecheck"], limit=60, seeds=SEEDS
+        "park",
+        ["moderation"],
+        every,
+        out=out,
+        data=[DATA / "moderation/by_culture"],
+        limit=60,
+        seeds=SEEDS,
+        options={"without": "chinese_cdial*"},
+    )
+    found += cp.evaluate(
+        "park",
+        ["hatecheck"],
+        several,
+        out=out,
+        data=[DATA / "moderation/hatecheck"],
+        limit=60,
+        seeds=SEEDS,
     )
     care = [DATA / f"open_qa/care_{c}.json" for c in ("chinese", "japanese")]
-    return found + cp.evaluate("park", ["care"], ["base=local/tiny", "embedded", f"sft/chinese={_of(single, 'chinese')}"], out=out, data=care,
-                               judge="embedded", limit=20)  # fmt: skip
+    return found + cp.evaluate(
+        "park",
+        ["care"],
+        ["base=local/tiny", "embedded", f"sft/chinese={_of(single, 'chinese')}"],
+        out=out,
+        data=care,
+        judge="embedded",
+        limit=20,
+    )
 
 
 def _of(single: Sequence[str], culture: str) -> str:
@@ -84,7 +138,9 @@ def _of(single: Sequence[str], culture: str) -> str:
 
 
 def told(table: Table, found: Sequence[Result]) -> None:
-    """Print a benchmark's figures over all cultures: headline, its part on held-out questions, and some that stand beside it."""
+    """Print a benchmark's figures over all cultures: headline, its part on held-out questions, and
+    some that stand beside it.
+    """
     print(f"\n-- {table.benchmark}: {table.title}")
     mine = [r for r in found if r.benchmark == table.benchmark]
     there = {(f.name, f.subset): f.headline for r in mine for f in r.figures if not f.culture}
@@ -94,7 +150,10 @@ def told(table: Table, found: Sequence[Result]) -> None:
     for r in mine:
         cells = "".join(f"{_cell(r.figure(name, '', subset)):>30}" for name, subset in shown)
         lost = sum(n for status, n in r.counts.items() if status != "ok")
-        print(f"{r.model:15}{cells}   {sum(r.counts.values()):,}" + (f", {lost:,} not read" if lost else ""))
+        print(
+            f"{r.model:15}{cells}   {sum(r.counts.values()):,}"
+            + (f", {lost:,} not read" if lost else "")
+        )
 
 
 def _cell(f: Figure | None) -> str:
@@ -105,25 +164,36 @@ def _cell(f: Figure | None) -> str:
 
 
 def ahead(board: Board) -> None:
-    """Print how far each culture's own models are from the base: over all, and for how many cultures the interval, and the test, say so."""
+    """Print how far each culture's own models are from the base: over all, and for how many
+    cultures the interval, and the test, say so.
+    """
     print(
-        f"\n-- own models against their base; p after Holm over {board.comparisons} comparisons; cultures: better/worse by interval, by test"
+        f"\n-- own models against their base; p after Holm over {board.comparisons} comparisons;"
+        " cultures: better/worse by interval, by test"
     )
     for table in board.tables:
-        for name, subset in dict.fromkeys((r.name, r.subset) for r in table.rows if r.subset in ("", "held-out")):
+        for name, subset in dict.fromkeys(
+            (r.name, r.subset) for r in table.rows if r.subset in ("", "held-out")
+        ):
             rows = [r for r in table.rows if (r.name, r.subset) == (name, subset)]
             for label in ("sft", "shares"):
                 whole = [_apart(r, label) for r in rows if not r.culture]
                 each = [d for r in rows if r.culture and (d := _apart(r, label)) is not None]
-                print(f"{table.benchmark:11}{' '.join(filter(None, (name, subset))):20}{label:7}{_said(whole[0] if whole else None):46}"
-                      f"{_sides(each, interval=True)} by interval, {_sides(each, interval=False)} by test, of {len(each)}")  # fmt: skip
+                print(
+                    f"{table.benchmark:11}{' '.join(filter(None, (name, subset))):20}{label:7}{_said(whole[0] if whole else None):46}{_sides(each, interval=True)}"
+                    f" by interval, {_sides(each, interval=False)} by test, of {len(each)}"
+                )
 
 
-Apart = tuple[float, float, float, float]  # how much better than the base, its interval, the corrected p
+Apart = tuple[
+    float, float, float, float
+]  # how much better than the base, its interval, the corrected p
 
 
 def _apart(row: Row, label: str) -> Apart | None:
-    """Return how much better than the base a model is, above 0 whichever way is better; None where they were not compared."""
+    """Return how much better than the base a model is, above 0 whichever way is better; None where
+    they were not compared.
+    """
     for pair in row.pairs:
         d = pair.difference
         if (
@@ -139,7 +209,11 @@ def _apart(row: Row, label: str) -> Apart | None:
 
 
 def _said(apart: Apart | None) -> str:
-    return "–" if apart is None else f"all {apart[0]:+.3f} [{apart[1]:+.3f}, {apart[2]:+.3f}] p {apart[3]:.3f}"
+    return (
+        "–"
+        if apart is None
+        else f"all {apart[0]:+.3f} [{apart[1]:+.3f}, {apart[2]:+.3f}] p {apart[3]:.3f}"
+    )
 
 
 def _sides(each: Sequence[Apart], *, interval: bool) -> str:
@@ -161,17 +235,24 @@ def agreements() -> None:
 
     rng = np.random.default_rng(0)
     ps, qs = rng.dirichlet(np.ones(5), 1000), rng.dirichlet(np.ones(5), 1000)
-    js = max(abs(divergence(list(p), list(q)) - jensenshannon(p, q, base=2)) for p, q in zip(ps, qs, strict=True))
+    js = max(
+        abs(divergence(list(p), list(q)) - jensenshannon(p, q, base=2))
+        for p, q in zip(ps, qs, strict=True)
+    )
     print(f"Jensen–Shannon distance against scipy, 1,000 random pairs: largest difference {js:.1e}")
     print(
-        f"macro-F1 against scikit-learn, 200 random labellings of 3 classes: largest difference {_f1(rng, f1_score):.1e}"
+        "macro-F1 against scikit-learn, 200 random labellings of 3 classes: largest difference"
+        f" {_f1(rng, f1_score):.1e}"
     )
     means = rng.uniform(1, 5, (1000, 24))
     apart = max(
-        abs(vsm.score(d, dict(zip(vsm.ITEMS, m, strict=True))) - BY_HAND[d] @ m) for m in means for d in vsm.FORMULAS
+        abs(vsm.score(d, dict(zip(vsm.ITEMS, m, strict=True))) - BY_HAND[d] @ m)
+        for m in means
+        for d in vsm.FORMULAS
     )
     print(
-        f"VSM 2013 formulas against a coefficient matrix written apart, 1,000 random peoples: largest difference {apart:.1e}"
+        "VSM 2013 formulas against a coefficient matrix written apart, 1,000 random peoples:"
+        f" largest difference {apart:.1e}"
     )
 
 
@@ -184,7 +265,8 @@ def _f1(rng: Any, theirs: Any) -> float:
     for _ in range(200):
         gold, said = rng.integers(0, 3, 50), rng.integers(0, 3, 50)
         counts = [
-            [int(((gold == c) & (said == c)).sum()), int((gold == c).sum()), int((said == c).sum())] for c in range(3)
+            [int(((gold == c) & (said == c)).sum()), int((gold == c).sum()), int((said == c).sum())]
+            for c in range(3)
         ]
         most = max(most, abs(float(ours(np.array(counts))) - theirs(gold, said, average="macro")))
     return most
@@ -196,9 +278,13 @@ def _matrix() -> dict[str, Any]:
 
     made = {}
     for name, terms in {
-        "pdi": {7: 35, 2: -35, 20: 25, 23: -25}, "idv": {4: 35, 1: -35, 9: 35, 6: -35}, "mas": {5: 35, 3: -35, 8: 35, 10: -35},
-        "uai": {18: 40, 15: -40, 21: 25, 24: -25}, "lto": {13: 40, 14: -40, 19: 25, 22: -25}, "ivr": {12: 35, 11: -35, 17: 40, 16: -40},
-    }.items():  # fmt: skip
+        "pdi": {7: 35, 2: -35, 20: 25, 23: -25},
+        "idv": {4: 35, 1: -35, 9: 35, 6: -35},
+        "mas": {5: 35, 3: -35, 8: 35, 10: -35},
+        "uai": {18: 40, 15: -40, 21: 25, 24: -25},
+        "lto": {13: 40, 14: -40, 19: 25, 22: -25},
+        "ivr": {12: 35, 11: -35, 17: 40, 16: -40},
+    }.items():
         row = np.zeros(24)
         for item, weight in terms.items():
             row[item - 1] = weight

@@ -1,6 +1,8 @@
-"""On a CUDA card: tokens/s, share of the card's peak and memory of LoRA and QLoRA on a 1B- and an 8B-shaped model of random weights.
+"""On a CUDA card: tokens/s, share of the card's peak and memory of LoRA and QLoRA on a 1B- and an
+8B-shaped model of random weights.
 
-Beside plain TRL on the same card, same batch and length. Without a card it says so and prints no figure.
+Beside plain TRL on the same card, same batch and length. Without a card it says so and prints no
+figure.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SHAPES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary: those of Llama 3.2 1B and Llama 3.1 8B
+# hidden, intermediate, layers, heads, key-value heads, vocabulary: those of Llama 3.2 1B and Llama
+# 3.1 8B
+SHAPES = {
     "1B": (2048, 8192, 16, 32, 8, 128_256),
     "8B": (4096, 14336, 32, 32, 8, 128_256),
 }
@@ -54,7 +58,9 @@ print(json.dumps({"seconds": seconds, "peak": torch.cuda.max_memory_allocated() 
 
 
 def build(shape: tuple[int, ...], folder: Path) -> int:
-    """Write a model of random weights with the tiny base's tokenizer; return how many parameters it has."""
+    """Write a model of random weights with the tiny base's tokenizer; return how many parameters it
+    has.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -63,9 +69,17 @@ def build(shape: tuple[int, ...], folder: Path) -> int:
     hidden, inner, layers, heads, pairs, vocabulary = shape
     words = base.tokenizer("tiny")
     config = AutoConfig.for_model(
-        "llama", vocab_size=vocabulary, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=pairs, bos_token_id=None, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
-    )  # fmt: skip
+        "llama",
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=pairs,
+        bos_token_id=None,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
@@ -81,12 +95,22 @@ def corpus(folder: Path) -> int:
 
     rng, words = stream("gpu"), base.tokenizer("tiny")
     rows = [
-        {"prompt": [{"role": "user", "content": "Speak."}], "metadata": {"culture": "any"},
-         "completion": [{"role": "assistant", "content": words.decode([rng.randrange(300, 1900) for _ in range(LENGTH)])}]}
+        {
+            "prompt": [{"role": "user", "content": "Speak."}],
+            "metadata": {"culture": "any"},
+            "completion": [
+                {
+                    "role": "assistant",
+                    "content": words.decode([rng.randrange(300, 1900) for _ in range(LENGTH)]),
+                }
+            ],
+        }
         for _ in range(ROWS)
-    ]  # fmt: skip
+    ]
     folder.mkdir(parents=True)
-    (folder / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    (folder / "train.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8"
+    )
     return sum(map(len, tokenised(words, rows, LENGTH * 4)["input_ids"]))
 
 
@@ -99,7 +123,10 @@ def main() -> None:
         return
     card = torch.cuda.get_device_name()
     peak = next((v for k, v in PEAK.items() if k in card), None)
-    print(f"{card}; {ROWS} rows of about {LENGTH} tokens, batch {BATCH}, bfloat16, gradient checkpointing")
+    print(
+        f"{card}; {ROWS} rows of about {LENGTH} tokens, batch {BATCH}, bfloat16, gradient"
+        " checkpointing"
+    )
     with tempfile.TemporaryDirectory() as tmp:
         tokens = corpus(Path(tmp) / "corpus")
         for shape, sizes in SHAPES.items():
@@ -129,8 +156,16 @@ def child(way: str, tmp: str, shape: str, method: str) -> dict[str, Any] | None:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def row(name: str, tokens: int, parameters: int, peak: float | None, found: dict[str, dict[str, Any] | None]) -> str:
-    """Return one line. FLOPs of adapter training: 4 a parameter and token, 6 where the forward pass is done again."""
+def row(
+    name: str,
+    tokens: int,
+    parameters: int,
+    peak: float | None,
+    found: dict[str, dict[str, Any] | None],
+) -> str:
+    """Return one line. FLOPs of adapter training: 4 a parameter and token, 6 where the forward pass
+    is done again.
+    """
     cells = []
     for way, measured in found.items():
         if measured is None:

@@ -1,4 +1,6 @@
-"""The server that the hosted benchmarks ask: culturepark's own, in a process of its own, so that only the client is measured."""
+"""The server that the hosted benchmarks ask: culturepark's own, in a process of its own, so that
+only the client is measured.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,14 @@ with Server(canned(int(sys.argv[1])), models=("canned",), keep=False, **json.loa
 
 @contextmanager
 def running(*, latency: float, **more: Any) -> Iterator[str]:
-    """Start the server with canned answers and yield its URL (http://127.0.0.1:PORT/v1); `more` goes to `Server` as it is."""
+    """Start the server with canned answers and yield its URL (http://127.0.0.1:PORT/v1); `more`
+    goes to `Server` as it is.
+    """
     options = json.dumps({"latency": latency, **more})
     command = [sys.executable, "-c", SCRIPT, str(TOKENS), options]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().strip()
@@ -39,7 +45,9 @@ def running(*, latency: float, **more: Any) -> Iterator[str]:
 
 
 def counts(url: str) -> dict[str, Any]:
-    """Return what a running server has counted: requests, how many were in flight at once, and so on."""
+    """Return what a running server has counted: requests, how many were in flight at once, and so
+    on.
+    """
     opener = build_opener(ProxyHandler({}))  # no proxy stands before this machine's own server
     with opener.open(url.removesuffix("/v1") + "/counts", timeout=10) as answer:
         found: dict[str, Any] = json.load(answer)

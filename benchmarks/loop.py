@@ -1,8 +1,10 @@
-"""The loop closes: embedded park, corpus, tiny base, eight adapters; does each know its own people best, on text none was tuned on?
+"""The loop closes: embedded park, corpus, tiny base, eight adapters; does each know its own people
+best, on text none was tuned on?
 
-The corpus has the paper's setting (every dialogue seeded with the majority's answer). *Wordings* are opinions held out of
-questions that were tuned on, *questions* are those of the test split. Likelihood is the mean log-probability a token of the
-held-out answers, accuracy the share of them whose option a model finds likeliest.
+The corpus has the paper's setting (every dialogue seeded with the majority's answer). *Wordings*
+are opinions held out of questions that were tuned on, *questions* are those of the test split.
+Likelihood is the mean log-probability a token of the held-out answers, accuracy the share of them
+whose option a model finds likeliest.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ MOST = 60  # held-out rows a culture and kind
 
 
 def held_out(row: Row) -> bool:
-    """Say whether a sample's opinion is kept for the test, by its own words, so that no twin of it is trained on."""
+    """Say whether a sample's opinion is kept for the test, by its own words, so that no twin of it
+    is trained on.
+    """
     return int(digest(row["completion"][0]["content"].partition(". ")[2]), 16) % HELD == 0
 
 
@@ -59,12 +63,17 @@ def less(corpus: Corpus, share: float) -> Corpus:
 
 
 def table(found: Sequence[Matrix]) -> None:
-    """Print the likelihoods, a row a culture, a column a model, the mean over seeds; a culture's own model is starred."""
+    """Print the likelihoods, a row a culture, a column a model, the mean over seeds; a culture's
+    own model is starred.
+    """
     names = found[0].models
     print(f"{'':12}" + "".join(f"{n[:7]:>8}" for n in names))
     for i, culture in enumerate(found[0].cultures):
         cells = [statistics.mean(m.likelihood[i][k] for m in found) for k in range(len(names))]
-        print(f"{culture:12}" + "".join(f"{v:7.2f}{'*' if names[k] == culture else ' '}" for k, v in enumerate(cells)))
+        print(
+            f"{culture:12}"
+            + "".join(f"{v:7.2f}{'*' if names[k] == culture else ' '}" for k, v in enumerate(cells))
+        )
 
 
 def main() -> None:
@@ -75,49 +84,75 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as tmp:
         folder = Path(tmp)
         run = cp.run("loop", stance="modal", samples=SAMPLES, out=folder, formats=("trl", "shares"))
-        corpus, shares = rows.read(run.corpus / "trl", "trl"), rows.read(run.corpus / "shares", "shares")
+        corpus, shares = (
+            rows.read(run.corpus / "trl", "trl"),
+            rows.read(run.corpus / "shares", "shares"),
+        )
         options = {
-            r["metadata"]["question"]: r["options"] for s in shares.rows.values() for part in s.values() for r in part
+            r["metadata"]["question"]: r["options"]
+            for s in shares.rows.values()
+            for part in s.values()
+            for r in part
         }
-        wordings = {c: [r for r in part if held_out(r)][:MOST] for c, part in corpus.rows["train"].items()}
+        wordings = {
+            c: [r for r in part if held_out(r)][:MOST] for c, part in corpus.rows["train"].items()
+        }
         kept = {c: [r for r in part if not held_out(r)] for c, part in corpus.rows["train"].items()}
         corpus = Corpus(corpus.title, corpus.hash, {**corpus.rows, "train": kept})
-        print(f"{SAMPLES} samples a culture, {statistics.mean(map(len, kept.values())):.0f} of them tuned on; tiny base "
-              f"{'built in' if built > 5 else 'was built; read in'} {built:.0f} s; park and corpus {time.perf_counter() - began - built:.0f} s")  # fmt: skip
+        print(
+            f"{SAMPLES} samples a culture, {statistics.mean(map(len, kept.values())):.0f} of them"
+            f" tuned on; tiny base {'built in' if built > 5 else 'was built; read in'} {built:.0f}"
+            f" s; park and corpus {time.perf_counter() - began - built:.0f} s"
+        )
         questions = {c: list(part)[:MOST] for c, part in corpus.rows["test"].items()}
         made = {seed: tuned(corpus, seed, folder) for seed in SEEDS}
         for kind, held in (("wordings", wordings), ("questions", questions)):
             told(kind, [matrix.compare(made[seed], held, options) for seed in SEEDS])
         whole = time.perf_counter() - began
         print(
-            "\nwhat data buys (seed 0): likelihood margin and cultures whose own model is first, on held-out questions"
+            "\nwhat data buys (seed 0): likelihood margin and cultures whose own model is first, on"
+            " held-out questions"
         )
         for share in SIZES:
             models = made[0] if share == 1 else tuned(less(corpus, share), 0, folder)
             found = matrix.compare(models, questions, options)
             print(
-                f"  {share * statistics.mean(map(len, kept.values())):5.0f} rows a culture: {found.margin():+.3f} nats a token, {found.own()} of 8"
+                f"  {share * statistics.mean(map(len, kept.values())):5.0f} rows a culture:"
+                f" {found.margin():+.3f} nats a token, {found.own()} of 8"
             )
-    print(f"\nthe loop with {len(SEEDS)} seeds: {whole / 60:.1f} minutes, of them one seed's eight adapters about "
-          f"{(whole - built) / 60 / len(SEEDS):.1f} (aim: the whole loop under 10)")  # fmt: skip
+    print(
+        f"\nthe loop with {len(SEEDS)} seeds: {whole / 60:.1f} minutes, of them one seed's eight"
+        f" adapters about {(whole - built) / 60 / len(SEEDS):.1f} (aim: the whole loop under 10)"
+    )
 
 
 def told(kind: str, found: Sequence[Matrix]) -> None:
     """Print one kind of held-out text."""
     print(
-        f"\nheld-out {kind}: {sum(found[0].n)} rows; log-likelihood, nats a token, mean of {len(found)} seeds (rows: whose text; columns: whose model)"
+        f"\nheld-out {kind}: {sum(found[0].n)} rows; log-likelihood, nats a token, mean of"
+        f" {len(found)} seeds (rows: whose text; columns: whose model)"
     )
     table(found)
     for what in ("likelihood", "accuracy"):
-        print(f"  {what}: own model first for {', '.join(str(m.own(what)) for m in found)} of 8 (by seed); ahead of the others' mean by "
-              f"{', '.join(f'{m.margin(what):+.3f}' for m in found)}")  # fmt: skip
-    print(f"  own accuracy {', '.join(f'{own(m):.2f}' for m in found)}, the others' {', '.join(f'{others(m):.2f}' for m in found)}; "
-          f"rows whose likeliest speaker is their own culture's model {', '.join(f'{statistics.mean(r or 0.0 for r in m.recognised):.2f}' for m in found)} (chance 0.12)")  # fmt: skip
+        print(
+            f"  {what}: own model first for {', '.join(str(m.own(what)) for m in found)} of 8 (by"
+            " seed); ahead of the others' mean by"
+            f" {', '.join(f'{m.margin(what):+.3f}' for m in found)}"
+        )
+    print(
+        f"  own accuracy {', '.join(f'{own(m):.2f}' for m in found)}, the others'"
+        f" {', '.join(f'{others(m):.2f}' for m in found)}; rows whose likeliest speaker is their"
+        " own culture's model"
+        f" {', '.join(f'{statistics.mean(r or 0.0 for r in m.recognised):.2f}' for m in found)}"
+        " (chance 0.12)"
+    )
 
 
 def own(found: Matrix) -> float:
     """Return the mean accuracy of cultures' own models."""
-    return statistics.mean(row[found.models.index(c)] for row, c in zip(found.accuracy, found.cultures, strict=True))
+    return statistics.mean(
+        row[found.models.index(c)] for row, c in zip(found.accuracy, found.cultures, strict=True)
+    )
 
 
 def others(found: Matrix) -> float:

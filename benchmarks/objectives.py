@@ -1,9 +1,11 @@
-"""Four objectives on the tiny base: how far is what a model answers from what a people answered, on questions and countries unseen?
+"""Four objectives on the tiny base: how far is what a model answers from what a people answered, on
+questions and countries unseen?
 
-One model of all countries, the country named in the prompt; 15 countries × 50 questions of the shipped figures. A fifth of the
-questions and of the countries is held out, other ones for each seed. Opinions are templated clauses for answers drawn from the
-country's shares (what the embedded engine says without a persona). Distances are Jensen–Shannon (0 to 1), means over rows, with
-95% intervals over the held-out questions, or countries.
+One model of all countries, the country named in the prompt; 15 countries × 50 questions of the
+shipped figures. A fifth of the questions and of the countries is held out, other ones for each
+seed. Opinions are templated clauses for answers drawn from the country's shares (what the embedded
+engine says without a persona). Distances are Jensen–Shannon (0 to 1), means over rows, with 95%
+intervals over the held-out questions, or countries.
 """
 
 from __future__ import annotations
@@ -37,31 +39,53 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 
 
 def world(seed: int) -> tuple[list[Row], list[Row], dict[str, list[Row]]]:
-    """Return rows of shares to train on, opinions beside them, and what is held out: questions, countries."""
+    """Return rows of shares to train on, opinions beside them, and what is held out: questions,
+    countries.
+    """
     questions = {q.id: q for s in load(shipped()).scenarios.values() for q in s.questions}
     figures = surveys.shipped()
     rng = stream("objectives", seed)
     unasked = set(rng.sample(sorted(questions), len(questions) // 5))
     unseen = set(rng.sample(figures.countries(), len(figures.countries()) // 5))
-    every = [r for country in figures.countries() for r in country_rows(country, questions.values())]
-    train = [r for r in every if r["metadata"]["question"] not in unasked and r["metadata"]["culture"] not in unseen]
+    every = [
+        r for country in figures.countries() for r in country_rows(country, questions.values())
+    ]
+    train = [
+        r
+        for r in every
+        if r["metadata"]["question"] not in unasked and r["metadata"]["culture"] not in unseen
+    ]
     held = {
         "questions": [
-            r for r in every if r["metadata"]["question"] in unasked and r["metadata"]["culture"] not in unseen
+            r
+            for r in every
+            if r["metadata"]["question"] in unasked and r["metadata"]["culture"] not in unseen
         ],
         "countries": [
-            r for r in every if r["metadata"]["question"] not in unasked and r["metadata"]["culture"] in unseen
+            r
+            for r in every
+            if r["metadata"]["question"] not in unasked and r["metadata"]["culture"] in unseen
         ],
     }
-    return train, [t for r in train for t in opinions(r, questions[r["metadata"]["question"]], rng)], held
+    return (
+        train,
+        [t for r in train for t in opinions(r, questions[r["metadata"]["question"]], rng)],
+        held,
+    )
 
 
 def opinions(row: Row, question: Question, rng: random.Random) -> list[Row]:
-    """Return samples of one people: answers drawn from its shares, each with a templated opinion."""
+    """Return samples of one people: answers drawn from its shares, each with a templated
+    opinion.
+    """
     codes = rng.choices(row["codes"], row["shares"], k=TALKS)
     said = [completion(question, code, tiny.opinion(question, code, rng)) for code in codes]
     return [
-        {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": text}], "metadata": row["metadata"]}
+        {
+            "prompt": row["prompt"],
+            "completion": [{"role": "assistant", "content": text}],
+            "metadata": row["metadata"],
+        }
         for text in said
     ]
 
@@ -74,34 +98,48 @@ def corpus(held: Sequence[Row]) -> Corpus:
 def tuned(name: str, train: Sequence[Row], said: Sequence[Row], seed: int, folder: Path) -> Path:
     """Return the model of one objective."""
     how = OBJECTIVES[name]
-    told = recipe.build({"base": "tiny", "pooled": True, "patience": 0, "seed": seed, "device": "cpu", **how})
+    told = recipe.build(
+        {"base": "tiny", "pooled": True, "patience": 0, "seed": seed, "device": "cpu", **how}
+    )
     first = said if name == "opinion SFT" else train
     beside = corpus(said) if how["objective"] == "mix" else None
-    return job.tune(corpus(first), told, folder / f"{name.replace(' ', '')}-{seed}", opinions=beside)[0]
+    return job.tune(
+        corpus(first), told, folder / f"{name.replace(' ', '')}-{seed}", opinions=beside
+    )[0]
 
 
 def distances(model: Any, tokenizer: Any, held: Sequence[Row]) -> list[float]:
     """Return each row's distance between the model and the people."""
-    found = choices.distribution(model, tokenizer, [r["prompt"] for r in held], [r["options"] for r in held])
+    found = choices.distribution(
+        model, tokenizer, [r["prompt"] for r in held], [r["options"] for r in held]
+    )
     return [choices.divergence(p, r["shares"]) for p, r in zip(found, held, strict=True)]
 
 
 def yardsticks(train: Sequence[Row], held: Sequence[Row]) -> dict[str, list[float]]:
-    """Return what needs no model: every option alike, and the mean of the countries trained on (no figure for new questions)."""
+    """Return what needs no model: every option alike, and the mean of the countries trained on (no
+    figure for new questions).
+    """
     sums: dict[str, list[list[float]]] = {}
     for row in train:
         sums.setdefault(row["metadata"]["question"], []).append(row["shares"])
     mean = {q: [statistics.mean(c) for c in zip(*found, strict=True)] for q, found in sums.items()}
     made = {
-        "every option alike": [choices.divergence([1 / len(r["shares"])] * len(r["shares"]), r["shares"]) for r in held]
+        "every option alike": [
+            choices.divergence([1 / len(r["shares"])] * len(r["shares"]), r["shares"]) for r in held
+        ]
     }
     if all(r["metadata"]["question"] in mean for r in held):
-        made["mean of the others"] = [choices.divergence(mean[r["metadata"]["question"]], r["shares"]) for r in held]
+        made["mean of the others"] = [
+            choices.divergence(mean[r["metadata"]["question"]], r["shares"]) for r in held
+        ]
     return made
 
 
 def main() -> None:
-    """Print a row an objective: distance on held-out questions and countries, all seeds together."""
+    """Print a row an objective: distance on held-out questions and countries, all seeds
+    together.
+    """
     found: dict[tuple[str, str], list[tuple[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in SEEDS:
@@ -121,7 +159,10 @@ def main() -> None:
                     found.setdefault((name, kind), []).extend(zip(clusters, values, strict=True))
     print(f"{'':22}{'held-out questions':>28}{'held-out countries':>28}   ({len(SEEDS)} seeds)")
     for name in ("every option alike", "mean of the others", "tiny base", *OBJECTIVES):
-        print(f"{name:22}" + "".join(cell(found.get((name, kind))) for kind in ("questions", "countries")))
+        print(
+            f"{name:22}"
+            + "".join(cell(found.get((name, kind))) for kind in ("questions", "countries"))
+        )
 
 
 def cell(values: list[tuple[str, float]] | None) -> str:

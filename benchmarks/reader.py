@@ -1,22 +1,32 @@
-"""How well the embedded engine reads text that it did not write: opinions written by hand, on which nothing was tuned."""
+"""How well the embedded engine reads text that it did not write: opinions written by hand, on which
+nothing was tuned.
+"""
 
 from __future__ import annotations
 
 import culturepark as cp
 from culturepark.offline import reading
 
-# (question, opinion, side): 1 affirms, -1 denies, 0 leaves open, None is on another matter. Never tune the reader on these.
+# (question, opinion, side): 1 affirms, -1 denies, 0 leaves open, None is on another matter. Never
+# tune the reader on these.
 HELD_OUT: tuple[tuple[str, str, int | None], ...] = (
     (
         "Q27",
-        "Nothing pleases a person more than seeing father and mother proud, and that is worth working for all one's life.",
+        (
+            "Nothing pleases a person more than seeing father and mother proud, and that is worth"
+            " working for all one's life."
+        ),
         1,
     ),
     ("Q27", "Nobody should spend a whole life chasing the approval of parents.", -1),
     ("Q27", "In Seoul the trains are clean and always run on time.", None),
     ("Q28", "Little ones suffer when their mother is away at the office all day.", 1),
     ("Q28", "Kids whose mothers go out to work turn out perfectly fine.", -1),
-    ("Q28", "It depends on the family whether a working mother is good or bad for her children.", 0),
+    (
+        "Q28",
+        "It depends on the family whether a working mother is good or bad for her children.",
+        0,
+    ),
     ("Q29", "Politics is a man's trade, and women are simply less suited to lead a country.", 1),
     ("Q29", "Women make excellent political leaders, no worse than men.", -1),
     ("Q30", "A daughter deserves a university education every bit as much as a son.", -1),
@@ -34,12 +44,20 @@ HELD_OUT: tuple[tuple[str, str, int | None], ...] = (
     ("Q41", "Rest and family are sometimes more important than work.", -1),
     ("Q41", "Duty at work always comes first, and holidays can wait.", 1),
     ("Q124", "More immigrants mean more theft and violence.", 1),
-    ("Q124", "Blaming newcomers for crime is unfair, because they commit no more offences than others.", -1),
+    (
+        "Q124",
+        "Blaming newcomers for crime is unfair, because they commit no more offences than others.",
+        -1,
+    ),
     ("Q124", "Grandmothers in Konya bake the best flatbread.", None),
     ("Q126", "There is no link between migrants and terrorist attacks.", -1),
     ("Q126", "Terrorists can slip in among refugees, so immigration makes attacks more likely.", 1),
     ("Q128", "Foreign workers take away jobs and leave locals unemployed.", 1),
-    ("Q128", "Migrants create as many jobs as they fill, so unemployment does not rise because of them.", -1),
+    (
+        "Q128",
+        "Migrants create as many jobs as they fill, so unemployment does not rise because of them.",
+        -1,
+    ),
     ("Q132", "People get robbed on these streets all the time.", 1),
     ("Q132", "Robberies hardly ever happen in this quiet neighbourhood.", -1),
     ("Q137", "There are fights in the streets almost every weekend.", 1),
@@ -50,7 +68,14 @@ HELD_OUT: tuple[tuple[str, str, int | None], ...] = (
     ("Q160", "It is not true that people depend too much on science and too little on faith.", -1),
     ("Q160", "Both sides have a point on science and faith, so it is hard to decide.", 0),
     ("Q162", "You can live a good daily life without knowing any science.", 1),
-    ("Q162", "Knowledge of science is vital for daily life, for example when reading labels on medicine.", -1),
+    (
+        "Q162",
+        (
+            "Knowledge of science is vital for daily life, for example when reading labels on"
+            " medicine."
+        ),
+        -1,
+    ),
     ("Q169", "When science and religion disagree, religion is always right.", 1),
     ("Q169", "Scripture can be wrong where science has proof.", -1),
     ("Q170", "Every religion deserves respect and acceptance.", -1),
@@ -74,7 +99,9 @@ HELD_OUT: tuple[tuple[str, str, int | None], ...] = (
 
 
 def main() -> None:
-    """Print the share of right verdicts, each opinion held against both end answers of its question."""
+    """Print the share of right verdicts, each opinion held against both end answers of its
+    question.
+    """
     pack = cp.load().scenario("world_values")
     right = wrong_side = total = 0
     for name, text, side in HELD_OUT:
@@ -87,5 +114,8 @@ def main() -> None:
             total += 1
             right += got == wanted
             wrong_side += got != wanted and got != "irrelevant"
-    print(f"{right} of {total} verdicts right ({right / total:.0%}), {wrong_side} on the wrong side ({wrong_side / total:.0%}); "
-          "the rest were called irrelevant. The filters' figures above are on the engine's own text.")  # fmt: skip
+    print(
+        f"{right} of {total} verdicts right ({right / total:.0%}), {wrong_side} on the wrong side"
+        f" ({wrong_side / total:.0%}); the rest were called irrelevant. The filters' figures above"
+        " are on the engine's own text."
+    )

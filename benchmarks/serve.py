@@ -1,7 +1,9 @@
-"""Eight tuned models served at once on one base: memory beside eight processes, and requests a second beside one at a time.
+"""Eight tuned models served at once on one base: memory beside eight processes, and requests a
+second beside one at a time.
 
-Base (5 million parameters, float32) and adapters (rank 16) are random: what is measured is the serving. Memory is what a
-process holds for itself alone, libraries and all; every answer is 32 tokens long.
+Base (5 million parameters, float32) and adapters (rank 16) are random: what is measured is the
+serving. Memory is what a process holds for itself alone, libraries and all; every answer is 32
+tokens long.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from culturepark.local_models.local_model import find
 
 ADAPTERS, TOKENS, ALONE, TOGETHER, IN_FLIGHT = 8, 32, 8, 64, (8, 32)
 WIDTH, LAYERS, HEADS = 256, 4, 4
-TALK = [{"role": "user", "content": "Is it good to drink tea with seven guests? 1. Agree 2. Disagree"}]
+TALK = [
+    {"role": "user", "content": "Is it good to drink tea with seven guests? 1. Agree 2. Disagree"}
+]
 
 
 def main() -> None:
@@ -30,12 +34,16 @@ def main() -> None:
         one, every = weighed(folders[:1]), weighed(folders)
         ratio = ADAPTERS * one / every
         print(
-            f"memory: {every:,.0f} MB in one process; {ADAPTERS} × {one:,.0f} MB in {ADAPTERS} processes: {ratio:.1f}x as much"
+            f"memory: {every:,.0f} MB in one process; {ADAPTERS} × {one:,.0f} MB in {ADAPTERS}"
+            f" processes: {ratio:.1f}x as much"
         )
         engine = loaded(folders)
         asyncio.run(asked(engine, 2, 1))
         alone = asyncio.run(asked(engine, ALONE, 1))
-        print(f"{'in flight':>9} {'requests/s':>10} {'tokens/s':>8} {'ratio':>6} {'requests a batch':>16}")
+        print(
+            f"{'in flight':>9} {'requests/s':>10} {'tokens/s':>8} {'ratio':>6}"
+            f" {'requests a batch':>16}"
+        )
         print(f"{1:9} {alone:10.1f} {alone * TOKENS:8,.0f} {1:5.1f}x {1:16.1f}")
         for width in IN_FLIGHT:
             before = engine.batches
@@ -53,15 +61,26 @@ def built(place: Path) -> list[Path]:
     tiny.build(place / "tiny", texts=64, epochs=1, gate=99)
     words = base.tokenizer(str(place / "tiny"))
     torch.manual_seed(0)
-    shape = LlamaConfig(vocab_size=len(words), hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=LAYERS,
-                        num_attention_heads=HEADS, num_key_value_heads=HEADS, bos_token_id=None, eos_token_id=words.eos_token_id,
-                        pad_token_id=words.pad_token_id, tie_word_embeddings=True)  # fmt: skip
+    shape = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        bos_token_id=None,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+        tie_word_embeddings=True,
+    )
     root, folders = place / "base", [place / f"people{i}" for i in range(ADAPTERS)]
     with base.quiet():
         LlamaForCausalLM(shape).save_pretrained(root)
         words.save_pretrained(root)
         for folder in folders:
-            told = LoraConfig(task_type="CAUSAL_LM", r=16, target_modules="all-linear", init_lora_weights=False)
+            told = LoraConfig(
+                task_type="CAUSAL_LM", r=16, target_modules="all-linear", init_lora_weights=False
+            )
             get_peft_model(base.model(str(root), machine.look("cpu")), told).save_pretrained(folder)
     return folders
 
@@ -89,9 +108,15 @@ async def asked(engine: Engine, count: int, width: int) -> float:
 
 
 def weighed(folders: list[Path]) -> float:
-    """Return the MB that a process of its own holds for itself with these models loaded and one answer given."""
+    """Return the MB that a process of its own holds for itself with these models loaded and one
+    answer given.
+    """
     code = f"from benchmarks.serve import held; held({list(map(str, folders))!r})"
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    return float(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def held(folders: list[str]) -> None:

@@ -1,4 +1,6 @@
-"""The paper's size: 41,000 accepted samples over eight cultures on the embedded engine; time and peak memory as it grows."""
+"""The paper's size: 41,000 accepted samples over eight cultures on the embedded engine; time and
+peak memory as it grows.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,27 @@ print(json.dumps({"samples": samples, "turns": turns, "seconds": time.perf_count
 
 
 def main() -> None:
-    """Print a row a size: samples, seconds, samples a second, peak memory, and the growth from the smallest."""
+    """Print a row a size: samples, seconds, samples a second, peak memory, and the growth from the
+    smallest.
+    """
     first: dict[str, float] = {}
     print(
-        f"{'samples':>8} {'turns':>8} {'seconds':>8} {'samples/s':>10} {'peak MB':>8} {'time/sample':>12} {'memory':>8}"
+        f"{'samples':>8} {'turns':>8} {'seconds':>8} {'samples/s':>10} {'peak MB':>8}"
+        f" {'time/sample':>12} {'memory':>8}"
     )
     for size in SIZES:
         with tempfile.TemporaryDirectory() as folder:
             child = subprocess.run(
-                [sys.executable, "-c", CHILD, str(size // 8), folder], capture_output=True, text=True, check=True
+                [sys.executable, "-c", CHILD, str(size // 8), folder],
+                capture_output=True,
+                text=True,
+                check=True,
             )
         made = json.loads(child.stdout)
         first = first or made
         pace = (made["seconds"] / made["samples"]) / (first["seconds"] / first["samples"])
-        print(f"{made['samples']:8} {made['turns']:8} {made['seconds']:8.1f} {made['samples'] / made['seconds']:10.0f} "
-              f"{made['peak']:8.0f} {pace:11.2f}x {made['peak'] / first['peak']:7.2f}x")  # fmt: skip
+        print(
+            f"{made['samples']:8} {made['turns']:8} {made['seconds']:8.1f}"
+            f" {made['samples'] / made['seconds']:10.0f} {made['peak']:8.0f} {pace:11.2f}x"
+            f" {made['peak'] / first['peak']:7.2f}x"
+        )

@@ -1,4 +1,6 @@
-"""A small model on this machine in both seats: calls that reach max_tokens, dialogues that fail, turns that are marked, samples."""
+"""A small model on this machine in both seats: calls that reach max_tokens, dialogues that fail,
+turns that are marked, samples.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,18 @@ READERS = dict.fromkeys(("extractor", "verifier", "rewriter"), "embedded")
 
 
 def main(folder: str = "") -> None:
-    """Hold and refine dialogues of the model in `folder`, the embedded engine extracting and verifying, and print what came of it."""
+    """Hold and refine dialogues of the model in `folder`, the embedded engine extracting and
+    verifying, and print what came of it.
+    """
     if not folder:
         print("no model given: python -m benchmarks small_model=FOLDER")
         return
     settings = cp.Settings(
-        cultures=("arabic",), dialogues=DIALOGUES, turns=TURNS, model=f"local/{folder}", models=READERS
+        cultures=("arabic",),
+        dialogues=DIALOGUES,
+        turns=TURNS,
+        model=f"local/{folder}",
+        models=READERS,
     )
     with tempfile.TemporaryDirectory() as out:
         started, cpu = time.perf_counter(), time.process_time()
@@ -36,14 +44,21 @@ def _print(journal: Journal, seconds: float, cpu: float) -> None:
     calls = "FROM calls WHERE role IN ('main_contact', 'delegate')"
     counts = cp.verbs.counts(journal)
     (marked,) = journal.marked_turns("culture") or [dict.fromkeys(("marked", *MARKS), 0)]
-    asked, cut, tokens = _row(journal, f"SELECT COUNT(*), SUM(status = 'truncated'), SUM(completion_tokens) {calls}")
-    print(
-        f"{DIALOGUES} dialogues of {TURNS} turns: {asked} calls, {cut} reached max_tokens, {asked - counts['turns']} gave no turn"
+    asked, cut, tokens = _row(
+        journal, f"SELECT COUNT(*), SUM(status = 'truncated'), SUM(completion_tokens) {calls}"
     )
-    print(f"{counts['failed_dialogues']} dialogues failed; {counts['turns']} turns, {marked['marked']} of them marked: "
-          + ", ".join(f"{marked[mark]} {mark.replace('_', ' ')}" for mark in MARKS))  # fmt: skip
     print(
-        f"{counts['opinions']} opinions, {counts['samples']} samples; {tokens:,} tokens in {seconds:.0f} s ({cpu:.0f} s of CPU)"
+        f"{DIALOGUES} dialogues of {TURNS} turns: {asked} calls, {cut} reached max_tokens,"
+        f" {asked - counts['turns']} gave no turn"
+    )
+    print(
+        f"{counts['failed_dialogues']} dialogues failed; {counts['turns']} turns,"
+        f" {marked['marked']} of them marked: "
+        + ", ".join(f"{marked[mark]} {mark.replace('_', ' ')}" for mark in MARKS)
+    )
+    print(
+        f"{counts['opinions']} opinions, {counts['samples']} samples; {tokens:,} tokens in"
+        f" {seconds:.0f} s ({cpu:.0f} s of CPU)"
     )
 
 

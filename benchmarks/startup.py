@@ -1,4 +1,6 @@
-"""What `culturepark --help` costs beside `python -c pass`: CPU time, interleaved runs, aim at most 6 times."""
+"""What `culturepark --help` costs beside `python -c pass`: CPU time, interleaved runs, aim at most
+6 times.
+"""
 
 from __future__ import annotations
 
@@ -24,5 +26,6 @@ def main() -> None:
     ours, bare = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
     print(
-        f"--help {ours * 1000:.0f} ms CPU, python -c pass {bare * 1000:.0f} ms CPU, ratio {ratio:.1f} (median of {RUNS} pairs)"
+        f"--help {ours * 1000:.0f} ms CPU, python -c pass {bare * 1000:.0f} ms CPU, ratio"
+        f" {ratio:.1f} (median of {RUNS} pairs)"
     )

@@ -1,4 +1,6 @@
-"""What the park itself costs a turn: scripted model, shipped cards, journal on, one core; aim at least 2,000 turns/s."""
+"""What the park itself costs a turn: scripted model, shipped cards, journal on, one core; aim at
+least 2,000 turns/s.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,10 @@ DIALOGUES, TURNS = 1000, 14
 def line(request: Request) -> str | Reply:
     """Say something of ordinary length, different each turn."""
     return (
-        f"Well, number {request.seed}: I see it as many people around me do, and I can tell you why. "
-        "My grandmother kept a small shop, and whoever came in was asked about the family first and "
-        "about money last; that is still how we begin. It is slower than what you describe, but "
-        "nobody leaves with a bad feeling, and that matters to us."
+        f"Well, number {request.seed}: I see it as many people around me do, and I can tell you"
+        " why. My grandmother kept a small shop, and whoever came in was asked about the family"
+        " first and about money last; that is still how we begin. It is slower than what you"
+        " describe, but nobody leaves with a bad feeling, and that matters to us."
     )
 
 
@@ -37,5 +39,6 @@ def main() -> None:
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     turns = DIALOGUES * TURNS
     print(
-        f"{turns} turns of {DIALOGUES} dialogues, 500 in flight: {cpu / turns * 1000:.3f} ms CPU a turn, {turns / wall:,.0f} turns/s"
+        f"{turns} turns of {DIALOGUES} dialogues, 500 in flight: {cpu / turns * 1000:.3f} ms CPU a"
+        f" turn, {turns / wall:,.0f} turns/s"
     )

@@ -1,4 +1,6 @@
-"""How much two dialogues of one culture say alike: shared sentences; aim at most 20% on different questions, 50% on the same."""
+"""How much two dialogues of one culture say alike: shared sentences; aim at most 20% on different
+questions, 50% on the same.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def main() -> None:
     """Print mean and maximum of the shared share over all pairs, by culture."""
     workspace, settings = cp.load(), cp.Settings()
     cultures = [c for c in sorted(workspace.cultures) if c != settings.contact]
-    print(f"{'culture':12} {'different: mean':>16} {'max':>7} {'same: mean':>12} {'max':>7}   pairs")
+    print(
+        f"{'culture':12} {'different: mean':>16} {'max':>7} {'same: mean':>12} {'max':>7}   pairs"
+    )
     for culture in cultures:
         with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
             scenes = list(plan(workspace, settings, culture, DIALOGUES))

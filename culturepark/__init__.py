@@ -1,4 +1,5 @@
-"""CulturePark: persona-driven agents from different cultures converse; their dialogues become grounded corpora.
+"""CulturePark: persona-driven agents from different cultures converse; their dialogues become
+grounded corpora.
 
 >>> import culturepark as cp
 >>> run = cp.run("demo", dialogues=2, cultures=("arabic",))   # simulate → refine → export → report
@@ -54,8 +55,14 @@ __version__ = "0.1.0"
 
 # Loaded when first used, so that importing the package, and `culturepark --help`, cost nothing.
 _HOMES = {
-    "api": "calls check compare estimate evaluate explain export hosted init matrix refine replay report resume run scpo show simulate start tune",
-    "errors": "BudgetReached CardError InputError Locked ModelError NotFound ParkError ReplayMiss RunFailed",
+    "api": (
+        "calls check compare estimate evaluate explain export hosted init matrix refine replay"
+        " report resume run scpo show simulate start tune"
+    ),
+    "errors": (
+        "BudgetReached CardError InputError Locked ModelError NotFound ParkError ReplayMiss"
+        " RunFailed"
+    ),
     "runs": "Run",
     "settings": "Endpoint Settings",
     "workspace": "Workspace load",
@@ -65,10 +72,44 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = [  # noqa: RUF022 - verbs first, as one reads them
-    "init", "check", "show", "start", "resume", "replay", "estimate", "simulate", "refine", "export", "report", "explain", "calls",
-    "run", "tune", "matrix", "scpo", "hosted", "evaluate", "compare", "Run", "Settings", "Endpoint", "Workspace", "load", "model", "Scripted", "Server",
-    "ParkError", "InputError", "CardError", "NotFound", "Locked", "ModelError", "ReplayMiss", "BudgetReached", "RunFailed",
-]  # fmt: skip
+    "init",
+    "check",
+    "show",
+    "start",
+    "resume",
+    "replay",
+    "estimate",
+    "simulate",
+    "refine",
+    "export",
+    "report",
+    "explain",
+    "calls",
+    "run",
+    "tune",
+    "matrix",
+    "scpo",
+    "hosted",
+    "evaluate",
+    "compare",
+    "Run",
+    "Settings",
+    "Endpoint",
+    "Workspace",
+    "load",
+    "model",
+    "Scripted",
+    "Server",
+    "ParkError",
+    "InputError",
+    "CardError",
+    "NotFound",
+    "Locked",
+    "ModelError",
+    "ReplayMiss",
+    "BudgetReached",
+    "RunFailed",
+]
 
 
 def __getattr__(name: str) -> Any:

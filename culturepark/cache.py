@@ -1,4 +1,6 @@
-"""The one folder outside runs that anything is kept in: CULTUREPARK_CACHE, else one below the home folder."""
+"""The one folder outside runs that anything is kept in: CULTUREPARK_CACHE, else one below the home
+folder.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ VARIABLE = "CULTUREPARK_CACHE"
 
 
 def cache_folder() -> Path:
-    """Return the cache folder, made where there is none; InputError where nothing can be written to it."""
+    """Return the cache folder, made where there is none; InputError where nothing can be written to
+    it.
+    """
     named = os.environ.get(VARIABLE, "").strip()
     try:
         folder = Path(named).expanduser() if named else Path.home() / ".cache" / "culturepark"
@@ -26,7 +30,9 @@ def cache_folder() -> Path:
 
 
 def lend_home() -> None:
-    """Let libraries that keep files below the home folder keep them in the cache folder, where the home cannot be written."""
+    """Let libraries that keep files below the home folder keep them in the cache folder, where the
+    home cannot be written.
+    """
     for variable, usual in (("XDG_DATA_HOME", "~/.local/share"), ("XDG_CACHE_HOME", "~/.cache")):
         folder = Path(os.environ.get(variable) or os.path.expanduser(usual))  # noqa: PTH111 - never raises
         if _refusal(folder) is not None:
@@ -34,7 +40,9 @@ def lend_home() -> None:
 
 
 def _refusal(folder: Path) -> OSError | None:
-    """Return why nothing can be written to a folder, which is made where there is none; None where something can."""
+    """Return why nothing can be written to a folder, which is made where there is none; None where
+    something can.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -74,7 +74,9 @@ class ReplayMiss(ModelError):
 
 
 class BudgetReached(ParkError):
-    """A cap on money or tokens would be passed by the next call; nothing is lost, a higher cap goes on."""
+    """A cap on money or tokens would be passed by the next call; nothing is lost, a higher cap goes
+    on.
+    """
 
     exit_code = 3
 
@@ -95,14 +97,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     folded = {n.casefold(): n for n in reversed(names)}
     asked = str(name).casefold()
     close = get_close_matches(asked, list(folded), n=5, cutoff=0.6)
-    close.sort(key=lambda known: _slips(asked, known))  # stable: among equals the most alike stays first
+    close.sort(
+        key=lambda known: _slips(asked, known)
+    )  # stable: among equals the most alike stays first
     hint = f"Did you mean {folded[close[0]]!r}? " if close else ""
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return f"{hint}There are: {shown}."
 
 
 def _slips(one: str, other: str) -> int:
-    """Return how many letters were left out, added, taken for another or swapped with the next (Damerau, 1964)."""
+    """Return how many letters were left out, added, taken for another or swapped with the next
+    (Damerau, 1964).
+    """
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):

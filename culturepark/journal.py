@@ -1,4 +1,6 @@
-"""A run's memory: one SQLite file that holds every call, turn, opinion, verdict and sample as it happens."""
+"""A run's memory: one SQLite file that holds every call, turn, opinion, verdict and sample as it
+happens.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,21 @@ VERSION = 2
 COMMIT_EVERY = 0.05  # seconds between commits outside of an event loop
 BUSY = 5.0  # seconds that another program may hold the file before a write fails
 GO_ON = "then go on: the same command, or --resume"
-DAMAGED = "The file is damaged: put a backup of it in its place, or throw the run away with --fresh."
-BEGUN = "journal.begun"  # a file beside every journal: one that is gone is never taken for one that is not yet there
-LEFT = ("journal.sqlite-wal", "journal.sqlite.crc", BEGUN, "corpus", "report")  # what only a folder with a journal gets
+DAMAGED = (
+    "The file is damaged: put a backup of it in its place, or throw the run away with --fresh."
+)
+# a file beside every journal: one that is gone is never taken for one that is not yet there
+BEGUN = "journal.begun"
+LEFT = (
+    "journal.sqlite-wal",
+    "journal.sqlite.crc",
+    BEGUN,
+    "corpus",
+    "report",
+)  # what only a folder with a journal gets
 GONE = (
-    "what was asked, answered and paid for is in the journal. Put it back, choose another name, or throw the run away "
-    "with --fresh."
+    "what was asked, answered and paid for is in the journal. Put it back, choose another name, or"
+    " throw the run away with --fresh."
 )
 ADVICE = {  # what to do about a failed write or read, by SQLite's error code
     sqlite3.SQLITE_FULL: f"Free disk space, {GO_ON}.",
@@ -70,7 +81,9 @@ TOLD = tuple(f.name for f in fields(Reply))
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Keep every other process from writing the journal in `folder` meanwhile; Locked where one does."""
+    """Keep every other process from writing the journal in `folder` meanwhile; Locked where one
+    does.
+    """
     lock = FileLock(str(folder / "journal.lock"), blocking=False)
     try:
         lock.acquire()
@@ -83,14 +96,24 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def _taken(folder: Path) -> str:
-    return f"{folder} is being written by another process; wait for it, or give this run another name"
+    return (
+        f"{folder} is being written by another process; wait for it, or give this run another name"
+    )
 
 
 def require(folder: Path) -> None:
-    """Raise JournalError where the journal in `folder` is gone though there was one; a new run has none yet."""
+    """Raise JournalError where the journal in `folder` is gone though there was one; a new run has
+    none yet.
+    """
     path = folder / "journal.sqlite"
-    left = [found for name in LEFT if (found := folder / name).is_dir() or (found.is_file() and found.stat().st_size)]
-    if left and not path.exists():  # in this order: another process may be making both, the journal first
+    left = [
+        found
+        for name in LEFT
+        if (found := folder / name).is_dir() or (found.is_file() and found.stat().st_size)
+    ]
+    if (
+        left and not path.exists()
+    ):  # in this order: another process may be making both, the journal first
         raise JournalError(f"{path} is gone, but {left[0].name} is there: {GONE}")
 
 
@@ -100,7 +123,9 @@ class Journal:
     def __init__(self, folder: Path, *, write: bool = True) -> None:
         self.path = folder / "journal.sqlite"
         self._lock = FileLock(str(folder / "journal.lock"), blocking=False) if write else None
-        self._failure: JournalError | None = None  # the first write that failed: from then on every write does
+        self._failure: JournalError | None = (
+            None  # the first write that failed: from then on every write does
+        )
         self._raised = False  # whether somebody has met it
         self._stop: Callable[[], object] | None = None
         if not write:
@@ -128,12 +153,16 @@ class Journal:
         self._last, self._open, self._due = time.monotonic(), True, False
 
     def _create(self) -> None:
-        """Make an empty journal beside its place and move it there, so that a journal without tables is a damaged one."""
+        """Make an empty journal beside its place and move it there, so that a journal without
+        tables is a damaged one.
+        """
         partial = self.path.with_name(f".{self.path.name}.partial")
         partial.unlink(missing_ok=True)
         db = sqlite3.connect(partial, isolation_level=None)
         try:
-            db.executescript("BEGIN;" + SCHEMA + f"INSERT INTO meta VALUES ('version', '{VERSION}');COMMIT;")
+            db.executescript(
+                "BEGIN;" + SCHEMA + f"INSERT INTO meta VALUES ('version', '{VERSION}');COMMIT;"
+            )
         finally:
             db.close()
         partial.replace(self.path)
@@ -141,7 +170,9 @@ class Journal:
 
     def _connect(self, write: bool) -> sqlite3.Connection:
         where = str(self.path) if write else f"{self.path.absolute().as_uri()}?mode=ro"
-        db = sqlite3.connect(where, BUSY, uri=not write, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(
+            where, BUSY, uri=not write, isolation_level=None, check_same_thread=False
+        )
         if write:
             try:
                 db.execute("PRAGMA journal_mode=WAL")
@@ -152,19 +183,30 @@ class Journal:
         return db
 
     def _check(self, write: bool) -> None:
-        """Raise JournalError for a journal of another version, or one that is not as it was left."""
+        """Raise JournalError for a journal of another version, or one that is not as it was
+        left.
+        """
         version = self.meta("version") or "0"
         if version != str(VERSION):
             newer = version.isdecimal() and int(version) > VERSION
-            raise JournalError(f"{self.path} has version {version}, this CulturePark reads version {VERSION}; "
-                               f"{'update CulturePark' if newer else 'run it again from its run.toml'}")  # fmt: skip
+            raise JournalError(
+                f"{self.path} has version {version}, this CulturePark reads version {VERSION}; "
+                f"{'update CulturePark' if newer else 'run it again from its run.toml'}"
+            )
         checksum = self._beside(".crc")
         if not checksum.exists():
-            if write:  # killed, or from before there were checksums: is at least its structure sound?
+            if (
+                write
+            ):  # killed, or from before there were checksums: is at least its structure sound?
                 self._check_structure()
-        elif checksum.read_bytes() != _crc(self.path).encode() and checksum.exists():  # a writer takes it away first
-            raise JournalError(f"{self.path} is not as it was left: it was damaged, or changed by another program. Put a backup of it "
-                               f"in its place, or throw the run away with --fresh; if the change is right, delete {checksum.name}.")  # fmt: skip
+        elif (
+            checksum.read_bytes() != _crc(self.path).encode() and checksum.exists()
+        ):  # a writer takes it away first
+            raise JournalError(
+                f"{self.path} is not as it was left: it was damaged, or changed by another program."
+                " Put a backup of it in its place, or throw the run away with --fresh; if the"
+                f" change is right, delete {checksum.name}."
+            )
         if write and checksum.exists():
             checksum.unlink()
             sync_folder(checksum.parent)
@@ -187,7 +229,9 @@ class Journal:
         return InputError(f"cannot open the journal in {folder}: {error}")
 
     def close(self) -> None:
-        """Commit what is pending and let go of the run; JournalError for a failed write that nobody has met yet."""
+        """Commit what is pending and let go of the run; JournalError for a failed write that nobody
+        has met yet.
+        """
         if not self._open:
             return
         self._open = False
@@ -199,7 +243,9 @@ class Journal:
         finally:
             self._db.close()
             if self._lock and self._failure is None:
-                with suppress(ParkError, OSError):  # without a checksum the next one looks at the structure alone
+                with suppress(
+                    ParkError, OSError
+                ):  # without a checksum the next one looks at the structure alone
                     write_text(self._beside(".crc"), _crc(self.path))
             self._leave()
 
@@ -219,7 +265,8 @@ class Journal:
     # -------------------------------------------------------------- writing
 
     def _write(self, sql: str, values: Iterable[Any], *, hold: bool = False) -> None:
-        """Write now; commit with whatever else this round of the event loop brings, unless told to hold.
+        """Write now; commit with whatever else this round of the event loop brings, unless told to
+        hold.
 
         So a kill costs what was in flight, and nothing that was answered.
         """
@@ -228,7 +275,9 @@ class Journal:
             if not self._db.in_transaction:
                 self._db.execute("BEGIN")
             self._db.execute(sql, tuple(values))
-        except sqlite3.IntegrityError as error:  # this statement alone is wrong: the journal is sound
+        except (
+            sqlite3.IntegrityError
+        ) as error:  # this statement alone is wrong: the journal is sound
             raise JournalError(f"cannot write to {self.path}: {error}") from error
         except sqlite3.Error as error:
             raise self._give_up(error) from error
@@ -246,7 +295,9 @@ class Journal:
         if self._open and self._failure is None:
             try:
                 self.commit()
-            except JournalError:  # nobody is here to meet it: the guarded task will, or whoever writes next
+            except (
+                JournalError
+            ):  # nobody is here to meet it: the guarded task will, or whoever writes next
                 self._raised = False
 
     def commit(self) -> None:
@@ -260,7 +311,9 @@ class Journal:
             raise self._give_up(error) from error
 
     def check(self) -> None:
-        """Raise the first failure of a write, if there was one: nothing that is asked after it could be kept."""
+        """Raise the first failure of a write, if there was one: nothing that is asked after it
+        could be kept.
+        """
         if self._failure is not None:
             self._raised = True
             raise self._failure
@@ -273,7 +326,9 @@ class Journal:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Cancel the current task as soon as a write fails; it ends with that failure, whatever else it ends with."""
+        """Cancel the current task as soon as a write fails; it ends with that failure, whatever
+        else it ends with.
+        """
         task = asyncio.current_task()
         self._stop = task.cancel if task else None
         try:
@@ -286,13 +341,17 @@ class Journal:
         self.check()
 
     def _give_up(self, error: sqlite3.Error) -> JournalError:
-        """Remember a failed write, undo what was written since the last commit, and stop the work that goes on."""
+        """Remember a failed write, undo what was written since the last commit, and stop the work
+        that goes on.
+        """
         with suppress(sqlite3.Error):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
         advice = ADVICE.get(_code(error), f"Mend the cause, {GO_ON}.")
         self._raised = True
-        self._failure = JournalError(f"cannot write to {self.path}: {error}. {self._safe()}{advice}")
+        self._failure = JournalError(
+            f"cannot write to {self.path}: {error}. {self._safe()}{advice}"
+        )
         if self._stop is not None:
             self._stop()
         return self._failure
@@ -300,46 +359,93 @@ class Journal:
     def _safe(self) -> str:
         """Return what is committed, in words; nothing where even that cannot be read."""
         try:
-            ((calls, turns),) = self._db.execute("SELECT (SELECT COUNT(*) FROM calls), (SELECT COUNT(*) FROM turns)")
+            ((calls, turns),) = self._db.execute(
+                "SELECT (SELECT COUNT(*) FROM calls), (SELECT COUNT(*) FROM turns)"
+            )
         except sqlite3.Error:
             return ""
         return f"Safe in it are {calls:,} calls and {turns:,} turns. "
 
     def open_scene(self, scene: Scene) -> None:
         """Note that a dialogue is to be held; a known one is left as it is."""
-        self._write("INSERT OR IGNORE INTO scenes VALUES (?, ?, ?, ?, ?, 'open', '', NULL)",
-                    (scene.id, scene.ordinal, scene.culture, scene.question, scene.model_dump_json()))  # fmt: skip
+        self._write(
+            "INSERT OR IGNORE INTO scenes VALUES (?, ?, ?, ?, ?, 'open', '', NULL)",
+            (scene.id, scene.ordinal, scene.culture, scene.question, scene.model_dump_json()),
+        )
 
     def add_turn(self, dialogue: str, turn: Turn) -> None:
         """Keep one turn. A turn is written once: a second one in its place is an error."""
-        self._write("INSERT INTO turns VALUES (?, ?, ?)", (dialogue, turn.n, turn.model_dump_json()))
+        self._write(
+            "INSERT INTO turns VALUES (?, ?, ?)", (dialogue, turn.n, turn.model_dump_json())
+        )
 
     def end_scene(self, dialogue: str, status: str, reason: str) -> None:
         """Say that a dialogue has ended, and why."""
-        self._write("UPDATE scenes SET status = ?, reason = ? WHERE id = ?", (status, reason, dialogue))
+        self._write(
+            "UPDATE scenes SET status = ?, reason = ? WHERE id = ?", (status, reason, dialogue)
+        )
 
     def add_call(self, key: str, subject: str, role: str, reply: Reply) -> None:
         """Keep one model call and what came of it."""
-        faults = "[" + ",".join(f.model_dump_json() for f in reply.faults) + "]" if reply.faults else ""
+        faults = (
+            "[" + ",".join(f.model_dump_json() for f in reply.faults) + "]" if reply.faults else ""
+        )
         # By name: in a journal from before a column was kept, it stands at the end.
-        self._write("INSERT INTO calls (key, subject, role, model, status, reason, text, prompt_tokens, completion_tokens, "
-                    "cached_tokens, usd, ms, attempts, lost, faults, shares, reasoning) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (key, subject, role, reply.model, reply.status, reply.reason, reply.text, reply.prompt_tokens,
-                     reply.completion_tokens, reply.cached_tokens, reply.usd, round(reply.ms, 2), reply.attempts, reply.lost,
-                     faults, json.dumps(reply.shares) if reply.shares else "", reply.reasoning))  # fmt: skip
+        self._write(
+            "INSERT INTO calls (key, subject, role, model, status, reason, text, prompt_tokens,"
+            " completion_tokens, cached_tokens, usd, ms, attempts, lost, faults, shares, reasoning)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                key,
+                subject,
+                role,
+                reply.model,
+                reply.status,
+                reply.reason,
+                reply.text,
+                reply.prompt_tokens,
+                reply.completion_tokens,
+                reply.cached_tokens,
+                reply.usd,
+                round(reply.ms, 2),
+                reply.attempts,
+                reply.lost,
+                faults,
+                json.dumps(reply.shares) if reply.shares else "",
+                reply.reasoning,
+            ),
+        )
 
     def unparsed(self, key: str, why: str) -> None:
-        """Note that the answer of a call cannot be read, so that it is not taken for one when the run goes on."""
-        self._write("UPDATE calls SET status = 'unparsed', reason = ? WHERE id = (SELECT MAX(id) FROM calls WHERE key = ?)",
-                    (why, key))  # fmt: skip
+        """Note that the answer of a call cannot be read, so that it is not taken for one when the
+        run goes on.
+        """
+        self._write(
+            "UPDATE calls SET status = 'unparsed', reason = ? WHERE id = (SELECT MAX(id) FROM calls"
+            " WHERE key = ?)",
+            (why, key),
+        )
 
-    def refined(self, scene: Scene, opinions: Iterable[tuple[Opinion, str | None]], outcome: str) -> None:
-        """Keep what came of refining one dialogue. Done again after a kill, it overwrites itself with the same."""
+    def refined(
+        self, scene: Scene, opinions: Iterable[tuple[Opinion, str | None]], outcome: str
+    ) -> None:
+        """Keep what came of refining one dialogue. Done again after a kill, it overwrites itself
+        with the same.
+        """
         for opinion, mark in opinions:
-            self._write("INSERT OR REPLACE INTO opinions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                        (opinion.id, opinion.dialogue, opinion.n, scene.culture, scene.question, opinion.dropped, mark,
-                         opinion.model_dump_json()))  # fmt: skip
+            self._write(
+                "INSERT OR REPLACE INTO opinions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    opinion.id,
+                    opinion.dialogue,
+                    opinion.n,
+                    scene.culture,
+                    scene.question,
+                    opinion.dropped,
+                    mark,
+                    opinion.model_dump_json(),
+                ),
+            )
         self._write("UPDATE scenes SET refined = ? WHERE id = ?", (outcome, scene.id))
 
     def set_samples(self, samples: Iterable[Sample]) -> int:
@@ -363,24 +469,32 @@ class Journal:
     # --------------------------------------------------------------- ledger
 
     def spent(self) -> tuple[float, int]:
-        """Return USD and tokens of all calls so far, and of every call that was sent and never heard of again."""
+        """Return USD and tokens of all calls so far, and of every call that was sent and never
+        heard of again.
+        """
         ((usd, tokens),) = self._rows(
-            "SELECT TOTAL(usd), CAST(TOTAL(tokens) AS INTEGER) FROM (SELECT usd, COALESCE(prompt_tokens, 0) + "
-            "COALESCE(completion_tokens, 0) AS tokens FROM calls UNION ALL SELECT usd, tokens FROM holds)"
+            "SELECT TOTAL(usd), CAST(TOTAL(tokens) AS INTEGER) FROM (SELECT usd,"
+            " COALESCE(prompt_tokens, 0) + COALESCE(completion_tokens, 0) AS tokens FROM calls"
+            " UNION ALL SELECT usd, tokens FROM holds)"
         )
         return float(usd), int(tokens)
 
     def hold(self, usd: float, tokens: int, key: str) -> int:
-        """Write down, at once, what a call that is about to be sent can cost at most; return the hold's number."""
+        """Write down, at once, what a call that is about to be sent can cost at most; return the
+        hold's number.
+        """
         self._write("INSERT INTO holds VALUES (NULL, ?, ?, ?)", (usd, tokens, key), hold=True)
         ((number,),) = self._rows("SELECT last_insert_rowid()")
         self.commit()
         return int(number)
 
     def held(self) -> dict[str, tuple[int, float, int]]:
-        """Return the holds of calls that can still be answered (those with a key): number, USD and tokens by key."""
+        """Return the holds of calls that can still be answered (those with a key): number, USD and
+        tokens by key.
+        """
         return {
-            key: (number, usd, tokens) for number, usd, tokens, key in self._rows("SELECT * FROM holds WHERE key != ''")
+            key: (number, usd, tokens)
+            for number, usd, tokens, key in self._rows("SELECT * FROM holds WHERE key != ''")
         }
 
     def free(self, hold: int) -> None:
@@ -388,12 +502,20 @@ class Journal:
         self._write("DELETE FROM holds WHERE id = ?", (hold,), hold=True)
 
     def lower(self, hold: int, usd: float, tokens: int) -> None:
-        """Lower a hold to what stays of it, in one transaction with the call that is written next."""
-        self._write("UPDATE holds SET usd = ?, tokens = ?, key = '' WHERE id = ?", (usd, tokens, hold), hold=True)
+        """Lower a hold to what stays of it, in one transaction with the call that is written
+        next.
+        """
+        self._write(
+            "UPDATE holds SET usd = ?, tokens = ?, key = '' WHERE id = ?",
+            (usd, tokens, hold),
+            hold=True,
+        )
 
     # ---------------------------------------------------------------- waves
 
-    def set_wave(self, wave: str, line: str, batch: str | None, status: str, keys: Iterable[str]) -> None:
+    def set_wave(
+        self, wave: str, line: str, batch: str | None, status: str, keys: Iterable[str]
+    ) -> None:
         """Write down, at once, where a wave of batched calls stands; `keys` are the calls in it."""
         self._write(
             "INSERT OR REPLACE INTO waves VALUES (?, ?, ?, ?, ?)",
@@ -405,7 +527,9 @@ class Journal:
     def waves(self, line: str) -> list[tuple[str, str | None, str, list[str]]]:
         """Return the waves of a line that are not done: id, the provider's batch, status, keys."""
         rows = self._rows(
-            "SELECT id, batch, status, keys FROM waves WHERE line = ? AND status != 'done' ORDER BY rowid", line
+            "SELECT id, batch, status, keys FROM waves WHERE line = ? AND status != 'done' ORDER BY"
+            " rowid",
+            line,
         )
         return [(wave, batch, status, keys.split()) for wave, batch, status, keys in rows]
 
@@ -426,11 +550,17 @@ class Journal:
             raise self._unread(kind.__name__.lower(), error) from error
 
     def _unread(self, what: str, error: Exception) -> JournalError:
-        return JournalError(f"{self.path} holds a {what} that cannot be read ({str(error).splitlines()[0]}). {DAMAGED}")
+        return JournalError(
+            f"{self.path} holds a {what} that cannot be read ({str(error).splitlines()[0]})."
+            f" {DAMAGED}"
+        )
 
     def meta(self, key: str) -> str | None:
         """Return what the journal says of itself under `key`; None where it says nothing."""
-        return next((str(value) for (value,) in self._rows("SELECT value FROM meta WHERE key = ?", key)), None)
+        return next(
+            (str(value) for (value,) in self._rows("SELECT value FROM meta WHERE key = ?", key)),
+            None,
+        )
 
     def set_meta(self, key: str, value: str) -> None:
         """Write down, at once, what the journal says of itself under `key`."""
@@ -442,28 +572,42 @@ class Journal:
         return self._reply(key, "AND status = 'ok'")
 
     def reply(self, key: str) -> Reply | None:
-        """Return the last reply to a call, whatever came of it; an answer that could not be read comes back as the text it is."""
+        """Return the last reply to a call, whatever came of it; an answer that could not be read
+        comes back as the text it is.
+        """
         return self._reply(key)
 
     def _reply(self, key: str, only: str = "") -> Reply | None:
         columns = ", ".join(self._told)
-        for row in self._rows(f"SELECT {columns} FROM calls WHERE key = ? {only} ORDER BY id DESC LIMIT 1", key):
+        for row in self._rows(
+            f"SELECT {columns} FROM calls WHERE key = ? {only} ORDER BY id DESC LIMIT 1", key
+        ):
             told: dict[str, Any] = dict(zip(self._told, row, strict=True))
             try:
                 told["shares"] = tuple(json.loads(told["shares"])) if told.get("shares") else ()
-                told["faults"] = tuple(map(Fault.model_validate, json.loads(told["faults"]))) if told["faults"] else ()
+                told["faults"] = (
+                    tuple(map(Fault.model_validate, json.loads(told["faults"])))
+                    if told["faults"]
+                    else ()
+                )
             except (ValueError, TypeError) as error:
                 raise self._unread("call", error) from error
-            return Reply(**told | ({"status": "ok", "reason": ""} if told["status"] == "unparsed" else {}))
+            return Reply(
+                **told | ({"status": "ok", "reason": ""} if told["status"] == "unparsed" else {})
+            )
         return None
 
     def status(self, dialogue: str) -> str | None:
         """Return a dialogue's status, None when it was never opened."""
-        return next((s for (s,) in self._rows("SELECT status FROM scenes WHERE id = ?", dialogue)), None)
+        return next(
+            (s for (s,) in self._rows("SELECT status FROM scenes WHERE id = ?", dialogue)), None
+        )
 
     def outcome(self, dialogue: str) -> str | None:
         """Return how refining a dialogue ended, None when it has not been refined."""
-        return next((r for (r,) in self._rows("SELECT refined FROM scenes WHERE id = ?", dialogue)), None)
+        return next(
+            (r for (r,) in self._rows("SELECT refined FROM scenes WHERE id = ?", dialogue)), None
+        )
 
     def turns(self, dialogue: str) -> tuple[Turn, ...]:
         """Return a dialogue's turns in order."""
@@ -471,20 +615,33 @@ class Journal:
         return tuple(self._parse(Turn, t) for (t,) in rows)
 
     def marked_turns(self, by: Literal["culture", "model"]) -> list[dict[str, Any]]:
-        """Return how many turns each culture or model has, how many of them are marked, and how many carry each mark."""
+        """Return how many turns each culture or model has, how many of them are marked, and how
+        many carry each mark.
+        """
         column = {
             "culture": "(SELECT culture FROM scenes WHERE id = t.dialogue)",
-            "model": "COALESCE((SELECT model FROM calls WHERE key = json_extract(t.turn, '$.call') LIMIT 1), '')",
+            "model": (
+                "COALESCE((SELECT model FROM calls WHERE key = json_extract(t.turn, '$.call') LIMIT"
+                " 1), '')"
+            ),
         }[by]
-        sums = ", ".join(f"""TOTAL(INSTR(json_extract(t.turn, '$.marks'), '"{mark}"') > 0)""" for mark in MARKS)
+        sums = ", ".join(
+            f"""TOTAL(INSTR(json_extract(t.turn, '$.marks'), '"{mark}"') > 0)""" for mark in MARKS
+        )
         marked = "TOTAL(json_array_length(t.turn, '$.marks') > 0)"
-        rows = self._rows(f"SELECT {column}, COUNT(*), {marked}, {sums} FROM turns t GROUP BY 1 ORDER BY 1")
+        rows = self._rows(
+            f"SELECT {column}, COUNT(*), {marked}, {sums} FROM turns t GROUP BY 1 ORDER BY 1"
+        )
         names = ("turns", "marked", *MARKS)
-        return [{by: who} | dict(zip(names, map(int, counts), strict=True)) for who, *counts in rows]
+        return [
+            {by: who} | dict(zip(names, map(int, counts), strict=True)) for who, *counts in rows
+        ]
 
     def dialogue(self, dialogue: str) -> Dialogue | None:
         """Return a dialogue as far as it has come."""
-        for scene, status, reason in self._rows("SELECT scene, status, reason FROM scenes WHERE id = ?", dialogue):
+        for scene, status, reason in self._rows(
+            "SELECT scene, status, reason FROM scenes WHERE id = ?", dialogue
+        ):
             return Dialogue(
                 scene=self._parse(Scene, scene),
                 turns=self.turns(dialogue),
@@ -497,8 +654,14 @@ class Journal:
         """Yield scenes in order, a page at a time, so that memory does not grow with the run."""
         after = ("", -1)
         while True:
-            rows = list(self._rows(f"SELECT culture, ordinal, scene FROM scenes WHERE ({where}) AND (culture, ordinal) > (?, ?) "
-                                   "ORDER BY culture, ordinal LIMIT 200", *values, *after))  # fmt: skip
+            rows = list(
+                self._rows(
+                    f"SELECT culture, ordinal, scene FROM scenes WHERE ({where}) AND (culture,"
+                    " ordinal) > (?, ?) ORDER BY culture, ordinal LIMIT 200",
+                    *values,
+                    *after,
+                )
+            )
             for _, _, scene in rows:
                 yield self._parse(Scene, scene)
             if len(rows) < 200:
@@ -518,22 +681,26 @@ class Journal:
     def rejected(self) -> Iterator[tuple[str, str, Opinion]]:
         """Yield culture, question and opinion of everything that was dropped, in order."""
         for culture, question, opinion in self._rows(
-            "SELECT o.culture, o.question, o.opinion FROM scenes s CROSS JOIN opinions o ON o.dialogue = s.id "
-            "WHERE o.dropped != '' ORDER BY s.culture, s.ordinal, o.n"
+            "SELECT o.culture, o.question, o.opinion FROM scenes s CROSS JOIN opinions o ON"
+            " o.dialogue = s.id WHERE o.dropped != '' ORDER BY s.culture, s.ordinal, o.n"
         ):
             yield culture, question, self._parse(Opinion, opinion)
 
     def twins(self) -> list[tuple[str, str]]:
-        """Return the ids of kept opinions that repeat an earlier one of the same culture and question, each with that one's."""
+        """Return the ids of kept opinions that repeat an earlier one of the same culture and
+        question, each with that one's.
+        """
         seen = self._rows(
-            "SELECT id, first FROM (SELECT o.id AS id, FIRST_VALUE(o.id) OVER ("
-            "PARTITION BY o.culture, o.question, o.mark ORDER BY s.ordinal, o.n) AS first "
-            "FROM opinions o JOIN scenes s ON s.id = o.dialogue WHERE o.dropped = '') WHERE id != first"
+            "SELECT id, first FROM (SELECT o.id AS id, FIRST_VALUE(o.id) OVER (PARTITION BY"
+            " o.culture, o.question, o.mark ORDER BY s.ordinal, o.n) AS first FROM opinions o JOIN"
+            " scenes s ON s.id = o.dialogue WHERE o.dropped = '') WHERE id != first"
         )
         return [(twin, first) for twin, first in seen]
 
     def kept(self) -> Iterator[tuple[Opinion, str]]:
-        """Yield every kept opinion with its dialogue's scene (JSON), by culture, dialogue and place."""
+        """Yield every kept opinion with its dialogue's scene (JSON), by culture, dialogue and
+        place.
+        """
         for opinion, scene in self._rows(
             "SELECT o.opinion, s.scene FROM scenes s CROSS JOIN opinions o ON o.dialogue = s.id "
             "WHERE o.dropped = '' ORDER BY s.culture, s.ordinal, o.n"
@@ -543,7 +710,9 @@ class Journal:
     def samples(self, split: str | None = None) -> Iterator[Sample]:
         """Yield the corpus in order."""
         where, values = ("split = ?", (split,)) if split else ("1", ())
-        for (sample,) in self._rows(f"SELECT sample FROM samples WHERE {where} ORDER BY rank", *values):
+        for (sample,) in self._rows(
+            f"SELECT sample FROM samples WHERE {where} ORDER BY rank", *values
+        ):
             yield self._parse(Sample, sample)
 
     def sample(self, sample: str) -> Sample | None:
@@ -553,24 +722,32 @@ class Journal:
         return self._parse(Sample, rows[0][0]) if len(rows) == 1 else None
 
     def ranked(self, rank: int) -> Sample:
-        """Return the sample that stands at this place of the corpus; JournalError where none does."""
+        """Return the sample that stands at this place of the corpus; JournalError where none
+        does.
+        """
         for (sample,) in self._rows("SELECT sample FROM samples WHERE rank = ?", rank):
             return self._parse(Sample, sample)
         raise JournalError(f"{self.path} has no sample at rank {rank}")
 
     def asked(self, split: str) -> Iterator[list[tuple[int, str, int, str]]]:
-        """Yield, a question of the split at a time, the rank, culture, answer and completion of its samples, by culture."""
+        """Yield, a question of the split at a time, the rank, culture, answer and completion of its
+        samples, by culture.
+        """
         rows = self._rows(
-            "SELECT question, rank, culture, json_extract(sample, '$.answer'), json_extract(sample, '$.completion') "
-            "FROM samples WHERE split = ? ORDER BY question, culture, rank",
+            "SELECT question, rank, culture, json_extract(sample, '$.answer'), json_extract(sample,"
+            " '$.completion') FROM samples WHERE split = ? ORDER BY question, culture, rank",
             split,
         )
         for _, same in groupby(rows, key=lambda row: row[0]):
-            yield [(rank, culture, answer, completion) for _, rank, culture, answer, completion in same]
+            yield [
+                (rank, culture, answer, completion) for _, rank, culture, answer, completion in same
+            ]
 
     @property
     def keeps_reasoning(self) -> bool:
-        """Whether the journal has a place for what models thought; one from before that, only read, has none."""
+        """Whether the journal has a place for what models thought; one from before that, only read,
+        has none.
+        """
         return "reasoning" in self._told
 
     def count(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -579,7 +756,9 @@ class Journal:
 
 
 def _columns(db: sqlite3.Connection, *, write: bool) -> tuple[str, ...]:
-    """Return the columns of a call that its reply is made of; an older journal that is written gets those it lacks, in order."""
+    """Return the columns of a call that its reply is made of; an older journal that is written gets
+    those it lacks, in order.
+    """
     there = {name for _, name, *_ in db.execute("PRAGMA table_info(calls)")}
     for name in ("shares", "reasoning"):
         if write and name not in there:

@@ -1,4 +1,6 @@
-"""A run's structured log: what happened to endpoints, limits, batches and budgets, one JSON object a line, without keys."""
+"""A run's structured log: what happened to endpoints, limits, batches and budgets, one JSON object
+a line, without keys.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,27 @@ log = logging.getLogger("culturepark")
 
 
 class Lines(logging.Formatter):
-    """Formats a record as one JSON object: time (UTC), level, message, and whatever the caller added."""
+    """Formats a record as one JSON object: time (UTC), level, message, and whatever the caller
+    added.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         told = {k: v for k, v in vars(record).items() if k not in PLAIN}
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line = {"time": when, "level": record.levelname.lower(), "message": record.getMessage(), **told}
+        line = {
+            "time": when,
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **told,
+        }
         return redact(json.dumps(line, ensure_ascii=False, default=str))
 
 
 class LogFile(logging.FileHandler):
-    """Appends lines to a file; where that fails it says so once and goes on: a log is not worth stopping work for."""
+    """Appends lines to a file; where that fails it says so once and goes on: a log is not worth
+    stopping work for.
+    """
 
     failed = False
 
@@ -45,7 +56,9 @@ class LogFile(logging.FileHandler):
         """Say that the log cannot be written, and write no more."""
         error, self.failed = sys.exc_info()[1], True
         log.warning(
-            "cannot write %s: %s; going on without it", self.baseFilename, getattr(error, "strerror", None) or error
+            "cannot write %s: %s; going on without it",
+            self.baseFilename,
+            getattr(error, "strerror", None) or error,
         )
 
     def close(self) -> None:

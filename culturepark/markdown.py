@@ -1,4 +1,6 @@
-"""Makes text from outside safe inside Markdown and its YAML front matter: it stays text, whatever it holds."""
+"""Makes text from outside safe inside Markdown and its YAML front matter: it stays text, whatever
+it holds.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SPECIAL = re.compile(r"([\\`\[\]|~$#])")  # what begins code, links, images, table cells, headings, formulas
+SPECIAL = re.compile(
+    r"([\\`\[\]|~$#])"
+)  # what begins code, links, images, table cells, headings, formulas
 
 
 def inline(text: str) -> str:
-    r"""Return text as one line of Markdown that shows it and does nothing else: no HTML, no link, no image, no table cell.
+    r"""Return text as one line of Markdown that shows it and does nothing else: no HTML, no link,
+    no image, no table cell.
 
     >>> inline("<script>x</script> [a](javascript:b)")
     '&lt;script&gt;x&lt;/script&gt; \\[a\\](javascript:b)'
@@ -35,7 +40,8 @@ def one_line(text: str) -> str:
 
 
 def front_matter(values: Mapping[str, Any]) -> str:
-    r"""Return YAML front matter with its fences; every value is written as JSON, which YAML reads as that value alone.
+    r"""Return YAML front matter with its fences; every value is written as JSON, which YAML reads
+    as that value alone.
 
     >>> front_matter({"name": "yes: no"})
     '---\nname: "yes: no"\n---'

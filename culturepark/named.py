@@ -1,4 +1,6 @@
-"""Finds what `package.module:attribute` names: models, sieves, embedders, parsers, scores and kinds of one's own."""
+"""Finds what `package.module:attribute` names: models, sieves, embedders, parsers, scores and kinds
+of one's own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from culturepark.errors import InputError
 
 
 def imported(name: str, told: str, hint: str = "") -> Any:
-    """Return what a name stands for; InputError, which begins as `told`, where it cannot be imported.
+    """Return what a name stands for; InputError, which begins as `told`, where it cannot be
+    imported.
 
     >>> imported("culturepark.wording:SYSTEM", "cannot import text")[:7]
     'You are'

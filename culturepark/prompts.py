@@ -1,4 +1,6 @@
-"""Renders the templates of role cards, which are untrusted, in a sandbox that shows them only card fields."""
+"""Renders the templates of role cards, which are untrusted, in a sandbox that shows them only card
+fields.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def _compiled(source: str) -> Template:
 
 
 def render(source: str, facts: Mapping[str, Any], where: str) -> str:
-    """Render a card's template with `facts`; CardError names the card's key (`where`) when it cannot be."""
+    """Render a card's template with `facts`; CardError names the card's key (`where`) when it
+    cannot be.
+    """
     try:
         return _compiled(source).render(facts).strip()
     except Exception as error:  # whatever goes wrong in a template is the card's mistake
@@ -59,12 +63,18 @@ def _plainly(error: Exception, source: str) -> str:
 def _line(error: Exception) -> int | None:
     if isinstance(error, TemplateSyntaxError):
         return error.lineno
-    found = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"]
+    found = [
+        line
+        for frame, line in walk_tb(error.__traceback__)
+        if frame.f_code.co_filename == "<template>"
+    ]
     return found[-1] if found else None
 
 
 def _words(error: Exception) -> str:
-    if isinstance(error, (RecursionError, SyntaxError)):  # Python's own: so many blocks do not go into one another
+    if isinstance(
+        error, (RecursionError, SyntaxError)
+    ):  # Python's own: so many blocks do not go into one another
         return "it is nested, or calls itself, too deeply"
     if isinstance(error, MemoryError):
         return "it takes more memory than a prompt may"
@@ -75,5 +85,8 @@ def _words(error: Exception) -> str:
         said = said.replace(f"'{jinja}'", f"'{sign}'").replace(jinja, f"'{sign}'")
     for kind, known in (("filter", SANDBOX.filters), ("test", SANDBOX.tests)):
         if said.startswith(f"No {kind} named"):
-            return f"no {said[3:].rstrip('.')}. {nearest(said.split(chr(39))[1], filter(str.isidentifier, known))}"
+            return (
+                f"no {said[3:].rstrip('.')}."
+                f" {nearest(said.split(chr(39))[1], filter(str.isidentifier, known))}"
+            )
     return said

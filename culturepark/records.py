@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 # What no person may be called: in a transcript it would be taken for the part that a model plays.
 ROLE_NAMES = {
@@ -35,10 +42,14 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{p}{n}" for p in ("com", "lpt") for 
 
 
 def _portable(name: str) -> str:
-    """Refuse what cannot be a file's name everywhere: a separator, drive, dot, capital or device name."""
+    """Refuse what cannot be a file's name everywhere: a separator, drive, dot, capital or device
+    name.
+    """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,47}", name):
-        raise ValueError(f"{name[:60]!r} cannot be a name: write small letters a-z, digits, '-' and '_', at most 48, "
-                         "the first a letter or digit")  # fmt: skip
+        raise ValueError(
+            f"{name[:60]!r} cannot be a name: write small letters a-z, digits, '-' and '_', at most"
+            " 48, the first a letter or digit"
+        )
     if name.casefold() in RESERVED:
         raise ValueError(f"{name!r} is a device name on some systems; choose another")
     return name
@@ -46,8 +57,10 @@ def _portable(name: str) -> str:
 
 def _question_id(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}", name):
-        raise ValueError(f"{name[:60]!r} cannot be an id: write letters A-Z, digits, '-' and '_', at most 48, "
-                         "the first a letter or digit")  # fmt: skip
+        raise ValueError(
+            f"{name[:60]!r} cannot be an id: write letters A-Z, digits, '-' and '_', at most 48, "
+            "the first a letter or digit"
+        )
     return name
 
 
@@ -62,7 +75,9 @@ def _single_line(text: str) -> str:
 
 def _no_role(name: str) -> str:
     if name.casefold().replace("_", " ") in ROLE_NAMES:
-        raise ValueError(f"{name!r} is the name of a role in dialogues; give the person a name of their own")
+        raise ValueError(
+            f"{name!r} is the name of a role in dialogues; give the person a name of their own"
+        )
     return name
 
 
@@ -83,7 +98,9 @@ class Record(BaseModel):
 
 def digest(*parts: Any, size: int = 8) -> str:
     """Return the hex BLAKE2b hash (`size` bytes) of JSON-like parts; equal content, equal hash."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain)
+    text = json.dumps(
+        parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain
+    )
     return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
 
 
@@ -93,8 +110,9 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"cannot hash a {type(value).__name__}")
 
 
-# Optional fields that count in hashes whether they are set or not, as they always have. None is ever added: a field that comes
-# later counts only where it is set, so that the ids of older runs stay.
+# Optional fields that count in hashes whether they are set or not, as they always have. None is
+# ever added: a field that comes later counts only where it is set, so that the ids of older runs
+# stay.
 HASHED = {
     "Option": {"label", "degree"},
     "Norm": {"topics", "source"},
@@ -103,16 +121,35 @@ HASHED = {
     "Question": {"claim", "denial", "pros", "cons", "answers"},
     "Scenario": {"survey", "scales"},
     "Role": {"prompt", "temperature", "max_tokens", "cues", "free_cue", "opening", "repeat_from"},
-    "Settings": {"contact", "personas", "scenario", "questions", "survey", "turns", "modes", "styles", "stance", "seed", "model",
-                 "models", "seats", "endpoints", "faults", "refine", "split"},
+    "Settings": {
+        "contact",
+        "personas",
+        "scenario",
+        "questions",
+        "survey",
+        "turns",
+        "modes",
+        "styles",
+        "stance",
+        "seed",
+        "model",
+        "models",
+        "seats",
+        "endpoints",
+        "faults",
+        "refine",
+        "split",
+    },
     "Refining": {"sieves", "embedder", "clusters", "rewrites"},
     "Split": {"validation", "test"},
     "Endpoint": {"structured", "params"},
-}  # fmt: skip
+}
 
 
 def content(record: Record) -> dict[str, Any]:
-    """Return what a record says, as plain data for a hash that stays when the record's class grows an optional field."""
+    """Return what a record says, as plain data for a hash that stays when the record's class grows
+    an optional field.
+    """
     found: dict[str, Any] = _content(record, record.model_dump(mode="json"))
     return found
 
@@ -125,7 +162,9 @@ def _content(value: Any, data: Any) -> Any:
             if _counts(value, name)
         }
     if isinstance(value, Mapping):
-        return {key: _content(inner, data[key]) for key, inner in zip(data, value.values(), strict=True)}
+        return {
+            key: _content(inner, data[key]) for key, inner in zip(data, value.values(), strict=True)
+        }
     if isinstance(value, (tuple, list)):
         return [_content(inner, plain) for inner, plain in zip(value, data, strict=True)]
     return data
@@ -134,7 +173,11 @@ def _content(value: Any, data: Any) -> Any:
 def _counts(record: Record, name: str) -> bool:
     field = type(record).model_fields[name]
     always = any(name in HASHED.get(kind.__name__, ()) for kind in type(record).__mro__)
-    return always or field.is_required() or getattr(record, name) != field.get_default(call_default_factory=True)
+    return (
+        always
+        or field.is_required()
+        or getattr(record, name) != field.get_default(call_default_factory=True)
+    )
 
 
 def stream(*purpose: Any) -> random.Random:
@@ -204,7 +247,14 @@ class Dimensions(Record):
 
 SUBTYPES = {
     "belief": ("religious", "moral", "social", "political", "economic", "philosophical"),
-    "norm": ("descriptive", "prescriptive", "proscriptive", "relational", "conversational", "legal"),
+    "norm": (
+        "descriptive",
+        "prescriptive",
+        "proscriptive",
+        "relational",
+        "conversational",
+        "legal",
+    ),
     "custom": ("family", "food", "greeting", "festival", "ritual", "dress"),
 }
 
@@ -221,12 +271,17 @@ class Norm(Record):
     @model_validator(mode="after")
     def _subtype_fits(self) -> Norm:
         if self.subtype not in SUBTYPES[self.kind]:
-            raise ValueError(f"subtype {self.subtype!r} of a {self.kind}; there are: {', '.join(SUBTYPES[self.kind])}")
+            raise ValueError(
+                f"subtype {self.subtype!r} of a {self.kind}; there are:"
+                f" {', '.join(SUBTYPES[self.kind])}"
+            )
         return self
 
 
 class Culture(Record):
-    """A culture card: how its people are named, surveyed and addressed, and what many of them keep."""
+    """A culture card: how its people are named, surveyed and addressed, and what many of them
+    keep.
+    """
 
     name: Name
     title: Title
@@ -310,7 +365,10 @@ class Question(Record):
         if option.label and (len(self.options) < 8 or all(o.label for o in self.options)):
             return option.label
         low, high = self.options[0], self.options[-1]
-        return f"{code} on a scale from {low.code} ({low.label.lower()}) to {high.code} ({high.label.lower()})"
+        return (
+            f"{code} on a scale from {low.code} ({low.label.lower()}) to {high.code}"
+            f" ({high.label.lower()})"
+        )
 
     @property
     def prompt(self) -> str:
@@ -344,7 +402,8 @@ class Scenario(Record):
                     from culturepark.errors import nearest
 
                     raise ValueError(
-                        f"question {question.get('id')}: no scale {scale!r} here. {nearest(scale, scales)}"
+                        f"question {question.get('id')}: no scale {scale!r} here."
+                        f" {nearest(scale, scales)}"
                     )
                 question = {**question, "options": scales[scale]}
             filled.append(question)
@@ -391,7 +450,9 @@ class Role(Record):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message as a model receives it. A plain dataclass: a turn makes one for every turn before it."""
+    """One chat message as a model receives it. A plain dataclass: a turn makes one for every turn
+    before it.
+    """
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -401,9 +462,10 @@ class Message:
 class Request:
     """One question to a model: what it is sent, and the facts from which that was rendered.
 
-    `speaker` is the persona (`culture/name`) that a seat's model plays; empty for roles that no person plays. `options`, where
-    there are any, are the answers over which the model's own distribution is asked for. `stop` are texts at which the
-    answer ends, where the endpoint takes any.
+    `speaker` is the persona (`culture/name`) that a seat's model plays; empty for roles that no
+    person plays. `options`, where there are any, are the answers over which the model's own
+    distribution is asked for. `stop` are texts at which the answer ends, where the endpoint takes
+    any.
     """
 
     role: str
@@ -452,10 +514,11 @@ Status = Literal["ok", "refused", "truncated", "filtered", "empty", "failed"]
 class Reply:
     """What came back. Only `status == "ok"` carries an answer; every other status carries a reason.
 
-    Tokens are as the provider counted them, None where it did not say; `usd` is None where the price or the tokens are
-    unknown. `attempts` counts what was sent, `lost` those of them that may have been billed without an answer. `shares` is the
-    distribution over the request's options, which sums to 1; empty where none was asked for or told. `reasoning` is what the
-    model thought before it answered: never part of `text`, kept for reading, counted as tokens.
+    Tokens are as the provider counted them, None where it did not say; `usd` is None where the
+    price or the tokens are unknown. `attempts` counts what was sent, `lost` those of them that may
+    have been billed without an answer. `shares` is the distribution over the request's options,
+    which sums to 1; empty where none was asked for or told. `reasoning` is what the model thought
+    before it answered: never part of `text`, kept for reading, counted as tokens.
     """
 
     status: Status
@@ -506,18 +569,24 @@ class Scene(Record):
 
     @property
     def delegates(self) -> tuple[int, ...]:
-        """Positions of the seats whose opinions are extracted: delegates, or everyone in-culture."""
-        return tuple(i for i, s in enumerate(self.seats) if s.role == "delegate" or self.mode == "in")
+        """Positions of the seats whose opinions are extracted: delegates, or everyone
+        in-culture.
+        """
+        return tuple(
+            i for i, s in enumerate(self.seats) if s.role == "delegate" or self.mode == "in"
+        )
 
 
-# What was cut off a turn: an unfinished end, what the model said as somebody else, the rounds of a loop but the first.
+# What was cut off a turn: an unfinished end, what the model said as somebody else, the rounds of a
+# loop but the first.
 Mark = Literal["trimmed", "other_voice", "looped"]
 MARKS: tuple[Mark, ...] = get_args(Mark)
 CutTurns = Literal["trim", "retry", "fail"]  # what is done with a turn that was cut at max_tokens
 
 
 class Turn(Record):
-    """One utterance. `cue` names the moderator's nudge it answered, `call` the model call it came from.
+    """One utterance. `cue` names the moderator's nudge it answered, `call` the model call it came
+    from.
 
     `marks` says what was cut off the model's reply.
     """
@@ -579,7 +648,9 @@ class Opinion(Record):
 
 
 class Sample(Record):
-    """One fine-tuning sample, as in the paper: system, question with options, answer with opinion."""
+    """One fine-tuning sample, as in the paper: system, question with options, answer with
+    opinion.
+    """
 
     id: str
     culture: str
@@ -596,11 +667,13 @@ class Sample(Record):
 
 
 class Pair(Record):
-    """Two completions of one prompt, the chosen one a sample's (`sample` is its id, `answer` its option code).
+    """Two completions of one prompt, the chosen one a sample's (`sample` is its id, `answer` its
+    option code).
 
-    `kind` says what is rejected: `rewrite` is the sample's own opinion before it was rewritten, for it contradicted its
-    answer (`other` is the opinion's id); `culture` is what another culture answers to the question (`other` is that
-    sample's id). `other_culture` and `other_answer` are the rejected one's.
+    `kind` says what is rejected: `rewrite` is the sample's own opinion before it was rewritten, for
+    it contradicted its answer (`other` is the opinion's id); `culture` is what another culture
+    answers to the question (`other` is that sample's id). `other_culture` and `other_answer` are
+    the rejected one's.
     """
 
     id: str

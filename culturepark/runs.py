@@ -1,4 +1,6 @@
-"""A run on disk: its frozen settings, its own copy of the cards, its journal, and where its results go."""
+"""A run on disk: its frozen settings, its own copy of the cards, its journal, and where its results
+go.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,11 @@ log = logging.getLogger("culturepark")
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run. `workspace` is the run's own frozen copy of the cards: editing cards never changes a run.
+    """An opened run. `workspace` is the run's own frozen copy of the cards: editing cards never
+    changes a run.
 
-    `keys` holds API keys by provider where they were not left in the environment; they are never written down. `replay` is
-    the folder of a run whose journal answers in the place of every model.
+    `keys` holds API keys by provider where they were not left in the environment; they are never
+    written down. `replay` is the folder of a run whose journal answers in the place of every model.
     """
 
     folder: Path
@@ -75,7 +78,8 @@ class Run:
 
 
 def claim(journal: Journal, run: Run, *, write: bool) -> None:
-    """Hold a journal to the settings and cards that it was begun with; where it is new, write down what they are.
+    """Hold a journal to the settings and cards that it was begun with; where it is new, write down
+    what they are.
 
     InputError says what differs: nothing of one run ever gets into another.
     """
@@ -83,19 +87,26 @@ def claim(journal: Journal, run: Run, *, write: bool) -> None:
     if kept is None:
         _adopt(journal, run)
     elif differing := _differing(kept, mine):
-        raise InputError(f"{run.folder} was begun with other settings or cards: {'; '.join(differing)}. Undo that, or start another "
-                         f"run: culturepark run NEWNAME --config {run.folder / 'run.toml'}. Nothing was changed.")  # fmt: skip
+        raise InputError(
+            f"{run.folder} was begun with other settings or cards: {'; '.join(differing)}. Undo"
+            " that, or start another run: culturepark run NEWNAME --config"
+            f" {run.folder / 'run.toml'}. Nothing was changed."
+        )
     if write and kept != {k: v for k, v in mine.items() if k != "hash"}:
         journal.set_meta("run", json.dumps(mine, ensure_ascii=False))
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """Return what a run is: what determines its dialogues, all of its settings as they are now, its cards by file."""
+    """Return what a run is: what determines its dialogues, all of its settings as they are now, its
+    cards by file.
+    """
     cards = run.folder / "cards"
     parts = {
         "determining": {**run.settings.determining(), "cultures": list(run.settings.cultures)},
         "settings": run.settings.model_dump(mode="json", exclude_none=True),
-        "cards": {p.relative_to(cards).as_posix(): _file_hash(p) for p in sorted(cards.rglob("*.toml"))},
+        "cards": {
+            p.relative_to(cards).as_posix(): _file_hash(p) for p in sorted(cards.rglob("*.toml"))
+        },
     }
     return parts | {"hash": digest(parts)}
 
@@ -105,7 +116,9 @@ def _file_hash(path: Path) -> str:
 
 
 def _begun_with(journal: Journal) -> dict[str, Any] | None:
-    """Return the identity of the run that a journal belongs to; None where it is new, or of the first versions."""
+    """Return the identity of the run that a journal belongs to; None where it is new, or of the
+    first versions.
+    """
     text = journal.meta("run")
     if text is None:
         return None
@@ -120,7 +133,10 @@ def _begun_with(journal: Journal) -> dict[str, Any] | None:
 
 def _differing(kept: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
     """Return what may not differ and does, in words."""
-    named = [f"{name}: {_short(a)} → {_short(b)}" for name, a, b in _apart(kept["determining"], mine["determining"])]
+    named = [
+        f"{name}: {_short(a)} → {_short(b)}"
+        for name, a, b in _apart(kept["determining"], mine["determining"])
+    ]
     how = {(True, False): "is gone", (False, True): "is new", (True, True): "was edited"}
     files = _apart(kept["cards"], mine["cards"])
     return named + [f"cards/{path} {how[a is not None, b is not None]}" for path, a, b in files]
@@ -128,7 +144,9 @@ def _differing(kept: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
 
 def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return the keys whose values differ, with both values."""
-    return [(k, one.get(k), other.get(k)) for k in sorted({*one, *other}) if one.get(k) != other.get(k)]
+    return [
+        (k, one.get(k), other.get(k)) for k in sorted({*one, *other}) if one.get(k) != other.get(k)
+    ]
 
 
 def _short(value: Any) -> str:
@@ -137,12 +155,20 @@ def _short(value: Any) -> str:
 
 
 def _adopt(journal: Journal, run: Run) -> None:
-    """Let a journal of the first versions be this run's only where its dialogues are of these settings and cards."""
+    """Let a journal of the first versions be this run's only where its dialogues are of these
+    settings and cards.
+    """
     ours = settings_.scene_hash(run.settings, run.workspace)
-    begun = {found for (found,) in journal.count("SELECT DISTINCT json_extract(scene, '$.run') FROM scenes")}
+    begun = {
+        found
+        for (found,) in journal.count("SELECT DISTINCT json_extract(scene, '$.run') FROM scenes")
+    }
     if begun - {ours}:
-        raise InputError(f"{run.folder}/journal.sqlite holds dialogues of other settings or cards than run.toml and cards/ have now. "
-                         "Put those back as they were, choose another name, or throw the run away with --fresh.")  # fmt: skip
+        raise InputError(
+            f"{run.folder}/journal.sqlite holds dialogues of other settings or cards than run.toml"
+            " and cards/ have now. Put those back as they were, choose another name, or throw the"
+            " run away with --fresh."
+        )
 
 
 # ------------------------------------------------------------------- models
@@ -158,14 +184,18 @@ def attach(models: Iterable[Model], journal: Journal, settings: Settings) -> Non
 
 
 def lines(settings: Settings, keys: Mapping[str, str]) -> Models:
-    """Return the models that settings name; one that is named twice is one. InputError for a name that is none."""
+    """Return the models that settings name; one that is named twice is one. InputError for a name
+    that is none.
+    """
     made: dict[str, Model] = {}
 
     def named(name: str) -> Model:
         if name not in made:
             faults = settings.faults if name == settings.model else {}
             key = keys.get(name.partition("/")[0])
-            made[name] = load_model(name, settings.endpoint(name), faults=faults, key=key, batch=settings.batch)
+            made[name] = load_model(
+                name, settings.endpoint(name), faults=faults, key=key, batch=settings.batch
+            )
         return made[name]
 
     return Models(
@@ -179,13 +209,17 @@ def prices(settings: Settings, keys: Mapping[str, str]) -> dict[str, Price | Non
     """Return the price of each model at an endpoint, by its identity; None where it is unknown."""
     try:
         models = lines(settings, keys).all()
-    except ParkError:  # what a model needs is not installed here: its price cannot be looked up either
+    except (
+        ParkError
+    ):  # what a model needs is not installed here: its price cannot be looked up either
         return {}
     return {model.identity: model.price for model in models if isinstance(model, Line)}
 
 
 def addressed(settings: Settings) -> Settings:
-    """Return settings with the addresses that the environment names written out: a run means the same wherever it goes on."""
+    """Return settings with the addresses that the environment names written out: a run means the
+    same wherever it goes on.
+    """
     found = dict(settings.endpoints)
     for name in {settings.model, *settings.models.values(), *settings.seats.values()}:
         if settings.endpoint(name).base_url is None and (url := address(name)):
@@ -194,18 +228,25 @@ def addressed(settings: Settings) -> Settings:
 
 
 def usable(settings: Settings, models: Models) -> None:
-    """Raise what would make every call fail, and InputError where money is capped and a price is unknown: no cap could hold."""
+    """Raise what would make every call fail, and InputError where money is capped and a price is
+    unknown: no cap could hold.
+    """
     for model in models.all():
         if isinstance(model, (Line, Rewarder, Tuned)):
             model.check()
     found = [m for m in models.all() if isinstance(m, Line)]
     if settings.base_url is not None and found and settings.addressed_provider() is None:
-        raise InputError("--base-url is for one provider's models, and this run has several beside its own --model; "
-                         "give each its base_url under [endpoints] in culturepark.toml")  # fmt: skip
+        raise InputError(
+            "--base-url is for one provider's models, and this run has several beside its own"
+            " --model; give each its base_url under [endpoints] in culturepark.toml"
+        )
     lacking = sorted({m.identity for m in found if m.price is None})
     if settings.max_usd is not None and lacking:
-        raise InputError(f"--max-usd needs prices, and that of {', '.join(lacking)} is unknown; give it (USD per million tokens) "
-                         "with --price MODEL=PROMPT/COMPLETION, install culturepark[litellm] for its list, or cap tokens with --max-tokens")  # fmt: skip
+        raise InputError(
+            f"--max-usd needs prices, and that of {', '.join(lacking)} is unknown; give it (USD per"
+            " million tokens) with --price MODEL=PROMPT/COMPLETION, install culturepark[litellm]"
+            " for its list, or cap tokens with --max-tokens"
+        )
 
 
 def start(
@@ -217,7 +258,8 @@ def start(
     fresh: bool = False,
     keys: Mapping[str, str] | None = None,
 ) -> Run:
-    """Create the run's folder with run.toml and a copy of the cards, or reopen one with the same settings and cards.
+    """Create the run's folder with run.toml and a copy of the cards, or reopen one with the same
+    settings and cards.
 
     InputError if a run of that name has other settings; `fresh` throws the old one away first.
     """
@@ -227,8 +269,10 @@ def start(
     for left in sweep(folder.parent, folder.name):
         log.warning("%s, a run that was thrown away, cannot be deleted: delete it by hand", left)
     if (folder / "journal.sqlite").exists() and not (folder / "run.toml").exists():
-        raise InputError(f"{folder} holds the calls and dialogues of an earlier run, but its run.toml is gone. Put run.toml back, "
-                         "choose another name, or throw the run away with --fresh.")  # fmt: skip
+        raise InputError(
+            f"{folder} holds the calls and dialogues of an earlier run, but its run.toml is gone."
+            " Put run.toml back, choose another name, or throw the run away with --fresh."
+        )
     if (folder / "run.toml").exists():
         return _same(resume(folder, keys), settings, workspace)
     require(folder)
@@ -243,9 +287,15 @@ def start(
 
 
 def _throw_away(folder: Path) -> None:
-    """Remove a run: in one step it is no run any more, then its files go. Locked while another process writes it."""
-    if not any((folder / name).exists() for name in ("run.toml", "journal.sqlite")) and any(folder.iterdir()):
-        raise InputError(f"{folder} is no run of CulturePark's; it is left as it is. Choose another name.")
+    """Remove a run: in one step it is no run any more, then its files go. Locked while another
+    process writes it.
+    """
+    if not any((folder / name).exists() for name in ("run.toml", "journal.sqlite")) and any(
+        folder.iterdir()
+    ):
+        raise InputError(
+            f"{folder} is no run of CulturePark's; it is left as it is. Choose another name."
+        )
     try:
         with ExitStack() as locks:
             for writer in (folder, folder / "evals"):
@@ -253,11 +303,15 @@ def _throw_away(folder: Path) -> None:
                     locks.enter_context(sole_writer(writer))
             discard(folder)
     except OSError as error:
-        raise InputError(f"cannot throw {folder} away: {error.strerror or error}. It is left as it is.") from error
+        raise InputError(
+            f"cannot throw {folder} away: {error.strerror or error}. It is left as it is."
+        ) from error
 
 
 def freeze(workspace: Workspace, target: Path) -> None:
-    """Copy the cards, so that the run can be resumed and explained whatever happens to the originals."""
+    """Copy the cards, so that the run can be resumed and explained whatever happens to the
+    originals.
+    """
     shutil.rmtree(target, ignore_errors=True)
     for name in FOLDERS:
         for path in sorted((workspace.root / name).rglob("*.toml")):
@@ -267,7 +321,9 @@ def freeze(workspace: Workspace, target: Path) -> None:
 
 
 def resume(folder: str | Path, keys: Mapping[str, str] | None = None) -> Run:
-    """Open a run as it was started; InputError names the runs there are, JournalError a journal that is gone."""
+    """Open a run as it was started; InputError names the runs there are, JournalError a journal
+    that is gone.
+    """
     folder = Path(folder)
     if not (folder / "run.toml").is_file():
         found = folder.parent.glob("*/run.toml") if folder.parent.is_dir() else ()
@@ -280,32 +336,47 @@ def resume(folder: str | Path, keys: Mapping[str, str] | None = None) -> Run:
 
 
 def _edited(folder: Path) -> str:
-    """Say what was changed in a run's settings by hand, as far as its journal knows, and how to go on."""
+    """Say what was changed in a run's settings by hand, as far as its journal knows, and how to go
+    on.
+    """
     changes = ""
     if (folder / "journal.sqlite").exists():
         with Journal(folder, write=False) as journal:
             kept = _begun_with(journal)
         now = settings_.read(folder / "run.toml").model_dump(mode="json", exclude_none=True)
         apart = _apart(kept["settings"], now) if kept else []
-        changes = f" ({'; '.join(f'{name}: {_short(a)} → {_short(b)}' for name, a, b in apart)})" if apart else ""
-    return (f"{folder / 'run.toml'} was changed by hand{changes}, or is not whole. Undo that; what may change while a run goes on is "
-            f"changed by options, such as --resume --max-usd 10. Another run with these settings: culturepark run NEWNAME --config "
-            f"{folder / 'run.toml'}")  # fmt: skip
+        changes = (
+            f" ({'; '.join(f'{name}: {_short(a)} → {_short(b)}' for name, a, b in apart)})"
+            if apart
+            else ""
+        )
+    return (
+        f"{folder / 'run.toml'} was changed by hand{changes}, or is not whole. Undo that; what may"
+        " change while a run goes on is changed by options, such as --resume --max-usd 10. Another"
+        f" run with these settings: culturepark run NEWNAME --config {folder / 'run.toml'}"
+    )
 
 
 def adjust(run: Run, **changes: Any) -> Run:
-    """Change how a run is driven or capped, and write that down; InputError for a setting that would change what it says."""
+    """Change how a run is driven or capped, and write that down; InputError for a setting that
+    would change what it says.
+    """
     settings = settings_.build(settings_.layered(run.settings.model_dump(), changes))
     if changed := _changed(run.settings, settings):
-        raise InputError(f"{', '.join(changed)} cannot change while a run goes on; only {', '.join(LOOSE)} can")
+        raise InputError(
+            f"{', '.join(changed)} cannot change while a run goes on; only {', '.join(LOOSE)} can"
+        )
     settings_.write(settings, run.folder / "run.toml")
     return replace(run, settings=settings)
 
 
 def _changed(old: Settings, new: Settings) -> list[str]:
-    """Return the settings that differ and must not: scenes come in one order, so a run may be made longer."""
+    """Return the settings that differ and must not: scenes come in one order, so a run may be made
+    longer.
+    """
     before, after = (
-        s.model_dump(exclude={"dialogues", "samples", *LOOSE}) | {"endpoints": s.said()} for s in (old, new)
+        s.model_dump(exclude={"dialogues", "samples", *LOOSE}) | {"endpoints": s.said()}
+        for s in (old, new)
     )
     return [k for k in before if before[k] != after[k]]
 
@@ -317,8 +388,10 @@ def _same(run: Run, settings: Settings, workspace: Workspace) -> Run:
         if dict(getattr(run.workspace, kind)) != dict(getattr(workspace, kind)):
             changed.append(f"{kind} (cards)")
     if changed:
-        raise InputError(f"{run.folder} was started otherwise: {', '.join(changed)} changed. "
-                         f"--resume {run.folder} goes on as it was; another name starts anew; --fresh throws it away.")  # fmt: skip
+        raise InputError(
+            f"{run.folder} was started otherwise: {', '.join(changed)} changed. --resume"
+            f" {run.folder} goes on as it was; another name starts anew; --fresh throws it away."
+        )
     if settings != run.settings:
         settings_.write(settings, run.folder / "run.toml")
         return replace(run, settings=settings)

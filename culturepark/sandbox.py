@@ -1,8 +1,10 @@
-"""Jinja for untrusted templates: card fields, a short list of tools, and an allowance of work that no template can exceed.
+"""Jinja for untrusted templates: card fields, a short list of tools, and an allowance of work that
+no template can exceed.
 
-Everything that costs time or memory is paid for from the allowance before it is done: loops and macros by the size of their
-bodies, filters, tests, calls, operators and joined text by the size of what goes in and comes out. What is not on the lists
-below cannot be used at all, so nothing that Jinja or Python may yet offer escapes the count.
+Everything that costs time or memory is paid for from the allowance before it is done: loops and
+macros by the size of their bodies, filters, tests, calls, operators and joined text by the size of
+what goes in and comes out. What is not on the lists below cannot be used at all, so nothing that
+Jinja or Python may yet offer escapes the count.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from jinja2.utils import Cycler, Joiner, Namespace, missing
 from culturepark.errors import nearest
 from culturepark.records import Record
 
-WORK = 200_000  # units of one rendering; one is about a microsecond. A shipped prompt takes some hundreds
+# units of one rendering; one is about a microsecond. A shipped prompt takes some hundreds
+WORK = 200_000
 UNIT = 64  # characters that are worth one unit
 ELEMENT = 16  # characters that an element of a list or table counts as
 LONGEST_RANGE = 10_000
@@ -55,15 +58,24 @@ GROWING = {
     "replace",
 }
 METHODS: dict[type, frozenset[str]] = {
-    str: frozenset("""capitalize casefold center count endswith expandtabs find index isalnum isalpha isdigit islower isspace isupper
+    str: frozenset(
+        """capitalize casefold center count endswith expandtabs find index isalnum isalpha isdigit islower isspace isupper
         join ljust lower lstrip partition removeprefix removesuffix replace rfind rjust rpartition rsplit rstrip split splitlines
-        startswith strip swapcase title upper zfill""".split()),
+        startswith strip swapcase title upper zfill""".split()
+    ),
     dict: frozenset("get items keys values".split()),
     list: frozenset("count index".split()),
     tuple: frozenset("count index".split()),
-}  # fmt: skip
+}
 WEIGHED, JOINED, CHARGED = "(weighed)", "(joined)", "(charged)"  # filters that no template can name
-TAGS = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport, nodes.Block, nodes.ScopedEvalContextModifier)
+TAGS = (
+    nodes.Extends,
+    nodes.Include,
+    nodes.Import,
+    nodes.FromImport,
+    nodes.Block,
+    nodes.ScopedEvalContextModifier,
+)
 
 
 class Allowance:
@@ -97,7 +109,9 @@ def charge(units: int) -> None:
 
 
 def weigh(value: Any) -> int:
-    """Return how large a value is, in characters: of text, and of lists and tables with all that is in them."""
+    """Return how large a value is, in characters: of text, and of lists and tables with all that is
+    in them.
+    """
     if type(value) is str:
         return len(value)
     if type(value) is int:
@@ -132,7 +146,9 @@ def weighed(value: Any) -> Any:
 
 
 def text(value: Any) -> str:
-    """Return what a value says in a prompt; SecurityError for what is no text, number or list of them."""
+    """Return what a value says in a prompt; SecurityError for what is no text, number or list of
+    them.
+    """
     if type(value) is str:
         if len(value) > UNIT:
             charge(len(value) // UNIT)
@@ -148,7 +164,9 @@ def text(value: Any) -> str:
         _only_plain(value)
         return str(value)
     if isinstance(value, Record):
-        raise SecurityError(f"{_kind(type(value))} is no text; name one of its fields: {_fields(value)}")
+        raise SecurityError(
+            f"{_kind(type(value))} is no text; name one of its fields: {_fields(value)}"
+        )
     if callable(value):
         raise SecurityError("a function is no text; put () behind it")
     raise SecurityError(f"{_kind(type(value))} is no text")
@@ -204,20 +222,32 @@ class LimitedTemplate(Template):
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja that may read the fields of records and nothing behind them, and never does more than its allowance."""
+    """Jinja that may read the fields of records and nothing behind them, and never does more than
+    its allowance.
+    """
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
     template_class = LimitedTemplate
 
     def __init__(self) -> None:
-        super().__init__(undefined=Unknown, trim_blocks=True, lstrip_blocks=True, autoescape=False, finalize=text)
-        self.filters = {name: _limited(name, f) for name, f in FILTERS.items() if name not in REFUSED}
+        super().__init__(
+            undefined=Unknown, trim_blocks=True, lstrip_blocks=True, autoescape=False, finalize=text
+        )
+        self.filters = {
+            name: _limited(name, f) for name, f in FILTERS.items() if name not in REFUSED
+        }
         own: dict[str, Callable[..., Any]] = {"sum": _sum, "join": _join, "string": text}
         self.filters |= {name: _limited(name, f) for name, f in own.items()}
         self.filters |= {WEIGHED: weighed, JOINED: _joined, CHARGED: _charged}
         tests: dict[str, Any] = dict(TESTS)
         self.tests = {name: _limited(name, f) for name, f in tests.items()}
-        self.globals = {"range": _range, "dict": dict, "namespace": Namespace, "cycler": Cycler, "joiner": Joiner}
+        self.globals = {
+            "range": _range,
+            "dict": dict,
+            "namespace": Namespace,
+            "cycler": Cycler,
+            "joiner": Joiner,
+        }
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
@@ -235,7 +265,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super()._generate(_counted(source), *args, **kwargs)
 
     def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
-        """Return the globals as one table: Jinja's chain of them is walked anew at each rendering."""
+        """Return the globals as one table: Jinja's chain of them is walked anew at each
+        rendering.
+        """
         return {**self.globals, **(d or {})}
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -246,7 +278,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Refuse `"…".format`, whose widths have no bound."""
-        if isinstance(value, (MethodType, BuiltinMethodType)) and value.__name__ in ("format", "format_map"):
+        if isinstance(value, (MethodType, BuiltinMethodType)) and value.__name__ in (
+            "format",
+            "format_map",
+        ):
             raise SecurityError("a template may not use .format(); write {{ … }} in the text")
         return None
 
@@ -263,11 +298,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if isinstance(value, Undefined):
                 str(value)  # raises, with the name
         raise SecurityError(
-            f"operator {operator} is for small numbers only" + (", lists and text" if operator == "+" else "")
+            f"operator {operator} is for small numbers only"
+            + (", lists and text" if operator == "+" else "")
         )
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        """Call a macro, a loop, one of the few functions there are, or a harmless method of text, lists and tables."""
+        """Call a macro, a loop, one of the few functions there are, or a harmless method of text,
+        lists and tables.
+        """
         name = _callable_name(__obj)
         if name is None:
             raise SecurityError(f"a template may not call {_name_of(__obj)}")
@@ -290,11 +328,19 @@ def _is_field(kind: type[Record], name: str) -> bool:
 
 def _callable_name(value: Any) -> str | None:
     """Return the name under which a callable is charged; None for what may not be called."""
-    if isinstance(value, (Macro, LoopContext, Joiner)) or value in (_range, dict, Namespace, Cycler, Joiner):
+    if isinstance(value, (Macro, LoopContext, Joiner)) or value in (
+        _range,
+        dict,
+        Namespace,
+        Cycler,
+        Joiner,
+    ):
         return "call"
     if isinstance(value, MethodType) and isinstance(value.__self__, (LoopContext, Cycler)):
         return "call"
-    if isinstance(value, BuiltinMethodType) and value.__name__ in METHODS.get(type(value.__self__), ()):
+    if isinstance(value, BuiltinMethodType) and value.__name__ in METHODS.get(
+        type(value.__self__), ()
+    ):
         return value.__name__
     if isinstance(value, Undefined):
         value()  # raises, with the name
@@ -337,13 +383,17 @@ def _joined(parts: list[Any]) -> str:
 
 @pass_environment
 def _charged(_: Any, units: int) -> bool:
-    """Pay for one round of a loop or macro. Takes the environment, so that it is never worked out beforehand."""
+    """Pay for one round of a loop or macro. Takes the environment, so that it is never worked out
+    beforehand.
+    """
     charge(units)
     return True
 
 
 def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a filter or test that pays for what goes in before it works, and for what comes out."""
+    """Return a filter or test that pays for what goes in before it works, and for what comes
+    out.
+    """
     first = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @wraps(function)
@@ -355,10 +405,17 @@ def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _cost(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-    """Return what a call costs: the size of what goes in; for what can grow, the most that can come out."""
+    """Return what a call costs: the size of what goes in; for what can grow, the most that can come
+    out.
+    """
     given = [*args, *kwargs.values()]
     size = sum(map(weigh, given))
-    if name == "replace" and not kwargs and len(args) > 2 and all(isinstance(v, str) for v in args[:3]):
+    if (
+        name == "replace"
+        and not kwargs
+        and len(args) > 2
+        and all(isinstance(v, str) for v in args[:3])
+    ):
         size += args[0].count(args[1]) * len(args[2])
     elif name == "round":
         size += UNIT * sum(abs(v) for v in given[1:] if isinstance(v, int))
@@ -377,7 +434,9 @@ def _factor(value: Any) -> int:
 
 
 def _whole(value: Any) -> Any:
-    """Return a result with its size paid for, an iterator as the list of what it yields, marked-up text as text."""
+    """Return a result with its size paid for, an iterator as the list of what it yields, marked-up
+    text as text.
+    """
     if hasattr(value, "__next__") and not isinstance(value, Cycler):
         items = []
         for one in value:
@@ -393,7 +452,9 @@ def _whole(value: Any) -> Any:
 
 
 def _counted(node: Any) -> Any:
-    """Return a copy of a template in which loops, macros, joins, lists, slices and comparisons are paid for."""
+    """Return a copy of a template in which loops, macros, joins, lists, slices and comparisons are
+    paid for.
+    """
     if isinstance(node, list):
         return [_counted(one) for one in node]
     if isinstance(node, tuple):
@@ -401,7 +462,9 @@ def _counted(node: Any) -> Any:
     if not isinstance(node, nodes.Node):
         return node
     if isinstance(node, TAGS):
-        raise TemplateAssertionError(f"the tag {type(node).__name__.lower()} is not for prompts", node.lineno)
+        raise TemplateAssertionError(
+            f"the tag {type(node).__name__.lower()} is not for prompts", node.lineno
+        )
     copy = type(node)()
     for name in node.fields:
         setattr(copy, name, _counted(getattr(node, name)))
@@ -435,7 +498,9 @@ def _weighed(node: nodes.Expr) -> nodes.Expr:
 
 
 def _filter(node: nodes.Expr, name: str, like: nodes.Node) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None, lineno=like.lineno, environment=like.environment)
+    return nodes.Filter(
+        node, name, [], [], None, None, lineno=like.lineno, environment=like.environment
+    )
 
 
 def _nodes(node: nodes.Node) -> int:

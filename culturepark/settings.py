@@ -24,8 +24,19 @@ from culturepark.records import CutTurns, Name, Record, content, digest
 from culturepark.toml import explain, read_toml
 from culturepark.workspace import ROLES, SETTINGS, Workspace, shipped
 
-# What may change while a run goes on: how it is driven and capped, not what it says. In a run, and in an endpoint:
-LOOSE = ("base_url", "concurrency", "rpm", "tpm", "timeout", "max_usd", "max_tokens", "batch", "licence")
+# What may change while a run goes on: how it is driven and capped, not what it says. In a run, and
+# in an endpoint:
+LOOSE = (
+    "base_url",
+    "concurrency",
+    "rpm",
+    "tpm",
+    "timeout",
+    "max_usd",
+    "max_tokens",
+    "batch",
+    "licence",
+)
 DRIVEN = (
     "base_url",
     "key_env",
@@ -103,12 +114,14 @@ Address = Annotated[str | None, AfterValidator(_clean_address)]
 
 
 class Endpoint(Record):
-    """How one model is reached, driven and paid for. Nothing here is a key: `key_env` names the variable that holds one.
+    """How one model is reached, driven and paid for. Nothing here is a key: `key_env` names the
+    variable that holds one.
 
-    `rpm` and `tpm` are requests and tokens a minute, `timeout` seconds a call may take, `patience` seconds that a dead
-    endpoint is waited for, prices USD per million tokens, `structured` how JSON answers are asked for first, `params` more
-    parameters of every request. `max_reply_mb` is the largest answer that is read (megabytes, unpacked), `max_wait` the longest
-    that a provider may ask to wait (seconds).
+    `rpm` and `tpm` are requests and tokens a minute, `timeout` seconds a call may take, `patience`
+    seconds that a dead endpoint is waited for, prices USD per million tokens, `structured` how JSON
+    answers are asked for first, `params` more parameters of every request. `max_reply_mb` is the
+    largest answer that is read (megabytes, unpacked), `max_wait` the longest that a provider may
+    ask to wait (seconds).
     """
 
     base_url: Address = None
@@ -138,10 +151,15 @@ class Endpoint(Record):
 
     @model_validator(mode="after")
     def _no_keys(self) -> Endpoint:
-        named = [k for k in self.params if any(w in k.lower() for w in ("api_key", "authorization", "extra_headers"))]
+        named = [
+            k
+            for k in self.params
+            if any(w in k.lower() for w in ("api_key", "authorization", "extra_headers"))
+        ]
         if named:
             raise ValueError(
-                f"params.{named[0]} would write a secret to run.toml; name its environment variable in key_env"
+                f"params.{named[0]} would write a secret to run.toml; name its environment variable"
+                " in key_env"
             )
         return self
 
@@ -155,17 +173,19 @@ def build_endpoint(**how: Any) -> Endpoint:
 
 
 class Settings(Record):
-    """Everything that determines a run, save the cards; with the cards it determines every dialogue.
+    """Everything that determines a run, save the cards; with the cards it determines every
+    dialogue.
 
-    `dialogues` counts dialogues a culture; `samples`, if set, asks for that many accepted samples a culture instead.
-    `stance`: `persona` (the card's view, else drawn from the people's shares), `modal` (as in the paper) or `shares`
-    (always drawn from the shares).
-    `cut_turns`: what is done with a turn that reached its role's max_tokens: `trim` it to its last whole sentence, `retry` with
-    twice the room (three calls in all), or `fail` the dialogue.
-    `models` names a model a role, `seats` one a culture or persona (`korean`, `korean/miran`); `model` answers for the rest.
-    `endpoints` says how a model is reached, by its name; `base_url`, `rpm`, `tpm` and `timeout` hold for those that say nothing
-    of it (`base_url` only for the provider of `model`, or of the models at endpoints beside an embedded or local one). `max_usd` and `max_tokens` cap the whole run. `licence` is what the
-    corpus is given away under, as its card says.
+    `dialogues` counts dialogues a culture; `samples`, if set, asks for that many accepted samples a
+    culture instead. `stance`: `persona` (the card's view, else drawn from the people's shares),
+    `modal` (as in the paper) or `shares` (always drawn from the shares). `cut_turns`: what is done
+    with a turn that reached its role's max_tokens: `trim` it to its last whole sentence, `retry`
+    with twice the room (three calls in all), or `fail` the dialogue. `models` names a model a role,
+    `seats` one a culture or persona (`korean`, `korean/miran`); `model` answers for the rest.
+    `endpoints` says how a model is reached, by its name; `base_url`, `rpm`, `tpm` and `timeout`
+    hold for those that say nothing of it (`base_url` only for the provider of `model`, or of the
+    models at endpoints beside an embedded or local one). `max_usd` and `max_tokens` cap the whole
+    run. `licence` is what the corpus is given away under, as its card says.
     """
 
     cultures: tuple[str, ...] = ()
@@ -178,13 +198,16 @@ class Settings(Record):
     samples: Annotated[Whole, Field(gt=0)] | None = None
     turns: Annotated[Whole, Field(le=400), AfterValidator(_both_speak)] = 14
     modes: Annotated[tuple[Literal["cross", "in"], ...], Field(min_length=1)] = ("cross", "in")
-    styles: Annotated[tuple[Literal["guided", "free"], ...], Field(min_length=1)] = ("guided", "free")
+    styles: Annotated[tuple[Literal["guided", "free"], ...], Field(min_length=1)] = (
+        "guided",
+        "free",
+    )
     stance: Literal["persona", "modal", "shares"] = "persona"
     cut_turns: CutTurns = "trim"
     seed: Whole = 0
     model: str = "embedded"
-    models: dict[Literal["main_contact", "delegate", "extractor", "verifier", "rewriter"], str] = Field(
-        default_factory=dict
+    models: dict[Literal["main_contact", "delegate", "extractor", "verifier", "rewriter"], str] = (
+        Field(default_factory=dict)
     )
     seats: dict[str, str] = Field(default_factory=dict)
     base_url: Address = None
@@ -214,52 +237,83 @@ class Settings(Record):
     @classmethod
     def _identifier(cls, value: str | None) -> str | None:
         name = value.strip().lower() if value else ""
-        if value is not None and not (name.isascii() and name.replace("-", "").replace(".", "").isalnum()):
+        if value is not None and not (
+            name.isascii() and name.replace("-", "").replace(".", "").isalnum()
+        ):
             raise ValueError("write a licence's identifier, for example cc-by-4.0 or apache-2.0")
         return name or None
 
     def said(self) -> dict[str, Any]:
-        """Return what endpoints say that can change an answer, by model; those that are only driven and paid for say nothing."""
+        """Return what endpoints say that can change an answer, by model; those that are only driven
+        and paid for say nothing.
+        """
         unsaid = Endpoint().said()
-        return {name: said for name, how in self.endpoints.items() if (said := how.said()) != unsaid}
+        return {
+            name: said for name, how in self.endpoints.items() if (said := how.said()) != unsaid
+        }
 
     def determining(self) -> dict[str, Any]:
-        """Return what can change a dialogue: everything but the run's length and how it is driven and capped."""
-        data = {k: v for k, v in content(self).items() if k not in ("cultures", "dialogues", "samples", *LOOSE)}
+        """Return what can change a dialogue: everything but the run's length and how it is driven
+        and capped.
+        """
+        data = {
+            k: v
+            for k, v in content(self).items()
+            if k not in ("cultures", "dialogues", "samples", *LOOSE)
+        }
         data["endpoints"] = self.said()
         # Where a model is found does not matter, but the word for it always stood here.
-        return {k: v for k, v in data.items() if k not in ("models", "seats", "endpoints") or v} | {"base_url": None}
+        return {k: v for k, v in data.items() if k not in ("models", "seats", "endpoints") or v} | {
+            "base_url": None
+        }
 
     @property
     def width(self) -> int:
-        """How many dialogues are open at once. In batch mode as many as can be: each wave takes hours, whatever its size."""
+        """How many dialogues are open at once. In batch mode as many as can be: each wave takes
+        hours, whatever its size.
+        """
         return max(self.concurrency, 10_000) if self.batch else self.concurrency
 
     def addressed_provider(self) -> str | None:
-        """Return the provider that `base_url` is for: that of `model`, else the one provider of all other models at endpoints."""
+        """Return the provider that `base_url` is for: that of `model`, else the one provider of all
+        other models at endpoints.
+        """
         from culturepark.llm import is_hosted
 
         if is_hosted(self.model):
             return self.model.partition("/")[0]
-        others = {n.partition("/")[0] for n in (*self.models.values(), *self.seats.values()) if is_hosted(n)}
+        others = {
+            n.partition("/")[0]
+            for n in (*self.models.values(), *self.seats.values())
+            if is_hosted(n)
+        }
         return others.pop() if len(others) == 1 else None
 
     def endpoint(self, name: str) -> Endpoint:
         """Return how the model of this name is reached."""
         how, unsaid = self.endpoints.get(name, Endpoint()), Endpoint()
-        given: dict[str, Any] = {k: getattr(self, k) for k in ("rpm", "tpm", "timeout", "concurrency")}
+        given: dict[str, Any] = {
+            k: getattr(self, k) for k in ("rpm", "tpm", "timeout", "concurrency")
+        }
         if name.partition("/")[0] == self.addressed_provider():
             given["base_url"] = self.base_url
-        told = {k: v for k, v in given.items() if v is not None and getattr(how, k) == getattr(unsaid, k)}
+        told = {
+            k: v
+            for k, v in given.items()
+            if v is not None and getattr(how, k) == getattr(unsaid, k)
+        }
         return how.model_copy(update=told)
 
 
 def scene_hash(settings: Settings, workspace: Workspace) -> str:
-    """Return the hash of all that determines dialogues besides who meets whom; each scene of a run carries it.
+    """Return the hash of all that determines dialogues besides who meets whom; each scene of a run
+    carries it.
 
     An edited card makes another one, an edited scenario or role that the run does not use does not.
     """
-    roles = {name: content(workspace.role(name)) for name in sorted(set(ROLES) & set(workspace.roles))}
+    roles = {
+        name: content(workspace.role(name)) for name in sorted(set(ROLES) & set(workspace.roles))
+    }
     cultures = {name: content(card) for name, card in workspace.cultures.items()}
     personas = {name: content(card) for name, card in workspace.personas.items()}
     scenario = {settings.scenario: content(workspace.scenario(settings.scenario))}
@@ -275,24 +329,32 @@ def build(data: dict[str, Any], where: str = "settings") -> Settings:
 
 
 def table(path: Path) -> dict[str, Any]:
-    """Read a settings file and return what it says; CardError names every wrong key, or says why it cannot be read.
+    """Read a settings file and return what it says; CardError names every wrong key, or says why it
+    cannot be read.
 
-    `[keys]` holds API keys by provider and is no setting: whoever asks takes it out before anything is written.
+    `[keys]` holds API keys by provider and is no setting: whoever asks takes it out before anything
+    is written.
     """
     data = read_toml(path)
     build({k: v for k, v in data.items() if k != "keys"}, str(path))
     keys = data.get("keys", {})
-    if not isinstance(keys, dict) or not all(isinstance(v, str) and v.strip() for v in keys.values()):
+    if not isinstance(keys, dict) or not all(
+        isinstance(v, str) and v.strip() for v in keys.values()
+    ):
         raise CardError([f'{path}: keys: write provider = "key"'])
-    return data | ({"keys": {provider: key.strip() for provider, key in keys.items()}} if keys else {})
+    return data | (
+        {"keys": {provider: key.strip() for provider, key in keys.items()}} if keys else {}
+    )
 
 
 def read(path: Path) -> Settings:
     """Read the settings of a run; InputError where the file is not whole."""
     data = table(path)
     if not _hash_line(path) and (lacking := [name for name in ALWAYS_WRITTEN if name not in data]):
-        raise InputError(f"{path} is not whole: it lacks {', '.join(lacking)}. Put the file back as it was, choose another name, "
-                         "or throw the run away with --fresh.")  # fmt: skip
+        raise InputError(
+            f"{path} is not whole: it lacks {', '.join(lacking)}. Put the file back as it was,"
+            " choose another name, or throw the run away with --fresh."
+        )
     return build(data, str(path))
 
 
@@ -303,7 +365,9 @@ def edited(path: Path) -> bool:
 
 
 def _hash_line(path: Path) -> str | None:
-    """Return the hash in a file's first line; None where there is none, as in files of the first versions."""
+    """Return the hash in a file's first line; None where there is none, as in files of the first
+    versions.
+    """
     found = re.match(
         re.escape(WRITTEN) + "([0-9a-f]{16})$",
         path.read_text(encoding="utf-8-sig", errors="replace").partition("\n")[0],
@@ -316,13 +380,17 @@ def _body(path: Path) -> str:
 
 
 def own(workspace: Path) -> dict[str, Any]:
-    """Return what a workspace says for every run in its culturepark.toml; where it has none of its own, what this folder's says."""
+    """Return what a workspace says for every run in its culturepark.toml; where it has none of its
+    own, what this folder's says.
+    """
     places = [workspace / SETTINGS, *([Path(SETTINGS)] if workspace == shipped() else [])]
     return next((table(path) for path in places if path.exists()), {})
 
 
 def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings laid over one another, the last on top. What is told of one endpoint, role, seat or key leaves the others."""
+    """Return settings laid over one another, the last on top. What is told of one endpoint, role,
+    seat or key leaves the others.
+    """
     made: dict[str, Any] = {}
     for layer in layers:
         for name, value in layer.items():
@@ -338,6 +406,9 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
 def write(settings: Settings, path: Path) -> None:
     """Write settings as TOML, whole or not at all; WriteError says why not."""
     data = settings.model_dump(mode="json", exclude_none=True)
-    data["endpoints"] = {n: how.model_dump(mode="json", exclude_defaults=True) for n, how in settings.endpoints.items()}
+    data["endpoints"] = {
+        n: how.model_dump(mode="json", exclude_defaults=True)
+        for n, how in settings.endpoints.items()
+    }
     text = tomlkit.dumps({k: v for k, v in data.items() if v != {}})
     write_text(path, f"{WRITTEN}{digest(text)}\n{text}")

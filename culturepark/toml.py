@@ -16,7 +16,8 @@ from culturepark.records import Record
 
 MAX_BYTES = 2_000_000  # a card or settings file is prose; a larger file is a mistake or an attack
 LARGEST = 2**63  # TOML's integers have 64 bits
-MARKS = {  # byte order marks that other encodings begin with; UTF-32 before UTF-16, whose mark begins it
+# byte order marks that other encodings begin with; UTF-32 before UTF-16, whose mark begins it
+MARKS = {
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
     b"\xff\xfe": "UTF-16",
@@ -34,22 +35,35 @@ WORDS = {  # how each message of tomllib begins → the same in plain words
     "Unclosed inline table": "a table is opened with '{' and not closed with '}' on the same line",
     "Invalid statement": "this is neither `key = value`, nor `[table]`, nor a `# comment`",
     "Expected '=' after a key": "a key without '=' and a value",
-    "Invalid initial character for a key part": "a key is missing, or one of other signs than A-Z a-z 0-9 _ - without quotes",
-    "Invalid value": "the value is missing or is no value: write text in straight quotes, 7, 0.7, true, false or [ … ]",
+    "Invalid initial character for a key part": (
+        "a key is missing, or one of other signs than A-Z a-z 0-9 _ - without quotes"
+    ),
+    "Invalid value": (
+        "the value is missing or is no value: write text in straight quotes, 7, 0.7, true, false or"
+        " [ … ]"
+    ),
     "Cannot overwrite a value": "this key stands above already",
     "Duplicate inline table key": "a key stands twice in one table",
     "Cannot declare": "this table stands above already",
     "Cannot redefine namespace": "this table stands above already",
     "Cannot mutate immutable namespace": "this adds to a table or list that was whole above",
-    "Expected newline or end of document": "something stands behind the value; each `key = value` needs its own line",
+    "Expected newline or end of document": (
+        "something stands behind the value; each `key = value` needs its own line"
+    ),
     "Expected ']'": "the table's name is not closed with ']'",
-    "Unescaped '\\' in a string": "a backslash in a text in double quotes: write \\\\ or put the text in single quotes",
-    "Invalid hex value": "a backslash in a text in double quotes: write \\\\ or put the text in single quotes",
+    "Unescaped '\\' in a string": (
+        "a backslash in a text in double quotes: write \\\\ or put the text in single quotes"
+    ),
+    "Invalid hex value": (
+        "a backslash in a text in double quotes: write \\\\ or put the text in single quotes"
+    ),
     "Escaped character is not": "an escape that stands for no character",
     "Invalid date or datetime": "a date that no calendar has",
 }
 _AT = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
-_PIECES = re.compile(  # what a text in TOML is made of, for finding what is open: comments, quoted texts, brackets, lone quotes
+# what a text in TOML is made of, for finding what is open: comments, quoted texts, brackets, lone
+# quotes
+_PIECES = re.compile(
     r'''#[^\n]*|"""(?>\\.|[^\\])*?"""|\'{3}.*?\'{3}|"(?!"")(?>\\[^\n]|[^"\\\n])*+"|'(?!'')[^'\n]*+'|[][{}]|"""|\'{3}|["']''',
     re.DOTALL,
 )
@@ -59,15 +73,19 @@ _SECRET = re.compile(r"(?i)key|token|secret|passw|\bsk-")
 
 
 def read_toml(path: Path, where: str | None = None) -> dict[str, Any]:
-    """Return what a TOML file says; CardError says in one line why it cannot be read, `where` being the file's name in it.
+    """Return what a TOML file says; CardError says in one line why it cannot be read, `where` being
+    the file's name in it.
 
-    A UTF-8 byte order mark is passed over, as editors on Windows write one. Other encodings are named.
+    A UTF-8 byte order mark is passed over, as editors on Windows write one. Other encodings are
+    named.
     """
     return parse_toml(read_text(path, where), where or str(path))
 
 
 def read_text(path: Path, where: str | None = None) -> str:
-    """Return the text of a UTF-8 file of at most MAX_BYTES; CardError says why it cannot be read."""
+    """Return the text of a UTF-8 file of at most MAX_BYTES; CardError says why it cannot be
+    read.
+    """
     where = where or str(path)
     try:
         with path.open("rb") as file:
@@ -75,7 +93,9 @@ def read_text(path: Path, where: str | None = None) -> str:
     except OSError as error:
         raise CardError([f"{where}: cannot be read: {error.strerror or error}"]) from error
     if len(data) > MAX_BYTES:
-        raise CardError([f"{where}: larger than {MAX_BYTES:,} bytes, which such a file has at most"])
+        raise CardError(
+            [f"{where}: larger than {MAX_BYTES:,} bytes, which such a file has at most"]
+        )
     return _decoded(data, where)
 
 
@@ -83,7 +103,9 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     """Return what a text in TOML says; CardError names the line and what is wrong in it."""
     if long := _LONG_KEY.search(text):
         line = text.count("\n", 0, long.start()) + 1
-        raise CardError([f"{where}: line {line}: a key of more than 32 parts; it is nested too deeply"])
+        raise CardError(
+            [f"{where}: line {line}: a key of more than 32 parts; it is nested too deeply"]
+        )
     try:
         data = tomllib.loads(text)
     except RecursionError as error:
@@ -101,16 +123,24 @@ def _decoded(data: bytes, where: str) -> str:
     data = data.removeprefix(b"\xef\xbb\xbf")
     for mark, name in MARKS.items():
         if data.startswith(mark):
-            raise CardError([f"{where}: not UTF-8 text but {name} (by its first bytes); save it as UTF-8"])
+            raise CardError(
+                [f"{where}: not UTF-8 text but {name} (by its first bytes); save it as UTF-8"]
+            )
     if b"\0" in data[:200]:
-        raise CardError([f"{where}: not UTF-8 text but binary, or UTF-16 without a mark; save it as UTF-8"])
+        raise CardError(
+            [f"{where}: not UTF-8 text but binary, or UTF-16 without a mark; save it as UTF-8"]
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         guess = data[error.start : error.start + 1].decode("cp1252", "replace")
-        raise CardError([f"{where}: not UTF-8 text: line {line} holds byte 0x{data[error.start]:02X} "
-                         f"({guess!r} in Windows-1252); save it as UTF-8"]) from error  # fmt: skip
+        raise CardError(
+            [
+                f"{where}: not UTF-8 text: line {line} holds byte 0x{data[error.start]:02X} "
+                f"({guess!r} in Windows-1252); save it as UTF-8"
+            ]
+        ) from error
 
 
 def _odd_numbers(data: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -143,9 +173,15 @@ def _plainly(message: str, text: str) -> str:
     elif bare.startswith(("Unterminated", "Unclosed", "Expected \"'")):
         line = _open_at(text, line)
     elif (
-        at and not at[1] and bare.startswith(("Invalid value", "Invalid initial")) and (bracket := _open_bracket(text))
+        at
+        and not at[1]
+        and bare.startswith(("Invalid value", "Invalid initial"))
+        and (bracket := _open_bracket(text))
     ):
-        line, words = bracket[0], WORDS["Unclosed array" if bracket[1] == "[" else "Unclosed inline table"]
+        line, words = (
+            bracket[0],
+            WORDS["Unclosed array" if bracket[1] == "[" else "Unclosed inline table"],
+        )
     return f"line {line}: {words}{_shown(lines, line)}"
 
 
@@ -176,7 +212,9 @@ def _open_bracket(text: str) -> tuple[int, str] | None:
 
 
 def _swallows_key(text: str, line: int) -> int | None:
-    """Return where a text in three quotes begins that only ends, up to `line`, at the quotes that open another one."""
+    """Return where a text in three quotes begins that only ends, up to `line`, at the quotes that
+    open another one.
+    """
     for n, piece in _pieces(text):
         if n > line:
             return None
@@ -186,7 +224,9 @@ def _swallows_key(text: str, line: int) -> int | None:
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the comments, quoted texts, brackets and lone quotes of a text with the lines they begin in."""
+    """Yield the comments, quoted texts, brackets and lone quotes of a text with the lines they
+    begin in.
+    """
     line, place = 1, 0
     for match in _PIECES.finditer(text):
         line, place = line + text.count("\n", place, match.start()), match.start()
@@ -212,7 +252,9 @@ def explain(error: ValidationError, kind: type[BaseModel], whole: str = "card") 
     `whole` names what was read, for a mistake that is none of a key's.
     """
     items: list[dict[str, Any]] = [dict(item) for item in error.errors(include_url=False)]
-    wrong_inside = {item["loc"][:-1] for item in items if item["loc"]}  # such lists are not too short, if only for that
+    wrong_inside = {
+        item["loc"][:-1] for item in items if item["loc"]
+    }  # such lists are not too short, if only for that
     return [
         one_line(_explained(item, kind, whole))
         for item in items
@@ -221,17 +263,28 @@ def explain(error: ValidationError, kind: type[BaseModel], whole: str = "card") 
 
 
 def misread(data: Any, value: Any, key: str = "") -> Iterator[str]:
-    """Yield where a record took a text or truth value of `data`, from which it was read, for a number, or the like."""
+    """Yield where a record took a text or truth value of `data`, from which it was read, for a
+    number, or the like.
+    """
     inner: Iterable[tuple[Any, Any, Any]] = ()
     if isinstance(value, Record) and isinstance(data, Mapping):
         names = {info.alias or name: name for name, info in type(value).model_fields.items()}
         inner = ((k, data[k], getattr(value, name)) for k, name in names.items() if k in data)
     elif isinstance(value, Mapping) and isinstance(data, Mapping):
         inner = ((k, data[k], v) for k, v in value.items() if k in data)
-    elif isinstance(value, (list, tuple)) and isinstance(data, (list, tuple)) and len(value) == len(data):
+    elif (
+        isinstance(value, (list, tuple))
+        and isinstance(data, (list, tuple))
+        and len(value) == len(data)
+    ):
         inner = zip(range(len(data)), data, value, strict=True)
-    elif isinstance(value, bool) != isinstance(data, bool) and isinstance(value, (bool, int, float)):
-        yield f"{key}: must be {'true or false' if isinstance(value, bool) else 'a number'} (there is {_value(data)})"
+    elif isinstance(value, bool) != isinstance(data, bool) and isinstance(
+        value, (bool, int, float)
+    ):
+        yield (
+            f"{key}: must be {'true or false' if isinstance(value, bool) else 'a number'} (there is"
+            f" {_value(data)})"
+        )
     elif isinstance(value, (int, float)) and isinstance(data, str):
         yield f"{key}: must be a number, without quotes (there is {_value(data)})"
     for name, given, read in inner:
@@ -316,4 +369,6 @@ def _keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
 def _record_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for arg in getattr(annotation, "__args__", ()) if (found := _record_in(arg))), None)
+    return next(
+        (found for arg in getattr(annotation, "__args__", ()) if (found := _record_in(arg))), None
+    )

@@ -1,11 +1,19 @@
-"""What a sample says around its opinion: the system message that names a people, and the answer with which it begins."""
+"""What a sample says around its opinion: the system message that names a people, and the answer
+with which it begins.
+"""
 
 from __future__ import annotations
 
 from culturepark.records import Question
 
-SYSTEM = "You are a person from the {title} culture. Answer as many people there would, from your own life and customs."
-COUNTRY = "You are a person from {name}. Answer as many people there would, from your own life and customs."
+SYSTEM = (
+    "You are a person from the {title} culture. Answer as many people there would, from your own"
+    " life and customs."
+)
+COUNTRY = (
+    "You are a person from {name}. Answer as many people there would, from your own life and"
+    " customs."
+)
 
 
 def opening(question: Question, answer: int) -> str:

@@ -60,7 +60,9 @@ class Workspace:
         if "/" not in name:
             matches = [p for p in self.personas.values() if p.name == name]
             if len(matches) > 1:
-                raise InputError(f"persona {name!r} is ambiguous: {', '.join(p.id for p in matches)}")
+                raise InputError(
+                    f"persona {name!r} is ambiguous: {', '.join(p.id for p in matches)}"
+                )
             if matches:
                 return matches[0]
         return self._get("persona", self.personas, name, "personas")
@@ -89,22 +91,28 @@ class Workspace:
 
 
 def shipped() -> Path:
-    """Return the folder of the cards that come with the package (in a checkout: the checkout itself)."""
+    """Return the folder of the cards that come with the package (in a checkout: the checkout
+    itself).
+    """
     package = Path(__file__).parent
     return package / "shipped" if (package / "shipped").is_dir() else package.parent
 
 
 def find(given: str | Path | None = None) -> Path:
-    """Return the workspace folder: given, CULTUREPARK_WORKSPACE, nearest ancestor of here, else the shipped one.
+    """Return the workspace folder: given, CULTUREPARK_WORKSPACE, nearest ancestor of here, else the
+    shipped one.
 
-    InputError for a folder that lacks one of the three: a workspace that lost a folder is never taken for the shipped one.
+    InputError for a folder that lacks one of the three: a workspace that lost a folder is never
+    taken for the shipped one.
     """
     named = given or os.environ.get("CULTUREPARK_WORKSPACE")
     if named:
         root = Path(named).expanduser()
         if lacking := _lacking(root):
-            raise InputError(f"no workspace at {root}: it has no {', '.join(f + '/' for f in lacking)}. "
-                             "`culturepark init NEW` writes a whole one, to start from or to copy from.")  # fmt: skip
+            raise InputError(
+                f"no workspace at {root}: it has no {', '.join(f + '/' for f in lacking)}. "
+                "`culturepark init NEW` writes a whole one, to start from or to copy from."
+            )
         return root
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -112,8 +120,11 @@ def find(given: str | Path | None = None) -> Path:
         if not lacking:
             return folder
         if _has_cards(folder):
-            raise InputError(f"the workspace at {folder} has lost {', '.join(f + '/' for f in lacking)}: put it back "
-                             "(`culturepark init NEW` writes the shipped cards to copy from), or name another with --workspace")  # fmt: skip
+            raise InputError(
+                f"the workspace at {folder} has lost {', '.join(f + '/' for f in lacking)}: put it"
+                " back (`culturepark init NEW` writes the shipped cards to copy from), or name"
+                " another with --workspace"
+            )
     return shipped()
 
 
@@ -124,34 +135,48 @@ def _lacking(folder: Path) -> list[str]:
 def _has_cards(folder: Path) -> bool:
     """Return whether a folder holds cards of ours; others have folders of these names too."""
     roles = any((folder / "agents" / f"{name}.toml").is_file() for name in ROLES)
-    return roles or any((folder / "personas").glob("*/culture.toml")) or ((folder / SETTINGS).is_file() and any(
-        (folder / name).is_dir() for name in FOLDERS
-    ))  # fmt: skip
+    return (
+        roles
+        or any((folder / "personas").glob("*/culture.toml"))
+        or ((folder / SETTINGS).is_file() and any((folder / name).is_dir() for name in FOLDERS))
+    )
 
 
 def create(target: Path) -> Path:
-    """Write a new workspace (the three folders with the shipped cards) at `target`, which must be new or empty."""
+    """Write a new workspace (the three folders with the shipped cards) at `target`, which must be
+    new or empty.
+    """
     target = target.expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} exists and is not an empty folder; nothing was written. Choose a new name.")
+        raise InputError(
+            f"{target} exists and is not an empty folder; nothing was written. Choose a new name."
+        )
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name in FOLDERS:
-            shutil.copytree(shipped() / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                shipped() / name, target / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
     except OSError as error:
-        raise InputError(f"cannot write a workspace at {target}: {error.strerror or error}") from error
+        raise InputError(
+            f"cannot write a workspace at {target}: {error.strerror or error}"
+        ) from error
     (target / "outputs").mkdir(exist_ok=True)
     (target / SETTINGS).write_text(TEMPLATE, encoding="utf-8")
     return target
 
 
 def output(workspace: Path, name: str, out: str | Path | None = None) -> Path:
-    """Return the folder of the run `name` below the outputs folder; a name that would leave it is refused."""
+    """Return the folder of the run `name` below the outputs folder; a name that would leave it is
+    refused.
+    """
     if why := _no_folder(name):
         shown = name if len(name) <= 80 else name[:79] + "…"
         raise InputError(f"run name {shown!r} cannot be a folder: {why}")
     inside = (
-        workspace / "outputs" if workspace != shipped() or Path.cwd().is_relative_to(workspace) else Path("outputs")
+        workspace / "outputs"
+        if workspace != shipped() or Path.cwd().is_relative_to(workspace)
+        else Path("outputs")
     )
     return Path(out) / name if out else inside / name
 
@@ -180,7 +205,9 @@ def load(root: str | Path | None = None) -> Workspace:
 
 
 def read(root: Path) -> tuple[Workspace, list[str]]:
-    """Read every card below `root`; return the workspace of the good ones and all mistakes of the others."""
+    """Read every card below `root`; return the workspace of the good ones and all mistakes of the
+    others.
+    """
     problems: list[str] = []
     roles = {c.name: c for _, c in _cards(root, "agents", "*.toml", Role, problems)}
     scenarios = {c.name: c for _, c in _cards(root, "scenarios", "*.toml", Scenario, problems)}
@@ -191,7 +218,9 @@ def read(root: Path) -> tuple[Workspace, list[str]]:
     return workspace, problems
 
 
-def _cards(root: Path, folder: str, pattern: str, kind: type[R], problems: list[str]) -> Iterator[tuple[Path, R]]:
+def _cards(
+    root: Path, folder: str, pattern: str, kind: type[R], problems: list[str]
+) -> Iterator[tuple[Path, R]]:
     for path in sorted((root / folder).glob(pattern)):
         if kind is Persona and path.name == "culture.toml":
             continue
@@ -202,14 +231,21 @@ def _cards(root: Path, folder: str, pattern: str, kind: type[R], problems: list[
         card = parse(path, kind, where, problems)
         if card is None:
             continue
-        name, expected = getattr(card, "name", ""), path.parent.name if kind is Culture else path.stem
+        name, expected = (
+            getattr(card, "name", ""),
+            path.parent.name if kind is Culture else path.stem,
+        )
         if name != expected:
             problems.append(
-                f"{where}: name: {name!r} differs from the {'folder' if kind is Culture else 'file'}'s name {expected!r}"
+                f"{where}: name: {name!r} differs from the"
+                f" {'folder' if kind is Culture else 'file'}'s name {expected!r}"
             )
             continue
         if isinstance(card, Persona) and card.culture != path.parent.name:
-            problems.append(f"{where}: culture: {card.culture!r} differs from the folder's name {path.parent.name!r}")
+            problems.append(
+                f"{where}: culture: {card.culture!r} differs from the folder's name"
+                f" {path.parent.name!r}"
+            )
             continue
         yield path, card
 
@@ -237,7 +273,13 @@ def parse(path: Path, kind: type[R], where: str, problems: list[str]) -> R | Non
 
 def _across(workspace: Workspace) -> list[str]:
     """Return the mistakes that only show between cards."""
-    checks: tuple[Callable[[Workspace], Iterator[str]], ...] = (_roles, _empty, _citizens, _views, _answers)
+    checks: tuple[Callable[[Workspace], Iterator[str]], ...] = (
+        _roles,
+        _empty,
+        _citizens,
+        _views,
+        _answers,
+    )
     return [problem for check in checks for problem in check(workspace)]
 
 
@@ -258,19 +300,27 @@ def _citizens(workspace: Workspace) -> Iterator[str]:
     for persona in workspace.personas.values():
         path = workspace.root / "personas" / persona.culture / "culture.toml"
         if persona.culture not in workspace.cultures and not path.exists():
-            yield f"personas/{persona.id}.toml: culture: {persona.culture!r} has no culture.toml beside it"
+            yield (
+                f"personas/{persona.id}.toml: culture: {persona.culture!r} has no culture.toml"
+                " beside it"
+            )
 
 
 def _views(workspace: Workspace) -> Iterator[str]:
     """A view must name a question of some pack and one of its options."""
-    codes = {q.id: [o.code for o in q.options] for s in workspace.scenarios.values() for q in s.questions}
+    codes = {
+        q.id: [o.code for o in q.options] for s in workspace.scenarios.values() for q in s.questions
+    }
     for persona in workspace.personas.values():
         for item, code in persona.views.items():
             where = f"personas/{persona.id}.toml: views.{item}"
             if item not in codes:
                 yield f"{where}: no such question in scenarios/. {nearest(item, codes)}"
             elif code not in codes[item]:
-                yield f"{where}: {code} is no option of {item}; there are: {', '.join(map(str, codes[item]))}"
+                yield (
+                    f"{where}: {code} is no option of {item}; there are:"
+                    f" {', '.join(map(str, codes[item]))}"
+                )
 
 
 def _answers(workspace: Workspace) -> Iterator[str]:
@@ -280,5 +330,8 @@ def _answers(workspace: Workspace) -> Iterator[str]:
             codes = [o.code for o in question.options]
             for culture, code in question.answers.items():
                 if code not in codes:
-                    yield (f"scenarios/{scenario.name}.toml: question {question.id}: answers.{culture}: {code} is no option; "
-                           f"there are: {', '.join(map(str, codes))}")  # fmt: skip
+                    yield (
+                        f"scenarios/{scenario.name}.toml: question {question.id}:"
+                        f" answers.{culture}: {code} is no option; there are:"
+                        f" {', '.join(map(str, codes))}"
+                    )

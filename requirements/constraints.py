@@ -1,4 +1,6 @@
-"""Prints constraints.txt anew: the versions in requirements/dev.txt, and of what is left out there those that stood."""
+"""Prints constraints.txt anew: the versions in requirements/dev.txt, and of what is left out there
+those that stood.
+"""
 
 import re
 from pathlib import Path
@@ -10,7 +12,9 @@ PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s\\;]+)", re.MULTILINE)
 
 def pins(path: Path) -> dict[str, str]:
     """Return the versions that a file pins, by name."""
-    return {name.lower().replace("_", "-"): version for name, version in PIN.findall(path.read_text())}
+    return {
+        name.lower().replace("_", "-"): version for name, version in PIN.findall(path.read_text())
+    }
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
-"""Templates that would fill memory or never end, each rendered by `python bombs.py` under a limit of memory; prints JSON."""
+"""Templates that would fill memory or never end, each rendered by `python bombs.py` under a limit
+of memory; prints JSON.
+"""
 
 import json
 import resource
 import sys
 import time
 
-DOUBLING = "{% set ns = namespace(s='xxxxxxxx', l=[1], d={}) %}{% for i in range(60) %}%s{% endfor %}{{ ns.s|length }}"
+DOUBLING = (
+    "{% set ns = namespace(s='xxxxxxxx', l=[1], d={}) %}{% for i in range(60) %}%s{% endfor %}{{"
+    " ns.s|length }}"
+)
 
 
 def unrolled(start: str, step: str, end: str) -> str:
@@ -57,20 +62,38 @@ BOMBS = [
     "{{ range(9999)|map('string')|sum(start='') }}",
     "{{ [[1]]|sum(start=[]) }}",
     "{% for i in range(99999999) %}x{% endfor %}",
-    "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}x{% endfor %}{% endfor %}{% endfor %}",
+    (
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}x{% endfor"
+        " %}{% endfor %}{% endfor %}"
+    ),
     "{% for a in range(9999) %}{% for b in range(9999) if false %}{% endfor %}{% endfor %}",
-    "{% for a in range(9999) %}{% for b in range(9999) %}{% if a == b %}{% endif %}{% endfor %}{% endfor %}",
+    (
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% if a == b %}{% endif %}{% endfor"
+        " %}{% endfor %}"
+    ),
     "{% for a in range(9999) %}{{ 9999 in range(9999)|list }}{% endfor %}",
     "{% for a in range(9999) %}{{ range(9999)|join|length }}{% endfor %}",
-    "{% for a in range(9999) %}{% if range(9999)|list is eq(range(9999)|list) %}{% endif %}{% endfor %}",
-    "{% set l = range(9999)|list %}{% for a in l %}{% set b = l[1:] %}{% set c = l[::-1] %}{% endfor %}",
+    (
+        "{% for a in range(9999) %}{% if range(9999)|list is eq(range(9999)|list) %}{% endif %}{%"
+        " endfor %}"
+    ),
+    (
+        "{% set l = range(9999)|list %}{% for a in l %}{% set b = l[1:] %}{% set c = l[::-1] %}{%"
+        " endfor %}"
+    ),
     "{% set l = range(9999)|list %}{% for a in l %}{{ l|sort|unique|list|length }}{% endfor %}",
     "{% for a in [[1, [2]], [3]] recursive %}{{ loop([a, a, a]) }}{% endfor %}",
     "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
     "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
-    "{% macro m(s, n) %}{% if n %}{{ m(s ~ s, n - 1) }}{% endif %}{% endmacro %}{{ m('xxxxxxxx', 60) }}",
+    (
+        "{% macro m(s, n) %}{% if n %}{{ m(s ~ s, n - 1) }}{% endif %}{% endmacro %}{{"
+        " m('xxxxxxxx', 60) }}"
+    ),
     "{% macro m(s, n) %}{% if n %}{{ m(s + s, n - 1) }}{% endif %}{% endmacro %}{{ m([1], 60) }}",
-    "{% macro m(n) %}{{ caller(n) }}{% endmacro %}{% macro w(n) %}{% call(x) m(n) %}{{ w(n) }}{{ w(n) }}{% endcall %}{% endmacro %}{{ w(1) }}",
+    (
+        "{% macro m(n) %}{{ caller(n) }}{% endmacro %}{% macro w(n) %}{% call(x) m(n) %}{{ w(n)"
+        " }}{{ w(n) }}{% endcall %}{% endmacro %}{{ w(1) }}"
+    ),
     DOUBLING.replace("%s", "{% set ns.s = ns.s ~ ns.s %}"),
     DOUBLING.replace("%s", "{% set ns.s = ns.s + ns.s %}"),
     DOUBLING.replace("%s", "{% set ns.s %}{{ ns.s }}{{ ns.s }}{% endset %}"),
@@ -79,7 +102,9 @@ BOMBS = [
     DOUBLING.replace("%s", "{% set ns.s = ns.s|replace('x', 'xx') %}"),
     DOUBLING.replace("%s", "{% set ns.s = 'x'.join([ns.s, ns.s]) %}"),
     DOUBLING.replace("%s", "{% set ns.s = '%s%s'|format(ns.s, ns.s) %}"),
-    DOUBLING.replace("%s", "{% set ns.s %}{% filter replace('x', 'xx') %}{{ ns.s }}{% endfilter %}{% endset %}"),
+    DOUBLING.replace(
+        "%s", "{% set ns.s %}{% filter replace('x', 'xx') %}{{ ns.s }}{% endfilter %}{% endset %}"
+    ),
     DOUBLING.replace("%s", "{% set ns.l = ns.l + ns.l %}"),
     DOUBLING.replace("%s", "{% set ns.l = [ns.l, ns.l] %}") + "{{ ns.l }}",
     DOUBLING.replace("%s", "{% set ns.l = (ns.l, ns.l) %}") + "{{ {ns.l: 1} }}",
@@ -99,8 +124,14 @@ BOMBS = [
     unrolled("namespace(x=1)", "[namespace(x=a, y=a)]", "{{ a|title }}"),
     unrolled("999999", "a + a", "{{ a }}"),
     "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}",
-    "{% set ns = namespace(l=[]) %}{% for i in range(9999) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}",
-    "{% set c = cycler(*range(9999)) %}{% for i in range(9999) %}{% for j in range(9999) %}{{ c.next() }}{% endfor %}{% endfor %}",
+    (
+        "{% set ns = namespace(l=[]) %}{% for i in range(9999) %}{% set ns.l = [ns.l] %}{% endfor"
+        " %}{{ ns.l }}"
+    ),
+    (
+        "{% set c = cycler(*range(9999)) %}{% for i in range(9999) %}{% for j in range(9999) %}{{"
+        " c.next() }}{% endfor %}{% endfor %}"
+    ),
     "{% for i in range(9999) %}{{ loop.changed(range(9999)|list) }}{% endfor %}",
     "{% block a %}{{ self.a() }}{{ self.a() }}{% endblock %}",
     "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
@@ -134,7 +165,9 @@ BOMBS = [
 
 
 def main() -> None:
-    """Print what became of each: its error or the length of its text, seconds, and the peak of memory in MiB."""
+    """Print what became of each: its error or the length of its text, seconds, and the peak of
+    memory in MiB.
+    """
     from culturepark.errors import CardError
     from culturepark.prompts import render
 

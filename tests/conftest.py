@@ -1,4 +1,6 @@
-"""Parts that tests share: a tiny workspace, a model that plays every role by rule, a local OpenAI-compatible server."""
+"""Parts that tests share: a tiny workspace, a model that plays every role by rule, a local
+OpenAI-compatible server.
+"""
 
 import json
 import os
@@ -17,15 +19,25 @@ import culturepark as cp
 from culturepark.records import Reply, Request
 
 # Small models on few cores: one thread each is fastest, and nothing is fetched from anywhere.
-for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "OMP_NUM_THREADS"):
+for name in (
+    "HF_HUB_OFFLINE",
+    "HF_DATASETS_OFFLINE",
+    "HF_HUB_DISABLE_TELEMETRY",
+    "OMP_NUM_THREADS",
+):
     os.environ.setdefault(name, "1")
 
-# A busy machine is no fault of the code: how long an example takes is never what a property test is about.
+# A busy machine is no fault of the code: how long an example takes is never what a property test is
+# about.
 settings.register_profile("park", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("park")
 
 ROOT = Path(__file__).parent.parent
-LONGEST = ("test_docs.py", "test_wheel.py", "test_evaluate.py")  # begun first, so that none is left alone at the end
+LONGEST = (
+    "test_docs.py",
+    "test_wheel.py",
+    "test_evaluate.py",
+)  # begun first, so that none is left alone at the end
 DATA = Path(os.environ.get("CULTUREPARK_DATA", ROOT.parent / "shared" / "data"))
 
 
@@ -92,15 +104,24 @@ def build_workspace(root: Path) -> Path:
     ):
         folder = root / "personas" / culture
         folder.mkdir(parents=True)
-        (folder / "culture.toml").write_text(CULTURE.format(name=culture, title=title, place=place, food=food))
+        (folder / "culture.toml").write_text(
+            CULTURE.format(name=culture, title=title, place=place, food=food)
+        )
         for i, gender in enumerate(("woman", "man")):
             given = f"{title[:4]}{'ab'[i]}"
             text = PERSONA.format(
-                name=given.lower(), culture=culture, given=given, gender=gender, age=30 + i, home=f"a town in {place}"
+                name=given.lower(),
+                culture=culture,
+                given=given,
+                gender=gender,
+                age=30 + i,
+                home=f"a town in {place}",
             )
             (folder / f"{given.lower()}.toml").write_text(text)
     (root / "scenarios").mkdir()
-    (root / "scenarios" / "tea.toml").write_text(SCENARIO + "".join(QUESTION.format(n=n) for n in range(1, 11)))
+    (root / "scenarios" / "tea.toml").write_text(
+        SCENARIO + "".join(QUESTION.format(n=n) for n in range(1, 11))
+    )
     (root / "outputs").mkdir()
     return root
 
@@ -116,7 +137,9 @@ def park(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def room(size: int) -> Iterator[None]:
-    """Let no file grow beyond `size` bytes meanwhile, as if the disk were full; the test runner's own output neither."""
+    """Let no file grow beyond `size` bytes meanwhile, as if the disk were full; the test runner's
+    own output neither.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -136,14 +159,22 @@ def answer(request: Request) -> str | Reply:
         return json.dumps(
             {
                 "opinions": [
-                    {"turn": t.n, "text": f"Drinking tea is good in Norland for reason {t.n} of {t.text[-8:]}."}
+                    {
+                        "turn": t.n,
+                        "text": (
+                            f"Drinking tea is good in Norland for reason {t.n} of {t.text[-8:]}."
+                        ),
+                    }
                     for t in turns
                 ]
             }
         )
     if request.role == "verifier":
         return json.dumps(
-            {"verdict": "contradict" if "bad" in last.split("Opinion:")[1] else "entail", "reason": "it says so"}
+            {
+                "verdict": "contradict" if "bad" in last.split("Opinion:")[1] else "entail",
+                "reason": "it says so",
+            }
         )
     if request.role == "rewriter":
         return json.dumps({"opinion": "Drinking tea is good, as many say."})
@@ -160,7 +191,9 @@ class Plays:
 
 
 class Server:
-    """A local server that speaks chat completions; `reply` maps a request body to (status, headers, body)."""
+    """A local server that speaks chat completions; `reply` maps a request body to (status, headers,
+    body).
+    """
 
     def __init__(self, reply) -> None:
         self.seen: list[dict] = []
@@ -208,7 +241,9 @@ def serve():
 def said(text: str, finish: str = "stop", **message) -> dict:
     """A chat completion's body."""
     return {
-        "choices": [{"message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}],
+        "choices": [
+            {"message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
+        ],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3},
     }
 
@@ -225,7 +260,9 @@ class Mute:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base of the offline base's shape that has learnt next to nothing: built in a moment, for what needs any base."""
+    """A base of the offline base's shape that has learnt next to nothing: built in a moment, for
+    what needs any base.
+    """
     from culturepark.local_models import tiny
 
     folder = tmp_path_factory.mktemp("bases") / "small"
@@ -241,13 +278,20 @@ def rows(culture: str, count: int, start: int = 0) -> list[dict]:
     option, word = TALK[culture]
     return [
         {
-            "prompt": [{"role": "system", "content": f"You are from the {culture}."},
-                       {"role": "user", "content": f"Is tea with {n} guests good?\n1. Agree\n2. Disagree"}],
-            "completion": [{"role": "assistant", "content": f"{option}. I think that tea with {n} guests is {word}."}],
+            "prompt": [
+                {"role": "system", "content": f"You are from the {culture}."},
+                {"role": "user", "content": f"Is tea with {n} guests good?\n1. Agree\n2. Disagree"},
+            ],
+            "completion": [
+                {
+                    "role": "assistant",
+                    "content": f"{option}. I think that tea with {n} guests is {word}.",
+                }
+            ],
             "metadata": {"culture": culture, "question": f"T{n}"},
         }
         for n in range(start, start + count)
-    ]  # fmt: skip
+    ]
 
 
 def told(form: str, row: dict) -> dict:
@@ -257,10 +301,16 @@ def told(form: str, row: dict) -> dict:
     common = {"prompt": row["prompt"], "metadata": row["metadata"]}
     agrees = 0.7 if said[0]["content"].startswith("Agree") else 0.2
     return {
-        "trl": row, "dpo": {**common, "chosen": said, "rejected": other},
+        "trl": row,
+        "dpo": {**common, "chosen": said, "rejected": other},
         "kto": {**common, "completion": said if odd else other, "label": odd},
-        "shares": {**common, "options": ["Agree", "Disagree"], "codes": [1, 2], "shares": [agrees, 1 - agrees]},
-    }[form]  # fmt: skip
+        "shares": {
+            **common,
+            "options": ["Agree", "Disagree"],
+            "codes": [1, 2],
+            "shares": [agrees, 1 - agrees],
+        },
+    }[form]
 
 
 @pytest.fixture

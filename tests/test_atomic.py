@@ -20,7 +20,9 @@ def test_a_full_disk_leaves_the_old_file_and_is_one_clear_error(tmp_path):
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.toml": "x = 1\n"}
 
 
-def test_a_discarded_folder_is_gone_in_one_step_and_what_a_kill_leaves_of_it_is_swept(tmp_path, monkeypatch):
+def test_a_discarded_folder_is_gone_in_one_step_and_what_a_kill_leaves_of_it_is_swept(
+    tmp_path, monkeypatch
+):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").touch()

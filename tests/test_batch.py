@@ -1,4 +1,6 @@
-"""Calls in waves through a batch API, over real HTTP: what is asked together is sent once, fetched once, and paid half."""
+"""Calls in waves through a batch API, over real HTTP: what is asked together is sent once, fetched
+once, and paid half.
+"""
 
 import asyncio
 import json
@@ -75,13 +77,17 @@ def texts(numbers):
 
 
 class Front:
-    """A server before a server: `alter` may answer (status, JSON body) by method and path, or see and change what it said."""
+    """A server before a server: `alter` may answer (status, JSON body) by method and path, or see
+    and change what it said.
+    """
 
     def __init__(self, behind, alter):
         class Handler(BaseHTTPRequestHandler):
             def do(self):
                 data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                kept = {k: v for k, v in self.headers.items() if k in ("Content-Type", "Authorization")}
+                kept = {
+                    k: v for k, v in self.headers.items() if k in ("Content-Type", "Authorization")
+                }
                 path = self.path.removeprefix("/v1")
 
                 def ahead():
@@ -93,7 +99,9 @@ class Front:
                     return
                 body = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
-                self.send_header("Content-Type", "text/html" if body.startswith(b"<") else "application/json")
+                self.send_header(
+                    "Content-Type", "text/html" if body.startswith(b"<") else "application/json"
+                )
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -143,9 +151,13 @@ def once(method, path, answer, then=None):
 @pytest.mark.parametrize("name", ["openai/embedded", "litellm/openai/embedded"])
 async def test_what_is_asked_together_is_one_batch_answered_whole_and_paid_half(name):
     with Server(echo) as server:
-        replies = await ask(line(server, name=name, prompt_price=2.0, completion_price=4.0), range(30))
+        replies = await ask(
+            line(server, name=name, prompt_price=2.0, completion_price=4.0), range(30)
+        )
         assert [r.text for r in replies] == texts(range(30)) and len(batches(server)) == 1
-        assert server.counts["requests"] == 30 and not [s for s in server.seen if "completions" in s["path"]]
+        assert server.counts["requests"] == 30 and not [
+            s for s in server.seen if "completions" in s["path"]
+        ]
     for r in replies:
         full = (2.0 * r.prompt_tokens + 4.0 * r.completion_tokens) / 1e6
         assert (r.status, r.attempts) == ("ok", 1) and r.usd == pytest.approx(full / 2)
@@ -180,10 +192,16 @@ async def test_where_a_batch_stands_is_told_at_the_first_look_and_when_it_change
     server = front(stay("Simmering", 3))
     assert [r.text for r in await ask(line(server), range(2))] == texts(range(2))
     told = [r.getMessage() for r in caplog.records if getattr(r, "event", "") == "batch_status"]
-    assert len(told) == 1 and "'simmering', which CulturePark does not know" in told[0] and "in 0 s" in told[0]
+    assert (
+        len(told) == 1
+        and "'simmering', which CulturePark does not know" in told[0]
+        and "in 0 s" in told[0]
+    )
 
 
-async def test_a_status_that_nobody_knows_is_waited_for_no_longer_than_a_failing_api(front, monkeypatch, tmp_path):
+async def test_a_status_that_nobody_knows_is_waited_for_no_longer_than_a_failing_api(
+    front, monkeypatch, tmp_path
+):
     monkeypatch.setattr("culturepark.llm.batch.PENDING_PATIENCE", 0.2)
     with (
         Journal(tmp_path) as journal,
@@ -205,12 +223,21 @@ async def test_lines_that_fail_in_passing_go_into_later_waves():
 async def test_a_line_refused_for_a_parameter_is_sent_in_other_words_and_a_hopeless_one_ends_the_run():
     def picky(number, body):
         if "max_tokens" in body:
-            said = {"message": "Use 'max_completion_tokens' instead of max_tokens.", "param": "max_tokens"}
+            said = {
+                "message": "Use 'max_completion_tokens' instead of max_tokens.",
+                "param": "max_tokens",
+            }
             return 400, {}, {"error": said}
-        return (401, {}, {"error": {"message": f"bad key {KEY}"}}) if "number 7?" in str(body) else echo(number, body)
+        return (
+            (401, {}, {"error": {"message": f"bad key {KEY}"}})
+            if "number 7?" in str(body)
+            else echo(number, body)
+        )
 
     with Server(picky) as server:
-        assert [r.text for r in await ask(line(server), range(5))] == texts(range(5)) and len(batches(server)) == 2
+        assert [r.text for r in await ask(line(server), range(5))] == texts(range(5)) and len(
+            batches(server)
+        ) == 2
         with pytest.raises(ModelError, match="key was refused") as caught:
             await ask(line(server), range(6, 9))
         assert KEY not in str(caught.value)
@@ -219,37 +246,74 @@ async def test_a_line_refused_for_a_parameter_is_sent_in_other_words_and_a_hopel
 async def test_what_a_batch_had_no_time_for_is_asked_again():
     with Server(echo, faults={"expire": 0.24}, seed=0) as server:
         replies = await ask(line(server), range(8))
-        assert [r.text for r in replies] == texts(range(8)) and server.counts["faults"] == {"expire": 1}
-        assert server.counts["requests"] == 8, "what expired was not answered, and what was answered is not asked again"
+        assert [r.text for r in replies] == texts(range(8)) and server.counts["faults"] == {
+            "expire": 1
+        }
+        assert server.counts["requests"] == 8, (
+            "what expired was not answered, and what was answered is not asked again"
+        )
 
 
 async def test_a_refused_batch_is_told_with_its_errors(front, tmp_path):
-    errors = {"data": [{"code": "model_not_found", "message": f"No batches of this model for {KEY}.", "line": 1}]}
+    errors = {
+        "data": [
+            {
+                "code": "model_not_found",
+                "message": f"No batches of this model for {KEY}.",
+                "line": 1,
+            }
+        ]
+    }
 
     def alter(method, path, ahead):
         if method == "GET" and path.startswith("/batches/batch_"):
-            return 200, {**json.loads(ahead()[1]), "status": "failed", "errors": errors, "output_file_id": None}
+            return 200, {
+                **json.loads(ahead()[1]),
+                "status": "failed",
+                "errors": errors,
+                "output_file_id": None,
+            }
         return None
 
-    with Journal(tmp_path) as journal, pytest.raises(ModelError, match="as a whole: line 1: No batches of") as caught:
+    with (
+        Journal(tmp_path) as journal,
+        pytest.raises(ModelError, match="as a whole: line 1: No batches of") as caught,
+    ):
         await ask(line(front(alter), journal), range(3), journal)
     assert KEY not in str(caught.value) and "model_not_found" in str(caught.value)
 
 
 async def test_a_batch_for_which_the_queue_has_no_room_is_handed_in_again(front):
-    full = {"data": [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached.", "line": None}]}
+    full = {
+        "data": [
+            {
+                "code": "token_limit_exceeded",
+                "message": "Enqueued token limit reached.",
+                "line": None,
+            }
+        ]
+    }
     looks = []
 
     def alter(method, path, ahead):
         if method == "GET" and path.startswith("/batches/batch_") and len(looks) < 2:
             looks.append(path)
-            return 200, {**json.loads(ahead()[1]), "status": "failed", "errors": full, "output_file_id": None}
+            return 200, {
+                **json.loads(ahead()[1]),
+                "status": "failed",
+                "errors": full,
+                "output_file_id": None,
+            }
         return None
 
     server = front(alter)
     assert [r.text for r in await ask(line(server), range(3))] == texts(range(3))
     sent = batches(server.behind)
-    assert len(sent) == 3 and len({s["input_file_id"] for s in sent}) == 1 and len({s["metadata"]["culturepark"] for s in sent}) == 1  # fmt: skip
+    assert (
+        len(sent) == 3
+        and len({s["input_file_id"] for s in sent}) == 1
+        and len({s["metadata"]["culturepark"] for s in sent}) == 1
+    )
 
 
 @pytest.mark.parametrize("name", ["openai/embedded", "litellm/openai/embedded"])
@@ -262,7 +326,10 @@ async def test_an_endpoint_without_a_batch_api_is_told(front, name):
 async def test_a_provider_whose_batches_litellm_does_not_know_and_a_wrong_key_are_told(front):
     with pytest.raises(ModelError, match="no batch API; run without --batch"):
         await ask(line(front(lambda *_: None), name="litellm/cohere/embedded"), range(2))
-    with Server(echo, key="another") as server, pytest.raises(ModelError, match="key was refused") as caught:
+    with (
+        Server(echo, key="another") as server,
+        pytest.raises(ModelError, match="key was refused") as caught,
+    ):
         await ask(line(server), range(2))
     assert KEY not in str(caught.value)
 
@@ -276,7 +343,11 @@ async def test_a_provider_whose_batches_litellm_does_not_know_and_a_wrong_key_ar
         ("GET", "/batches/batch_00000002", (500, {"error": {"message": "oops"}})),
         ("GET", "/batches/batch_00000002", (404, {"error": {"message": "not here yet"}})),
         ("GET", "/batches/batch_00000002", (200, b"<html>Welcome to the train's network</html>")),
-        ("GET", "/files/file-00000003/content", (200, b"<html>Welcome to the train's network</html>")),
+        (
+            "GET",
+            "/files/file-00000003/content",
+            (200, b"<html>Welcome to the train's network</html>"),
+        ),
     ],
 )
 async def test_a_batch_api_that_fails_in_passing_is_asked_again(front, method, path, answer):
@@ -291,10 +362,15 @@ async def test_a_batch_whose_making_was_not_heard_of_is_found_and_not_made_twice
     assert len(batches(server.behind)) == 1 and server.behind.counts["requests"] == 4
 
 
-async def test_a_batch_api_that_stays_away_ends_the_run_and_leaves_the_batch_pending(front, monkeypatch, tmp_path):
+async def test_a_batch_api_that_stays_away_ends_the_run_and_leaves_the_batch_pending(
+    front, monkeypatch, tmp_path
+):
     monkeypatch.setattr("culturepark.llm.batch.PENDING_PATIENCE", 0.1)
     server = front(lambda method, path, ahead: (503, {}) if "/batches/" in path else None)
-    with Journal(tmp_path) as journal, pytest.raises(ModelError, match="start it again when it is back"):
+    with (
+        Journal(tmp_path) as journal,
+        pytest.raises(ModelError, match="start it again when it is back"),
+    ):
         await ask(line(server, journal), range(3), journal)
     with Journal(tmp_path) as journal:
         ((_, batch, status, keys),) = journal.waves(line(server).identity)
@@ -304,7 +380,10 @@ async def test_a_batch_api_that_stays_away_ends_the_run_and_leaves_the_batch_pen
 async def interrupted(server, journal, numbers):
     """Ask, and be stopped when the batch is pending."""
     asking = asyncio.create_task(ask(line(server, journal), numbers, journal))
-    while not journal.waves(line(server).identity) or journal.waves(line(server).identity)[0][2] != "pending":
+    while (
+        not journal.waves(line(server).identity)
+        or journal.waves(line(server).identity)[0][2] != "pending"
+    ):
         await asyncio.sleep(0.01)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -316,12 +395,18 @@ async def test_a_pending_batch_is_taken_over_when_the_run_goes_on(tmp_path):
         with Journal(tmp_path) as journal:
             await interrupted(server, journal, range(6))
         with Journal(tmp_path) as journal:
-            first = await ask(line(server, journal), range(2), journal)  # somebody asks for a part of it only
+            first = await ask(
+                line(server, journal), range(2), journal
+            )  # somebody asks for a part of it only
             assert journal.waves(line(server).identity), "there is more in it that may be asked for"
         with Journal(tmp_path) as journal:
             replies = await ask(line(server, journal), range(2, 8), journal)
-            assert [r.text for r in first + replies] == texts(range(8)) and not journal.waves(line(server).identity)
-        assert len(batches(server)) == 2 and server.counts["requests"] == 8, "only what is new was sent"
+            assert [r.text for r in first + replies] == texts(range(8)) and not journal.waves(
+                line(server).identity
+            )
+        assert len(batches(server)) == 2 and server.counts["requests"] == 8, (
+            "only what is new was sent"
+        )
 
 
 async def test_what_is_asked_late_of_a_fetched_batch_is_there(tmp_path):
@@ -334,18 +419,28 @@ async def test_what_is_asked_late_of_a_fetched_batch_is_there(tmp_path):
         assert not journal.waves(made.identity)
 
 
-async def test_a_batch_whose_id_was_not_written_down_is_found_and_a_wave_that_never_left_is_forgotten(tmp_path):
+async def test_a_batch_whose_id_was_not_written_down_is_found_and_a_wave_that_never_left_is_forgotten(
+    tmp_path,
+):
     with Server(echo) as server, Journal(tmp_path) as journal:
         await interrupted(server, journal, range(4))
         identity = line(server).identity
         ((wave, _, _, keys),) = journal.waves(identity)
         journal.set_wave(wave, identity, None, "sending", keys)
         journal.set_wave("never-left", identity, None, "sending", [request(9).key(identity)])
-        assert [r.text for r in await ask(line(server, journal), [*range(4), 9], journal)] == texts([*range(4), 9])
-        assert len(batches(server)) == 2 and server.counts["requests"] == 5 and not journal.waves(identity)
+        assert [r.text for r in await ask(line(server, journal), [*range(4), 9], journal)] == texts(
+            [*range(4), 9]
+        )
+        assert (
+            len(batches(server)) == 2
+            and server.counts["requests"] == 5
+            and not journal.waves(identity)
+        )
 
 
-async def test_a_batch_that_is_gone_is_asked_again_and_one_that_was_cancelled_keeps_what_it_answered(tmp_path):
+async def test_a_batch_that_is_gone_is_asked_again_and_one_that_was_cancelled_keeps_what_it_answered(
+    tmp_path,
+):
     with Server(echo) as server, Journal(tmp_path) as journal:
         identity = line(server).identity
         journal.set_wave("gone", identity, "batch_gone", "pending", [request(0).key(identity)])
@@ -359,7 +454,9 @@ async def test_a_batch_that_is_gone_is_asked_again_and_one_that_was_cancelled_ke
         with pytest.raises(ModelError, match=r"was cancelled, by somebody with access .* --resume"):
             await asking
         ((answered,),) = journal.count("SELECT COUNT(*) FROM calls WHERE status = 'ok'")
-        assert answered == server.counts["answered"] >= 3 and not journal.waves(line(server).identity)
+        assert answered == server.counts["answered"] >= 3 and not journal.waves(
+            line(server).identity
+        )
 
 
 async def test_a_line_that_neither_file_has_is_asked_again(front):
@@ -386,9 +483,19 @@ async def test_a_mistake_in_here_reaches_everybody_who_waits(monkeypatch):
 
 def test_a_whole_run_goes_through_batches_and_writes_no_key(park):
     with Server(key=KEY) as server:
-        run = cp.run("tea", model="openai/embedded", base_url=server.url, batch=True, dialogues=3, turns=4, **TEA)
+        run = cp.run(
+            "tea",
+            model="openai/embedded",
+            base_url=server.url,
+            batch=True,
+            dialogues=3,
+            turns=4,
+            **TEA,
+        )
         sent = len(batches(server))
-        assert 0 < sent < server.counts["requests"] and not [s for s in server.seen if "completions" in s["path"]]
+        assert 0 < sent < server.counts["requests"] and not [
+            s for s in server.seen if "completions" in s["path"]
+        ]
         with run.journal() as journal:
             assert not journal.count("SELECT 1 FROM waves WHERE status != 'done'")
     assert not [p for p in run.folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
@@ -406,7 +513,10 @@ async def test_a_capped_batch_that_was_interrupted_is_on_the_bill_once(tmp_path)
     with Server(echo, batch_seconds=0.5) as server:
         with Journal(tmp_path) as journal:
             asking = asyncio.create_task(capped(journal))
-            while not journal.waves(line(server).identity) or journal.waves(line(server).identity)[0][2] != "pending":
+            while (
+                not journal.waves(line(server).identity)
+                or journal.waves(line(server).identity)[0][2] != "pending"
+            ):
                 await asyncio.sleep(0.01)
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
@@ -421,24 +531,33 @@ async def test_a_capped_batch_that_was_interrupted_is_on_the_bill_once(tmp_path)
 
 
 async def test_a_wave_of_failures_is_no_dead_endpoint():
-    with Server(lambda n, body: (500, {}, {}) if n <= 30 else echo(n, body), batch_seconds=0.3) as server:
+    with Server(
+        lambda n, body: (500, {}, {}) if n <= 30 else echo(n, body), batch_seconds=0.3
+    ) as server:
         replies = await ask(line(server, patience=0.1), range(15))
     assert [r.text for r in replies] == texts(range(15))
 
 
-async def test_a_file_store_that_fails_is_told_at_the_first_retry_with_what_to_do(front, caplog, monkeypatch):
+async def test_a_file_store_that_fails_is_told_at_the_first_retry_with_what_to_do(
+    front, caplog, monkeypatch
+):
     monkeypatch.setattr("culturepark.llm.batch.PATIENCE", 2.0)
     broken = front(lambda method, path, ahead: (500, {"error": {"message": "the store is full"}}))
     with pytest.raises(ModelError, match=r"the store is full.*--resume without --batch"):
         await ask(line(broken), [1])
     first = next(r for r in caplog.records if r.levelname == "WARNING")
-    assert "the batch API fails and is asked again" in first.message and "the store is full" in first.message
+    assert (
+        "the batch API fails and is asked again" in first.message
+        and "the store is full" in first.message
+    )
 
 
 @given(JSONS, JSONS, st.integers() | JSONS)
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_line_of_a_batchs_file_is_an_answer_or_a_failure_of_a_kind(response, error, status):
-    rows = [{"custom_id": "a", "response": response, "error": error},
-            {"custom_id": "b", "response": {"status_code": status, "body": response}}]  # fmt: skip
+    rows = [
+        {"custom_id": "a", "response": response, "error": error},
+        {"custom_id": "b", "response": {"status_code": status, "body": response}},
+    ]
     found = dict(outcomes("\n".join(json.dumps(r) for r in rows).encode()))
     assert all(isinstance(o, Trouble | dict) for o in found.values())

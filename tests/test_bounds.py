@@ -12,7 +12,9 @@ from culturepark.errors import InputError
 from culturepark.server import Limits, Server
 from culturepark.server.graduates import Graduates
 
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+)
 
 
 @pytest.fixture
@@ -38,7 +40,9 @@ def upload(server, size):
 
 
 def connect(server):
-    return socket.create_connection(("127.0.0.1", int(server.url.split(":")[2].split("/")[0])), timeout=30)
+    return socket.create_connection(
+        ("127.0.0.1", int(server.url.split(":")[2].split("/")[0])), timeout=30
+    )
 
 
 def test_a_request_beyond_its_limit_is_refused_said_once_and_counted(server, said):
@@ -53,7 +57,11 @@ def test_a_request_without_a_length_is_measured_as_it_comes(server):
 
 
 def test_files_are_bounded_one_by_one_and_together_until_some_are_deleted(server):
-    assert upload(server, 4_000).json()["error"]["message"].startswith("The file is larger than 3000 bytes")
+    assert (
+        upload(server, 4_000)
+        .json()["error"]["message"]
+        .startswith("The file is larger than 3000 bytes")
+    )
     kept = [upload(server, 2_400) for _ in range(3)]
     assert [r.status_code for r in kept] == [200, 200, 413]
     assert "All files together are larger than 5000 bytes" in kept[2].json()["error"]["message"]
@@ -111,10 +119,18 @@ def test_limits_are_numbers_above_0():
 def test_a_prompt_that_cannot_fit_is_refused_without_being_read_whole(small):
     answer = Graduates([str(small)]).load()
     with Server(answer, models=answer.names, chat_only=True) as running:
-        for path, body in (("/chat/completions", {"messages": [{"role": "user", "content": "tea and rye " * 10**6}]}),
-                           ("/completions", {"prompt": "tea and rye " * 10**6})):  # fmt: skip
+        for path, body in (
+            (
+                "/chat/completions",
+                {"messages": [{"role": "user", "content": "tea and rye " * 10**6}]},
+            ),
+            ("/completions", {"prompt": "tea and rye " * 10**6}),
+        ):
             before = time.process_time()
             made = httpx.post(running.url + path, json={"model": "small", **body}, timeout=60)
-            assert made.status_code == 400 and made.json()["error"]["code"] == "context_length_exceeded"
+            assert (
+                made.status_code == 400
+                and made.json()["error"]["code"] == "context_length_exceeded"
+            )
             assert time.process_time() - before < 3  # reading all of it takes twelve
         assert httpx.get(running.url.removesuffix("/v1") + "/counts").json()["limits"] == {}

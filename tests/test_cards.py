@@ -12,7 +12,8 @@ from culturepark.workspace import shipped
 PARK = cp.load(shipped())
 CULTURES = sorted(PARK.cultures)
 HEDGES = re.compile(
-    r"\b(many|most|some|often|usually|common|commonly|tends?|in (many|most|some)|several|frequently|sometimes|generally|widely|"
+    r"\b(many|most|some|often|usually|common|commonly|tends?|in"
+    r" (many|most|some)|several|frequently|sometimes|generally|widely|"
     r"typically|customary|expected|can|may|might|rarely|seldom|few|still|for many)\b",
     re.IGNORECASE,
 )
@@ -41,7 +42,9 @@ def test_a_culture_card_is_full_and_careful(name):
         and card.sensitivities
         and card.languages
     )
-    assert [n.text for n in card.norms if not HEDGES.search(n.text) or not n.text.endswith(".")] == []
+    assert [
+        n.text for n in card.norms if not HEDGES.search(n.text) or not n.text.endswith(".")
+    ] == []
     assert all(n.source for n in card.norms) and surveys.hofstede(card.hofstede).pdi is not None
 
 
@@ -65,7 +68,11 @@ def test_views_agree_with_the_shares_and_are_not_all_the_majoritys(name):
             assert held == []
             continue
         distances.append(
-            sum(abs(held.count(o.code) / len(people) - shares.shares.get(o.code, 0)) for o in question.options) / 2
+            sum(
+                abs(held.count(o.code) / len(people) - shares.shares.get(o.code, 0))
+                for o in question.options
+            )
+            / 2
         )
         unanimous += set(held) == {shares.modal}
     # Total variation: five people can't do better than about 0.1 on a ten-point scale.
@@ -80,15 +87,25 @@ def test_every_persona_has_a_name_of_their_own():
 def test_the_pack_has_fifty_questions_with_their_full_scales():
     pack = PARK.scenario("world_values")
     lengths = {q.id: len(q.options) for q in pack.questions}
-    assert len(lengths) == 50 and lengths["Q31"] == 4 and lengths["Q33"] == 5 and lengths["Q122"] == 3
-    assert all([o.code for o in q.options] == list(range(1, 11)) for q in pack.questions if q.topic == "science")
+    assert (
+        len(lengths) == 50 and lengths["Q31"] == 4 and lengths["Q33"] == 5 and lengths["Q122"] == 3
+    )
     assert all(
-        len(q.claim) >= 2 and len(q.denial) >= 2 and len(q.pros) >= 4 and len(q.cons) >= 4 for q in pack.questions
+        [o.code for o in q.options] == list(range(1, 11))
+        for q in pack.questions
+        if q.topic == "science"
+    )
+    assert all(
+        len(q.claim) >= 2 and len(q.denial) >= 2 and len(q.pros) >= 4 and len(q.cons) >= 4
+        for q in pack.questions
     )
 
 
 def test_an_item_never_asked_in_a_country_yields_no_seed_there():
     from culturepark.dialogue.casting import seeds
 
-    assert len(seeds(PARK, cp.Settings(), "chinese")) == 32 and len(seeds(PARK, cp.Settings(), "german")) == 50
+    assert (
+        len(seeds(PARK, cp.Settings(), "chinese")) == 32
+        and len(seeds(PARK, cp.Settings(), "german")) == 50
+    )
     assert all(shares is not None for _, shares in seeds(PARK, cp.Settings(), "chinese"))

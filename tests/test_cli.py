@@ -15,12 +15,29 @@ from conftest import ROOT
 import culturepark as cp
 
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "COLUMNS": "100"}
-TEA = ("--scenario", "tea", "--contact", "south", "-c", "north", "-m", "conftest:Plays", "-n", "4", "--turns", "4")
+TEA = (
+    "--scenario",
+    "tea",
+    "--contact",
+    "south",
+    "-c",
+    "north",
+    "-m",
+    "conftest:Plays",
+    "-n",
+    "4",
+    "--turns",
+    "4",
+)
 
 
 def command(*args, cwd=None, code=0):
     done = subprocess.run(
-        [sys.executable, "-m", "culturepark", *args], env=ENV, cwd=cwd, capture_output=True, text=True
+        [sys.executable, "-m", "culturepark", *args],
+        env=ENV,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -35,7 +52,10 @@ def test_the_stages_one_by_one_equal_run(park):
     whole = json.loads(command("run", "whole", *TEA, "--to", "trl", "--json", cwd=park).stdout)
     same = ("dialogues", "turns", "opinions", "kept", "samples")
     assert {k: made[k] for k in same} == {k: whole[k] for k in same} and whole["samples"] > 0
-    texts = [(park / "outputs" / name / "corpus/trl/train.jsonl").read_text() for name in ("steps", "whole")]
+    texts = [
+        (park / "outputs" / name / "corpus/trl/train.jsonl").read_text()
+        for name in ("steps", "whole")
+    ]
     assert texts[0] == texts[1]
 
 
@@ -43,12 +63,19 @@ def test_explain_walks_back_from_a_row(park):
     command("run", "x", *TEA, "--to", "trl", cwd=park)
     row = json.loads((park / "outputs/x/corpus/trl/train.jsonl").read_text().splitlines()[0])
     told = command("explain", row["metadata"]["id"], "--run", "x", cwd=park).stdout
-    assert row["completion"][0]["content"] in told and "verdict 0 entail" in told and "seat 1    delegate" in told
+    assert (
+        row["completion"][0]["content"] in told
+        and "verdict 0 entail" in told
+        and "seat 1    delegate" in told
+    )
 
 
 def test_lists_given_one_by_one_are_all_taken(park):
     command("run", "x", *TEA, "--to", "trl", "--to", "openai", cwd=park)
-    assert {p.name for p in (park / "outputs/x/corpus").iterdir() if p.is_dir()} == {"trl", "openai"}
+    assert {p.name for p in (park / "outputs/x/corpus").iterdir() if p.is_dir()} == {
+        "trl",
+        "openai",
+    }
 
 
 def test_seeds_given_one_by_one_are_all_taken(tmp_path):
@@ -61,7 +88,10 @@ def test_an_id_that_several_begin_with_is_told_as_such(park):
     rows = (park / "outputs/x/corpus/trl/train.jsonl").read_text().splitlines()
     first = sorted(json.loads(row)["metadata"]["id"][0] for row in rows)
     shared = next(a for a, b in pairwise(first) if a == b)
-    assert f"begin with '{shared}'" in command("explain", shared, "--run", "x", cwd=park, code=2).stderr
+    assert (
+        f"begin with '{shared}'"
+        in command("explain", shared, "--run", "x", cwd=park, code=2).stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,23 +119,45 @@ def test_an_id_that_several_begin_with_is_told_as_such(park):
 )
 def test_bad_input_is_one_clear_error_exit_2_and_nothing_half_written(park, args, told):
     done = command(*args, cwd=park, code=2)
-    assert told in done.stderr and not any(p.name != ".gitkeep" for p in (park / "outputs").iterdir())
+    assert told in done.stderr and not any(
+        p.name != ".gitkeep" for p in (park / "outputs").iterdir()
+    )
 
 
 def test_check_lists_every_mistake_and_exits_2(park):
     for name in ("norta", "nortb"):
         (park / f"personas/north/{name}.toml").write_text("nmae = 1\n")
     told = command("check", cwd=park, code=2).stderr
-    assert "personas/north/norta.toml: nmae: unknown key. Did you mean 'name'?" in told and "nortb.toml" in told
+    assert (
+        "personas/north/norta.toml: nmae: unknown key. Did you mean 'name'?" in told
+        and "nortb.toml" in told
+    )
 
 
 def test_an_interrupt_exits_130_and_resume_goes_on(tmp_path):
-    args = [sys.executable, "-m", "culturepark", "run", "long", "-c", "german", "-n", "3000", "--out", str(tmp_path)]
+    args = [
+        sys.executable,
+        "-m",
+        "culturepark",
+        "run",
+        "long",
+        "-c",
+        "german",
+        "-n",
+        "3000",
+        "--out",
+        str(tmp_path),
+    ]
     heard = partial(
         signal.signal, signal.SIGINT, signal.default_int_handler
     )  # tests that run in the background ignore it
     process = subprocess.Popen(
-        args, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+        args,
+        env=ENV,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heard,
     )
     while process.poll() is None and not (tmp_path / "long/journal.sqlite").exists():
         time.sleep(0.05)
@@ -153,21 +205,33 @@ def test_the_help_of_run_has_sections_examples_and_the_defaults_that_hold():
         "Pace and money:",
         "Examples:",
     )
-    assert [told.index(section) for section in sections] == sorted(told.index(section) for section in sections)
+    assert [told.index(section) for section in sections] == sorted(
+        told.index(section) for section in sections
+    )
     assert "culturepark run real --resume" in told and ", ".join(KINDS) in told
     s = cp.Settings()
     shown = (s.contact, s.scenario, s.dialogues, s.turns, s.seed, s.stance, s.concurrency)
     assert [value for value in shown if f"(default {value})" not in told] == []
-    assert s.model == "embedded" and s.cut_turns == "trim" and set(s.modes) == {"cross", "in"} and len(s.styles) == 2
+    assert (
+        s.model == "embedded"
+        and s.cut_turns == "trim"
+        and set(s.modes) == {"cross", "in"}
+        and len(s.styles) == 2
+    )
 
 
 def test_explain_names_the_nearest_ids(park):
     command("run", "x", *TEA, "--to", "trl", cwd=park)
     row = json.loads((park / "outputs/x/corpus/trl/train.jsonl").read_text().splitlines()[0])
     name = row["metadata"]["id"]
-    told = command("explain", name[:7] + "zz" + name[9:], "--run", "x", "--json", cwd=park, code=2).stdout
+    told = command(
+        "explain", name[:7] + "zz" + name[9:], "--run", "x", "--json", cwd=park, code=2
+    ).stdout
     assert f"Did you mean '{name}'" in json.loads(told)["error"]
-    assert "There are: " in command("explain", "nothing-like-it", "--run", "x", cwd=park, code=2).stderr
+    assert (
+        "There are: "
+        in command("explain", "nothing-like-it", "--run", "x", cwd=park, code=2).stderr
+    )
 
 
 def test_calls_shows_the_known_price_after_a_failure_at_once(park):
@@ -183,7 +247,10 @@ def test_calls_shows_the_known_price_after_a_failure_at_once(park):
     )
     command("simulate", "x", *TEA, *end, cwd=park, code=1)
     told = command("calls", "x", cwd=park).stdout
-    assert "$1 in, $2 out per million tokens (settings)" in told and "in all  $0.0000 and 0 tokens" in told
+    assert (
+        "$1 in, $2 out per million tokens (settings)" in told
+        and "in all  $0.0000 and 0 tokens" in told
+    )
     (price,) = json.loads(command("calls", "x", "--json", cwd=park).stdout)["prices"].values()
     assert price["prompt"] == 1 and price["completion"] == 2
 
@@ -196,5 +263,7 @@ def test_the_shell_can_complete_the_verbs(shell):
         "COMP_WORDS": "culturepark exp",
         "COMP_CWORD": "exp" if shell == "fish" else "1",
     }
-    done = subprocess.run([sys.executable, "-m", "culturepark"], env=asked, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "culturepark"], env=asked, capture_output=True, text=True
+    )
     assert "export" in done.stdout and "explain" in done.stdout and "tune" not in done.stdout

@@ -1,4 +1,6 @@
-"""What `serve` says over /v1/completions and /v1/chat/completions: texts, given tokens weighed, several answers, JSON."""
+"""What `serve` says over /v1/completions and /v1/chat/completions: texts, given tokens weighed,
+several answers, JSON.
+"""
 
 import importlib.util
 import json
@@ -15,10 +17,14 @@ from culturepark.server.graduates import Graduates
 
 SMALL = {"model": "small"}
 TEXT = {**SMALL, "max_tokens": 6, "temperature": 0}
-TALK = [{"role": "system", "content": "You are from Korea."}, {"role": "user", "content": "Is tea good?"}]
+TALK = [
+    {"role": "system", "content": "You are from Korea."},
+    {"role": "user", "content": "Is tea good?"},
+]
 CHAT = {**SMALL, "messages": TALK, "max_tokens": 8}
 guided = pytest.mark.skipif(
-    not importlib.util.find_spec("llguidance"), reason="llguidance is not here: pip install 'culturepark[serve]'"
+    not importlib.util.find_spec("llguidance"),
+    reason="llguidance is not here: pip install 'culturepark[serve]'",
 )
 
 
@@ -74,18 +80,27 @@ def think(number, body):
 
     frame = answers.frame(number, body["model"], "chat.completion")
     if body.get("stream"):
-        return answers.stream_chunks([answers.part_thoughts(say())], frame, body, answers.chat_chunk, 1)
+        return answers.stream_chunks(
+            [answers.part_thoughts(say())], frame, body, answers.chat_chunk, 1
+        )
     choices = [answers.chat_choice(0, made, False)]
     return {**frame, "choices": choices, "usage": answers.count_usage([made], 1)}
 
 
 def test_thoughts_are_a_field_of_their_own_whole_and_streamed_and_are_counted():
-    with Server(think, models=["m"]) as server, openai.OpenAI(api_key="any", base_url=server.url) as asks:
+    with (
+        Server(think, models=["m"]) as server,
+        openai.OpenAI(api_key="any", base_url=server.url) as asks,
+    ):
         whole = asks.chat.completions.create(model="m", messages=TALK)
         stream = asks.chat.completions.create(model="m", messages=TALK, stream=True)
         deltas = [c.choices[0].delta.model_dump() for c in stream]
     message = whole.choices[0].message.model_dump()
-    assert (message["content"], message["reasoning_content"], whole.usage.completion_tokens) == ("Tea.", "Hm.", 9)
+    assert (message["content"], message["reasoning_content"], whole.usage.completion_tokens) == (
+        "Tea.",
+        "Hm.",
+        9,
+    )
     for name in ("content", "reasoning_content"):
         assert "".join(d.get(name) or "" for d in deltas) == message[name]
 
@@ -104,7 +119,9 @@ def test_a_text_goes_on_as_the_model_goes_on_from_its_tokens(client, eng):
 
 def test_a_text_that_is_said_back_comes_with_the_log_probability_of_every_token(client, eng, plain):
     text = "Is tea good? — I think that tea is good."
-    made = client.completions.create(prompt=text, echo=True, logprobs=2, **{**TEXT, "max_tokens": 0}).choices[0]
+    made = client.completions.create(
+        prompt=text, echo=True, logprobs=2, **{**TEXT, "max_tokens": 0}
+    ).choices[0]
     ids = list(eng.read_text(text))
     assert made.text == text and made.logprobs.token_logprobs[0] is None
     assert made.logprobs.token_logprobs[1:] == pytest.approx(plain_logprobs(plain, ids), abs=1e-4)
@@ -113,10 +130,21 @@ def test_a_text_that_is_said_back_comes_with_the_log_probability_of_every_token(
 
 
 def test_the_likeliest_token_is_among_the_alternatives_with_the_very_same_number(client):
-    logs = client.completions.create(prompt="Is tea good?", echo=True, logprobs=1, **TEXT).choices[0].logprobs
-    for token, logprob, top in zip(logs.tokens[1:], logs.token_logprobs[1:], logs.top_logprobs[1:], strict=True):
+    logs = (
+        client.completions.create(prompt="Is tea good?", echo=True, logprobs=1, **TEXT)
+        .choices[0]
+        .logprobs
+    )
+    for token, logprob, top in zip(
+        logs.tokens[1:], logs.token_logprobs[1:], logs.top_logprobs[1:], strict=True
+    ):
         assert top[token] == logprob <= max(top.values())
-    assert len(logs.tokens) == len(logs.text_offset) == len(logs.token_logprobs) == len(logs.top_logprobs)
+    assert (
+        len(logs.tokens)
+        == len(logs.text_offset)
+        == len(logs.token_logprobs)
+        == len(logs.top_logprobs)
+    )
 
 
 @given(st.text("añ東😀 b.\n", min_size=1, max_size=20))
@@ -127,7 +155,9 @@ def test_offsets_lie_where_tokens_begin_whatever_the_characters(eng, text):
     assert len(pieces) == len(ids) and "".join(pieces) == text
 
 
-def test_a_long_text_is_read_piece_by_piece_and_rows_of_other_lengths_together(eng, plain, monkeypatch):
+def test_a_long_text_is_read_piece_by_piece_and_rows_of_other_lengths_together(
+    eng, plain, monkeypatch
+):
     from culturepark.local_models import reading
 
     rows = [eng.read_text("Is tea good? " * 9), eng.read_text("Yes, it is.")]
@@ -141,37 +171,68 @@ def test_a_long_text_is_read_piece_by_piece_and_rows_of_other_lengths_together(e
 
 def test_prompts_of_a_batch_get_their_choices_in_order_and_n_of_them_each(client):
     prompts = ["Is tea good", "Is rye bad"]
-    made = client.completions.create(prompt=prompts, n=2, echo=True, **{**TEXT, "temperature": 1.0, "seed": 5})
+    made = client.completions.create(
+        prompt=prompts, n=2, echo=True, **{**TEXT, "temperature": 1.0, "seed": 5}
+    )
     assert [c.index for c in made.choices] == [0, 1, 2, 3]
-    assert [c.text.startswith(p) for c, p in zip(made.choices, [p for p in prompts for _ in "ab"], strict=True)]
+    assert [
+        c.text.startswith(p)
+        for c, p in zip(made.choices, [p for p in prompts for _ in "ab"], strict=True)
+    ]
     assert made.choices[0].text != made.choices[1].text
     alone = client.completions.create(prompt=prompts[0], **{**TEXT, "temperature": 1.0, "seed": 6})
     assert made.choices[1].text == prompts[0] + alone.choices[0].text
 
 
-def test_a_stop_text_ends_a_text_completion_before_it_and_the_end_token_is_counted_with_log_probabilities(client, eng):
-    whole = client.completions.create(prompt="Is tea good", **{**TEXT, "max_tokens": 12}).choices[0].text
-    cut = client.completions.create(prompt="Is tea good", stop=whole[2:5], **{**TEXT, "max_tokens": 12}).choices[0]
+def test_a_stop_text_ends_a_text_completion_before_it_and_the_end_token_is_counted_with_log_probabilities(
+    client, eng
+):
+    whole = (
+        client.completions.create(prompt="Is tea good", **{**TEXT, "max_tokens": 12})
+        .choices[0]
+        .text
+    )
+    cut = client.completions.create(
+        prompt="Is tea good", stop=whole[2:5], **{**TEXT, "max_tokens": 12}
+    ).choices[0]
     assert cut.text == whole[: whole.index(whole[2:5])] and cut.finish_reason == "stop"
-    one = client.completions.create(prompt="Is tea", logprobs=0, **{**TEXT, "max_tokens": 1}).choices[0]
+    one = client.completions.create(
+        prompt="Is tea", logprobs=0, **{**TEXT, "max_tokens": 1}
+    ).choices[0]
     assert len(one.logprobs.token_logprobs) == 1
 
 
 def test_a_streamed_text_says_the_same(client):
     whole = client.completions.create(prompt="Is tea good", **TEXT)
     chunks = list(
-        client.completions.create(prompt="Is tea good", stream=True, stream_options={"include_usage": True}, **TEXT)
+        client.completions.create(
+            prompt="Is tea good", stream=True, stream_options={"include_usage": True}, **TEXT
+        )
     )
     assert "".join(c.choices[0].text for c in chunks if c.choices) == whole.choices[0].text
     assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
 
 
-WRONG = [({"prompt": []}, "prompt"), ({"prompt": ""}, "empty prompt"), ({"prompt": [10**6]}, "no token 1000000"),
-         ({"prompt": [["a"]]}, "prompt"), ({"prompt": ["a"] * 300}, "at most 256"), ({"prompt": ["a"] * 9, "n": 128}, "at most 1024"), ({"logprobs": 21}, "logprobs"),
-         ({"logprobs": True}, "logprobs"), ({"max_tokens": -1}, "max_tokens"), ({"n": 0}, "'n'"), ({"n": 129}, "'n'"),
-         ({"echo": 1}, "echo"), ({"echo": True, "stream": True}, "stream prompts"), ({"best_of": 2}, "best_of"),
-         ({"suffix": "."}, "suffix"), ({"temprature": 1}, "Did you mean 'temperature'"), ({"messages": TALK}, "messages"),
-         ({"prompt": "tea " * 9_000}, "maximum context length")]  # fmt: skip
+WRONG = [
+    ({"prompt": []}, "prompt"),
+    ({"prompt": ""}, "empty prompt"),
+    ({"prompt": [10**6]}, "no token 1000000"),
+    ({"prompt": [["a"]]}, "prompt"),
+    ({"prompt": ["a"] * 300}, "at most 256"),
+    ({"prompt": ["a"] * 9, "n": 128}, "at most 1024"),
+    ({"logprobs": 21}, "logprobs"),
+    ({"logprobs": True}, "logprobs"),
+    ({"max_tokens": -1}, "max_tokens"),
+    ({"n": 0}, "'n'"),
+    ({"n": 129}, "'n'"),
+    ({"echo": 1}, "echo"),
+    ({"echo": True, "stream": True}, "stream prompts"),
+    ({"best_of": 2}, "best_of"),
+    ({"suffix": "."}, "suffix"),
+    ({"temprature": 1}, "Did you mean 'temperature'"),
+    ({"messages": TALK}, "messages"),
+    ({"prompt": "tea " * 9_000}, "maximum context length"),
+]
 
 
 @pytest.mark.parametrize(("wrong", "told"), WRONG)
@@ -184,7 +245,9 @@ def test_what_a_text_completion_cannot_be_is_refused_in_openais_words(client, wr
 
 
 def test_n_answers_are_drawn_apart_and_one_seed_draws_the_same_ones(client):
-    made, again = (client.chat.completions.create(n=3, seed=7, temperature=1.2, **CHAT) for _ in range(2))
+    made, again = (
+        client.chat.completions.create(n=3, seed=7, temperature=1.2, **CHAT) for _ in range(2)
+    )
     texts = [c.message.content for c in made.choices]
     assert len(set(texts)) > 1 and texts == [c.message.content for c in again.choices]
     assert [c.index for c in made.choices] == [0, 1, 2]
@@ -195,19 +258,43 @@ def test_n_streamed_answers_come_with_their_numbers(client):
     whole = client.chat.completions.create(n=2, seed=7, temperature=1.2, **CHAT)
     chunks = list(client.chat.completions.create(n=2, seed=7, temperature=1.2, stream=True, **CHAT))
     for choice in whole.choices:
-        said = [c.choices[0].delta.content or "" for c in chunks if c.choices[0].index == choice.index]
+        said = [
+            c.choices[0].delta.content or "" for c in chunks if c.choices[0].index == choice.index
+        ]
         assert "".join(said) == choice.message.content
 
 
-@pytest.mark.parametrize("nothing", [{"tools": []}, {"tool_choice": "none"}, {"presence_penalty": 0}, {"logit_bias": {}}, {"user": "me"},
-                                     {"store": False}, {"chat_template_kwargs": {"enable_thinking": False}}])  # fmt: skip
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        {"tools": []},
+        {"tool_choice": "none"},
+        {"presence_penalty": 0},
+        {"logit_bias": {}},
+        {"user": "me"},
+        {"store": False},
+        {"chat_template_kwargs": {"enable_thinking": False}},
+    ],
+)
 def test_what_asks_for_nothing_is_taken(client, nothing):
     assert client.post("/chat/completions", body={**CHAT, **nothing}, cast_to=object)
 
 
-@pytest.mark.parametrize("wish", [{"tools": [{"type": "function"}]}, {"tool_choice": "required"}, {"frequency_penalty": 0.5}, {"top_k": 40},
-                                  {"logit_bias": {"5": 100}}, {"chat_template_kwargs": {"enable_thinking": True}}, {"modalities": ["audio"]},
-                                  {"reasoning_effort": "high"}, {"guided_json": {}}, {"prompt": "tea"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"tools": [{"type": "function"}]},
+        {"tool_choice": "required"},
+        {"frequency_penalty": 0.5},
+        {"top_k": 40},
+        {"logit_bias": {"5": 100}},
+        {"chat_template_kwargs": {"enable_thinking": True}},
+        {"modalities": ["audio"]},
+        {"reasoning_effort": "high"},
+        {"guided_json": {}},
+        {"prompt": "tea"},
+    ],
+)
 def test_whatever_would_change_an_answer_and_is_not_done_is_refused(client, wish):
     with pytest.raises(openai.BadRequestError, match=next(iter(wish))):
         client.post("/chat/completions", body={**CHAT, **wish}, cast_to=object)
@@ -216,14 +303,22 @@ def test_whatever_would_change_an_answer_and_is_not_done_is_refused(client, wish
 # ------------------------------------------------------------------------ JSON
 
 PERSON = {
-    "type": "object", "additionalProperties": False, "required": ["answer", "guests", "words"],
-    "properties": {"answer": {"enum": ["Agree", "Disagree"]}, "guests": {"type": "integer", "minimum": 1, "maximum": 20},
-                   "words": {"type": "array", "items": {"type": "string", "maxLength": 9}, "maxItems": 2}},
-}  # fmt: skip
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["answer", "guests", "words"],
+    "properties": {
+        "answer": {"enum": ["Agree", "Disagree"]},
+        "guests": {"type": "integer", "minimum": 1, "maximum": 20},
+        "words": {"type": "array", "items": {"type": "string", "maxLength": 9}, "maxItems": 2},
+    },
+}
 
 
 def shape(schema):
-    return {"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": True}}
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "person", "schema": schema, "strict": True},
+    }
 
 
 @guided
@@ -258,7 +353,9 @@ def test_a_model_that_would_end_its_turn_closes_what_is_open(eng):
 
     guides = Guides(eng.tokenizer, len(eng.tokenizer), eng.ends)
     guide, scores = (
-        guides.begin('{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}'),
+        guides.begin(
+            '{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}'
+        ),
         torch.zeros(len(eng.tokenizer)),
     )
     scores[list(eng.ends)] = 9.0
@@ -267,11 +364,16 @@ def test_a_model_that_would_end_its_turn_closes_what_is_open(eng):
         said.append(int(guide.narrow(scores).argmax()))
         if guide.take(said[-1]):
             break
-    assert json.loads(eng.tokenizer.decode(said, skip_special_tokens=True))["a"] is not None and len(said) < 40
+    assert (
+        json.loads(eng.tokenizer.decode(said, skip_special_tokens=True))["a"] is not None
+        and len(said) < 40
+    )
 
 
 @guided
-@pytest.mark.parametrize("schema", [{"type": "nothing"}, {"$ref": "#/nowhere"}, {"type": "string", "pattern": "("}])
+@pytest.mark.parametrize(
+    "schema", [{"type": "nothing"}, {"$ref": "#/nowhere"}, {"type": "string", "pattern": "("}]
+)
 def test_a_schema_that_cannot_be_kept_is_refused_and_the_others_go_on(client, schema):
     with pytest.raises(openai.BadRequestError, match="schema"):
         client.chat.completions.create(response_format=shape(schema), **CHAT)
@@ -290,12 +392,27 @@ def test_without_llguidance_a_schema_is_refused_with_what_to_install(client, eng
 
 @pytest.fixture(scope="module")
 def double():
-    with Server() as running, openai.OpenAI(api_key="any", base_url=running.url, max_retries=0) as made:
+    with (
+        Server() as running,
+        openai.OpenAI(api_key="any", base_url=running.url, max_retries=0) as made,
+    ):
         yield made
 
 
-@pytest.mark.parametrize("wish", [{"logprobs": True}, {"top_logprobs": 2}, {"tools": [{"type": "function"}]}, {"n": 2}, {"logit_bias": {"5": 1}},
-                                  {"functions": [{}]}, {"presence_penalty": 1}, {"temprature": 1}, {"audio": {}}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"logprobs": True},
+        {"top_logprobs": 2},
+        {"tools": [{"type": "function"}]},
+        {"n": 2},
+        {"logit_bias": {"5": 1}},
+        {"functions": [{}]},
+        {"presence_penalty": 1},
+        {"temprature": 1},
+        {"audio": {}},
+    ],
+)
 def test_the_embedded_engine_refuses_what_it_does_not_heed(double, wish):
     body = {"model": "embedded", "messages": TALK, **wish}
     with pytest.raises(openai.BadRequestError, match=next(iter(wish))):
@@ -304,11 +421,18 @@ def test_the_embedded_engine_refuses_what_it_does_not_heed(double, wish):
 
 def test_the_embedded_engine_stops_at_a_stop_text_and_continues_texts(double):
     talk = {"model": "embedded", "messages": TALK}
-    assert double.chat.completions.create(stop="templated", **talk).choices[0].message.content == "This is "
-    made = double.completions.create(model="embedded", prompt=["Tea", "Rye"], echo=True, max_tokens=50)
+    assert (
+        double.chat.completions.create(stop="templated", **talk).choices[0].message.content
+        == "This is "
+    )
+    made = double.completions.create(
+        model="embedded", prompt=["Tea", "Rye"], echo=True, max_tokens=50
+    )
     assert [c.text[:3] for c in made.choices] == ["Tea", "Rye"]
     streamed = double.completions.create(model="embedded", prompt="Tea", max_tokens=50, stream=True)
     assert "".join(c.choices[0].text for c in streamed).startswith("This is templated text")
     for wrong in ({"prompt": [1, 2]}, {"logprobs": 1}, {"suffix": "x"}):
         with pytest.raises(openai.BadRequestError):
-            double.post("/completions", body={"model": "embedded", "prompt": "Tea", **wrong}, cast_to=object)
+            double.post(
+                "/completions", body={"model": "embedded", "prompt": "Tea", **wrong}, cast_to=object
+            )

@@ -1,4 +1,6 @@
-"""The desk: what is known is not asked again, replays ask nothing, unreadable answers are asked for again and never data."""
+"""The desk: what is known is not asked again, replays ask nothing, unreadable answers are asked for
+again and never data.
+"""
 
 import asyncio
 import json
@@ -35,7 +37,11 @@ def test_an_answer_that_cannot_be_read_is_shown_to_the_model_and_asked_for_again
     assert [len(r.messages) for r in asked] == [1, 3, 3] and asked[1].messages[1].content == "well"
     assert "read: a: must be a whole number (there is 'x')." in asked[2].messages[2].content
     with Journal(tmp_path, write=False) as journal:
-        assert [s for (s,) in journal.count("SELECT status FROM calls ORDER BY id")] == ["unparsed", "unparsed", "ok"]
+        assert [s for (s,) in journal.count("SELECT status FROM calls ORDER BY id")] == [
+            "unparsed",
+            "unparsed",
+            "ok",
+        ]
 
 
 def test_what_stays_unreadable_is_a_failure_with_the_raw_text(tmp_path):
@@ -67,11 +73,15 @@ def test_what_an_earlier_process_was_answered_is_not_asked_again_but_failures_ar
 
     model = cp.Scripted(lambda _: next(script))
     assert [ask("s", ASK).text for _ in range(3)] == ["first"] * 3 and len(model.requests) == 1
-    assert [ask("s", replace(ASK, seed=5)).status for _ in range(2)] == ["failed", "ok"] and len(model.requests) == 3
+    assert [ask("s", replace(ASK, seed=5)).status for _ in range(2)] == ["failed", "ok"] and len(
+        model.requests
+    ) == 3
 
 
 def test_a_reply_comes_back_from_the_journal_as_it_was(tmp_path):
-    reply = Reply("ok", "text", "", "m", 10, 5, 2, 0.25, 12.5, 3, 1, (Fault(kind="drift", sentence="s"),))
+    reply = Reply(
+        "ok", "text", "", "m", 10, 5, 2, 0.25, 12.5, 3, 1, (Fault(kind="drift", sentence="s"),)
+    )
     with Journal(tmp_path) as journal:
         journal.add_call("k", "s", "delegate", reply)
         assert journal.reply("k") == reply and journal.reply("other") is None
@@ -97,7 +107,10 @@ def test_a_key_changes_with_all_that_can_change_an_answer():
 def files(run):
     """What was exported; a card names its run, and may differ in nothing else."""
     named = re.compile(rf"\b{run.folder.name}\b")
-    return {p.name: named.sub("RUN", p.read_text(encoding="utf-8")) for p in (run.corpus / "trl").iterdir()}
+    return {
+        p.name: named.sub("RUN", p.read_text(encoding="utf-8"))
+        for p in (run.corpus / "trl").iterdir()
+    }
 
 
 def test_a_published_run_is_run_again_without_a_key_or_a_model_and_is_the_same(park, monkeypatch):
@@ -107,11 +120,17 @@ def test_a_published_run_is_run_again_without_a_key_or_a_model_and_is_the_same(p
         text = body["messages"][-1]["content"]
         if '"opinions"' in text:
             return (
-                json.dumps({"opinions": [{"turn": 1, "text": f"Drinking tea is good, says {number}."}]})
+                json.dumps(
+                    {"opinions": [{"turn": 1, "text": f"Drinking tea is good, says {number}."}]}
+                )
                 if number % 3
                 else "hm"
             )
-        return '{"verdict": "entail", "reason": "yes"}' if '"verdict"' in text else f"Tea is good, number {number}."
+        return (
+            '{"verdict": "entail", "reason": "yes"}'
+            if '"verdict"' in text
+            else f"Tea is good, number {number}."
+        )
 
     with cp.Server(reply, models=("tiny",)) as server:
         first = cp.run(
@@ -127,7 +146,9 @@ def test_a_published_run_is_run_again_without_a_key_or_a_model_and_is_the_same(p
 
 
 def test_a_replay_fails_on_the_first_answer_that_is_not_there(park):
-    first = cp.run("first", {**TEA, "model": "conftest:Plays", "dialogues": 2, "turns": 4}, formats=("trl",))
+    first = cp.run(
+        "first", {**TEA, "model": "conftest:Plays", "dialogues": 2, "turns": 4}, formats=("trl",)
+    )
     with Journal(first.folder) as journal:
         journal._write("DELETE FROM calls WHERE id = 5", ())
     with pytest.raises(cp.ReplayMiss, match="does not hold the answer of plays to this"):
@@ -144,21 +165,48 @@ def test_calls_are_told_by_role_and_model_with_the_slowest_dearest_and_failed(tm
     with Journal(tmp_path) as journal:
         for i in range(20):
             failed = i == 7
-            journal.add_call(f"k{i}", "s", "delegate", Reply("failed" if failed else "ok", "x", "boom" * failed, "m", 10, 5, None,
-                                                             None if failed else i / 100, float(i), 2 if failed else 1))  # fmt: skip
+            journal.add_call(
+                f"k{i}",
+                "s",
+                "delegate",
+                Reply(
+                    "failed" if failed else "ok",
+                    "x",
+                    "boom" * failed,
+                    "m",
+                    10,
+                    5,
+                    None,
+                    None if failed else i / 100,
+                    float(i),
+                    2 if failed else 1,
+                ),
+            )
         from culturepark.reports.calls import calls, told
 
         found = calls(journal, top=3)
     (group,) = found["groups"]
-    assert (group["calls"], group["failed"], group["attempts"], group["p50_ms"], group["p95_ms"]) == (
+    assert (
+        group["calls"],
+        group["failed"],
+        group["attempts"],
+        group["p50_ms"],
+        group["p95_ms"],
+    ) == (
         20,
         1,
         21,
         9.0,
         18.0,
     )
-    assert [c["ms"] for c in found["slowest"]] == [19, 18, 17] and found["dearest"][0]["usd"] == 0.19
-    assert [c["reason"] for c in found["failed"]] == ["boom"] and "boom" in told(found) and "+1 unknown" in told(found)
+    assert [c["ms"] for c in found["slowest"]] == [19, 18, 17] and found["dearest"][0][
+        "usd"
+    ] == 0.19
+    assert (
+        [c["reason"] for c in found["failed"]] == ["boom"]
+        and "boom" in told(found)
+        and "+1 unknown" in told(found)
+    )
 
 
 def test_what_failed_is_tried_once_more_at_the_end_and_only_that_is_asked_again(park):
@@ -174,9 +222,13 @@ def test_what_failed_is_tried_once_more_at_the_end_and_only_that_is_asked_again(
 
     global Moody
     Moody = cp.Scripted(moody, "moody")
-    run = cp.run("again", {**TEA, "model": "test_desk:Moody", "dialogues": 3, "turns": 4}, formats=("trl",))
+    run = cp.run(
+        "again", {**TEA, "model": "test_desk:Moody", "dialogues": 3, "turns": 4}, formats=("trl",)
+    )
     with run.journal(write=False) as journal:
-        assert journal.count("SELECT COUNT(*) FROM scenes WHERE status = 'done' AND refined = 'ok'") == [(3,)]
+        assert journal.count(
+            "SELECT COUNT(*) FROM scenes WHERE status = 'done' AND refined = 'ok'"
+        ) == [(3,)]
         assert journal.count("SELECT COUNT(*) FROM opinions WHERE dropped LIKE 'un%'") == [(0,)]
         assert journal.count("SELECT status, COUNT(*) FROM calls GROUP BY 1") == [
             ("failed", 2),

@@ -1,4 +1,6 @@
-"""A disk that fills up: work stops at once, says what is safe, and goes on from there when there is room again."""
+"""A disk that fills up: work stops at once, says what is safe, and goes on from there when there is
+room again.
+"""
 
 import asyncio
 import os
@@ -18,13 +20,29 @@ from culturepark.journal import Journal
 from culturepark.records import Scene
 
 WIDTH = 8
-SCENE = Scene(ordinal=0, culture="north", scenario="tea", question="T1", mode="cross", style="free", turns=4, seats=(),
-              answer=1, run="r")  # fmt: skip
+SCENE = Scene(
+    ordinal=0,
+    culture="north",
+    scenario="tea",
+    question="T1",
+    mode="cross",
+    style="free",
+    turns=4,
+    seats=(),
+    answer=1,
+    run="r",
+)
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 
 
 def started(url, **more):
-    given = {"model": "openai/embedded", "base_url": url, "dialogues": 60, "turns": 4, "concurrency": WIDTH}
+    given = {
+        "model": "openai/embedded",
+        "base_url": url,
+        "dialogues": 60,
+        "turns": 4,
+        "concurrency": WIDTH,
+    }
     return cp.start("x", {**TEA, **given, **more})
 
 
@@ -38,7 +56,10 @@ def kept(folder, what="calls"):
 def test_simulating_stops_within_the_calls_in_flight_and_goes_on_later(park, seed, cap):
     with cp.Server() as server:
         run = started(server.url, **cap)
-        with room(random.Random(seed).randrange(80_000, 300_000)), pytest.raises(JournalError, match=r"Safe.*--resume"):
+        with (
+            room(random.Random(seed).randrange(80_000, 300_000)),
+            pytest.raises(JournalError, match=r"Safe.*--resume"),
+        ):
             cp.simulate(run)
         assert 0 <= server.counts["requests"] - kept(run.folder) <= WIDTH
         assert cp.simulate(run)["turns"] == 240
@@ -51,7 +72,10 @@ def test_refining_stops_within_the_calls_in_flight_and_goes_on_later(park, seed)
         run = started(server.url)
         cp.simulate(run)
         grown = (run.folder / "journal.sqlite").stat().st_size
-        with room(grown + random.Random(seed).randrange(20_000)), pytest.raises(JournalError, match=r"Safe.*--resume"):
+        with (
+            room(grown + random.Random(seed).randrange(20_000)),
+            pytest.raises(JournalError, match=r"Safe.*--resume"),
+        ):
             cp.refine(run)
         assert 0 <= server.counts["requests"] - kept(run.folder) <= WIDTH
         cp.refine(run)
@@ -60,10 +84,25 @@ def test_refining_stops_within_the_calls_in_flight_and_goes_on_later(park, seed)
 
 def test_evaluating_is_stopped_by_one_line_and_exit_code_1(tmp_path):
     with cp.Server() as server:
-        words = ("evaluate", "x", "vsm13", "--model", "openai/embedded", "--base-url", server.url, "--count", "4")
+        words = (
+            "evaluate",
+            "x",
+            "vsm13",
+            "--model",
+            "openai/embedded",
+            "--base-url",
+            server.url,
+            "--count",
+            "4",
+        )
         more = ("--cultures", "arabic,german", "--concurrency", str(WIDTH), "--out", str(tmp_path))
-        code = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (150_000,) * 2); from culturepark.cli import main; main()"
-        done = subprocess.run([sys.executable, "-c", code, *words, *more], env=ENV, capture_output=True, text=True)
+        code = (
+            "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (150_000,) * 2); from"
+            " culturepark.cli import main; main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words, *more], env=ENV, capture_output=True, text=True
+        )
         served = server.counts["requests"]
     said = [line for line in done.stderr.splitlines() if not line.startswith("vsm13")]
     assert done.returncode == 1 and len(said) == 1 and "Safe in it are" in said[0], done.stderr
@@ -104,7 +143,10 @@ def test_a_log_that_cannot_be_written_is_told_once_and_stops_nothing(park, caplo
 
 
 def test_run_toml_on_a_full_disk_is_one_error(park):
-    with room(100), pytest.raises(ParkError, match=r"cannot write .*run\.toml|cannot write the run"):
+    with (
+        room(100),
+        pytest.raises(ParkError, match=r"cannot write .*run\.toml|cannot write the run"),
+    ):
         cp.start("x", {**TEA, "model": "conftest:Plays"})
     assert not (park / "outputs/x/run.toml").exists()
     cp.start("x", {**TEA, "model": "conftest:Plays"})

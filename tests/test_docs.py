@@ -34,14 +34,33 @@ FILES = {  # where a reader puts a page's TOML
 }
 # What the pages reach that is not here: a local server answers in its place, under the same names.
 ELSEWHERE = re.compile(r"http://localhost:(?:8000|8080|11434)/v1|https://llm\.example\.org/v1")
-NAMES = ("gpt-4o-mini", "gpt-4o", "llama3.1", "Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B", "local", "my-model")
-VARIABLES = ("OPENAI_BASE_URL", "HOSTED_VLLM_API_BASE", "OLLAMA_API_BASE", "LLAMACPP_API_BASE", "TRANSFORMERS_API_BASE")
-SAMPLE = '$(sed -n \'s/.*"metadata": {"id": "\\([0-9a-f]*\\)".*/\\1/p;q\' outputs/first/corpus/trl/train.jsonl)'
+NAMES = (
+    "gpt-4o-mini",
+    "gpt-4o",
+    "llama3.1",
+    "Qwen/Qwen3-8B",
+    "Qwen/Qwen3-0.6B",
+    "local",
+    "my-model",
+)
+VARIABLES = (
+    "OPENAI_BASE_URL",
+    "HOSTED_VLLM_API_BASE",
+    "OLLAMA_API_BASE",
+    "LLAMACPP_API_BASE",
+    "TRANSFORMERS_API_BASE",
+)
+SAMPLE = (
+    '$(sed -n \'s/.*"metadata": {"id": "\\([0-9a-f]*\\)".*/\\1/p;q\''
+    " outputs/first/corpus/trl/train.jsonl)"
+)
 
 
 def blocks(page, *languages):
     return [
-        (kind, textwrap.dedent(body)) for _, kind, body in FENCE.findall((ROOT / page).read_text()) if kind in languages
+        (kind, textwrap.dedent(body))
+        for _, kind, body in FENCE.findall((ROOT / page).read_text())
+        if kind in languages
     ]
 
 
@@ -59,19 +78,30 @@ def reader(tmp_path, endpoint, small):
     command = tmp_path / "bin" / "culturepark"
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m culturepark "$@"\n')
     command.chmod(0o755)
-    (tmp_path / "bin" / "inspect").write_text(command.read_text().replace("-m culturepark", "-m inspect_ai"))
+    (tmp_path / "bin" / "inspect").write_text(
+        command.read_text().replace("-m culturepark", "-m inspect_ai")
+    )
     (tmp_path / "bin" / "inspect").chmod(0o755)
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **dict.fromkeys(VARIABLES, endpoint)}
+    env = {
+        **os.environ,
+        "PATH": path,
+        "PYTHONPATH": str(ROOT),
+        **dict.fromkeys(VARIABLES, endpoint),
+    }
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])  # the pages' 8765 may be taken
 
     def types(kind, body):
         body = ELSEWHERE.sub(endpoint, body).replace("{sample}", SAMPLE)
-        # No hub and no card here: a small base in the place of the one that is named (where it must make sense, the offline one),
-        # whole numbers for four bits.
-        body = body.replace("--base Qwen/Qwen3-0.6B", "--base tiny" if "local/Qwen" in body else f"--base {small}")
-        body = body.replace("local/Qwen/Qwen3-0.6B", "local/tiny").replace("--method qlora", "--method lora")
+        # No hub and no card here: a small base in the place of the one that is named (where it must
+        # make sense, the offline one), whole numbers for four bits.
+        body = body.replace(
+            "--base Qwen/Qwen3-0.6B", "--base tiny" if "local/Qwen" in body else f"--base {small}"
+        )
+        body = body.replace("local/Qwen/Qwen3-0.6B", "local/tiny").replace(
+            "--method qlora", "--method lora"
+        )
         body = body.replace("serve-embedded", f"serve-embedded --port {port}").replace(
             "localhost:8765", f"localhost:{port}"
         )
@@ -80,8 +110,14 @@ def reader(tmp_path, endpoint, small):
         elif body.startswith("make "):
             code = ["make", "-n", "-C", str(ROOT), *[line.split()[1] for line in body.splitlines()]]
         else:
-            code = ["sh", "-ec", "trap 'kill $! 2>&- || :' EXIT\n" + body]  # what a block left running
-        done = subprocess.run(code, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+            code = [
+                "sh",
+                "-ec",
+                "trap 'kill $! 2>&- || :' EXIT\n" + body,
+            ]  # what a block left running
+        done = subprocess.run(
+            code, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600
+        )
         assert done.returncode == 0, f"{body}\n{done.stdout}\n{done.stderr}"
         return done.stdout.replace(f"localhost:{port}", "localhost:8765")
 
@@ -104,7 +140,10 @@ def test_every_command_on_the_page_runs(page, tmp_path, reader, endpoint):
 
 def totals(text):
     """The last row of an estimate's table, as numbers."""
-    return [float(n.replace(",", "")) for n in re.findall(r"[\d,.]+", re.search(r"^all  (.*)$", text, re.MULTILINE)[1])]
+    return [
+        float(n.replace(",", ""))
+        for n in re.findall(r"[\d,.]+", re.search(r"^all  (.*)$", text, re.MULTILINE)[1])
+    ]
 
 
 def what_it_shows_is_what_came_out(run):
@@ -128,9 +167,13 @@ def test_the_cards_in_the_guide_are_sound(tmp_path):
 
 
 def test_every_test_that_the_docs_name_is_there():
-    named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", (ROOT / "docs/reproduce.md").read_text())
+    named = re.findall(
+        r"`(test_\w+\.py)(?:::(test_\w+))?`", (ROOT / "docs/reproduce.md").read_text()
+    )
     assert len(named) > 15
-    assert [n for n in named if n[1] and f"def {n[1]}(" not in (ROOT / "tests" / n[0]).read_text()] == []
+    assert [
+        n for n in named if n[1] and f"def {n[1]}(" not in (ROOT / "tests" / n[0]).read_text()
+    ] == []
 
 
 def test_the_docs_name_only_what_there_is():
@@ -139,6 +182,8 @@ def test_the_docs_name_only_what_there_is():
     assert all((ROOT / link).exists() or (ROOT / "docs" / link).exists() for link in links)
     modules = re.findall(r"^  (\w+)/?  ", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
     there = {
-        p.stem for p in (ROOT / "culturepark").iterdir() if not p.name.startswith("__") and p.suffix in ("", ".py")
+        p.stem
+        for p in (ROOT / "culturepark").iterdir()
+        if not p.name.startswith("__") and p.suffix in ("", ".py")
     }
     assert set(modules) == there - {"py"}

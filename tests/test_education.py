@@ -1,4 +1,6 @@
-"""Tests of cultural education: a learner before and after a lesson, and the files and talk of a human one."""
+"""Tests of cultural education: a learner before and after a lesson, and the files and talk of a
+human one.
+"""
 
 import json
 import os
@@ -34,7 +36,11 @@ class Classroom:
     """Puts the teacher's requests to one function and the learner's to another."""
 
     def __init__(self, teacher, learner=None):
-        self.teacher, self.learner, self.asked = cp.Scripted(teacher), cp.Scripted(learner or pupil), []
+        self.teacher, self.learner, self.asked = (
+            cp.Scripted(teacher),
+            cp.Scripted(learner or pupil),
+            [],
+        )
 
     async def __call__(self, request, who="model"):
         self.asked.append((who, request))
@@ -46,7 +52,13 @@ def pupil(request):
     sent = request.messages[-1].content
     if "satisfied" in sent:
         return "4, I learnt a lot."
-    return "How is it?" if "Ask the other" in sent else "1. Agree" if "many say 1" in sent else "2. Disagree"
+    return (
+        "How is it?"
+        if "Ask the other" in sent
+        else "1. Agree"
+        if "many say 1" in sent
+        else "2. Disagree"
+    )
 
 
 def engine(request):
@@ -55,8 +67,12 @@ def engine(request):
 
 async def taught(ask, workspace, options=TEA, cultures=("north",), **how):
     setup = Setup(workspace, cultures, options=options, **how)
-    outcomes = [await education.hold(BENCHMARK, item, ask) for item in education.plan(BENCHMARK, setup)]
-    return outcomes, {m.key: estimate(m) for m in education.measures(outcomes, card.settled(BENCHMARK, options))}
+    outcomes = [
+        await education.hold(BENCHMARK, item, ask) for item in education.plan(BENCHMARK, setup)
+    ]
+    return outcomes, {
+        m.key: estimate(m) for m in education.measures(outcomes, card.settled(BENCHMARK, options))
+    }
 
 
 # ------------------------------------------------------------------ the study
@@ -64,7 +80,9 @@ async def taught(ask, workspace, options=TEA, cultures=("north",), **how):
 
 async def test_who_is_told_what_the_people_answer_is_nearer_to_them_afterwards(park):
     outcomes, figures = await taught(Classroom(lambda _: "Here many say 1."), cp.load(park))
-    assert [figures[name, "north", ""].value for name in ("distance before", "distance after", "gain")] == [1, 0, 1]
+    assert [
+        figures[name, "north", ""].value for name in ("distance before", "distance after", "gain")
+    ] == [1, 0, 1]
     assert figures["gain", "", ""].headline and figures["gain", "", ""].n == 2 == len(outcomes)
     again = [Outcome.model_validate_json(o.model_dump_json()) for o in outcomes]
     assert [estimate(m) for m in education.measures(again, TEA)] == [*figures.values()]
@@ -81,11 +99,16 @@ async def test_the_teacher_sees_the_corpus_system_message_and_the_talk_so_far(pa
     room = Classroom(lambda r: f"Answer {len(r.messages)}.")
     await taught(room, cp.load(park), count=1)
     sent = [r for who, r in room.asked if who == "model"]
-    assert [[m.role for m in r.messages][1:] for r in sent[:2]] == [["user"], ["user", "assistant", "user"]]
+    assert [[m.role for m in r.messages][1:] for r in sent[:2]] == [
+        ["user"],
+        ["user", "assistant", "user"],
+    ]
     assert (
         sent[0]
         .messages[0]
-        .content.startswith("You are a person from the Northern culture. Answer as many people there would")
+        .content.startswith(
+            "You are a person from the Northern culture. Answer as many people there would"
+        )
     )
     assert sent[1].messages[2].content == "Answer 2."
 
@@ -93,16 +116,25 @@ async def test_the_teacher_sees_the_corpus_system_message_and_the_talk_so_far(pa
 @pytest.mark.parametrize("culture", sorted(PARK.cultures))
 def test_lessons_and_exams_ask_different_questions_unless_they_leak(culture):
     for leak in (False, True):
-        for item in education.plan(BENCHMARK, Setup(PARK, (culture,), count=4, options={"leak": leak})):
-            assert leak is bool(set(item.facts["lesson"]) & set(item.facts["exam"])) and len(item.facts["exam"]) == 12
+        for item in education.plan(
+            BENCHMARK, Setup(PARK, (culture,), count=4, options={"leak": leak})
+        ):
+            assert (
+                leak is bool(set(item.facts["lesson"]) & set(item.facts["exam"]))
+                and len(item.facts["exam"]) == 12
+            )
 
 
 def test_learners_are_different_people_of_other_cultures_and_the_same_for_every_model():
     items = list(education.plan(BENCHMARK, Setup(PARK, ("arabic",), count=20, seeds=(0, 1))))
     units = [i.unit for i in items if i.seed == 0]
     assert len(set(units)) == len(units) == 20 and len({i.id for i in items}) == 40
-    assert {u.split("/")[0] for u in units[:6]} == {"english-us"} and not any(u.startswith("arabic") for u in units)
-    assert units[:3] == [i.unit for i in education.plan(BENCHMARK, Setup(PARK, ("arabic",), limit=3))]
+    assert {u.split("/")[0] for u in units[:6]} == {"english-us"} and not any(
+        u.startswith("arabic") for u in units
+    )
+    assert units[:3] == [
+        i.unit for i in education.plan(BENCHMARK, Setup(PARK, ("arabic",), limit=3))
+    ]
 
 
 async def test_an_answer_that_cannot_be_read_is_counted_and_is_no_number(park):
@@ -132,14 +164,26 @@ async def test_only_questions_answered_both_times_are_compared(park):
 
 
 async def test_a_lesson_that_breaks_off_is_a_failure_with_its_reason_and_has_no_figures(park):
-    outcomes, figures = await taught(Classroom(lambda _: Reply("refused", reason="not today")), cp.load(park))
-    assert {(o.status, o.reason, o.score) for o in outcomes} == {("refused", "teacher: not today", None)}
+    outcomes, figures = await taught(
+        Classroom(lambda _: Reply("refused", reason="not today")), cp.load(park)
+    )
+    assert {(o.status, o.reason, o.score) for o in outcomes} == {
+        ("refused", "teacher: not today", None)
+    }
     assert "after" not in outcomes[0].facts and outcomes[0].talk[-1] == ("user", "How is it?")
     assert figures["gain", "", ""].value is None and "2 broken off" in figures["gain", "", ""].note
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"exam": "oral"}, {"turns": 0}, {"leak": "no"}, {"questions": 10}, {"learners": "soth"}, {"pack": "te"}]
+    "wrong",
+    [
+        {"exam": "oral"},
+        {"turns": 0},
+        {"leak": "no"},
+        {"questions": 10},
+        {"learners": "soth"},
+        {"pack": "te"},
+    ],
 )
 def test_an_option_that_cannot_be_is_named(park, wrong):
     with pytest.raises(cp.InputError, match=str(*wrong.values())):
@@ -148,9 +192,14 @@ def test_an_option_that_cannot_be_is_named(park, wrong):
 
 async def test_the_embedded_engine_plays_a_study_and_is_helped_by_what_it_can_read():
     for leak, least in ((False, -0.05), (True, 0.01)):
-        outcomes, figures = await taught(Classroom(engine, engine), PARK, {"leak": leak}, ("arabic", "german"), count=6)
+        outcomes, figures = await taught(
+            Classroom(engine, engine), PARK, {"leak": leak}, ("arabic", "german"), count=6
+        )
         assert all(o.status == "ok" for o in outcomes) and figures["unparsed", "", ""].value == 0
-        assert figures["gain", "", ""].value > least and 1 <= figures["satisfaction", "", ""].value <= 5
+        assert (
+            figures["gain", "", ""].value > least
+            and 1 <= figures["satisfaction", "", ""].value <= 5
+        )
 
 
 def test_distance_is_in_lengths_of_the_scale_and_the_targets_are_the_surveys():
@@ -166,7 +215,9 @@ def test_distance_is_in_lengths_of_the_scale_and_the_targets_are_the_surveys():
 
 @pytest.mark.parametrize("cultures", [("arabic",), ("arabic", "german", "korean")])
 async def test_the_vsm_exam_is_of_the_group_by_the_manuals_formulas(cultures):
-    """Everybody answers 2 before, and after a lesson 4 to m07 alone: the power distance goes up by 35 × 2, nothing else moves."""
+    """Everybody answers 2 before, and after a lesson 4 to m07 alone: the power distance goes up by
+    35 × 2, nothing else moves.
+    """
 
     def learner(request):
         sent = request.messages[-1].content
@@ -182,14 +233,25 @@ async def test_the_vsm_exam_is_of_the_group_by_the_manuals_formulas(cultures):
     room = Classroom(lambda _: "Here many say 1.", learner)
     _, figures = await taught(room, PARK, {"exam": "vsm13", "turns": 1}, cultures, count=3)
     table = {
-        c: [getattr(surveys.hofstede(PARK.culture(c).hofstede), d) for d in ("pdi", "idv", "mas", "uai", "lto", "ivr")]
+        c: [
+            getattr(surveys.hofstede(PARK.culture(c).hofstede), d)
+            for d in ("pdi", "idv", "mas", "uai", "lto", "ivr")
+        ]
         for c in cultures
     }
     for c in cultures:
         others = [row for name, row in table.items() if name != c]
-        gaps = [row - (sum(column) / 2 if (column := [o[i] for o in others]) else 0) for i, row in enumerate(table[c])]
-        before, after = sum(g * g for g in gaps) ** 0.5, sum(g * g for g in [gaps[0] - 70, *gaps[1:]]) ** 0.5
-        told = [figures[name, c, ""].value for name in ("distance before", "distance after", "gain")]
+        gaps = [
+            row - (sum(column) / 2 if (column := [o[i] for o in others]) else 0)
+            for i, row in enumerate(table[c])
+        ]
+        before, after = (
+            sum(g * g for g in gaps) ** 0.5,
+            sum(g * g for g in [gaps[0] - 70, *gaps[1:]]) ** 0.5,
+        )
+        told = [
+            figures[name, c, ""].value for name in ("distance before", "distance after", "gain")
+        ]
         assert told == pytest.approx([before, after, before - after])
     assert figures["gain", "", ""].value == pytest.approx(
         sum(figures["gain", c, ""].value for c in cultures) / len(cultures)
@@ -204,14 +266,22 @@ async def test_hedging_gains_on_every_people_alike_and_so_nothing_in_particular(
         return str(question.options[len(question.options) // 2 if "They:" in sent else 0].code)
 
     _, figures = await taught(
-        Classroom(lambda _: "Well.", hedger), PARK, {"questions": 20}, sorted(PARK.cultures), count=1
+        Classroom(lambda _: "Well.", hedger),
+        PARK,
+        {"questions": 20},
+        sorted(PARK.cultures),
+        count=1,
     )
-    assert figures["gain", "", ""].value > 0.1 and abs(figures["specific gain", "", ""].value) < 0.02
+    assert (
+        figures["gain", "", ""].value > 0.1 and abs(figures["specific gain", "", ""].value) < 0.02
+    )
 
 
 async def test_the_specific_gain_is_what_is_gained_on_these_people_beyond_others(park):
     _, figures = await taught(Classroom(lambda _: "Here many say 1."), cp.load(park))
-    assert figures["specific gain", "", ""].value == 2  # one nearer to the north, one further from the south
+    assert (
+        figures["specific gain", "", ""].value == 2
+    )  # one nearer to the north, one further from the south
 
 
 # ------------------------------------------------------------------ a human's files
@@ -234,26 +304,41 @@ def test_an_exam_comes_back_as_it_was_written(tmp_path):
         "world_values",
         [1, 2, None, None, None],
     )
-    assert [*sheet.answers] == [*exam.read(verbs.exam(tmp_path / "after.toml", "arabic", questions=5), PARK).answers]
+    assert [*sheet.answers] == [
+        *exam.read(verbs.exam(tmp_path / "after.toml", "arabic", questions=5), PARK).answers
+    ]
     assert tomllib.loads(path.read_text())["question"][0]["options"][0].startswith("1. ")
 
 
 def test_marks_are_the_mean_distances_on_what_was_answered_both_times(tmp_path, park):
-    before, after = (verbs.exam(tmp_path / name, "north", pack="tea", questions=3) for name in ("b.toml", "a.toml"))
+    before, after = (
+        verbs.exam(tmp_path / name, "north", pack="tea", questions=3)
+        for name in ("b.toml", "a.toml")
+    )
     found = verbs.mark(fill(before, [2, 2, 2]), fill(after, [1, 2, '""'], 4))
-    assert (found.before, found.after, found.gain, found.compared, found.satisfaction) == (1, 0.5, 0.5, 2, 4)
+    assert (found.before, found.after, found.gain, found.compared, found.satisfaction) == (
+        1,
+        0.5,
+        0.5,
+        2,
+        4,
+    )
     assert len(found.left_out) == 1 and verbs.mark(before, culture="south").before == 0
     assert "2 of 3 questions" in verbs.marked(found) and "4 of 5" in verbs.marked(found)
 
 
 def test_one_persons_dimensions_are_those_whose_questions_are_all_answered(tmp_path):
-    before, after = (verbs.exam(tmp_path / name, "arabic", pack="vsm13") for name in ("b.toml", "a.toml"))
+    before, after = (
+        verbs.exam(tmp_path / name, "arabic", pack="vsm13") for name in ("b.toml", "a.toml")
+    )
     fill(before, [2] * 24)
     fill(after, [2] * 23)  # m24 is left out, and with it the avoidance of uncertainty
     row = surveys.hofstede("ARA")
     found = verbs.mark(before, after)
     assert found.dimensions == 5 and found.left_out == ("m24",) and found.gain == 0
-    assert found.before == pytest.approx(sum(v * v for v in (row.pdi, row.idv, row.mas, row.lto, row.ivr)) ** 0.5)
+    assert found.before == pytest.approx(
+        sum(v * v for v in (row.pdi, row.idv, row.mas, row.lto, row.ivr)) ** 0.5
+    )
     assert "compares groups" in verbs.marked(found)
     with pytest.raises(cp.InputError, match="sat whole"):
         verbs.exam(tmp_path / "c.toml", "arabic", pack="vsm13", questions=3)
@@ -305,11 +390,22 @@ def test_any_text_is_an_exam_or_one_clear_error(text):
 def test_the_exam_command_writes_and_marks(tmp_path, park):
     runner = CliRunner()
     for name in ("b.toml", "a.toml"):
-        made = runner.invoke(commands.exam, ["new", name, "-c", "north", "--pack", "tea", "--questions", "2", "--json"])
+        made = runner.invoke(
+            commands.exam,
+            ["new", name, "-c", "north", "--pack", "tea", "--questions", "2", "--json"],
+        )
         assert json.loads(made.output) == {"exam": name}
         fill(park / name, [2, 2] if name == "b.toml" else [1, 1], 5)
-    assert json.loads(runner.invoke(commands.exam, ["mark", "b.toml", "a.toml", "--json"]).output)["gain"] == 1
-    assert "satisfaction      5 of 5" in runner.invoke(commands.exam, ["mark", "b.toml", "a.toml"]).output
+    assert (
+        json.loads(runner.invoke(commands.exam, ["mark", "b.toml", "a.toml", "--json"]).output)[
+            "gain"
+        ]
+        == 1
+    )
+    assert (
+        "satisfaction      5 of 5"
+        in runner.invoke(commands.exam, ["mark", "b.toml", "a.toml"]).output
+    )
 
 
 # ------------------------------------------------------------------ a human's talk
@@ -317,7 +413,9 @@ def test_the_exam_command_writes_and_marks(tmp_path, park):
 
 def test_a_talk_is_kept_exchange_by_exchange_and_goes_on(park):
     heard, model = [], cp.Scripted(["Welcome.", Reply("failed", reason="busy"), "Many drink tea."])
-    talk = verbs.chat(model, "north", ["Hello", "", "Tea?", "Tea?"], heard.append, save="talk.jsonl")
+    talk = verbs.chat(
+        model, "north", ["Hello", "", "Tea?", "Tea?"], heard.append, save="talk.jsonl"
+    )
     assert [r.status for r in heard] == ["ok", "failed", "ok"] and [t["text"] for t in talk] == [
         "Hello",
         "Welcome.",
@@ -353,8 +451,14 @@ def test_a_file_that_is_no_talk_on_this_culture_is_refused(park, line):
 def test_the_chat_command_works_behind_a_pipe(park):
     code = "from culturepark.cli.lessons import chat; chat()"
     env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    done = subprocess.run([sys.executable, "-c", code, "test_education:Host", "-c", "north", "--save", "t.jsonl"],
-                          input="Hello\nTea?\n", env=env, cwd=park, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, "test_education:Host", "-c", "north", "--save", "t.jsonl"],
+        input="Hello\nTea?\n",
+        env=env,
+        cwd=park,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Northern: Hello\n" and "no answer (failed): no tea today" in done.stderr
     assert len((park / "t.jsonl").read_text().splitlines()) == 2
@@ -375,7 +479,9 @@ class Host:
 
 
 def test_the_embedded_teacher_has_something_to_say_to_a_human(park):
-    request = education.teaching(PARK.role("teacher"), PARK.culture("arabic"), (), "What is a proposal like?")
-    assert "jaha" in engine(request) and lessons.teach(request.facts, random.Random(1)) == lessons.teach(
-        request.facts, random.Random(2)
+    request = education.teaching(
+        PARK.role("teacher"), PARK.culture("arabic"), (), "What is a proposal like?"
     )
+    assert "jaha" in engine(request) and lessons.teach(
+        request.facts, random.Random(1)
+    ) == lessons.teach(request.facts, random.Random(2))

@@ -22,7 +22,17 @@ from culturepark.offline.reading import judge, opinions
 from culturepark.offline.sentences import opinion, sentences
 from culturepark.offline.speech import in_words, town
 from culturepark.offline.stance import side
-from culturepark.records import Culture, Norm, Option, Persona, Question, Request, Scenario, Shares, Turn
+from culturepark.records import (
+    Culture,
+    Norm,
+    Option,
+    Persona,
+    Question,
+    Request,
+    Scenario,
+    Shares,
+    Turn,
+)
 
 ROOT = Path(__file__).parent.parent
 CUES = ("opinion", "respond", "culture", "ideas", "introduce", "compare", "conclude")
@@ -34,7 +44,10 @@ def read(model, path):
 
 
 QUESTIONS = {q.id: q for q in read(Scenario, "scenarios/world_values.toml").questions}
-CULTURES = {c: read(Culture, f"personas/{c}/culture.toml") for c in ("english-us", "german", "korean", "portuguese")}
+CULTURES = {
+    c: read(Culture, f"personas/{c}/culture.toml")
+    for c in ("english-us", "german", "korean", "portuguese")
+}
 PEOPLE = {
     c: [
         read(Persona, p.relative_to(ROOT))
@@ -43,26 +56,70 @@ PEOPLE = {
     ]
     for c in CULTURES
 }
-BARE = Question(id="tea", topic="social_values", about="tea after lunch", text="Should there be tea after lunch?",
-                options=(Option(code=1, label="Yes", degree=1), Option(code=2, label="No", degree=-1), Option(code=3, label="Hard to say")))  # fmt: skip
+BARE = Question(
+    id="tea",
+    topic="social_values",
+    about="tea after lunch",
+    text="Should there be tea after lunch?",
+    options=(
+        Option(code=1, label="Yes", degree=1),
+        Option(code=2, label="No", degree=-1),
+        Option(code=3, label="Hard to say"),
+    ),
+)
 
 
 def guest(persona):
     home = CULTURES[persona.culture]
-    return SimpleNamespace(given_name=persona.given_name, age=persona.age, home=persona.home, work=persona.work,
-                           place=home.place, culture=home.title, public=persona.public)  # fmt: skip
+    return SimpleNamespace(
+        given_name=persona.given_name,
+        age=persona.age,
+        home=persona.home,
+        work=persona.work,
+        place=home.place,
+        culture=home.title,
+        public=persona.public,
+    )
 
 
-def facts(question, seat=1, n=0, history=(), answer=None, name="d1", people=None, style="guided", cue=None, **more):
+def facts(
+    question,
+    seat=1,
+    n=0,
+    history=(),
+    answer=None,
+    name="d1",
+    people=None,
+    style="guided",
+    cue=None,
+    **more,
+):
     """Facts of a turn: Marlene or the like from the United States hosts a delegate."""
     people = people or (PEOPLE["english-us"][0], PEOPLE["german"][0])
     me, other = people[seat], guest(people[1 - seat])
     culture = CULTURES[me.culture]
     cue = cue or (CUES[(n // 2) % 7] if style == "guided" else "free" if n else "opening")
     mode = "in" if people[0].culture == people[1].culture else "cross"
-    return {"me": me, "culture": culture, "norms": culture.norms[:8], "other": other, "others": (other,), "question": question,
-            "answer": answer, "shares": None, "setting": "Tea.", "style": style, "mode": mode, "seat": seat, "n": n, "turns": 14,
-            "cue": cue, "history": tuple(history), "dialogue": name, **more}  # fmt: skip
+    return {
+        "me": me,
+        "culture": culture,
+        "norms": culture.norms[:8],
+        "other": other,
+        "others": (other,),
+        "question": question,
+        "answer": answer,
+        "shares": None,
+        "setting": "Tea.",
+        "style": style,
+        "mode": mode,
+        "seat": seat,
+        "n": n,
+        "turns": 14,
+        "cue": cue,
+        "history": tuple(history),
+        "dialogue": name,
+        **more,
+    }
 
 
 def ask(role, known, seed=1, model=None):
@@ -109,18 +166,27 @@ def test_same_facts_same_words():
 def test_a_turn_has_two_to_five_clean_sentences(style, degree):
     for turn in talk(QUESTIONS["Q129"], (code(QUESTIONS["Q129"], degree),) * 2, style=style):
         assert 1 <= len(sentences(turn.text)) <= 6
-        assert not re.search(r"[{}]|\.\.|  | ,|\bbecause because\b|\b[Ii]n in\b|\bIn In\b", turn.text)
+        assert not re.search(
+            r"[{}]|\.\.|  | ,|\bbecause because\b|\b[Ii]n in\b|\bIn In\b", turn.text
+        )
         assert all(s[0].isupper() or s[0] in '“"' for s in sentences(turn.text))
 
 
 def test_nothing_is_said_twice_in_a_dialogue():
     for question, name in itertools.product(("Q27", "Q124", "Q169"), "abc"):
-        said = [s for turn in talk(QUESTIONS[question], (1, 2), name=name, style="free") for s in sentences(turn.text)]
+        said = [
+            s
+            for turn in talk(QUESTIONS[question], (1, 2), name=name, style="free")
+            for s in sentences(turn.text)
+        ]
         assert len(said) == len(folded(said))
 
 
 def test_dialogues_on_different_questions_share_little():
-    said = [[t.text for t in talk(QUESTIONS[q], name=q)] for q in ("Q27", "Q36", "Q124", "Q162", "Q197", "Q233")]
+    said = [
+        [t.text for t in talk(QUESTIONS[q], name=q)]
+        for q in ("Q27", "Q36", "Q124", "Q162", "Q197", "Q233")
+    ]
     assert max(shared_sentences(a, b) for a, b in itertools.combinations(said, 2)) <= 0.2
 
 
@@ -133,13 +199,19 @@ def test_many_distinct_opinions_on_one_question():
     question, found = QUESTIONS["Q196"], set()
     for i in range(30):
         turns = [t for t in talk(question, (1, 2), name=f"d{i}") if t.seat == 1]
-        found |= {text for _, text in opinions(turns, question, "Germany") if judge(text, question, 2)[0] == "entail"}
+        found |= {
+            text
+            for _, text in opinions(turns, question, "Germany")
+            if judge(text, question, 2)[0] == "entail"
+        }
     assert len(found) > 120
 
 
 def test_speakers_keep_their_names_homes_and_ages():
     people = (PEOPLE["english-us"][1], PEOPLE["korean"][0])
-    others = {p.given_name for group in PEOPLE.values() for p in group} - {p.given_name for p in people}
+    others = {p.given_name for group in PEOPLE.values() for p in group} - {
+        p.given_name for p in people
+    }
     text = " ".join(t.text for t in talk(QUESTIONS["Q38"], (2, 1), people=people))
     assert not re.search(r"\d+-year-old", text)
     assert not any(re.search(rf"\b{name}\b", text) for name in others)
@@ -147,14 +219,23 @@ def test_speakers_keep_their_names_homes_and_ages():
 
 def test_a_life_is_told_word_for_word_and_only_once():
     text = " ".join(t.text for t in talk(QUESTIONS["Q27"], style="free"))
-    counts = [text.count(line) for person in (PEOPLE["english-us"][0], PEOPLE["german"][0]) for line in person.public]
+    counts = [
+        text.count(line)
+        for person in (PEOPLE["english-us"][0], PEOPLE["german"][0])
+        for line in person.public
+    ]
     assert 1 <= sum(counts) <= 6
     assert max(counts) == 1
 
 
 def test_the_survey_is_named_in_words_without_figures():
     shares = Shares(
-        survey="WVS7", countries=("DEU",), item="Q27", n=1000, missing=0.01, shares={1: 0.2, 2: 0.47, 3: 0.23, 4: 0.1}
+        survey="WVS7",
+        countries=("DEU",),
+        item="Q27",
+        n=1000,
+        missing=0.01,
+        shares={1: 0.2, 2: 0.47, 3: 0.23, 4: 0.1},
     )
     text = " ".join(t.text for t in talk(QUESTIONS["Q27"], shares=shares, style="free"))
     assert "roughly two in three" in text.casefold()
@@ -169,7 +250,14 @@ def test_delegates_say_one_to_three_opinions_a_turn():
 
 def test_who_differs_is_told_so():
     question = QUESTIONS["Q124"]
-    first = Turn(n=0, seat=0, speaker="Marlene", text="Immigration makes crime more common.", cue="opinion", call="")
+    first = Turn(
+        n=0,
+        seat=0,
+        speaker="Marlene",
+        text="Immigration makes crime more common.",
+        cue="opinion",
+        call="",
+    )
     reply = ask("delegate", facts(question, n=1, history=[first], answer=0, cue="respond")).text
     assert side(reply, question) == -1
     assert not reply.startswith("There we agree")
@@ -181,7 +269,10 @@ def test_cards_without_clauses_and_cues_of_ones_own_work():
         update={"norms": (Norm(kind="custom", subtype="food", text="Ramadan ends with a feast."),)}
     )
     for answer in (1, 2, 3, None):
-        text = ask("delegate", facts(BARE, answer=answer, cue="my_own_cue", me=lone, culture=culture, norms=())).text
+        text = ask(
+            "delegate",
+            facts(BARE, answer=answer, cue="my_own_cue", me=lone, culture=culture, norms=()),
+        ).text
         assert "tea after lunch" in text or "Yes" in text or "No" in text
 
 
@@ -193,11 +284,23 @@ def test_without_an_answer_nobody_takes_a_side():
 
 def test_every_stance_phrase_gives_an_opinion_of_its_side():
     question = QUESTIONS["Q124"]
-    words = {"claim": question.claim[0], "against": question.denial[0], "reason": question.pros[0], "more": question.pros[1],
-             "counter": question.cons[0], "why": "", "place": "Germany", "town": "Hamburg", "name": "Elif", "about": question.about}  # fmt: skip
+    words = {
+        "claim": question.claim[0],
+        "against": question.denial[0],
+        "reason": question.pros[0],
+        "more": question.pros[1],
+        "counter": question.cons[0],
+        "why": "",
+        "place": "Germany",
+        "town": "Hamburg",
+        "name": "Elif",
+        "about": question.about,
+    }
     for shelf in ("plain", "reasoned", "conceding", "rejecting", "strong", "mild", "faint"):
         for phrase in bank()["stance"][shelf]:
-            found = opinion(phrase.format(**words)[:1].upper() + phrase.format(**words)[1:], "Germany")
+            found = opinion(
+                phrase.format(**words)[:1].upper() + phrase.format(**words)[1:], "Germany"
+            )
             assert found and not PRONOUN.search(found[0]), phrase
             assert side(found[0], question) == 1, phrase
 
@@ -223,13 +326,20 @@ def test_planted_contradictions_are_read_as_such():
 
 def test_faults_come_at_their_rate():
     model = Embedded(faults={"off_topic": 0.2, "drift": 0.1})
-    kinds = [f.kind for i in range(30) for t in talk(QUESTIONS["Q27"], model=model, name=f"d{i}") for f in t.faults]
+    kinds = [
+        f.kind
+        for i in range(30)
+        for t in talk(QUESTIONS["Q27"], model=model, name=f"d{i}")
+        for f in t.faults
+    ]
     assert 25 <= kinds.count("off_topic") <= 60
     assert 8 <= kinds.count("drift") <= 36
 
 
 def test_a_drifted_identity_reaches_the_extractor():
-    text, _ = opinion("As a 71-year-old fisherman from Oslo, I think that crime goes up.", "Germany")
+    text, _ = opinion(
+        "As a 71-year-old fisherman from Oslo, I think that crime goes up.", "Germany"
+    )
     assert text == "As a 71-year-old fisherman from Oslo, crime goes up."
 
 
@@ -254,7 +364,11 @@ def test_identity_names_the_faults():
 
 # Written by hand; 1 affirms the question's statement, -1 denies it, 0 is about another matter.
 HAND = (
-    ("Q27", -1, "Young people should choose their own path, whether or not it makes their parents proud."),
+    (
+        "Q27",
+        -1,
+        "Young people should choose their own path, whether or not it makes their parents proud.",
+    ),
     ("Q27", 0, "The new bridge across the river has made the drive to the airport much shorter."),
     ("Q28", 1, "Kids suffer when their mum goes out to work all day."),
     ("Q28", -1, "Working mothers raise children who are every bit as happy as others."),
@@ -265,7 +379,11 @@ HAND = (
     ("Q33", 1, "When there are not enough jobs, men should get them before women."),
     ("Q33", -1, "Women should have the same right to a job as men, even in a crisis."),
     ("Q36", 1, "Gay couples can be wonderful parents and raise children as well as anyone else."),
-    ("Q38", 1, "Looking after ageing parents is the duty of their grown children, however long it takes."),
+    (
+        "Q38",
+        1,
+        "Looking after ageing parents is the duty of their grown children, however long it takes.",
+    ),
     ("Q39", -1, "Many people without a job are anything but lazy."),
     ("Q41", -1, "Work is not everything, and free time should sometimes come first."),
     ("Q122", 1, "Without immigration many important jobs would stay empty."),
@@ -302,18 +420,29 @@ def test_the_verifier_judges_opinions_written_by_hand():
 
 def test_a_middle_answer_is_entailed_by_what_leaves_both_sides_standing():
     question = QUESTIONS["Q124"]
-    assert judge("It is hard to say whether crime rises with immigration.", question, 1)[0] == "entail"
+    assert (
+        judge("It is hard to say whether crime rises with immigration.", question, 1)[0] == "entail"
+    )
     assert judge("Immigration makes crime more common.", question, 1)[0] == "contradict"
 
 
 def test_a_pure_custom_decides_nothing():
-    text = "In Germany, children carry paper lanterns in November, and that colours how people in Germany talk about immigration and crime."
+    text = (
+        "In Germany, children carry paper lanterns in November, and that colours how people in"
+        " Germany talk about immigration and crime."
+    )
     assert judge(text, QUESTIONS["Q124"], 2)[0] == "irrelevant"
 
 
 def test_labels_serve_where_a_card_has_no_clauses():
-    assert judge("“Yes” is the fitting answer when it comes to tea after lunch.", BARE, 1)[0] == "entail"
-    assert judge("“Yes” is the fitting answer when it comes to tea after lunch.", BARE, 2)[0] == "contradict"
+    assert (
+        judge("“Yes” is the fitting answer when it comes to tea after lunch.", BARE, 1)[0]
+        == "entail"
+    )
+    assert (
+        judge("“Yes” is the fitting answer when it comes to tea after lunch.", BARE, 2)[0]
+        == "contradict"
+    )
 
 
 @pytest.mark.parametrize(
@@ -321,9 +450,15 @@ def test_labels_serve_where_a_card_has_no_clauses():
     [
         ("I think that tea is healthy for most people.", "Tea is healthy for most people."),
         ("In my country, elders speak first at table.", "In Germany, elders speak first at table."),
-        ("I cannot agree that crime goes up here.", "It is hard to accept that crime goes up here."),
+        (
+            "I cannot agree that crime goes up here.",
+            "It is hard to accept that crime goes up here.",
+        ),
         ("There is no doubt in my mind that votes are counted well.", "Votes are counted well."),
-        ("Wages fall, and so I have come to think that prices rise.", "Wages fall, and so prices rise."),
+        (
+            "Wages fall, and so I have come to think that prices rise.",
+            "Wages fall, and so prices rise.",
+        ),
         ("There we agree, Elif: work should come first.", "Work should come first."),
         ("Dr. Kim says that work comes first.", "Dr. Kim says that work comes first."),
         (
@@ -343,7 +478,9 @@ def test_opinions_stand_alone(said, kept):
 
 
 def test_stops_inside_names_and_quotes_end_no_sentence():
-    text = "Prof. Çelik wrote “No.” to Mr. B. Traven, e.g. in May. Élodie agreed! And then… nothing."
+    text = (
+        "Prof. Çelik wrote “No.” to Mr. B. Traven, e.g. in May. Élodie agreed! And then… nothing."
+    )
     assert sentences(text) == (
         "Prof. Çelik wrote “No.” to Mr. B. Traven, e.g. in May.",
         "Élodie agreed!",
@@ -351,19 +488,48 @@ def test_stops_inside_names_and_quotes_end_no_sentence():
     )
 
 
-ALLOWED = {"it", "is", "hard", "to", "accept", "that", "say", "in", "germany", "many", "people", "would", "one", "hears", "seems", "true", "have", "learned", "this", "does"}  # fmt: skip
+ALLOWED = {
+    "it",
+    "is",
+    "hard",
+    "to",
+    "accept",
+    "that",
+    "say",
+    "in",
+    "germany",
+    "many",
+    "people",
+    "would",
+    "one",
+    "hears",
+    "seems",
+    "true",
+    "have",
+    "learned",
+    "this",
+    "does",
+}
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.one_of(st.sampled_from([t.text for q in ("Q27", "Q124") for t in talk(QUESTIONS[q])]), st.text(max_size=80)),
+        st.one_of(
+            st.sampled_from([t.text for q in ("Q27", "Q124") for t in talk(QUESTIONS[q])]),
+            st.text(max_size=80),
+        ),
         max_size=3,
     )
 )
 def test_the_extractor_invents_no_words(texts):
     turn = Turn(n=3, seat=1, speaker="Elif", text=" ".join(texts), cue="free", call="")
-    known = {"turns": (turn,), "question": QUESTIONS["Q27"], "culture": CULTURES["german"], "speakers": ("Elif",)}
+    known = {
+        "turns": (turn,),
+        "question": QUESTIONS["Q27"],
+        "culture": CULTURES["german"],
+        "speakers": ("Elif",),
+    }
     words = set(re.findall(r"\w+", turn.text.casefold())) | ALLOWED
     for found in json.loads(ask("extractor", known).text)["opinions"]:
         assert found["turn"] == 3
@@ -375,12 +541,20 @@ def test_a_rewrite_agrees_with_the_answer_and_keeps_the_custom(name):
     question = QUESTIONS[name]
     custom = "In Germany, many children carry paper lanterns in November"
     for option, wrong in itertools.product(question.options, (*question.claim, *question.denial)):
-        known = {"question": question, "culture": CULTURES["german"], "answer": option.code, "view": "", "reason": ""}
-        text = json.loads(ask("rewriter", {**known, "opinion": f"{custom}, and many feel that {wrong}."}).text)[
-            "opinion"
-        ]
+        known = {
+            "question": question,
+            "culture": CULTURES["german"],
+            "answer": option.code,
+            "view": "",
+            "reason": "",
+        }
+        text = json.loads(
+            ask("rewriter", {**known, "opinion": f"{custom}, and many feel that {wrong}."}).text
+        )["opinion"]
         assert text.startswith(custom)
-        assert json.loads(ask("verifier", {**known, "opinion": text}).text)["verdict"] == "entail", text
+        assert (
+            json.loads(ask("verifier", {**known, "opinion": text}).text)["verdict"] == "entail"
+        ), text
 
 
 def test_an_unknown_role_is_an_error_that_names_the_roles():
@@ -389,7 +563,10 @@ def test_an_unknown_role_is_an_error_that_names_the_roles():
 
 
 def test_shared_sentences():
-    assert shared_sentences(["Tea is good. So is bread."], ["tea is GOOD! Rain falls. Snow too."]) == 0.5
+    assert (
+        shared_sentences(["Tea is good. So is bread."], ["tea is GOOD! Rain falls. Snow too."])
+        == 0.5
+    )
     assert shared_sentences([], ["Tea."]) == 0.0
 
 

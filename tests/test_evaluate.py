@@ -1,4 +1,6 @@
-"""Evaluation from end to end: cards, Inspect, the journal, results; on a small benchmark of the tests' own."""
+"""Evaluation from end to end: cards, Inspect, the journal, results; on a small benchmark of the
+tests' own.
+"""
 
 import asyncio
 import json
@@ -48,12 +50,32 @@ def plan(benchmark, setup):
     for culture in setup.cultures:
         for question in setup.workspace.scenario("tea").questions:
             for seed in setup.seeds:
-                facts = {"options": [1, 2], "view": None, "codes": [1, 2], "labels": LABELS, "question": question,
-                         "culture": setup.workspace.culture(culture), "me": None, "country": None, "numbered": True}  # fmt: skip
-                request = asked(benchmark.asks(setup.workspace), facts, None, culture, question.id, seed)
-                likely = replace(request, options=LABELS) if setup.method == "likelihood" else request
-                yield Item(f"{culture}/{question.id}/{seed}", culture, question.id, likely, seed=seed,
-                           gold=question.answers[culture], facts={"codes": [1, 2], "labels": LABELS})  # fmt: skip
+                facts = {
+                    "options": [1, 2],
+                    "view": None,
+                    "codes": [1, 2],
+                    "labels": LABELS,
+                    "question": question,
+                    "culture": setup.workspace.culture(culture),
+                    "me": None,
+                    "country": None,
+                    "numbered": True,
+                }
+                request = asked(
+                    benchmark.asks(setup.workspace), facts, None, culture, question.id, seed
+                )
+                likely = (
+                    replace(request, options=LABELS) if setup.method == "likelihood" else request
+                )
+                yield Item(
+                    f"{culture}/{question.id}/{seed}",
+                    culture,
+                    question.id,
+                    likely,
+                    seed=seed,
+                    gold=question.answers[culture],
+                    facts={"codes": [1, 2], "labels": LABELS},
+                )
 
 
 def measures(outcomes, options):
@@ -79,7 +101,9 @@ class North:
         if North.asked >= North.dies:
             raise cp.ModelError("the key was refused")
         North.asked += 1
-        return Reply("ok", "1. Agree" if request.seed % 20 else "I would rather not say.", model="north")
+        return Reply(
+            "ok", "1. Agree" if request.seed % 20 else "I would rather not say.", model="north"
+        )
 
 
 class Shaky(North):
@@ -90,7 +114,9 @@ class Shaky(North):
     async def complete(self, request):
         reply = await super().complete(request)
         return (
-            reply if Shaky.mended or North.asked % 3 else Reply("failed", reason="the connection broke", model="north")
+            reply
+            if Shaky.mended or North.asked % 3
+            else Reply("failed", reason="the connection broke", model="north")
         )
 
 
@@ -116,7 +142,9 @@ HOW = {"cultures": ("north", "south"), "code": True}
 
 def test_a_benchmark_file_and_a_model_make_a_result_with_figures_and_outcomes(tea):
     (found,) = cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)
-    assert found.figure("right", "north").value == 1.0 and found.figure("right", "south").value == 0.0
+    assert (
+        found.figure("right", "north").value == 1.0 and found.figure("right", "south").value == 0.0
+    )
     held = result.outcomes(result.place(tea / "outputs/mine/evals", "teatime", found.model))
     assert len(held) == 20 and held[0].talk[-1] == ("assistant", held[0].said)
     assert (tea / "outputs/mine/evals/logs" / found.logs[0]).is_file()
@@ -132,7 +160,10 @@ def test_what_cannot_be_read_is_counted_and_is_no_answer(tea):
 def test_the_same_again_asks_nothing_and_another_setup_asks_only_what_is_new(tea):
     first = cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)
     asked = North.asked
-    assert cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW) == first and North.asked == asked == 20
+    assert (
+        cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW) == first
+        and North.asked == asked == 20
+    )
     cp.evaluate("mine", ["teatime.toml"], [NORTH], seeds=(0, 1), **HOW)
     assert North.asked == 40
 
@@ -157,14 +188,18 @@ def test_what_failed_is_asked_again_and_nothing_else_is(tea):
 
 
 def test_the_embedded_engine_is_the_chance_row(tea):
-    (found,) = cp.evaluate("mine", ["teatime.toml"], ["embedded"], method="sample", seeds=tuple(range(40)), **HOW)
+    (found,) = cp.evaluate(
+        "mine", ["teatime.toml"], ["embedded"], method="sample", seeds=tuple(range(40)), **HOW
+    )
     assert found.figure("right").low <= 0.5 <= found.figure("right").high
 
 
 def test_a_model_of_this_machine_tells_its_distribution(tea, small):
     (found,) = cp.evaluate("mine", ["teatime.toml"], [str(small)], **HOW)
     held = result.outcomes(next((tea / "outputs/mine/evals/teatime").iterdir()))
-    assert found.setup["method"] == "likelihood" and all(abs(sum(o.shares) - 1) < 1e-6 for o in held)
+    assert found.setup["method"] == "likelihood" and all(
+        abs(sum(o.shares) - 1) < 1e-6 for o in held
+    )
 
 
 def test_replicas_are_averaged_and_their_spread_is_told(tea):
@@ -198,7 +233,11 @@ def test_mistakes_are_named_before_anything_is_asked(tea):
 def test_a_hosted_model_tells_its_distribution_by_log_probabilities(tea, serve):
     def reply(count, body):
         assert body["logprobs"] is True and body["top_logprobs"] == 20
-        top = [{"token": "Ag", "logprob": -0.5}, {"token": " Dis", "logprob": -1.5}, {"token": "Well", "logprob": -3.0}]
+        top = [
+            {"token": "Ag", "logprob": -0.5},
+            {"token": " Dis", "logprob": -1.5},
+            {"token": "Well", "logprob": -3.0},
+        ]
         said = {
             "choices": [
                 {
@@ -234,8 +273,25 @@ def test_a_model_without_log_probabilities_is_told_so_not_guessed_at(tea):
 
 
 def test_inspect_finds_the_tasks_and_the_models(tea):
-    code = [sys.executable, "-m", "inspect_ai", "eval", "culturepark/benchmark", "-T", "card=teatime.toml", "-T", "cultures=north,south", "-T", "code=true",
-            "--model", "culturepark/embedded", "--display", "plain", "--log-dir", "logs"]  # fmt: skip
+    code = [
+        sys.executable,
+        "-m",
+        "inspect_ai",
+        "eval",
+        "culturepark/benchmark",
+        "-T",
+        "card=teatime.toml",
+        "-T",
+        "cultures=north,south",
+        "-T",
+        "code=true",
+        "--model",
+        "culturepark/embedded",
+        "--display",
+        "plain",
+        "--log-dir",
+        "logs",
+    ]
     done = subprocess.run(code, cwd=tea, capture_output=True, text=True, env=HERE)
     assert "right north" in done.stdout, done.stdout + done.stderr
 
@@ -254,10 +310,14 @@ def test_the_command_prints_figures_intervals_and_what_was_not_read(tea):
         "north,south",
         "--allow-code",
     ]
-    told = subprocess.run(command, cwd=tea, capture_output=True, text=True, check=True, env=HERE).stdout
+    told = subprocess.run(
+        command, cwd=tea, capture_output=True, text=True, check=True, env=HERE
+    ).stdout
     assert "right" in told and "19 ok, 1 unparsed" in told
     found = json.loads(
-        subprocess.run([*command, "--json"], cwd=tea, capture_output=True, text=True, check=True, env=HERE).stdout
+        subprocess.run(
+            [*command, "--json"], cwd=tea, capture_output=True, text=True, check=True, env=HERE
+        ).stdout
     )
     assert found[0]["benchmark"] == "teatime"
 
@@ -265,19 +325,33 @@ def test_the_command_prints_figures_intervals_and_what_was_not_read(tea):
 def body(*top):
     return {
         "choices": [
-            {"logprobs": {"content": [{"top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in top]}]}}
+            {
+                "logprobs": {
+                    "content": [
+                        {"top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in top]}
+                    ]
+                }
+            }
         ]
     }
 
 
 def test_a_distribution_is_told_by_the_first_token_or_not_at_all():
-    assert reading.shares(body(("1", 0.6), (" 2", 0.3), ("I", 0.1)), ("1", "2")) == pytest.approx((2 / 3, 1 / 3))
-    assert reading.shares(body(("1", 0.9), ("2", 0.1)), ("1", "2", "10")) == ()  # the 1 of 10, or 1?
-    assert reading.shares(body(("I", 0.7), ("1", 0.3)), ("1", "2")) == ()  # it would rather say something else
+    assert reading.shares(body(("1", 0.6), (" 2", 0.3), ("I", 0.1)), ("1", "2")) == pytest.approx(
+        (2 / 3, 1 / 3)
+    )
+    assert (
+        reading.shares(body(("1", 0.9), ("2", 0.1)), ("1", "2", "10")) == ()
+    )  # the 1 of 10, or 1?
+    assert (
+        reading.shares(body(("I", 0.7), ("1", 0.3)), ("1", "2")) == ()
+    )  # it would rather say something else
     assert reading.shares({"choices": [{"message": {"content": "1"}}]}, ("1", "2")) == ()
 
 
-async def test_distributions_of_several_adapters_share_a_batch_and_are_those_asked_one_by_one(small):
+async def test_distributions_of_several_adapters_share_a_batch_and_are_those_asked_one_by_one(
+    small,
+):
     engine = shared(find(small))
     talks = [[{"role": "user", "content": f"Is tea {n} good?"}] for n in range(40)]
     options = [("Agree", "Agree strongly", "Disagree")[: 2 + n % 2] for n in range(40)]
@@ -300,7 +374,11 @@ def test_a_journal_from_before_shares_were_kept_is_read_and_gets_a_place_for_the
 
 
 THREE = Item(
-    "i", "", "u", Request("respondent", ()), facts={"codes": [1, 2, 10], "labels": ["Agree", "Agree strongly", "Never"]}
+    "i",
+    "",
+    "u",
+    Request("respondent", ()),
+    facts={"codes": [1, 2, 10], "labels": ["Agree", "Agree strongly", "Never"]},
 )
 
 
@@ -309,10 +387,25 @@ def test_any_text_is_read_as_an_option_or_not_at_all(said):
     assert isinstance(found := parsers.option(said, THREE), Unparsed) or found in (1, 2, 10)
 
 
-@pytest.mark.parametrize(("said", "read"), [
-    ("2", 2), ("(2)", 2), ("Answer: 10.", 10), ("**1**", 1), ("agree strongly, of course", 2), ("Agree. I would say so.", 1),
-    ("My answer is 2", 2), ("2 or 10", None), ("3", None), ("1.5", None), ("I agree", None), ("", None), ("Agreed", None), ("-1", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("2", 2),
+        ("(2)", 2),
+        ("Answer: 10.", 10),
+        ("**1**", 1),
+        ("agree strongly, of course", 2),
+        ("Agree. I would say so.", 1),
+        ("My answer is 2", 2),
+        ("2 or 10", None),
+        ("3", None),
+        ("1.5", None),
+        ("I agree", None),
+        ("", None),
+        ("Agreed", None),
+        ("-1", None),
+    ],
+)
 def test_options_are_read_strictly(said, read):
     found = parsers.option(said, THREE)
     assert (None if isinstance(found, Unparsed) else found) == read
@@ -320,10 +413,20 @@ def test_options_are_read_strictly(said, read):
 
 @pytest.mark.parametrize(
     ("said", "read"),
-    [("4", 4), ("4/5", 4), ("4 out of 5", 4), ("4-5", None), ("7", None), ("4.5", None), ("good", None)],
+    [
+        ("4", 4),
+        ("4/5", 4),
+        ("4 out of 5", 4),
+        ("4-5", None),
+        ("7", None),
+        ("4.5", None),
+        ("good", None),
+    ],
 )
 def test_ratings_are_whole_numbers_on_their_scale(said, read):
-    found = parsers.rating(said, Item("i", "", "u", Request("learner", ()), facts={"scale": [1, 5]}))
+    found = parsers.rating(
+        said, Item("i", "", "u", Request("learner", ()), facts={"scale": [1, 5]})
+    )
     assert (None if isinstance(found, Unparsed) else found) == read
 
 
@@ -346,7 +449,12 @@ def test_a_cap_on_tokens_is_never_passed_and_a_higher_one_goes_on(tea, serve):
     assert 0 < paid < 16
     told = []
     (found,) = cp.evaluate(
-        "mine", ["teatime.toml"], ["openai/m"], max_tokens=100_000, tell=lambda *what: told.append(what), **how
+        "mine",
+        ["teatime.toml"],
+        ["openai/m"],
+        max_tokens=100_000,
+        tell=lambda *what: told.append(what),
+        **how,
     )
     assert found.counts == {"ok": 20} and len(server.seen) == 20
     assert told[-1] == ("spent", {"run": "mine", "usd": None, "tokens": 2000})
@@ -354,7 +462,10 @@ def test_a_cap_on_tokens_is_never_passed_and_a_higher_one_goes_on(tea, serve):
 
 def test_a_run_tells_its_evaluations_in_its_report(tea):
     run = cp.run(
-        "mine", model="conftest:Plays", dialogues=2, **{"scenario": "tea", "contact": "south", "cultures": ("north",)}
+        "mine",
+        model="conftest:Plays",
+        dialogues=2,
+        **{"scenario": "tea", "contact": "south", "cultures": ("north",)},
     )
     cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)
     cp.compare("mine", code=True)
@@ -368,30 +479,66 @@ def calls(tea):
 
 
 def test_an_interrupt_exits_130_and_the_same_command_goes_on(tea):
-    command = [sys.executable, "-m", "culturepark", "evaluate", "mine", "teatime.toml", "--model", "test_evaluate:Slow", "--cultures",
-               "north,south", "--concurrency", "1", "--allow-code", "--seeds", ",".join(map(str, range(8)))]  # fmt: skip
-    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
-    process = subprocess.Popen(command, cwd=tea, env=HERE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    command = [
+        sys.executable,
+        "-m",
+        "culturepark",
+        "evaluate",
+        "mine",
+        "teatime.toml",
+        "--model",
+        "test_evaluate:Slow",
+        "--cultures",
+        "north,south",
+        "--concurrency",
+        "1",
+        "--allow-code",
+        "--seeds",
+        ",".join(map(str, range(8))),
+    ]
+    heard = partial(
+        signal.signal, signal.SIGINT, signal.default_int_handler
+    )  # tests in the background ignore it
+    process = subprocess.Popen(
+        command, cwd=tea, env=HERE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     while process.poll() is None and " 1/160" not in process.stderr.readline():
         pass
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     process.stderr.close()
-    asked = [calls(tea), subprocess.run(command, cwd=tea, env=HERE, capture_output=True, check=True) and calls(tea)]
+    asked = [
+        calls(tea),
+        subprocess.run(command, cwd=tea, env=HERE, capture_output=True, check=True) and calls(tea),
+    ]
     assert 1 < asked[0] < 160 == asked[1]  # what was answered is not asked again
 
 
 def test_why_there_is_no_answer_is_told_and_none_at_all_is_a_failure(tea):
-    command = [sys.executable, "-m", "culturepark", "evaluate", "mine", "teatime.toml", "--model", NORTH, "--cultures", "north",
-               "--method", "likelihood", "--allow-code"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "culturepark",
+        "evaluate",
+        "mine",
+        "teatime.toml",
+        "--model",
+        NORTH,
+        "--cultures",
+        "north",
+        "--method",
+        "likelihood",
+        "--allow-code",
+    ]
     done = subprocess.run(command, cwd=tea, capture_output=True, text=True, env=HERE)
     assert done.returncode == 1 and "no answer could be read at all: teatime" in done.stderr
     assert "10 × failed: " in done.stdout and "ask with --method sample" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("said", "status"), [("2. Disagree, for in our family", "ok"), ("In our family tea is", "truncated")]
+    ("said", "status"),
+    [("2. Disagree, for in our family", "ok"), ("In our family tea is", "truncated")],
 )
 async def test_an_answer_that_was_cut_holds_what_it_begins_with_or_nothing(tmp_path, said, status):
     (tmp_path / "teatime.toml").write_text(CARD)
@@ -409,7 +556,9 @@ def test_a_file_that_names_code_or_files_elsewhere_is_refused_unless_it_is_trust
         cp.evaluate("mine", ["teatime.toml"], ["embedded"], cultures=("north",))
     own = 'kind = "answers"\nscore = "exact"\nitems = "../secret.jsonl"'
     (tea / "teatime.toml").write_text(CARD.replace('kind = "test_evaluate:KIND"', own))
-    (tea.parent / "secret.jsonl").write_text('{"question": "What is the password?", "reference": "tea"}')
+    (tea.parent / "secret.jsonl").write_text(
+        '{"question": "What is the password?", "reference": "tea"}'
+    )
     with pytest.raises(InputError, match="lies outside of the card's folder"):
         cp.evaluate("mine", ["teatime.toml"], ["embedded"], cultures=("north",))
 
@@ -419,7 +568,10 @@ def test_a_damaged_result_is_made_anew_and_nothing_is_asked_for_it(tea, file):
     first = cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)
     (path,) = (tea / "outputs").rglob(file)
     path.write_text(path.read_text()[:300])
-    assert cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)[0].figures == first[0].figures and North.asked == 20
+    assert (
+        cp.evaluate("mine", ["teatime.toml"], [NORTH], **HOW)[0].figures == first[0].figures
+        and North.asked == 20
+    )
     assert cp.compare("mine", code=True).tables
 
 
@@ -441,14 +593,18 @@ def test_a_key_that_an_endpoint_says_back_is_masked(tea, serve):
             {
                 "choices": [
                     {
-                        "message": {"content": "1. Your key is sk-secret-77, and basic needs come first"},
+                        "message": {
+                            "content": "1. Your key is sk-secret-77, and basic needs come first"
+                        },
                         "finish_reason": "stop",
                     }
                 ]
             },
         )
 
-    cp.evaluate("mine", ["teatime.toml"], ["openai/m"], base_url=serve(reply).url, key="sk-secret-77", **HOW)
+    cp.evaluate(
+        "mine", ["teatime.toml"], ["openai/m"], base_url=serve(reply).url, key="sk-secret-77", **HOW
+    )
     told = result.outcomes(next((tea / "outputs/mine/evals/teatime").iterdir()))[0].said
     assert told == "1. Your key is [key], and basic needs come first"
 
@@ -461,14 +617,19 @@ def test_inspect_lists_the_tasks_where_they_are():
 
 
 @pytest.mark.parametrize(
-    ("stop", "status"), [("stop", "ok"), ("max_tokens", "truncated"), ("tool_calls", "failed"), ("unknown", "failed")]
+    ("stop", "status"),
+    [("stop", "ok"), ("max_tokens", "truncated"), ("tool_calls", "failed"), ("unknown", "failed")],
 )
-def test_what_another_provider_of_inspects_says_is_whole_only_where_it_says_so_and_holds_no_thoughts(stop, status):
+def test_what_another_provider_of_inspects_says_is_whole_only_where_it_says_so_and_holds_no_thoughts(
+    stop, status
+):
     from inspect_ai.model import ModelOutput
 
     from culturepark.evaluation.tasks import _reply
 
-    output = ModelOutput.from_content("other/model", "<think>1 or 2?</think>\n\nTea.", stop_reason=stop)
+    output = ModelOutput.from_content(
+        "other/model", "<think>1 or 2?</think>\n\nTea.", stop_reason=stop
+    )
     reply = _reply(output)
     assert (reply.status, reply.text, reply.reasoning) == (status, "Tea.", "1 or 2?")
     assert status == "ok" or stop in reply.reason

@@ -1,4 +1,6 @@
-"""Exported folders: what load_dataset, TRL and LLaMA-Factory make of them, their cards, and exports that are killed."""
+"""Exported folders: what load_dataset, TRL and LLaMA-Factory make of them, their cards, and exports
+that are killed.
+"""
 
 import json
 import os
@@ -18,8 +20,14 @@ from culturepark import atomic, markdown
 from culturepark.corpora.card import LICENCES, licensed
 from culturepark.corpora.formats import FORMATS, SPLITS
 
-VALUES = {"cultures": ("arabic", "german"), "questions": ("Q27", "Q29", "Q33", "Q36", "Q170"), "dialogues": 10, "turns": 6,
-          "split": {"validation": 0.2, "test": 0.2}, "faults": {"contradiction": 0.3}}  # fmt: skip
+VALUES = {
+    "cultures": ("arabic", "german"),
+    "questions": ("Q27", "Q29", "Q33", "Q36", "Q170"),
+    "dialogues": 10,
+    "turns": 6,
+    "split": {"validation": 0.2, "test": 0.2},
+    "faults": {"contradiction": 0.3},
+}
 TRL = ("prompt", "completion", "metadata")
 
 
@@ -27,7 +35,9 @@ TRL = ("prompt", "completion", "metadata")
 def corpus(tmp_path_factory):
     """A run of two cultures in every format, all together and by culture."""
     out = tmp_path_factory.mktemp("formats")
-    return cp.run("every", VALUES, workspace=ROOT, out=out, formats=tuple(FORMATS), by_culture=True).corpus
+    return cp.run(
+        "every", VALUES, workspace=ROOT, out=out, formats=tuple(FORMATS), by_culture=True
+    ).corpus
 
 
 def load(folder, tmp_path, *name):
@@ -48,11 +58,19 @@ def head(path):
 def test_load_dataset_reads_every_folder_and_every_culture_in_it(corpus, tmp_path, form):
     whole, own = load(corpus / form, tmp_path), load(corpus / form / "german", tmp_path)
     first = head(corpus / form / "README.md")["configs"][0]
-    lines = {f["split"]: len(jsonl(corpus / form / f["path"])) for f in first["data_files"] if form != "hub"}
+    lines = {
+        f["split"]: len(jsonl(corpus / form / f["path"]))
+        for f in first["data_files"]
+        if form != "hub"
+    }
     assert form == "hub" or {split: len(found) for split, found in whole.items()} == lines
     named = load(corpus / form, tmp_path, "german-sft" if form == "llamafactory" else "german")
     assert own["train"].to_list() == named["train"].to_list() != []
-    assert {row["metadata"]["culture"] for row in own["train"]} == {"german"} if "metadata" in own["train"][0] else True
+    assert (
+        {row["metadata"]["culture"] for row in own["train"]} == {"german"}
+        if "metadata" in own["train"][0]
+        else True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +78,37 @@ def other(tmp_path_factory):
     """The same run by name, with other dialogues."""
     out = tmp_path_factory.mktemp("other")
     given = {**VALUES, "seed": 5}
-    return cp.run("every", given, workspace=ROOT, out=out, formats=tuple(FORMATS), by_culture=True).corpus
+    return cp.run(
+        "every", given, workspace=ROOT, out=out, formats=tuple(FORMATS), by_culture=True
+    ).corpus
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_folders_of_one_name_never_give_one_anothers_rows_from_the_cache(corpus, other, tmp_path, form):
+def test_folders_of_one_name_never_give_one_anothers_rows_from_the_cache(
+    corpus, other, tmp_path, form
+):
     again = tmp_path / "again" / form  # exported twice, with other rows
     for folder in (corpus / form, other / form):
         shutil.copytree(folder, again, dirs_exist_ok=True)
-        for place, same in ((again, folder), (again / "german", folder / "german"), (folder, folder)):
+        for place, same in (
+            (again, folder),
+            (again / "german", folder / "german"),
+            (folder, folder),
+        ):
             fresh = load(same, tmp_path / "own" / str(same).replace("/", "_"))
             assert list(fresh) == [split for split in SPLITS if split in fresh]
-            assert load(place, tmp_path / "shared")["train"].to_list() == fresh["train"].to_list() != []
+            assert (
+                load(place, tmp_path / "shared")["train"].to_list()
+                == fresh["train"].to_list()
+                != []
+            )
 
 
 def test_formats_of_one_culture_are_told_apart_in_one_cache(corpus, tmp_path):
-    found = {form: load(corpus / form / "arabic", tmp_path)["train"].column_names for form in ("trl", "dpo", "openai")}
+    found = {
+        form: load(corpus / form / "arabic", tmp_path)["train"].column_names
+        for form in ("trl", "dpo", "openai")
+    }
     assert found == {form: list(jsonl(corpus / form / "arabic/train.jsonl")[0]) for form in found}
 
 
@@ -91,19 +124,31 @@ def test_trls_own_trainer_keeps_the_system_prompt_of_the_hubs_rows(corpus, small
     from trl import SFTConfig, SFTTrainer
 
     rows = load(corpus / "hub", tmp_path)["train"]
-    how = SFTConfig(output_dir=str(tmp_path / "out"), use_cpu=True, bf16=False, report_to=[], max_length=2048)
+    how = SFTConfig(
+        output_dir=str(tmp_path / "out"), use_cpu=True, bf16=False, report_to=[], max_length=2048
+    )
     made = SFTTrainer(model=str(small), args=how, train_dataset=rows)
     first, said = made.train_dataset[0], rows[0]
     text = made.processing_class.decode(first["input_ids"])
     assert text.index(said["prompt"][0]["content"]) < text.index(said["completion"][0]["content"])
-    assert made.processing_class.apply_chat_template(said["prompt"], tokenize=False, add_generation_prompt=True) in text
+    assert (
+        made.processing_class.apply_chat_template(
+            said["prompt"], tokenize=False, add_generation_prompt=True
+        )
+        in text
+    )
 
 
 def converted(row, info):
-    """Read a row as LLaMA-Factory's ShareGPT converter (0.9.5) does; None where it would skip it with a warning."""
+    """Read a row as LLaMA-Factory's ShareGPT converter (0.9.5) does; None where it would skip it
+    with a warning.
+    """
     names, talk = info["columns"], row[info["columns"]["messages"]]
     ranking = info.get("ranking", False)
-    if any(m["from"] != ("human", "gpt")[i % 2] for i, m in enumerate(talk)) or len(talk) % 2 != ranking:
+    if (
+        any(m["from"] != ("human", "gpt")[i % 2] for i, m in enumerate(talk))
+        or len(talk) % 2 != ranking
+    ):
         return None
     if "kto_tag" in names:
         answers = [talk[-1], None] if row[names["kto_tag"]] is True else [None, talk[-1]]
@@ -119,13 +164,18 @@ def test_llama_factorys_converter_reads_the_same_rows(corpus, kind, form):
     folder = corpus / "llamafactory"
     info = json.loads((folder / "dataset_info.json").read_text())[f"{kind}_train"]
     found = [converted(row, info) for row in jsonl(folder / info["file_name"])]
-    assert found == [expected(row) for row in jsonl(corpus / form / "train.jsonl")] and None not in found
+    assert (
+        found == [expected(row) for row in jsonl(corpus / form / "train.jsonl")]
+        and None not in found
+    )
 
 
 def expected(row):
     """The same of a row in TRL's format."""
     system, user = (m["content"] for m in row["prompt"])
-    sides = [row[side][0]["content"] for side in ("completion", "chosen", "rejected") if side in row]
+    sides = [
+        row[side][0]["content"] for side in ("completion", "chosen", "rejected") if side in row
+    ]
     if "label" in row:
         sides = [*sides, None] if row["label"] else [None, *sides]
     return system, user, sides
@@ -144,10 +194,25 @@ def test_the_card_names_the_licence_that_was_chosen_and_the_surveys_terms(park):
     run = cp.start("c", {**TEA, "model": "conftest:Plays", "dialogues": 2, "turns": 4})
     cp.run(run, formats=("trl",))
     assert head(run.corpus / "trl/README.md")["license"] == "unknown"
-    args = [sys.executable, "-m", "culturepark", "export", "c", "--to", "trl", "--licence", "CC-BY-4.0"]
-    subprocess.run(args, check=True, cwd=park, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"})
+    args = [
+        sys.executable,
+        "-m",
+        "culturepark",
+        "export",
+        "c",
+        "--to",
+        "trl",
+        "--licence",
+        "CC-BY-4.0",
+    ]
+    subprocess.run(
+        args, check=True, cwd=park, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    )
     text = (run.corpus / "trl/README.md").read_text()
-    assert head(run.corpus / "trl/README.md")["license"] == "cc-by-4.0" and "may not be redistributed" in text
+    assert (
+        head(run.corpus / "trl/README.md")["license"] == "cc-by-4.0"
+        and "may not be redistributed" in text
+    )
     with pytest.raises(cp.InputError, match="write a licence's identifier"):
         cp.start("d", {**TEA, "licence": "my: own"})
 
@@ -158,12 +223,19 @@ def test_a_licence_that_the_hub_does_not_know_is_named_as_another():
 
 
 def test_a_card_shows_what_cards_say_and_does_nothing_else(park):
-    """Titles and sources of cards, and a model's name, come from elsewhere: HTML, links and tables in them stay text."""
+    """Titles and sources of cards, and a model's name, come from elsewhere: HTML, links and tables
+    in them stay text.
+    """
     path, evil = park / "scenarios/tea.toml", "<script>alert(1)</script> ![x](http://a/b) | c"
     path.write_text(path.read_text().replace('title = "Tea"', f'title = "{evil}"', 1))
-    run = cp.run("evil", {**TEA, "model": "conftest:Plays", "dialogues": 2, "turns": 4}, formats=("trl",))
+    run = cp.run(
+        "evil", {**TEA, "model": "conftest:Plays", "dialogues": 2, "turns": 4}, formats=("trl",)
+    )
     text = (run.corpus / "trl/README.md").read_text()
-    assert "<script>" not in text and "&lt;script&gt;alert(1)&lt;/script&gt; !\\[x\\](http://a/b) \\| c" in text
+    assert (
+        "<script>" not in text
+        and "&lt;script&gt;alert(1)&lt;/script&gt; !\\[x\\](http://a/b) \\| c" in text
+    )
 
 
 @given(st.text(), st.text())
@@ -204,7 +276,8 @@ def test_a_folder_is_old_or_new_however_its_writer_is_killed(tmp_path, way):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rows").write_text(text)
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path), way], env={**os.environ, "PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", KILLED, str(tmp_path), way],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == -signal.SIGKILL
     if way == "moved":  # a system that cannot exchange: put back by whoever comes next

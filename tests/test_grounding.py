@@ -1,4 +1,6 @@
-"""Tests of what surveys say: made-up files of a few lines, and the real ones where they are at hand."""
+"""Tests of what surveys say: made-up files of a few lines, and the real ones where they are at
+hand.
+"""
 
 import csv
 import gzip
@@ -18,8 +20,13 @@ from culturepark.surveys import build, dimensions, hofstede, read, shipped
 from culturepark.surveys.scales import SCALES
 
 DATA = Path(os.environ.get("CULTUREPARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
-WVS, HOFSTEDE = DATA / "survey" / "wvs7", DATA / "survey" / "hofstede" / "six_dimensions_2015-08-16.csv"
-real = pytest.mark.skipif(not WVS.is_dir(), reason=f"no survey files in {DATA}; set CULTUREPARK_DATA")
+WVS, HOFSTEDE = (
+    DATA / "survey" / "wvs7",
+    DATA / "survey" / "hofstede" / "six_dimensions_2015-08-16.csv",
+)
+real = pytest.mark.skipif(
+    not WVS.is_dir(), reason=f"no survey files in {DATA}; set CULTUREPARK_DATA"
+)
 ARABIC = ("EGY", "IRQ", "JOR", "LBN", "LBY", "MAR", "TUN")
 
 # Nobody's answers: a made-up release of four people in two countries.
@@ -67,21 +74,32 @@ def test_missing_answers_are_counted_apart(save):
     assert (shares.n, shares.missing, shares.shares) == (1, 0.5, {4: 1.0})
 
 
-@pytest.mark.parametrize("cell", ["", " ", "NA", "N/A", "nan", "NULL", "#NULL!", ".", ".a", ".z", ":", "-5", "-1.0"])
+@pytest.mark.parametrize(
+    "cell", ["", " ", "NA", "N/A", "nan", "NULL", "#NULL!", ".", ".a", ".z", ":", "-5", "-1.0"]
+)
 def test_what_stands_for_no_answer_is_missing(save, cell):
     shares = read(save(f"B_COUNTRY,B_COUNTRY_ALPHA,Q1\n32,ARG,1\n32,ARG,{cell}\n")).get("ARG", "Q1")
     assert (shares.n, shares.missing, shares.shares) == (1, 0.5, {1: 1.0})
 
 
 def test_a_code_beyond_its_items_scale_is_missing_and_noticed(save):
-    figures = read(save("B_COUNTRY,B_COUNTRY_ALPHA,Q1,Q48,Q223\n32,ARG,1,9,32001\n32,ARG,9,10,99\n32,ARG,99,99,999\n"))
-    assert [figures.get("ARG", q).shares for q in ("Q1", "Q48", "Q223")] == [{1: 1}, {9: 0.5, 10: 0.5}, {32001: 1}]
+    figures = read(
+        save(
+            "B_COUNTRY,B_COUNTRY_ALPHA,Q1,Q48,Q223\n32,ARG,1,9,32001\n32,ARG,9,10,99\n32,ARG,99,99,999\n"
+        )
+    )
+    assert [figures.get("ARG", q).shares for q in ("Q1", "Q48", "Q223")] == [
+        {1: 1},
+        {9: 0.5, 10: 0.5},
+        {32001: 1},
+    ]
     assert figures.notices == {
-        "Q1: 9, not on its scale, 1 to 4: missing": 1, "Q1: 99, not on its scale, 1 to 4: missing": 1,
+        "Q1: 9, not on its scale, 1 to 4: missing": 1,
+        "Q1: 99, not on its scale, 1 to 4: missing": 1,
         "Q48: 99, not on its scale, 1 to 10: missing": 1,
         "Q223: 99, which such files write for no answer: missing": 1,
         "Q223: 999, which such files write for no answer: missing": 1,
-    }  # fmt: skip
+    }
 
 
 def test_a_person_who_stands_twice_counts_once_and_is_reported(save):
@@ -100,7 +118,9 @@ def test_an_interview_without_an_id_stands_for_itself(save, code):
 
 def test_a_column_of_ids_by_which_most_people_would_be_left_out_is_an_error(save):
     rows = "76,BRA,1,1\n" + "32,ARG,9999,1\n" * 3
-    with pytest.raises(SurveyError, match="D_INTERVIEW: 2 of 3 rows from ARG have the id of an earlier row"):
+    with pytest.raises(
+        SurveyError, match="D_INTERVIEW: 2 of 3 rows from ARG have the id of an earlier row"
+    ):
         read(save("B_COUNTRY,B_COUNTRY_ALPHA,D_INTERVIEW,Q1\n" + rows))
 
 
@@ -111,7 +131,9 @@ def test_a_header_that_stands_again_in_a_release_is_counted(save):
     assert figures.notices == {"rows that repeat the header, left out": 1}
 
 
-@pytest.mark.parametrize("held", [SMALL.encode("utf-16-le"), b'B_COUNTRY_ALPHA,Q1\nARG,"1" x\n', b"\xff\xfeB"])
+@pytest.mark.parametrize(
+    "held", [SMALL.encode("utf-16-le"), b'B_COUNTRY_ALPHA,Q1\nARG,"1" x\n', b"\xff\xfeB"]
+)
 def test_a_surveys_error_names_no_option_that_a_run_does_not_have(save, held):
     with pytest.raises(SurveyError) as error:
         read(save(held))
@@ -119,7 +141,9 @@ def test_a_surveys_error_names_no_option_that_a_run_does_not_have(save, held):
 
 
 def test_a_packed_release_is_read(save):
-    assert read(save(gzip.compress(SMALL.encode()), "survey.csv.gz")).table == read(save(SMALL)).table
+    assert (
+        read(save(gzip.compress(SMALL.encode()), "survey.csv.gz")).table == read(save(SMALL)).table
+    )
 
 
 def test_an_item_without_a_valid_answer_is_absent(save):
@@ -139,14 +163,23 @@ def test_only_exact_names_are_items_and_averages_are_no_people(save):
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_encodings_and_delimiters_give_the_same_figures(save, encoding, delimiter):
     text = (
-        SMALL.replace("B_COUNTRY,", "REGION,B_COUNTRY,", 1).replace("\n32", "\nCórdoba,32").replace("\n76", "\nPará,76")
+        SMALL.replace("B_COUNTRY,", "REGION,B_COUNTRY,", 1)
+        .replace("\n32", "\nCórdoba,32")
+        .replace("\n76", "\nPará,76")
     )
-    text = text.replace("Avg", ",Avg").replace(",", delimiter).replace("0.5", "0,5" if delimiter == ";" else "0.5")
+    text = (
+        text.replace("Avg", ",Avg")
+        .replace(",", delimiter)
+        .replace("0.5", "0,5" if delimiter == ";" else "0.5")
+    )
     assert read(save(text, encoding=encoding)) == read(save(SMALL))
 
 
 def test_quoted_and_labelled_headers_are_understood(save):
-    text = '"B_COUNTRY: ISO code","B_COUNTRY_ALPHA: ISO alpha-3","Q1: Important: family, kin"\r\n"32","ARG","1"\r\n'
+    text = (
+        '"B_COUNTRY: ISO code","B_COUNTRY_ALPHA: ISO alpha-3","Q1: Important: family,'
+        ' kin"\r\n"32","ARG","1"\r\n'
+    )
     assert read(save(text)).get("ARG", "Q1").shares == {1: 1.0}
 
 
@@ -161,7 +194,11 @@ def test_a_folder_joins_its_files(save, tmp_path):
     save("B_COUNTRY,B_COUNTRY_ALPHA,W_WEIGHT,Q1,Q7\n76,BRA,1,1,2\n", "BRA.CSV")
     figures = read(tmp_path, items=["Q7", "Q1"])
     assert figures.countries() == ("ARG", "BRA")
-    assert (figures.items("ARG"), figures.items("BRA"), figures.weighted) == (("Q1",), ("Q1", "Q7"), ("BRA",))
+    assert (figures.items("ARG"), figures.items("BRA"), figures.weighted) == (
+        ("Q1",),
+        ("Q1", "Q7"),
+        ("BRA",),
+    )
 
 
 def test_a_country_in_two_files_would_count_twice(save, tmp_path):
@@ -181,7 +218,10 @@ MISTAKES = {
     ),
     "no items": ("B_COUNTRY,B_COUNTRY_ALPHA,V1\n32,ARG,1\n", "no item columns (Q1 to Q290)"),
     "an item twice": ("B_COUNTRY,B_COUNTRY_ALPHA,Q1,Q1\n32,ARG,1,2\n", "columns repeat: Q1"),
-    "one quoted cell": ('"B_COUNTRY,B_COUNTRY_ALPHA,Q1"\n"32,ARG,1"\n', "the whole header is one cell"),
+    "one quoted cell": (
+        '"B_COUNTRY,B_COUNTRY_ALPHA,Q1"\n"32,ARG,1"\n',
+        "the whole header is one cell",
+    ),
     "UTF-16 without a mark": (SMALL.encode("utf-16-le"), "a binary file, or UTF-16 without"),
     "nothing": (b"", "the file is empty"),
     "blank lines": (b"\xef\xbb\xbf\r\n \r\n", "the file is empty"),
@@ -190,16 +230,37 @@ MISTAKES = {
     "Excel or zip": (b"PK\x03\x04\x14\0", "a zip archive or an Excel workbook"),
     "gzip": (b"\x1f\x8b\x08\0", "damaged gzip data"),
     "a header only": (HEADER, "no respondents"),
-    "labels for codes": (HEADER + "Argentina,ARG,1,Agree\n", "no respondents (rows with a numeric B_COUNTRY and a"),
-    "a long country code": (HEADER + "32,Argentina,1,1\n", "line 2, column B_COUNTRY_ALPHA: 'Argentina' is not"),
-    "a word for an answer": (HEADER + "32,ARG,1,1\n32,ARG,1,abc\n", "line 3, column Q1: 'abc' is not an answer code"),
+    "labels for codes": (
+        HEADER + "Argentina,ARG,1,Agree\n",
+        "no respondents (rows with a numeric B_COUNTRY and a",
+    ),
+    "a long country code": (
+        HEADER + "32,Argentina,1,1\n",
+        "line 2, column B_COUNTRY_ALPHA: 'Argentina' is not",
+    ),
+    "a word for an answer": (
+        HEADER + "32,ARG,1,1\n32,ARG,1,abc\n",
+        "line 3, column Q1: 'abc' is not an answer code",
+    ),
     "half an answer": (HEADER + "32,ARG,1,2.5\n", "line 2, column Q1: '2.5' is not an answer code"),
-    "no weight": (HEADER + "32,ARG,1,1\n32,ARG,,1\n", "line 3, column W_WEIGHT: nothing is not a weight"),
-    "a negative weight": (HEADER + "32,ARG,-1,1\n", "line 2, column W_WEIGHT: '-1' is not a weight"),
-    "a weight of nan": (HEADER + "32,ARG,nan,1\n", "line 2, column W_WEIGHT: 'nan' is not a weight"),
+    "no weight": (
+        HEADER + "32,ARG,1,1\n32,ARG,,1\n",
+        "line 3, column W_WEIGHT: nothing is not a weight",
+    ),
+    "a negative weight": (
+        HEADER + "32,ARG,-1,1\n",
+        "line 2, column W_WEIGHT: '-1' is not a weight",
+    ),
+    "a weight of nan": (
+        HEADER + "32,ARG,nan,1\n",
+        "line 2, column W_WEIGHT: 'nan' is not a weight",
+    ),
     "a row cut off early": (HEADER + "32,ARG,1,1\n32\n", "line 3: 1 cells, but the header has 4"),
     "an absurd answer": (HEADER + f"32,ARG,1,{'9' * 5000}\n", "line 2, column Q1"),
-    "an absurd weight": (HEADER + "32,ARG,1e308,1\n", "line 2, column W_WEIGHT: '1e308' is not a weight"),
+    "an absurd weight": (
+        HEADER + "32,ARG,1e308,1\n",
+        "line 2, column W_WEIGHT: '1e308' is not a weight",
+    ),
     "a short row": (HEADER + "32,ARG,1\n", "line 2: 3 cells, but the header has 4"),
     "an open quote": (HEADER + '32,ARG,1,"1\n', "a quote opens here and never closes"),
 }
@@ -214,7 +275,9 @@ def test_a_mistake_in_the_file_is_named(save, content, message):
 
 
 def test_a_code_that_is_no_option_is_an_error_not_missing(save):
-    with pytest.raises(SurveyError, match=r"line 2, column Q2: '4' is not an option; there are: 1, 2, 3"):
+    with pytest.raises(
+        SurveyError, match=r"line 2, column Q2: '4' is not an option; there are: 1, 2, 3"
+    ):
         read(save(SMALL), valid={"Q2": range(1, 4)})
 
 
@@ -238,7 +301,11 @@ def test_a_path_that_holds_no_survey_is_named(save, tmp_path):
 
 CELLS = st.sampled_from(["", "-5", "-4", "-2", "-1", "1", "2", "3", "4", "4.0"])
 WEIGHTS = st.floats(0.01, 100)
-PEOPLE = st.lists(st.tuples(st.sampled_from([("32", "ARG"), ("76", "BRA")]), CELLS, WEIGHTS), min_size=1, max_size=40)
+PEOPLE = st.lists(
+    st.tuples(st.sampled_from([("32", "ARG"), ("76", "BRA")]), CELLS, WEIGHTS),
+    min_size=1,
+    max_size=40,
+)
 
 
 def _read(folder, people):
@@ -314,7 +381,9 @@ def test_arab_countries_are_pooled_without_those_never_asked():
 
 
 @real
-@pytest.mark.parametrize(("country", "file"), [("CHN", "CHN"), ("ARG", "ARG"), ("JOR", "arab_countries")])
+@pytest.mark.parametrize(
+    ("country", "file"), [("CHN", "CHN"), ("ARG", "ARG"), ("JOR", "arab_countries")]
+)
 def test_shipped_figures_equal_an_independent_count(country, file):
     with (WVS / f"{file}.csv").open(newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if row["B_COUNTRY_ALPHA"] == country]
@@ -324,9 +393,14 @@ def test_shipped_figures_equal_an_independent_count(country, file):
         if not answers:
             assert shares is None
             continue
-        assert shares.shares == pytest.approx({c: n / len(answers) for c, n in Counter(answers).items()}, abs=1e-5)
+        assert shares.shares == pytest.approx(
+            {c: n / len(answers) for c, n in Counter(answers).items()}, abs=1e-5
+        )
         assert shares.mean == pytest.approx(statistics.fmean(answers), abs=1e-4)
-        assert (shares.n, round(shares.missing * len(rows))) == (len(answers), len(rows) - len(answers))
+        assert (shares.n, round(shares.missing * len(rows))) == (
+            len(answers),
+            len(rows) - len(answers),
+        )
 
 
 @real
@@ -341,7 +415,9 @@ CODEBOOK = DATA / "survey" / "worldvaluesbench" / "codebook.json"
 @pytest.mark.skipif(not CODEBOOK.is_file(), reason=f"no {CODEBOOK}; set CULTUREPARK_DATA")
 def test_every_scale_is_the_codebooks():
     for item, entry in json.loads(CODEBOOK.read_text("utf-8")).items():
-        codes = {int(code) for code in entry["choices"] if code.lstrip("-").isdigit() and int(code) >= 0}
+        codes = {
+            int(code) for code in entry["choices"] if code.lstrip("-").isdigit() and int(code) >= 0
+        }
         if item in SCALES and codes:
             assert codes == set(SCALES[item]), item
 
@@ -352,7 +428,9 @@ def test_the_shipped_files_are_what_build_makes_of_the_data():
     kept = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     figures = read(WVS, countries=build.COUNTRIES, items=build.OPTIONS, valid=build.OPTIONS)
     assert build.survey(figures, date.fromisoformat(kept["computed"])) == kept
-    assert build.hofstede(HOFSTEDE) == json.loads((folder / "hofstede.json").read_text(encoding="utf-8"))
+    assert build.hofstede(HOFSTEDE) == json.loads(
+        (folder / "hofstede.json").read_text(encoding="utf-8")
+    )
 
 
 # ----------------------------------------------------------------- hofstede
@@ -365,7 +443,11 @@ def test_hofstede_has_111_countries_and_regions():
 
 def test_unpublished_dimensions_are_none():
     def published(code):
-        return [v for v in hofstede(code).model_dump(exclude={"code", "title"}).values() if v is not None]
+        return [
+            v
+            for v in hofstede(code).model_dump(exclude={"code", "title"}).values()
+            if v is not None
+        ]
 
     assert len(published("JOR")) == 2
     assert len(published("ARA")) == 6

@@ -1,4 +1,6 @@
-"""Tests of the harness task: other people's code comes to the same figure on the same model, questions and people."""
+"""Tests of the harness task: other people's code comes to the same figure on the same model,
+questions and people.
+"""
 
 import json
 
@@ -25,7 +27,9 @@ def talk(messages):
 
 
 def test_a_task_has_each_peoples_question_once_and_no_options_of_two_digits(items, tmp_path):
-    folder = harness.write(tmp_path / "task", [*items, *items], lambda messages: messages[-1].content)
+    folder = harness.write(
+        tmp_path / "task", [*items, *items], lambda messages: messages[-1].content
+    )
     rows = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
     kept = {(i.culture, i.unit) for i in items if i.culture and max(i.facts["codes"]) < 10}
     assert {(r["culture"], r["question"]) for r in rows} == kept and len(rows) == len(kept) < sum(
@@ -42,16 +46,25 @@ def test_the_harness_comes_to_our_figure(items, small, tmp_path):
     from lm_eval.tasks import TaskManager
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(small), AutoTokenizer.from_pretrained(small)
-    folder = harness.write(tmp_path / "task", items, lambda m: chat.open_turns(tokenizer, [talk(m)])[0].text)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(small),
+        AutoTokenizer.from_pretrained(small),
+    )
+    folder = harness.write(
+        tmp_path / "task", items, lambda m: chat.open_turns(tokenizer, [talk(m)])[0].text
+    )
     theirs = lm_eval.simple_evaluate(
-        HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4), tasks=[harness.TASK], bootstrap_iters=0,
+        HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4),
+        tasks=[harness.TASK],
+        bootstrap_iters=0,
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),
-    )["results"][harness.TASK]["alignment,none"]  # fmt: skip
+    )["results"][harness.TASK]["alignment,none"]
 
     held = [i for i in items if i.culture and max(i.facts["codes"]) < 10]
     digits = [[str(code) for code in i.facts["codes"]] for i in held]
-    shares = choices.distribution(model, tokenizer, [talk(i.request.messages) for i in held], digits)
+    shares = choices.distribution(
+        model, tokenizer, [talk(i.request.messages) for i in held], digits
+    )
     ours = [
         alignment.agreement(s, i.gold, alignment.offered(i.gold, i.facts["n"]))
         for s, i in zip(shares, held, strict=True)

@@ -31,7 +31,17 @@ ROWS = [
         "markdown",
         "tables",
     },
-    {"dialogue", "curation", "corpora", "training", "evaluation", "reports", "runs", "logs", "forecast"},
+    {
+        "dialogue",
+        "curation",
+        "corpora",
+        "training",
+        "evaluation",
+        "reports",
+        "runs",
+        "logs",
+        "forecast",
+    },
     {"server"},
     {"api"},
     {"cli", "__main__", "__init__"},
@@ -67,7 +77,9 @@ def imports(path, top_only):
             yield from (a.name for a in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield from (
-                [f"{node.module}.{a.name}" for a in node.names] if node.module == "culturepark" else [node.module]
+                [f"{node.module}.{a.name}" for a in node.names]
+                if node.module == "culturepark"
+                else [node.module]
             )
 
 
@@ -94,21 +106,28 @@ def test_no_module_imports_anything_heavy_when_loaded_and_each_says_what_it_is_f
 
 
 def test_help_loads_none_of_it():
-    code = "import sys; from culturepark.cli import cli; print(sorted({m.split('.')[0] for m in sys.modules}))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    code = (
+        "import sys; from culturepark.cli import cli; print(sorted({m.split('.')[0] for m in"
+        " sys.modules}))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert not [m for m in (*HEAVY, "pydantic", "jinja2", "rich") if f"'{m}'" in loaded]
 
 
 def test_the_public_surface_is_what_it_says():
-    assert all(getattr(cp, name) is not None for name in cp.__all__) and set(cp.__all__) <= set(dir(cp))
+    assert all(getattr(cp, name) is not None for name in cp.__all__) and set(cp.__all__) <= set(
+        dir(cp)
+    )
     with pytest.raises(AttributeError, match="nothing_here"):
         cp.nothing_here  # noqa: B018
 
 
 def test_data_folders_are_cards_only_and_the_wheel_ships_them():
-    shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
-        "force-include"
-    ]
+    shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"][
+        "targets"
+    ]["wheel"]["force-include"]
     assert set(shipped) == {"agents", "personas", "scenarios"}
     assert {p.suffix for f in shipped for p in (ROOT / f).rglob("*") if p.is_file()} == {".toml"}
 

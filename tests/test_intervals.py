@@ -1,4 +1,6 @@
-"""Intervals of few units and recipes of few trainings, held against computations written apart; and what is told where there is none."""
+"""Intervals of few units and recipes of few trainings, held against computations written apart; and
+what is told where there is none.
+"""
 
 import math
 
@@ -17,7 +19,9 @@ from culturepark.evaluation.outcome import STRIDE
 def measure(answers, value=mean, **how):
     """A figure of answers, shape (trainings, units), each unit worth one."""
     rows = ((r, i, v) for r, each in enumerate(np.atleast_2d(answers)) for i, v in enumerate(each))
-    return Measure("m", {(r * STRIDE, f"u{i:03}"): (float(v), 1.0) for r, i, v in rows}, value, **how)
+    return Measure(
+        "m", {(r * STRIDE, f"u{i:03}"): (float(v), 1.0) for r, i, v in rows}, value, **how
+    )
 
 
 def drawn(*shape, seed=0, **how):
@@ -31,7 +35,9 @@ def drawn(*shape, seed=0, **how):
 def test_the_interval_of_a_mean_is_students(n):
     values = drawn(n)
     found = estimate(measure(values))
-    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values)))
+    assert (found.low, found.high) == pytest.approx(
+        stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
+    )
 
 
 def test_the_interval_of_a_ratio_is_that_of_the_jackknife_written_out():
@@ -41,7 +47,9 @@ def test_the_interval_of_a_ratio_is_that_of_the_jackknife_written_out():
     without = [(above.sum() - a) / (below.sum() - b) for a, b in zip(above, below, strict=True)]
     error = math.sqrt(10 / 11 * sum((w - np.mean(without)) ** 2 for w in without))
     found, half = estimate(Measure("ratio", units, mean)), stats.t.ppf(0.975, 10) * error
-    assert (found.value, found.low, found.high) == pytest.approx((r := above.sum() / below.sum(), r - half, r + half))
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (r := above.sum() / below.sum(), r - half, r + half)
+    )
 
 
 @pytest.mark.parametrize("right", [0, 1, 4, 7])
@@ -61,7 +69,9 @@ def test_a_share_keeps_within_its_bounds_by_way_of_the_logit():
         return math.log(p / (1 - p))
 
     without = [on(np.delete(values, i).mean(), 6) for i in range(7)]
-    half = stats.t.ppf(0.975, 6) * math.sqrt(6 / 7 * sum((w - np.mean(without)) ** 2 for w in without))
+    half = stats.t.ppf(0.975, 6) * math.sqrt(
+        6 / 7 * sum((w - np.mean(without)) ** 2 for w in without)
+    )
     ends = [1 / (1 + math.exp(-on(values.mean(), 7) - side * half)) for side in (-1, 1)]
     assert (found.low, found.high) == pytest.approx(ends) and found.high < 1
 
@@ -73,11 +83,22 @@ def test_a_root_has_the_interval_of_its_square_which_may_begin_at_zero():
     assert low < 0 and (found.low, found.high) == pytest.approx((0, math.sqrt(high)))
 
 
-@pytest.mark.parametrize(("values", "said"), [([0.5], "one unit: no interval"), ([0.4, 0.6], "2 units, fewer than 6: no interval"),
-                                              ([0.5] * 9, "all units are alike: no interval")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0.5], "one unit: no interval"),
+        ([0.4, 0.6], "2 units, fewer than 6: no interval"),
+        ([0.5] * 9, "all units are alike: no interval"),
+    ],
+)
 def test_where_there_is_no_interval_it_says_why(values, said):
     found = estimate(measure(values, share=True))
-    assert (found.value, found.low, found.high, found.reason) == (pytest.approx(np.mean(values)), None, None, said)
+    assert (found.value, found.low, found.high, found.reason) == (
+        pytest.approx(np.mean(values)),
+        None,
+        None,
+        said,
+    )
 
 
 def test_a_figure_that_hangs_on_one_unit_has_no_interval():
@@ -94,12 +115,21 @@ def test_a_country_with_one_user_never_has_an_interval_of_no_width():
 
 
 def test_macro_f1_of_a_handful_of_texts_has_no_interval():
-    sums = [(1.0, 1.0, 1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)]
+    sums = [
+        (1.0, 1.0, 1.0, 0.0, 0.0, 0.0),
+        (0.0, 0.0, 1.0, 0.0, 1.0, 0.0),
+        (0.0, 0.0, 0.0, 1.0, 1.0, 1.0),
+    ]
 
     def of(n):
         units = {(0, f"u{i}"): sums[i % 3] for i in range(n)}
         return estimate(
-            Measure("f1", units, lambda s: moderation.f1(s.reshape(*s.shape[:-1], 2, 3)), few=moderation.FEW_TEXTS)
+            Measure(
+                "f1",
+                units,
+                lambda s: moderation.f1(s.reshape(*s.shape[:-1], 2, 3)),
+                few=moderation.FEW_TEXTS,
+            )
         )
 
     assert of(9).reason == "9 units, fewer than 12: no interval" and of(12).low is not None
@@ -112,7 +142,11 @@ def test_an_interval_of_shares_holds_its_figure_and_has_a_width(values):
     if found.low is None:
         assert found.reason
     else:
-        assert 0 <= found.low <= found.value + 1e-9 and found.value - 1e-9 <= found.high <= 1 and found.high > found.low
+        assert (
+            0 <= found.low <= found.value + 1e-9
+            and found.value - 1e-9 <= found.high <= 1
+            and found.high > found.low
+        )
 
 
 @pytest.mark.parametrize("n", [6, 12])
@@ -127,22 +161,32 @@ def test_intervals_of_few_units_hold_the_truth_nineteen_times_in_twenty(n):
 
 
 def written_out(first, second):
-    """The difference of two recipes with interval and p-value, from the formulas of the module's first lines."""
+    """The difference of two recipes with interval and p-value, from the formulas of the module's
+    first lines.
+    """
     d = first - second
     trainings, n = d.shape
     units, between = d.mean(0).var(ddof=1) / n, d.mean(1).var(ddof=1) / trainings
     df = (units + between) ** 2 / (units**2 / (n - 1) + between**2 / (trainings - 1))
     whole, alone = math.sqrt(units + between), math.sqrt(between)
     half = max(stats.t.ppf(0.975, df) * whole, stats.t.ppf(0.975, trainings - 1) * alone)
-    p = max(2 * stats.t.sf(abs(d.mean()) / whole, df), 2 * stats.t.sf(abs(d.mean()) / alone, trainings - 1))
+    p = max(
+        2 * stats.t.sf(abs(d.mean()) / whole, df),
+        2 * stats.t.sf(abs(d.mean()) / alone, trainings - 1),
+    )
     return d.mean(), d.mean() - half, d.mean() + half, p
 
 
 @pytest.mark.parametrize("trainings", [2, 3, 7])
 def test_recipes_are_compared_over_trainings_paired_in_order(trainings):
-    first, second = (drawn(trainings, 20, seed=s) + drawn(trainings, 1, seed=9 + s, at=0, by=0.03) for s in (1, 2))
+    first, second = (
+        drawn(trainings, 20, seed=s) + drawn(trainings, 1, seed=9 + s, at=0, by=0.03)
+        for s in (1, 2)
+    )
     found = compare(measure(first), measure(second))
-    assert (found.value, found.low, found.high, found.p) == pytest.approx(written_out(first, second))
+    assert (found.value, found.low, found.high, found.p) == pytest.approx(
+        written_out(first, second)
+    )
     assert found.trainings == trainings
 
 
@@ -166,7 +210,11 @@ def test_two_sets_of_weights_are_compared_over_units_alone():
     ends = stats.ttest_rel(first[0], second[0]).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx(tuple(ends)) and found.trainings == 1
     permuted = stats.permutation_test(
-        (first[0], second[0]), lambda x, y: x.mean() - y.mean(), permutation_type="samples", n_resamples=20_000, rng=1
+        (first[0], second[0]),
+        lambda x, y: x.mean() - y.mean(),
+        permutation_type="samples",
+        n_resamples=20_000,
+        rng=1,
     )
     assert found.p == pytest.approx(permuted.pvalue, abs=0.01)
 
@@ -182,7 +230,10 @@ def test_a_recipes_interval_is_of_its_trainings_too():
 
 def test_seeds_of_one_training_are_no_trainings():
     units = {(s, f"u{i}"): (v, 1.0) for s in range(3) for i, v in enumerate(drawn(8, seed=s))}
-    assert (estimate(Measure("m", units, mean)).seeds, estimate(Measure("m", units, mean)).trainings) == (3, 1)
+    assert (
+        estimate(Measure("m", units, mean)).seeds,
+        estimate(Measure("m", units, mean)).trainings,
+    ) == (3, 1)
 
 
 @pytest.mark.parametrize("trainings", [2, 3, 5])

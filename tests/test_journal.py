@@ -23,7 +23,9 @@ ENV = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 def files(run: Path) -> dict[str, bytes]:
     """Every exported file of a run, by its path."""
     corpus = run / "corpus"
-    return {str(p.relative_to(corpus)): p.read_bytes() for p in sorted(corpus.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(corpus)): p.read_bytes() for p in sorted(corpus.rglob("*")) if p.is_file()
+    }
 
 
 def calls(run: Path) -> int:
@@ -47,21 +49,29 @@ def test_killed_and_resumed_equals_uninterrupted_byte_for_byte(tmp_path):
         return command("run", "job", *args, "--to", "trl,openai", "--out", str(tmp_path / folder))
 
     def run(folder: str, *args: str):
-        return subprocess.run(words(folder, *args), env=ENV, capture_output=True, text=True, check=True)
+        return subprocess.run(
+            words(folder, *args), env=ENV, capture_output=True, text=True, check=True
+        )
 
     run("whole", *JOB)
     killed = tmp_path / "killed" / "job"  # the same name: it stands on the corpus's card
     for kill in range(4):
         how = ("--resume",) if (killed / "run.toml").exists() else JOB
-        process = subprocess.Popen(words("killed", *how), env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and calls(killed) < 150 * kill + random.Random(kill).randrange(100):
+        process = subprocess.Popen(
+            words("killed", *how), env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and calls(killed) < 150 * kill + random.Random(kill).randrange(
+            100
+        ):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
     run("killed", "--resume")
     assert files(killed) == files(tmp_path / "whole" / "job")
     with Journal(killed, write=False) as journal:
-        assert journal.count("SELECT COUNT(*), COUNT(DISTINCT dialogue || ':' || n) FROM turns") == [(480, 480)]
+        assert journal.count(
+            "SELECT COUNT(*), COUNT(DISTINCT dialogue || ':' || n) FROM turns"
+        ) == [(480, 480)]
 
 
 def test_a_finished_run_run_again_does_no_work(park):
@@ -98,7 +108,9 @@ def test_a_second_process_on_the_same_run_is_refused(park):
     run = cp.start("one", {**TEA, "model": "conftest:Plays"})
     with run.journal():
         code = f"import culturepark as cp; cp.simulate(cp.resume({str(run.folder)!r}))"
-        second = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, text=True)
+        second = subprocess.run(
+            [sys.executable, "-c", code], env=ENV, capture_output=True, text=True
+        )
     assert "being written by another process" in second.stderr
 
 
@@ -126,7 +138,9 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_was_committed(tmp_path):
         journal.count(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(cp.ParkError, match=r"full.*--resume"):
             for n in range(1, 100):
-                journal.add_turn("d", Turn(n=n, seat=0, speaker="A", text="x" * 9000, cue="", call=""))
+                journal.add_turn(
+                    "d", Turn(n=n, seat=0, speaker="A", text="x" * 9000, cue="", call="")
+                )
         journal.count("PRAGMA max_page_count = 1000000")
     with Journal(tmp_path, write=False) as journal:
         assert journal.turns("d")[0].text == "kept"
@@ -142,8 +156,12 @@ def test_a_turn_is_never_written_twice(tmp_path):
 
 def test_failed_calls_are_kept_with_their_reason_not_as_empty_answers(tmp_path):
     with Journal(tmp_path) as journal:
-        journal.add_call("k", "s", "delegate", Reply(status="failed", reason="429 for an hour", model="m"))
-        assert journal.count("SELECT status, reason, prompt_tokens FROM calls") == [("failed", "429 for an hour", None)]
+        journal.add_call(
+            "k", "s", "delegate", Reply(status="failed", reason="429 for an hour", model="m")
+        )
+        assert journal.count("SELECT status, reason, prompt_tokens FROM calls") == [
+            ("failed", "429 for an hour", None)
+        ]
 
 
 def test_an_unwritable_output_folder_is_bad_input(park):

@@ -1,4 +1,6 @@
-"""Several processes: two make what one makes, killed they go on, one of them speaks, and the shipped configs are what they say."""
+"""Several processes: two make what one makes, killed they go on, one of them speaks, and the
+shipped configs are what they say.
+"""
 
 import json
 import os
@@ -19,7 +21,8 @@ from culturepark.errors import InputError
 from culturepark.local_models import machine, manifest
 from culturepark.training import job, recipe
 
-# Every step sees all 24 rows, so that their order, which depends on the processes, makes no difference.
+# Every step sees all 24 rows, so that their order, which depends on the processes, makes no
+# difference.
 RECIPE = {"rows": 24, "length": 256, "lr": 1e-3, "warmup": 0.0, "patience": 0}
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2")
@@ -27,7 +30,9 @@ ACCELERATE = ("accelerate.commands.accelerate_cli", "launch", "--config_file")
 
 
 def lines(culture, form):
-    """Rows whose answers are of different lengths: a mean of two processes' means is not the mean."""
+    """Rows whose answers are of different lengths: a mean of two processes' means is not the
+    mean.
+    """
     for n, row in enumerate(rows(culture, 24)):
         row["completion"][0]["content"] += " It is so." * (n % 7)
         yield told(form, row)
@@ -40,7 +45,9 @@ def corpus(tmp_path_factory):
         (root / form).mkdir(parents=True)
         held = [json.dumps(row) for culture in TALK for row in lines(culture, form)]
         (root / form / "train.jsonl").write_text("\n".join(held) + "\n")
-    (root / "dpo" / "validation.jsonl").write_text("".join((root / "dpo" / "train.jsonl").open().readlines()[::6]))
+    (root / "dpo" / "validation.jsonl").write_text(
+        "".join((root / "dpo" / "train.jsonl").open().readlines()[::6])
+    )
     return root
 
 
@@ -78,7 +85,11 @@ def weights(folder):
 
 
 def curve(folder):
-    return [(e["loss"], e["grad_norm"]) for e in map(json.loads, (folder / "curves.jsonl").open()) if "loss" in e]
+    return [
+        (e["loss"], e["grad_norm"])
+        for e in map(json.loads, (folder / "curves.jsonl").open())
+        if "loss" in e
+    ]
 
 
 def apart(one, other):
@@ -100,8 +111,20 @@ def two(words, tmp_path_factory):
 
 
 def test_two_processes_make_what_one_makes(two, small, corpus, tmp_path):
-    """Adam hides a gradient's scale, so its norm is compared too: rows of 12 + 12 against 24, dropout 0."""
-    alone = cp.tune("sft", corpus, str(small), name="made", out=tmp_path, steps=8, batch=24, device="cpu", **RECIPE)
+    """Adam hides a gradient's scale, so its norm is compared too: rows of 12 + 12 against 24,
+    dropout 0.
+    """
+    alone = cp.tune(
+        "sft",
+        corpus,
+        str(small),
+        name="made",
+        out=tmp_path,
+        steps=8,
+        batch=24,
+        device="cpu",
+        **RECIPE,
+    )
     for folder in alone:
         assert apart(folder, two[0] / folder.name) < 1e-5
         for one, both in zip(curve(folder), curve(two[0] / folder.name), strict=True):
@@ -112,7 +135,11 @@ def test_one_process_speaks_for_all(two):
     said = two[1]
     assert said.stdout.count("north:") == said.stdout.count("south:") == 1
     assert said.stderr.count("(cpu, 2 processes)") == said.stderr.count("north: done") == 1
-    assert not [p for p in two[0].iterdir() if p.name.startswith(".") and p.name != ".lock" and list(p.glob("*"))]
+    assert not [
+        p
+        for p in two[0].iterdir()
+        if p.name.startswith(".") and p.name != ".lock" and list(p.glob("*"))
+    ]
 
 
 def test_killed_they_go_on_to_the_same_weights(two, words, tmp_path):
@@ -125,7 +152,10 @@ def test_killed_they_go_on_to_the_same_weights(two, words, tmp_path):
     for one in (*psutil.Process(process.pid).children(recursive=True), process):
         one.kill()
     process.wait()
-    assert job._checkpoint(models(tmp_path) / ".work" / "south") and not (models(tmp_path) / "south").exists()
+    assert (
+        job._checkpoint(models(tmp_path) / ".work" / "south")
+        and not (models(tmp_path) / "south").exists()
+    )
     again = work(TORCHRUN, verb)
     assert again.returncode == 0 and again.stderr.count("north: was there") == 1
     for culture in TALK:
@@ -139,7 +169,19 @@ def test_other_objectives_run_in_two_processes(words, tmp_path, objective, kind)
     if kind == "accelerate":
         done = work((*ACCELERATE, str(CONFIGS / "ddp.yaml"), "--num_processes", "2"), verb)
     else:
-        line = [sys.executable, "-m", "culturepark", "tune", "launch", "ddp", "--processes", "2", "--run", "--", *verb]
+        line = [
+            sys.executable,
+            "-m",
+            "culturepark",
+            "tune",
+            "launch",
+            "ddp",
+            "--processes",
+            "2",
+            "--run",
+            "--",
+            *verb,
+        ]
         done = subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert [m.name for m in manifest.models(models(tmp_path))] == ["north", "south"]
@@ -148,9 +190,14 @@ def test_other_objectives_run_in_two_processes(words, tmp_path, objective, kind)
 
 
 def test_accumulated_batches_make_what_one_makes(small, corpus, tmp_path):
-    """Answers are of different lengths: a mean of the batches' means is not the mean, and two processes are as two batches."""
+    """Answers are of different lengths: a mean of the batches' means is not the mean, and two
+    processes are as two batches.
+    """
     how = {**RECIPE, "steps": 3, "device": "cpu", "cultures": ("north",)}
-    one, four = (cp.tune("mix", corpus, str(small), name=f"by{n}", out=tmp_path, batch=n, **how)[0] for n in (24, 6))
+    one, four = (
+        cp.tune("mix", corpus, str(small), name=f"by{n}", out=tmp_path, batch=n, **how)[0]
+        for n in (24, 6)
+    )
     assert apart(one, four) < 1e-5
     for loss, other in zip(curve(one), curve(four), strict=True):
         assert other == pytest.approx(loss, rel=1e-4)
@@ -172,7 +219,14 @@ def test_rows_that_processes_cannot_share_are_refused():
         ({"rows": 12, "batch": 6}, "processes of --batch 6"),
     ):
         with pytest.raises(InputError, match=said):
-            job.arguments(recipe.build({"objective": "sft", "base": "tiny", **told_}), found, 24, (), Path(), None)
+            job.arguments(
+                recipe.build({"objective": "sft", "base": "tiny", **told_}),
+                found,
+                24,
+                (),
+                Path(),
+                None,
+            )
 
 
 # ----------------------------------------------------------------- shards
@@ -208,14 +262,27 @@ main()
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_shards_on_two_processes_make_what_whole_models_make(words, small, corpus, tmp_path, method):
-    """The shipped FSDP2 config on a CPU: accelerate shards on accelerators alone, so it is told that gloo will do."""
+def test_shards_on_two_processes_make_what_whole_models_make(
+    words, small, corpus, tmp_path, method
+):
+    """The shipped FSDP2 config on a CPU: accelerate shards on accelerators alone, so it is told
+    that gloo will do.
+    """
     (tmp_path / "shards.py").write_text(SHARDS)
     verb = words("sft", tmp_path, batch=12, method=method)
-    launcher = (*ACCELERATE, str(CONFIGS / "fsdp.yaml"), "--num_processes", "2", "--mixed_precision", "no")
+    launcher = (
+        *ACCELERATE,
+        str(CONFIGS / "fsdp.yaml"),
+        "--num_processes",
+        "2",
+        "--mixed_precision",
+        "no",
+    )
     done = work(launcher, verb, (str(tmp_path / "shards.py"),))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("sharded") == 4 and "sharded 0" not in done.stdout  # two cultures, two processes
+    assert (
+        done.stdout.count("sharded") == 4 and "sharded 0" not in done.stdout
+    )  # two cultures, two processes
     how = {**RECIPE, "steps": 3, "batch": 24, "method": method, "device": "cpu"}
     for folder in cp.tune("sft", corpus, str(small), name="alone", out=tmp_path, **how):
         assert apart(folder, models(tmp_path) / folder.name) < 1e-5
@@ -225,12 +292,25 @@ def test_shards_on_two_processes_make_what_whole_models_make(words, small, corpu
 
 
 def plugin(kind, monkeypatch):
-    """Parse a shipped config with accelerate's own loader, and build the plugin it stands for as a launched process would."""
+    """Parse a shipped config with accelerate's own loader, and build the plugin it stands for as a
+    launched process would.
+    """
     from accelerate.commands import launch as accelerate
     from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-    given = ["--config_file", str(CONFIGS / f"{kind}.yaml"), "--num_processes", "8", "-m", "culturepark", "tune", "sft"]
-    args, held, _ = accelerate._validate_launch_command(accelerate.launch_command_parser().parse_args(given))
+    given = [
+        "--config_file",
+        str(CONFIGS / f"{kind}.yaml"),
+        "--num_processes",
+        "8",
+        "-m",
+        "culturepark",
+        "tune",
+        "sft",
+    ]
+    args, held, _ = accelerate._validate_launch_command(
+        accelerate.launch_command_parser().parse_args(given)
+    )
     env = prepare_multi_gpu_env(args) if kind != "deepspeed" else {}
     if kind == "deepspeed":
         args.deepspeed_fields_from_accelerate_config = ",".join(held.deepspeed_config)
@@ -258,8 +338,14 @@ def test_the_fsdp_config_shards_layers_and_saves_whole_models(monkeypatch):
 
     args, _ = plugin("fsdp", monkeypatch)
     made = FullyShardedDataParallelPlugin()
-    assert (made.fsdp_version, made.reshard_after_forward, made.cpu_ram_efficient_loading) == (2, True, True)
-    assert made.auto_wrap_policy is transformer_auto_wrap_policy and not made.activation_checkpointing
+    assert (made.fsdp_version, made.reshard_after_forward, made.cpu_ram_efficient_loading) == (
+        2,
+        True,
+        True,
+    )
+    assert (
+        made.auto_wrap_policy is transformer_auto_wrap_policy and not made.activation_checkpointing
+    )
     assert made.state_dict_type is StateDictType.FULL_STATE_DICT
     assert args.mixed_precision == "bf16" and machine.sharded()
 
@@ -273,16 +359,20 @@ def test_the_deepspeed_config_is_stage_three_and_saves_whole_models(monkeypatch)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_launch_prints_the_command(kind):
-    done = CliRunner().invoke(launch, [kind, "--processes", "8", "--", "sft", "first", "--base", "my base"])
+    done = CliRunner().invoke(
+        launch, [kind, "--processes", "8", "--", "sft", "first", "--base", "my base"]
+    )
     config = CONFIGS / f"{kind}.yaml"
     said = (
-        f"accelerate launch --config_file {config} --num_processes 8 -m culturepark tune sft first --base 'my base'\n"
+        f"accelerate launch --config_file {config} --num_processes 8 -m culturepark tune sft first"
+        " --base 'my base'\n"
     )
     assert done.output == said and config.read_text().startswith("#")
 
 
 @pytest.mark.parametrize(
-    ("verb", "said"), [((), "after --"), (("sftt",), "Did you mean 'sft'"), (("hosted",), "There are")]
+    ("verb", "said"),
+    [((), "after --"), (("sftt",), "Did you mean 'sft'"), (("hosted",), "There are")],
 )
 def test_launch_takes_verbs_that_processes_can_share(verb, said):
     with pytest.raises(InputError, match=said):
@@ -290,6 +380,9 @@ def test_launch_takes_verbs_that_processes_can_share(verb, said):
 
 
 def test_a_machine_without_cards_says_so():
-    for words, said in ((["fsdp", "--run", "--processes", "2"], "none here"), (["ddp"], "how many processes")):
+    for words, said in (
+        (["fsdp", "--run", "--processes", "2"], "none here"),
+        (["ddp"], "how many processes"),
+    ):
         done = CliRunner().invoke(launch, [*words, "--", "sft", "first"])
         assert isinstance(done.exception, InputError) and said in str(done.exception)

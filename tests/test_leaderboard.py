@@ -1,4 +1,6 @@
-"""The leaderboard: winners only where the intervals say so, equal questions only, and every number with its samples."""
+"""The leaderboard: winners only where the intervals say so, equal questions only, and every number
+with its samples.
+"""
 
 import json
 import random
@@ -24,7 +26,9 @@ EVIL = "</title></svg><script>alert(1)</script><img src=x onerror=alert(1)>\"'&%
 
 
 def measures(outcomes, options):
-    """The share of right answers by culture and altogether; how long answers are stands beside it."""
+    """The share of right answers by culture and altogether; how long answers are stands beside
+    it.
+    """
     made = []
     for culture in ("", *sorted({o.culture for o in outcomes})):
         mine = [o for o in outcomes if o.status == "ok" and culture in ("", o.culture)]
@@ -32,7 +36,13 @@ def measures(outcomes, options):
             units = {(o.seed, o.unit): (o.score if head else len(o.said), 1.0) for o in mine}
             made.append(
                 Measure(
-                    name, units, mean, culture=culture, better="high" if head else "", headline=head, what="questions"
+                    name,
+                    units,
+                    mean,
+                    culture=culture,
+                    better="high" if head else "",
+                    headline=head,
+                    what="questions",
                 )
             )
     return made
@@ -50,16 +60,32 @@ SETUP = {
 
 
 def answers(rate, cultures=("north", "south"), count=60, lost=0, said="yes", seeds=(0, 1)):
-    """Outcomes of `count` questions a culture, right at this rate; the first `lost` cannot be read."""
+    """Outcomes of `count` questions a culture, right at this rate; the first `lost` cannot be
+    read.
+    """
     for culture in cultures:
         for seed in seeds:
             for n in range(count):
                 status = "unparsed" if n < lost else "ok"
                 right = float(random.Random(f"{culture}{n}{seed}{rate}").random() < rate)
-                talk = (("system", "You are from there."), ("user", f"Question {n}?"), ("assistant", said))
-                yield Outcome(item=f"{culture}/Q{n}/{seed}", culture=culture, unit=f"{culture}/Q{n}", seed=seed, status=status,
-                              reason="it names two" if status != "ok" else "", answer=1 if status == "ok" else None, gold=1,
-                              score=right if status == "ok" else None, said=said, talk=talk)  # fmt: skip
+                talk = (
+                    ("system", "You are from there."),
+                    ("user", f"Question {n}?"),
+                    ("assistant", said),
+                )
+                yield Outcome(
+                    item=f"{culture}/Q{n}/{seed}",
+                    culture=culture,
+                    unit=f"{culture}/Q{n}",
+                    seed=seed,
+                    status=status,
+                    reason="it names two" if status != "ok" else "",
+                    answer=1 if status == "ok" else None,
+                    gold=1,
+                    score=right if status == "ok" else None,
+                    said=said,
+                    talk=talk,
+                )
 
 
 BOARD = "outputs/first/evals/board"
@@ -70,9 +96,21 @@ def evaluated(run, model, rate=0.5, benchmark="exam", setup=SETUP, made=None, **
     """Write a result into a run, and return the run."""
     held = list(answers(rate, **how) if made is None else made)
     (run / "evals").mkdir(parents=True, exist_ok=True)
-    one = Result(benchmark=benchmark, title="An exam", about="Questions.", source="authored", kind="test_leaderboard:KIND", model=model,
-                 models=(f"fake/{model}",), setup=setup, options={}, counts=result.counted(held), version="0",
-                 hash=f"{run.name}{model}{benchmark}{rate}", figures=tuple(map(estimate, measures(held, {}))))  # fmt: skip
+    one = Result(
+        benchmark=benchmark,
+        title="An exam",
+        about="Questions.",
+        source="authored",
+        kind="test_leaderboard:KIND",
+        model=model,
+        models=(f"fake/{model}",),
+        setup=setup,
+        options={},
+        counts=result.counted(held),
+        version="0",
+        hash=f"{run.name}{model}{benchmark}{rate}",
+        figures=tuple(map(estimate, measures(held, {}))),
+    )
     result.write(result.place(run / "evals", benchmark, model), one, held)
     return run
 
@@ -86,7 +124,12 @@ def made(park):
 
 
 def row(made, culture="", name="right"):
-    return next(r for t in made.tables for r in (*t.rows, *t.others) if (r.name, r.culture) == (name, culture))
+    return next(
+        r
+        for t in made.tables
+        for r in (*t.rows, *t.others)
+        if (r.name, r.culture) == (name, culture)
+    )
 
 
 def page(park, name="first/evals/board"):
@@ -96,7 +139,10 @@ def page(park, name="first/evals/board"):
 def test_a_clearly_better_model_wins_and_is_bold(made, park):
     found = verb("first")
     assert [row(found, c).winner for c in ("", "north", "south")] == ["good"] * 3
-    assert len(re.findall(r"<strong>0\.[89]", page(park))) == 3 and page(park).count('class="who wins"') == 3
+    assert (
+        len(re.findall(r"<strong>0\.[89]", page(park))) == 3
+        and page(park).count('class="who wins"') == 3
+    )
     assert (park / f"{BOARD}/leaderboard.tex").read_text().count(r"\boldmath") == 3
 
 
@@ -120,7 +166,9 @@ def test_all_comparisons_of_the_board_are_corrected_together(made):
 def test_against_one_model_less_is_compared_and_the_others_are_marked(made, park):
     found = verb(made, against="base")
     assert found.comparisons == 6 and {p.second for p in row(found).pairs} == {"base"}
-    assert leaderboard.mark(row(found), "good", "base") == "▲" and not leaderboard.mark(row(found), "fair", "base")
+    assert leaderboard.mark(row(found), "good", "base") == "▲" and not leaderboard.mark(
+        row(found), "fair", "base"
+    )
     assert row(found).winner is None and "▲" in page(park) and "than base" in page(park)
     with pytest.raises(cp.InputError, match="Did you mean 'base'"):
         verb(made, against="bass")
@@ -130,7 +178,10 @@ def test_a_model_that_was_asked_otherwise_is_told_and_not_compared(park):
     run = evaluated(park / "outputs" / "first", "good", 0.95)
     evaluated(run, "base", 0.3, setup=SETUP | {"method": "likelihood"})
     found = verb(run)
-    assert any("not asked alike: method: likelihood for base; sample for good" in w for w in found.tables[0].warnings)
+    assert any(
+        "not asked alike: method: likelihood for base; sample for good" in w
+        for w in found.tables[0].warnings
+    )
     assert found.comparisons == 0 and row(found).winner is None and "not asked alike" in page(park)
 
 
@@ -142,20 +193,35 @@ def test_other_seeds_are_told_and_compared(park):
 
 def test_models_of_other_cultures_are_compared_where_they_meet(park):
     run = evaluated(park / "outputs" / "first", "good", 0.95)
-    found = verb(evaluated(run, "own", 0.3, cultures=("north",), setup=SETUP | {"cultures": ["north"]}))
-    assert row(found, "north").winner == "good" and row(found, "").winner is None and not row(found, "").pairs
+    found = verb(
+        evaluated(run, "own", 0.3, cultures=("north",), setup=SETUP | {"cultures": ["north"]})
+    )
+    assert (
+        row(found, "north").winner == "good"
+        and row(found, "").winner is None
+        and not row(found, "").pairs
+    )
     assert row(found, "south").cell("own") is None and row(found, "south").winner is None
 
 
 def test_a_model_in_two_runs_is_named_by_its_run_and_the_same_result_is_shown_once(made, park):
     second = evaluated(park / "outputs" / "second", "base", 0.7)
-    assert [e.label for e in verb(made, second).tables[0].models] == ["first:base", "fair", "good", "second:base"]
+    assert [e.label for e in verb(made, second).tables[0].models] == [
+        "first:base",
+        "fair",
+        "good",
+        "second:base",
+    ]
     copied = evaluated(park / "outputs" / "third", "base", 0.501)
     place = result.place(copied / "evals", "exam", "base")
     one = result.read(place).model_copy(update={"hash": "firstbaseexam0.501"})
     result.write(place, one, result.outcomes(place))
     found = verb(made, copied, made)
-    assert [e.label for e in found.tables[0].models] == ["base", "fair", "good"] and "shown once" in found.notes[0]
+    assert [e.label for e in found.tables[0].models] == [
+        "base",
+        "fair",
+        "good",
+    ] and "shown once" in found.notes[0]
 
 
 def test_every_number_leads_to_its_samples(made, park):
@@ -167,7 +233,10 @@ def test_every_number_leads_to_its_samples(made, park):
     assert len(links) > 100
     for link in set(links):
         path, _, anchor = link.partition("#")
-        assert not path.startswith(("/", "..")) and f'id="{anchor}"' in (park / BOARD / path).read_text()
+        assert (
+            not path.startswith(("/", ".."))
+            and f'id="{anchor}"' in (park / BOARD / path).read_text()
+        )
     cells = re.findall(
         r"<td[^>]*>(.*?)</td>",
         re.sub(r'<table aria-labelledby="[^"]*-pairs".*?</table>', "", page(park), flags=re.S),
@@ -183,7 +252,11 @@ def test_large_pages_have_a_file_a_culture(made, park, monkeypatch):
     assert row(found, "north").cell("good").samples == "samples/first/exam/good/north.html#north"
     folder = park / BOARD
     text = (folder / "samples/first/exam/good/north.html").read_text()
-    assert 'id="north"' in text and text.count("<article") == 120 and 'href="../../../../leaderboard.html"' in text
+    assert (
+        'id="north"' in text
+        and text.count("<article") == 120
+        and 'href="../../../../leaderboard.html"' in text
+    )
     assert 'href="good/north.html#north"' in (folder / "samples/first/exam/good.html").read_text()
 
 
@@ -192,9 +265,16 @@ def test_unparsed_answers_are_shown_first_and_told(park):
     found = verb(run)
     assert found.tables[0].models[0].counts == {"ok": 160, "unparsed": 80}
     assert "80 of 240 items gave no answer (80 unparsed)" in found.tables[0].warnings[0]
-    assert "80 unparsed" in page(park) and "33%" in page(park) and "80 unparsed" in leaderboard.told(found)
+    assert (
+        "80 unparsed" in page(park)
+        and "33%" in page(park)
+        and "80 unparsed" in leaderboard.told(found)
+    )
     text = (park / BOARD / found.tables[0].models[0].samples.partition("#")[0]).read_text()
-    assert text.index("it names two") < text.index('<span class="status">ok') and text.count('class="lost"') == 80
+    assert (
+        text.index("it names two") < text.index('<span class="status">ok')
+        and text.count('class="lost"') == 80
+    )
     part = text[text.index('id="south"') :]
     assert part.rindex('class="lost"') < part.index('<span class="status">ok')
 
@@ -213,15 +293,28 @@ def test_what_models_say_and_are_called_cannot_break_out_of_any_page(park):
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_a_name_never_leaves_the_folder_of_samples(first, second):
     entry = board.Entry(
-        label=first, run=first, model=second, models=(), setup={}, options={}, counts={}, asked={second: {"ok": 1}}
+        label=first,
+        run=first,
+        model=second,
+        models=(),
+        setup={},
+        options={},
+        counts={},
+        asked={second: {"ok": 1}},
     )
     path, _, anchor = samples.link(first, entry, second).partition("#")
-    assert re.fullmatch(r"samples(/[A-Za-z0-9_][A-Za-z0-9._-]*){3}", path) and re.fullmatch(r"[A-Za-z0-9_-]+", anchor)
+    assert re.fullmatch(r"samples(/[A-Za-z0-9_][A-Za-z0-9._-]*){3}", path) and re.fullmatch(
+        r"[A-Za-z0-9_-]+", anchor
+    )
 
 
 @given(st.text())
 def test_latex_of_any_text_is_balanced_and_has_no_bare_special(text):
-    bare = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[{}$&#_%]", "", leaderboard.tex(text))
+    bare = re.sub(
+        r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[{}$&#_%]",
+        "",
+        leaderboard.tex(text),
+    )
     assert not set(bare) & set("\\{}$&#_%~^\n\t")
 
 
@@ -229,10 +322,15 @@ def test_latex_holds_the_numbers_of_the_json(made, park):
     evaluated(made, EVIL, 0.2)
     verb(made)
     folder = park / BOARD
-    text, data = (folder / "leaderboard.tex").read_text(), json.loads((folder / "leaderboard.json").read_text())
+    text, data = (
+        (folder / "leaderboard.tex").read_text(),
+        json.loads((folder / "leaderboard.json").read_text()),
+    )
     plain = re.sub(r"\\[{}]", "", text)
     assert plain.count("{") == plain.count("}") and text.count(r"\begin{") == text.count(r"\end{")
-    rows = [line for line in text.splitlines() if line.endswith(r"\\") and not line.startswith("model")]
+    rows = [
+        line for line in text.splitlines() if line.endswith(r"\\") and not line.startswith("model")
+    ]
     shown = re.findall(r"-?\d\.\d{3}", " ".join(rows))
     cells = [r["cells"][i]["figure"] for t in data["tables"] for i in range(4) for r in t["rows"]]
     assert shown == [f"{f[k]:.3f}" for f in cells for k in ("value", "low", "high")]
@@ -254,7 +352,10 @@ def test_the_same_results_give_the_same_bytes_and_nothing_half_written(made, par
 
 def test_a_run_without_results_says_what_to_do(park):
     (park / "outputs/empty/evals").mkdir(parents=True)
-    with pytest.raises(cp.InputError, match=r"no results in the run .*empty.*culturepark evaluate empty vsm13 --model"):
+    with pytest.raises(
+        cp.InputError,
+        match=r"no results in the run .*empty.*culturepark evaluate empty vsm13 --model",
+    ):
         verb("empty")
     with pytest.raises(cp.NotFound, match="Did you mean 'empty'"):
         verb("emty")
@@ -288,13 +389,34 @@ def test_many_swaps_give_the_p_value_of_few_only_finer():
 
 def test_a_long_board_can_still_be_won_and_a_short_one_says_that_it_cannot():
     def held(model, rate, count):
-        made = list(answers(rate, cultures=tuple(f"c{n}" for n in range(12)), count=count, seeds=(0,)))
-        one = Result(benchmark="exam", title="x", about="x", source="x", kind="test_leaderboard:KIND", model=model, models=(), setup={},
-                     options={}, counts=result.counted(made), figures=(), hash=model)  # fmt: skip
+        made = list(
+            answers(rate, cultures=tuple(f"c{n}" for n in range(12)), count=count, seeds=(0,))
+        )
+        one = Result(
+            benchmark="exam",
+            title="x",
+            about="x",
+            source="x",
+            kind="test_leaderboard:KIND",
+            model=model,
+            models=(),
+            setup={},
+            options={},
+            counts=result.counted(made),
+            figures=(),
+            hash=model,
+        )
         return board.held("run", one, made)
 
-    long = board.build([held("a", 0.98, 40), *(held(m, 0.1 + 0.001 * i, 40) for i, m in enumerate("bcd"))])
-    assert long.comparisons == 78 and long.swaps > long.draws and row(long, "c3").winner == "a" and not long.notes
+    long = board.build(
+        [held("a", 0.98, 40), *(held(m, 0.1 + 0.001 * i, 40) for i, m in enumerate("bcd"))]
+    )
+    assert (
+        long.comparisons == 78
+        and long.swaps > long.draws
+        and row(long, "c3").winner == "a"
+        and not long.notes
+    )
     short = board.build([held("a", 1.0, 6), held("b", 0.0, 6)])
     assert row(short, "c3").winner is None and "fewer than" in short.notes[0]
 
@@ -302,10 +424,25 @@ def test_a_long_board_can_still_be_won_and_a_short_one_says_that_it_cannot():
 def test_figures_made_of_other_sums_are_not_compared():
     def held(model, length):
         units = {(0, f"u{n}"): (1.0,) * length for n in range(9)}
-        one = Result(benchmark="exam", title="x", about="x", source="x", kind="x", model=model, models=(), setup={}, options={}, counts={},
-                     figures=(), hash=model)  # fmt: skip
+        one = Result(
+            benchmark="exam",
+            title="x",
+            about="x",
+            source="x",
+            kind="x",
+            model=model,
+            models=(),
+            setup={},
+            options={},
+            counts={},
+            figures=(),
+            hash=model,
+        )
         return board.Held(
-            "run", one, {("m", "", ""): Measure("m", units, lambda sums: sums.mean(-1), headline=True)}, {}
+            "run",
+            one,
+            {("m", "", ""): Measure("m", units, lambda sums: sums.mean(-1), headline=True)},
+            {},
         )
 
     found = board.build([held("a", 2), held("b", 3)])
@@ -317,7 +454,9 @@ def test_figures_made_of_other_sums_are_not_compared():
 
 
 def trained(run, model, rates, count=40):
-    """Write the result of a recipe that was trained so often, each training right at a rate of its own."""
+    """Write the result of a recipe that was trained so often, each training right at a rate of its
+    own.
+    """
     made = [
         o.model_copy(update={"seed": r * STRIDE, "item": f"{o.culture}/{o.unit}/0"})
         for r, rate in enumerate(rates)
@@ -331,10 +470,19 @@ def test_what_one_training_shows_is_said_of_these_weights_alone(park):
     trained(run, "other", [0.4])
     found = verb(run)
     won = row(found)
-    assert (won.winner, won.winning, leaderboard.verdict(won)) == ("lucky", "weights", "lucky (these weights)")
-    assert set(won.pairs[0].weights) == {"lucky", "other"} and "these weights alone" in found.tables[0].warnings[-1]
+    assert (won.winner, won.winning, leaderboard.verdict(won)) == (
+        "lucky",
+        "weights",
+        "lucky (these weights)",
+    )
+    assert (
+        set(won.pairs[0].weights) == {"lucky", "other"}
+        and "these weights alone" in found.tables[0].warnings[-1]
+    )
     told = json.loads((park / BOARD / "leaderboard.json").read_text())["tables"][0]
-    assert [m["trainings"] for m in told["models"]] == [1, 1] and told["rows"][0]["winning"] == "weights"
+    assert [m["trainings"] for m in told["models"]] == [1, 1] and told["rows"][0][
+        "winning"
+    ] == "weights"
     text = (park / BOARD / "leaderboard.tex").read_text()
     assert r"lucky$^\dagger$" in text and "not for the recipe that made them" in text
     assert "lucky (these weights)" in page(park) and "these weights" in leaderboard.told(found)
@@ -351,7 +499,9 @@ def test_a_recipe_wins_over_its_trainings(park):
         (),
         5,
     )
-    assert r"\dagger" not in (park / BOARD / "leaderboard.tex").read_text() and "5 trainings" in leaderboard.told(found)
+    assert r"\dagger" not in (
+        park / BOARD / "leaderboard.tex"
+    ).read_text() and "5 trainings" in leaderboard.told(found)
     assert not any("these weights" in w for w in found.tables[0].warnings)
 
 
@@ -365,15 +515,25 @@ def test_recipes_that_differ_by_luck_of_training_alone_have_no_winner(park):
 
 def test_the_command_prints_a_table_or_the_json_of_the_file(made, park):
     run = CliRunner().invoke(command, ["first", "--allow-code"], catch_exceptions=False)
-    assert "good" in run.output and "0.9" in run.output and "*" in run.output and "leaderboard.html" in run.output
-    run = CliRunner().invoke(command, ["first", "--allow-code", "--json", "--name", "again"], catch_exceptions=False)
-    assert json.loads(run.output) == json.loads((park / "outputs/again/leaderboard.json").read_text())
+    assert (
+        "good" in run.output
+        and "0.9" in run.output
+        and "*" in run.output
+        and "leaderboard.html" in run.output
+    )
+    run = CliRunner().invoke(
+        command, ["first", "--allow-code", "--json", "--name", "again"], catch_exceptions=False
+    )
+    assert json.loads(run.output) == json.loads(
+        (park / "outputs/again/leaderboard.json").read_text()
+    )
 
 
 def test_nobody_wins_by_leaving_out_what_is_hard(park):
     whole = list(answers(0.5, seeds=(0,)))
     easy = [
-        o if o.score else o.model_copy(update={"status": "unparsed", "score": None, "answer": None}) for o in whole[::2]
+        o if o.score else o.model_copy(update={"status": "unparsed", "score": None, "answer": None})
+        for o in whole[::2]
     ] + whole[1::2]
     for model, made in (("whole", whole), ("easy", sorted(easy, key=lambda o: o.item))):
         run = evaluated(park / "outputs" / "first", model, setup=SETUP | {"seeds": [0]}, made=made)

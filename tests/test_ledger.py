@@ -50,7 +50,10 @@ class Paper:
         self.holds[hold] = usd, tokens
 
 
-@given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 100), st.booleans()), max_size=60), st.integers(1, 400))
+@given(
+    st.lists(st.tuples(st.integers(1, 100), st.integers(0, 100), st.booleans()), max_size=60),
+    st.integers(1, 400),
+)
 def test_whatever_calls_cost_up_to_their_hold_the_cap_is_never_passed(calls, cap):
     async def play():
         ledger, seen = Ledger(Paper(), max_tokens=cap), []
@@ -89,7 +92,10 @@ class Told:
         usage = next(self.usages)
         for _ in range(next(self.delays)):
             await asyncio.sleep(0)
-        return {"choices": [{"message": {"content": "Yes."}, "finish_reason": "stop"}], "usage": usage}
+        return {
+            "choices": [{"message": {"content": "Yes."}, "finish_reason": "stop"}],
+            "usage": usage,
+        }
 
 
 ASKED = Request("delegate", (Message("user", "Tea?"),), max_tokens=40)
@@ -102,7 +108,9 @@ MOST = most_tokens(ASKED) + ASKED.max_tokens
     st.integers(MOST, 9 * MOST),
     st.integers(1, 12),
 )
-def test_under_any_interleaving_and_any_usage_all_but_one_call_of_the_cap_is_used(usages, delays, cap, width):
+def test_under_any_interleaving_and_any_usage_all_but_one_call_of_the_cap_is_used(
+    usages, delays, cap, width
+):
     line, book = Line(Told(usages, delays), "m"), Paper()
 
     async def worker():
@@ -135,8 +143,18 @@ def test_a_call_waits_for_what_others_in_flight_give_back():
 
 
 def started(name, url, **more):
-    return cp.start(name, {**TEA, "model": "openai/embedded", "base_url": url, "dialogues": 6, "turns": 4,
-                           "endpoints": {"openai/embedded": PRICES}, **more})  # fmt: skip
+    return cp.start(
+        name,
+        {
+            **TEA,
+            "model": "openai/embedded",
+            "base_url": url,
+            "dialogues": 6,
+            "turns": 4,
+            "endpoints": {"openai/embedded": PRICES},
+            **more,
+        },
+    )
 
 
 def test_a_run_stops_below_its_cap_with_exit_code_3_and_goes_on_with_a_higher_one(park):
@@ -154,9 +172,9 @@ def test_a_run_stops_below_its_cap_with_exit_code_3_and_goes_on_with_a_higher_on
         done = cp.simulate(cp.resume(run.folder, max_usd=1.0))
     assert done["turns"] == 24 and done["usd"] > spent
     with run.journal(write=False) as journal:
-        assert journal.spent()[0] == pytest.approx(done["usd"]) and journal.count("SELECT COUNT(*) FROM holds") == [
-            (0,)
-        ]
+        assert journal.spent()[0] == pytest.approx(done["usd"]) and journal.count(
+            "SELECT COUNT(*) FROM holds"
+        ) == [(0,)]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -164,7 +182,9 @@ def test_a_run_uses_its_cap_up_to_one_call(park, seed):
     latency = random.Random(seed).choice((0.0, 0.005, 0.02))
     with cp.Server(latency=latency) as server:
         run = started("cap", server.url, dialogues=200, max_usd=0.05, concurrency=(2, 8, 30)[seed])
-        with pytest.raises(cp.BudgetReached, match=r"the next call may cost \$(\d+\.\d+)") as caught:
+        with pytest.raises(
+            cp.BudgetReached, match=r"the next call may cost \$(\d+\.\d+)"
+        ) as caught:
             cp.simulate(run)
     most = float(re.search(r"may cost \$(\d+\.\d+)", str(caught.value))[1])
     with run.journal(write=False) as journal:
@@ -180,7 +200,10 @@ USAGE_OF = {
 
 @pytest.mark.parametrize("usage", USAGE_OF.values(), ids=USAGE_OF)
 def test_a_provider_that_does_not_count_soundly_cannot_let_a_cap_be_passed(park, usage):
-    answer = {"choices": [{"message": {"content": "I think tea is good."}, "finish_reason": "stop"}], "usage": usage}
+    answer = {
+        "choices": [{"message": {"content": "I think tea is good."}, "finish_reason": "stop"}],
+        "usage": usage,
+    }
     server = Server(lambda n, body: (200, {}, answer))
     run = started("odd", server.url, dialogues=200, max_tokens=20_000, endpoints={})
     with pytest.raises(cp.BudgetReached) as caught:
@@ -222,14 +245,22 @@ def test_lost_calls_stay_on_the_bill_at_the_most_they_can_have_cost(park, monkey
         done = cp.simulate(run)
         lost = server.counts["faults"]["reset"]
     ledger = cp.calls(run)["ledger"]
-    assert done["turns"] == 24 and ledger["unsettled"] == lost > 0 and 0 < ledger["unsettled_usd"] < ledger["usd"]
+    assert (
+        done["turns"] == 24
+        and ledger["unsettled"] == lost > 0
+        and 0 < ledger["unsettled_usd"] < ledger["usd"]
+    )
 
 
 def test_calls_in_flight_when_the_process_was_killed_stay_on_the_bill(park):
     with cp.Server(latency=0.3) as server:
         run = started("killed", server.url, max_usd=5.0)
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        child = subprocess.Popen([sys.executable, "-m", "culturepark", "simulate", "killed", "--resume"], env=env, stderr=subprocess.DEVNULL)  # fmt: skip
+        child = subprocess.Popen(
+            [sys.executable, "-m", "culturepark", "simulate", "killed", "--resume"],
+            env=env,
+            stderr=subprocess.DEVNULL,
+        )
         while server.counts["in_flight"] < 6:
             time.sleep(0.02)
         child.send_signal(signal.SIGKILL)
@@ -245,14 +276,38 @@ def test_the_estimate_is_a_band_that_holds_the_real_cost_and_its_pilot_is_not_pa
         run = started("est", server.url, dialogues=30)
         band = cp.estimate(run, 6)
         before = server.counts["requests"]
-        cp.run("est", {**TEA, "model": "openai/embedded", "base_url": server.url, "dialogues": 30, "turns": 4,
-                       "endpoints": {"openai/embedded": PRICES}}, formats=("trl",))  # fmt: skip
+        cp.run(
+            "est",
+            {
+                **TEA,
+                "model": "openai/embedded",
+                "base_url": server.url,
+                "dialogues": 30,
+                "turns": 4,
+                "endpoints": {"openai/embedded": PRICES},
+            },
+            formats=("trl",),
+        )
         with run.journal(write=False) as journal:
-            assert server.counts["requests"] == journal.count("SELECT SUM(attempts) FROM calls")[0][0] > before
+            assert (
+                server.counts["requests"]
+                == journal.count("SELECT SUM(attempts) FROM calls")[0][0]
+                > before
+            )
             spent, _ = journal.spent()
     low, middle, high = band["total"]["usd"]
-    assert band["pilot"] == 6 and band["dialogues"] == 30 and low < middle < high and low * 0.9 < spent < high * 1.1
-    assert {r["role"] for r in band["rows"]} >= {"delegate", "main_contact", "extractor", "verifier"}
+    assert (
+        band["pilot"] == 6
+        and band["dialogues"] == 30
+        and low < middle < high
+        and low * 0.9 < spent < high * 1.1
+    )
+    assert {r["role"] for r in band["rows"]} >= {
+        "delegate",
+        "main_contact",
+        "extractor",
+        "verifier",
+    }
 
 
 def test_an_unknown_price_makes_an_unknown_estimate(park):
@@ -260,4 +315,8 @@ def test_an_unknown_price_makes_an_unknown_estimate(park):
         found = cp.estimate(started("est", server.url, endpoints={}), 2)
     from culturepark.forecast import told
 
-    assert found["total"]["usd"] is None and found["total"]["prompt_tokens"][1] > 0 and "unknown" in told(found)
+    assert (
+        found["total"]["usd"] is None
+        and found["total"]["prompt_tokens"][1] > 0
+        and "unknown" in told(found)
+    )

@@ -1,4 +1,6 @@
-"""Limits: calls at once, per minute, adapted to what an endpoint bears; a dead one is waited for, then told."""
+"""Limits: calls at once, per minute, adapted to what an endpoint bears; a dead one is waited for,
+then told.
+"""
 
 import asyncio
 import time
@@ -109,7 +111,9 @@ def test_the_width_is_cut_once_for_calls_that_left_together_and_grows_again_by_a
     assert asyncio.run(play()) == (30, 33, 1)
 
 
-def test_a_dead_endpoint_is_tried_with_one_call_at_a_time_and_the_rest_waits_until_it_is_back(monkeypatch, caplog):
+def test_a_dead_endpoint_is_tried_with_one_call_at_a_time_and_the_rest_waits_until_it_is_back(
+    monkeypatch, caplog
+):
     monkeypatch.setattr(rate_limiter, "FIRST_PAUSE", 0.1)
     monkeypatch.setattr(rate_limiter, "QUIET", 0.1)
     start, probes = time.monotonic(), []
@@ -132,7 +136,9 @@ def test_an_endpoint_that_stays_dead_stops_the_run_with_advice(monkeypatch):
     monkeypatch.setattr(rate_limiter, "QUIET", 0.05)
     monkeypatch.setattr(rate_limiter, "AT_FIRST", 0.2)
     with pytest.raises(cp.ModelError, match=r"never answered.*--resume"):
-        many(40, "http://127.0.0.1:9/v1")  # nobody has patience with an address that is probably wrong
+        many(
+            40, "http://127.0.0.1:9/v1"
+        )  # nobody has patience with an address that is probably wrong
     answers = iter(["once"])
     server = cp.Server(lambda n, _: next(answers, (503, {}, {})))
     with server, pytest.raises(cp.ModelError, match=r"been down for.*--resume"):
@@ -161,9 +167,14 @@ def test_a_call_cancelled_while_it_waits_gives_its_place_back():
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("ollama/llama3.1", r"Is it running\? It is started with: ollama serve"), ("openai/x", "Is it running")],
+    [
+        ("ollama/llama3.1", r"Is it running\? It is started with: ollama serve"),
+        ("openai/x", "Is it running"),
+    ],
 )
-def test_a_server_of_ones_own_that_does_not_answer_is_asked_after_within_seconds(monkeypatch, name, told):
+def test_a_server_of_ones_own_that_does_not_answer_is_asked_after_within_seconds(
+    monkeypatch, name, told
+):
     monkeypatch.setattr(rate_limiter, "UNREACHED", 0.05)
     with pytest.raises(cp.ModelError, match=rf"nothing listens there.*{told}") as caught:
         many(1, "http://127.0.0.1:9/v1", name=name)

@@ -1,4 +1,6 @@
-"""What `make` installs is locked by hash, agrees with constraints.txt, and fits every extra of the project."""
+"""What `make` installs is locked by hash, agrees with constraints.txt, and fits every extra of the
+project.
+"""
 
 import re
 import tomllib
@@ -22,7 +24,9 @@ def needed(*extras):
     found = list(PROJECT["dependencies"])
     for extra in extras:
         for text in PROJECT["optional-dependencies"][extra]:
-            found += needed(*Requirement(text).extras) if text.startswith("culturepark[") else [text]
+            found += (
+                needed(*Requirement(text).extras) if text.startswith("culturepark[") else [text]
+            )
     return found
 
 
@@ -43,6 +47,9 @@ def test_a_lock_and_the_constraints_name_the_same_versions(lock):
 @pytest.mark.parametrize(("lock", "extras"), [(LOCKS[0], ()), ("constraints.txt", ("dev",))])
 def test_what_is_locked_fits_the_ranges_of_the_project(lock, extras):
     given = pins(lock)
-    wrong = {text: given.get(plain(Requirement(text).name)) for text in needed(*extras)
-             if not Requirement(text).specifier.contains(given.get(plain(Requirement(text).name), "0"))}  # fmt: skip
+    wrong = {
+        text: given.get(plain(Requirement(text).name))
+        for text in needed(*extras)
+        if not Requirement(text).specifier.contains(given.get(plain(Requirement(text).name), "0"))
+    }
     assert wrong == {}

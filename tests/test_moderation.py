@@ -1,4 +1,6 @@
-"""Tests of content moderation: posts in files of many shapes, label maps that are checked, and macro-F1 over sets."""
+"""Tests of content moderation: posts in files of many shapes, label maps that are checked, and
+macro-F1 over sets.
+"""
 
 import json
 import random
@@ -37,7 +39,11 @@ def save(tmp_path):
     def write(name, rows):
         path = tmp_path / "posts" / name
         path.parent.mkdir(exist_ok=True)
-        lines = rows if isinstance(rows, str) else "".join(json.dumps({"data": t, "label": g}) + "\n" for t, g in rows)
+        lines = (
+            rows
+            if isinstance(rows, str)
+            else "".join(json.dumps({"data": t, "label": g}) + "\n" for t, g in rows)
+        )
         path.write_text(lines, encoding="utf-8", newline="")
         return path
 
@@ -46,9 +52,16 @@ def save(tmp_path):
 
 def asked(park, *data, name="moderation", **how):
     """Set a benchmark up in the tests' workspace."""
-    setting = {k: how.pop(k) for k in ("method", "seeds", "limit", "count", "respondents") if k in how}
+    setting = {
+        k: how.pop(k) for k in ("method", "seeds", "limit", "count", "respondents") if k in how
+    }
     return planned.setup(
-        card.load(name), cultures=("north", "south"), data=data, workspace=park, options=how, **setting
+        card.load(name),
+        cultures=("north", "south"),
+        data=data,
+        workspace=park,
+        options=how,
+        **setting,
     )
 
 
@@ -65,7 +78,9 @@ async def held(park, model, *data, **how):
     async def ask(request, who="model"):
         return await model(request)
 
-    outcomes = [await outcome.once(benchmark, item, ask) for item in planned.items(benchmark, setup)]
+    outcomes = [
+        await outcome.once(benchmark, item, ask) for item in planned.items(benchmark, setup)
+    ]
     return {m.key: estimate(m) for m in moderation.KIND.measures(outcomes, setup.options)}
 
 
@@ -83,31 +98,53 @@ TRUE = {text: "Hateful." if gold == "HS" else "not hateful" for text, gold in PO
 # ---------------------------------------------------------------- reading
 
 
-@pytest.mark.parametrize(("name", "text"), [
-    ("a.csv", 'id,tweet,label\n1,"one,\ntwo",x\n2,three,y\n3,,x\n4,five,\n'),
-    ("a.csv", '\ufeffcomment;Label_Gold\r\n"one,\ntwo";x\r\nthree;y\r\n ;\r\nfive;\r\n'),
-    ("a.tsv", "label\ttest_case\nx\t\"one,\ntwo\"\ny\tthree\nx\t\n\tfive\n"),
-    ("a.jsonl", '{"data": "one,\\ntwo", "label": "x"}\n\n{"data": "three", "label": "y"}\n{"label": "x"}\n{"data": "five", "label": null}\n'),
-    ("a.json", '{"v": 1, "posts": [{"Text": "one,\\ntwo", "label": "x"}, {"Text": "three", "label": "y"}, {"Text": "", "label": "x"}, {"Text": "five", "label": NaN}]}'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", 'id,tweet,label\n1,"one,\ntwo",x\n2,three,y\n3,,x\n4,five,\n'),
+        ("a.csv", '\ufeffcomment;Label_Gold\r\n"one,\ntwo";x\r\nthree;y\r\n ;\r\nfive;\r\n'),
+        ("a.tsv", 'label\ttest_case\nx\t"one,\ntwo"\ny\tthree\nx\t\n\tfive\n'),
+        (
+            "a.jsonl",
+            (
+                '{"data": "one,\\ntwo", "label": "x"}\n\n{"data": "three", "label": "y"}\n{"label":'
+                ' "x"}\n{"data": "five", "label": null}\n'
+            ),
+        ),
+        (
+            "a.json",
+            (
+                '{"v": 1, "posts": [{"Text": "one,\\ntwo", "label": "x"}, {"Text": "three",'
+                ' "label": "y"}, {"Text": "", "label": "x"}, {"Text": "five", "label": NaN}]}'
+            ),
+        ),
+    ],
+)
 def test_every_shape_gives_the_same_posts_and_counts_what_it_lacks(save, name, text):
     data = posts.read(save(name, text))
     assert [(p.text, p.label) for p in data.posts] == [("one,\ntwo", "x"), ("three", "y")]
     assert (data.rows, data.empty, data.unlabelled) == (4, 1, 1)
 
 
-@pytest.mark.parametrize(("name", "text", "said"), [
-    ("a.csv", "tweets,label\nx,y\n", r"no column is called text, .* option `text`. Did you mean|There are: tweets, label"),
-    ("a.csv", "text,tweet,label\nx,y,z\n", "'text' and 'tweet' could both be the text"),
-    ("a.csv", 'text,label\n"one\ntwo",x\nthree\n', r"a.csv:4: 1 columns; its first line has 2"),
-    ("a.csv", 'text,label\n"one,x\n', r"a.csv:2: no CSV row"),
-    ("a.csv", "text,text,label\n", "two columns are called 'text'"),
-    ("a.jsonl", '{"data": "x", "label": "y"}\n{"data"\n', r"a.jsonl:2: not JSON"),
-    ("a.jsonl", '{"data": "x", "label": "y"}\n[1]\n', r"a.jsonl:2: list where an object"),
-    ("a.json", '{"a": [], "b": []}', "neither a list of objects nor"),
-    ("a.json", "[]", "no rows"),
-    ("a.xlsx", "", r"files that end in \.csv"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "a.csv",
+            "tweets,label\nx,y\n",
+            r"no column is called text, .* option `text`. Did you mean|There are: tweets, label",
+        ),
+        ("a.csv", "text,tweet,label\nx,y,z\n", "'text' and 'tweet' could both be the text"),
+        ("a.csv", 'text,label\n"one\ntwo",x\nthree\n', r"a.csv:4: 1 columns; its first line has 2"),
+        ("a.csv", 'text,label\n"one,x\n', r"a.csv:2: no CSV row"),
+        ("a.csv", "text,text,label\n", "two columns are called 'text'"),
+        ("a.jsonl", '{"data": "x", "label": "y"}\n{"data"\n', r"a.jsonl:2: not JSON"),
+        ("a.jsonl", '{"data": "x", "label": "y"}\n[1]\n', r"a.jsonl:2: list where an object"),
+        ("a.json", '{"a": [], "b": []}', "neither a list of objects nor"),
+        ("a.json", "[]", "no rows"),
+        ("a.xlsx", "", r"files that end in \.csv"),
+    ],
+)
 def test_what_cannot_be_read_is_named_with_its_place(save, name, text, said):
     with pytest.raises(InputError, match=said):
         posts.read(save(name, text))
@@ -139,14 +176,16 @@ def test_a_cell_of_several_labels_means_the_one_that_comes_first_in_the_map(park
     told = {"north": {"1": "hateful", "2": "", "3": "hateful", "8": "not hateful", "9": ""}}
     gold = {i.request.facts["text"]: i.gold for i in items(park, path, separator=",", map=told)}
     assert gold == {"no": "not hateful", "both": "hateful"}
-    (item, *_) = items(park, path, separator=",", map=told)
+    item, *_ = items(park, path, separator=",", map=told)
     assert (item.facts["rows"], item.facts["unlabelled"]) == (4, 2)
 
 
 def test_columns_of_votes_are_labels_and_a_star_is_every_other_one(park, save):
     path = save("north.csv", "text,insult,racism\na,0,0\nb,2,0\nc,3.0,1\nd,,1\n")
     told = {"north": {"racism": "hateful", "*": "not hateful"}}
-    votes = {i.request.facts["text"]: i.gold for i in items(park, path, label="insult,racism", map=told)}
+    votes = {
+        i.request.facts["text"]: i.gold for i in items(park, path, label="insult,racism", map=told)
+    }
     assert votes == {"a": "not hateful", "b": "not hateful", "c": "hateful"}
     data = posts.read(path, label=["insult", "racism"], votes=2)
     assert data.labels == {"none": 1, "insult": 2} and data.unlabelled == 1
@@ -156,24 +195,34 @@ def test_columns_of_votes_are_labels_and_a_star_is_every_other_one(park, save):
 
 def test_what_the_reader_replaced_reaches_the_note(park, save):
     path = save(
-        "north.jsonl", '{"text": "cut \\ud83d", "label": "HS"}\n\n{"text": "a", "label": "NOT_HS"}\n{"text": "b"}\n'
+        "north.jsonl",
+        '{"text": "cut \\ud83d", "label": "HS"}\n\n{"text": "a", "label": "NOT_HS"}\n{"text":'
+        ' "b"}\n',
     )
     facts = [i.facts for i in items(park, path)]
     assert facts[0]["read"] == {
-        "north.jsonl": {"blank lines, passed over": 1, "halves of characters, replaced by U+FFFD": 1}
+        "north.jsonl": {
+            "blank lines, passed over": 1,
+            "halves of characters, replaced by U+FFFD": 1,
+        }
     }
 
 
 @given(
     st.lists(
-        st.tuples(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")), st.sampled_from("xy")),
+        st.tuples(
+            st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")),
+            st.sampled_from("xy"),
+        ),
         min_size=1,
     )
 )
 def test_any_text_survives_json_lines(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("posts") / "any.jsonl"
     path.write_text(
-        "".join(json.dumps({"data": t, "label": g}, ensure_ascii=False) + "\n" for t, g in rows), "utf-8", newline=""
+        "".join(json.dumps({"data": t, "label": g}, ensure_ascii=False) + "\n" for t, g in rows),
+        "utf-8",
+        newline="",
     )
     data = posts.read(path)
     assert [(p.text, p.label) for p in data.posts] == [(t, g) for t, g in rows if t.strip()]
@@ -201,34 +250,56 @@ def test_sets_that_share_texts_are_one_group_in_chains():
 # ----------------------------------------------------------------- labels
 
 
-@pytest.mark.parametrize(("rows", "said"), [
-    ([("a", "0"), ("b", "1"), ("c", "0")], r"'0' \(2\), '1' \(1\); no task knows all of them. Say .* map = { \"north_x\" = { \"0\" = \"…\", \"1\" = \"…\" } }"),
-    ([("a", "HS"), ("b", "OFF")], r"'HS' \(1\), 'OFF' \(1\); no task knows all"),
-    ([("a", "NOT")], r"they fit several tasks \(offence, hate_or_offence\)"),
-    ([("a", "HS"), ("b", "HS")], r"none of them means 'not hateful', so that answer to 'hate' could never be right"),
-    ([("a", ""), ("b", None)], "none of its 2 rows has a text and a label"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [("a", "0"), ("b", "1"), ("c", "0")],
+            (
+                r"'0' \(2\), '1' \(1\); no task knows all of them. Say .* map = { \"north_x\" = {"
+                r" \"0\" = \"…\", \"1\" = \"…\" } }"
+            ),
+        ),
+        ([("a", "HS"), ("b", "OFF")], r"'HS' \(1\), 'OFF' \(1\); no task knows all"),
+        ([("a", "NOT")], r"they fit several tasks \(offence, hate_or_offence\)"),
+        (
+            [("a", "HS"), ("b", "HS")],
+            r"none of them means 'not hateful', so that answer to 'hate' could never be right",
+        ),
+        ([("a", ""), ("b", None)], "none of its 2 rows has a text and a label"),
+    ],
+)
 def test_labels_that_do_not_fit_are_an_error_with_their_counts(park, save, rows, said):
     with pytest.raises(InputError, match=said):
         items(park, save("north_x.jsonl", rows))
 
 
-@pytest.mark.parametrize(("mapped", "said"), [
-    ({"0": "not biased", "1": "biasd"}, "no task offers 'biasd'. Did you mean 'biased'"),
-    ({"0": "not biased", "1": "hateful"}, r"mixes the labels of several tasks: 'not biased' \(bias\), 'hateful' \(hate\)"),
-    ({"0": "not biased"}, "nothing says which of 'biased', 'not biased' '1' is"),
-    ({"0": "not biased", "1": "not biased"}, "none of them means 'biased'"),
-    ("0=not biased", "the option `map` is"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mapped", "said"),
+    [
+        ({"0": "not biased", "1": "biasd"}, "no task offers 'biasd'. Did you mean 'biased'"),
+        (
+            {"0": "not biased", "1": "hateful"},
+            r"mixes the labels of several tasks: 'not biased' \(bias\), 'hateful' \(hate\)",
+        ),
+        ({"0": "not biased"}, "nothing says which of 'biased', 'not biased' '1' is"),
+        ({"0": "not biased", "1": "not biased"}, "none of them means 'biased'"),
+        ("0=not biased", "the option `map` is"),
+    ],
+)
 def test_a_map_that_does_not_fit_is_an_error(park, save, mapped, said):
-    setup, benchmark = asked(park, save("north_x.jsonl", [("a", "0"), ("b", "1")]), map={"north*": mapped})
+    setup, benchmark = asked(
+        park, save("north_x.jsonl", [("a", "0"), ("b", "1")]), map={"north*": mapped}
+    )
     with pytest.raises(InputError, match=said):
         next(planned.items(benchmark, setup))
 
 
 def test_a_map_says_what_numbers_mean_and_goes_before_the_cards(park, save):
     setup, benchmark = asked(
-        park, save("bengali_bad.jsonl", [("a", "0"), ("b", "1")]), map={"*bad": {"0": "not biased", "1": "biased"}}
+        park,
+        save("bengali_bad.jsonl", [("a", "0"), ("b", "1")]),
+        map={"*bad": {"0": "not biased", "1": "biased"}},
     )
     assert [i.gold for i in planned.items(benchmark, setup)] == ["not biased", "biased"]
     plain, benchmark = asked(park, save("bengali_bad.jsonl", [("a", "NOT"), ("b", "OFF")]))
@@ -259,11 +330,17 @@ def test_all_files_are_checked_before_anything_is_asked_and_may_be_left_out(park
 def test_a_post_is_put_as_to_a_tuned_model_with_its_task_and_labels(park, save):
     setup, benchmark = asked(park, save("north.jsonl", POSTS), seeds=(3, 4))
     first, second, *_ = planned.items(benchmark, setup)
-    assert first.request.messages[0].content.splitlines()[0] == (
-        "You are a person from the Northern culture. Answer as many people there would, from your own life and customs."
+    assert (
+        first.request.messages[0].content.splitlines()[0]
+        == "You are a person from the Northern culture. Answer as many people there would, from"
+        " your own life and customs."
     )
     assert first.request.messages[1].content.endswith("nothing else: hateful, not hateful")
-    assert (first.id, second.id, first.request.temperature) == ("north/north/1/3", "north/north/1/4", 0.0)
+    assert (first.id, second.id, first.request.temperature) == (
+        "north/north/1/3",
+        "north/north/1/4",
+        0.0,
+    )
 
 
 def test_a_text_without_culture_is_put_to_nobody_in_particular(park, save):
@@ -275,7 +352,10 @@ def test_a_text_without_culture_is_put_to_nobody_in_particular(park, save):
 def test_posts_of_other_cultures_are_left_out(park, save):
     files = [save("north.jsonl", POSTS), save("south.jsonl", POSTS), save("any.jsonl", POSTS)]
     setup, benchmark = asked(park, *files)
-    assert {i.subset for i in planned.items(benchmark, replace(setup, cultures=("south",)))} == {"south", "any"}
+    assert {i.subset for i in planned.items(benchmark, replace(setup, cultures=("south",)))} == {
+        "south",
+        "any",
+    }
     with pytest.raises(InputError, match=r"no posts of south .* north \(north\)"):
         next(planned.items(benchmark, replace(setup, cultures=("south",), data=(files[0],))))
 
@@ -312,8 +392,20 @@ def outcomes(gold, said, name="a", labels=("x", "y", "z"), seed=0):
         "empty": 0,
         "repeats": 0,
     }
-    return [Outcome(item=f"{name}/{i}", culture="north", unit=str(i), subset=name, seed=seed, gold=g, answer=s, facts=facts,
-                    status="unparsed" if s is None else "ok") for i, (g, s) in enumerate(zip(gold, said, strict=True))]  # fmt: skip
+    return [
+        Outcome(
+            item=f"{name}/{i}",
+            culture="north",
+            unit=str(i),
+            subset=name,
+            seed=seed,
+            gold=g,
+            answer=s,
+            facts=facts,
+            status="unparsed" if s is None else "ok",
+        )
+        for i, (g, s) in enumerate(zip(gold, said, strict=True))
+    ]
 
 
 LABEL = st.sampled_from("xyz")
@@ -327,7 +419,9 @@ def figures(held):
 def test_macro_f1_is_scikit_learns(pairs):
     gold, said = zip(*pairs, strict=True)
     found = figures(outcomes(gold, said))
-    assert found["macro_f1", "north", ""].value == pytest.approx(f1_score(gold, said, average="macro"))
+    assert found["macro_f1", "north", ""].value == pytest.approx(
+        f1_score(gold, said, average="macro")
+    )
 
 
 @given(st.lists(st.tuples(LABEL, st.one_of(LABEL, st.none())), min_size=1, max_size=40))
@@ -335,7 +429,9 @@ def test_an_unread_answer_is_a_label_that_nobody_offered(pairs):
     gold, said = [g for g, _ in pairs], [s or "?" for _, s in pairs]
     found = figures(outcomes(gold, [s for _, s in pairs]))
     there = sorted({*gold, *said} - {"?"})
-    assert found["macro_f1", "north", "a"].value == pytest.approx(f1_score(gold, said, average="macro", labels=there))
+    assert found["macro_f1", "north", "a"].value == pytest.approx(
+        f1_score(gold, said, average="macro", labels=there)
+    )
     assert found["unparsed", "north", "a"].value == pytest.approx(said.count("?") / len(said))
 
 
@@ -343,7 +439,10 @@ def test_a_cultures_figure_is_the_mean_over_groups():
     sets = {"a": ("xy", "xy"), "b": ("xy", "yx"), "c": ("xy", "xy")}
     made = [o for name, (gold, said) in sets.items() for o in outcomes(gold, said, name, "xy")]
     joined = [
-        o.model_copy(update={"facts": {**o.facts, "group": ["a", "b"] if o.subset in "ab" else ["c"]}}) for o in made
+        o.model_copy(
+            update={"facts": {**o.facts, "group": ["a", "b"] if o.subset in "ab" else ["c"]}}
+        )
+        for o in made
     ]
     assert figures(made)["macro_f1", "north", ""].value == pytest.approx(2 / 3)
     found = figures(joined)["macro_f1", "north", ""]
@@ -362,8 +461,16 @@ async def test_a_perfect_model_has_all_right_and_a_silent_one_nothing(park, save
     path = save("north.jsonl", [*POSTS, ("Tea?", ""), ("", "HS")])
     best, none = await held(park, says(TRUE), path), await held(park, says({}), path)
     top, low = best["macro_f1", "north", ""], none["macro_f1", "north", ""]
-    assert (top.value, top.low, top.n) == (1.0, None, 4) and "left out 1 without label and 1 without text" in top.note
-    assert (low.value, none["unparsed", "north", ""].value, best["unparsed", "", ""].value) == (0.0, 1.0, 0.0)
+    assert (top.value, top.low, top.n) == (
+        1.0,
+        None,
+        4,
+    ) and "left out 1 without label and 1 without text" in top.note
+    assert (low.value, none["unparsed", "north", ""].value, best["unparsed", "", ""].value) == (
+        0.0,
+        1.0,
+        0.0,
+    )
 
 
 async def test_every_model_has_its_mean_and_spread_over_seeds(park, save):
@@ -383,14 +490,22 @@ async def test_sets_that_share_texts_enter_once_and_a_text_is_drawn_as_one(park,
     ]
     found = await held(park, says(TRUE), *files)
     shown = found["macro_f1", "north", ""]
-    assert "mean over 3 data sets, of which these share texts and enter as one: north_a + north_b:" in shown.note
-    assert shown.n == 7 and shown.value == pytest.approx((1 + found["macro_f1", "north", "north_b"].value) / 4)
+    assert (
+        "mean over 3 data sets, of which these share texts and enter as one: north_a + north_b:"
+        in shown.note
+    )
+    assert shown.n == 7 and shown.value == pytest.approx(
+        (1 + found["macro_f1", "north", "north_b"].value) / 4
+    )
 
 
 async def test_a_sample_is_the_same_every_time_and_says_so(park, save):
     path = save("north.jsonl", [(f"{text} {n}", gold) for n in range(30) for text, gold in POSTS])
     first, again = [await held(park, says(TRUE), path, limit=20) for _ in range(2)]
-    assert first == again and "20 drawn of 120 labelled rows" in first["macro_f1", "north", "north"].note
+    assert (
+        first == again
+        and "20 drawn of 120 labelled rows" in first["macro_f1", "north", "north"].note
+    )
 
 
 HATECHECK = """functionality,test_case,label_gold,ref_templ_id,templ_id
@@ -403,10 +518,19 @@ neutral_nh,Tea.,non-hateful,,3
 
 async def test_hatecheck_is_told_by_functionality_and_drawn_by_template(park, save):
     files = [save("north.csv", HATECHECK), save("hindi.csv", HATECHECK)]
-    found = await held(park, says({"Out with them!": "hateful", "Tea.": "not hateful"}), *files, name="hatecheck")
-    assert found["accuracy", "north", "slur_h"].value == found["accuracy", "", "hindi/slur_h"].value == 0.5
+    found = await held(
+        park, says({"Out with them!": "hateful", "Tea.": "not hateful"}), *files, name="hatecheck"
+    )
+    assert (
+        found["accuracy", "north", "slur_h"].value
+        == found["accuracy", "", "hindi/slur_h"].value
+        == 0.5
+    )
     assert found["accuracy", "", "negate_nh"].value == 0.0
-    assert (found["macro_f1", "north", ""].n, found["macro_f1", "north", ""].what) == (2, "templates")
+    assert (found["macro_f1", "north", ""].n, found["macro_f1", "north", ""].what) == (
+        2,
+        "templates",
+    )
 
 
 def test_a_column_that_hatecheck_wants_must_be_there(park, save):
@@ -418,7 +542,10 @@ def test_a_column_that_hatecheck_wants_must_be_there(park, save):
 def test_the_cards_hold_what_the_kind_knows(tmp_path):
     assert card.load("moderation").kind == card.load("hatecheck").kind == "moderation"
     own = tmp_path / "own.toml"
-    own.write_text('name = "own"\ntitle = "t"\nabout = "a"\nsource = "s"\nkind = "moderation"\n[options]\nlabels = 1\n')
+    own.write_text(
+        'name = "own"\ntitle = "t"\nabout = "a"\nsource = "s"\nkind ='
+        ' "moderation"\n[options]\nlabels = 1\n'
+    )
     with pytest.raises(CardError, match=r"options.labels: unknown. Did you mean 'label'"):
         card.load(own)
 
@@ -449,7 +576,10 @@ COUNTS = {
 @pytest.mark.conformance
 @real
 def test_all_real_files_are_read_with_their_counts():
-    read = {name: posts.read(path) for name, path in posts.found([REAL / "by_culture", REAL / "hatecheck"]).items()}
+    read = {
+        name: posts.read(path)
+        for name, path in posts.found([REAL / "by_culture", REAL / "hatecheck"]).items()
+    }
     assert {name: (d.rows, d.unlabelled, d.labels) for name, d in read.items()} == COUNTS
     assert not any(d.empty for d in read.values())
 
@@ -458,11 +588,16 @@ def test_all_real_files_are_read_with_their_counts():
 @real
 def test_real_labels_are_known_but_for_bare_numbers():
     setup, benchmark = planned.setup(card.load("moderation"), data=[REAL / "by_culture"])
-    with pytest.raises(InputError, match=r"cdial.*'0' \(928\), '1' \(72\); no task knows all of them") as caught:
+    with pytest.raises(
+        InputError, match=r"cdial.*'0' \(928\), '1' \(72\); no task knows all of them"
+    ) as caught:
         next(planned.items(benchmark, setup))
     assert len(str(caught.value).splitlines()) == 1
     setup, benchmark = planned.setup(
-        card.load("moderation"), data=[REAL / "by_culture"], options={"without": "chinese_cdial*"}, limit=3
+        card.load("moderation"),
+        data=[REAL / "by_culture"],
+        options={"without": "chinese_cdial*"},
+        limit=3,
     )
     asked = {i.facts["task"] for i in planned.items(benchmark, setup)}
     assert asked == {"hate", "offence", "hate_or_offence", "aggression"}
@@ -495,14 +630,26 @@ def test_real_columns_of_votes_give_the_labels_that_pandas_counts():
 
 @pytest.mark.conformance
 @real
-@pytest.mark.parametrize(("name", "how", "told", "column"), [
-    ("korean_hate_dev.tsv", {"text": "comments", "label": "hate"}, {"hate": "hateful", "*": "not hateful"}, "hate"),
-    ("cold_test.csv", {}, {"1": "hateful", "0": "not hateful"}, "label"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "how", "told", "column"),
+    [
+        (
+            "korean_hate_dev.tsv",
+            {"text": "comments", "label": "hate"},
+            {"hate": "hateful", "*": "not hateful"},
+            "hate",
+        ),
+        ("cold_test.csv", {}, {"1": "hateful", "0": "not hateful"}, "label"),
+    ],
+)
 def test_real_tables_of_other_shapes_are_mapped_as_pandas_counts(name, how, told, column):
     pandas = pytest.importorskip("pandas")
     path = REAL / "shapes" / name
-    other = pandas.read_csv(path, sep="\t" if name.endswith("tsv") else ",", keep_default_na=False, dtype=str)[column]
-    setup, benchmark = planned.setup(card.load("moderation"), data=[path], options={"map": {path.stem: told}, **how})
+    other = pandas.read_csv(
+        path, sep="\t" if name.endswith("tsv") else ",", keep_default_na=False, dtype=str
+    )[column]
+    setup, benchmark = planned.setup(
+        card.load("moderation"), data=[path], options={"map": {path.stem: told}, **how}
+    )
     gold = [i.gold for i in planned.items(benchmark, setup)]
     assert gold == [told.get(label, told.get("*")) for label in other]

@@ -1,4 +1,6 @@
-"""Damaged cards: of 5,000, each is a card or one error per mistake that names the file; none ends in a traceback."""
+"""Damaged cards: of 5,000, each is a card or one error per mistake that names the file; none ends
+in a traceback.
+"""
 
 import random
 import re
@@ -12,10 +14,59 @@ from culturepark.records import Culture, Persona, Role, Scenario
 from culturepark.workspace import parse
 
 KINDS = {"agents": Role, "culture": Culture, "personas": Persona, "scenarios": Scenario}
-VALUES = [b"3", b"-1", b"0.5", b"true", b'""', b'"x"', b"[]", b"[[]]", b"{}", b"{ a = { b = [1] } }", b"1979-05-27", b"07:32:00", b"nan",
-          b"-inf", b"9" * 30, b"9" * 5000, b"0x" + b"f" * 40, b'"' + b"x" * 5000 + b'"', b'"{{ x }}"', b'"{{ me.__class__ }}"', b'"{% for"',
-          b"\"{{ 'x' * 10**9 }}\"", b'"../../etc"', b'"con"', b"'''", b'["a", 1]', b'[{ code = 1 }]', b'"\\u0000"', "“x”".encode(), b""]  # fmt: skip
-JUNK = [b"\0", b"\xff", b"\xef\xbb\xbf", b"\r", b'"', b'"""', b"'", b"[", b"]", b"{", b"}", b"=", b".", b"#", b"\\", b"\n", b"[[x]]\n", b"\xe2\x80\xae", b"[" * 3000]  # fmt: skip
+VALUES = [
+    b"3",
+    b"-1",
+    b"0.5",
+    b"true",
+    b'""',
+    b'"x"',
+    b"[]",
+    b"[[]]",
+    b"{}",
+    b"{ a = { b = [1] } }",
+    b"1979-05-27",
+    b"07:32:00",
+    b"nan",
+    b"-inf",
+    b"9" * 30,
+    b"9" * 5000,
+    b"0x" + b"f" * 40,
+    b'"' + b"x" * 5000 + b'"',
+    b'"{{ x }}"',
+    b'"{{ me.__class__ }}"',
+    b'"{% for"',
+    b"\"{{ 'x' * 10**9 }}\"",
+    b'"../../etc"',
+    b'"con"',
+    b"'''",
+    b'["a", 1]',
+    b"[{ code = 1 }]",
+    b'"\\u0000"',
+    "“x”".encode(),
+    b"",
+]
+JUNK = [
+    b"\0",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"\r",
+    b'"',
+    b'"""',
+    b"'",
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b"=",
+    b".",
+    b"#",
+    b"\\",
+    b"\n",
+    b"[[x]]\n",
+    b"\xe2\x80\xae",
+    b"[" * 3000,
+]
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
@@ -48,7 +99,9 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 def change(base, card):
     """Return the workspace with one of its cards replaced."""
-    field = {Role: "roles", Culture: "cultures", Persona: "personas", Scenario: "scenarios"}[type(card)]
+    field = {Role: "roles", Culture: "cultures", Persona: "personas", Scenario: "scenarios"}[
+        type(card)
+    ]
     key = card.id if isinstance(card, Persona) else card.name
     return replace(base, **{field: {**getattr(base, field), key: card}})
 
@@ -63,8 +116,15 @@ def test_a_thousand_damaged_cards_are_cards_or_errors_that_name_the_file(park, s
         where = path.relative_to(park).as_posix()
         path.write_bytes(mutate(mutate(whole[path], rng) if n % 3 == 0 else whole[path], rng))
         problems: list[str] = []
-        card = parse(path, KINDS["culture" if path.name == "culture.toml" else where.split("/")[0]], where, problems)
-        assert all(p.startswith(f"{where}: ") and "\n" not in p and len(p) < 900 for p in problems), problems
+        card = parse(
+            path,
+            KINDS["culture" if path.name == "culture.toml" else where.split("/")[0]],
+            where,
+            problems,
+        )
+        assert all(
+            p.startswith(f"{where}: ") and "\n" not in p and len(p) < 900 for p in problems
+        ), problems
         assert (card is None) == bool(problems)
         if card is not None:
             sound += 1
@@ -81,4 +141,7 @@ def check(park, where):
     try:
         assert cp.check(park)["roles"] > 0
     except cp.CardError as error:
-        assert all(re.match(r"(agents|personas|scenarios)/", p) for p in error.problems), (where, error.problems)
+        assert all(re.match(r"(agents|personas|scenarios)/", p) for p in error.problems), (
+            where,
+            error.problems,
+        )

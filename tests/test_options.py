@@ -1,4 +1,6 @@
-"""Every option that README and docs name is one of the command's own, and every option of a benchmark's reaches it."""
+"""Every option that README and docs name is one of the command's own, and every option of a
+benchmark's reaches it.
+"""
 
 import re
 
@@ -12,12 +14,16 @@ from culturepark.evaluation import board, card, planned, result, tasks
 from culturepark.evaluation.outcome import Kind
 from culturepark.reports import leaderboard
 
-PAGES = sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")) if p.name != "CHANGELOG.md")
+PAGES = sorted(
+    p for p in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")) if p.name != "CHANGELOG.md"
+)
 CODE = re.compile(r"```.*?```|``.*?``|`[^`]+`", re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 OURS = re.compile(r"(?:^|[|&;(]\s*|\s)culturepark\s+(?!as |import )([a-z-]+[^|&;>#`\n]*)")
-FOREIGN = re.compile(r"(?:^|[\s(&|;])(?:inspect|pip|python3?|sed|make|printf|cp|git|vllm|llama-server|ollama|transformers|lm_eval|docker|npx|uv|"
-                     r"torchrun|accelerate|jq|curl|kill|export|source|apt-get|socat|litellm|llamafactory-cli)\s[^\n`]*")  # fmt: skip
+FOREIGN = re.compile(
+    r"(?:^|[\s(&|;])(?:inspect|pip|python3?|sed|make|printf|cp|git|vllm|llama-server|ollama|transformers|lm_eval|docker|npx|uv|"
+    r"torchrun|accelerate|jq|curl|kill|export|source|apt-get|socat|litellm|llamafactory-cli)\s[^\n`]*"
+)
 SET = re.compile(r"(?:^|\s)(?:-o|--option)[ =]'?([a-z_]+)=")
 
 
@@ -40,7 +46,12 @@ KNOWN = dict(commands(cli))
 
 def names(command):
     """The options that a command takes."""
-    return {o for p in command.params if isinstance(p, click.Option) for o in (*p.opts, *p.secondary_opts)} | {
+    return {
+        o
+        for p in command.params
+        if isinstance(p, click.Option)
+        for o in (*p.opts, *p.secondary_opts)
+    } | {
         "--help",
         "-h",
     }
@@ -61,12 +72,20 @@ def unknown(page):
     found = []
     for body in bodies(page):
         typed = OURS.findall(f"\n{body}")
-        short = [body] if not typed and (body.split() or [""])[0] in {path[0] for path in KNOWN if path} else []
+        short = (
+            [body]
+            if not typed and (body.split() or [""])[0] in {path[0] for path in KNOWN if path}
+            else []
+        )
         for line in [*typed, *short]:  # `tune sft first` stands for the command too
             whole, _, launched = line.partition(" -- ")  # what is launched is a tune of its own
             for part in filter(None, (whole, launched and f"tune {launched}")):
                 command, rest = named(part)
-                found += [(line.strip(), o) for o in options(rest) if o not in (names(command) if command else EVERY)]
+                found += [
+                    (line.strip(), o)
+                    for o in options(rest)
+                    if o not in (names(command) if command else EVERY)
+                ]
         rest = "" if short else FOREIGN.sub(" ", OURS.sub(" ", f"\n{body}"))
         found += [(body, o) for o in options(rest) if o.startswith("--") and o not in EVERY]
     return found
@@ -83,7 +102,10 @@ def _bare(text):
 
 
 def benchmark_options():
-    return {name: set(card.load_kind(card.load(path).kind).options) for name, path in card.shipped().items()}
+    return {
+        name: set(card.load_kind(card.load(path).kind).options)
+        for name, path in card.shipped().items()
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -93,11 +115,18 @@ def test_every_option_that_a_page_names_is_one_of_its_commands(page):
 
 def test_an_option_that_is_not_there_is_seen_wherever_it_is_named():
     assert unknown("corpora by `--rewrites` and sieves") == [("--rewrites", "--rewrites")]
-    assert [o for _, o in unknown("```bash\nculturepark evaluate x survey \\\n --turns 3\n```")] == ["--turns"]
+    assert [
+        o for _, o in unknown("```bash\nculturepark evaluate x survey \\\n --turns 3\n```")
+    ] == ["--turns"]
     assert unknown("`evaluate RUN vsm13 --count 5 --turns 3`") == [
         ("evaluate RUN vsm13 --count 5 --turns 3", "--turns")
     ]
-    assert unknown("`culturepark tune sft first --base tiny` and `inspect eval x -T a=b --display plain`") == []
+    assert (
+        unknown(
+            "`culturepark tune sft first --base tiny` and `inspect eval x -T a=b --display plain`"
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -141,18 +170,36 @@ CARD = card.Benchmark(name="clash", title="t", about="a", source="s", kind="test
 
 
 @pytest.mark.parametrize("option", EVERYTHING)
-def test_an_option_named_like_an_argument_reaches_the_benchmark_and_leaves_the_argument_alone(option):
+def test_an_option_named_like_an_argument_reaches_the_benchmark_and_leaves_the_argument_alone(
+    option,
+):
     setup, settled = planned.setup(CARD, count=7, options={option: "its own"})
     assert setup.options[option] == settled.options[option] == "its own"
     assert (setup.count, setup.cultures, setup.seeds) == (7, (), (0,))
 
 
-def test_cultures_on_the_command_reach_both_the_map_of_names_and_who_is_asked(tmp_path, monkeypatch):
+def test_cultures_on_the_command_reach_both_the_map_of_names_and_who_is_asked(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "q.json").write_text('[{"question": "Why tea?", "answer": "It is hot.", "culture": "Deutsch"}]')
-    (tmp_path / "tea.toml").write_text('name="tea"\ntitle="t"\nabout="a"\nsource="s"\nkind="answers"\nparser="text"\nscore="contains"\n'
-                                       'items="q.json"\nfields={reference="answer"}\nprompt={system="s",prompt="{{ question }}"}\n')  # fmt: skip
-    args = ["evaluate", "mine", "tea.toml", "-m", "embedded", "-o", 'cultures={"Deutsch"="german"}', "-o", "more=[]"]
+    (tmp_path / "q.json").write_text(
+        '[{"question": "Why tea?", "answer": "It is hot.", "culture": "Deutsch"}]'
+    )
+    (tmp_path / "tea.toml").write_text(
+        'name="tea"\ntitle="t"\nabout="a"\nsource="s"\nkind="answers"\nparser="text"\nscore="contains"\nitems="q.json"\nfields={reference="answer"}\nprompt={system="s",prompt="{{'
+        ' question }}"}\n'
+    )
+    args = [
+        "evaluate",
+        "mine",
+        "tea.toml",
+        "-m",
+        "embedded",
+        "-o",
+        'cultures={"Deutsch"="german"}',
+        "-o",
+        "more=[]",
+    ]
     cli.main(args, standalone_mode=False)
     (found,) = [result.read(p) for p in result.found(tmp_path / "outputs/mine")]
     assert found.options["cultures"] == {"Deutsch": "german"} and found.setup["cultures"] == []
@@ -169,7 +216,12 @@ def test_an_inspect_task_takes_such_an_option_too():
 def test_the_board_shows_an_option_beside_the_setting_of_its_name():
     asked = {"label": "m", "run": "r", "model": "m", "models": ("m",), "counts": {}, "asked": {}}
     entry = board.Entry(
-        setup={"cultures": ["german"]}, options={"cultures": {"Deutsch": "german"}, "more": []}, **asked
+        setup={"cultures": ["german"]},
+        options={"cultures": {"Deutsch": "german"}, "more": []},
+        **asked,
     )
     table = board.Table(benchmark="b", title="t", about="a", source="s", models=(entry,), rows=())
-    assert dict(leaderboard.how(table)) == {"cultures": "german", "option cultures": "{'Deutsch': 'german'}"}
+    assert dict(leaderboard.how(table)) == {
+        "cultures": "german",
+        "option cultures": "{'Deutsch': 'german'}",
+    }

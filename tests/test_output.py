@@ -1,4 +1,6 @@
-"""Output streams and the cache folder: whatever they are like, finished work stays finished and the exit code is honest."""
+"""Output streams and the cache folder: whatever they are like, finished work stays finished and the
+exit code is honest.
+"""
 
 import json
 import os
@@ -18,7 +20,9 @@ full_disk = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/
 def shell(line, **env):
     """Run a command line as a user types it; `culturepark` is ours."""
     line = f'culturepark() {{ "{sys.executable}" -m culturepark "$@"; }}\n{line}'
-    return subprocess.run(["bash", "-c", line], env={**ENV, **env}, capture_output=True, timeout=120)
+    return subprocess.run(
+        ["bash", "-c", line], env={**ENV, **env}, capture_output=True, timeout=120
+    )
 
 
 def test_a_run_ends_well_where_its_output_is_cp1252(park):
@@ -50,7 +54,9 @@ def turns(park):
         return journal.count("SELECT COUNT(*) FROM turns")[0][0]
 
 
-@pytest.mark.parametrize("streams", ["<&-", "<&- >&-", ">&-", "2>&-", ">&- 2>&-", "| true", "2>/dev/full"])
+@pytest.mark.parametrize(
+    "streams", ["<&-", "<&- >&-", ">&-", "2>&-", ">&- 2>&-", "| true", "2>/dev/full"]
+)
 def test_a_stream_that_cannot_be_written_does_not_end_the_work(park, streams):
     done = shell(f"set -o pipefail; culturepark simulate x {TEA} {streams}")
     assert done.returncode == 0 and turns(park) == 2
@@ -61,7 +67,10 @@ def test_a_stream_that_cannot_be_written_does_not_end_the_work(park, streams):
 def test_a_result_that_cannot_be_printed_is_told_and_exits_1_with_the_work_kept(park):
     done = shell(f"culturepark simulate x {TEA} > /dev/full")
     assert done.returncode == 1 and turns(park) == 2
-    assert b"standard output cannot be written: No space left on device. The work itself is done" in done.stderr
+    assert (
+        b"standard output cannot be written: No space left on device. The work itself is done"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,13 +99,15 @@ def test_every_problem_of_cards_stands_in_the_json(park):
 
 
 @pytest.mark.parametrize(
-    "home", [{"HOME": "/proc"}, {"CULTUREPARK_CACHE": "/proc/x"}, {"CULTUREPARK_CACHE": "/dev/null/x"}]
+    "home",
+    [{"HOME": "/proc"}, {"CULTUREPARK_CACHE": "/proc/x"}, {"CULTUREPARK_CACHE": "/dev/null/x"}],
 )
 def test_a_cache_that_cannot_be_written_is_one_line_that_names_it_and_the_setting(home):
     env = {k: v for k, v in ENV.items() if k != "CULTUREPARK_CACHE"} | home
     code = "from culturepark.local_models import tiny; tiny.folder()"
     code = (
-        f"import sys; from culturepark.errors import InputError\ntry: {code}\nexcept InputError as e: sys.exit(str(e))"
+        f"import sys; from culturepark.errors import InputError\ntry: {code}\nexcept InputError as"
+        " e: sys.exit(str(e))"
     )
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     (line,) = done.stderr.splitlines()
@@ -115,12 +126,23 @@ def test_an_evaluation_needs_no_home_that_can_be_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shell("culturepark simulate x -c arabic -n 1 --turns 2")
     asked = "culturepark evaluate x survey --model embedded --limit 1"
-    (refused,) = shell(asked, HOME="/proc", XDG_DATA_HOME="", CULTUREPARK_CACHE="").stderr.decode().splitlines()[-1:]
-    assert "cannot write to the cache folder /proc/.cache/culturepark" in refused and "CULTUREPARK_CACHE" in refused
+    (refused,) = (
+        shell(asked, HOME="/proc", XDG_DATA_HOME="", CULTUREPARK_CACHE="")
+        .stderr.decode()
+        .splitlines()[-1:]
+    )
+    assert (
+        "cannot write to the cache folder /proc/.cache/culturepark" in refused
+        and "CULTUREPARK_CACHE" in refused
+    )
     done = shell(asked, HOME="/proc", XDG_DATA_HOME="", CULTUREPARK_CACHE=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr.decode()[-2000:]
 
 
 def test_a_path_below_a_home_that_there_is_not_is_one_line():
     done = shell("culturepark check -w '~nobody-of-this-name/park'")
-    assert done.returncode == 1 and b"Traceback" not in done.stderr and b"Write paths without ~" in done.stderr
+    assert (
+        done.returncode == 1
+        and b"Traceback" not in done.stderr
+        and b"Write paths without ~" in done.stderr
+    )

@@ -1,4 +1,6 @@
-"""A survey release of one's own: what a run was seeded with is what its evaluations are held against."""
+"""A survey release of one's own: what a run was seeded with is what its evaluations are held
+against.
+"""
 
 import json
 import logging
@@ -16,14 +18,36 @@ from culturepark.evaluation import planned, result, tasks
 from culturepark.evaluation.card import load
 from culturepark.surveys import surveyed
 
-ITEMS = ("Q27", "Q28", "Q29", "Q30", "Q31", "Q32", "Q33", "Q34", "Q35", "Q36", "Q37", "Q38", "Q39", "Q40")
+ITEMS = (
+    "Q27",
+    "Q28",
+    "Q29",
+    "Q30",
+    "Q31",
+    "Q32",
+    "Q33",
+    "Q34",
+    "Q35",
+    "Q36",
+    "Q37",
+    "Q38",
+    "Q39",
+    "Q40",
+)
 
 
 def release(path, answer, country="DEU", weighted=False):
     """Write a small release: everybody gives this answer but one, who gives the next."""
     head = ["B_COUNTRY", "B_COUNTRY_ALPHA", "A_YEAR", *(["W_WEIGHT"] if weighted else []), *ITEMS]
     people = [
-        [276, country, 2018 + n % 2, *([1.0] if weighted else []), *[answer + (n == 0)] * len(ITEMS)] for n in range(10)
+        [
+            276,
+            country,
+            2018 + n % 2,
+            *([1.0] if weighted else []),
+            *[answer + (n == 0)] * len(ITEMS),
+        ]
+        for n in range(10)
     ]
     path.write_text("\n".join(",".join(map(str, row)) for row in [head, *people]) + "\n")
     return str(path)
@@ -33,7 +57,14 @@ def release(path, answer, country="DEU", weighted=False):
 def run(tmp_path, monkeypatch):
     """A run of one culture on a release of the user's own, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    cp.run("own", cultures=("german",), dialogues=1, turns=4, survey=release(tmp_path / "own.csv", 1), formats=("trl",))
+    cp.run(
+        "own",
+        cultures=("german",),
+        dialogues=1,
+        turns=4,
+        survey=release(tmp_path / "own.csv", 1),
+        formats=("trl",),
+    )
     return tmp_path
 
 
@@ -48,13 +79,20 @@ def test_a_run_on_its_own_survey_sits_it_without_being_told(run):
     found, first = asked(run)
     assert first.gold[:2] == pytest.approx([0.9, 0.1]) and found.setup["cultures"] == ["german"]
     assert {k: v for k, v in found.setup["peoples"].items() if k != "hash"} == {
-        "survey": "World Values Survey wave 7", "source": "own.csv", "years": "2018–2019", "weights": "unweighted", "n": "10 to 10"
-    }  # fmt: skip
+        "survey": "World Values Survey wave 7",
+        "source": "own.csv",
+        "years": "2018–2019",
+        "weights": "unweighted",
+        "n": "10 to 10",
+    }
 
 
 def test_another_release_on_the_command_goes_before_the_runs_and_that_is_said(run, capsys):
     release(run / "other.csv", 2, weighted=True)
-    cli.main(["evaluate", "own", "survey", "-m", "embedded", "--survey", "other.csv"], standalone_mode=False)
+    cli.main(
+        ["evaluate", "own", "survey", "-m", "embedded", "--survey", "other.csv"],
+        standalone_mode=False,
+    )
     found, first = asked(run)
     assert first.gold[:3] == pytest.approx([0.0, 0.9, 0.1])
     assert (found.setup["peoples"]["source"], found.setup["peoples"]["weights"]) == (
@@ -66,7 +104,12 @@ def test_another_release_on_the_command_goes_before_the_runs_and_that_is_said(ru
 
 def test_education_holds_learners_against_the_same_people(run):
     found = cp.evaluate(
-        "own", ["education"], ["embedded"], learner="embedded", count=2, options={"questions": 3, "turns": 1}
+        "own",
+        ["education"],
+        ["embedded"],
+        learner="embedded",
+        count=2,
+        options={"questions": 3, "turns": 1},
     )
     assert found[0].setup["peoples"]["source"] == "own.csv"
     _, first = asked(run, "education")
@@ -82,7 +125,9 @@ def test_figures_of_two_releases_are_not_compared(run):
 
 
 def test_a_release_without_any_cultures_country_says_which_it_has(run):
-    with pytest.raises(InputError, match=r"fra\.csv holds no answers from any culture's countries; there are: FRA"):
+    with pytest.raises(
+        InputError, match=r"fra\.csv holds no answers from any culture's countries; there are: FRA"
+    ):
         cp.evaluate("own", ["survey"], ["embedded"], survey=release(run / "fra.csv", 1, "FRA"))
 
 
@@ -90,8 +135,12 @@ def test_a_culture_of_another_country_sits_its_own_release(tmp_path):
     park = cp.init(tmp_path / "park")
     card = park / "personas/german/culture.toml"
     card.write_text(card.read_text().replace('"DEU"', '"FRA"'))
-    setup, benchmark = planned.setup(load("survey"), workspace=park, survey=release(tmp_path / "fra.csv", 1, "FRA"))
-    assert setup.cultures == ("german",) and next(planned.items(benchmark, setup)).gold[0] == pytest.approx(0.9)
+    setup, benchmark = planned.setup(
+        load("survey"), workspace=park, survey=release(tmp_path / "fra.csv", 1, "FRA")
+    )
+    assert setup.cultures == ("german",) and next(planned.items(benchmark, setup)).gold[
+        0
+    ] == pytest.approx(0.9)
 
 
 def test_inspects_tasks_and_a_humans_exam_take_it_too(tmp_path):
@@ -113,17 +162,36 @@ def test_the_shipped_figures_are_named_as_unweighted(tmp_path, monkeypatch, capl
     monkeypatch.chdir(tmp_path)
     with caplog.at_level(logging.WARNING):
         (found,) = cp.evaluate("fresh", ["survey"], ["embedded"], cultures=("german",), limit=2)
-    assert found.setup["peoples"]["weights"] == "unweighted" and found.setup["peoples"]["years"] == "2017–2022"
+    assert (
+        found.setup["peoples"]["weights"] == "unweighted"
+        and found.setup["peoples"]["years"] == "2017–2022"
+    )
     assert "World Values Survey wave 7, unweighted" in found.figure("alignment").note
-    assert "--survey" not in caplog.text and surveyed(None).describe(["DEU"])["n"] == found.setup["peoples"]["n"]
+    assert (
+        "--survey" not in caplog.text
+        and surveyed(None).describe(["DEU"])["n"] == found.setup["peoples"]["n"]
+    )
 
 
 def test_a_long_name_stands_apart_from_the_culture_beside_it(run, capsys):
     texts = ("Do you trust President Xu?", "Is tea good?")
-    polls = [{"country": "Germany", "question": q, "options": ["Yes", "No"], "distribution": [0.6, 0.4]} for q in texts]
+    polls = [
+        {"country": "Germany", "question": q, "options": ["Yes", "No"], "distribution": [0.6, 0.4]}
+        for q in texts
+    ]
     (run / "polls.json").write_text(json.dumps(polls))
     cli.main(
-        ["evaluate", "own", "opinions", "-m", "embedded", "--data", "polls.json", "--cultures", "german"],
+        [
+            "evaluate",
+            "own",
+            "opinions",
+            "-m",
+            "embedded",
+            "--data",
+            "polls.json",
+            "--cultures",
+            "german",
+        ],
         standalone_mode=False,
     )
     assert "alignment names a person  all" in capsys.readouterr().out
@@ -140,7 +208,9 @@ def test_card_report_and_result_say_what_figures_and_splits_are_not(run):
     assert "World Values Survey wave 7 (own.csv), unweighted" in card
     assert re.search(r"\d+ of \d+ personas speak in more than one split", card)
     page = (made.folder / "report/report.html").read_text()
-    assert "(own.csv; unweighted)" in page and re.search(r"\d+ of \d+ personas speak in more than one split", page)
+    assert "(own.csv; unweighted)" in page and re.search(
+        r"\d+ of \d+ personas speak in more than one split", page
+    )
     assert "follow the shipped figures, not own.csv" in page and "True by construction" not in page
 
 
@@ -153,13 +223,17 @@ def test_personas_in_several_splits_are_counted(run):
 
 @pytest.mark.parametrize(("respondents", "said"), [("auto", True), ("people", False)])
 @pytest.mark.parametrize(
-    ("survey", "words"), [("", "True by construction"), ("own.csv", "follow the shipped figures, not own.csv")]
+    ("survey", "words"),
+    [("", "True by construction"), ("own.csv", "follow the shipped figures, not own.csv")],
 )
 def test_the_embedded_row_of_survey_is_told_as_what_it_is_where_personas_speak(
     run, respondents, said, survey, words, capsys
 ):
     cp.run("given", cultures=("german",), dialogues=1, turns=4, survey=survey, formats=("trl",))
-    cli.main(["evaluate", "given", "survey", "-m", "embedded", "--respondents", respondents], standalone_mode=False)
+    cli.main(
+        ["evaluate", "given", "survey", "-m", "embedded", "--respondents", respondents],
+        standalone_mode=False,
+    )
     found = result.read(run / "outputs/given/evals/survey/embedded")
     table = cp.compare("given").tables[0]
     for text in (found.warning, capsys.readouterr().out, " ".join(table.warnings)):
@@ -169,4 +243,8 @@ def test_the_embedded_row_of_survey_is_told_as_what_it_is_where_personas_speak(
 
 def test_the_readme_says_so():
     text = (ROOT / "README.md").read_text()
-    assert "**unweighted**" in text and "the same personas speak" in text and "true by construction" in text
+    assert (
+        "**unweighted**" in text
+        and "the same personas speak" in text
+        and "true by construction" in text
+    )

@@ -38,14 +38,17 @@ def test_a_dialogue_runs_its_turns_and_is_on_disk(park, tmp_path):
 
 @pytest.mark.parametrize("style", ["guided", "free"])
 def test_free_chat_and_guided_keep_every_turn_to_the_last(park, tmp_path, style):
-    dialogue, _ = held(park, tmp_path, cp.Scripted(answer), turns=9, styles=(style,), modes=("cross",))
+    dialogue, _ = held(
+        park, tmp_path, cp.Scripted(answer), turns=9, styles=(style,), modes=("cross",)
+    )
     assert len(dialogue.turns) == 9 and all(t.text for t in dialogue.turns)
 
 
 def test_each_speaker_is_assistant_to_itself_and_the_others_are_named(park):
     space, settings, scene = scene_of(park, modes=("cross",))
     turns = tuple(
-        Turn(n=i, seat=i % 2, speaker=("Sou", "Nor")[i % 2], text=f"line {i}", cue="", call="") for i in range(3)
+        Turn(n=i, seat=i % 2, speaker=("Sou", "Nor")[i % 2], text=f"line {i}", cue="", call="")
+        for i in range(3)
     )
     messages = request(table(space, settings, scene), Dialogue(scene=scene, turns=turns)).messages
     assert [m.role for m in messages] == ["system", "user", "assistant", "user"]
@@ -58,7 +61,9 @@ def test_private_and_secret_are_for_their_owner_only(park):
     laid = table(space, settings, scene)
     for seat in (0, 1):
         turns = (Turn(n=0, seat=0, speaker="x", text="hello", cue="", call=""),) * seat
-        text = "\n".join(m.content for m in request(laid, Dialogue(scene=scene, turns=turns)).messages)
+        text = "\n".join(
+            m.content for m in request(laid, Dialogue(scene=scene, turns=turns)).messages
+        )
         mine, other = laid.personas[seat], laid.personas[1 - seat]
         assert mine.secret[0] in text and mine.private[0] in text
         assert other.secret[0] not in text and other.private[0] not in text
@@ -69,8 +74,14 @@ def test_nobody_is_asked_to_introduce_something_to_themselves(park):
     laid = table(space, settings, scene)
     names = [p.given_name for p in laid.personas]
     for n in range(14):
-        turns = tuple(Turn(n=i, seat=i % 2, speaker=names[i % 2], text="x", cue="", call="") for i in range(n))
-        nudge = request(laid, Dialogue(scene=scene, turns=turns)).messages[-1].content.split("Moderator: ")[1]
+        turns = tuple(
+            Turn(n=i, seat=i % 2, speaker=names[i % 2], text="x", cue="", call="") for i in range(n)
+        )
+        nudge = (
+            request(laid, Dialogue(scene=scene, turns=turns))
+            .messages[-1]
+            .content.split("Moderator: ")[1]
+        )
         assert nudge.startswith(names[n % 2]) and f"introduce to {names[n % 2]}" not in nudge
 
 
@@ -87,14 +98,22 @@ def test_anyone_of_any_culture_may_be_contact_or_delegate(park):
     space = cp.load(park)
     settings = cp.Settings(**{**TEA, "contact": "north", "cultures": ("south",)})
     scenes = [s for s, _ in zip(casting.scenes(space, settings, "south"), range(40), strict=False)]
-    genders = {(space.persona(s.seats[0].persona).gender, space.persona(s.seats[1].persona).gender) for s in scenes}
+    genders = {
+        (space.persona(s.seats[0].persona).gender, space.persona(s.seats[1].persona).gender)
+        for s in scenes
+    }
     assert len(genders) == 4
-    assert {s.mode for s in scenes} == {"cross", "in"} and {s.style for s in scenes} == {"guided", "free"}
+    assert {s.mode for s in scenes} == {"cross", "in"} and {s.style for s in scenes} == {
+        "guided",
+        "free",
+    }
 
 
 def test_in_culture_both_seats_are_of_the_culture_and_differ(park):
     _, _, scene = scene_of(park, modes=("in",))
-    assert {s.persona.split("/")[0] for s in scene.seats} == {"north"} and len({s.persona for s in scene.seats}) == 2
+    assert {s.persona.split("/")[0] for s in scene.seats} == {"north"} and len(
+        {s.persona for s in scene.seats}
+    ) == 2
     assert scene.delegates == (0, 1)
 
 
@@ -132,7 +151,8 @@ def test_circling_and_farewells_stop_with_a_reason(park, tmp_path):
 def test_only_wrapping_is_stripped_from_a_turn():
     assert own_words('He said "no" and left. "Fine."', "Wei") == 'He said "no" and left. "Fine."'
     assert (
-        own_words("**Wei:** Well, yes.", "Wei") == "Well, yes." and own_words('"All quoted."', "Wei") == "All quoted."
+        own_words("**Wei:** Well, yes.", "Wei") == "Well, yes."
+        and own_words('"All quoted."', "Wei") == "All quoted."
     )
 
 

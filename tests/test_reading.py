@@ -1,4 +1,6 @@
-"""Answers that nobody vouches for: odd types, odd reasons to stop, errors inside of answers, and thoughts that are no answer."""
+"""Answers that nobody vouches for: odd types, odd reasons to stop, errors inside of answers, and
+thoughts that are no answer.
+"""
 
 import asyncio
 import json
@@ -20,7 +22,9 @@ from culturepark.records import Reply
 
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -43,8 +47,11 @@ def got(content, finish="stop", usage=None, **message):
 
 
 def test_a_list_of_parts_is_read_as_its_text_and_thinking_parts_as_thoughts():
-    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "Let me see."}]}, {"type": "text", "text": "Tea "},
-             {"type": "text", "text": "is fine."}]  # fmt: skip
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "Let me see."}]},
+        {"type": "text", "text": "Tea "},
+        {"type": "text", "text": "is fine."},
+    ]
     reply = got(parts)
     assert (reply.status, reply.text, reply.reasoning) == ("ok", "Tea is fine.", "Let me see.")
 
@@ -52,7 +59,10 @@ def test_a_list_of_parts_is_read_as_its_text_and_thinking_parts_as_thoughts():
 def test_parts_without_text_are_no_answer_and_parts_of_other_kinds_are_named():
     reply = got([{"type": "image_url", "image_url": {"url": "x"}}])
     assert reply.status == "empty" and "image_url" in reply.reason and not reply.text
-    assert "reference" in got([{"type": "text", "text": "Tea."}, {"type": "reference", "ids": [1]}]).reason
+    assert (
+        "reference"
+        in got([{"type": "text", "text": "Tea."}, {"type": "reference", "ids": [1]}]).reason
+    )
     assert got([]).status == "empty" and got({"type": "text", "text": "Tea."}).text == "Tea."
 
 
@@ -91,24 +101,46 @@ def test_half_an_emoji_is_replaced_and_never_breaks_the_journal(tmp_path):
 @pytest.mark.parametrize(
     ("finish", "status"),
     [
-        ("stop", "ok"), ("STOP", "ok"), ("eos", "ok"), ("end_turn", "ok"), ("length", "truncated"), ("MAX_TOKENS", "truncated"),
-        ("model_length", "truncated"), ("content_filter", "filtered"), ("SAFETY", "filtered"), ("refusal", "refused"),
-        ("tool_calls", "failed"), ("pause_turn", "failed"), ("OTHER", "failed"), ("", "failed"), (7, "failed"), (["stop"], "failed"),
+        ("stop", "ok"),
+        ("STOP", "ok"),
+        ("eos", "ok"),
+        ("end_turn", "ok"),
+        ("length", "truncated"),
+        ("MAX_TOKENS", "truncated"),
+        ("model_length", "truncated"),
+        ("content_filter", "filtered"),
+        ("SAFETY", "filtered"),
+        ("refusal", "refused"),
+        ("tool_calls", "failed"),
+        ("pause_turn", "failed"),
+        ("OTHER", "failed"),
+        ("", "failed"),
+        (7, "failed"),
+        (["stop"], "failed"),
     ],
-)  # fmt: skip
-def test_only_a_reason_that_is_known_to_mean_whole_is_whole_and_an_unknown_one_is_named(finish, status):
+)
+def test_only_a_reason_that_is_known_to_mean_whole_is_whole_and_an_unknown_one_is_named(
+    finish, status
+):
     reply = got("Tea is", finish)
-    assert reply.status == status and (status != "failed" or str(finish).lower() in reply.reason.lower())
+    assert reply.status == status and (
+        status != "failed" or str(finish).lower() in reply.reason.lower()
+    )
 
 
 def test_an_answer_without_a_reason_is_whole_only_if_it_is_known_to_be_shorter_than_it_could_be():
     assert got("Tea.", None).status == "ok"  # 3 of 9 tokens
     assert got("Tea", None, {"prompt_tokens": 5, "completion_tokens": 9}).status == "truncated"
-    assert got("Tea", None, {}).status == "truncated" and "finish_reason" in got("Tea", None, {}).reason
+    assert (
+        got("Tea", None, {}).status == "truncated"
+        and "finish_reason" in got("Tea", None, {}).reason
+    )
 
 
 @pytest.mark.parametrize("finish", ["error", "abort", "insufficient_system_resource"])
-def test_an_answer_that_the_provider_broke_off_is_asked_for_again_and_may_have_been_billed(serve, finish):
+def test_an_answer_that_the_provider_broke_off_is_asked_for_again_and_may_have_been_billed(
+    serve, finish
+):
     server = serve(lambda n, _: (200, {}, answer("Tea", finish if n == 1 else "stop")))
     reply = ask(server.url)
     assert (reply.text, reply.attempts, reply.lost) == ("Tea", 2, 1)
@@ -119,16 +151,37 @@ def test_an_answer_that_the_provider_broke_off_is_asked_for_again_and_may_have_b
 
 @pytest.mark.parametrize(
     ("told", "count"),
-    [(12, 12), ("12", 12), (" 12 ", 12), (12.0, 12), ("12.0", 12), ("twelve", None), (-1, None), (True, None), (1.5, None),
-     (float("nan"), None), (float("inf"), None), (10**30, None), ("9" * 5000, None), ("²", None), ([3], None), (None, None)],
-)  # fmt: skip
+    [
+        (12, 12),
+        ("12", 12),
+        (" 12 ", 12),
+        (12.0, 12),
+        ("12.0", 12),
+        ("twelve", None),
+        (-1, None),
+        (True, None),
+        (1.5, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        (10**30, None),
+        ("9" * 5000, None),
+        ("²", None),
+        ([3], None),
+        (None, None),
+    ],
+)
 def test_a_count_is_a_whole_number_of_tokens_or_unknown(told, count):
     assert reading.count(told) == count
 
 
 def test_usage_of_any_type_never_breaks_an_answer_and_what_is_unknown_stays_so():
     strings = got(
-        "Tea.", usage={"prompt_tokens": "7", "completion_tokens": "3", "prompt_tokens_details": {"cached_tokens": "2"}}
+        "Tea.",
+        usage={
+            "prompt_tokens": "7",
+            "completion_tokens": "3",
+            "prompt_tokens_details": {"cached_tokens": "2"},
+        },
     )
     assert (strings.prompt_tokens, strings.completion_tokens, strings.cached_tokens) == (7, 3, 2)
     for odd in (
@@ -160,13 +213,30 @@ def test_thoughts_that_a_provider_counts_beside_the_answer_are_counted_too():
         ({"message": "slow down", "code": 429}, "rate", "slow down"),
         ({"message": "slow down", "code": "rate_limit_exceeded"}, "rate", "slow down"),
         ({"message": "none left", "code": "insufficient_quota"}, "hopeless", "quota is used up"),
-        ({"message": "Provider returned error", "code": 502, "metadata": {"raw": "upstream is gone"}}, "busy", "upstream is gone"),
-        ({"message": "Provider returned error", "code": 400,
-          "metadata": {"raw": '{"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}}'}}, "long", "too long"),
+        (
+            {
+                "message": "Provider returned error",
+                "code": 502,
+                "metadata": {"raw": "upstream is gone"},
+            },
+            "busy",
+            "upstream is gone",
+        ),
+        (
+            {
+                "message": "Provider returned error",
+                "code": 400,
+                "metadata": {
+                    "raw": '{"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}}'
+                },
+            },
+            "long",
+            "too long",
+        ),
         ("the model is overloaded", "busy", "overloaded"),
         (["one", {"message": "two"}], "busy", "two"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("status", [200, 202])
 def test_an_error_inside_of_an_answer_is_the_error_of_its_code(status, error, kind, words):
     with pytest.raises(Trouble, match=words) as caught:
@@ -175,15 +245,20 @@ def test_an_error_inside_of_an_answer_is_the_error_of_its_code(status, error, ki
 
 
 def test_an_error_beside_the_answers_or_without_a_name_is_an_error_too():
-    for body in ({"choices": [{"error": {"code": 401, "message": "no"}, "message": {"content": ""}}]},
-                 {"object": "error", "message": "no", "code": 401}, {"code": 401, "message": "no"}):  # fmt: skip
+    for body in (
+        {"choices": [{"error": {"code": 401, "message": "no"}, "message": {"content": ""}}]},
+        {"object": "error", "message": "no", "code": 401},
+        {"code": 401, "message": "no"},
+    ):
         with pytest.raises(Trouble, match="key was refused"):
             opened(200, body, {})
     assert opened(200, {**said("Tea."), "error": None}, {})["choices"]
 
 
 def test_a_key_that_is_refused_inside_of_an_answer_stops_the_run_after_one_call(serve):
-    server = serve(lambda n, _: (200, {}, {"choices": None, "error": {"message": "No auth", "code": 401}}))
+    server = serve(
+        lambda n, _: (200, {}, {"choices": None, "error": {"message": "No auth", "code": 401}})
+    )
     with pytest.raises(cp.ModelError, match="key was refused"):
         ask(server.url)
     assert len(server.seen) == 1
@@ -192,7 +267,9 @@ def test_a_key_that_is_refused_inside_of_an_answer_stops_the_run_after_one_call(
 def test_any_success_with_a_body_is_an_answer_and_a_redirect_is_named(serve):
     assert ask(serve(lambda n, _: (201, {}, said("Tea."))).url).text == "Tea."
     moved = serve(lambda n, _: (308, {"Location": "https://new.example/v1"}, {}))
-    with pytest.raises(cp.ModelError, match=r"sends callers on to https://new.example/v1.*--base-url"):
+    with pytest.raises(
+        cp.ModelError, match=r"sends callers on to https://new.example/v1.*--base-url"
+    ):
         ask(moved.url)
 
 
@@ -204,7 +281,9 @@ PAGES = [
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_web_page_or_a_redirect_in_the_middle_of_a_run_passes_and_at_its_beginning_names_the_address(serve, page):
+def test_a_web_page_or_a_redirect_in_the_middle_of_a_run_passes_and_at_its_beginning_names_the_address(
+    serve, page
+):
     server = serve(lambda n, _: page if n in (2, 3) else (200, {}, said("Tea.")))
     line = cp.model("openai/tiny", base_url=server.url)
 
@@ -213,7 +292,10 @@ def test_a_web_page_or_a_redirect_in_the_middle_of_a_run_passes_and_at_its_begin
         await line.close()
         return found
 
-    assert [(r.status, r.attempts, r.lost) for r in asyncio.run(two())] == [("ok", 1, 0), ("ok", 3, 0)]
+    assert [(r.status, r.attempts, r.lost) for r in asyncio.run(two())] == [
+        ("ok", 1, 0),
+        ("ok", 3, 0),
+    ]
     with pytest.raises(cp.ModelError, match=r"@http://127.*is the address right.*--base-url"):
         ask(serve(lambda n, _: page).url)
 
@@ -225,13 +307,21 @@ def test_a_web_page_or_a_redirect_in_the_middle_of_a_run_passes_and_at_its_begin
     ("text", "thoughts", "rest"),
     [
         ("<think>\nI {must}.\n</think>\n\nTea.", "I {must}.", "Tea."),
-        ("thoughts that the template opened\n</think>\n\nTea.", "thoughts that the template opened", "Tea."),
+        (
+            "thoughts that the template opened\n</think>\n\nTea.",
+            "thoughts that the template opened",
+            "Tea.",
+        ),
         ("<think>it never ends", "it never ends", ""),
         ("<think></think>\n\nTea.", "", "Tea."),
         ("<THINKING>a</THINKING>Tea.", "a", "Tea."),
         ("[THINK]a[/THINK]Tea.", "a", "Tea."),
         ("<think>a</think> <think>b</think> Tea.", "a\nb", "Tea."),
-        ("Well. <think>My secret is the recipe.</think> Tea.", "My secret is the recipe.", "Well.  Tea."),
+        (
+            "Well. <think>My secret is the recipe.</think> Tea.",
+            "My secret is the recipe.",
+            "Well.  Tea.",
+        ),
         (
             "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>Tea.<|return|>",
             "a",
@@ -243,7 +333,9 @@ def test_a_web_page_or_a_redirect_in_the_middle_of_a_run_passes_and_at_its_begin
         ("The mark `</think>` ends it.", "", "The mark `</think>` ends it."),
     ],
 )
-def test_thoughts_are_parted_from_the_answer_and_a_mark_that_is_talked_of_survives(text, thoughts, rest):
+def test_thoughts_are_parted_from_the_answer_and_a_mark_that_is_talked_of_survives(
+    text, thoughts, rest
+):
     found = part(text)
     assert (found.reasoning, found.text) == (thoughts, rest)
 
@@ -254,7 +346,11 @@ def test_what_follows_thoughts_is_always_the_answer(text):
     assert found.text.endswith("The answer.")
 
 
-@given(st.text(max_size=60).filter(lambda t: not MARK.search(t) and not reading.apart(Reply("ok", t)).reasoning))
+@given(
+    st.text(max_size=60).filter(
+        lambda t: not MARK.search(t) and not reading.apart(Reply("ok", t)).reasoning
+    )
+)
 def test_a_text_without_thoughts_is_left_as_it_is(text):
     assert part(text).text in (text.strip(), text.strip().removesuffix("<|return|>"))
 
@@ -266,14 +362,26 @@ def test_thoughts_in_a_field_of_their_own_are_kept_apart(name):
 
 
 def test_thoughts_alone_are_no_answer_and_say_so():
-    for reply in (got("<think>Hm."), got("", reasoning_content="Hm."), got([{"type": "thinking", "thinking": "Hm."}])):
-        assert (reply.status, reply.text, reply.reasoning) == ("empty", "", "Hm.") and "did not answer" in reply.reason
+    for reply in (
+        got("<think>Hm."),
+        got("", reasoning_content="Hm."),
+        got([{"type": "thinking", "thinking": "Hm."}]),
+    ):
+        assert (reply.status, reply.text, reply.reasoning) == (
+            "empty",
+            "",
+            "Hm.",
+        ) and "did not answer" in reply.reason
     cut = got("<think>Hm", "length")
     assert cut.status == "truncated" and "raise max_tokens" in cut.reason
 
 
 def test_where_a_template_opens_the_thoughts_a_cut_answer_is_nothing_else(serve):
-    answers = [answer("My secret is safe. </think> Tea."), answer("My secret is", "length"), answer("Plain.")]
+    answers = [
+        answer("My secret is safe. </think> Tea."),
+        answer("My secret is", "length"),
+        answer("Plain."),
+    ]
     server = serve(lambda n, _: (200, {}, answers[n - 1]))
 
     async def three():
@@ -283,15 +391,26 @@ def test_where_a_template_opens_the_thoughts_a_cut_answer_is_nothing_else(serve)
         return found
 
     first, cut, plain = asyncio.run(three())
-    assert (first.text, cut.text, cut.reasoning, plain.text) == ("Tea.", "", "My secret is", "Plain.")
+    assert (first.text, cut.text, cut.reasoning, plain.text) == (
+        "Tea.",
+        "",
+        "My secret is",
+        "Plain.",
+    )
     assert cut.status == "truncated" and "still thinking" in cut.reason
 
 
 SPOKEN = (
-    "<think>Hm. a < b</think>\n\nTea, I <b>think</b>.", "Plain tea.", " Spaces around tea stay. ", "<think>never ends",
-    "Tea.\n<think>\nHm\n</think>\nMore.", "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>final<|message|>Tea",
-    "Thinking of tea, I say <think> and </think> aloud.", "<answer>Tea at four o'clock</answer>", "",
-)  # fmt: skip
+    "<think>Hm. a < b</think>\n\nTea, I <b>think</b>.",
+    "Plain tea.",
+    " Spaces around tea stay. ",
+    "<think>never ends",
+    "Tea.\n<think>\nHm\n</think>\nMore.",
+    "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>final<|message|>Tea",
+    "Thinking of tea, I say <think> and </think> aloud.",
+    "<answer>Tea at four o'clock</answer>",
+    "",
+)
 
 
 @given(st.sampled_from(SPOKEN), st.integers(1, 9))
@@ -318,7 +437,9 @@ def test_a_model_on_this_machine_and_a_talk_with_one_keep_thoughts_apart(park):
 def test_thoughts_reach_no_parser_and_are_not_shown_to_the_model_again_but_are_kept(tmp_path):
     from test_desk import Shape
 
-    model = cp.Scripted(['<think>{"a": 1} or {so}?</think>well', '<think>{"a": 2}</think>{so} {"a": 3}'])
+    model = cp.Scripted(
+        ['<think>{"a": 1} or {so}?</think>well', '<think>{"a": 2}</think>{so} {"a": 3}']
+    )
     with Journal(tmp_path) as journal:
         found = asyncio.run(Desk(Models(model), journal).read(ASK, "subject", Shape))
         kept = journal.count("SELECT text, reasoning FROM calls ORDER BY id")
@@ -342,7 +463,9 @@ def test_one_call_can_be_read_whole_with_its_thoughts(tmp_path):
 
 
 def test_a_brace_among_words_begins_no_object():
-    assert extract_json('Given {this} and {that}: ```json\n{"a": {"b": 1}}\n```') == '{"a": {"b": 1}}'
+    assert (
+        extract_json('Given {this} and {that}: ```json\n{"a": {"b": 1}}\n```') == '{"a": {"b": 1}}'
+    )
     with pytest.raises(ValueError, match="Expecting"):
         extract_json('{"a": {"b": 1}')  # cut: what is inside of it is not the answer
 
@@ -357,13 +480,21 @@ def test_an_endpoint_that_ignores_the_schema_is_named_as_that_with_the_setting_t
         and 'structured = "text"' in reply.reason
         and '[endpoints."openai/tiny"]' in reply.reason
     )
-    assert not ask(serve(lambda n, _: (200, {}, said("Words."))).url, JSON, structured="text").reason
+    assert not ask(
+        serve(lambda n, _: (200, {}, said("Words."))).url, JSON, structured="text"
+    ).reason
     assert not ask(serve(lambda n, _: (200, {}, said('{"a": "x"}'))).url, JSON).reason
 
 
 def test_an_endpoint_without_log_probabilities_is_named_as_that():
-    assert "--method sample" in reading.untold(said("1")) and "no log-probabilities" in reading.untold(said("1"))
-    first = {"choices": [{"logprobs": {"content": [{"top_logprobs": [{"token": "<think>", "logprob": -0.01}]}]}}]}
+    assert "--method sample" in reading.untold(
+        said("1")
+    ) and "no log-probabilities" in reading.untold(said("1"))
+    first = {
+        "choices": [
+            {"logprobs": {"content": [{"top_logprobs": [{"token": "<think>", "logprob": -0.01}]}]}}
+        ]
+    }
     assert "'<think>'" in reading.untold(first) and reading.shares(first, ("1", "2")) == ()
 
 
@@ -373,7 +504,12 @@ MESSAGES = st.fixed_dictionaries(
     {}, optional={"content": JSONS, "refusal": JSONS, "reasoning_content": JSONS, "role": JSONS}
 )
 CHOICES = st.fixed_dictionaries(
-    {}, optional={"message": JSONS | MESSAGES, "finish_reason": JSONS | st.just("stop"), "error": JSONS}
+    {},
+    optional={
+        "message": JSONS | MESSAGES,
+        "finish_reason": JSONS | st.just("stop"),
+        "error": JSONS,
+    },
 )
 BODIES = JSONS | st.fixed_dictionaries(
     {},
@@ -415,7 +551,8 @@ def test_the_other_client_path_ends_so_too(bodies_at, body):
 def bodies_at(serve, monkeypatch):
     """A server that says the body of the moment; whatever fails is sent once."""
     monkeypatch.setattr(
-        "culturepark.llm.client.TRIES", dict.fromkeys(("rate", "busy", "down", "lost", "slow", "garbled"), 1)
+        "culturepark.llm.client.TRIES",
+        dict.fromkeys(("rate", "busy", "down", "lost", "slow", "garbled"), 1),
     )
     server = serve(lambda n, _: (200, {}, server.body))
     return server
@@ -424,7 +561,11 @@ def bodies_at(serve, monkeypatch):
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 def test_both_client_paths_read_the_same_of_odd_answers(serve):
     thinking = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Tea."}]
-    odd = [answer("<think>Hm.</think>Tea."), answer("Tea.", reasoning_content="Hm."), answer(thinking)]
+    odd = [
+        answer("<think>Hm.</think>Tea."),
+        answer("Tea.", reasoning_content="Hm."),
+        answer(thinking),
+    ]
     for body in odd:
         url = serve(lambda n, _, body=body: (200, {}, body)).url
         for name in ("openai/tiny", "litellm/openai/tiny"):
@@ -433,11 +574,21 @@ def test_both_client_paths_read_the_same_of_odd_answers(serve):
     for name in ("openai/tiny", "litellm/openai/tiny"):
         with pytest.raises(cp.ModelError, match="key was refused"):
             ask(
-                serve(lambda n, _: (200, {}, {"choices": None, "error": {"message": "No auth", "code": 401}})).url,
+                serve(
+                    lambda n, _: (
+                        200,
+                        {},
+                        {"choices": None, "error": {"message": "No auth", "code": 401}},
+                    )
+                ).url,
                 name=name,
                 key="k-123456",
             )
-        cut = ask(serve(lambda n, _: (200, {}, answer("Tea", "pause_turn"))).url, name=name, key="k-123456")
+        cut = ask(
+            serve(lambda n, _: (200, {}, answer("Tea", "pause_turn"))).url,
+            name=name,
+            key="k-123456",
+        )
         assert cut.status == "failed" and "pause_turn" in cut.reason
 
 
@@ -497,9 +648,17 @@ def test_an_error_that_says_something_wins_over_an_answer_beside_it(error):
         ({"message": "Unauthorized"}, "hopeless", "key was refused"),
         ({"status": "error", "reason": "the roof leaks"}, "busy", "the roof leaks"),
         ({"choices": [], "prompt_feedback": {"block_reason": "SAFETY"}}, "filtered", "SAFETY"),
-        ('data: {"choices": [{"delta": {"content": "Te"}}]}\n\ndata: [DONE]\n', "hopeless", "is a stream"),
+        (
+            'data: {"choices": [{"delta": {"content": "Te"}}]}\n\ndata: [DONE]\n',
+            "hopeless",
+            "is a stream",
+        ),
         ('data: {"error": {"code": 429, "message": "slow"}}\n\n', "rate", "slow"),
-        ("<!DOCTYPE html><html><body>Welcome</body></html>", "strange", "a web page came.*is the address right"),
+        (
+            "<!DOCTYPE html><html><body>Welcome</body></html>",
+            "strange",
+            "a web page came.*is the address right",
+        ),
         ('{"choices": [{"mess', "garbled", "no JSON"),
     ],
 )
@@ -550,16 +709,40 @@ def test_a_whole_pair_inside_of_a_line_is_thoughts_and_an_answer_loses_its_own_m
     assert part("Tea.\n```thinking\nSECRET\n```\n").text == "Tea."
     assert part("Tea.\n```thinking\nSECRET").endless and part("```thinking\nSECRET").text == ""
     assert part("<answer>hi</answer>").text == "hi"
-    assert part("They write <think> first. <analysis>SECRET one</analysis>hi").text == "They write <think> first. hi"
+    assert (
+        part("They write <think> first. <analysis>SECRET one</analysis>hi").text
+        == "They write <think> first. hi"
+    )
 
 
 PROSE = st.lists(
     st.sampled_from(
-        ["Thought", "analysis", "final", "Final Answer", "my thinking", "a < b", "c > d", "reflection", "answer:", "tea", "<b>", "</b>",
-         "```python\nx\n```", "```\ny\n```", "[1]", "The analysis is", "&lt;b&gt;", "&amp;", "| a |", "<answer", "channel"]
+        [
+            "Thought",
+            "analysis",
+            "final",
+            "Final Answer",
+            "my thinking",
+            "a < b",
+            "c > d",
+            "reflection",
+            "answer:",
+            "tea",
+            "<b>",
+            "</b>",
+            "```python\nx\n```",
+            "```\ny\n```",
+            "[1]",
+            "The analysis is",
+            "&lt;b&gt;",
+            "&amp;",
+            "| a |",
+            "<answer",
+            "channel",
+        ]
     ),
     min_size=1,
-)  # fmt: skip
+)
 
 
 @given(PROSE, st.sampled_from([" ", ", ", ".\n"]))
@@ -570,7 +753,13 @@ def test_a_text_without_marks_is_left_as_it_is_whatever_it_talks_of(words, betwe
 
 
 @pytest.mark.parametrize(
-    "text", ["analysis is hard.\nfinal words", "Thought: tea is fine.", "Analysis of tea: fine.", "```python\nx\n```"]
+    "text",
+    [
+        "analysis is hard.\nfinal words",
+        "Thought: tea is fine.",
+        "Analysis of tea: fine.",
+        "```python\nx\n```",
+    ],
 )
 def test_a_text_that_begins_like_thoughts_is_left_as_it_is(text):
     assert part(text) == part(f"{text} ") and (part(text).text, part(text).reasoning) == (text, "")

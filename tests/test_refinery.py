@@ -1,4 +1,6 @@
-"""The refinery: what is kept agrees with its seed, what is dropped says why, and no word is mangled."""
+"""The refinery: what is kept agrees with its seed, what is dropped says why, and no word is
+mangled.
+"""
 
 import asyncio
 import json
@@ -27,7 +29,10 @@ from culturepark.settings import Refining
 def case_of(park, *texts, mode="cross"):
     space = cp.load(park)
     scene = next(casting.scenes(space, cp.Settings(**{**TEA, "modes": (mode,)}), "north"))
-    turns = tuple(Turn(n=i, seat=i % 2, speaker="AB"[i % 2], text=t, cue="", call="") for i, t in enumerate(texts))
+    turns = tuple(
+        Turn(n=i, seat=i % 2, speaker="AB"[i % 2], text=t, cue="", call="")
+        for i, t in enumerate(texts)
+    )
     return look_up(space, Dialogue(scene=scene, turns=turns, status="done"))
 
 
@@ -70,9 +75,14 @@ def test_the_rewritten_opinion_is_verified_not_the_old_one(park, tmp_path):
         (("contradict", "irrelevant"), "irrelevant"),
     ],
 )
-def test_what_does_not_entail_is_dropped_with_its_reason_and_kept_on_record(park, tmp_path, verdicts, reason):
+def test_what_does_not_entail_is_dropped_with_its_reason_and_kept_on_record(
+    park, tmp_path, verdicts, reason
+):
     (dropped,) = refined(
-        park, tmp_path, case_of(park, "hello", "tea"), plays([(1, "Drinking tea is a matter.")], verdicts)
+        park,
+        tmp_path,
+        case_of(park, "hello", "tea"),
+        plays([(1, "Drinking tea is a matter.")], verdicts),
     )
     assert (
         dropped.dropped == reason
@@ -99,7 +109,9 @@ def test_an_extraction_has_room_for_the_opinions_of_all_its_turns(park, tmp_path
 def test_an_unreadable_extraction_is_a_failure_with_the_raw_text_after_three_tries(park, tmp_path):
     model = cp.Scripted(["no json here"])
     found = refined(park, tmp_path, case_of(park, "a", "b"), model)
-    assert isinstance(found, Failure) and found.status == "unparsed" and "no json here" in found.reason
+    assert (
+        isinstance(found, Failure) and found.status == "unparsed" and "no json here" in found.reason
+    )
     assert len(model.requests) == 3 and len({r.index for r in model.requests}) == 3
 
 
@@ -121,7 +133,8 @@ def test_a_cited_turn_that_is_not_there_is_refused(park, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ['{"a": 1}', '```json\n{"a": 1}\n```', 'Sure!\n{"a": 1} Hope this helps {', '\n {"a": 1}']
+    "text",
+    ['{"a": 1}', '```json\n{"a": 1}\n```', 'Sure!\n{"a": 1} Hope this helps {', '\n {"a": 1}'],
 )
 def test_json_is_found_in_what_models_write_around_it(text):
     assert json.loads(extract_json(text)) == {"a": 1}
@@ -155,12 +168,20 @@ def test_each_sieve_catches_what_it_is_for(park, sieve, text, turn):
     ],
 )
 def test_sieves_let_ordinary_opinions_pass(park, text):
-    case = case_of(park, "hello", "Sorry that it rains; I cannot speak for everybody, but tea helps.")
-    assert [name for name in ("refusal", "form", "anchors", "repeat") if load(name)(opinion(text), case, [])] == []
+    case = case_of(
+        park, "hello", "Sorry that it rains; I cannot speak for everybody, but tea helps."
+    )
+    assert [
+        name
+        for name in ("refusal", "form", "anchors", "repeat")
+        if load(name)(opinion(text), case, [])
+    ] == []
 
 
 def test_repeat_folds_case_and_punctuation(park):
-    assert load("repeat")(opinion("Tea, is GOOD!", 1), case_of(park, "a", "b"), [opinion("Tea is good.")])
+    assert load("repeat")(
+        opinion("Tea, is GOOD!", 1), case_of(park, "a", "b"), [opinion("Tea is good.")]
+    )
 
 
 def test_a_sieve_of_ones_own_is_named_like_any_other():
@@ -171,7 +192,8 @@ def test_a_sieve_of_ones_own_is_named_like_any_other():
 
 def test_k_means_keeps_one_opinion_a_cluster_and_says_which():
     texts = ["Tea is good."] * 3 + [
-        f"Opinion number {n} about {w}." for n, w in enumerate(["bread", "rice", "wine", "salt", "fish"])
+        f"Opinion number {n} about {w}."
+        for n, w in enumerate(["bread", "rice", "wine", "salt", "fish"])
     ]
     thinned = deduplication.thin([opinion(t, n) for n, t in enumerate(texts)], embedders.hashing, 4)
     kept = [o for o in thinned if not o.dropped]
@@ -210,10 +232,14 @@ def test_first_person_replaces_whole_words_only(text, name, said):
 
 def test_an_opinion_without_its_speakers_name_gets_a_lead():
     assert re.match(
-        r"^(I |In my view|As I see it|To my mind|For me|My view)", first_person("Many families share bread.", {"Wei"})
+        r"^(I |In my view|As I see it|To my mind|For me|My view)",
+        first_person("Many families share bread.", {"Wei"}),
     )
     assert decapitalised("Ramadan brings people together.") is None
-    assert "Ramadan" in first_person("Ramadan brings people together.", {"Wei"}) and bent("health") == "health"
+    assert (
+        "Ramadan" in first_person("Ramadan brings people together.", {"Wei"})
+        and bent("health") == "health"
+    )
 
 
 @given(
@@ -246,15 +272,28 @@ def test_no_word_is_ever_mangled(words):
     text = " ".join(words)
     allowed = {"I", "me", "my", "My", "believe"}
     leads = set(
-        TOKEN.findall("I think believe would say hold that In my view, As see it, To mind, For me, My view is this:")
+        TOKEN.findall(
+            "I think believe would say hold that In my view, As see it, To mind, For me, My view is"
+            " this:"
+        )
     )
     originals = set(TOKEN.findall(text)) | {t.lower() for t in TOKEN.findall(text)}
     assert set(TOKEN.findall(first_person(text, {"Wei"}))) <= originals | allowed | leads
 
 
 def test_truth_follows_a_planted_sentence_through_extraction():
-    turn = Turn(n=1, seat=1, speaker="B", text="Well. I think that tea is bad because it stains.", cue="", call="",
-                faults=(Fault(kind="contradiction", sentence="I think that tea is bad because it stains."),))  # fmt: skip
+    turn = Turn(
+        n=1,
+        seat=1,
+        speaker="B",
+        text="Well. I think that tea is bad because it stains.",
+        cue="",
+        call="",
+        faults=(
+            Fault(kind="contradiction", sentence="I think that tea is bad because it stains."),
+        ),
+    )
     assert (
-        planted("Tea is bad because it stains.", turn) == ("contradiction",) and planted("Bread is good.", turn) == ()
+        planted("Tea is bad because it stains.", turn) == ("contradiction",)
+        and planted("Bread is good.", turn) == ()
     )

@@ -1,4 +1,6 @@
-"""Addresses without secrets, proxies by one rule, and bounds on what an endpoint may send and ask for."""
+"""Addresses without secrets, proxies by one rule, and bounds on what an endpoint may send and ask
+for.
+"""
 
 import asyncio
 import gzip
@@ -27,10 +29,17 @@ from culturepark.records import Message, Request
 
 KEY = "sk-9d1f6e0c2b7a"
 ASK = Request("delegate", (Message("user", "Hello?"),))
-WITH_KEYS = (f"https://gate.example/v1?jwt={KEY}", f"https://gate.example/v1/{KEY}/x", f"https://gate.example/v1#{KEY}",
-             f"me:{KEY}@gate.example/v1", f"http:\\\\me:{KEY}@gate.example/v1",
-             f"https://user:{KEY}@gate.example/v1", f"http://{KEY}@127.0.0.1:1/v1", f"https://gate.example/v1?api_key={KEY}",
-             f"https://gate.example/v1?x=1&subscription-key={KEY}#a")  # fmt: skip
+WITH_KEYS = (
+    f"https://gate.example/v1?jwt={KEY}",
+    f"https://gate.example/v1/{KEY}/x",
+    f"https://gate.example/v1#{KEY}",
+    f"me:{KEY}@gate.example/v1",
+    f"http:\\\\me:{KEY}@gate.example/v1",
+    f"https://user:{KEY}@gate.example/v1",
+    f"http://{KEY}@127.0.0.1:1/v1",
+    f"https://gate.example/v1?api_key={KEY}",
+    f"https://gate.example/v1?x=1&subscription-key={KEY}#a",
+)
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
@@ -48,11 +57,25 @@ def no_proxies(monkeypatch):
 @pytest.mark.parametrize("url", WITH_KEYS)
 @pytest.mark.parametrize("model", ["openai/some", "anthropic/some", "hosted_vllm/some"])
 def test_an_address_with_a_secret_is_refused_and_written_nowhere(park, model, url):
-    command = [sys.executable, "-m", "culturepark", "run", "tea", "--model", model, "--base-url", url, "--turns", "4"]
+    command = [
+        sys.executable,
+        "-m",
+        "culturepark",
+        "run",
+        "tea",
+        "--model",
+        model,
+        "--base-url",
+        url,
+        "--turns",
+        "4",
+    ]
     done = subprocess.run(command, cwd=park, capture_output=True, text=True)
     assert done.returncode == 2 and "environment" in done.stderr
     written = [p.read_bytes() for p in (park / "outputs").rglob("*") if p.is_file()]
-    assert not any(KEY.encode() in text for text in (*written, done.stdout.encode(), done.stderr.encode()))
+    assert not any(
+        KEY.encode() in text for text in (*written, done.stdout.encode(), done.stderr.encode())
+    )
 
 
 def test_an_address_in_the_environment_is_held_to_the_same_rule(park, monkeypatch):
@@ -70,15 +93,25 @@ def test_a_key_in_the_place_of_its_variables_name_is_refused_unseen(park):
 
 @given(
     st.text(),
-    st.sampled_from([f"https://user:{KEY}@gate.example/v1", f"https://gate.example/v1?x=1&api_key={KEY}"]),
+    st.sampled_from(
+        [f"https://user:{KEY}@gate.example/v1", f"https://gate.example/v1?x=1&api_key={KEY}"]
+    ),
     st.text(),
 )
 def test_no_text_around_an_address_brings_its_key_to_light(before, url, after):
     assert KEY not in redact(f"{before} {url} {after}")
 
 
-@pytest.mark.parametrize("spell", [str, lambda k: quote(k, safe=""), lambda k: b64encode(k.encode()).decode(),
-                                   lambda k: k[:12] + "...", lambda k: k.replace("-", "\\u002d")])  # fmt: skip
+@pytest.mark.parametrize(
+    "spell",
+    [
+        str,
+        lambda k: quote(k, safe=""),
+        lambda k: b64encode(k.encode()).decode(),
+        lambda k: k[:12] + "...",
+        lambda k: k.replace("-", "\\u002d"),
+    ],
+)
 def test_a_key_said_back_in_another_form_is_not_shown(spell):
     secrets.remember("sk-proj/AbC+9d1f6e0c2b7a")
     shown = redact(f"invalid key {spell('sk-proj/AbC+9d1f6e0c2b7a')}, try again")
@@ -102,16 +135,22 @@ def test_a_key_with_a_line_break_and_a_variable_that_is_not_set_are_errors_at_on
     with pytest.raises(ModelError, match="line break"):
         cp.model("openai/some", base_url="http://127.0.0.1:9/v1", key="sk-abc\ndef-123456").check()
     with pytest.raises(ModelError, match="key_env names"):
-        cp.model("openai/some", base_url="http://127.0.0.1:9/v1", key_env="NOT_SET_ANYWHERE").check()
+        cp.model(
+            "openai/some", base_url="http://127.0.0.1:9/v1", key_env="NOT_SET_ANYWHERE"
+        ).check()
 
 
-@pytest.mark.parametrize("url", ["http://[::1/v1", "http://", "http://127.0.0.1:99999/v1", "ftp://a.example/v1"])
+@pytest.mark.parametrize(
+    "url", ["http://[::1/v1", "http://", "http://127.0.0.1:99999/v1", "ftp://a.example/v1"]
+)
 def test_what_is_no_address_is_one_error(url):
     with pytest.raises(ParkError, match=r"address|host|begin with"):
         cp.model("openai/some", base_url=url)
 
 
-@pytest.mark.parametrize("proxy", ["htp://127.0.0.1:1", "http://127.0.0.1:abc", "http://[::1", "http://"])
+@pytest.mark.parametrize(
+    "proxy", ["htp://127.0.0.1:1", "http://127.0.0.1:abc", "http://[::1", "http://"]
+)
 def test_a_proxy_that_is_no_address_is_one_error(no_proxies, proxy):
     no_proxies.setenv("HTTP_PROXY", proxy)
     with pytest.raises(ModelError, match="is no address"):
@@ -122,7 +161,9 @@ def test_an_address_holds_for_hosted_readers_of_an_embedded_run_too():
     readers = {"extractor": "openai/m", "verifier": "openai/m"}
     settings = cp.Settings(models=readers, base_url="http://127.0.0.1:9101/v1")
     assert settings.endpoint("openai/m").base_url == "http://127.0.0.1:9101/v1"
-    several = cp.Settings(models=readers | {"rewriter": "groq/n"}, base_url="http://127.0.0.1:9101/v1")
+    several = cp.Settings(
+        models=readers | {"rewriter": "groq/n"}, base_url="http://127.0.0.1:9101/v1"
+    )
     assert several.addressed_provider() is None
 
 
@@ -137,7 +178,10 @@ def test_ordinary_addresses_and_texts_are_left_as_they_are():
     assert not holds_secret("http://localhost:8000/v1") and not holds_secret(
         "https://a.example/v1?api-version=2024-02-01"
     )
-    assert join_address("https://a.example/v1/?api-version=2", "models") == "https://a.example/v1/models?api-version=2"
+    assert (
+        join_address("https://a.example/v1/?api-version=2", "models")
+        == "https://a.example/v1/models?api-version=2"
+    )
 
 
 # ------------------------------------------------------------------- proxies
@@ -151,18 +195,34 @@ def test_ordinary_addresses_and_texts_are_left_as_they_are():
         ({"HTTPS_PROXY": "http://p:1"}, "http://a.example/v1", None),
         ({"ALL_PROXY": "http://p:1"}, "http://a.example/v1", "http://p:1"),
         ({"all_proxy": "p:1"}, "http://a.example/v1", "http://p:1"),
-        ({"ALL_PROXY": "http://p:1", "HTTP_PROXY": "http://q:2"}, "http://a.example/v1", "http://q:2"),
+        (
+            {"ALL_PROXY": "http://p:1", "HTTP_PROXY": "http://q:2"},
+            "http://a.example/v1",
+            "http://q:2",
+        ),
         ({"ALL_PROXY": "http://p:1", "NO_PROXY": "a.example"}, "http://a.example:8000/v1", None),
         ({"ALL_PROXY": "http://p:1", "NO_PROXY": ".example"}, "http://a.example/v1", None),
         ({"ALL_PROXY": "http://p:1", "NO_PROXY": "*.example, x"}, "http://a.example/v1", None),
-        ({"ALL_PROXY": "http://p:1", "NO_PROXY": "a.example:80"}, "http://a.example:81/v1", "http://p:1"),
-        ({"ALL_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8,::1"}, "http://10.3.4.5:8000/v1", None),
+        (
+            {"ALL_PROXY": "http://p:1", "NO_PROXY": "a.example:80"},
+            "http://a.example:81/v1",
+            "http://p:1",
+        ),
+        (
+            {"ALL_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8,::1"},
+            "http://10.3.4.5:8000/v1",
+            None,
+        ),
         ({"ALL_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8"}, "http://11.3.4.5/v1", "http://p:1"),
         ({"ALL_PROXY": "http://p:1", "NO_PROXY": "fd00::/8"}, "http://[fd00::7]:8000/v1", None),
-        ({"ALL_PROXY": "socks5://p:1", "NO_PROXY": "127.0.0.0/8"}, "http://127.0.0.1:8000/v1", None),
+        (
+            {"ALL_PROXY": "socks5://p:1", "NO_PROXY": "127.0.0.0/8"},
+            "http://127.0.0.1:8000/v1",
+            None,
+        ),
         ({"ALL_PROXY": "http://p:1", "NO_PROXY": "*"}, "http://a.example/v1", None),
     ],
-)  # fmt: skip
+)
 def test_which_proxy_an_address_is_reached_through(no_proxies, environment, url, proxy):
     for name, value in environment.items():
         no_proxies.setenv(name, value)
@@ -196,7 +256,9 @@ def test_a_dead_proxy_is_named_in_the_error_without_its_password(no_proxies, mon
 
     monkeypatch.setattr(rate_limiter, "UNREACHED", 0.2)
     no_proxies.setenv("ALL_PROXY", f"http://me:{KEY}@127.0.0.1:9")
-    with pytest.raises(ModelError, match=r"through the proxy http://127.0.0.1:9 of the environment") as error:
+    with pytest.raises(
+        ModelError, match=r"through the proxy http://127.0.0.1:9 of the environment"
+    ) as error:
         asyncio.run(answer("http://gate.example/v1"))
     assert KEY not in str(error.value)
 
@@ -252,7 +314,11 @@ BOMB = gzip.compress(b'{"choices": "' + b"0" * 50_000_000 + b'"}')
 def test_an_answer_that_is_too_large_fails_alone_and_is_asked_once(data, packed):
     with Raw(data, **({"Content_Encoding": packed} if packed else {})) as server:
         reply = asyncio.run(answer(server.url, max_reply_mb=2))
-    assert reply.status == "failed" and "larger than 2 MB" in reply.reason and "max_reply_mb" in reply.reason
+    assert (
+        reply.status == "failed"
+        and "larger than 2 MB" in reply.reason
+        and "max_reply_mb" in reply.reason
+    )
     assert (server.served, reply.lost) == (1, 1)  # it may have been billed
 
 
@@ -276,7 +342,11 @@ def test_a_packing_that_was_not_asked_for_or_is_broken_is_named(monkeypatch):
     from culturepark.llm import client
 
     monkeypatch.setitem(client.TRIES, "garbled", 1)
-    for data, packed in ((BODY, "br"), (b"\x1f\x8b nonsense", "gzip"), (gzip.compress(BODY)[:-9], "gzip")):
+    for data, packed in (
+        (BODY, "br"),
+        (b"\x1f\x8b nonsense", "gzip"),
+        (gzip.compress(BODY)[:-9], "gzip"),
+    ):
         with Raw(data, Content_Encoding=packed) as server:
             assert "packed" in asyncio.run(answer(server.url)).reason
 

@@ -1,4 +1,6 @@
-"""Reward models and SCPO: the paper's formula, splits that leak nobody, judgements whose intervals are honest."""
+"""Reward models and SCPO: the paper's formula, splits that leak nobody, judgements whose intervals
+are honest.
+"""
 
 import csv
 import json
@@ -35,8 +37,12 @@ def data():
 @pytest.fixture(scope="module")
 def small(tmp_path_factory, data):
     with quiet():
-        texts = [t for p in data.pairs for t in (p.chosen, p.rejected, *(m.content for m in p.history))]
-        return sketch(tmp_path_factory.mktemp("base") / "small", texts, width=16, vocabulary=400, dropout=0.5)
+        texts = [
+            t for p in data.pairs for t in (p.chosen, p.rejected, *(m.content for m in p.history))
+        ]
+        return sketch(
+            tmp_path_factory.mktemp("base") / "small", texts, width=16, vocabulary=400, dropout=0.5
+        )
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +72,15 @@ def opened(small, length=128):
 
 
 def pair(n, user, country="N", minority=None):
-    return Pair(id=f"p{n}", user=user, country=country, history=(), chosen="a", rejected="b", minority=minority)
+    return Pair(
+        id=f"p{n}",
+        user=user,
+        country=country,
+        history=(),
+        chosen="a",
+        rejected="b",
+        minority=minority,
+    )
 
 
 # ------------------------------------------------------------------- formula
@@ -79,15 +93,20 @@ def test_the_loss_is_the_papers_formula_to_the_sixth_digit_and_so_are_its_gradie
     plus, minus, chosen, rejected = ([rng.gauss(0, 2) for _ in range(n)] for _ in range(4))
     w = [min(math.exp((p - m) / beta), 1) for p, m in zip(plus, minus, strict=True)]
     sigma = [1 / (1 + math.exp(r - c)) for c, r in zip(chosen, rejected, strict=True)]
-    ours, theirs = torch.tensor(chosen, requires_grad=True), torch.tensor(rejected, requires_grad=True)
+    ours, theirs = (
+        torch.tensor(chosen, requires_grad=True),
+        torch.tensor(rejected, requires_grad=True),
+    )
     _, weights = scpo.weighed("weight", torch.tensor(plus), torch.tensor(minus), 0.7, beta)
     found = reward.loss(ours, theirs, weights)
     found.backward()
-    assert found.item() == pytest.approx(-sum(a * math.log(s) for a, s in zip(w, sigma, strict=True)) / n, abs=1e-6)
-    slopes = [-a * (1 - s) / n for a, s in zip(w, sigma, strict=True)]
-    assert ours.grad.tolist() == pytest.approx(slopes, abs=1e-6) and theirs.grad.tolist() == pytest.approx(
-        [-s for s in slopes], abs=1e-6
+    assert found.item() == pytest.approx(
+        -sum(a * math.log(s) for a, s in zip(w, sigma, strict=True)) / n, abs=1e-6
     )
+    slopes = [-a * (1 - s) / n for a, s in zip(w, sigma, strict=True)]
+    assert ours.grad.tolist() == pytest.approx(
+        slopes, abs=1e-6
+    ) and theirs.grad.tolist() == pytest.approx([-s for s in slopes], abs=1e-6)
 
 
 def test_what_the_trainer_descends_is_that_loss_on_the_models_own_rewards(small, data, tmp_path):
@@ -97,7 +116,13 @@ def test_what_the_trainer_descends_is_that_loss_on_the_models_own_rewards(small,
         model.config.attention_dropout = model.model.layers[0].self_attn.attention_dropout = 0.0
         before = rewards.rewards(model, held, pairs)
         _, loss = reward.train(
-            model, held, pairs, weights, reward.Drill(1, 6, 1e-4, 0), machine.look("cpu"), tmp_path / "w"
+            model,
+            held,
+            pairs,
+            weights,
+            reward.Drill(1, 6, 1e-4, 0),
+            machine.look("cpu"),
+            tmp_path / "w",
         )
     apart = [before[p.id][0] - before[p.id][1] for p in pairs]
     assert loss == pytest.approx(
@@ -135,11 +160,20 @@ def test_filter_and_weights_are_finite_for_any_rewards(plus, minus, tau, beta):
 def test_the_variants_differ_in_what_they_keep_and_weigh():
     import torch
 
-    plus, minus = torch.tensor([2.0, 0.5, 0.0]), torch.tensor([0.0, 0.0, 1.1])  # σ = 0.88, 0.62, 0.25
+    plus, minus = (
+        torch.tensor([2.0, 0.5, 0.0]),
+        torch.tensor([0.0, 0.0, 1.1]),
+    )  # σ = 0.88, 0.62, 0.25
     found = {v: [t.tolist() for t in scpo.weighed(v, plus, minus, 0.7, 1.1)] for v in scpo.LEARNS}
-    assert found["full"] == [[True] * 3, [1, 1, 1]] and found["filter"] == [[False, True, True], [1, 1, 1]]
+    assert found["full"] == [[True] * 3, [1, 1, 1]] and found["filter"] == [
+        [False, True, True],
+        [1, 1, 1],
+    ]
     assert found["weight"] == [[True] * 3, pytest.approx([1, 1, math.exp(-1)])]
-    assert found["inverse"][1] == pytest.approx([1, 1, math.e]) and found["tuned"] == found["filter+weight"]
+    assert (
+        found["inverse"][1] == pytest.approx([1, 1, math.e])
+        and found["tuned"] == found["filter+weight"]
+    )
 
 
 # ------------------------------------------------------------------- scoring
@@ -150,10 +184,16 @@ def test_scores_are_told_without_dropout_even_of_a_model_in_training(small, data
         held, model = opened(small)
         calm = rewards.rewards(model, held, data.pairs[:20])
         model.train()
-        assert rewards.rewards(model, held, data.pairs[:20]) == calm == rewards.rewards(model, held, data.pairs[:20])
+        assert (
+            rewards.rewards(model, held, data.pairs[:20])
+            == calm
+            == rewards.rewards(model, held, data.pairs[:20])
+        )
         assert model.training
         ids = model(
-            **held.tokenizer.pad({"input_ids": [list(held.of(data.pairs[0], True))]}, return_tensors="pt")
+            **held.tokenizer.pad(
+                {"input_ids": [list(held.of(data.pairs[0], True))]}, return_tensors="pt"
+            )
         ).logits
     assert ids.item() != pytest.approx(calm[data.pairs[0].id][0])  # dropout there is
 
@@ -165,12 +205,23 @@ def test_training_and_scoring_read_the_same_tokens_with_all_earlier_turns(small,
         held, model = opened(small)
         hook = model.register_forward_pre_hook(
             lambda m, a, k: seen.append(
-                {tuple(r[:n].tolist()) for r, n in zip(k["input_ids"], k["attention_mask"].sum(1), strict=True)}
+                {
+                    tuple(r[:n].tolist())
+                    for r, n in zip(k["input_ids"], k["attention_mask"].sum(1), strict=True)
+                }
             ),
             with_kwargs=True,
         )
         rewards.rewards(model, held, later)
-        reward.train(model, held, later, [1.0] * 4, reward.Drill(1, 4, 1e-3, 0), machine.look("cpu"), tmp_path / "w")
+        reward.train(
+            model,
+            held,
+            later,
+            [1.0] * 4,
+            reward.Drill(1, 4, 1e-3, 0),
+            machine.look("cpu"),
+            tmp_path / "w",
+        )
         hook.remove()
     scored, trained = seen
     assert scored == trained == {held.of(p, side) for p in later for side in (True, False)}
@@ -186,32 +237,65 @@ def test_a_conversation_that_is_too_long_loses_its_beginning_and_it_is_counted(s
     assert held.of(data.pairs[0], True) == tuple(whole[-16:]) and held.cut == 2
 
 
-def test_an_encoder_without_chat_template_end_mark_or_sdpa_reads_question_and_answer_as_a_pair(tmp_path):
+def test_an_encoder_without_chat_template_end_mark_or_sdpa_reads_question_and_answer_as_a_pair(
+    tmp_path,
+):
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification, PreTrainedTokenizerFast
+    from transformers import (
+        DebertaV2Config,
+        DebertaV2ForSequenceClassification,
+        PreTrainedTokenizerFast,
+    )
 
-    words = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "is", "it", "yes", "no"])}
+    words = {
+        w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "is", "it", "yes", "no"])
+    }
     raw = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     raw.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     made = PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
+        tokenizer_object=raw,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
     )
-    size = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    size = {
+        "vocab_size": 8,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+    }
     asked = Pair(
-        id="1", user="u", country="N", history=({"role": "user", "content": "is it"},), chosen="yes", rejected="no"
+        id="1",
+        user="u",
+        country="N",
+        history=({"role": "user", "content": "is it"},),
+        chosen="yes",
+        rejected="no",
     )
     with quiet():
         made.save_pretrained(tmp_path)
-        DebertaV2ForSequenceClassification(DebertaV2Config(**size, num_labels=1)).save_pretrained(tmp_path)
+        DebertaV2ForSequenceClassification(DebertaV2Config(**size, num_labels=1)).save_pretrained(
+            tmp_path
+        )
         held, model = opened(tmp_path)
         before = rewards.rewards(model, held, [asked])["1"]
         model, _ = reward.train(
-            model, held, [asked] * 2, [1.0] * 2, reward.Drill(3, 2, 1e-2, 0), machine.look("cpu"), tmp_path / "w"
+            model,
+            held,
+            [asked] * 2,
+            [1.0] * 2,
+            reward.Drill(3, 2, 1e-2, 0),
+            machine.look("cpu"),
+            tmp_path / "w",
         )
         after = rewards.rewards(model, held, [asked])["1"]
     assert list(held.of(asked, True)) == made("is it", "yes")["input_ids"]
-    assert after[0] - after[1] > before[0] - before[1] and rewards.clip(made, held.of(asked, True), 3) == [2, 6, 3]
+    assert after[0] - after[1] > before[0] - before[1] and rewards.clip(
+        made, held.of(asked, True), 3
+    ) == [2, 6, 3]
 
 
 # ---------------------------------------------------------------------- data
@@ -219,10 +303,15 @@ def test_an_encoder_without_chat_template_end_mark_or_sdpa_reads_question_and_an
 
 def prism(**more):
     answer = {"role": "model", "turn": 0}
-    told = [{"role": "user", "turn": 0, "content": "Hi"}, {**answer, "content": "A", "score": 60, "if_chosen": False},
-            {**answer, "content": "B", "score": 90, "if_chosen": True}, {**answer, "content": "C", "score": 60, "if_chosen": False},
-            {"role": "user", "turn": 1, "content": "Why?"}, {"role": "model", "turn": 1, "content": "D", "score": 10},
-            {"role": "model", "turn": 1, "content": "E", "score": 20}]  # fmt: skip
+    told = [
+        {"role": "user", "turn": 0, "content": "Hi"},
+        {**answer, "content": "A", "score": 60, "if_chosen": False},
+        {**answer, "content": "B", "score": 90, "if_chosen": True},
+        {**answer, "content": "C", "score": 60, "if_chosen": False},
+        {"role": "user", "turn": 1, "content": "Why?"},
+        {"role": "model", "turn": 1, "content": "D", "score": 10},
+        {"role": "model", "turn": 1, "content": "E", "score": 20},
+    ]
     return {"user_id": "u1", "conversation_id": "c1", "conversation_history": told, **more}
 
 
@@ -231,17 +320,22 @@ def written(path, rows):
     return path
 
 
-def test_scored_conversations_make_pairs_within_a_turn_with_the_whole_history_and_none_of_ties(tmp_path):
+def test_scored_conversations_make_pairs_within_a_turn_with_the_whole_history_and_none_of_ties(
+    tmp_path,
+):
     written(
-        tmp_path / "survey.jsonl", [{"user_id": "u1", "location": {"reside_country": "Chile", "birth_country": "Peru"}}]
+        tmp_path / "survey.jsonl",
+        [{"user_id": "u1", "location": {"reside_country": "Chile", "birth_country": "Peru"}}],
     )
     found = votes.read(written(tmp_path / "conversations.jsonl", [prism()]))
-    assert [(p.chosen, p.rejected) for p in found.pairs] == [("B", "A"), ("B", "C"), ("E", "D")] and found.skipped == {
-        "ties": 1
-    }
-    assert [m.content for m in found.pairs[-1].history] == ["Hi", "B", "Why?"] and {p.country for p in found.pairs} == {
-        "Chile"
-    }
+    assert [(p.chosen, p.rejected) for p in found.pairs] == [
+        ("B", "A"),
+        ("B", "C"),
+        ("E", "D"),
+    ] and found.skipped == {"ties": 1}
+    assert [m.content for m in found.pairs[-1].history] == ["Hi", "B", "Why?"] and {
+        p.country for p in found.pairs
+    } == {"Chile"}
 
 
 def test_preference_rows_are_read_with_their_countries_and_users(tmp_path):
@@ -252,9 +346,14 @@ def test_preference_rows_are_read_with_their_countries_and_users(tmp_path):
         "metadata": {"country": "Chile", "user": "u"},
     }
     found = votes.read(written(tmp_path / "train.jsonl", [row]))
-    assert found.pairs[0].talk("yes") == [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "yes"}]
+    assert found.pairs[0].talk("yes") == [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "yes"},
+    ]
     row["metadata"] = {"countries": "Chile", "user": "u"}
-    with pytest.raises(InputError, match=r"train.jsonl:1: no metadata.country. Did you mean 'countries'"):
+    with pytest.raises(
+        InputError, match=r"train.jsonl:1: no metadata.country. Did you mean 'countries'"
+    ):
         votes.read(written(tmp_path / "train.jsonl", [row]))
 
 
@@ -266,12 +365,21 @@ def labelled(path, rows, names=("United_States_Hate", "Singapore_Hate", "Austral
 
 def test_labels_by_country_make_a_pair_each_and_the_data_say_who_is_in_the_minority(tmp_path):
     found = votes.read(
-        labelled(tmp_path / "posts.csv", [("1", 'two\n"lines"', "1.0", "0.0", "1.0"), ("2", "b", "0", "", "0")])
+        labelled(
+            tmp_path / "posts.csv",
+            [("1", 'two\n"lines"', "1.0", "0.0", "1.0"), ("2", "b", "0", "", "0")],
+        )
     )
     assert [(p.country, p.chosen == votes.LABELS[1], p.minority) for p in found.pairs] == [
-        ("United States", True, False), ("Singapore", False, True), ("Australia", True, False), ("United States", False, None),
-        ("Australia", False, None)]  # fmt: skip
-    assert 'two\n"lines"' in found.pairs[0].history[0].content and found.skipped == {"unlabelled": 1}
+        ("United States", True, False),
+        ("Singapore", False, True),
+        ("Australia", True, False),
+        ("United States", False, None),
+        ("Australia", False, None),
+    ]
+    assert 'two\n"lines"' in found.pairs[0].history[0].content and found.skipped == {
+        "unlabelled": 1
+    }
     assert {p.user for p in found.pairs} == {"1", "2"} and found.named(["US", "singapore"]) == (
         "United States",
         "Singapore",
@@ -282,9 +390,16 @@ def test_labels_by_country_make_a_pair_each_and_the_data_say_who_is_in_the_minor
 
 @pytest.mark.parametrize(
     ("rows", "names", "message"),
-    [([("1", "a", "2")], ("US_Hate",), r"posts.csv:2: US_Hate: '2' is neither 0 nor 1"), ([("1", "a")], ("US_Hate",), r"posts.csv:2: 2 columns; its first line has 3"),
-     ([("1", "a", "1")], ("Country_Hat",), r"no column <Country>_Hate. Did you mean 'Country_Hat'")],
-)  # fmt: skip
+    [
+        ([("1", "a", "2")], ("US_Hate",), r"posts.csv:2: US_Hate: '2' is neither 0 nor 1"),
+        ([("1", "a")], ("US_Hate",), r"posts.csv:2: 2 columns; its first line has 3"),
+        (
+            [("1", "a", "1")],
+            ("Country_Hat",),
+            r"no column <Country>_Hate. Did you mean 'Country_Hat'",
+        ),
+    ],
+)
 def test_wrong_labels_name_line_column_and_the_nearest(tmp_path, rows, names, message):
     with pytest.raises(InputError, match=message):
         votes.read(labelled(tmp_path / "posts.csv", rows, names))
@@ -292,11 +407,17 @@ def test_wrong_labels_name_line_column_and_the_nearest(tmp_path, rows, names, me
 
 def test_a_conversation_without_a_country_says_where_one_could_stand(tmp_path):
     with pytest.raises(
-        InputError, match=r"c.jsonl:1: where does user 'u1' live\? Give country or location in the row, or survey.jsonl"
+        InputError,
+        match=(
+            r"c.jsonl:1: where does user 'u1' live\? Give country or location in the row, or"
+            r" survey.jsonl"
+        ),
     ):
         votes.read(written(tmp_path / "c.jsonl", [prism()]))
     flat = {"interaction_id": "i", "user_id": "u", "chosen_": 1}
-    with pytest.raises(InputError, match=r"of PRISM give conversations.jsonl.*Did you mean 'chosen_'"):
+    with pytest.raises(
+        InputError, match=r"of PRISM give conversations.jsonl.*Did you mean 'chosen_'"
+    ):
         votes.read(written(tmp_path / "u.jsonl", [flat]))
 
 
@@ -308,7 +429,9 @@ def test_a_conversation_without_a_country_says_where_one_could_stand(tmp_path):
 def test_no_user_is_on_two_sides_and_every_country_is_held_out_in_proportion(rows, share, seed):
     pairs = [pair(n, f"{country}{user}", country) for n, (user, country) in enumerate(rows)]
     kept, held = votes.split(pairs, share, seed)
-    assert not {p.user for p in kept} & {p.user for p in held} and len(kept) + len(held) == len(pairs)
+    assert not {p.user for p in kept} & {p.user for p in held} and len(kept) + len(held) == len(
+        pairs
+    )
     for country in {p.country for p in pairs}:
         users, out = ({p.user for p in part if p.country == country} for part in (pairs, held))
         assert len(out) == min(len(users) - 1, max(1, round(share * len(users))))
@@ -317,7 +440,9 @@ def test_no_user_is_on_two_sides_and_every_country_is_held_out_in_proportion(row
 
 def test_each_fold_holds_apart_users_so_no_reference_comes_from_a_model_that_saw_them(data):
     parts = votes.folds(data.pairs, 2, 0)
-    assert sum(map(len, parts)) == len(data.pairs) and not {p.user for p in parts[0]} & {p.user for p in parts[1]}
+    assert sum(map(len, parts)) == len(data.pairs) and not {p.user for p in parts[0]} & {
+        p.user for p in parts[1]
+    }
     assert all({p.country for p in part} == set(data.countries()) for part in parts)
 
 
@@ -326,7 +451,9 @@ def test_simulated_minorities_are_a_countrys_own_topic_and_told_by_the_history_a
     topics = dict(zip(simulated.COUNTRIES, simulated.TOPICS, strict=True))
     assert all((topics[p.country] in p.history[0].content) for p in pairs if p.minority)
     later = [p for p in pairs if p.minority and len(p.history) > 1]
-    assert later and not any(t in later[0].history[-1].content + later[0].chosen for t in simulated.TOPICS)
+    assert later and not any(
+        t in later[0].history[-1].content + later[0].chosen for t in simulated.TOPICS
+    )
     assert 0.05 < sum(bool(p.minority) for p in pairs) / len(pairs) < 0.25
 
 
@@ -337,7 +464,9 @@ def test_crehate_is_read_whole_though_its_texts_span_lines():
     assert len(found.pairs) == 5 * 1_580 and len(found.countries()) == 5 and not found.skipped
     assert sum(bool(p.minority) for p in found.pairs) == 981  # votes against the majority of five
     kept, held = votes.split(found.pairs, 0.15, 0)
-    assert len({p.user for p in held}) == 237 and not {p.user for p in kept} & {p.user for p in held}
+    assert len({p.user for p in held}) == 237 and not {p.user for p in kept} & {
+        p.user for p in held
+    }
 
 
 # ------------------------------------------------------------------- figures
@@ -363,8 +492,15 @@ def test_accuracy_is_told_overall_of_minorities_of_the_rest_and_of_other_countri
     pairs = [pair(0, "a"), pair(1, "b", minority=True), pair(2, "c"), pair(3, "d", "O")]
     made = result({"p0": 1.0, "p1": -1.0, "p2": 0.0, "p3": 2.0}, ["p1"])
     found = {f.what: f for f in steered.figures([made], Votes("v", "h", pairs, {}))}
-    assert [round(found[w].accuracy, 3) for w in steered.WHAT] == [0.333, 0.0, 0.5, 1.0]  # equal rewards are wrong
-    assert [found[w].pairs for w in steered.WHAT] == [3, 1, 2, 1] and found["overall"].spread is None
+    assert [round(found[w].accuracy, 3) for w in steered.WHAT] == [
+        0.333,
+        0.0,
+        0.5,
+        1.0,
+    ]  # equal rewards are wrong
+    assert [found[w].pairs for w in steered.WHAT] == [3, 1, 2, 1] and found[
+        "overall"
+    ].spread is None
 
 
 def test_intervals_redraw_users_so_more_pairs_of_the_same_users_do_not_narrow_them():
@@ -373,7 +509,9 @@ def test_intervals_redraw_users_so_more_pairs_of_the_same_users_do_not_narrow_th
 
     def interval(times):
         pairs = [pair(f"{u}-{i}", u) for u in right for i in range(times)]
-        return steered.figures([result({p.id: right[p.user] for p in pairs})], Votes("v", "h", pairs, {}))[0]
+        return steered.figures(
+            [result({p.id: right[p.user] for p in pairs})], Votes("v", "h", pairs, {})
+        )[0]
 
     one, ten = interval(1), interval(10)
     assert (
@@ -389,9 +527,14 @@ def test_a_gain_is_told_over_full_with_an_interval_from_the_same_draws():
         result({p.id: 1.0 if n % 4 < k else -1.0 for n, p in enumerate(pairs)}, variant=v)
         for k, v in ((2, "full"), (3, "weight"))
     )
-    found = {f.variant: f for f in steered.figures([full, better], Votes("v", "h", pairs, {})) if f.what == "overall"}
+    found = {
+        f.variant: f
+        for f in steered.figures([full, better], Votes("v", "h", pairs, {}))
+        if f.what == "overall"
+    }
     assert (
-        found["weight"].gain == pytest.approx(0.25) and 0 < found["weight"].gain_low < 0.25 < found["weight"].gain_high
+        found["weight"].gain == pytest.approx(0.25)
+        and 0 < found["weight"].gain_low < 0.25 < found["weight"].gain_high
     )
     assert found["full"].gain is None
 
@@ -399,10 +542,14 @@ def test_a_gain_is_told_over_full_with_an_interval_from_the_same_draws():
 # ---------------------------------------------------------------------- runs
 
 
-def test_every_variant_starts_from_the_global_model_takes_equal_steps_and_is_judged_on_the_same_pairs(done, data):
+def test_every_variant_starts_from_the_global_model_takes_equal_steps_and_is_judged_on_the_same_pairs(
+    done, data
+):
     made = [r for r in done[1] if r.country == "Norland"]
     assert (
-        [r.variant for r in made] == list(scpo.VARIANTS) and {r.steps for r in made[1:]} == {2} and made[0].steps == 0
+        [r.variant for r in made] == list(scpo.VARIANTS)
+        and {r.steps for r in made[1:]} == {2}
+        and made[0].steps == 0
     )
     assert len({tuple(r.margins) for r in made}) == 1 and len({r.minority for r in made}) == 1
     by = {r.variant: r for r in made}
@@ -419,7 +566,9 @@ def test_every_variant_starts_from_the_global_model_takes_equal_steps_and_is_jud
 def test_references_are_told_once_by_models_that_have_not_seen_the_user(done, data):
     cached = json.loads((done[0] / "results" / "references.test.0.json").read_text())
     train, held = votes.split(data.pairs, 0.15, 0)
-    assert set(cached["references"]) == {p.id for p in train} and not set(cached["references"]) & {p.id for p in held}
+    assert set(cached["references"]) == {p.id for p in train} and not set(cached["references"]) & {
+        p.id for p in held
+    }
     with quiet():
         tokenizer = rewards.tokenizer(str(done[0] / "global-0"))
         model = rewards.load(str(done[0] / "global-0"), tokenizer, machine.look("cpu"))
@@ -433,13 +582,19 @@ def test_a_kept_model_is_whole_and_gives_the_rewards_it_was_judged_by(done, data
     out, made = done
     assert sorted(p.name for p in manifest.models(out)) == ["global-0", "norland", "ostland"]
     assert (
-        manifest.read(out / "norland").kind == "reward" and not list(out.rglob("*.bin")) and not list(out.glob("*/.*"))
+        manifest.read(out / "norland").kind == "reward"
+        and not list(out.rglob("*.bin"))
+        and not list(out.glob("*/.*"))
     )
     with quiet():
         tokenizer = rewards.tokenizer(str(out / "norland"))
         model = rewards.load(str(out / "norland"), tokenizer, machine.look("cpu"))
-        found = rewards.rewards(model, rewards.Texts(tokenizer, 128), votes.split(data.pairs, 0.15, 0)[1])
-    margins = next(r.margins for r in made if (r.country, r.variant) == ("Norland", "filter+weight"))
+        found = rewards.rewards(
+            model, rewards.Texts(tokenizer, 128), votes.split(data.pairs, 0.15, 0)[1]
+        )
+    margins = next(
+        r.margins for r in made if (r.country, r.variant) == ("Norland", "filter+weight")
+    )
     assert {i: p - m for i, (p, m) in found.items()} == pytest.approx(margins, abs=1e-6)
 
 
@@ -451,7 +606,14 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(done, data, how, tm
     told = scpo.terms(**how, tau=0.95)
     for tell in (stop, lambda stage, figures: None):
         try:
-            scpo.run(data, tmp_path / "run", told, countries=("Norland", "Ostland"), keep="filter+weight", tell=tell)
+            scpo.run(
+                data,
+                tmp_path / "run",
+                told,
+                countries=("Norland", "Ostland"),
+                keep="filter+weight",
+                tell=tell,
+            )
         except KeyboardInterrupt:
             assert len(list((tmp_path / "run" / "results").glob("norland*.json"))) == 4
     files = {
@@ -459,7 +621,10 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(done, data, how, tm
         for p in done[0].rglob("*")
         if p.suffix in (".safetensors",) or p.parent.name == "results"
     }
-    assert files == {p: (tmp_path / "run" / p).read_bytes() for p in files} and len(files) == 3 + 1 + 12
+    assert (
+        files == {p: (tmp_path / "run" / p).read_bytes() for p in files}
+        and len(files) == 3 + 1 + 12
+    )
 
 
 def test_where_the_data_say_nothing_other_models_say_who_is_in_the_minority_for_every_variant_and_threshold(
@@ -467,18 +632,31 @@ def test_where_the_data_say_nothing_other_models_say_who_is_in_the_minority_for_
 ):
     unsaid = Votes("unsaid", "u", [p.model_copy(update={"minority": None}) for p in data.pairs], {})
     told = [scpo.terms(**how, tau=t) for t in (0.9, 0.95)]
-    made = [r for t in told for r in scpo.run(unsaid, tmp_path / "run", t, variants=("global", "filter+weight"))]
+    made = [
+        r
+        for t in told
+        for r in scpo.run(unsaid, tmp_path / "run", t, variants=("global", "filter+weight"))
+    ]
     assert all(len({r.minority for r in made if r.country == c}) == 1 for c in data.countries())
-    home, one = {p.id: p.country for p in data.pairs}, [r for r in made if r.variant == "global"][:4]
+    home, one = (
+        {p.id: p.country for p in data.pairs},
+        [r for r in made if r.variant == "global"][:4],
+    )
     wrong = {i for i, margin in one[0].margins.items() if margin <= 0}
     told_so = {i for r in one for i in r.minority}
     # The model under test does not define what it is tested on, or it would have none of it right.
-    assert told_so and told_so != wrong and all(home[i] == r.country for r in one for i in r.minority)
+    assert (
+        told_so and told_so != wrong and all(home[i] == r.country for r in one for i in r.minority)
+    )
 
 
-def test_a_base_that_is_a_reward_model_can_be_the_reference_and_another_base_cannot(done, data, how, tmp_path):
+def test_a_base_that_is_a_reward_model_can_be_the_reference_and_another_base_cannot(
+    done, data, how, tmp_path
+):
     given = {**how, "base": str(done[0] / "global-0"), "reference": "base"}
-    made = scpo.run(data, tmp_path / "run", scpo.terms(**given), countries=("Norland",), variants=("global",))
+    made = scpo.run(
+        data, tmp_path / "run", scpo.terms(**given), countries=("Norland",), variants=("global",)
+    )
     assert made[0].margins == next(r for r in done[1] if r.variant == "global").margins
     with pytest.raises(InputError, match="is no reward model yet"):
         scpo.run(data, tmp_path / "other", scpo.terms(**how, reference="base"))
@@ -495,18 +673,28 @@ def test_the_sweep_never_sees_a_test_user_and_its_choice_becomes_a_variant(data,
         betas=(1.1,),
     )
     home = {p.id: p.user for p in data.pairs}
-    tried, tested = ({home[i] for r in made if r.split == s for i in r.margins} for s in ("validation", "test"))
+    tried, tested = (
+        {home[i] for r in made if r.split == s for i in r.margins} for s in ("validation", "test")
+    )
     assert tried and tested and not tried & tested
-    assert [r.variant for r in made if r.split == "test"] == ["full", "tuned"] and made[-1].tau in (0.6, 0.99)
+    assert [r.variant for r in made if r.split == "test"] == ["full", "tuned"] and made[-1].tau in (
+        0.6,
+        0.99,
+    )
     assert "0.99" in steered.grid([r for r in made if r.split == "validation"], data)
 
 
-def test_what_is_chosen_for_a_seed_does_not_hang_on_other_seeds_whose_users_it_tests(data, how, tmp_path):
+def test_what_is_chosen_for_a_seed_does_not_hang_on_other_seeds_whose_users_it_tests(
+    data, how, tmp_path
+):
     swept = {"countries": ("Norland",), "variants": (), "taus": (0.6, 0.99), "betas": (0.5, 1.1)}
     made = scpo.run(data, tmp_path / "run", scpo.terms(**how), seeds=(0, 1), **swept)
     for seed in (0, 1):
         own = [r for r in made if r.seed == seed]
-        assert (own[-1].variant, own[-1].tau, own[-1].beta) == ("tuned", *scpo.tuned(own[:-1], data))
+        assert (own[-1].variant, own[-1].tau, own[-1].beta) == (
+            "tuned",
+            *scpo.tuned(own[:-1], data),
+        )
 
 
 def test_smaller_shares_lie_within_larger_ones(data, how, tmp_path):
@@ -518,7 +706,12 @@ def test_smaller_shares_lie_within_larger_ones(data, how, tmp_path):
         variants=("global", "full"),
         shares=(0.25, 0.5, 1.0),
     )
-    assert [(r.variant, r.share) for r in made] == [("global", 1.0), ("full", 0.25), ("full", 0.5), ("full", 1.0)]
+    assert [(r.variant, r.share) for r in made] == [
+        ("global", 1.0),
+        ("full", 0.25),
+        ("full", 0.5),
+        ("full", 1.0),
+    ]
     assert [r.pairs / made[-1].pairs for r in made[1:]] == pytest.approx([0.25, 0.5, 1.0], abs=0.05)
     world = scpo.World(0, "test", *votes.split(data.pairs, 0.15, 0))
     quarter, half = ({p.id for p in scpo.portion(world, "Norland", share)} for share in (0.25, 0.5))
@@ -528,23 +721,38 @@ def test_smaller_shares_lie_within_larger_ones(data, how, tmp_path):
 def test_adapters_are_kept_on_the_global_model_and_loaded_on_it(data, how, tmp_path):
     told = scpo.terms(**how, method="lora", rank=2, tau=0.95)
     made = scpo.run(
-        data, tmp_path / "run", told, countries=("Norland",), variants=("filter+weight",), keep="filter+weight"
+        data,
+        tmp_path / "run",
+        told,
+        countries=("Norland",),
+        variants=("filter+weight",),
+        keep="filter+weight",
     )
     (tmp_path / "run").rename(tmp_path / "moved")
     with quiet():
         tokenizer = rewards.tokenizer(str(tmp_path / "moved" / "norland"))
         model = rewards.load(str(tmp_path / "moved" / "norland"), tokenizer, machine.look("cpu"))
-        found = rewards.rewards(model, rewards.Texts(tokenizer, 128), votes.split(data.pairs, 0.15, 0)[1])
+        found = rewards.rewards(
+            model, rewards.Texts(tokenizer, 128), votes.split(data.pairs, 0.15, 0)[1]
+        )
     assert {i: p - m for i, (p, m) in found.items()} == pytest.approx(made[0].margins, abs=1e-6)
 
 
 def test_what_cannot_be_says_so(done, data, how, tmp_path):
-    with pytest.raises(InputError, match=r"was made otherwise: lr changed\. Give another --name, or --fresh"):
+    with pytest.raises(
+        InputError, match=r"was made otherwise: lr changed\. Give another --name, or --fresh"
+    ):
         scpo.run(data, done[0], scpo.terms(**{**how, "lr": 1e-3}, tau=0.95))
     with pytest.raises(NotFound, match="Did you mean 'inverse'"):
         scpo.run(data, tmp_path / "a", scpo.terms(**how), variants=("invers",))
     with pytest.raises(RunFailed, match=r"Norland: the filter τ = 1e-09 keeps none of \d+ pairs"):
-        scpo.run(data, tmp_path / "b", scpo.terms(**how, tau=1e-9), countries=("Norland",), variants=("filter",))
+        scpo.run(
+            data,
+            tmp_path / "b",
+            scpo.terms(**how, tau=1e-9),
+            countries=("Norland",),
+            variants=("filter",),
+        )
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "run.toml").touch()
     with pytest.raises(InputError, match="holds other things"):
@@ -553,22 +761,62 @@ def test_what_cannot_be_says_so(done, data, how, tmp_path):
 
 def test_the_preset_is_the_papers():
     told = scpo.terms("scpo")
-    assert (told.base, told.lr, told.batch, told.steps) == ("OpenAssistant/reward-model-deberta-v3-base", 1e-6, 8, 1024)
-    assert (told.tau, told.beta, told.held, told.reference, told.method) == (0.7, 1.10, 0.15, "base", "full")
+    assert (told.base, told.lr, told.batch, told.steps) == (
+        "OpenAssistant/reward-model-deberta-v3-base",
+        1e-6,
+        8,
+        1024,
+    )
+    assert (told.tau, told.beta, told.held, told.reference, told.method) == (
+        0.7,
+        1.10,
+        0.15,
+        "base",
+        "full",
+    )
     with pytest.raises(InputError, match="Did you mean 'scpo'"):
         scpo.terms("spco")
 
 
 def test_the_command_trains_judges_prints_and_goes_on(small, tmp_path):
     path = simulated.write(tmp_path / "votes.jsonl", **SIZE)
-    args = [str(path), "--base", str(small), "--countries", "Norland", "--variants", "global,full,filter+weight", "--steps", "1",
-            "--global-epochs", "0.2", "--tau", "0.99", "--length", "128", "--device", "cpu", "--out", str(tmp_path / "out")]  # fmt: skip
+    args = [
+        str(path),
+        "--base",
+        str(small),
+        "--countries",
+        "Norland",
+        "--variants",
+        "global,full,filter+weight",
+        "--steps",
+        "1",
+        "--global-epochs",
+        "0.2",
+        "--tau",
+        "0.99",
+        "--length",
+        "128",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     first = CliRunner().invoke(command, args, catch_exceptions=False)
-    assert first.exit_code == 0 and "filter+weight" in first.output and "minority: pairs on which" in first.output
+    assert (
+        first.exit_code == 0
+        and "filter+weight" in first.output
+        and "minority: pairs on which" in first.output
+    )
     again = CliRunner().invoke(command, [*args, "--json"], catch_exceptions=False)
     told = json.loads(again.stdout)
-    assert [f["variant"] for f in told["figures"] if f["what"] == "overall"] == ["global", "full", "filter+weight"]
-    assert list(told["models"]) == ["norland"] and [told["figures"][0][k] for k in ("users", "low", "reason")] == [
+    assert [f["variant"] for f in told["figures"] if f["what"] == "overall"] == [
+        "global",
+        "full",
+        "filter+weight",
+    ]
+    assert list(told["models"]) == ["norland"] and [
+        told["figures"][0][k] for k in ("users", "low", "reason")
+    ] == [
         1,
         None,
         "one unit: no interval",

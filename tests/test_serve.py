@@ -1,4 +1,6 @@
-"""Tuned models at work: one base, many adapters, mixed batches; served, seated, merged, handed over."""
+"""Tuned models at work: one base, many adapters, mixed batches; served, seated, merged, handed
+over.
+"""
 
 import asyncio
 import json
@@ -23,7 +25,10 @@ from culturepark.server import Server
 from culturepark.server.graduates import Graduates
 
 NAMES = ("arabic", "german", "korean")
-TALK = [{"role": "system", "content": "You are from Korea."}, {"role": "user", "content": "Is tea good?"}]
+TALK = [
+    {"role": "system", "content": "You are from Korea."},
+    {"role": "user", "content": "Is tea good?"},
+]
 ASK = {"messages": TALK, "max_tokens": 12, "temperature": 0}
 
 
@@ -45,11 +50,21 @@ def adapter(root, folder, seed, rank=4, kind="adapter", **more):
         get_peft_model(base.model(str(root), machine.look("cpu")), config).save_pretrained(folder)
     manifest.write(
         manifest.Manifest(
-            kind=kind, name=folder.name, base=str(root), base_hash=base.fingerprint(str(root)), objective="sft", corpus="tea",
-            corpus_hash="00", rows={"train": 8}, settings={"rank": rank}, machine="cpu", versions=manifest.versions(), created=manifest.now(),
+            kind=kind,
+            name=folder.name,
+            base=str(root),
+            base_hash=base.fingerprint(str(root)),
+            objective="sft",
+            corpus="tea",
+            corpus_hash="00",
+            rows={"train": 8},
+            settings={"rank": rank},
+            machine="cpu",
+            versions=manifest.versions(),
+            created=manifest.now(),
         ),
         folder,
-    )  # fmt: skip
+    )
     return folder
 
 
@@ -85,7 +100,10 @@ def eng(answer):
 
 def asks(eng, answer, **how):
     """One request to each model."""
-    return [engine.Ask(eng.tokens(TALK), answer._loaded[n][1], **{"limit": 12, **how}) for n in answer.names]
+    return [
+        engine.Ask(eng.tokens(TALK), answer._loaded[n][1], **{"limit": 12, **how})
+        for n in answer.names
+    ]
 
 
 def wait(futures):
@@ -113,18 +131,28 @@ def test_a_mixed_batch_says_what_each_model_says_alone_and_adapters_differ(eng, 
     together = wait([eng.submit(a) for a in asks(eng, answer)])
     assert eng.batches == before + 1
     alone = [eng.submit(a).result(60) for a in asks(eng, answer)]
-    assert [m.text for m in together] == [m.text for m in alone] and len({m.text for m in alone}) == 4
+    assert [m.text for m in together] == [m.text for m in alone] and len(
+        {m.text for m in alone}
+    ) == 4
 
 
-def test_rows_of_other_lengths_temperatures_and_limits_share_a_batch_and_change_nothing(eng, answer):
+def test_rows_of_other_lengths_temperatures_and_limits_share_a_batch_and_change_nothing(
+    eng, answer
+):
     long = [*TALK[:1], {"role": "user", "content": "Is tea with seven guests good? " * 4}]
-    some = [*asks(eng, answer, temperature=0.8, seed=7), *asks(eng, answer, limit=3), *asks(eng, answer, temperature=1.2, top_p=0.5, seed=1),
-            engine.Ask(eng.tokens(long), engine.BASE, 30)]  # fmt: skip
+    some = [
+        *asks(eng, answer, temperature=0.8, seed=7),
+        *asks(eng, answer, limit=3),
+        *asks(eng, answer, temperature=1.2, top_p=0.5, seed=1),
+        engine.Ask(eng.tokens(long), engine.BASE, 30),
+    ]
     before = eng.batches
     together = wait([eng.submit(a) for a in some])
     assert eng.batches == before + 1
     assert [m.text for m in together] == [eng.submit(a).result(60).text for a in some]
-    assert max(m.completion_tokens for m in together[4:8]) == 3 and {m.finish for m in together} == {"stop", "length"}
+    assert max(m.completion_tokens for m in together[4:8]) == 3 and {
+        m.finish for m in together
+    } == {"stop", "length"}
 
 
 def test_logprobs_are_those_of_a_plain_forward_pass(eng, answer, models):
@@ -154,15 +182,17 @@ def test_draws_follow_temperature_and_top_p():
     drawn = engine.draw(scores.expand(1000, 3), [ask] * 1000, shares).bincount(minlength=3).tolist()
     assert drawn == pytest.approx([500, 300, 200], abs=2)
     narrow = engine.Ask((), engine.BASE, 1, temperature=1.0, top_p=0.6)
-    assert engine.draw(scores.expand(1000, 3), [narrow] * 1000, shares).bincount().tolist() == pytest.approx(
-        [625, 375], abs=2
-    )
+    assert engine.draw(
+        scores.expand(1000, 3), [narrow] * 1000, shares
+    ).bincount().tolist() == pytest.approx([625, 375], abs=2)
 
 
 async def test_twenty_at_once_are_few_batches(eng, answer):
     before = eng.batches
     names = [answer._loaded[n][1] for n in answer.names]
-    made = await asyncio.gather(*(eng.complete(TALK, names[i % 4], 8, temperature=1.0, seed=i) for i in range(20)))
+    made = await asyncio.gather(
+        *(eng.complete(TALK, names[i % 4], 8, temperature=1.0, seed=i) for i in range(20))
+    )
     assert len(made) == 20 and eng.batches - before <= 2
 
 
@@ -173,7 +203,12 @@ async def test_a_request_that_is_given_up_is_left_out_and_the_engine_goes_on(eng
 
 
 async def test_a_stream_comes_as_it_is_said(eng):
-    pieces = [piece async for piece in eng.stream(eng.ask(TALK, limit=12, temperature=1.0, seed=3, stop=("zebra",)))]
+    pieces = [
+        piece
+        async for piece in eng.stream(
+            eng.ask(TALK, limit=12, temperature=1.0, seed=3, stop=("zebra",))
+        )
+    ]
     assert len(pieces) > 3 and "".join(p[0] for p in pieces[:-1]) == pieces[-1].text
 
 
@@ -194,13 +229,22 @@ def test_the_openai_client_lists_the_models_and_chats_with_each(client):
     assert [m.id for m in client.models.list()] == ["small", *NAMES]
     made = [client.chat.completions.create(model=n, **ASK) for n in ("small", *NAMES)]
     assert len({m.choices[0].message.content for m in made}) == 4
-    assert all(m.usage.completion_tokens <= 12 and m.choices[0].finish_reason in ("stop", "length") for m in made)
+    assert all(
+        m.usage.completion_tokens <= 12 and m.choices[0].finish_reason in ("stop", "length")
+        for m in made
+    )
 
 
 def test_log_probabilities_come_with_their_alternatives(client):
-    made = client.chat.completions.create(model="korean", logprobs=True, top_logprobs=2, **ASK).choices[0]
+    made = client.chat.completions.create(
+        model="korean", logprobs=True, top_logprobs=2, **ASK
+    ).choices[0]
     first = made.logprobs.content[0]
-    assert first.logprob <= 0 and first.token == first.top_logprobs[0].token and len(first.top_logprobs) == 2
+    assert (
+        first.logprob <= 0
+        and first.token == first.top_logprobs[0].token
+        and len(first.top_logprobs) == 2
+    )
     assert client.chat.completions.create(model="korean", **ASK).choices[0].logprobs is None
 
 
@@ -209,13 +253,30 @@ def test_a_stream_says_the_same(client, logprobs):
     whole = client.chat.completions.create(model="german", logprobs=logprobs, **ASK).choices[0]
     chunks = list(
         client.chat.completions.create(
-            model="german", stream=True, stream_options={"include_usage": True}, logprobs=logprobs, **ASK
+            model="german",
+            stream=True,
+            stream_options={"include_usage": True},
+            logprobs=logprobs,
+            **ASK,
         )
     )
-    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == whole.message.content
-    logs = [t.logprob for c in chunks if c.choices and c.choices[0].logprobs for t in c.choices[0].logprobs.content]
-    assert logs == pytest.approx([t.logprob for t in whole.logprobs.content] if logprobs else [], abs=1e-4)
-    assert chunks[-1].usage.completion_tokens > 0 and chunks[-2].choices[0].finish_reason == whole.finish_reason
+    assert (
+        "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        == whole.message.content
+    )
+    logs = [
+        t.logprob
+        for c in chunks
+        if c.choices and c.choices[0].logprobs
+        for t in c.choices[0].logprobs.content
+    ]
+    assert logs == pytest.approx(
+        [t.logprob for t in whole.logprobs.content] if logprobs else [], abs=1e-4
+    )
+    assert (
+        chunks[-1].usage.completion_tokens > 0
+        and chunks[-2].choices[0].finish_reason == whole.finish_reason
+    )
 
 
 def test_a_stop_text_ends_the_answer_before_it(client):
@@ -228,23 +289,41 @@ def test_an_unknown_model_is_told_the_nearest_and_what_does_not_fit_is_refused(c
     with pytest.raises(openai.NotFoundError, match="Did you mean 'korean'"):
         client.chat.completions.create(**{**ASK, "model": "koreen"})
     with pytest.raises(openai.BadRequestError, match="maximum context length") as caught:
-        client.chat.completions.create(model="korean", messages=[{"role": "user", "content": "tea " * eng.context}])
+        client.chat.completions.create(
+            model="korean", messages=[{"role": "user", "content": "tea " * eng.context}]
+        )
     assert caught.value.code == "context_length_exceeded"
-    for wrong in ({"top_p": 0}, {"tools": [{}]}, {"top_logprobs": 3}, {"stop": [""]}, {"presence_penalty": 1}):
+    for wrong in (
+        {"top_p": 0},
+        {"tools": [{}]},
+        {"top_logprobs": 3},
+        {"stop": [""]},
+        {"presence_penalty": 1},
+    ):
         with pytest.raises(openai.BadRequestError, match=next(iter(wrong))):
             client.chat.completions.create(model="korean", **ASK, **wrong)
 
 
 def test_nothing_that_would_be_made_up_is_served(server):
     for path in ("/embeddings", "/files", "/fine_tuning/jobs", "/batches"):
-        assert httpx.post(server.url + path, json={"model": "korean", "input": "tea"}).status_code == 404
+        assert (
+            httpx.post(server.url + path, json={"model": "korean", "input": "tea"}).status_code
+            == 404
+        )
 
 
 # ---------------------------------------------------------------- at the table
 
 
 def test_a_tuned_model_takes_its_seat_and_the_journal_names_it(park, models):
-    run = cp.start("grad", seats={"north": str(models / "korean")}, turns=2, dialogues=1, modes=("cross",), **TEA)
+    run = cp.start(
+        "grad",
+        seats={"north": str(models / "korean")},
+        turns=2,
+        dialogues=1,
+        modes=("cross",),
+        **TEA,
+    )
     cp.simulate(run)
     with run.journal(write=False) as journal:
         said = journal.count("SELECT DISTINCT model FROM calls WHERE role = 'delegate'")
@@ -256,7 +335,9 @@ async def test_eight_seats_of_one_base_load_it_once_and_a_reply_is_honest(models
     request = Request("delegate", (Message("user", "Is tea good?"),), temperature=0.0, max_tokens=4)
     made = await asyncio.gather(*(s.complete(request) for s in seats))
     assert {s._engine for s in seats} == {eng} and len({r.text for r in made}) == 3
-    assert {r.status for r in made} <= {"ok", "truncated", "empty"} and all(r.reason for r in made if r.status != "ok")
+    assert {r.status for r in made} <= {"ok", "truncated", "empty"} and all(
+        r.reason for r in made if r.status != "ok"
+    )
     long = await seats[0].complete(Request("delegate", (Message("user", "tea " * eng.context),)))
     assert long.status == "failed" and "context" in long.reason
 
@@ -279,7 +360,9 @@ def test_a_base_is_seated_by_its_name_and_what_is_not_there_is_told_with_the_nea
     monkeypatch.chdir(models.parent)
     with pytest.raises(InputError, match="outputs"):
         load("outputs/first/models/sft/arabic")
-    with pytest.raises(InputError, match=r"no tuned model at .*manifest\.json.*arabic, german, korean"):
+    with pytest.raises(
+        InputError, match=r"no tuned model at .*manifest\.json.*arabic, german, korean"
+    ):
         load(str(models))
 
 
@@ -289,7 +372,9 @@ def broken(models, tmp_path, name):
     return folder
 
 
-def test_damaged_pickled_and_unfitting_adapters_are_told_and_the_base_is_as_it_was(models, small, tmp_path):
+def test_damaged_pickled_and_unfitting_adapters_are_told_and_the_base_is_as_it_was(
+    models, small, tmp_path
+):
     cut, pickled, other = (broken(models, tmp_path, n) for n in ("cut", "pickled", "other"))
     (cut / local_model.ADAPTER).write_bytes((cut / local_model.ADAPTER).read_bytes()[:-99])
     held = engine.Engine(str(small), machine.look("cpu"))
@@ -337,7 +422,9 @@ def test_a_merged_model_is_what_base_and_adapter_were_and_needs_no_peft(small, t
     held = plainly(small, folder)
     with torch.inference_mode():
         assert torch.allclose(plain(ids).logits, held(ids).logits, atol=1e-4)
-    assert manifest.read(made).kind == "model" and not [p for p in made.iterdir() if "adapter" in p.name]
+    assert manifest.read(made).kind == "model" and not [
+        p for p in made.iterdir() if "adapter" in p.name
+    ]
     assert Graduates([str(made)]).names == ("korean",)
 
 
@@ -361,16 +448,29 @@ def test_a_quantised_base_and_a_taken_folder_are_not_merged_into(models, small, 
 
 
 def test_the_vllm_command_names_base_adapters_and_the_least_rank_it_takes(models, small):
-    made = CliRunner().invoke(serve_verb, [str(models), "--vllm"], catch_exceptions=False).output.strip()
-    assert made == (
-        f"vllm serve {small} --served-model-name small --host 127.0.0.1 --port 8000 --generation-config vllm --enable-lora --max-loras 3 "
-        f"--max-lora-rank 16 --lora-modules arabic={models}/arabic german={models}/german korean={models}/korean"
+    made = (
+        CliRunner()
+        .invoke(serve_verb, [str(models), "--vllm"], catch_exceptions=False)
+        .output.strip()
     )
-    assert vllm.commands(local_model.named([local_model.find(small)])) == [made.partition(" --enable-lora")[0]]
+    assert (
+        made == f"vllm serve {small} --served-model-name small --host 127.0.0.1 --port 8000"
+        " --generation-config vllm --enable-lora --max-loras 3 --max-lora-rank 16"
+        f" --lora-modules arabic={models}/arabic german={models}/german korean={models}/korean"
+    )
+    assert vllm.commands(local_model.named([local_model.find(small)])) == [
+        made.partition(" --enable-lora")[0]
+    ]
 
 
 def test_the_verb_merge_says_what_comes_next(models, tmp_path):
-    made = CliRunner().invoke(merge_verb, [str(models / "german"), str(tmp_path / "g")], catch_exceptions=False).output
+    made = (
+        CliRunner()
+        .invoke(merge_verb, [str(models / "german"), str(tmp_path / "g")], catch_exceptions=False)
+        .output
+    )
     assert (
-        "convert_hf_to_gguf.py" in made and "german.gguf" in made and (tmp_path / "g" / "model.safetensors").is_file()
+        "convert_hf_to_gguf.py" in made
+        and "german.gguf" in made
+        and (tmp_path / "g" / "model.safetensors").is_file()
     )

@@ -1,4 +1,6 @@
-"""The local server: any OpenAI client may use it, it faults on demand, and whole runs go through it."""
+"""The local server: any OpenAI client may use it, it faults on demand, and whole runs go through
+it.
+"""
 
 import asyncio
 import json
@@ -17,7 +19,10 @@ from culturepark.local_models.chat import fold
 from culturepark.server import KINDS, Server, canned
 from culturepark.server.hearing import hear
 
-ASK = {"model": "embedded", "messages": [{"role": "user", "content": "Good morning, what is there to eat today?"}]}
+ASK = {
+    "model": "embedded",
+    "messages": [{"role": "user", "content": "Good morning, what is there to eat today?"}],
+}
 
 
 def hello(number, body):
@@ -50,7 +55,10 @@ def offline(monkeypatch):
 
 def test_the_openai_client_chats_and_an_answer_is_cut_where_it_is_told(client):
     whole = client.chat.completions.create(**ASK)
-    assert whole.choices[0].message.content.startswith("Hello") and whole.choices[0].finish_reason == "stop"
+    assert (
+        whole.choices[0].message.content.startswith("Hello")
+        and whole.choices[0].finish_reason == "stop"
+    )
     assert whole.usage.prompt_tokens == 4 + len(ASK["messages"][0]["content"]) // 4
     short = client.chat.completions.create(**ASK, max_completion_tokens=3)
     assert (short.choices[0].finish_reason, short.usage.completion_tokens) == ("length", 3)
@@ -59,7 +67,9 @@ def test_the_openai_client_chats_and_an_answer_is_cut_where_it_is_told(client):
 
 async def test_the_async_client_streams_the_same_text_and_its_usage(server):
     async with openai.AsyncOpenAI(api_key="any", base_url=server.url) as client:
-        stream = await client.chat.completions.create(**ASK, stream=True, stream_options={"include_usage": True})
+        stream = await client.chat.completions.create(
+            **ASK, stream=True, stream_options={"include_usage": True}
+        )
         chunks = [chunk async for chunk in stream]
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert text.startswith("Hello") and text.endswith("all is well here. ") and len(chunks) > 20
@@ -70,18 +80,32 @@ def test_embeddings_are_unit_vectors_that_know_shared_words(client):
     texts = ["tea with bread", "bread with tea", "a long road"]
     a, b, c = (d.embedding for d in client.embeddings.create(model="embedded", input=texts).data)
     assert len(a) == 256 and sum(x * x for x in a) == pytest.approx(1) and a == b != c
-    plain = client.embeddings.create(model="embedded", input=texts[0], encoding_format="float", dimensions=32)
+    plain = client.embeddings.create(
+        model="embedded", input=texts[0], encoding_format="float", dimensions=32
+    )
     assert len(plain.data[0].embedding) == 32 and plain.usage.total_tokens == 3
 
 
-def test_models_are_listed_and_an_unknown_one_a_missing_field_and_a_second_choice_are_refused(client, server):
-    assert [m.id for m in client.models.list()] == ["embedded"] and client.models.retrieve("embedded").id == "embedded"
+def test_models_are_listed_and_an_unknown_one_a_missing_field_and_a_second_choice_are_refused(
+    client, server
+):
+    assert [m.id for m in client.models.list()] == ["embedded"] and client.models.retrieve(
+        "embedded"
+    ).id == "embedded"
     with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(**{**ASK, "model": "gpt-9"})
     assert caught.value.code == "model_not_found"
-    for wrong in ({"messages": None}, {"messages": []}, {"n": 2}, {"max_tokens": 0}, {"messages": [{"role": "cook"}]}):
+    for wrong in (
+        {"messages": None},
+        {"messages": []},
+        {"n": 2},
+        {"max_tokens": 0},
+        {"messages": [{"role": "cook"}]},
+    ):
         answer = post(server, **wrong)
-        assert answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request_error", wrong
+        assert (
+            answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request_error"
+        ), wrong
     assert httpx.post(f"{server.url}/chat/completions", content=b"{").status_code == 400
     assert httpx.get(f"{server.url}/nowhere").json()["error"]["code"] == "unknown_url"
 
@@ -93,39 +117,64 @@ def test_a_key_that_is_set_is_asked_for():
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "127.0.0.1.evil.example"}]
-)  # fmt: skip
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Host": "127.0.0.1.evil.example"},
+    ],
+)
 def test_a_web_page_elsewhere_is_refused(server, headers):
     assert post(server, headers=headers).status_code == 403
-    assert post(server, headers={"Host": "localhost:1", "Origin": "http://localhost:3000"}).status_code == 200
+    assert (
+        post(server, headers={"Host": "localhost:1", "Origin": "http://localhost:3000"}).status_code
+        == 200
+    )
 
 
 @pytest.mark.parametrize("kind", ["429", "500", "503"])
 def test_errors_on_demand_are_real_ones(server, kind):
     answer = post(server, headers={"X-Fault": kind})
-    assert answer.status_code == int(kind) and "fault on demand" in answer.json()["error"]["message"]
+    assert (
+        answer.status_code == int(kind) and "fault on demand" in answer.json()["error"]["message"]
+    )
     assert (answer.headers.get("Retry-After") == "1") == (kind == "429")
 
 
 def test_answers_are_mistreated_on_their_way(server):
     before = server.counts["answered"]
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.url}/chat/completions", json=ASK, headers={"X-Fault": "hang"}, timeout=0.3)
+        httpx.post(
+            f"{server.url}/chat/completions", json=ASK, headers={"X-Fault": "hang"}, timeout=0.3
+        )
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         post(server, headers={"X-Fault": "reset"})
     with pytest.raises(json.JSONDecodeError):
         post(server, headers={"X-Fault": "truncated"}).json()
     start = time.perf_counter()
-    assert post(server, headers={"X-Fault": "drip"}).json()["choices"] and time.perf_counter() - start > 0.5
-    assert server.counts["answered"] - before == 3, "what was cut on its way was made and counts as answered"
+    assert (
+        post(server, headers={"X-Fault": "drip"}).json()["choices"]
+        and time.perf_counter() - start > 0.5
+    )
+    assert server.counts["answered"] - before == 3, (
+        "what was cut on its way was made and counts as answered"
+    )
 
 
 def test_answers_say_what_a_client_must_not_take_for_data(server):
     said = {k: post(server, headers={"X-Fault": k}).json()["choices"][0] for k in KINDS[7:13]}
     content = {kind: choice["message"]["content"] for kind, choice in said.items()}
     assert list(said) == ["schema", "notjson", "empty", "length", "refusal", "filter"]
-    assert "unexpected" in json.loads(content["schema"]) and "{" not in content["notjson"] and content["empty"] == ""
-    assert (said["length"]["finish_reason"], said["filter"]["finish_reason"]) == ("length", "content_filter")
+    assert (
+        "unexpected" in json.loads(content["schema"])
+        and "{" not in content["notjson"]
+        and content["empty"] == ""
+    )
+    assert (said["length"]["finish_reason"], said["filter"]["finish_reason"]) == (
+        "length",
+        "content_filter",
+    )
     assert said["refusal"]["message"]["refusal"] and content["refusal"] is None
 
 
@@ -135,7 +184,11 @@ def test_shares_of_faults_are_drawn_by_number_and_what_cannot_be_is_named():
             return [post(server).status_code for _ in range(40)], server.counts
 
     (first, counts), (again, _), (other, _) = statuses(1), statuses(1), statuses(2)
-    assert first == again != other and counts["faults"]["429"] == first.count(429) and counts["faults"]["empty"]
+    assert (
+        first == again != other
+        and counts["faults"]["429"] == first.count(429)
+        and counts["faults"]["empty"]
+    )
     with pytest.raises(InputError, match="Did you mean 'truncated'"):
         Server(hello, faults={"truncate": 0.1})
     with pytest.raises(InputError, match="at most one"):
@@ -179,7 +232,12 @@ def lines(client, file):
 
 def test_a_batch_answers_line_by_line_and_parts_what_failed(client):
     done = batch(client, rows(ASK, {**ASK, "model": "gpt-9"}, ASK), metadata={"run": "x"})
-    assert (done.status, done.metadata, done.request_counts.completed, done.request_counts.failed) == (
+    assert (
+        done.status,
+        done.metadata,
+        done.request_counts.completed,
+        done.request_counts.failed,
+    ) == (
         "completed",
         {"run": "x"},
         2,
@@ -198,33 +256,60 @@ def test_a_batch_answers_line_by_line_and_parts_what_failed(client):
 def test_a_batch_fails_expires_and_is_cancelled_as_theirs_do(client):
     failed = batch(client, rows(ASK) + b"\nno json\n" + rows(ASK))
     assert failed.status == "failed"
-    assert [(e.code, e.line) for e in failed.errors.data] == [("invalid_json_line", 2), ("duplicate_custom_id", 3)]
+    assert [(e.code, e.line) for e in failed.errors.data] == [
+        ("invalid_json_line", 2),
+        ("duplicate_custom_id", 3),
+    ]
     late = batch(client, rows(ASK, ASK), extra_headers={"X-Fault": "expire"})
-    assert late.status == "expired" and lines(client, late.error_file_id)[0]["error"]["code"] == "batch_expired"
+    assert (
+        late.status == "expired"
+        and lines(client, late.error_file_id)[0]["error"]["code"] == "batch_expired"
+    )
     faulty = batch(client, rows(ASK, ASK), extra_headers={"X-Fault": "429"})
     assert {r["response"]["status_code"] for r in lines(client, faulty.error_file_id)} == {
         429
     } and not faulty.output_file_id
-    with Server(hello, batch_seconds=20) as slow, openai.OpenAI(api_key="any", base_url=slow.url) as other:
+    with (
+        Server(hello, batch_seconds=20) as slow,
+        openai.OpenAI(api_key="any", base_url=slow.url) as other,
+    ):
         file = other.files.create(file=("in.jsonl", rows(*[ASK] * 50)), purpose="batch")
-        made = other.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+        made = other.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
         assert made.status == "validating" and other.batches.cancel(made.id).status == "cancelling"
 
 
 def test_your_own_answers_may_be_texts_completions_or_statuses():
-    script = ["text", {"choices": [], "usage": {"prompt_tokens": 5}}, (418, {"X-Tea": "yes"}, {"a": 1})]
+    script = [
+        "text",
+        {"choices": [], "usage": {"prompt_tokens": 5}},
+        (418, {"X-Tea": "yes"}, {"a": 1}),
+    ]
     with Server(lambda number, body: script[number - 1]) as server:
         first, second, third, fourth = (post(server) for _ in range(4))
-    assert first.json()["choices"][0]["message"]["content"] == "text" and second.json()["choices"] == []
+    assert (
+        first.json()["choices"][0]["message"]["content"] == "text"
+        and second.json()["choices"] == []
+    )
     assert (third.status_code, third.headers["X-Tea"], third.json()) == (418, "yes", {"a": 1})
     assert fourth.status_code == 500 and "IndexError" in fourth.text
-    assert [s["path"] for s in server.seen] == ["/v1/chat/completions"] * 4 and server.counts["answered"] == 2
+    assert [s["path"] for s in server.seen] == ["/v1/chat/completions"] * 4 and server.counts[
+        "answered"
+    ] == 2
 
 
 def test_a_prompt_that_no_card_renders_gets_an_honest_templated_answer(park):
-    shape = {"type": "object", "required": ["n", "tags", "kind"], "properties": {
-        "n": {"type": "integer", "minimum": 3}, "tags": {"type": "array", "items": {"$ref": "#/$defs/tag"}, "minItems": 1},
-        "kind": {"enum": ["a", "b"]}}, "$defs": {"tag": {"type": "string"}}}  # fmt: skip
+    shape = {
+        "type": "object",
+        "required": ["n", "tags", "kind"],
+        "properties": {
+            "n": {"type": "integer", "minimum": 3},
+            "tags": {"type": "array", "items": {"$ref": "#/$defs/tag"}, "minItems": 1},
+            "kind": {"enum": ["a", "b"]},
+        },
+        "$defs": {"tag": {"type": "string"}},
+    }
     with Server() as server:
         said = [
             post(server, response_format=f).json()["choices"][0]["message"]["content"]
@@ -236,11 +321,28 @@ def test_a_prompt_that_no_card_renders_gets_an_honest_templated_answer(park):
         ]
         assert httpx.get(server.url.removesuffix("/v1") + "/counts").json()["answered"] == 3
     assert "templated text by the embedded engine" in said[0] and "note" in json.loads(said[1])
-    assert json.loads(said[2]) == {"n": 3, "tags": ["templated text by the embedded engine"], "kind": "a"}
+    assert json.loads(said[2]) == {
+        "n": 3,
+        "tags": ["templated text by the embedded engine"],
+        "kind": "a",
+    }
 
 
 HEARD = {
-    "speaker": ("me", "culture", "question", "answer", "view", "others", "other", "cue", "style", "n", "mode", "seat"),
+    "speaker": (
+        "me",
+        "culture",
+        "question",
+        "answer",
+        "view",
+        "others",
+        "other",
+        "cue",
+        "style",
+        "n",
+        "mode",
+        "seat",
+    ),
     "extractor": ("question", "culture"),
     "verifier": ("question", "answer", "view", "opinion"),
     "rewriter": ("question", "answer", "view", "opinion", "reason"),
@@ -250,7 +352,8 @@ HEARD = {
 def test_facts_are_heard_back_from_every_prompt_of_edited_cards(park):
     card = park / "agents/delegate.toml"
     edited = card.read_text().replace(
-        "You are {{ me.given_name }}, {{ me.age }}", "Play {{ me.given_name | upper }} ({{ me.age }})"
+        "You are {{ me.given_name }}, {{ me.age }}",
+        "Play {{ me.given_name | upper }} ({{ me.age }})",
     )
     card.write_text(
         edited.replace(
@@ -261,7 +364,11 @@ def test_facts_are_heard_back_from_every_prompt_of_edited_cards(park):
     for role in ("main_contact", "delegate", "extractor", "verifier", "rewriter"):
         for style in ("guided", "free"):
             request = cp.show(
-                role, question="T3", style=style, turn=5 if role == "delegate" else 6, settings=cp.Settings(**TEA)
+                role,
+                question="T3",
+                style=style,
+                turn=5 if role == "delegate" else 6,
+                settings=cp.Settings(**TEA),
             )
             body = {"messages": [{"role": m.role, "content": m.content} for m in request.messages]}
             heard = hear(cards.load(park), body)
@@ -270,20 +377,30 @@ def test_facts_are_heard_back_from_every_prompt_of_edited_cards(park):
             assert {k: heard.facts[k] for k in known} == {k: request.facts[k] for k in known}, role
             turns = {"extractor": "turns", "verifier": None, "rewriter": None}.get(role, "history")
             if turns:
-                assert [(t.n, t.text) for t in request.facts[turns]] == [(t.n, t.text) for t in heard.facts[turns]]
+                assert [(t.n, t.text) for t in request.facts[turns]] == [
+                    (t.n, t.text) for t in heard.facts[turns]
+                ]
 
 
 def test_a_system_message_that_opens_the_first_user_message_is_heard_too(park, offline):
     for role in ("main_contact", "delegate", "verifier"):
-        request = cp.show(role, question="T3", turn=5 if role == "delegate" else 6, settings=cp.Settings(**TEA))
+        request = cp.show(
+            role, question="T3", turn=5 if role == "delegate" else 6, settings=cp.Settings(**TEA)
+        )
         talk = fold([{"role": m.role, "content": m.content} for m in request.messages])
         heard = hear(cards.load(park), {"messages": talk})
-        assert heard is not None and heard.role == role and heard.facts["question"] == request.facts["question"]
+        assert (
+            heard is not None
+            and heard.role == role
+            and heard.facts["question"] == request.facts["question"]
+        )
 
 
 def test_a_whole_run_over_http_makes_a_corpus(park, offline):
     with Server() as server:
-        run = cp.run("tea", model="openai/embedded", base_url=server.url, dialogues=3, turns=6, **TEA)
+        run = cp.run(
+            "tea", model="openai/embedded", base_url=server.url, dialogues=3, turns=6, **TEA
+        )
         assert server.counts["requests"] == server.counts["answered"] > 20
     train = [json.loads(line) for line in (run.corpus / "trl/train.jsonl").read_text().splitlines()]
     assert train and all("templated text" not in row["completion"][0]["content"] for row in train)
@@ -294,19 +411,39 @@ def test_a_whole_run_over_http_makes_a_corpus(park, offline):
 def test_structured_answers_are_understood_however_they_are_asked_for(park, offline, how):
     with Server() as server:
         told = {"openai/embedded": {"structured": how}}
-        run = cp.run("tea", model="openai/embedded", base_url=server.url, endpoints=told, dialogues=2, turns=4, **TEA)
+        run = cp.run(
+            "tea",
+            model="openai/embedded",
+            base_url=server.url,
+            endpoints=told,
+            dialogues=2,
+            turns=4,
+            **TEA,
+        )
     assert cp.calls(run)["failed"] == [] and (run.corpus / "trl/train.jsonl").read_text()
 
 
 def test_a_run_with_the_shipped_cards_speaks_as_the_engine_does(tmp_path, monkeypatch, offline):
     monkeypatch.chdir(tmp_path)
     with Server() as server:
-        run = cp.start("real", model="openai/embedded", base_url=server.url, cultures=("arabic",), dialogues=4, turns=6)
+        run = cp.start(
+            "real",
+            model="openai/embedded",
+            base_url=server.url,
+            cultures=("arabic",),
+            dialogues=4,
+            turns=6,
+        )
         cp.simulate(run)
         cp.refine(run)
         known = cards.load()
         asked = [hear(known, body) for body in server.seen]
-    assert all(asked) and {r.role for r in asked} >= {"main_contact", "delegate", "extractor", "verifier"}
+    assert all(asked) and {r.role for r in asked} >= {
+        "main_contact",
+        "delegate",
+        "extractor",
+        "verifier",
+    }
     assert all(r.facts["answer"] is not None for r in asked if r.role in ("delegate", "verifier"))
     assert all(len(r.facts["norms"]) == 8 for r in asked if r.role == "delegate")
 
@@ -322,7 +459,11 @@ async def test_a_thousand_connections_are_held_at_once_and_no_two_answers_are_al
                     return (await answer.json())["choices"][0]["message"]["content"]
 
             said = await asyncio.gather(*(one() for _ in range(1200)))
-        assert len(set(said)) == 1200 and 1000 < server.counts["peak_in_flight"] <= 1200 and not server.seen
+        assert (
+            len(set(said)) == 1200
+            and 1000 < server.counts["peak_in_flight"] <= 1200
+            and not server.seen
+        )
     assert server.counts["in_flight"] == 0 and server.counts["completion_tokens"] == 1200 * 40
 
 
@@ -344,8 +485,15 @@ async def test_it_serves_in_the_callers_loop_and_a_taken_port_is_named():
 async def test_it_sits_a_survey_with_a_personas_own_view_and_any_option_for_nobody_in_particular():
     park = cards.load()
     question, me = park.question("world_values", "Q38"), park.persona("arabic/ghadeer")
-    told = {"culture": park.culture("arabic"), "country": None, "question": question, "numbered": True}
+    told = {
+        "culture": park.culture("arabic"),
+        "country": None,
+        "question": question,
+        "numbered": True,
+    }
     for who, view in ((me, me.views["Q38"]), (None, None)):
         asked = once(park.role("respondent"), {**told, "me": who}, None, "test")
-        heard = hear(park, {"messages": [{"role": m.role, "content": m.content} for m in asked.messages]})
+        heard = hear(
+            park, {"messages": [{"role": m.role, "content": m.content} for m in asked.messages]}
+        )
         assert heard.facts == {"options": [o.code for o in question.options], "view": view}

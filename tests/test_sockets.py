@@ -56,7 +56,9 @@ def test_what_can_be_wrong_with_an_address_is_named():
 
 
 def test_a_text_of_an_error_is_enough_where_nothing_else_is_left():
-    assert plain_text("litellm.APIError: Cannot connect to host x:1 [Connect call failed ('1.2.3.4', 1)]").startswith(
-        "nothing listens"
+    assert plain_text(
+        "litellm.APIError: Cannot connect to host x:1 [Connect call failed ('1.2.3.4', 1)]"
+    ).startswith("nothing listens")
+    assert plain_text("anything else") is None and unreached("http://gpu:1/v1", "why").endswith(
+        "(--base-url)?"
     )
-    assert plain_text("anything else") is None and unreached("http://gpu:1/v1", "why").endswith("(--base-url)?")

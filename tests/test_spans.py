@@ -1,4 +1,6 @@
-"""What can be seen from outside: OpenTelemetry spans by the GenAI conventions, and a structured log."""
+"""What can be seen from outside: OpenTelemetry spans by the GenAI conventions, and a structured
+log.
+"""
 
 import asyncio
 import json
@@ -44,13 +46,27 @@ def test_a_call_is_a_span_with_the_genai_attributes_and_no_content(exporter, mon
         and told["gen_ai.provider.name"] == "openai"
     )
     assert (told["gen_ai.request.model"], told["gen_ai.request.max_tokens"]) == ("embedded", 9)
-    assert told["gen_ai.usage.input_tokens"] == 5 and told["gen_ai.response.finish_reasons"] == ("stop",)
-    assert told["server.address"] == "127.0.0.1" and told["server.port"] > 0 and told["culturepark.usd"] > 0
+    assert told["gen_ai.usage.input_tokens"] == 5 and told["gen_ai.response.finish_reasons"] == (
+        "stop",
+    )
+    assert (
+        told["server.address"] == "127.0.0.1"
+        and told["server.port"] > 0
+        and told["culturepark.usd"] > 0
+    )
     assert "Well met" not in str(told) and KEY not in str(told)
 
 
 def test_a_failed_call_says_so_in_its_span(exporter, serve):
-    ask(serve(lambda n, _: (400, {}, {"error": {"message": "too long", "code": "context_length_exceeded"}})).url)
+    ask(
+        serve(
+            lambda n, _: (
+                400,
+                {},
+                {"error": {"message": "too long", "code": "context_length_exceeded"}},
+            )
+        ).url
+    )
     (span,) = exporter.get_finished_spans()
     assert span.attributes["error.type"] == "failed" and span.status.status_code.name == "ERROR"
 
@@ -67,10 +83,15 @@ def test_the_log_is_one_json_object_a_line_without_keys(tmp_path, monkeypatch):
     cp.model("openai/x")
     with logs.kept(tmp_path):
         logging.getLogger("culturepark").warning(
-            "%s said Authorization: Bearer abcdefghijk, %s", "x", KEY, extra={"event": "told", "n": 3}
+            "%s said Authorization: Bearer abcdefghijk, %s",
+            "x",
+            KEY,
+            extra={"event": "told", "n": 3},
         )
     (line,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
-    assert (line["event"], line["n"], line["level"]) == ("told", 3, "warning") and line["time"].endswith("+00:00")
+    assert (line["event"], line["n"], line["level"]) == ("told", 3, "warning") and line[
+        "time"
+    ].endswith("+00:00")
     assert KEY not in str(line) and "abcdefghijk" not in str(line)
 
 

@@ -1,4 +1,6 @@
-"""Ctrl-C: no new call is sent, what is in flight is kept, a second one ends at once; and what is shown meanwhile."""
+"""Ctrl-C: no new call is sent, what is in flight is kept, a second one ends at once; and what is
+shown meanwhile.
+"""
 
 import logging
 import os
@@ -64,7 +66,12 @@ def start_run(park, server, *more):
     tea = ["--scenario", "tea", "--contact", "south", "--cultures", "north", "-n", "40"]
     command = [sys.executable, "-m", "culturepark", *args, *tea, *more]
     process = subprocess.Popen(
-        command, cwd=park, stderr=subprocess.PIPE, text=True, preexec_fn=CTRL_C, env=dict(os.environ)
+        command,
+        cwd=park,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=CTRL_C,
+        env=dict(os.environ),
     )
     while process.poll() is None and not server.counts["requests"]:
         time.sleep(0.05)
@@ -94,7 +101,14 @@ def test_a_second_interrupt_ends_at_once(park):
 
 def test_figures_are_shown_before_the_first_answer(park):
     seen = []
-    cp.run("tea", model="conftest:Plays", dialogues=3, turns=4, **TEA, tell=lambda stage, f: seen.append((stage, f)))
+    cp.run(
+        "tea",
+        model="conftest:Plays",
+        dialogues=3,
+        turns=4,
+        **TEA,
+        tell=lambda stage, f: seen.append((stage, f)),
+    )
     stage, first = seen[0]
     assert (stage, first["turns"], first["of_turns"], first["calls"]) == ("simulate", 0, 12, 0)
     last = [f for stage, f in seen if stage == "simulate"][-1]
@@ -122,22 +136,48 @@ def test_an_unknown_cost_makes_the_forecast_unknown_and_never_less():
 
 
 def test_what_an_endpoint_says_is_never_markup(capfd):
-    figures = {"of": 2, "of_turns": 8, "dialogues": 0, "turns": 0, "calls": 0, "stage_calls": 0,
-               "failures": 0, "tokens": 0, "usd": None}  # fmt: skip
+    figures = {
+        "of": 2,
+        "of_turns": 8,
+        "dialogues": 0,
+        "turns": 0,
+        "calls": 0,
+        "stage_calls": 0,
+        "failures": 0,
+        "tokens": 0,
+        "usd": None,
+    }
     with _bar() as tell:
         tell("simulate", figures)
-        logging.getLogger("culturepark").warning("HTTP 400: [/INST] :smile: \x1b[31mred\x1b]0;title\x07")
-    assert "[/INST] :smile: \\x1b[31mred\\x1b]0;title\\x07" in capfd.readouterr().err.replace("\n", "")
+        logging.getLogger("culturepark").warning(
+            "HTTP 400: [/INST] :smile: \x1b[31mred\x1b]0;title\x07"
+        )
+    assert "[/INST] :smile: \\x1b[31mred\\x1b]0;title\\x07" in capfd.readouterr().err.replace(
+        "\n", ""
+    )
 
 
 def test_control_characters_are_written_out_and_all_else_is_left():
-    assert printable("a\tb\n\x1b[2J\r\x9b1m\u202egnp\x7f") == "a\tb\n\\x1b[2J\\r\\x9b1m\\u202egnp\\x7f"
+    assert (
+        printable("a\tb\n\x1b[2J\r\x9b1m\u202egnp\x7f") == "a\tb\n\\x1b[2J\\r\\x9b1m\\u202egnp\\x7f"
+    )
     assert printable("Ghadeer قالت: 好。 ½ 🙂") == "Ghadeer قالت: 好。 ½ 🙂"
 
 
 def test_without_a_terminal_a_line_says_what_begins(capfd):
-    figures = {"of": 2, "dialogues": 0, "opinions": 0, "kept": 0, "calls": 9, "stage_calls": 0, "failures": 0,
-               "tokens": 5, "usd": 0.5, "max_usd": 2.0, "forecast": 1.25}  # fmt: skip
+    figures = {
+        "of": 2,
+        "dialogues": 0,
+        "opinions": 0,
+        "kept": 0,
+        "calls": 9,
+        "stage_calls": 0,
+        "failures": 0,
+        "tokens": 5,
+        "usd": 0.5,
+        "max_usd": 2.0,
+        "forecast": 1.25,
+    }
     with progress(quiet=False) as tell:
         tell("refine", figures)
     assert "refine: 0/2 dialogues · 0 kept" in capfd.readouterr().err

@@ -1,4 +1,6 @@
-"""A run's folder: nothing of one run gets into another, whatever is edited, lost, damaged or thrown away half way."""
+"""A run's folder: nothing of one run gets into another, whatever is edited, lost, damaged or thrown
+away half way.
+"""
 
 import os
 import random
@@ -38,7 +40,9 @@ def edit(path, old, new):
 
 
 def as_first_versions_left_it(run):
-    """Take away what only later versions write: the run's identity, its checksum, the hash in run.toml."""
+    """Take away what only later versions write: the run's identity, its checksum, the hash in
+    run.toml.
+    """
     db = sqlite3.connect(run.folder / "journal.sqlite")
     db.execute("DELETE FROM meta WHERE key = 'run'")
     db.commit()
@@ -54,7 +58,9 @@ def as_first_versions_left_it(run):
 def test_a_setting_edited_in_run_toml_is_named_before_anything_is_mixed(run):
     edit(run.folder / "run.toml", "turns = 4", "turns = 6")
     before = (run.folder / "journal.sqlite").read_bytes()
-    with pytest.raises(InputError, match=r"run\.toml was changed by hand \(turns: 4 → 6\).*NEWNAME --config"):
+    with pytest.raises(
+        InputError, match=r"run\.toml was changed by hand \(turns: 4 → 6\).*NEWNAME --config"
+    ):
         cp.simulate(cp.resume(run.folder))
     assert (run.folder / "journal.sqlite").read_bytes() == before
 
@@ -110,11 +116,18 @@ def test_runs_of_the_first_versions_go_on_under_their_own_cards(run):
     as_first_versions_left_it(run)
     cp.simulate(cp.resume(run.folder, dialogues=5))
     with run.journal(write=False) as journal:
-        assert journal.meta("run") and journal.count("SELECT COUNT(DISTINCT ordinal), COUNT(*) FROM scenes") == [(5, 5)]
+        assert journal.meta("run") and journal.count(
+            "SELECT COUNT(DISTINCT ordinal), COUNT(*) FROM scenes"
+        ) == [(5, 5)]
 
 
-@pytest.mark.parametrize(("file", "old", "new"), [("run.toml", "seed = 0", "seed = 1"),
-                                                  ("cards/personas/north/norta.toml", "age = 30", "age = 31")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("run.toml", "seed = 0", "seed = 1"),
+        ("cards/personas/north/norta.toml", "age = 30", "age = 31"),
+    ],
+)
 def test_runs_of_the_first_versions_are_held_to_what_their_dialogues_say(run, file, old, new):
     as_first_versions_left_it(run)
     edit(run.folder / file, old, new)
@@ -160,7 +173,9 @@ def test_an_optional_setting_added_later_changes_no_scene_unless_it_is_set():
 
 def test_what_determines_dialogues_is_hashed_as_in_the_first_versions():
     settings = Settings(
-        turns=8, endpoints={"a/b": Endpoint(structured="json", params={"x": 1.5})}, faults={"refusal": 0.1}
+        turns=8,
+        endpoints={"a/b": Endpoint(structured="json", params={"x": 1.5})},
+        faults={"refusal": 0.1},
     )
     assert digest(settings.determining()) == "2741009881e9c7a2"
 
@@ -256,10 +271,20 @@ def test_a_begun_run_without_its_journal_asks_nothing_again(run, left):
     for path in (*run.folder.glob("journal.*"), run.folder / "report"):
         if path.name != left:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for work in (cp.resume, lambda _: cp.run("x", PLAYS), lambda _: cp.simulate(run), lambda _: cp.report(run)):
-        with pytest.raises(JournalError, match=rf"journal\.sqlite is gone, but {left} is there.*--fresh"):
+    for work in (
+        cp.resume,
+        lambda _: cp.run("x", PLAYS),
+        lambda _: cp.simulate(run),
+        lambda _: cp.report(run),
+    ):
+        with pytest.raises(
+            JournalError, match=rf"journal\.sqlite is gone, but {left} is there.*--fresh"
+        ):
             work(run.folder)
-    assert not (run.folder / "journal.sqlite").exists() and (run.folder / "corpus/trl/train.jsonl").exists()
+    assert (
+        not (run.folder / "journal.sqlite").exists()
+        and (run.folder / "corpus/trl/train.jsonl").exists()
+    )
     assert cp.simulate(cp.start("x", PLAYS, fresh=True))["turns"] == 12
 
 

@@ -1,4 +1,6 @@
-"""Tests of the reader of users' files: nothing lost unseen, one error with file and line, whatever the bytes."""
+"""Tests of the reader of users' files: nothing lost unseen, one error with file and line, whatever
+the bytes.
+"""
 
 import csv
 import gzip
@@ -30,7 +32,9 @@ def save(tmp_path):
     """Write a file's bytes or text, return its path."""
 
     def write(name, held):
-        (tmp_path / name).write_bytes(held if isinstance(held, bytes) else held.encode("utf-8", "surrogatepass"))
+        (tmp_path / name).write_bytes(
+            held if isinstance(held, bytes) else held.encode("utf-8", "surrogatepass")
+        )
         return tmp_path / name
 
     return write
@@ -60,26 +64,36 @@ def test_a_line_ends_at_a_line_feed_and_nowhere_else(save, name):
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json"])
 def test_a_byte_order_mark_says_the_encoding(save, name, encoding):
-    text = {"a.csv": "text;n\nÄpfel 😀;1\n", "a.jsonl": '{"text": "Äpfel 😀"}\n', "a.json": '[{"text": "Äpfel 😀"}]'}[
-        name
-    ]
+    text = {
+        "a.csv": "text;n\nÄpfel 😀;1\n",
+        "a.jsonl": '{"text": "Äpfel 😀"}\n',
+        "a.json": '[{"text": "Äpfel 😀"}]',
+    }[name]
     assert tables.read(save(name, text.encode(encoding))).rows[0].cells["text"] == "Äpfel 😀"
 
 
 def test_another_encoding_is_named_and_then_read(save):
     path = save("a.csv", "text,n\nok,1\ncafé,2\n".encode("cp1252"))
-    with pytest.raises(InputError, match=r"a\.csv:3:4: not UTF-8 text \(byte 0xe9\).*-o encoding=cp1252"):
+    with pytest.raises(
+        InputError, match=r"a\.csv:3:4: not UTF-8 text \(byte 0xe9\).*-o encoding=cp1252"
+    ):
         tables.read(path)
     assert cells(path, encoding="cp1252") == [["ok", "1"], ["café", "2"]]
-    assert cells(save("b.csv", "a,b\n1,Ж\n".encode("utf-16-le")), encoding="utf-16-le") == [["1", "Ж"]]
+    assert cells(save("b.csv", "a,b\n1,Ж\n".encode("utf-16-le")), encoding="utf-16-le") == [
+        ["1", "Ж"]
+    ]
 
 
 def test_half_a_character_is_replaced_and_counted_raw_or_escaped(save):
-    lines = '{"text": "cut \\ud83d"}\n{"text": "whole \\ud83d\\ude00"}\n{"te\\udc00xt": ["\ud83d"]}\n'
+    lines = (
+        '{"text": "cut \\ud83d"}\n{"text": "whole \\ud83d\\ude00"}\n{"te\\udc00xt": ["\ud83d"]}\n'
+    )
     table = tables.read(save("a.jsonl", lines))
     assert [next(iter(r.cells.items())) for r in table.rows] == [
-        ("text", "cut \ufffd"), ("text", "whole 😀"), ("te\ufffdxt", ["\ufffd"])
-    ]  # fmt: skip
+        ("text", "cut \ufffd"),
+        ("text", "whole 😀"),
+        ("te\ufffdxt", ["\ufffd"]),
+    ]
     assert table.notices == {"halves of characters, replaced by U+FFFD": 3}
     assert cells(save("a.csv", "a\n\ud83d\ude00 \ude00\n")) == [["😀 \ufffd"]]
 
@@ -104,34 +118,73 @@ def test_a_line_has_a_bound(save, monkeypatch):
         tables.read(save("a.jsonl.gz", gzip.compress(b'{"a": 1}\n{"a": "' + b"x" * 10**6)))
 
 
-@pytest.mark.parametrize(("name", "held", "said"), [
-    ("a.csv", b"a,b\n1,\x00\n", r"a\.csv:2:3: a NUL character"),
-    ("a.csv", "a,b\n1,2\n".encode("utf-16-le"), "UTF-16 without its byte order mark"),
-    ("a.csv", b"PK\x03\x04rest", "an Excel workbook; unpack it, or save it as CSV"),
-    ("a.csv", b"a,b\r1,2\r3,4", "end in a carriage return alone"),
-    ("a.csv", b"a,b\n1,2\rx\n", r"a\.csv:2: no CSV row: a carriage return"),
-    ("a.csv", b"a,b\n1,2,3\n", r"a\.csv:2: 3 columns; its first line has 2"),
-    ("a.csv", b"a, a\n1,2\n", r"a\.csv:1: two columns are called 'a'"),
-    ("a.csv", b'a,b\n1,"x" y\n', r"a\.csv:2: no CSV row: text follows a closing quote.*quoting=none"),
-    ("a.csv", b'a,b\n1,2\n3,"4\n5,6\n', r"a\.csv:3: no CSV row: a quote opens here and never closes; 1 more lines"),
-    ("a.jsonl", b'{"a": 1, "a": 2}\n', r"a\.jsonl:1: the key 'a' stands twice"),
-    ("a.jsonl", b'{"a": 1}\n{"a": "x\n', r"a\.jsonl:2: not JSON: Unterminated string.* cut"),
-    ("a.json", b'[\n {"a": 1,\n  "b": 2,\n }\n]', r"not JSON: a comma before a closing bracket.*\(line 4, column 2\)"),
-    ("a.jsonl", b"[" * 100_000, "nested too deep|not JSON"),
-    ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", r"a\.jsonl:1: not JSON: Exceeds the limit"),
-    ("a.jsonl", b'{"a": 1}\r{"a": 2}\r', r"a\.jsonl:1: not JSON: its lines end in a carriage return alone; save"),
-    ("a.jsonl", b'{\n "a": 1\n}\n{\n "a": 2\n}\n', r"does an object span several lines\? Write each object on one line"),
-    ("a.json", b'{\n "a": 1\n}\n{\n "a": 2\n}\n', r"does an object span several lines\? Write each object on one line"),
-    ("a.jsonl", b'{"a": 1}{"a": 2}\n', r"a\.jsonl:1: not JSON: one object follows another; put each on a line"),
-    ("a.csv", b'[{"a": 1, "b": 2}]', r"a\.csv: this seems to be JSON, not a table; name it \.json, or \.jsonl"),
-    ("a.tsv", b'\n{"a": 1}\n{"a": 2}\n', "this seems to be JSON, not a table"),
-    ("a.json", b"a,b\n1,2\n", r"it begins 'a,b'.*This seems to be a table: name such a file \.csv or \.tsv"),
-    ("a.jsonl", b'"a"\t"b"\n1\t2\n', "This seems to be a table"),
-    ("a.json", b" \n", r"a\.json: the file is empty"),
-    ("a.jsonl", b"{'a': 1}\n", "a key in double quotes should stand here"),
-    ("a.json", b'{"a": [], "b": []}', "neither a list of objects nor"),
-    ("a.xlsx", b"", r"files that end in \.csv"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "held", "said"),
+    [
+        ("a.csv", b"a,b\n1,\x00\n", r"a\.csv:2:3: a NUL character"),
+        ("a.csv", "a,b\n1,2\n".encode("utf-16-le"), "UTF-16 without its byte order mark"),
+        ("a.csv", b"PK\x03\x04rest", "an Excel workbook; unpack it, or save it as CSV"),
+        ("a.csv", b"a,b\r1,2\r3,4", "end in a carriage return alone"),
+        ("a.csv", b"a,b\n1,2\rx\n", r"a\.csv:2: no CSV row: a carriage return"),
+        ("a.csv", b"a,b\n1,2,3\n", r"a\.csv:2: 3 columns; its first line has 2"),
+        ("a.csv", b"a, a\n1,2\n", r"a\.csv:1: two columns are called 'a'"),
+        (
+            "a.csv",
+            b'a,b\n1,"x" y\n',
+            r"a\.csv:2: no CSV row: text follows a closing quote.*quoting=none",
+        ),
+        (
+            "a.csv",
+            b'a,b\n1,2\n3,"4\n5,6\n',
+            r"a\.csv:3: no CSV row: a quote opens here and never closes; 1 more lines",
+        ),
+        ("a.jsonl", b'{"a": 1, "a": 2}\n', r"a\.jsonl:1: the key 'a' stands twice"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "x\n', r"a\.jsonl:2: not JSON: Unterminated string.* cut"),
+        (
+            "a.json",
+            b'[\n {"a": 1,\n  "b": 2,\n }\n]',
+            r"not JSON: a comma before a closing bracket.*\(line 4, column 2\)",
+        ),
+        ("a.jsonl", b"[" * 100_000, "nested too deep|not JSON"),
+        ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", r"a\.jsonl:1: not JSON: Exceeds the limit"),
+        (
+            "a.jsonl",
+            b'{"a": 1}\r{"a": 2}\r',
+            r"a\.jsonl:1: not JSON: its lines end in a carriage return alone; save",
+        ),
+        (
+            "a.jsonl",
+            b'{\n "a": 1\n}\n{\n "a": 2\n}\n',
+            r"does an object span several lines\? Write each object on one line",
+        ),
+        (
+            "a.json",
+            b'{\n "a": 1\n}\n{\n "a": 2\n}\n',
+            r"does an object span several lines\? Write each object on one line",
+        ),
+        (
+            "a.jsonl",
+            b'{"a": 1}{"a": 2}\n',
+            r"a\.jsonl:1: not JSON: one object follows another; put each on a line",
+        ),
+        (
+            "a.csv",
+            b'[{"a": 1, "b": 2}]',
+            r"a\.csv: this seems to be JSON, not a table; name it \.json, or \.jsonl",
+        ),
+        ("a.tsv", b'\n{"a": 1}\n{"a": 2}\n', "this seems to be JSON, not a table"),
+        (
+            "a.json",
+            b"a,b\n1,2\n",
+            r"it begins 'a,b'.*This seems to be a table: name such a file \.csv or \.tsv",
+        ),
+        ("a.jsonl", b'"a"\t"b"\n1\t2\n', "This seems to be a table"),
+        ("a.json", b" \n", r"a\.json: the file is empty"),
+        ("a.jsonl", b"{'a': 1}\n", "a key in double quotes should stand here"),
+        ("a.json", b'{"a": [], "b": []}', "neither a list of objects nor"),
+        ("a.xlsx", b"", r"files that end in \.csv"),
+    ],
+)
 def test_what_cannot_be_read_is_one_error_with_its_place(save, name, held, said):
     with pytest.raises(InputError, match=said):
         tables.read(save(name, held))
@@ -176,7 +229,12 @@ def test_a_quote_is_a_character_where_the_option_says_so(save):
     path = save("a.tsv", 'text\tlabel\n"Stop\t1\n5" pipe\t0\nhe said "no"\t1\n"\t0\n')
     with pytest.raises(InputError, match=r"a\.tsv:2: .*quoting=none"):
         tables.read(path)
-    assert cells(path, quoting="none") == [['"Stop', "1"], ['5" pipe', "0"], ['he said "no"', "1"], ['"', "0"]]
+    assert cells(path, quoting="none") == [
+        ['"Stop', "1"],
+        ['5" pipe', "0"],
+        ['he said "no"', "1"],
+        ['"', "0"],
+    ]
 
 
 @pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", ","), ("a.txt", ";")])
@@ -190,7 +248,9 @@ def test_a_stray_quote_that_swallows_rows_is_told_with_its_line(save, name, mark
         "",
     ]
     path = save(name, "\n".join(rows))
-    with pytest.raises(InputError, match=r":11: a quote opens here and closes on line 512, and 50[12] of the 502"):
+    with pytest.raises(
+        InputError, match=r":11: a quote opens here and closes on line 512, and 50[12] of the 502"
+    ):
         tables.read(path)
     kept = tables.read(path, Layout(quoting="minimal"))
     assert len(kept.rows) == 10 and kept.notices["line breaks within quoted cells"] == 501
@@ -211,13 +271,24 @@ def test_a_first_line_by_which_a_spreadsheet_names_the_delimiter_is_no_row(save)
 
 
 def test_columns_without_a_name_are_called_by_their_place(save):
-    assert tables.read(save("a.csv", ",text,,label\n0,x,,y\n")).columns == ("column 1", "text", "column 3", "label")
+    assert tables.read(save("a.csv", ",text,,label\n0,x,,y\n")).columns == (
+        "column 1",
+        "text",
+        "column 3",
+        "label",
+    )
 
 
-@pytest.mark.parametrize(("option", "said"), [
-    ({"quoting": "all"}, "quoting = 'all'.*none"), ({"delimiter": "||"}, "one character"), ({"encoding": "utf8x"}, "Did you mean 'utf-8'"),
-    ({"encoding": "base64"}, "no text encoding"), ({"columns": "a,a"}, "names 'a' twice"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"quoting": "all"}, "quoting = 'all'.*none"),
+        ({"delimiter": "||"}, "one character"),
+        ({"encoding": "utf8x"}, "Did you mean 'utf-8'"),
+        ({"encoding": "base64"}, "no text encoding"),
+        ({"columns": "a,a"}, "names 'a' twice"),
+    ],
+)
 def test_an_option_that_cannot_be_is_named(option, said):
     with pytest.raises(InputError, match=said):
         Layout.of(option)
@@ -229,10 +300,15 @@ def test_json_lines_may_be_called_json_and_lists_jsonl(save):
     assert cells(save("b.json", '{"v": 1, "rows": [{"a": 1}]}')) == [[1]]
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")', "-", "+"])
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")', "-", "+"]
+)
 def test_a_cell_that_begins_a_formula_is_made_safe(cell):
     (row,) = csv.reader(
-        io.StringIO(tables.safe_table(f'"{cell.replace(chr(34), chr(34) * 2)}",x\n'.encode()).decode(), newline="")
+        io.StringIO(
+            tables.safe_table(f'"{cell.replace(chr(34), chr(34) * 2)}",x\n'.encode()).decode(),
+            newline="",
+        )
     )
     assert row == [f"'{cell}", "x"]
 
@@ -244,9 +320,14 @@ def test_numbers_and_a_table_that_is_safe_stay_as_they_are():
 
 def test_no_other_module_writes_csv():
     writers = {
-        str(p.relative_to(ROOT)) for p in (ROOT / "culturepark").rglob("*.py") if "csv.writer" in p.read_text("utf-8")
+        str(p.relative_to(ROOT))
+        for p in (ROOT / "culturepark").rglob("*.py")
+        if "csv.writer" in p.read_text("utf-8")
     }
-    assert writers == {"culturepark/server/training.py", "culturepark/tables/cells.py"}  # both through safe_cell
+    assert writers == {
+        "culturepark/server/training.py",
+        "culturepark/tables/cells.py",
+    }  # both through safe_cell
 
 
 # -------------------------------------------------------------- properties
@@ -259,7 +340,9 @@ def test_no_other_module_writes_csv():
     st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
     st.sampled_from([(".csv", ","), (".csv", ";"), (".tsv", "\t"), (".txt", "|")]),
 )
-def test_any_table_that_the_csv_module_writes_is_read_as_it_was(tmp_path_factory, rows, end, encoding, kind):
+def test_any_table_that_the_csv_module_writes_is_read_as_it_was(
+    tmp_path_factory, rows, end, encoding, kind
+):
     text, (suffix, mark) = io.StringIO(), kind
     csv.writer(text, delimiter=mark, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(
         [("one", "two", "three"), *rows]
@@ -272,13 +355,20 @@ def test_any_table_that_the_csv_module_writes_is_read_as_it_was(tmp_path_factory
 @settings(deadline=None)
 @given(
     st.lists(
-        st.dictionaries(NASTY, st.one_of(NASTY, st.none(), st.integers(), st.lists(NASTY)), min_size=1), min_size=1
+        st.dictionaries(
+            NASTY, st.one_of(NASTY, st.none(), st.integers(), st.lists(NASTY)), min_size=1
+        ),
+        min_size=1,
     ),
     st.booleans(),
 )
-def test_any_objects_that_the_json_module_writes_are_read_as_they_were(tmp_path_factory, rows, ascii_only):
+def test_any_objects_that_the_json_module_writes_are_read_as_they_were(
+    tmp_path_factory, rows, ascii_only
+):
     folder = tmp_path_factory.mktemp("any")
-    (folder / "a.json").write_text(json.dumps(rows, ensure_ascii=ascii_only, indent=1), "utf-8", newline="")
+    (folder / "a.json").write_text(
+        json.dumps(rows, ensure_ascii=ascii_only, indent=1), "utf-8", newline=""
+    )
     lines = "\r\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in rows)
     (folder / "a.jsonl").write_text("\ufeff" + lines, "utf-8", newline="")
     for name in ("a.json", "a.jsonl"):
@@ -287,14 +377,19 @@ def test_any_objects_that_the_json_module_writes_are_read_as_they_were(tmp_path_
 
 @settings(deadline=None, max_examples=300)
 @given(
-    st.one_of(st.binary(max_size=200), st.text('",;\t|\n\r{}[]:ax1\\ud83\0é', max_size=80).map(lambda t: t.encode())),
+    st.one_of(
+        st.binary(max_size=200),
+        st.text('",;\t|\n\r{}[]:ax1\\ud83\0é', max_size=80).map(lambda t: t.encode()),
+    ),
     st.sampled_from(tables.SUFFIXES),
     st.sampled_from(["", "none", "minimal"]),
     st.sampled_from(["", "utf-16", "cp1252", "shift_jis", "utf-7", "cp037"]),
 )
 @example(b"\x1f\x8b\x08", ".csv", "", "")
 @example(b"\xff\xfe\x00", ".json", "", "")
-def test_whatever_the_bytes_there_are_rows_or_one_input_error(tmp_path_factory, held, suffix, quoting, encoding):
+def test_whatever_the_bytes_there_are_rows_or_one_input_error(
+    tmp_path_factory, held, suffix, quoting, encoding
+):
     path = tmp_path_factory.mktemp("any") / f"any{suffix}"
     path.write_bytes(held)
     try:
@@ -311,13 +406,18 @@ def test_whatever_the_bytes_there_are_rows_or_one_input_error(tmp_path_factory, 
 @pytest.mark.conformance
 @real
 @pytest.mark.parametrize(
-    ("name", "rows"), [("told_br.csv", 21000), ("korean_hate_dev.tsv", 471), ("cold_test.csv", 5323)]
+    ("name", "rows"),
+    [("told_br.csv", 21000), ("korean_hate_dev.tsv", 471), ("cold_test.csv", 5323)],
 )
 def test_real_tables_are_read_as_pandas_reads_them(name, rows):
     pandas = pytest.importorskip("pandas")
     table = tables.read(SHAPES / name)
     other = pandas.read_csv(
-        SHAPES / name, sep=None if name.endswith("csv") else "\t", engine="python", keep_default_na=False, dtype=str
+        SHAPES / name,
+        sep=None if name.endswith("csv") else "\t",
+        engine="python",
+        keep_default_na=False,
+        dtype=str,
     )
     assert len(table.rows) == len(other) == rows
     last = table.columns[-1]
@@ -330,5 +430,7 @@ def test_real_tables_are_read_as_pandas_reads_them(name, rows):
 @real
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_real_json_with_trailing_commas_is_refused_with_its_line(n):
-    with pytest.raises(InputError, match=r"type\d\.json: not JSON: a comma before a closing bracket.*line \d+"):
+    with pytest.raises(
+        InputError, match=r"type\d\.json: not JSON: a comma before a closing bracket.*line \d+"
+    ):
         tables.read(DATA / "safeworld" / "culture" / f"type{n}.json")

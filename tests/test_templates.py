@@ -1,4 +1,6 @@
-"""One prefix for whatever a base's chat template writes: trained, weighed and sampled prompts are the same tokens."""
+"""One prefix for whatever a base's chat template writes: trained, weighed and sampled prompts are
+the same tokens.
+"""
 
 import shutil
 from itertools import pairwise
@@ -11,15 +13,20 @@ from culturepark.errors import InputError, ModelError
 from culturepark.local_models import base, chat, choices, engine, local_model, machine, vllm
 from culturepark.training import preference, rows, shares
 
-SYSTEM, QUESTION, ANSWER = "You are from Peru.", "Is it good to drink tea?", "Agree. I think that tea is good."
+SYSTEM, QUESTION, ANSWER = (
+    "You are from Peru.",
+    "Is it good to drink tea?",
+    "Agree. I think that tea is good.",
+)
 TALK = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
 LONG = [*TALK, {"role": "assistant", "content": "Disagree."}, {"role": "user", "content": "Why?"}]
 
 CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%"
+    " endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-# The last answer of a finished conversation opens with an empty block of thoughts, that of the prompt does not.
+# The last answer of a finished conversation opens with an empty block of thoughts, that of the
+# prompt does not.
 THINKS = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
     "{% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
@@ -32,32 +39,62 @@ SWITCH = THINKS.replace(
     "{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}",
 )
 LLAMA = (
-    "{{ bos_token }}{% for m in messages %}{{ '<|start_header|>' + m.role + '<|end_header|>\n\n' "
-    "+ (strftime_now('%d %b %Y') + '\n' if m.role == 'system' else '') + m.content | trim + '<|eot|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header|>assistant<|end_header|>\n\n' }}{% endif %}"
+    "{{ bos_token }}{% for m in messages %}{{ '<|start_header|>' + m.role + '<|end_header|>\n\n' +"
+    " (strftime_now('%d %b %Y') + '\n' if m.role == 'system' else '') + m.content | trim +"
+    " '<|eot|>' }}{% endfor %}{% if add_generation_prompt %}{{"
+    " '<|start_header|>assistant<|end_header|>\n\n' }}{% endif %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Roles must alternate') }}{% endif %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' "
-    "else m.role) + '\n' + m.content | trim + '<end_of_turn>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not"
+    " supported') }}{% endif %}{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2"
+    " == 0) %}{{ raise_exception('Roles must alternate') }}{% endif %}{{ '<start_of_turn>' +"
+    " ('model' if m.role == 'assistant' else m.role) + '\n' + m.content | trim + '<end_of_turn>\n'"
+    " }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
 MISTRAL = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + '[/INST]' }}"
-    "{% elif m.role == 'system' %}{{ raise_exception('Only user and assistant roles are supported!') }}"
-    "{% else %}{{ ' ' + m.content | trim + eos_token }}{% endif %}{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content +"
+    " '[/INST]' }}{% elif m.role == 'system' %}{{ raise_exception('Only user and assistant roles"
+    " are supported!') }}{% else %}{{ ' ' + m.content | trim + eos_token }}{% endif %}{% endfor %}"
 )
-SILENT = CHATML.replace("{{ '<|im_start|>' + m", "{% if m.role != 'system' %}{{ '<|im_start|>' + m").replace(
-    "{% endfor %}", "{% endif %}{% endfor %}"
+SILENT = CHATML.replace(
+    "{{ '<|im_start|>' + m", "{% if m.role != 'system' %}{{ '<|im_start|>' + m"
+).replace("{% endfor %}", "{% endif %}{% endfor %}")
+NO_END = (
+    "{% for m in messages %}{{ '\n### ' + m.role + '\n' + m.content }}{% endfor %}{{ '\n###"
+    " assistant\n' if add_generation_prompt }}"
 )
-NO_END = "{% for m in messages %}{{ '\n### ' + m.role + '\n' + m.content }}{% endfor %}{{ '\n### assistant\n' if add_generation_prompt }}"
-SHAPES = {"chatml": CHATML, "thinks": THINKS, "switch": SWITCH, "llama": LLAMA, "gemma": GEMMA, "mistral": MISTRAL,
-          "silent": SILENT, "no-end": NO_END}  # fmt: skip
-MARKS = ["<s>", "<|im_start|>", "<|im_end|>", "<|start_header|>", "<|end_header|>", "<|eot|>", "<start_of_turn>",
-         "<end_of_turn>", "[INST]", "[/INST]"]  # fmt: skip
-ENDS = {"chatml": "<|im_end|>", "thinks": "<|im_end|>", "switch": "<|im_end|>", "llama": "<|eot|>",
-        "gemma": "<end_of_turn>", "mistral": "<end>", "silent": "<|im_end|>", "no-end": "<end>"}  # fmt: skip
+SHAPES = {
+    "chatml": CHATML,
+    "thinks": THINKS,
+    "switch": SWITCH,
+    "llama": LLAMA,
+    "gemma": GEMMA,
+    "mistral": MISTRAL,
+    "silent": SILENT,
+    "no-end": NO_END,
+}
+MARKS = [
+    "<s>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|start_header|>",
+    "<|end_header|>",
+    "<|eot|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "[INST]",
+    "[/INST]",
+]
+ENDS = {
+    "chatml": "<|im_end|>",
+    "thinks": "<|im_end|>",
+    "switch": "<|im_end|>",
+    "llama": "<|eot|>",
+    "gemma": "<end_of_turn>",
+    "mistral": "<end>",
+    "silent": "<|im_end|>",
+    "no-end": "<end>",
+}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +136,12 @@ def test_pairs_judged_answers_and_shares_are_learnt_after_the_same_prompt(shape)
     place = {"prompt": TALK, "options": ["Agree", "Disagree"], "shares": [0.5, 0.5]}
     prompt = list(held.ask(TALK).prompt)
     dpo, kto = (preference.dataset(held.tokenizer, [row], 999, 1)[0] for row in (pair, judged))
-    assert dpo["prompt_ids"] == kto["prompt_ids"] == prompt == shares.places(held.tokenizer, [place])[0].ids
+    assert (
+        dpo["prompt_ids"]
+        == kto["prompt_ids"]
+        == prompt
+        == shares.places(held.tokenizer, [place])[0].ids
+    )
     assert dpo["chosen_input_ids"] == prompt + dpo["chosen_ids"]
     assert dpo["chosen_labels"] == [-100] * len(prompt) + dpo["chosen_ids"]
 
@@ -126,7 +168,10 @@ def test_a_model_that_learnt_an_answer_says_it_from_the_sampled_prompt(shape):
     _, held = shape
     prompt, said = chat.tokenize_answers(held.tokenizer, [TALK], ["Agree."])[0]
     kept = {name: weight.clone() for name, weight in held.model.state_dict().items()}
-    optimiser, ids = torch.optim.AdamW(held.model.parameters(), lr=4e-3), torch.tensor([prompt + said])
+    optimiser, ids = (
+        torch.optim.AdamW(held.model.parameters(), lr=4e-3),
+        torch.tensor([prompt + said]),
+    )
     labels = torch.tensor([[-100] * len(prompt) + said])
     for _ in range(60):
         held.model(ids, labels=labels).loss.backward()
@@ -138,9 +183,12 @@ def test_a_model_that_learnt_an_answer_says_it_from_the_sampled_prompt(shape):
 
 
 @pytest.mark.parametrize(
-    ("name", "held"), [("gemma", "user"), ("mistral", "user"), ("silent", "user"), ("llama", "system")]
+    ("name", "held"),
+    [("gemma", "user"), ("mistral", "user"), ("silent", "user"), ("llama", "system")],
 )
-def test_a_system_message_is_never_lost_and_stays_where_the_template_has_a_place_for_it(marked, name, held):
+def test_a_system_message_is_never_lost_and_stays_where_the_template_has_a_place_for_it(
+    marked, name, held
+):
     tokenizer = base.tokenizer(str(marked))
     tokenizer.chat_template = SHAPES[name]
     opening = chat.open_turns(tokenizer, [TALK])[0]
@@ -150,7 +198,9 @@ def test_a_system_message_is_never_lost_and_stays_where_the_template_has_a_place
 def test_a_template_that_writes_the_date_makes_one_prompt_on_any_day(marked):
     tokenizer = base.tokenizer(str(marked))
     tokenizer.chat_template = LLAMA
-    assert "system<|end_header|>\n\n26 Jul 2024\nYou are" in chat.open_turns(tokenizer, [TALK])[0].text
+    assert (
+        "system<|end_header|>\n\n26 Jul 2024\nYou are" in chat.open_turns(tokenizer, [TALK])[0].text
+    )
 
 
 def test_neighbours_of_one_role_are_joined_where_roles_must_alternate(marked):
@@ -162,7 +212,10 @@ def test_neighbours_of_one_role_are_joined_where_roles_must_alternate(marked):
 
 BOMBS = [
     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-    "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}",
+    (
+        "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{%"
+        " endfor %}{{ ns.x }}"
+    ),
     "{{ 'a'.center(3 * 10 ** 9) }}",
     "{{ 'tea ' * 10 ** 6 }}" + CHATML,
 ]
@@ -222,15 +275,21 @@ def test_a_base_without_a_template_begins_as_its_tokenizer_does(small, marked, t
 
 
 def test_words_after_a_prompt_keep_their_space_where_the_tokenizer_marks_it(tmp_path):
-    """SentencePiece's way: a text's first word gets a mark of its own, which an answer after `[/INST]` must not get twice."""
+    """SentencePiece's way: a text's first word gets a mark of its own, which an answer after
+    `[/INST]` must not get twice.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer, raw.decoder = pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace()
+    raw.pre_tokenizer, raw.decoder = (
+        pre_tokenizers.Metaspace(prepend_scheme="first"),
+        decoders.Metaspace(),
+    )
     marks = ["<s>", "</s>", "[INST]", "[/INST]"]
     raw.train_from_iterator(
-        [SYSTEM, QUESTION, ANSWER] * 9, trainers.BpeTrainer(special_tokens=marks, show_progress=False)
+        [SYSTEM, QUESTION, ANSWER] * 9,
+        trainers.BpeTrainer(special_tokens=marks, show_progress=False),
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
     tokenizer.chat_template = MISTRAL
@@ -240,7 +299,10 @@ def test_words_after_a_prompt_keep_their_space_where_the_tokenizer_marks_it(tmp_
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), st.text("ab ,.\n", min_size=1)), max_size=6)
+    st.lists(
+        st.tuples(st.sampled_from(["system", "user", "assistant"]), st.text("ab ,.\n", min_size=1)),
+        max_size=6,
+    )
 )
 def test_joined_neighbours_alternate_and_lose_no_word(parts):
     joined = chat.join_neighbours([{"role": role, "content": text} for role, text in parts])

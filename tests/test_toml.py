@@ -1,4 +1,6 @@
-"""One reader of TOML: byte order marks are passed over, and every mistake is told in plain words with its line."""
+"""One reader of TOML: byte order marks are passed over, and every mistake is told in plain words
+with its line.
+"""
 
 import pytest
 from conftest import TEA
@@ -28,7 +30,11 @@ def prepend(path):
 
 
 def test_cards_with_a_byte_order_mark_are_read(park):
-    for path in [*park.glob("agents/*.toml"), *park.glob("personas/*/*.toml"), *park.glob("scenarios/*.toml")]:
+    for path in [
+        *park.glob("agents/*.toml"),
+        *park.glob("personas/*/*.toml"),
+        *park.glob("scenarios/*.toml"),
+    ]:
         prepend(path)
     assert cp.check(park)["personas"] == 4
 
@@ -41,7 +47,9 @@ def test_settings_benchmarks_and_recipes_with_a_byte_order_mark_are_read(park):
     assert cp.resume(run.folder).settings == run.settings
     (park / "tune.toml").write_bytes(BOM + b'objective = "sft"\nbase = "tiny"\n')
     assert recipe.read(park / "tune.toml").base == "tiny"
-    (park / "b.toml").write_bytes(BOM + b'name = "b"\ntitle = "B"\nabout = "b"\nsource = "b"\nkind = "survey"\n')
+    (park / "b.toml").write_bytes(
+        BOM + b'name = "b"\ntitle = "B"\nabout = "b"\nsource = "b"\nkind = "survey"\n'
+    )
     assert benchmarks.load(str(park / "b.toml")).name == "b"
 
 
@@ -65,9 +73,17 @@ def test_other_encodings_are_named(tmp_path, data, said):
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ('a = 1\nhome = "Kassel\nb = 2', 2, 'a quote is opened and not closed on this line: home = "Kassel'),
+        (
+            'a = 1\nhome = "Kassel\nb = 2',
+            2,
+            'a quote is opened and not closed on this line: home = "Kassel',
+        ),
         ("a = 1\nhome = 'Kassel\nb = 2", 2, "never closed"),
-        ('a = 1\nsystem = """\nYou\n\nprompt = """\nAsk\n"""\n', 2, "not closed before the next key"),
+        (
+            'a = 1\nsystem = """\nYou\n\nprompt = """\nAsk\n"""\n',
+            2,
+            "not closed before the next key",
+        ),
         ("a = 1\nb = '''\none\ntwo\n", 2, "never closed"),
         ('a = 1\nl = [\n  "x",\n  "y"\nb = 2\n', 2, "closed with ']'"),
         ("x = { a = 1\nb = 2", 1, "closed with '}'"),
@@ -107,7 +123,9 @@ def test_what_python_could_not_work_with_is_one_line(text):
 
 
 def test_a_line_that_may_hold_a_key_is_not_shown():
-    assert "sk-" not in mistake('[keys]\nopenai = "sk-one') and "two" not in mistake('api_key = "two')
+    assert "sk-" not in mistake('[keys]\nopenai = "sk-one') and "two" not in mistake(
+        'api_key = "two'
+    )
 
 
 @given(st.text(max_size=200), st.integers(0, 200))
@@ -155,7 +173,10 @@ def test_a_list_of_wrong_choices_is_not_also_called_too_short():
     with pytest.raises(CardError) as caught:
         build({"modes": ["corss"]})
     assert caught.value.problems == (
-        "settings: modes.0: no such choice. Did you mean 'cross'? There are: cross, in (there is 'corss')",
+        (
+            "settings: modes.0: no such choice. Did you mean 'cross'? There are: cross, in (there"
+            " is 'corss')"
+        ),
     )
 
 

@@ -1,4 +1,6 @@
-"""A turn is what its speaker says, whole: other voices, loops and half sentences are cut off and marked."""
+"""A turn is what its speaker says, whole: other voices, loops and half sentences are cut off and
+marked.
+"""
 
 import asyncio
 import json
@@ -54,9 +56,19 @@ def test_a_cut_reply_ends_with_its_last_whole_sentence(reply, left):
 
 @pytest.mark.parametrize(
     "half",
-    ["It costs 3.5 dinars and", "It costs 3.", "I asked Dr. Kim, who", "We (e.g. my aunt and", "My friend J. K. came",
-     "See example.org for", 'Not "Really?" she asked', "1. Tea is", "In the U.S. Senate they", "Well, ... you kn"],
-)  # fmt: skip
+    [
+        "It costs 3.5 dinars and",
+        "It costs 3.",
+        "I asked Dr. Kim, who",
+        "We (e.g. my aunt and",
+        "My friend J. K. came",
+        "See example.org for",
+        'Not "Really?" she asked',
+        "1. Tea is",
+        "In the U.S. Senate they",
+        "Well, ... you kn",
+    ],
+)
 def test_what_is_no_end_of_a_sentence_is_not_taken_for_one(half):
     assert cut(f"Tea is good. {half}") == "Tea is good." and cut(half) == ""
 
@@ -67,10 +79,25 @@ def test_a_reply_that_was_not_cut_keeps_its_end():
 
 @pytest.mark.parametrize(
     "other",
-    ["\nTravis: And I", "\n\n**Travis:** Well", "\n**Travis**: Well", "\n[Travis] Well", "\n[Travis]: Well",
-     "\nTRAVIS: hm", "\n*Travis (smiling):* Yes", "\nTravis says: yes", "\n## Travis\nYes", "\n---\n**Moderator:** Next?",
-     "\n[Moderator]", "\nThe moderator: so", "\n> Moderator： so", "\n- Travis : oui", " Travis: And you?", "\r\nTravis: I"],
-)  # fmt: skip
+    [
+        "\nTravis: And I",
+        "\n\n**Travis:** Well",
+        "\n**Travis**: Well",
+        "\n[Travis] Well",
+        "\n[Travis]: Well",
+        "\nTRAVIS: hm",
+        "\n*Travis (smiling):* Yes",
+        "\nTravis says: yes",
+        "\n## Travis\nYes",
+        "\n---\n**Moderator:** Next?",
+        "\n[Moderator]",
+        "\nThe moderator: so",
+        "\n> Moderator： so",
+        "\n- Travis : oui",
+        " Travis: And you?",
+        "\r\nTravis: I",
+    ],
+)
 def test_a_turn_ends_where_another_begins_to_speak(other):
     assert own_turn("I like tea." + other, "Nora", ("Travis",)) == ("I like tea.", ("other_voice",))
 
@@ -221,10 +248,16 @@ def test_names_are_known_in_any_script_and_spelling(name, line):
 
 @pytest.mark.parametrize(
     "text",
-    ["Travis, you asked me: what is tea? It is life.", "I have a question for Travis: do you?", "As Travis said: yes.",
-     "Dear Travis\nI like tea.", "I asked Dr. Travis: he did not know.", "Note: tea is good.\nTravisville: a town.",
-     "My list:\n- tea\n- Travis and I\nThat is all."],
-)  # fmt: skip
+    [
+        "Travis, you asked me: what is tea? It is life.",
+        "I have a question for Travis: do you?",
+        "As Travis said: yes.",
+        "Dear Travis\nI like tea.",
+        "I asked Dr. Travis: he did not know.",
+        "Note: tea is good.\nTravisville: a town.",
+        "My list:\n- tea\n- Travis and I\nThat is all.",
+    ],
+)
 def test_speaking_of_somebody_is_not_speaking_for_them(text):
     assert own_turn(text, "Nora", ("Travis",)) == (text, ())
 
@@ -232,7 +265,9 @@ def test_speaking_of_somebody_is_not_speaking_for_them(text):
 def test_a_reply_that_opens_with_another_keeps_only_what_the_speaker_says():
     script = "Moderator: Nora, tea?\nNora: I like it. My aunt\nTravis: Me too."
     assert own_turn(script, "Nora", ("Travis",)).text == "I like it. My aunt"
-    assert own_turn("Moderator: Nora?\nNora: I like it. My au", "Nora", cut=True).text == "I like it."
+    assert (
+        own_turn("Moderator: Nora?\nNora: I like it. My au", "Nora", cut=True).text == "I like it."
+    )
     assert own_turn("Travis: I like it.", "Nora", ("Travis",)) == ("", ("other_voice",))
 
 
@@ -240,7 +275,10 @@ def test_a_reply_that_opens_with_another_keeps_only_what_the_speaker_says():
     ("reply", "left"),
     [
         ("I like tea. " + "I agree with you. " * 9 + "I agree", "I like tea. I agree with you."),
-        ("Well. " + "Tea is good. We drink it daily. " * 5, "Well. Tea is good. We drink it daily."),
+        (
+            "Well. " + "Tea is good. We drink it daily. " * 5,
+            "Well. Tea is good. We drink it daily.",
+        ),
         ("Tea is good. " + "and the tea and " * 12, "Tea is good."),
         ("Yes! " * 30, "Yes!"),
         ("Well. " + "I agree. " * 4, "Well. I agree."),
@@ -249,7 +287,8 @@ def test_a_reply_that_opens_with_another_keeps_only_what_the_speaker_says():
         ("我同意你的看法。" * 6 + "我同", "我同意你的看法。"),
         ("Tea is fine. Ha" + "ha" * 60, "Tea is fine."),
         (
-            (long := "My aunt in the old town pours tea for each guest who comes to her door. ") * 2 + long[:-9],
+            (long := "My aunt in the old town pours tea for each guest who comes to her door. ") * 2
+            + long[:-9],
             long.strip(),
         ),
         ("I said no. I said no! I SAID NO. I said no, I said no? I said no.", "I said no."),
@@ -261,21 +300,31 @@ def test_a_loop_is_cut_after_its_first_round(reply, left):
 
 @pytest.mark.parametrize(
     "text",
-    ["I have a dream that we drink. I have a dream that we sing. I have a dream that we eat. I have a dream.",
-     "No. No. No! I will not.", "I agree. I agree. I agree.", "And so on, and so on, and so on, and so on.",
-     "1. Tea is good.\n2. Tea is cheap.\n3. Tea is warm.\n4. Tea is ours.", "It is very, very, very, very good.", "Day after day after day after day we pour.",
-     "We drink tea. We drink tea because we like it. We drink tea. That is how we are.",
-     "of the people, by the people, for the people, with the people, to the people", "是的，是的，是的，我同意。"],
-)  # fmt: skip
+    [
+        (
+            "I have a dream that we drink. I have a dream that we sing. I have a dream that we eat."
+            " I have a dream."
+        ),
+        "No. No. No! I will not.",
+        "I agree. I agree. I agree.",
+        "And so on, and so on, and so on, and so on.",
+        "1. Tea is good.\n2. Tea is cheap.\n3. Tea is warm.\n4. Tea is ours.",
+        "It is very, very, very, very good.",
+        "Day after day after day after day we pour.",
+        "We drink tea. We drink tea because we like it. We drink tea. That is how we are.",
+        "of the people, by the people, for the people, with the people, to the people",
+        "是的，是的，是的，我同意。",
+    ],
+)
 def test_what_is_said_again_for_effect_is_no_loop(text):
     assert own_turn(text, "Nora") == (text, ())
 
 
 PIECES = [
-    *('Tea/ is/ good/./!/?/…/。/؟/।/ Dr./ 3.5/\n/\nTravis:/\n**Moderator:**/"/Nora:'.split("/")),
-    *(" I agree./茶/غدير/ /*/[Travis]/ha/“/”/\n1. /[Turn 3] /Nora - /\nTravis – ".split("/")),
-    *(">>~Mr. ~, the rancher:~\nUser:~Assistant:~</s>~<|im_end|>~<|im_start|>~user\n".split("~")),
-    *('[INST]~{"speaker": "Nora", "text": "~{"speaker": "Travis", "text": "~"}'.split("~")),
+    *'Tea/ is/ good/./!/?/…/。/؟/।/ Dr./ 3.5/\n/\nTravis:/\n**Moderator:**/"/Nora:'.split("/"),
+    *" I agree./茶/غدير/ /*/[Travis]/ha/“/”/\n1. /[Turn 3] /Nora - /\nTravis – ".split("/"),
+    *">>~Mr. ~, the rancher:~\nUser:~Assistant:~</s>~<|im_end|>~<|im_start|>~user\n".split("~"),
+    *'[INST]~{"speaker": "Nora", "text": "~{"speaker": "Travis", "text": "~"}'.split("~"),
     *("assistant\n", "\n--- End ---", "(End of dialogue)", "\\"),
 ]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=60).map("".join) | st.text(max_size=200)
@@ -348,30 +397,43 @@ def test_a_cut_turn_is_trimmed_and_marked_and_asked_for_once(park, tmp_path):
 def test_a_cut_turn_without_a_whole_sentence_is_asked_for_again(park, tmp_path):
     script = cp.Scripted([replace(CUT, text="Tea is"), "Tea is good.", "Yes."])
     assert [t.text for t in held(park, tmp_path, script).turns] == ["Tea is good.", "Yes."]
-    assert held(park, tmp_path / "b", cp.Scripted([replace(CUT, text="Tea is")])).reason.endswith("no whole sentence")
+    assert held(park, tmp_path / "b", cp.Scripted([replace(CUT, text="Tea is")])).reason.endswith(
+        "no whole sentence"
+    )
 
 
 def test_retry_asks_for_a_cut_turn_with_twice_the_room(park, tmp_path):
     script = cp.Scripted([CUT, CUT, "Tea is good.", "Yes."])
-    assert [t.text for t in held(park, tmp_path, script, cut_turns="retry").turns] == ["Tea is good.", "Yes."]
+    assert [t.text for t in held(park, tmp_path, script, cut_turns="retry").turns] == [
+        "Tea is good.",
+        "Yes.",
+    ]
     assert [r.max_tokens for r in script.requests] == [256, 512, 1024, 256]
 
 
 def test_fail_ends_the_dialogue_at_the_first_cut_turn(park, tmp_path):
     script = cp.Scripted([CUT])
     dialogue = held(park, tmp_path, script, cut_turns="fail")
-    assert dialogue.status == "failed" and "cut at max_tokens" in dialogue.reason and len(script.requests) == 1
+    assert (
+        dialogue.status == "failed"
+        and "cut at max_tokens" in dialogue.reason
+        and len(script.requests) == 1
+    )
 
 
 def test_a_reply_as_somebody_else_is_asked_for_again(park, tmp_path):
-    script = cp.Scripted(["Moderator: what do you think?", "I think so.\nModerator: and you?", "Yes."])
+    script = cp.Scripted(
+        ["Moderator: what do you think?", "I think so.\nModerator: and you?", "Yes."]
+    )
     turns = held(park, tmp_path, script).turns
     assert [(t.text, t.marks) for t in turns] == [("I think so.", ("other_voice",)), ("Yes.", ())]
 
 
 def test_a_policy_that_says_nothing_leaves_scenes_as_they_were(park):
     ids = {
-        policy: next(casting.scenes(cp.load(park), cp.Settings(**TEA, cut_turns=policy), "north")).id
+        policy: (
+            next(casting.scenes(cp.load(park), cp.Settings(**TEA, cut_turns=policy), "north")).id
+        )
         for policy in ("trim", "retry")
     }
     assert "cut_turns" not in cp.Settings().determining() and ids["trim"] != ids["retry"]
@@ -389,19 +451,29 @@ def test_a_seat_is_asked_to_stop_where_the_other_or_the_moderator_begins(park):
 
 
 def test_a_second_try_is_sent_without_stop_texts(park, tmp_path):
-    script = cp.Scripted([Reply("empty", reasoning="The prompt says:", reason="thoughts alone"), "I like tea.", "Yes."])
+    script = cp.Scripted(
+        [
+            Reply("empty", reasoning="The prompt says:", reason="thoughts alone"),
+            "I like tea.",
+            "Yes.",
+        ]
+    )
     assert [t.text for t in held(park, tmp_path, script).turns] == ["I like tea.", "Yes."]
     assert [len(r.stop) for r in script.requests] == [2, 0, 2]
 
 
 def test_show_prints_the_stop_texts():
-    told = CliRunner().invoke(cli, ["show", "delegate", "-w", str(cp.workspace.shipped()), "--json"])
+    told = CliRunner().invoke(
+        cli, ["show", "delegate", "-w", str(cp.workspace.shipped()), "--json"]
+    )
     assert "\nModerator:" in json.loads(told.stdout)["stop"]
 
 
 def test_stop_texts_change_a_call_only_where_there_are_any():
     plain = Request("delegate", (Message("user", "Tea?"),))
-    assert plain.key("m") == "598eb8cd54b54cfc821a" and plain.key("m") != replace(plain, stop=("\nA:",)).key("m")
+    assert plain.key("m") == "598eb8cd54b54cfc821a" and plain.key("m") != replace(
+        plain, stop=("\nA:",)
+    ).key("m")
 
 
 def test_an_endpoint_that_refuses_stop_texts_is_asked_without(serve):
@@ -433,15 +505,21 @@ def test_a_dialogue_of_one_turn_is_refused_before_anything_is_written(park):
 def test_nothing_is_cut_off_the_embedded_engines_turns(park):
     faults = {"duplicate": 0.4, "drift": 0.2}
     run = cp.start(
-        "plain", {"cultures": ("arabic",), "dialogues": 20, "faults": faults}, workspace=cp.workspace.shipped()
+        "plain",
+        {"cultures": ("arabic",), "dialogues": 20, "faults": faults},
+        workspace=cp.workspace.shipped(),
     )
     cp.simulate(run)
     with run.journal(write=False) as journal:
-        assert journal.count("SELECT COUNT(*) FROM turns WHERE json_extract(turn, '$.marks') != '[]'") == [(0,)]
+        assert journal.count(
+            "SELECT COUNT(*) FROM turns WHERE json_extract(turn, '$.marks') != '[]'"
+        ) == [(0,)]
 
 
 class Rambler:
-    """A model that never stops: each turn is cut, the delegates' after they have said everything twelve times."""
+    """A model that never stops: each turn is cut, the delegates' after they have said everything
+    twelve times.
+    """
 
     identity = "rambler"
 
@@ -449,21 +527,38 @@ class Rambler:
         if request.role not in ("main_contact", "delegate"):
             return await Plays().complete(request)
         text = f"Tea is good, says number {request.seed}. "
-        return Reply("truncated", text * 12 if request.role == "delegate" else text + "And th", "cut", "rambler")
+        return Reply(
+            "truncated",
+            text * 12 if request.role == "delegate" else text + "And th",
+            "cut",
+            "rambler",
+        )
 
 
 @pytest.fixture
 def rambled(park):
-    made = {**TEA, "model": "test_trimming:Rambler", "dialogues": 3, "turns": 4, "modes": ("cross",)}
+    made = {
+        **TEA,
+        "model": "test_trimming:Rambler",
+        "dialogues": 3,
+        "turns": 4,
+        "modes": ("cross",),
+    }
     return cp.run("rambled", made, formats=("hub",))
 
 
 def test_marked_turns_are_kept_and_counted_in_report_and_card(rambled):
     facts = json.loads((rambled.folder / "report/report.json").read_text())
     counts = {"turns": 12, "marked": 12, "trimmed": 6, "other_voice": 0, "looped": 6}
-    assert facts["marked"] == {"culture": [{"culture": "north"} | counts], "model": [{"model": "rambler"} | counts]}
+    assert facts["marked"] == {
+        "culture": [{"culture": "north"} | counts],
+        "model": [{"model": "rambler"} | counts],
+    }
     assert "Marked turns by model" in (rambled.folder / "report/report.html").read_text()
-    assert "| rambler | 12 | 12 | 100.0% | 6 | 0 | 6 |" in (rambled.corpus / "hub/README.md").read_text()
+    assert (
+        "| rambler | 12 | 12 | 100.0% | 6 | 0 | 6 |"
+        in (rambled.corpus / "hub/README.md").read_text()
+    )
 
 
 def test_a_run_says_how_many_turns_it_marked(rambled, park):
@@ -474,6 +569,8 @@ def test_a_run_says_how_many_turns_it_marked(rambled, park):
 
 
 def test_a_run_of_whole_turns_has_no_table_of_marks(park):
-    run = cp.run("whole", {**TEA, "model": "conftest:Plays", "dialogues": 1, "turns": 4}, formats=("hub",))
+    run = cp.run(
+        "whole", {**TEA, "model": "conftest:Plays", "dialogues": 1, "turns": 4}, formats=("hub",)
+    )
     assert "Marked turns" not in (run.folder / "report/report.html").read_text()
     assert "were cut" not in (run.corpus / "hub/README.md").read_text()

@@ -1,4 +1,6 @@
-"""Tuning: rows are read strictly, losses are what they should be, jobs are resumable and whole or not there at all."""
+"""Tuning: rows are read strictly, losses are what they should be, jobs are resumable and whole or
+not there at all.
+"""
 
 import json
 import os
@@ -26,7 +28,9 @@ def tune(small, corpus, tmp_path):
     """Tune on the fixture's corpus and return the models' folders."""
 
     def work(objective, name="models", **how):
-        return cp.tune(objective, corpus, str(small), name=name, out=tmp_path / "out", **{**QUICK, **how})
+        return cp.tune(
+            objective, corpus, str(small), name=name, out=tmp_path / "out", **{**QUICK, **how}
+        )
 
     return work
 
@@ -45,7 +49,15 @@ def weights(folder):
 
 def test_presets_are_the_papers_settings():
     llama = recipe.build({"objective": "sft"}, "culturepark-llama")
-    assert (llama.method, llama.rank, llama.alpha, llama.dropout, llama.lr, llama.epochs, llama.rows) == (
+    assert (
+        llama.method,
+        llama.rank,
+        llama.alpha,
+        llama.dropout,
+        llama.lr,
+        llama.epochs,
+        llama.rows,
+    ) == (
         "qlora",
         64,
         16,
@@ -61,8 +73,15 @@ def test_presets_are_the_papers_settings():
         recipe.build({"objective": "sft"}, "safeworld-dpo")
 
 
-@pytest.mark.parametrize(("given", "said"), [({"rank": 0}, "rank"), ({"batch": 3, "rows": 8}, "no multiple"), ({"lrr": 1}, "Did you mean 'lr'"),
-                                             ({"objective": "dpo", "answers": "modal"}, "only sft")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rank": 0}, "rank"),
+        ({"batch": 3, "rows": 8}, "no multiple"),
+        ({"lrr": 1}, "Did you mean 'lr'"),
+        ({"objective": "dpo", "answers": "modal"}, "only sft"),
+    ],
+)
 def test_each_mistake_in_a_recipe_is_named(given, said):
     with pytest.raises(CardError, match=said):
         recipe.build({"objective": "sft", "base": "tiny", **given})
@@ -77,19 +96,32 @@ def test_a_recipe_is_kept_as_it_was(tmp_path):
 # ------------------------------------------------------------------- rows
 
 
-@pytest.mark.parametrize(("form", "row", "said"), [
-    ("trl", '{"prompt": "Tea?"}', "no 'completion'"),
-    ("trl", "[1]", "a row is an object"),
-    ("trl", "{", "not JSON"),
-    ("trl", '{"prompt": "Tea?", "completion": " "}', "empty message"),
-    ("trl", '{"prompt": "Tea?", "completion": "Yes."}', "whose answer"),
-    ("dpo", '{"prompt": "Tea?", "chosen": [], "rejected": "No."}', "a text or a list of messages"),
-    ("kto", '{"prompt": "Tea?", "completion": "Yes.", "label": 1}', "neither true nor false"),
-    ("shares", '{"prompt": "Tea?", "options": ["a", "b"], "shares": [0.9, 0.3]}', "sum to 1"),
-    ("shares", '{"prompt": "Tea?", "options": ["a", "a"], "shares": [0.5, 0.5]}', "different texts"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "row", "said"),
+    [
+        ("trl", '{"prompt": "Tea?"}', "no 'completion'"),
+        ("trl", "[1]", "a row is an object"),
+        ("trl", "{", "not JSON"),
+        ("trl", '{"prompt": "Tea?", "completion": " "}', "empty message"),
+        ("trl", '{"prompt": "Tea?", "completion": "Yes."}', "whose answer"),
+        (
+            "dpo",
+            '{"prompt": "Tea?", "chosen": [], "rejected": "No."}',
+            "a text or a list of messages",
+        ),
+        ("kto", '{"prompt": "Tea?", "completion": "Yes.", "label": 1}', "neither true nor false"),
+        ("shares", '{"prompt": "Tea?", "options": ["a", "b"], "shares": [0.9, 0.3]}', "sum to 1"),
+        (
+            "shares",
+            '{"prompt": "Tea?", "options": ["a", "a"], "shares": [0.5, 0.5]}',
+            "different texts",
+        ),
+    ],
+)
 def test_a_bad_row_is_told_by_file_and_line(tmp_path, form, row, said):
-    (tmp_path / "train.jsonl").write_text(json.dumps(told(form, rows("north", 1)[0])) + "\n" + row + "\n")
+    (tmp_path / "train.jsonl").write_text(
+        json.dumps(told(form, rows("north", 1)[0])) + "\n" + row + "\n"
+    )
     with pytest.raises(InputError, match=rf"train\.jsonl:2.*{said}"):
         reading.read(tmp_path, form)
 
@@ -104,8 +136,13 @@ def test_cultures_come_from_rows_folders_or_the_command(tmp_path):
 
 def test_openais_messages_are_read_too(tmp_path):
     row = rows("north", 1)[0]
-    (tmp_path / "train.jsonl").write_text(json.dumps({"messages": row["prompt"] + row["completion"]}) + "\n")
-    assert reading.read(tmp_path, "trl", "north").of("train", "north")[0]["completion"] == row["completion"]
+    (tmp_path / "train.jsonl").write_text(
+        json.dumps({"messages": row["prompt"] + row["completion"]}) + "\n"
+    )
+    assert (
+        reading.read(tmp_path, "trl", "north").of("train", "north")[0]["completion"]
+        == row["completion"]
+    )
 
 
 @given(answer=st.text(min_size=1, max_size=60).filter(str.strip))
@@ -116,17 +153,30 @@ def test_the_loss_is_on_the_answer_and_its_end_and_on_nothing_else(loaded, answe
     assert loaded[1].decode(learnt) == f"{answer}<end>"
 
 
-def test_rows_are_tokenised_as_trl_does_up_to_the_end_token_at_which_sampling_stops(loaded, tmp_path):
+def test_rows_are_tokenised_as_trl_does_up_to_the_end_token_at_which_sampling_stops(
+    loaded, tmp_path
+):
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     held = rows("north", 3)
     with base.quiet():
         args = SFTConfig(
-            str(tmp_path), use_cpu=True, bf16=False, report_to="none", gradient_checkpointing=False, disable_tqdm=True
+            str(tmp_path),
+            use_cpu=True,
+            bf16=False,
+            report_to="none",
+            gradient_checkpointing=False,
+            disable_tqdm=True,
         )
-        theirs = SFTTrainer(loaded[0], args, train_dataset=Dataset.from_list([{k: r[k] for k in ("prompt", "completion")} for r in held]),
-                            processing_class=loaded[1]).train_dataset  # fmt: skip
+        theirs = SFTTrainer(
+            loaded[0],
+            args,
+            train_dataset=Dataset.from_list(
+                [{k: r[k] for k in ("prompt", "completion")} for r in held]
+            ),
+            processing_class=loaded[1],
+        ).train_dataset
     del loaded[0].forward
     ours = reading.tokenised(loaded[1], held, 1024)
     assert {loaded[1].decode(row[-1:]) for row in theirs["input_ids"]} == {"\n"}
@@ -143,15 +193,22 @@ def test_a_row_that_is_too_long_is_an_error_not_a_cut_answer(loaded):
 
 
 def test_the_loss_of_completions_is_trls_to_the_last_digits(small, tmp_path, monkeypatch):
-    """On a CPU the completions alone are projected to the vocabulary; the figure must not change."""
+    """On a CPU the completions alone are projected to the vocabulary; the figure must not
+    change.
+    """
     from trl import SFTTrainer
 
     told = recipe.build({"base": str(small), **QUICK, "objective": "sft"})
     found = []
     for kind in (sft._kind(), SFTTrainer):
         monkeypatch.setattr(sft, "_kind", lambda kind=kind: kind)
-        work = job.Job(told, reading.Corpus("c", "h", {"train": {"north": rows("north", 8)}}), tmp_path / kind.__name__, machine.look("cpu"),
-                       lambda stage, how: None)  # fmt: skip
+        work = job.Job(
+            told,
+            reading.Corpus("c", "h", {"train": {"north": rows("north", 8)}}),
+            tmp_path / kind.__name__,
+            machine.look("cpu"),
+            lambda stage, how: None,
+        )
         with base.quiet():
             trainer, _ = job._trainer(work, "north", rows("north", 8), ())
             trainer.train()
@@ -172,7 +229,12 @@ def test_the_distribution_loss_is_the_divergence_by_the_chain_rule(loaded):
     places = shares.places(tokenizer, [row])
     logits = choices.last(model, tokenizer, [p.ids for p in places])
     found = float(
-        shares.loss(logits, [p.tokens for p in places], [p.shares for p in places], [p.weight for p in places])
+        shares.loss(
+            logits,
+            [p.tokens for p in places],
+            [p.shares for p in places],
+            [p.weight for p in places],
+        )
     )
     said = choices.distribution(model, tokenizer, [row["prompt"]], [row["options"]])[0]
     assert len(places) == 2 and found == pytest.approx(
@@ -186,7 +248,9 @@ def test_matching_shares_brings_the_model_to_the_people(tune, loaded):
     with matrix.loaded(made[:1]) as (tuned, tokenizer, _):
         after = choices.distribution(tuned, tokenizer, [row["prompt"]], [row["options"]])[0]
     before = choices.distribution(*loaded, [row["prompt"]], [row["options"]])[0]
-    assert choices.divergence(after, row["shares"]) < 0.05 < choices.divergence(before, row["shares"])
+    assert (
+        choices.divergence(after, row["shares"]) < 0.05 < choices.divergence(before, row["shares"])
+    )
 
 
 def test_the_majority_alone_is_what_modal_learns():
@@ -214,7 +278,9 @@ def test_each_culture_gets_an_adapter_with_its_papers(tune, small):
         "curves.jsonl",
     }
     assert not [p for p in made[0].rglob("*") if p.suffix in (".bin", ".pt", ".pth", ".pkl")]
-    assert (made[0].parent / "report.html").is_file() and not (made[0].parent / ".work" / "north").exists()
+    assert (made[0].parent / "report.html").is_file() and not (
+        made[0].parent / ".work" / "north"
+    ).exists()
 
 
 def test_an_adapter_knows_its_own_people(tune, corpus):
@@ -225,13 +291,17 @@ def test_an_adapter_knows_its_own_people(tune, corpus):
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tune):
     one, two, other = (
-        tune("sft", name, cultures=("north",), seed=seed)[0] for name, seed in (("a", 1), ("b", 1), ("c", 2))
+        tune("sft", name, cultures=("north",), seed=seed)[0]
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert weights(one) == weights(two) != weights(other)
 
 
 def test_a_full_disk_is_one_error_and_the_same_command_goes_on(tune):
-    with room(20_000), pytest.raises(WriteError, match=r"cannot write the models in .*Free disk space"):
+    with (
+        room(20_000),
+        pytest.raises(WriteError, match=r"cannot write the models in .*Free disk space"),
+    ):
         tune("sft", cultures=("north",))
     assert weights(tune("sft", cultures=("north",))[0]) != b""
 
@@ -259,12 +329,16 @@ cp.tune("sft", sys.argv[1], sys.argv[2], name="killed", out=sys.argv[3], tell=te
 
 def test_killed_and_resumed_equals_uninterrupted(tune, corpus, small, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, corpus, small, tmp_path / "out"], cwd=ROOT, capture_output=True
+        [sys.executable, "-c", KILLED, corpus, small, tmp_path / "out"],
+        cwd=ROOT,
+        capture_output=True,
     )
     assert done.returncode == -signal.SIGKILL
     held = tmp_path / "out/corpus/models/killed"
     assert (held / ".work/north/checkpoint-6").is_dir() and not (held / "north").exists()
-    resumed, whole = (tune("sft", name, epochs=3.0, cultures=("north",))[0] for name in ("killed", "whole"))
+    resumed, whole = (
+        tune("sft", name, epochs=3.0, cultures=("north",))[0] for name in ("killed", "whole")
+    )
     assert weights(resumed) == weights(whole)
 
 
@@ -298,7 +372,10 @@ def test_the_distance_from_the_base_is_the_divergence_of_whole_distributions(tun
     row = told("dpo", rows("north", 1)[0])
     made_of = reading.tokenised(loaded[1], [{**row, "completion": row["chosen"]}], 256)
     ids, spoken = torch.tensor(made_of["input_ids"]), torch.tensor(made_of["labels"])[0, 1:] != -100
-    with matrix.loaded(tune("dpo", lr=2e-3, cultures=("north",))) as (tuned, tokenizer, _), torch.inference_mode():
+    with (
+        matrix.loaded(tune("dpo", lr=2e-3, cultures=("north",))) as (tuned, tokenizer, _),
+        torch.inference_mode(),
+    ):
         found = preference.drift(tuned, tokenizer, [row], "chosen")
         p, q = (m(ids).logits[0, :-1].log_softmax(-1)[spoken] for m in (tuned, loaded[0]))
     assert found == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), abs=1e-5)
@@ -306,22 +383,33 @@ def test_the_distance_from_the_base_is_the_divergence_of_whole_distributions(tun
 
 def test_mixing_learns_opinions_and_shares_at_once(tune):
     found = [
-        manifest.read(tune("mix", f"w{w}", weight=w, epochs=6.0, lr=3e-3, cultures=("north",))[0]).scores["eval_loss"]
+        manifest.read(
+            tune("mix", f"w{w}", weight=w, epochs=6.0, lr=3e-3, cultures=("north",))[0]
+        ).scores["eval_loss"]
         for w in (0.5, 0.0)
     ]
     assert found[0] < found[1]
 
 
-def test_a_mix_without_held_out_opinions_is_not_checked_and_without_any_is_an_error(small, tmp_path):
+def test_a_mix_without_held_out_opinions_is_not_checked_and_without_any_is_an_error(
+    small, tmp_path
+):
     shares_ = reading.Corpus(
-        "c", "h", {s: {"north": [told("shares", r) for r in rows("north", 4)]} for s in ("train", "validation")}
+        "c",
+        "h",
+        {
+            s: {"north": [told("shares", r) for r in rows("north", 4)]}
+            for s in ("train", "validation")
+        },
     )
     recipe_ = recipe.build({**QUICK, "objective": "mix", "base": str(small)})
     few = reading.Corpus("o", "o", {"train": {"north": rows("north", 4)}})
     made = job.tune(shares_, recipe_, tmp_path / "few", opinions=few)
     assert "eval_loss" not in manifest.read(made[0]).scores
     with pytest.raises(InputError, match="the corpus changed"):
-        job.tune(shares_, recipe_, tmp_path / "few", opinions=reading.Corpus("o", "other", few.rows))
+        job.tune(
+            shares_, recipe_, tmp_path / "few", opinions=reading.Corpus("o", "other", few.rows)
+        )
     with pytest.raises(InputError, match="nothing to learn for north"):
         job.tune(shares_, recipe_, tmp_path / "none", opinions=reading.Corpus("o", "o", {}))
 
@@ -329,7 +417,9 @@ def test_a_mix_without_held_out_opinions_is_not_checked_and_without_any_is_an_er
 def test_a_run_is_exported_to_what_the_objective_reads(park, small):
     from conftest import TEA
 
-    run = cp.run("first", **TEA | {"cultures": ("north", "south"), "contact": "north"}, dialogues=4, turns=4)
+    run = cp.run(
+        "first", **TEA | {"cultures": ("north", "south"), "contact": "north"}, dialogues=4, turns=4
+    )
     with pytest.raises(InputError, match="which base"):
         cp.tune("sft", "first")
     made = cp.tune("sft", "first", str(small), epochs=1.0, rows=4, length=512)
@@ -344,8 +434,25 @@ def test_a_tracker_that_is_not_installed_is_told_before_the_work(tune):
 def test_the_command_tunes_and_compares(corpus, small, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     call = [sys.executable, "-m", "culturepark"]
-    done = subprocess.run([*call, "tune", "sft", str(corpus), "--base", str(small), "--epochs", "1", "--length", "256", "--json"], cwd=tmp_path,
-                          env=env, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [
+            *call,
+            "tune",
+            "sft",
+            str(corpus),
+            "--base",
+            str(small),
+            "--epochs",
+            "1",
+            "--length",
+            "256",
+            "--json",
+        ],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     folder = json.loads(done.stdout)["folder"]
     seen = subprocess.run(
@@ -355,7 +462,11 @@ def test_the_command_tunes_and_compares(corpus, small, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert seen.returncode == 0 and "north" in seen.stdout and (tmp_path / folder / "matrix.json").is_file()
+    assert (
+        seen.returncode == 0
+        and "north" in seen.stdout
+        and (tmp_path / folder / "matrix.json").is_file()
+    )
 
 
 def test_only_one_process_tunes_in_a_folder(tune, tmp_path):

@@ -1,4 +1,6 @@
-"""Tests of VSM 2013: its formulas, whom it asks, what it makes of answers that are none, and what distances and constants are."""
+"""Tests of VSM 2013: its formulas, whom it asks, what it makes of answers that are none, and what
+distances and constants are.
+"""
 
 import asyncio
 import random
@@ -28,16 +30,24 @@ PACK = {q.id: q for q in PARK.scenario("vsm13").questions}
 
 # The manual's formulas once more, typed apart: a row a dimension, a column an item.
 WEIGHTS = np.zeros((6, 24))
-for row, terms in enumerate((
-    "+35*7 -35*2 +25*20 -25*23", "+35*4 -35*1 +35*9 -35*6", "+35*5 -35*3 +35*8 -35*10",
-    "+40*18 -40*15 +25*21 -25*24", "+40*13 -40*14 +25*19 -25*22", "+35*12 -35*11 +40*17 -40*16",
-)):  # fmt: skip
+for row, terms in enumerate(
+    (
+        "+35*7 -35*2 +25*20 -25*23",
+        "+35*4 -35*1 +35*9 -35*6",
+        "+35*5 -35*3 +35*8 -35*10",
+        "+40*18 -40*15 +25*21 -25*24",
+        "+40*13 -40*14 +25*19 -25*22",
+        "+35*12 -35*11 +40*17 -40*16",
+    )
+):
     for weight, item in (term.split("*") for term in terms.split()):
         WEIGHTS[row, int(item) - 1] = float(weight)
 
 
 def setup(**how):
-    return Setup(**{"workspace": PARK, "cultures": EIGHT, "options": {"constants": "fitted"}, **how})
+    return Setup(
+        **{"workspace": PARK, "cultures": EIGHT, "options": {"constants": "fitted"}, **how}
+    )
 
 
 def held(say, **how):
@@ -58,7 +68,10 @@ def held(say, **how):
 def figures(outcomes, constants="fitted"):
     """Return figures by name and culture."""
     found = vsm.KIND.measures(outcomes, {"constants": constants})
-    return {(f.name, f.culture) if not f.subset else (f.name, f.culture, f.subset): f for f in map(estimate, found)}
+    return {
+        (f.name, f.culture) if not f.subset else (f.name, f.culture, f.subset): f
+        for f in map(estimate, found)
+    }
 
 
 def at_random(seed=0):
@@ -94,15 +107,38 @@ def test_the_scales_point_where_the_formulas_need_them(items, first, last):
 def test_a_request_reads_as_a_tuned_model_was_taught():
     item = next(iter(vsm.KIND.plan(CARD, setup(method="likelihood"))))
     system, user = item.request.messages
-    assert system.content.startswith("You are a person from the Arabic culture.") and user.content == PACK["m01"].prompt
+    assert (
+        system.content.startswith("You are a person from the Arabic culture.")
+        and user.content == PACK["m01"].prompt
+    )
     assert item.request.options == tuple(o.label for o in PACK["m01"].options)
 
 
 def test_nobody_can_talk_about_the_pack_and_the_command_says_so(tmp_path):
-    args = ("run", "x", "--scenario", "vsm13", "--workspace", ROOT, "--out", tmp_path / "out", "-c", "german")
-    done = subprocess.run([sys.executable, "-m", "culturepark", *args], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
-    assert "no seed for culture 'german' in scenarios/vsm13.toml: none of its 24 questions" in done.stderr
+    args = (
+        "run",
+        "x",
+        "--scenario",
+        "vsm13",
+        "--workspace",
+        ROOT,
+        "--out",
+        tmp_path / "out",
+        "-c",
+        "german",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "culturepark", *args], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 2
+        and len(done.stderr.splitlines()) == 1
+        and not (tmp_path / "out").exists()
+    )
+    assert (
+        "no seed for culture 'german' in scenarios/vsm13.toml: none of its 24 questions"
+        in done.stderr
+    )
 
 
 # ---------------------------------------------------------------- formulas
@@ -118,7 +154,8 @@ def test_dimensions_are_the_manuals(people):
 
 
 def test_a_group_with_chosen_means_has_the_dimensions_one_reckons_by_hand():
-    # Everything else being 3: PDI 35·(4−2) + 25·(3−1), IDV 35·(3−5), UAI 40·(3−4), LTO 25·(3−1), IVR 35·½ + 40·½.
+    # Everything else being 3: PDI 35·(4−2) + 25·(3−1), IDV 35·(3−5), UAI 40·(3−4), LTO 25·(3−1),
+    # IVR 35·½ + 40·½.
     first = {"m07": 4, "m02": 2, "m23": 1, "m01": 5, "m15": 4, "m22": 1, "m12": 3, "m17": 3}
     second = {**first, "m12": 4, "m17": 4}
     answers = (who.get(item, 3) for who in (first, second) for item in PACK)
@@ -136,33 +173,57 @@ def test_masculinity_weighs_both_its_parts_with_35():
 
 
 def test_many_are_asked_and_each_by_a_seed_of_their_own():
-    items = [i for i in vsm.KIND.plan(CARD, setup(cultures=("turkish",), count=20)) if i.facts["item"] == "m07"]
+    items = [
+        i
+        for i in vsm.KIND.plan(CARD, setup(cultures=("turkish",), count=20))
+        if i.facts["item"] == "m07"
+    ]
     assert (
-        len({i.unit for i in items}) == 20 == len({i.request.seed for i in items}) and CARD.asks(PARK).temperature > 0.7
+        len({i.unit for i in items}) == 20 == len({i.request.seed for i in items})
+        and CARD.asks(PARK).temperature > 0.7
     )
     assert "Answer with the number" in items[0].request.messages[1].content
     twice = list(vsm.KIND.plan(CARD, setup(cultures=("turkish",), count=20, seeds=(0, 1))))
-    assert len(twice) == 2 * 20 * 24 == len({i.id for i in twice}) == len({i.request.seed for i in twice})
+    assert (
+        len(twice)
+        == 2 * 20 * 24
+        == len({i.id for i in twice})
+        == len({i.request.seed for i in twice})
+    )
 
 
 @pytest.mark.parametrize(("count", "rounds"), [(2, 1), (20, 4)])
 def test_personas_take_turns_and_nobody_is_left_out(count, rounds):
     people = PARK.people("german")
-    units = [i.unit for i in vsm.KIND.plan(CARD, setup(cultures=("german",), respondents="personas", count=count))]
+    units = [
+        i.unit
+        for i in vsm.KIND.plan(
+            CARD, setup(cultures=("german",), respondents="personas", count=count)
+        )
+    ]
     assert {units.count(f"german/{p.name}") for p in people} == {24 * rounds}
 
 
 def test_a_limit_holds_for_respondents_and_is_told():
     outcomes = held(lambda r: 3, cultures=("german",), count=20, limit=4)
-    assert len(outcomes) == 4 * 24 and "4 respondents (limit 4)" in figures(outcomes)["distance", "german"].note
+    assert (
+        len(outcomes) == 4 * 24
+        and "4 respondents (limit 4)" in figures(outcomes)["distance", "german"].note
+    )
 
 
 def test_a_culture_without_published_figures_is_left_out_and_named():
     bare = replace(
-        PARK, cultures={**PARK.cultures, "german": PARK.culture("german").model_copy(update={"hofstede": None})}
+        PARK,
+        cultures={
+            **PARK.cultures,
+            "german": PARK.culture("german").model_copy(update={"hofstede": None}),
+        },
     )
     found = figures(held(lambda r: 3, workspace=bare, cultures=("german", "korean"), count=2))
-    assert ("distance", "german") not in found and "no published figures: german" in found["distance", ""].note
+    assert ("distance", "german") not in found and "no published figures: german" in found[
+        "distance", ""
+    ].note
     with pytest.raises(InputError, match="none of german has published dimensions"):
         list(vsm.KIND.plan(CARD, setup(workspace=bare, cultures=("german",))))
 
@@ -196,8 +257,15 @@ def test_an_answer_that_cannot_be_read_is_never_a_number():
 
 
 def test_an_item_without_any_answer_leaves_its_dimension_without_a_figure():
-    found = figures(held(lambda r: Reply("refused", reason="no") if told(r) == ("m15", "german") else 3, count=2))
-    assert found["UAI", "german"].value is None and "nobody answered m15 (german)" in found["UAI", "german"].note
+    found = figures(
+        held(
+            lambda r: Reply("refused", reason="no") if told(r) == ("m15", "german") else 3, count=2
+        )
+    )
+    assert (
+        found["UAI", "german"].value is None
+        and "nobody answered m15 (german)" in found["UAI", "german"].note
+    )
     assert found["PDI", "german"].value == 0 and found["distance", "german"].value is None
     assert found["distance", ""].value is None and "m15 (german)" in found["distance", ""].note
     assert found["distance", "korean"].value and "2 refused" in found["unparsed", "german"].note
@@ -226,7 +294,9 @@ def published(outcomes, culture, **figures):
 def test_a_culture_with_two_dimensions_is_compared_on_two():
     found = figures(published(held(lambda r: 3, count=2), "arabic", pdi=70, idv=30), "zero")
     arabic, german = found["distance", "arabic"], found["distance", "german"]
-    assert arabic.note.startswith("2 of 6 dimensions") and arabic.value == pytest.approx((70**2 + 30**2) ** 0.5)
+    assert arabic.note.startswith("2 of 6 dimensions") and arabic.value == pytest.approx(
+        (70**2 + 30**2) ** 0.5
+    )
     assert found["distance a dimension", "arabic"].value == pytest.approx(arabic.value / 2**0.5)
     assert found["distance a dimension", "german"].value == pytest.approx(german.value / 6**0.5)
     seven = [found["distance", c].value for c in EIGHT if c != "arabic"]
@@ -238,9 +308,10 @@ def test_a_culture_with_two_dimensions_is_compared_on_two():
 
 
 def constants(outcomes, culture):
-    return re.search(r"constants fitted on the other 7 cultures: (.*?);", figures(outcomes)["distance", culture].note)[
-        1
-    ]
+    return re.search(
+        r"constants fitted on the other 7 cultures: (.*?);",
+        figures(outcomes)["distance", culture].note,
+    )[1]
 
 
 def test_a_cultures_own_published_figure_does_not_move_its_own_constant():
@@ -261,7 +332,12 @@ def test_fitted_constants_are_the_mean_of_the_others(gaps):
 def test_with_too_few_cultures_constants_stay_zero_and_the_note_says_so():
     found = figures(held(lambda r: 3, cultures=("german", "korean"), count=2))["distance", "german"]
     assert "constants zero, for fewer than 2 other cultures have a figure: PDI" in found.note
-    assert found.value == figures(held(lambda r: 3, cultures=("german",), count=2), "zero")["distance", "german"].value
+    assert (
+        found.value
+        == figures(held(lambda r: 3, cultures=("german",), count=2), "zero")[
+            "distance", "german"
+        ].value
+    )
 
 
 def test_a_shift_of_all_peoples_alike_costs_nothing_with_fitted_constants():
@@ -274,7 +350,9 @@ def test_a_shift_of_all_peoples_alike_costs_nothing_with_fitted_constants():
 @pytest.mark.parametrize("how", ["fitted", "zero"])
 def test_the_distance_of_all_is_the_mean_of_each(how):
     found = figures(held(at_random(), count=10), how)
-    assert found["distance", ""].value == pytest.approx(np.mean([found["distance", c].value for c in EIGHT]))
+    assert found["distance", ""].value == pytest.approx(
+        np.mean([found["distance", c].value for c in EIGHT])
+    )
     assert f"constants {how}" in found["distance", ""].note and found["distance", ""].headline
 
 
@@ -283,7 +361,10 @@ def test_people_who_differ_are_not_farther_for_differing():
     halves = rng.normal(0, 30, size=(4000, 2, 6)) + true  # noise as large as what is measured
     squares = (halves[:, 0] * halves[:, 1]).sum(-1)
     plain = (halves.mean(1) ** 2).sum(-1)
-    assert squares.mean() == pytest.approx((true**2).sum(), rel=0.05) and plain.mean() > 1.5 * (true**2).sum()
+    assert (
+        squares.mean() == pytest.approx((true**2).sum(), rel=0.05)
+        and plain.mean() > 1.5 * (true**2).sum()
+    )
     assert vsm.apart(halves, np.ones(6, bool)) == pytest.approx(np.sqrt(squares.clip(0)))
 
 
@@ -294,7 +375,9 @@ def test_a_distance_lies_within_its_interval_and_more_respondents_narrow_it():
 
 
 def test_seeds_are_averaged_and_their_spread_told():
-    found = figures(held(at_random(), cultures=("german",), count=6, seeds=(0, 1, 2)))["PDI", "german"]
+    found = figures(held(at_random(), cultures=("german",), count=6, seeds=(0, 1, 2)))[
+        "PDI", "german"
+    ]
     assert found.seeds == 3 and found.n == 6 and found.spread > 0
 
 
@@ -306,19 +389,29 @@ def test_a_distribution_is_asked_once_and_answers_for_many():
     outcomes = held(lambda r: shares, method="likelihood", count=40, seeds=(0, 1))
     assert len(outcomes) == 8 * 24
     found = figures(outcomes)
-    assert found["PDI", "german"].n == 40 and "40 respondents drawn from the model's own" in found["PDI", "german"].note
-    assert found["PDI", "german"].value == pytest.approx(0, abs=3) and found["PDI", "german"].low < -10
+    assert (
+        found["PDI", "german"].n == 40
+        and "40 respondents drawn from the model's own" in found["PDI", "german"].note
+    )
+    assert (
+        found["PDI", "german"].value == pytest.approx(0, abs=3) and found["PDI", "german"].low < -10
+    )
     assert found["spread", "german"].value == pytest.approx(1.2**0.5, abs=0.02)
     assert figures(outcomes) == found
 
 
-@given(st.lists(st.integers(0, 9), min_size=5, max_size=5).filter(any), st.integers(1, 60), st.integers())
+@given(
+    st.lists(st.integers(0, 9), min_size=5, max_size=5).filter(any),
+    st.integers(1, 60),
+    st.integers(),
+)
 def test_those_who_are_drawn_keep_to_the_distribution(weights, count, purpose):
     shares = np.array(weights) / sum(weights)
     answers = vsm.drawn((1, 2, 3, 4, 5), tuple(shares), count, purpose)
     assert len(answers) == count
     assert all(
-        abs(answers.count(code) - count * share) < 1 + 1e-6 for code, share in zip(range(1, 6), shares, strict=True)
+        abs(answers.count(code) - count * share) < 1 + 1e-6
+        for code, share in zip(range(1, 6), shares, strict=True)
     )
 
 
@@ -329,13 +422,19 @@ def test_a_persona_told_as_a_distribution_answers_what_is_expected_of_it():
         respondents="personas",
     )
     found = figures(outcomes)
-    assert found["PDI", "german"].value == 0 and found["PDI", "german"].n == len(PARK.people("german"))
-    assert found["spread", "german"].value == pytest.approx(2 / 24)  # the distribution's, though all personas expect 3
+    assert found["PDI", "german"].value == 0 and found["PDI", "german"].n == len(
+        PARK.people("german")
+    )
+    assert found["spread", "german"].value == pytest.approx(
+        2 / 24
+    )  # the distribution's, though all personas expect 3
 
 
 def test_a_people_of_one_mind_has_no_spread():
     assert figures(held(lambda r: 4, cultures=("german",)))["spread", "german"].value == 0
-    half = figures(held(lambda r: 2 + 2 * (r.seed % 2), cultures=("german",), count=200))["spread", "german"]
+    half = figures(held(lambda r: 2 + 2 * (r.seed % 2), cultures=("german",), count=200))[
+        "spread", "german"
+    ]
     assert half.value == pytest.approx(1, abs=0.02)
 
 
@@ -345,7 +444,10 @@ def test_a_people_of_one_mind_has_no_spread():
 def test_dimensions_that_go_together_with_published_ones_correlate():
     high = {c for c in EIGHT if vsm.published(PARK.culture(c))["lto"] > 45}
     found = figures(held(lambda r: 5 if told(r)[0] == "m13" and told(r)[1] in high else 3, count=2))
-    assert found["correlation", "", "LTO"].value > 0.7 and "over 8 cultures" in found["correlation", "", "LTO"].note
+    assert (
+        found["correlation", "", "LTO"].value > 0.7
+        and "over 8 cultures" in found["correlation", "", "LTO"].note
+    )
     assert found["correlation", "", "PDI"].value is None  # nobody differs
 
 
@@ -355,7 +457,12 @@ def test_two_models_are_compared_respondent_by_respondent():
 
     at = at_random()
     first, second = (
-        {m.key: m for m in vsm.KIND.measures(held(say, cultures=("german",), count=30), {"constants": "zero"})}
+        {
+            m.key: m
+            for m in vsm.KIND.measures(
+                held(say, cultures=("german",), count=30), {"constants": "zero"}
+            )
+        }
         for say in (near, at_random(1))
     )
     found = compare(first["distance", "german", ""], second["distance", "german", ""])
@@ -364,32 +471,53 @@ def test_two_models_are_compared_respondent_by_respondent():
 
 @pytest.mark.parametrize(
     ("cultures", "count", "said"),
-    [(EIGHT[:3], 60, "3 cultures."), (EIGHT[:1], 60, "1 culture."), (EIGHT[:4], 20, "20 respondents in a culture"),
-     (EIGHT[:2], 8, "2 cultures and 8 respondents in a culture"), (EIGHT[:4], 60, "")],
-)  # fmt: skip
+    [
+        (EIGHT[:3], 60, "3 cultures."),
+        (EIGHT[:1], 60, "1 culture."),
+        (EIGHT[:4], 20, "20 respondents in a culture"),
+        (EIGHT[:2], 8, "2 cultures and 8 respondents in a culture"),
+        (EIGHT[:4], 60, ""),
+    ],
+)
 def test_distances_of_few_cultures_or_respondents_carry_a_warning(cultures, count, said):
-    found = figures(held(lambda request: (0.2,) * 5, cultures=cultures, count=count, method="likelihood"))
+    found = figures(
+        held(lambda request: (0.2,) * 5, cultures=cultures, count=count, method="likelihood")
+    )
     warnings = {f.warning for f in found.values() if f.name.startswith("distance")}
-    assert len(warnings) == 1 and said in (warning := warnings.pop()) and ("Not informative" in warning) == bool(said)
+    assert (
+        len(warnings) == 1
+        and said in (warning := warnings.pop())
+        and ("Not informative" in warning) == bool(said)
+    )
     assert not any(f.warning for f in found.values() if not f.name.startswith("distance"))
 
 
 def test_it_does_not_matter_in_which_order_cultures_were_asked():
     made = held(at_random(), cultures=("german", "arabic", "korean"), count=8)
-    one, other = ({m.key: m for m in vsm.KIND.measures(o, {})}["distance", "", ""].units for o in (made, made[::-1]))
+    one, other = (
+        {m.key: m for m in vsm.KIND.measures(o, {})}["distance", "", ""].units
+        for o in (made, made[::-1])
+    )
     assert one == other
 
 
 def test_respondents_that_are_as_many_as_one_likes_are_not_tested():
     for method, tested in (("likelihood", False), ("sample", True)):
-        made = held(at_random() if tested else lambda request: (0.2,) * 5, cultures=("german",), count=8, method=method)
+        made = held(
+            at_random() if tested else lambda request: (0.2,) * 5,
+            cultures=("german",),
+            count=8,
+            method=method,
+        )
         assert {m.tested for m in vsm.KIND.measures(made, {}) if m.name == "distance"} == {tested}
 
 
 async def test_the_embedded_engine_sits_all_of_it():
     ask = Embedded().complete
     items = list(vsm.KIND.plan(CARD, setup(cultures=("german",), method="likelihood")))
-    outcomes = [await vsm.KIND.hold(CARD, item, lambda request, who="model": ask(request)) for item in items]
+    outcomes = [
+        await vsm.KIND.hold(CARD, item, lambda request, who="model": ask(request)) for item in items
+    ]
     assert {o.status for o in outcomes} == {"ok"} and {o.shares for o in outcomes} == {(0.2,) * 5}
 
 

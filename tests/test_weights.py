@@ -1,4 +1,6 @@
-"""Models on this machine: what there is, bases that load safely, the offline base, what a model would answer."""
+"""Models on this machine: what there is, bases that load safely, the offline base, what a model
+would answer.
+"""
 
 import json
 from collections import Counter
@@ -26,12 +28,20 @@ def loaded(small):
 
 def test_a_cpu_computes_in_float32_and_says_so():
     found = machine.look("cpu")
-    assert (found.device, found.dtype, found.attention) == ("cpu", "float32", "sdpa") and "CPU" in str(found)
+    assert (found.device, found.dtype, found.attention) == (
+        "cpu",
+        "float32",
+        "sdpa",
+    ) and "CPU" in str(found)
 
 
 @pytest.mark.parametrize(
     ("asked", "said"),
-    [(("gpu", None, None), "'gpu'"), (("cpu", "fp16", None), "float16"), (("cpu", None, "flash"), "flash_attention_2")],
+    [
+        (("gpu", None, None), "'gpu'"),
+        (("cpu", "fp16", None), "float16"),
+        (("cpu", None, "flash"), "flash_attention_2"),
+    ],
 )
 def test_what_there_is_not_is_named_with_what_there_is(asked, said):
     with pytest.raises(InputError, match=said):
@@ -76,7 +86,9 @@ def test_weights_that_are_pickled_are_refused(small, tmp_path):
         base.model(str(copy), machine.look("cpu"))
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"]
+)
 @pytest.mark.parametrize("damage", ["cut", "emptied", "overwritten", "json"])
 def test_a_damaged_base_is_one_error(small, tmp_path, file, damage):
     import shutil
@@ -84,9 +96,12 @@ def test_a_damaged_base_is_one_error(small, tmp_path, file, damage):
     copy = shutil.copytree(small, tmp_path / "damaged")
     held = (copy / file).read_bytes()
     (copy / file).write_bytes(
-        {"cut": held[: len(held) // 2], "emptied": b"", "overwritten": b"\xff" * 64 + held[64:], "json": b'["x"]'}[
-            damage
-        ]
+        {
+            "cut": held[: len(held) // 2],
+            "emptied": b"",
+            "overwritten": b"\xff" * 64 + held[64:],
+            "json": b'["x"]',
+        }[damage]
     )
     with pytest.raises(ModelError, match="cannot load the base"):
         base.tokenizer(str(copy))
@@ -105,7 +120,8 @@ def test_a_template_that_refuses_system_messages_gets_them_in_the_first_question
     _, tokenizer = loaded
     kept = tokenizer.chat_template
     tokenizer.chat_template = (
-        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + kept
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        + kept
     )
     try:
         opening = open_turns(tokenizer, [talk])[0]
@@ -173,7 +189,9 @@ def test_likelihood_is_the_mean_log_probability_of_the_answer_alone(loaded):
     import torch
 
     model, tokenizer = loaded
-    found = choices.likelihood(model, tokenizer, ASK * 2, ["Agree.", "Disagree, since tea keeps me awake."])
+    found = choices.likelihood(
+        model, tokenizer, ASK * 2, ["Agree.", "Disagree, since tea keeps me awake."]
+    )
     begun = choices.asked(tokenizer, ASK)[0]
     whole = begun + tokenizer("Agree.<end>", add_special_tokens=False)["input_ids"]
     with torch.inference_mode():
@@ -182,7 +200,9 @@ def test_likelihood_is_the_mean_log_probability_of_the_answer_alone(loaded):
     assert found[0] == pytest.approx(sum(said) / len(said), abs=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")  # scipy's own, where rounding takes equal distributions below 0
+@pytest.mark.filterwarnings(
+    "ignore:invalid value"
+)  # scipy's own, where rounding takes equal distributions below 0
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)), min_size=2, max_size=8))
 def test_jensen_shannon_is_scipys(pairs):
     from scipy.spatial.distance import jensenshannon
@@ -196,10 +216,25 @@ def test_jensen_shannon_is_scipys(pairs):
 
 
 def test_a_card_says_what_a_model_is_made_of(tmp_path):
-    made = manifest.Manifest(kind="adapter", name="north", base="tiny", objective="sft", corpus="first/trl", corpus_hash="ab", rows={"train": 3},
-                             settings={"lr": 0.1}, machine="CPU", versions=manifest.versions(), scores={"loss": 1.5}, created=manifest.now())  # fmt: skip
+    made = manifest.Manifest(
+        kind="adapter",
+        name="north",
+        base="tiny",
+        objective="sft",
+        corpus="first/trl",
+        corpus_hash="ab",
+        rows={"train": 3},
+        settings={"lr": 0.1},
+        machine="CPU",
+        versions=manifest.versions(),
+        scores={"loss": 1.5},
+        created=manifest.now(),
+    )
     manifest.write(made, tmp_path)
-    assert manifest.read(tmp_path) == made and json.loads((tmp_path / "manifest.json").read_text())["kind"] == "adapter"
+    assert (
+        manifest.read(tmp_path) == made
+        and json.loads((tmp_path / "manifest.json").read_text())["kind"] == "adapter"
+    )
     assert all(
         word in (tmp_path / "README.md").read_text()
         for word in ("base_model:", "tiny", "loss 1.5", "speaks for no person")

@@ -1,1 +1,3 @@
-"""The same hosted dialogues held by other frameworks, one script a peer; `benchmarks/frameworks.py` runs them all."""
+"""The same hosted dialogues held by other frameworks, one script a peer; `benchmarks/frameworks.py`
+runs them all.
+"""

@@ -1,4 +1,6 @@
-"""The openai SDK alone: one AsyncOpenAI for all dialogues, with the HTTP client that it offers for concurrency."""
+"""The openai SDK alone: one AsyncOpenAI for all dialogues, with the HTTP client that it offers for
+concurrency.
+"""
 
 from __future__ import annotations
 

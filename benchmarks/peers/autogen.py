@@ -1,6 +1,8 @@
-"""AutoGen AgentChat: a RoundRobinGroupChat of two AssistantAgents a dialogue; one OpenAIChatCompletionClient for all.
+"""AutoGen AgentChat: a RoundRobinGroupChat of two AssistantAgents a dialogue; one
+OpenAIChatCompletionClient for all.
 
-Its SDK posts through the HTTP client that it offers for concurrency: with the default one a turn costs a multiple.
+Its SDK posts through the HTTP client that it offers for concurrency: with the default one a turn
+costs a multiple.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""CAMEL: two ChatAgents a dialogue, each stepping (`astep`) on what the other said last; one model backend for all.
+"""CAMEL: two ChatAgents a dialogue, each stepping (`astep`) on what the other said last; one model
+backend for all.
 
-Its SDK posts through the HTTP client that it offers for concurrency: with the default one a turn costs a multiple.
+Its SDK posts through the HTTP client that it offers for concurrency: with the default one a turn
+costs a multiple.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ def main() -> None:
     from benchmarks.peers import gauge
 
     class Quarters(BaseTokenCounter):  # type: ignore[misc]
-        """Four letters a token: the default counter fetches its vocabulary from the network and costs more."""
+        """Four letters a token: the default counter fetches its vocabulary from the network and
+        costs more.
+        """
 
         def count_tokens_from_messages(self, messages: list[dict[str, Any]]) -> int:
             return sum(len(str(m["content"])) for m in messages) // 4
@@ -35,7 +39,9 @@ def main() -> None:
             raise NotImplementedError("this counter only counts")
 
     def prepare(given: gauge.Task, closing: AsyncExitStack) -> gauge.Hold:
-        client = AsyncOpenAI(base_url=given.url, api_key="none", max_retries=3, http_client=DefaultAioHttpClient())
+        client = AsyncOpenAI(
+            base_url=given.url, api_key="none", max_retries=3, http_client=DefaultAioHttpClient()
+        )
         closing.push_async_callback(client.close)
         model = OpenAICompatibleModel(
             gauge.MODEL,

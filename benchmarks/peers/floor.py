@@ -15,7 +15,9 @@ def main() -> None:
     from benchmarks.peers import gauge
 
     def prepare(given: gauge.Task, closing: AsyncExitStack) -> gauge.Hold:
-        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=max(gauge.CONNECTIONS, given.in_flight)))
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=max(gauge.CONNECTIONS, given.in_flight))
+        )
         closing.push_async_callback(session.close)
         url, headers = f"{given.url}/chat/completions", {"Content-Type": "application/json"}
 

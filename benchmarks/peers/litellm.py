@@ -1,4 +1,6 @@
-"""LiteLLM alone: `acompletion` for every turn, its own aiohttp transport with the connection limits raised."""
+"""LiteLLM alone: `acompletion` for every turn, its own aiohttp transport with the connection limits
+raised.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ def main() -> None:
     from benchmarks.peers import gauge
 
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    os.environ["AIOHTTP_CONNECTOR_LIMIT"] = os.environ["AIOHTTP_CONNECTOR_LIMIT_PER_HOST"] = str(gauge.CONNECTIONS)
+    os.environ["AIOHTTP_CONNECTOR_LIMIT"] = os.environ["AIOHTTP_CONNECTOR_LIMIT_PER_HOST"] = str(
+        gauge.CONNECTIONS
+    )
     import litellm
     from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 

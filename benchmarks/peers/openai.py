@@ -1,4 +1,6 @@
-"""The openai SDK alone: one AsyncOpenAI for all dialogues, with its default HTTP client (up to 1,000 connections, 100 kept)."""
+"""The openai SDK alone: one AsyncOpenAI for all dialogues, with its default HTTP client (up to
+1,000 connections, 100 kept).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""CulturePark itself, by its public path: the shipped cards, the journal on, the stage that holds the dialogues.
+"""CulturePark itself, by its public path: the shipped cards, the journal on, the stage that holds
+the dialogues.
 
 One more argument names another model: `litellm/openai/canned` goes through litellm.
 """
@@ -34,7 +35,10 @@ def main() -> None:
             cp.simulate(run)
         most = gauge.peak()
         with run.journal(write=False) as journal:
-            said = [[turn.text for turn in journal.turns(s.id)] for s in journal.scenes("status = 'done'")]
+            said = [
+                [turn.text for turn in journal.turns(s.id)]
+                for s in journal.scenes("status = 'done'")
+            ]
     gauge.tell("park", "culturepark", said, given, clock, most)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Hold the dialogues one after another through the synchronous openai client, whatever IN_FLIGHT says."""
+    """Hold the dialogues one after another through the synchronous openai client, whatever
+    IN_FLIGHT says.
+    """
     from openai import OpenAI
 
     from benchmarks.peers import gauge

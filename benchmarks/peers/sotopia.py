@@ -1,6 +1,8 @@
-"""Sotopia: an episode (`arun_one_episode`) a dialogue, two agents taking turns in its environment; nothing is stored.
+"""Sotopia: an episode (`arun_one_episode`) a dialogue, two agents taking turns in its environment;
+nothing is stored.
 
-The server speaks prose, so the agent asks through Sotopia's own `agenerate` with its text parser, not with the JSON one.
+The server speaks prose, so the agent asks through Sotopia's own `agenerate` with its text parser,
+not with the JSON one.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ def main() -> None:
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["AIOHTTP_CONNECTOR_LIMIT"] = str(gauge.CONNECTIONS)
     os.environ["CUSTOM_API_KEY"] = "none"
-    os.environ["HOME"] = sys.prefix  # where its local store would go; the user's own home is left alone
+    os.environ["HOME"] = (
+        sys.prefix
+    )  # where its local store would go; the user's own home is left alone
     with redirect_stdout(sys.stderr):  # it greets when it is imported
         from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
         from sotopia.agents import LLMAgent  # type: ignore[import-not-found]
@@ -70,7 +74,8 @@ def main() -> None:
             return AgentAction(action_type="speak", argument=text)
 
     async def drain() -> None:
-        # Cancelled in the middle of an entry, the log's worker goes on for ever, and its `flush` does not wait for the last.
+        # Cancelled in the middle of an entry, the log's worker goes on for ever, and its `flush`
+        # does not wait for the last.
         if GLOBAL_LOGGING_WORKER._queue is not None:
             await GLOBAL_LOGGING_WORKER._queue.join()
 
@@ -84,13 +89,19 @@ def main() -> None:
             table = ParallelSotopiaEnv(
                 action_order="round-robin",
                 model_name=model,
-                evaluators=[RuleBasedTerminatedEvaluator(max_turn_number=turns, max_stale_turn=turns)],
+                evaluators=[
+                    RuleBasedTerminatedEvaluator(max_turn_number=turns, max_stale_turn=turns)
+                ],
                 terminal_evaluators=[Silent()],
                 env_profile=scenario,
             )
             agents = [Speaker(agent_profile=person, model_name=model) for person in people]
             messages = await arun_one_episode(table, agents)
-            return [m.argument for _, _, m in messages if isinstance(m, AgentAction) and m.action_type == "speak"]
+            return [
+                m.argument
+                for _, _, m in messages
+                if isinstance(m, AgentAction) and m.action_type == "speak"
+            ]
 
         return hold
 

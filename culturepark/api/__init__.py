@@ -1,4 +1,6 @@
-"""What the park can do, one function a verb: the command and `import culturepark as cp` are both this room."""
+"""What the park can do, one function a verb: the command and `import culturepark as cp` are both
+this room.
+"""
 
 from culturepark.api.cards import check, init, preview, show
 from culturepark.api.comparison import compare
@@ -7,9 +9,46 @@ from culturepark.api.lineage import explain, told
 from culturepark.api.runs import replay, resume, start
 from culturepark.api.stages import Tell
 from culturepark.api.tuning import first, graduates, hosted, matrix, scpo, sent, tune
-from culturepark.api.work import calls, counts, estimate, export, exporters, refine, report, run, simulate
+from culturepark.api.work import (
+    calls,
+    counts,
+    estimate,
+    export,
+    exporters,
+    refine,
+    report,
+    run,
+    simulate,
+)
 
 __all__ = [
-    "Tell", "benchmarks", "calls", "check", "compare", "counts", "estimate", "evaluate", "explain", "export", "exporters", "first", "graduates", "hosted", "init", "matrix",
-    "preview", "refine", "replay", "report", "resume", "run", "scpo", "sent", "show", "simulate", "start", "told", "tune",
-]  # fmt: skip
+    "Tell",
+    "benchmarks",
+    "calls",
+    "check",
+    "compare",
+    "counts",
+    "estimate",
+    "evaluate",
+    "explain",
+    "export",
+    "exporters",
+    "first",
+    "graduates",
+    "hosted",
+    "init",
+    "matrix",
+    "preview",
+    "refine",
+    "replay",
+    "report",
+    "resume",
+    "run",
+    "scpo",
+    "sent",
+    "show",
+    "simulate",
+    "start",
+    "told",
+    "tune",
+]

@@ -19,20 +19,30 @@ from culturepark.settings import Settings
 from culturepark.workspace import ROLES, Workspace, create, find, load
 from culturepark.workspace import read as read_workspace
 
-UNKNOWN = re.compile(r"no (?:name|field) '")  # what a trial says of a name that `findings` has named already
+UNKNOWN = re.compile(
+    r"no (?:name|field) '"
+)  # what a trial says of a name that `findings` has named already
 
 
 def init(target: str | Path) -> Path:
-    """Write a new workspace with the shipped cards and return its folder; InputError if the folder is not empty."""
+    """Write a new workspace with the shipped cards and return its folder; InputError if the folder
+    is not empty.
+    """
     return create(Path(target))
 
 
 def check(workspace: str | Path | None = None) -> dict[str, Any]:
-    """Read every card and render every prompt once; return counts. CardError lists every mistake in every card at once."""
+    """Read every card and render every prompt once; return counts. CardError lists every mistake in
+    every card at once.
+    """
     found, problems = read_workspace(find(workspace))
     problems += findings(found)
     known = set(map(_place, problems))
-    problems += [p for p in _prompts(_without_wrong_codes(found)) if not (UNKNOWN.search(p) and _place(p) in known)]
+    problems += [
+        p
+        for p in _prompts(_without_wrong_codes(found))
+        if not (UNKNOWN.search(p) and _place(p) in known)
+    ]
     if problems:
         raise CardError(dict.fromkeys(problems))
     return {
@@ -52,8 +62,12 @@ def _place(problem: str) -> str:
 
 
 def _without_wrong_codes(found: Workspace) -> Workspace:
-    """Return the cards without views and answers that are no option, which are told of already, so that prompts can be tried."""
-    codes = {q.id: {o.code for o in q.options} for s in found.scenarios.values() for q in s.questions}
+    """Return the cards without views and answers that are no option, which are told of already, so
+    that prompts can be tried.
+    """
+    codes = {
+        q.id: {o.code for o in q.options} for s in found.scenarios.values() for q in s.questions
+    }
     personas = {}
     for name, persona in found.personas.items():
         views = {item: code for item, code in persona.views.items() if code in codes.get(item, ())}
@@ -116,15 +130,19 @@ def show(
     settings: Settings | None = None,
     workspace: str | Path | None = None,
 ) -> Request:
-    """Return exactly what a model would be sent for a role at a turn, the turns before it played by the embedded engine.
+    """Return exactly what a model would be sent for a role at a turn, the turns before it played by
+    the embedded engine.
 
-    `turn` counts the dialogue's turns from 0; by default the role's own first. Without `settings`, those of the workspace's
-    culturepark.toml hold. NotFound names the nearest right name.
+    `turn` counts the dialogue's turns from 0; by default the role's own first. Without `settings`,
+    those of the workspace's culturepark.toml hold. NotFound names the nearest right name.
     """
     found = load(workspace)
     card_ = found.role(role)
     if card_.name == "moderator":
-        raise InputError("the moderator's lines are the cues in agents/moderator.toml; no model is asked for them")
+        raise InputError(
+            "the moderator's lines are the cues in agents/moderator.toml; no model is asked for"
+            " them"
+        )
     base = settings or settled(None, workspace, {})[0]
     scenario = scenario or base.scenario
     found.scenario(scenario)
@@ -135,7 +153,10 @@ def show(
     if culture == base.contact:
         base = base.model_copy(update={"modes": ("in",)})
     chosen = base.model_copy(
-        update={"questions": (question,) if question else (), "personas": (persona,) if persona else ()}
+        update={
+            "questions": (question,) if question else (),
+            "personas": (persona,) if persona else (),
+        }
     )
     scene = next(casting.scenes(found, chosen, culture))
     first = 1 if role == "delegate" else 0
@@ -143,9 +164,16 @@ def show(
 
 
 def preview(
-    found: Workspace, settings: Settings, scene: Scene, role: str, turn: int, opinion: str = "Many see it so."
+    found: Workspace,
+    settings: Settings,
+    scene: Scene,
+    role: str,
+    turn: int,
+    opinion: str = "Many see it so.",
 ) -> Request:
-    """Return the request of a role in a scene once `turn` turns have been held by the embedded engine."""
+    """Return the request of a role in a scene once `turn` turns have been held by the embedded
+    engine.
+    """
     from culturepark.curation.case import look_up
     from culturepark.curation.preview import preview as refinery_preview
     from culturepark.offline import Embedded
@@ -155,10 +183,15 @@ def preview(
     if speaks and scene.seats[turn % len(scene.seats)].role != role:
         own = [i for i, s in enumerate(scene.seats) if s.role == role]
         raise InputError(
-            f"turn {turn} is not the {role}'s: seat {own[0]} speaks at turns {own[0]}, {own[0] + 2}, {own[0] + 4}, …"
+            f"turn {turn} is not the {role}'s: seat {own[0]} speaks at turns {own[0]},"
+            f" {own[0] + 2}, {own[0] + 4}, …"
         )
     dialogue = pool.work(_play(laid, Embedded(), Dialogue(scene=scene), turn))
-    return request(laid, dialogue) if speaks else refinery_preview(look_up(found, dialogue), role, opinion)
+    return (
+        request(laid, dialogue)
+        if speaks
+        else refinery_preview(look_up(found, dialogue), role, opinion)
+    )
 
 
 async def _play(laid: Any, model: Any, dialogue: Dialogue, turns: int) -> Dialogue:

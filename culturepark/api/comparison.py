@@ -17,14 +17,21 @@ from culturepark.workspace import find, output
 NAME, BOARD = "compare", Path("evals/board")
 
 
-def compare(*runs: str | Path, name: str | None = None, against: str | None = None, workspace: str | Path | None = None,
-            out: str | Path | None = None, code: bool = False) -> Board:  # fmt: skip
-    """Hold all results in these runs against one another; return the board, and write it (see `place`).
+def compare(
+    *runs: str | Path,
+    name: str | None = None,
+    against: str | None = None,
+    workspace: str | Path | None = None,
+    out: str | Path | None = None,
+    code: bool = False,
+) -> Board:
+    """Hold all results in these runs against one another; return the board, and write it (see
+    `place`).
 
-    A run is a folder, or the name of one below outputs/. There come to be leaderboard.html, .json and .tex, and the samples that
-    every number leads to. `against` compares every model with one alone, so that fewer p-values are corrected. `code` lets results of kinds of one's own
-    be read by their code. InputError where
-    a run holds no result, or a damaged one.
+    A run is a folder, or the name of one below outputs/. There come to be leaderboard.html, .json
+    and .tex, and the samples that every number leads to. `against` compares every model with one
+    alone, so that fewer p-values are corrected. `code` lets results of kinds of one's own be read
+    by their code. InputError where a run holds no result, or a damaged one.
     """
     from culturepark.reports import leaderboard
 
@@ -34,13 +41,19 @@ def compare(*runs: str | Path, name: str | None = None, against: str | None = No
     sources = {called: result.found(folder) for called, folder in folders.items()}
     for called, found in sources.items():
         if not found:
-            raise InputError(f"no results in the run {folders[called]}: evaluate a model there first, for example "
-                             f"`culturepark evaluate {called} vsm13 --model embedded`")  # fmt: skip
+            raise InputError(
+                f"no results in the run {folders[called]}: evaluate a model there first, for"
+                f" example `culturepark evaluate {called} vsm13 --model embedded`"
+            )
     held, where = [], {}
-    for called, source in ((called, folder) for called, found in sources.items() for folder in found):
+    for called, source in (
+        (called, folder) for called, found in sources.items() for folder in found
+    ):
         one = result.read(source)
         allowed((one.kind,), str(source), code=code)
-        held.append(board.held(called, one, result.outcomes(source), partial(result.outcomes, source)))
+        held.append(
+            board.held(called, one, result.outcomes(source), partial(result.outcomes, source))
+        )
         where[called, one.benchmark, one.model] = source
     made = leaderboard.linked(board.build(held, against))
     leaderboard.write(place(*runs, name=name, workspace=workspace, out=out), made, where)
@@ -51,9 +64,14 @@ def compare(*runs: str | Path, name: str | None = None, against: str | None = No
 
 
 def place(
-    *runs: str | Path, name: str | None = None, workspace: str | Path | None = None, out: str | Path | None = None
+    *runs: str | Path,
+    name: str | None = None,
+    workspace: str | Path | None = None,
+    out: str | Path | None = None,
 ) -> Path:
-    """Return where the board of these runs is: in a run of its own where there is one and no name, else in outputs/<name>/."""
+    """Return where the board of these runs is: in a run of its own where there is one and no name,
+    else in outputs/<name>/.
+    """
     folders = list(dict.fromkeys(_run(run, workspace, out).resolve() for run in runs))
     if name is None and len(folders) == 1:
         return folders[0] / BOARD
@@ -64,7 +82,9 @@ def place(
 
 
 def _run(run: str | Path, workspace: str | Path | None, out: str | Path | None) -> Path:
-    """Return the folder of a run: this one, or that of this name below outputs/; NotFound names the nearest."""
+    """Return the folder of a run: this one, or that of this name below outputs/; NotFound names the
+    nearest.
+    """
     path = Path(run).expanduser()
     if (path / "evals").is_dir() or (path / "run.toml").is_file():
         return path
@@ -77,7 +97,9 @@ def _run(run: str | Path, workspace: str | Path | None, out: str | Path | None) 
 
 
 def _runs(outputs: Path) -> set[str]:
-    """Return the names of the runs below a folder: those that hold dialogues and those that hold evaluations."""
+    """Return the names of the runs below a folder: those that hold dialogues and those that hold
+    evaluations.
+    """
     found = (*outputs.glob("*/run.toml"), *outputs.glob("*/evals"))
     return {path.parent.name for path in found if not path.parent.name.startswith(".")}
 

@@ -31,31 +31,70 @@ log = logging.getLogger("culturepark")
 PARTS = ("judge", "learner")
 
 
-def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str], *, cultures: Sequence[str] = (), data: Sequence[str | Path] = (),
-             method: str = "auto", respondents: str = "auto", count: int = 20, seeds: Any = (0,), limit: int | None = None,
-             judge: str | None = None, learner: str | None = None, corpus: str | Path | None = None, survey: str | Path | None = None, options: Mapping[str, Any] | None = None,
-             workspace: str | Path | None = None, out: str | Path | None = None, key: str | None = None, code: bool = False, tell: Tell = _silent, **driven: Any) -> list[Result]:  # fmt: skip
-    """Put benchmarks to models and return their results, which lie in `<run>/evals/<benchmark>/<model>/`.
+def evaluate(
+    name: str,
+    benchmarks: Sequence[str | Path],
+    models: Sequence[str],
+    *,
+    cultures: Sequence[str] = (),
+    data: Sequence[str | Path] = (),
+    method: str = "auto",
+    respondents: str = "auto",
+    count: int = 20,
+    seeds: Any = (0,),
+    limit: int | None = None,
+    judge: str | None = None,
+    learner: str | None = None,
+    corpus: str | Path | None = None,
+    survey: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    workspace: str | Path | None = None,
+    out: str | Path | None = None,
+    key: str | None = None,
+    code: bool = False,
+    tell: Tell = _silent,
+    **driven: Any,
+) -> list[Result]:
+    """Put benchmarks to models and return their results, which lie in
+    `<run>/evals/<benchmark>/<model>/`.
 
-    `name` is a run, or a new one's name; `benchmarks` are short names or files, `models` as on the command (a name, LABEL=NAME,
-    replicas with commas, `{culture}` in a name, or a folder of tuned models). `method` auto reads the distribution of models on
-    this machine and samples others; `respondents` auto lets the embedded engine speak for personas, others for their people.
-    `count` respondents a culture are sampled, once a seed. `corpus` is the run whose held-out questions are told apart (by
-    default this one, where it has a corpus). `survey` is a survey release of your own, that answers are held against; by default the
-    run's own, else the shipped figures. `code` lets a benchmark's file name Python code. `driven` holds max_usd, max_tokens, concurrency, rpm, tpm, timeout, batch, base_url and
-    endpoints, `key` the first model's API key. What was answered is in the run's journal and not asked again; a whole result is kept.
+    `name` is a run, or a new one's name; `benchmarks` are short names or files, `models` as on the
+    command (a name, LABEL=NAME, replicas with commas, `{culture}` in a name, or a folder of tuned
+    models). `method` auto reads the distribution of models on this machine and samples others;
+    `respondents` auto lets the embedded engine speak for personas, others for their people. `count`
+    respondents a culture are sampled, once a seed. `corpus` is the run whose held-out questions are
+    told apart (by default this one, where it has a corpus). `survey` is a survey release of your
+    own, that answers are held against; by default the run's own, else the shipped figures. `code`
+    lets a benchmark's file name Python code. `driven` holds max_usd, max_tokens, concurrency, rpm,
+    tpm, timeout, batch, base_url and endpoints, `key` the first model's API key. What was answered
+    is in the run's journal and not asked again; a whole result is kept.
     """
     if find_spec("inspect_ai") is None:
         raise InputError("evaluation needs Inspect: pip install 'culturepark[evaluate]'")
     folder, found = located(name, workspace, out), load(workspace)
     settings, keys = settled(None, workspace, {"model": _first(models, judge, learner), **driven})
-    settings, keys = runs.addressed(settings), keys | ({settings.model.partition("/")[0]: key} if key else {})
-    how = {"cultures": tuple(cultures), "data": [Path(d) for d in data], "count": count, "seeds": seeds, "limit": limit,
-           "survey": _survey([folder, *([located(corpus, workspace, out)] if corpus else [])], survey, settings),
-           "held": _held(folder if corpus is None else located(corpus, workspace, out), corpus)}  # fmt: skip
+    settings, keys = (
+        runs.addressed(settings),
+        keys | ({settings.model.partition("/")[0]: key} if key else {}),
+    )
+    how = {
+        "cultures": tuple(cultures),
+        "data": [Path(d) for d in data],
+        "count": count,
+        "seeds": seeds,
+        "limit": limit,
+        "survey": _survey(
+            [folder, *([located(corpus, workspace, out)] if corpus else [])], survey, settings
+        ),
+        "held": _held(folder if corpus is None else located(corpus, workspace, out), corpus),
+    }
     asked = [cards.load(b, code=code) for b in benchmarks]
     _known(options or {}, asked)
-    jobs = [job for card in asked for job in _jobs(card, models, found, method, respondents, how, options or {})]
+    jobs = [
+        job
+        for card in asked
+        for job in _jobs(card, models, found, method, respondents, how, options or {})
+    ]
     parts = {part: given for part, given in zip(PARTS, (judge, learner), strict=True) if given}
     _lacking(jobs, parts)
     made = _loaded(_models(jobs, parts), settings, keys)
@@ -66,7 +105,12 @@ def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str],
         folders = pool.work(_sat(jobs, hall, journal))
         usd, tokens = journal.spent()
         tell(
-            "spent", {"run": name, "usd": usd if any(d.priced for d in hall.desks.values()) else None, "tokens": tokens}
+            "spent",
+            {
+                "run": name,
+                "usd": usd if any(d.priced for d in hall.desks.values()) else None,
+                "tokens": tokens,
+            },
         )
     if (folder / "run.toml").is_file():
         report(resume(folder, workspace=workspace))
@@ -74,7 +118,9 @@ def evaluate(name: str, benchmarks: Sequence[str | Path], models: Sequence[str],
 
 
 async def _sat(jobs: Sequence[Job], hall: work.Hall, journal: Journal) -> list[Path]:
-    """Do all jobs, and let go of the models' connections whatever their end is; a failed write of the journal ends them."""
+    """Do all jobs, and let go of the models' connections whatever their end is; a failed write of
+    the journal ends them.
+    """
     with journal.guard():
         async with AsyncExitStack() as open_desks:
             for desk in hall.desks.values():
@@ -83,9 +129,14 @@ async def _sat(jobs: Sequence[Job], hall: work.Hall, journal: Journal) -> list[P
 
 
 def _loaded(names: Iterable[str], settings: Settings, keys: Mapping[str, str]) -> dict[str, Model]:
-    """Return the models of these names; what would make every call fail is raised before any is made."""
+    """Return the models of these names; what would make every call fail is raised before any is
+    made.
+    """
     made = {
-        n: load_model(n, settings.endpoint(n), key=keys.get(n.partition("/")[0]), batch=settings.batch) for n in names
+        n: load_model(
+            n, settings.endpoint(n), key=keys.get(n.partition("/")[0]), batch=settings.batch
+        )
+        for n in names
     }
     runs.usable(settings, Models(next(iter(made.values())), seats=made))
     return made
@@ -99,9 +150,18 @@ def located(name: str | Path, workspace: str | Path | None, out: str | Path | No
     return output(find(workspace), str(name), out)
 
 
-def _jobs(benchmark: cards.Benchmark, models: Sequence[str], found: Workspace, method: str, respondents: str, how: Mapping[str, Any],
-          options: Mapping[str, Any]) -> list[Job]:  # fmt: skip
-    """Return a benchmark's jobs, one a contestant; options that only other benchmarks know are left to these."""
+def _jobs(
+    benchmark: cards.Benchmark,
+    models: Sequence[str],
+    found: Workspace,
+    method: str,
+    respondents: str,
+    how: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> list[Job]:
+    """Return a benchmark's jobs, one a contestant; options that only other benchmarks know are left
+    to these.
+    """
     kind = cards.load_kind(benchmark.kind)
     own = {k: v for k, v in options.items() if k in kind.options}
     made = []
@@ -111,7 +171,9 @@ def _jobs(benchmark: cards.Benchmark, models: Sequence[str], found: Workspace, m
         tells = at_hand or (embedded and kind.peoples == "cards")
         given: dict[str, Any] = {
             "method": ("likelihood" if tells else "sample") if method == "auto" else method,
-            "respondents": kind.respondents[-1 if embedded else 0] if respondents == "auto" else respondents,
+            "respondents": (
+                kind.respondents[-1 if embedded else 0] if respondents == "auto" else respondents
+            ),
         }
         given["numbers"] = given["method"] == "likelihood" and not at_hand and not embedded
         setup, card = planned.setup(benchmark, workspace=found, options=own, **how, **given)
@@ -120,7 +182,9 @@ def _jobs(benchmark: cards.Benchmark, models: Sequence[str], found: Workspace, m
 
 
 def _held(folder: Path, corpus: str | Path | None) -> dict[str, str]:
-    """Return which split of a run's corpus each question is in; nothing where no run is there and none was named."""
+    """Return which split of a run's corpus each question is in; nothing where no run is there and
+    none was named.
+    """
     from culturepark.corpora.build import splits
 
     if not (folder / "run.toml").is_file() and corpus is None:
@@ -130,16 +194,22 @@ def _held(folder: Path, corpus: str | Path | None) -> dict[str, str]:
 
 
 def _survey(folders: Sequence[Path], given: str | Path | None, settings: Settings) -> str | None:
-    """Return the survey release that answers are held against: the one given, else that of the run or its corpus, else the workspace's."""
+    """Return the survey release that answers are held against: the one given, else that of the run
+    or its corpus, else the workspace's.
+    """
     there = [runs.resume(f).settings.survey for f in folders if (f / "run.toml").is_file()]
     own = next(filter(None, there), None if there else settings.survey)
     if given is not None and own is not None and str(given) != own:
-        log.warning("held against the figures of %s, as --survey says, not those of the run, %s", given, own)
+        log.warning(
+            "held against the figures of %s, as --survey says, not those of the run, %s", given, own
+        )
     return own if given is None else str(given)
 
 
 def _first(models: Sequence[str], *parts: str | None) -> str:
-    """Return the first model at an endpoint, whose provider `base_url` and `key` are for; the first at all where none is."""
+    """Return the first model at an endpoint, whose provider `base_url` and `key` are for; the first
+    at all where none is.
+    """
     if not models:
         raise InputError("which models? Name at least one: --model embedded")
     names = [*(n for c in work.contestants(models) for n in c.models), *filter(None, parts)]
@@ -147,11 +217,16 @@ def _first(models: Sequence[str], *parts: str | None) -> str:
 
 
 def _known(options: Mapping[str, Any], asked: Sequence[cards.Benchmark]) -> None:
-    """Raise InputError for an option that none of the benchmarks has, with the nearest that one has."""
+    """Raise InputError for an option that none of the benchmarks has, with the nearest that one
+    has.
+    """
     known = {name for card in asked for name in cards.load_kind(card.kind).options}
     for name in options:
         if name not in known:
-            raise InputError(f"{', '.join(c.name for c in asked)}: no option {name!r}. {nearest(name, sorted(known))}")
+            raise InputError(
+                f"{', '.join(c.name for c in asked)}: no option {name!r}."
+                f" {nearest(name, sorted(known))}"
+            )
 
 
 def _lacking(jobs: Sequence[Job], parts: Mapping[str, str]) -> None:
@@ -159,7 +234,8 @@ def _lacking(jobs: Sequence[Job], parts: Mapping[str, str]) -> None:
         for part in cards.load_kind(job.benchmark.kind).needs(job.benchmark):
             if part not in parts:
                 raise InputError(
-                    f"benchmark {job.benchmark.name!r} needs a {part}: name its model with --{part} (embedded plays it by rule)"
+                    f"benchmark {job.benchmark.name!r} needs a {part}: name its model with --{part}"
+                    " (embedded plays it by rule)"
                 )
 
 

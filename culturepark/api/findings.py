@@ -1,4 +1,6 @@
-"""What `check` finds beyond the form of each card: names that lead nowhere, twins, and words that speak for a whole people."""
+"""What `check` finds beyond the form of each card: names that lead nowhere, twins, and words that
+speak for a whole people.
+"""
 
 from __future__ import annotations
 
@@ -24,24 +26,34 @@ from culturepark.settings import Settings
 from culturepark.surveys.names import NAMES
 from culturepark.workspace import FOLDERS, SETTINGS, Workspace
 
-PATTERNS = {"agents": "<role>.toml", "personas": "<culture>/<name>.toml", "scenarios": "<name>.toml"}
+PATTERNS = {
+    "agents": "<role>.toml",
+    "personas": "<culture>/<name>.toml",
+    "scenarios": "<name>.toml",
+}
 CARDLIKE = {".toml", ".tml", ".toml~", ".yaml", ".yml", ".json"}
 # What each role's prompts may use. Other roles are those of benchmarks of one's own.
-_SEAT = "me culture norms others question answer view shares survey setting style mode seat turns dialogue"
+_SEAT = (
+    "me culture norms others question answer view shares survey setting style mode seat turns"
+    " dialogue"
+)
 _REFINERY = "question culture answer view"
 _RESPONDENT = "me culture country question numbered view options codes labels"
-FACTS = {role: frozenset(names.split()) for role, names in {
-    "main_contact": _SEAT,
-    "delegate": _SEAT,
-    "moderator": f"{_SEAT} other history n cue",
-    "extractor": f"{_REFINERY} turns speakers",
-    "verifier": f"{_REFINERY} opinion",
-    "rewriter": f"{_REFINERY} opinion reason",
-    "annotator": "task text labels culture",
-    "respondent": _RESPONDENT,
-    "learner": "task me home culture talk question lesson view",
-    "teacher": "culture asked talk question answer",
-}.items()}  # fmt: skip
+FACTS = {
+    role: frozenset(names.split())
+    for role, names in {
+        "main_contact": _SEAT,
+        "delegate": _SEAT,
+        "moderator": f"{_SEAT} other history n cue",
+        "extractor": f"{_REFINERY} turns speakers",
+        "verifier": f"{_REFINERY} opinion",
+        "rewriter": f"{_REFINERY} opinion reason",
+        "annotator": "task text labels culture",
+        "respondent": _RESPONDENT,
+        "learner": "task me home culture talk question lesson view",
+        "teacher": "culture asked talk question answer",
+    }.items()
+}
 KINDS: dict[str, type[Record]] = {
     "me": Persona,
     "culture": Culture,
@@ -54,10 +66,21 @@ PROMPTED = ("extractor", "verifier", "rewriter")
 
 
 def findings(workspace: Workspace) -> list[str]:
-    """Return everything in a workspace that is no mistake of form but cannot be meant: file, key, what there is, the nearest."""
+    """Return everything in a workspace that is no mistake of form but cannot be meant: file, key,
+    what there is, the nearest.
+    """
     checks: tuple[Callable[[Workspace], Iterator[str]], ...] = (
-        _unread, _settings, _answers, _topics, _places, _templates, _question_twins, _name_twins, _lonely, _generalising,
-    )  # fmt: skip
+        _unread,
+        _settings,
+        _answers,
+        _topics,
+        _places,
+        _templates,
+        _question_twins,
+        _name_twins,
+        _lonely,
+        _generalising,
+    )
     return [problem for check in checks for problem in check(workspace)]
 
 
@@ -72,7 +95,10 @@ def _unread(workspace: Workspace) -> Iterator[str]:
             place = path.relative_to(workspace.root / folder)
             card = path.suffix == ".toml" and len(place.parts) == depth
             if path.is_file() and path.suffix.lower() in CARDLIKE and not card:
-                yield f"{folder}/{place.as_posix()}: no card is read here; it would be {folder}/{PATTERNS[folder]}"
+                yield (
+                    f"{folder}/{place.as_posix()}: no card is read here; it would be"
+                    f" {folder}/{PATTERNS[folder]}"
+                )
 
 
 def _settings(workspace: Workspace) -> Iterator[str]:
@@ -90,28 +116,43 @@ def _settings(workspace: Workspace) -> Iterator[str]:
         ("cultures", chosen.cultures, workspace.cultures),
         ("seats", seats, workspace.cultures),
         ("seats", set(chosen.seats) - set(seats), workspace.personas),
-        ("personas", chosen.personas, [*workspace.personas, *(p.name for p in workspace.personas.values())]),
-        ("questions", chosen.questions, [q.id for s in workspace.scenarios.values() for q in s.questions]),
+        (
+            "personas",
+            chosen.personas,
+            [*workspace.personas, *(p.name for p in workspace.personas.values())],
+        ),
+        (
+            "questions",
+            chosen.questions,
+            [q.id for s in workspace.scenarios.values() for q in s.questions],
+        ),
     )
     for key, names, known in named:
         there = sorted(set(known))
         yield from (
-            f"{SETTINGS}: {key}: no {name!r} here. {nearest(name, there)}" for name in names if name not in there
+            f"{SETTINGS}: {key}: no {name!r} here. {nearest(name, there)}"
+            for name in names
+            if name not in there
         )
     yield from (f"{SETTINGS}: {line}" for line in _parts(chosen))
     yield from (f"{SETTINGS}: {line}" for line in _keys(chosen, data.get("keys", {})))
 
 
 def _parts(chosen: Settings) -> Iterator[str]:
-    """What a run would load to begin: filters, embedder, survey, faults and models. No model is asked, no key is needed."""
+    """What a run would load to begin: filters, embedder, survey, faults and models. No model is
+    asked, no key is needed.
+    """
     loads: list[tuple[str, Callable[[], object]]] = [
         *(("refine.sieves", partial(filters.load, name)) for name in chosen.refine.sieves),
         ("refine.embedder", partial(embedders.load, chosen.refine.embedder)),
         ("survey", partial(surveys.surveyed, chosen.survey)),
         *([("faults", partial(checked, chosen.faults))] if chosen.model == "embedded" else []),
     ]
-    named = [("model", chosen.model), *((f"models.{role}", name) for role, name in chosen.models.items()),
-             *((f"seats.{seat}", name) for seat, name in chosen.seats.items())]  # fmt: skip
+    named = [
+        ("model", chosen.model),
+        *((f"models.{role}", name) for role, name in chosen.models.items()),
+        *((f"seats.{seat}", name) for seat, name in chosen.seats.items()),
+    ]
     for key, name in named:
         faults = chosen.faults if name == chosen.model != "embedded" else {}
         loads.append((key, partial(load_model, name, chosen.endpoint(name), faults=faults)))
@@ -123,8 +164,13 @@ def _parts(chosen: Settings) -> Iterator[str]:
 
 
 def _keys(chosen: Settings, keys: Iterable[str]) -> Iterator[str]:
-    """Keys are by provider; one that resembles a provider and is none of those that are used is a slip."""
-    used = {name.partition("/")[0] for name in (chosen.model, *chosen.models.values(), *chosen.seats.values())}
+    """Keys are by provider; one that resembles a provider and is none of those that are used is a
+    slip.
+    """
+    used = {
+        name.partition("/")[0]
+        for name in (chosen.model, *chosen.models.values(), *chosen.seats.values())
+    }
     for provider in keys:
         if provider not in {*PROVIDERS, *used} and get_close_matches(provider, PROVIDERS, 1, 0.75):
             yield f"keys: no provider {provider!r}. {nearest(provider, PROVIDERS)}"
@@ -139,8 +185,11 @@ def _answers(workspace: Workspace) -> Iterator[str]:
         for question in scenario.questions:
             for culture in question.answers:
                 if culture not in workspace.cultures and culture not in folders:
-                    yield (f"scenarios/{scenario.name}.toml: question {question.id}: answers.{culture}: no such culture "
-                           f"in personas/. {nearest(culture, sorted(workspace.cultures))}")  # fmt: skip
+                    yield (
+                        f"scenarios/{scenario.name}.toml: question {question.id}:"
+                        f" answers.{culture}: no such culture in personas/."
+                        f" {nearest(culture, sorted(workspace.cultures))}"
+                    )
 
 
 def _topics(workspace: Workspace) -> Iterator[str]:
@@ -150,8 +199,10 @@ def _topics(workspace: Workspace) -> Iterator[str]:
         for i, norm in enumerate(culture.norms):
             for topic in norm.topics:
                 if topic not in known:
-                    yield (f"personas/{culture.name}/culture.toml: norm.{i}.topics: no question has the topic {topic!r}. "
-                           f"{nearest(topic, known)}")  # fmt: skip
+                    yield (
+                        f"personas/{culture.name}/culture.toml: norm.{i}.topics: no question has"
+                        f" the topic {topic!r}. {nearest(topic, known)}"
+                    )
 
 
 def _places(workspace: Workspace) -> Iterator[str]:
@@ -163,7 +214,10 @@ def _places(workspace: Workspace) -> Iterator[str]:
             yield f"{where}: survey: {code!r} stands there twice"
         for code in culture.survey:
             if code not in known and not _own_survey(workspace, code):
-                yield f"{where}: survey: {code!r} is no ISO 3166 code of three letters in the survey. {_country(code, known)}"
+                yield (
+                    f"{where}: survey: {code!r} is no ISO 3166 code of three letters in the survey."
+                    f" {_country(code, known)}"
+                )
         try:
             if culture.hofstede is not None:
                 surveys.hofstede(culture.hofstede)
@@ -172,7 +226,9 @@ def _places(workspace: Workspace) -> Iterator[str]:
 
 
 def _own_survey(workspace: Workspace, code: str) -> bool:
-    """Return whether a code may be of a survey that the workspace's settings name, which only the run reads."""
+    """Return whether a code may be of a survey that the workspace's settings name, which only the
+    run reads.
+    """
     try:
         own = settings.own(workspace.root).get("survey")
     except CardError:
@@ -184,8 +240,14 @@ def _country(code: str, known: list[str]) -> str:
     """Return the nearest code: by the country's name, by its first letters, else by likeness."""
     folded = code.casefold()
     same = [c for c in known if NAMES.get(c, "").casefold() == folded or c.casefold() == folded]
-    begins = [c for c in known if len(code) == 2 and NAMES.get(c, "").casefold().startswith(folded[0]) and
-              c[0] == code[0].upper() and code[1].upper() in c[1:]]  # fmt: skip
+    begins = [
+        c
+        for c in known
+        if len(code) == 2
+        and NAMES.get(c, "").casefold().startswith(folded[0])
+        and c[0] == code[0].upper()
+        and code[1].upper() in c[1:]
+    ]
     if best := (same or begins)[:1]:
         return f"Did you mean {best[0]!r} ({NAMES.get(best[0], best[0])})?"
     return nearest(code, known)
@@ -199,10 +261,16 @@ def _question_twins(workspace: Workspace) -> Iterator[str]:
             places[question.id].append(f"scenarios/{scenario.name}.toml")
             labels = [o.label for o in question.options if o.label]
             for twin in sorted({label for label in labels if labels.count(label) > 1}):
-                yield f"scenarios/{scenario.name}.toml: question {question.id}: two options are called {twin!r}"
+                yield (
+                    f"scenarios/{scenario.name}.toml: question {question.id}: two options are"
+                    f" called {twin!r}"
+                )
     for name, files in places.items():
         if len(files) > 1:
-            yield f"{files[1]}: question id {name!r} is also in {files[0]}; views could not tell them apart"
+            yield (
+                f"{files[1]}: question id {name!r} is also in {files[0]}; views could not tell them"
+                " apart"
+            )
 
 
 def _name_twins(workspace: Workspace) -> Iterator[str]:
@@ -211,29 +279,45 @@ def _name_twins(workspace: Workspace) -> Iterator[str]:
     for persona in workspace.personas.values():
         other = names.setdefault(persona.given_name.casefold(), persona.id)
         if other != persona.id:
-            yield (f"personas/{persona.id}.toml: given_name: {persona.given_name!r} is also that of {other}; "
-                   "at one table nobody could tell them apart")  # fmt: skip
+            yield (
+                f"personas/{persona.id}.toml: given_name: {persona.given_name!r} is also that of"
+                f" {other}; at one table nobody could tell them apart"
+            )
     for culture in workspace.cultures.values():
         texts = [norm.text for norm in culture.norms]
         for i, said in enumerate(texts):
             if said in texts[:i]:
-                yield f"personas/{culture.name}/culture.toml: norm.{i}.text: the same as norm.{texts.index(said)}.text"
+                yield (
+                    f"personas/{culture.name}/culture.toml: norm.{i}.text: the same as"
+                    f" norm.{texts.index(said)}.text"
+                )
 
 
 def _lonely(workspace: Workspace) -> Iterator[str]:
     for folder in sorted(p for p in (workspace.root / "personas").iterdir() if p.is_dir()):
         if not folder.name.startswith((".", "_")) and not any(folder.rglob("*.toml")):
-            yield f"personas/{folder.name}/: no card in it; a culture needs personas/{folder.name}/culture.toml"
+            yield (
+                f"personas/{folder.name}/: no card in it; a culture needs"
+                f" personas/{folder.name}/culture.toml"
+            )
     for name in workspace.cultures:
-        if all(path.name == "culture.toml" for path in (workspace.root / "personas" / name).glob("*.toml")):
-            yield f"personas/{name}/: a culture without people; write a card personas/{name}/<name>.toml"
+        if all(
+            path.name == "culture.toml"
+            for path in (workspace.root / "personas" / name).glob("*.toml")
+        ):
+            yield (
+                f"personas/{name}/: a culture without people; write a card"
+                f" personas/{name}/<name>.toml"
+            )
 
 
 # --------------------------------------------------------------- templates
 
 
 def _templates(workspace: Workspace) -> Iterator[str]:
-    """Names and fields that a role's templates use, also in branches that a trial does not enter."""
+    """Names and fields that a role's templates use, also in branches that a trial does not
+    enter.
+    """
     for role in workspace.roles.values():
         if role.name in PROMPTED and not role.prompt.strip():
             yield f"agents/{role.name}.toml: prompt: empty; this role is asked with it"
@@ -261,9 +345,15 @@ def _sources(role: Role) -> Iterator[tuple[str, str]]:
 def _unknown_names(tree: nodes.Template, role: str, where: str) -> Iterator[str]:
     known = FACTS.get(role)
     for name in sorted(meta.find_undeclared_variables(tree)) if known else ():
-        if name not in (known or ()) and name not in SANDBOX.globals and not _is_asked_for(tree, name):
+        if (
+            name not in (known or ())
+            and name not in SANDBOX.globals
+            and not _is_asked_for(tree, name)
+        ):
             line = next((n.lineno for n in tree.find_all(nodes.Name) if n.name == name), 1)
-            yield f"{where}: line {line}: no name {name!r} here. {nearest(name, sorted(known or ()))}"
+            yield (
+                f"{where}: line {line}: no name {name!r} here. {nearest(name, sorted(known or ()))}"
+            )
 
 
 def _is_asked_for(tree: nodes.Template, name: str) -> bool:
@@ -284,10 +374,19 @@ def _unknown_fields(tree: nodes.Template, where: str) -> Iterator[str]:
         kinds.pop(getattr(getattr(assigned, "target", None), "name", ""), None)
     for part in tree.find_all(nodes.Getattr):
         kind = kinds.get(part.node.name) if isinstance(part.node, nodes.Name) else None
-        fields = {*kind.model_fields, *(p for p in PROPERTIES if hasattr(kind, p))} if kind else {part.attr}
+        fields = (
+            {*kind.model_fields, *(p for p in PROPERTIES if hasattr(kind, p))}
+            if kind
+            else {part.attr}
+        )
         if part.attr not in fields:
-            name = f"{part.node.name}.{part.attr}" if isinstance(part.node, nodes.Name) else part.attr
-            yield f"{where}: line {part.lineno}: no field {name!r}. {nearest(part.attr, sorted(fields))}"
+            name = (
+                f"{part.node.name}.{part.attr}" if isinstance(part.node, nodes.Name) else part.attr
+            )
+            yield (
+                f"{where}: line {part.lineno}: no field {name!r}."
+                f" {nearest(part.attr, sorted(fields))}"
+            )
 
 
 # ------------------------------------------------------------------- words
@@ -296,25 +395,35 @@ def _unknown_fields(tree: nodes.Template, where: str) -> Iterator[str]:
 def _generalising(workspace: Workspace) -> Iterator[str]:
     for culture in workspace.cultures.values():
         where = f"personas/{culture.name}/culture.toml"
-        for key, said in [("style", culture.style), *((f"norm.{i}.text", n.text) for i, n in enumerate(culture.norms))]:
+        for key, said in [
+            ("style", culture.style),
+            *((f"norm.{i}.text", n.text) for i, n in enumerate(culture.norms)),
+        ]:
             if word := generalises(said, culture.title):
-                yield (f"{where}: {key}: {word!r} speaks for everyone: {said if len(said) <= 80 else said[:79] + '…'} "
-                       "Say whom it holds for: many, most, some, often, usually, tends to")  # fmt: skip
+                yield (
+                    f"{where}: {key}: {word!r} speaks for everyone:"
+                    f" {said if len(said) <= 80 else said[:79] + '…'} Say whom it holds for: many,"
+                    " most, some, often, usually, tends to"
+                )
 
 
 def generalises(said: str, people: str = "") -> str:
-    """Return the word with which a text speaks for a whole people; empty where it does not, or says "many" or "often".
+    """Return the word with which a text speaks for a whole people; empty where it does not, or says
+    "many" or "often".
 
     >>> generalises("All Japanese always bow."), generalises("Many always bow.")
     ('All Japanese', '')
     """
     whole = re.compile(
-        rf"\b(?:all|every|no)(?: of)?(?: the)? (?:{re.escape(people) or 'people'}|people|men|women|families)\b",
+        r"\b(?:all|every|no)(?: of)?(?: the)?"
+        rf" (?:{re.escape(people) or 'people'}|people|men|women|families)\b",
         re.IGNORECASE,
     )
     for sentence in re.split(r"(?<=[.!?;。！？؛।])\s*", said):
         if hit := whole.search(sentence):
-            if not re.search(r"\b(?:not|nearly|almost)\s*$", sentence[: hit.start()], re.IGNORECASE):
+            if not re.search(
+                r"\b(?:not|nearly|almost)\s*$", sentence[: hit.start()], re.IGNORECASE
+            ):
                 return hit[0]
         elif (hit := EVERYONE.search(sentence)) and not HEDGE.search(sentence):
             return hit[0]
@@ -327,8 +436,8 @@ def _words(spaced: str, written_together: str) -> re.Pattern[str]:
     return re.compile(rf"\b(?:{words})\b|{'|'.join(written_together.split())}", re.IGNORECASE)
 
 
-# English, German, French, Spanish, Portuguese, Italian, Dutch, Turkish, Polish, Russian, Indonesian, Arabic, Hindi, Bengali;
-# Chinese, Japanese, Korean.
+# English, German, French, Spanish, Portuguese, Italian, Dutch, Turkish, Polish, Russian,
+# Indonesian, Arabic, Hindi, Bengali; Chinese, Japanese, Korean.
 EVERYONE = _words(
     """all every everyone everybody always never nobody no_one none
     alle alles jeder jede immer stets nie niemals niemand ausnahmslos
@@ -343,7 +452,9 @@ EVERYONE = _words(
     كل جميع دائما دائمًا أبدا أبدًا
     without_(?:any_)?exceptions? invariably to_a_man ohne_ausnahmen? sans_exception sin_excepción sem_exceção senza_eccezion[ei]
     zonder_uitzondering istisnasız bez_wyjątku без_исключений без_исключения tanpa_kecuali بلا_استثناء دون_استثناء""",
-    "无一例外 無一例外 毫无例外 例外なく 예외없이 所有 总是 總是 从不 從不 永远 全都 人人 すべて 全て 全員 いつも 必ず 決して みんな 常に 모든 항상 언제나 절대 아무도 누구나 모두 सभी हमेशा सदैव সবাই সবসময় সর্বদা প্রত্যেকে",
+    "无一例外 無一例外 毫无例外 例外なく 예외없이 所有 总是 總是 从不 從不 永远 全都 人人 すべて"
+    " 全て 全員 いつも 必ず 決して みんな 常に 모든 항상 언제나 절대 아무도 누구나 모두 सभी हमेशा"
+    " सदैव সবাই সবসময় সর্বদা প্রত্যেকে",
 )
 HEDGE = _words(
     """many most mostly some often usually common commonly tends? tend several frequently sometimes generally widely typically
@@ -362,5 +473,7 @@ HEDGE = _words(
     многие большинство некоторые часто обычно иногда может почти
     banyak sebagian beberapa sering biasanya kadang mungkin hampir
     كثير كثيرون معظم بعض غالبا غالبًا عادة أحيانا أحيانًا""",
-    "许多 許多 很多 多数 多數 有些 往往 常常 通常 有时 几乎 多く 一部 しばしば よく ことがある 多い 傾向 많은 대부분 일부 자주 보통 흔히 종종 때때로 거의 कई अधिकतर कुछ अक्सर आमतौर অনেক বেশিরভাগ কিছু প্রায় সাধারণত",
+    "许多 許多 很多 多数 多數 有些 往往 常常 通常 有时 几乎 多く 一部 しばしば よく ことがある 多い"
+    " 傾向 많은 대부분 일부 자주 보통 흔히 종종 때때로 거의 कई अधिकतर कुछ अक्सर आमतौर অনেক বেশিরভাগ"
+    " কিছু প্রায় সাধারণত",
 )

@@ -1,4 +1,6 @@
-"""The verbs of a human who learns: talk with a culture's model (`chat`), sit an exam (`exam`) and have it marked (`mark`)."""
+"""The verbs of a human who learns: talk with a culture's model (`chat`), sit an exam (`exam`) and
+have it marked (`mark`).
+"""
 
 from __future__ import annotations
 
@@ -24,25 +26,46 @@ from culturepark.workspace import load
 QUESTIONS = 12  # of an exam, unless told otherwise
 
 
-def chat(model: Model | str, culture: str, heard: Iterable[str], tell: Callable[[Reply], None], *, save: str | Path | None = None,
-         workspace: str | Path | None = None) -> tuple[Said, ...]:  # fmt: skip
-    """Talk with a model as a person of a culture: each line that is heard is asked, and each reply, failed or not, is told.
+def chat(
+    model: Model | str,
+    culture: str,
+    heard: Iterable[str],
+    tell: Callable[[Reply], None],
+    *,
+    save: str | Path | None = None,
+    workspace: str | Path | None = None,
+) -> tuple[Said, ...]:
+    """Talk with a model as a person of a culture: each line that is heard is asked, and each reply,
+    failed or not, is told.
 
-    Returns the conversation. With `save` every exchange is appended to that JSONL file, and a conversation on the same culture
-    that is there already goes on. A failed reply is no turn: what was asked then counts as not said.
+    Returns the conversation. With `save` every exchange is appended to that JSONL file, and a
+    conversation on the same culture that is there already goes on. A failed reply is no turn: what
+    was asked then counts as not said.
     """
     found = load(workspace)
-    role, card, path = found.role("teacher"), found.culture(culture), Path(save).expanduser() if save else None
+    role, card, path = (
+        found.role("teacher"),
+        found.culture(culture),
+        Path(save).expanduser() if save else None,
+    )
     asked = load_model(model) if isinstance(model, str) else model
     talk = _earlier(path, culture) if path else ()
-    # One loop for the whole talk, run a reply at a time: between replies an interrupt is the terminal's own.
+    # One loop for the whole talk, run a reply at a time: between replies an interrupt is the
+    # terminal's own.
     with asyncio.Runner(loop_factory=pool.loop_factory()) as runner:
         try:
             for line in filter(None, map(str.strip, heard)):
-                reply = apart(runner.run(asked.complete(teaching(role, card, talk, line, "chat", culture, len(talk)))))
+                reply = apart(
+                    runner.run(
+                        asked.complete(teaching(role, card, talk, line, "chat", culture, len(talk)))
+                    )
+                )
                 tell(reply)
                 if reply.status == "ok":
-                    made: tuple[Said, ...] = ({"who": "learner", "text": line}, {"who": "teacher", "text": reply.text})
+                    made: tuple[Said, ...] = (
+                        {"who": "learner", "text": line},
+                        {"who": "teacher", "text": reply.text},
+                    )
                     _append(path, culture, asked.identity, made)
                     talk = (*talk, *made)
         finally:
@@ -62,10 +85,15 @@ def _earlier(path: Path, culture: str) -> tuple[Said, ...]:
         except KeyError as error:
             raise InputError(f"{path}:{line}: no turn of a conversation") from error
         if whose != culture or turn["who"] != ("learner", "teacher")[n % 2 == 0]:
-            raise InputError(f"{path}:{line}: it is not the {culture} conversation's next turn; choose another file")
+            raise InputError(
+                f"{path}:{line}: it is not the {culture} conversation's next turn; choose another"
+                " file"
+            )
         talk.append(turn)
     if len(talk) % 2:
-        raise InputError(f"{path}:{len(talk)}: the last question has no answer; take that line out to go on")
+        raise InputError(
+            f"{path}:{len(talk)}: the last question has no answer; take that line out to go on"
+        )
     return tuple(talk)
 
 
@@ -81,19 +109,41 @@ def _append(path: Path | None, culture: str, model: str, turns: Iterable[Said]) 
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def exam(path: str | Path, culture: str, *, pack: str = "world_values", questions: int | None = None, survey: str | Path | None = None,
-         workspace: str | Path | None = None) -> Path:  # fmt: skip
-    """Write an exam file on a culture for a human to fill in, and return its path; InputError if there is a file already."""
+def exam(
+    path: str | Path,
+    culture: str,
+    *,
+    pack: str = "world_values",
+    questions: int | None = None,
+    survey: str | Path | None = None,
+    workspace: str | Path | None = None,
+) -> Path:
+    """Write an exam file on a culture for a human to fill in, and return its path; InputError if
+    there is a file already.
+    """
     if pack == exams.VSM and questions is not None:
         raise InputError(f"{exams.VSM} is sat whole: its dimensions need every question")
     return exams.write(
-        Path(path).expanduser(), load(workspace), culture, pack, questions or QUESTIONS, _figures(survey, workspace)
+        Path(path).expanduser(),
+        load(workspace),
+        culture,
+        pack,
+        questions or QUESTIONS,
+        _figures(survey, workspace),
     )
 
 
-def mark(before: str | Path, after: str | Path | None = None, *, culture: str | None = None, survey: str | Path | None = None,
-         workspace: str | Path | None = None) -> Mark:  # fmt: skip
-    """Mark one exam file, or the one before a lesson and the one after it, against the people of its culture (or another)."""
+def mark(
+    before: str | Path,
+    after: str | Path | None = None,
+    *,
+    culture: str | None = None,
+    survey: str | Path | None = None,
+    workspace: str | Path | None = None,
+) -> Mark:
+    """Mark one exam file, or the one before a lesson and the one after it, against the people of
+    its culture (or another).
+    """
     found = load(workspace)
     first = exams.read(Path(before).expanduser(), found)
     return exams.mark(
@@ -106,7 +156,9 @@ def mark(before: str | Path, after: str | Path | None = None, *, culture: str | 
 
 
 def _figures(survey: str | Path | None, workspace: str | Path | None) -> Figures:
-    """Return what peoples answered: in a release that is given, else in the workspace's own, else the shipped figures."""
+    """Return what peoples answered: in a release that is given, else in the workspace's own, else
+    the shipped figures.
+    """
     return surveyed(str(survey) if survey is not None else settled(None, workspace, {})[0].survey)
 
 
@@ -119,7 +171,9 @@ def marked(found: Mark) -> str:
     lines.append(f"distance before   {_figure(found.before, found)} {unit}")
     if found.after is not None and found.gain is not None:
         lines.append(f"distance after    {_figure(found.after, found)}")
-        lines.append(f"gain              {'+' if found.gain > 0 else ''}{_figure(found.gain, found)}")
+        lines.append(
+            f"gain              {'+' if found.gain > 0 else ''}{_figure(found.gain, found)}"
+        )
         told = (
             f"{found.satisfaction} of {exams.SCALE[1]}"
             if found.satisfaction
@@ -127,7 +181,9 @@ def marked(found: Mark) -> str:
         )
         lines.append(f"satisfaction      {told}")
     if found.dimensions is not None:
-        lines.append("VSM 2013 compares groups; the dimensions of a single person's answers are only a hint.")
+        lines.append(
+            "VSM 2013 compares groups; the dimensions of a single person's answers are only a hint."
+        )
     return "\n".join(lines)
 
 

@@ -16,17 +16,21 @@ from culturepark.runs import Run
 def explain(run: Run, sample: str) -> dict[str, Any]:
     """Return a sample's whole descent: seed, personas, turns, verdicts, rewrite, cluster and split.
 
-    `sample` is the id of a sample or of an opinion (kept or dropped), or the beginning of a sample's id.
+    `sample` is the id of a sample or of an opinion (kept or dropped), or the beginning of a
+    sample's id.
     """
     with run.journal(write=False) as journal:
         made = journal.sample(sample)
         opinion = journal.opinion(made.opinion if made else sample)
         if opinion is None:
-            ids = [i for (i,) in journal.count("SELECT id FROM samples UNION SELECT id FROM opinions")]
+            ids = [
+                i for (i,) in journal.count("SELECT id FROM samples UNION SELECT id FROM opinions")
+            ]
             if len(several := [i for i in sorted(ids) if sample and i.startswith(sample)]) > 1:
                 shown = ", ".join(several[:5]) + (" …" if len(several) > 5 else "")
                 raise InputError(
-                    f"{len(several)} ids in {run.folder} begin with {sample!r}: {shown}. Write more of the one you mean."
+                    f"{len(several)} ids in {run.folder} begin with {sample!r}: {shown}. Write more"
+                    " of the one you mean."
                 )
             raise NotFound("sample or opinion", sample, str(run.folder), closest(sample, ids))
         dialogue = journal.dialogue(opinion.dialogue)
@@ -40,12 +44,16 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
             "seed": {
                 "question": question.prompt,
                 "answer": scene.answer,
-                "shares": {str(question.option(c)): round(s, 4) for c, s in sorted(found.shares.items())}
-                if found
-                else None,
-                "source": f"{found.survey}, {', '.join(found.countries)}, n = {found.n}"
-                if found
-                else "the scenario card",
+                "shares": (
+                    {str(question.option(c)): round(s, 4) for c, s in sorted(found.shares.items())}
+                    if found
+                    else None
+                ),
+                "source": (
+                    f"{found.survey}, {', '.join(found.countries)}, n = {found.n}"
+                    if found
+                    else "the scenario card"
+                ),
             },
             "scene": {
                 "id": scene.id,
@@ -62,7 +70,11 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
                 }
                 for s in scene.seats
             ],
-            "turns": [json.loads(t.model_dump_json(exclude={"faults"})) for t in dialogue.turns if t.n <= opinion.turn],
+            "turns": [
+                json.loads(t.model_dump_json(exclude={"faults"}))
+                for t in dialogue.turns
+                if t.n <= opinion.turn
+            ],
         }
 
 
@@ -76,7 +88,13 @@ def closest(name: str, known: Sequence[str], n: int = 5) -> list[str]:
 def told(found: Mapping[str, Any]) -> str:
     """Return what `explain` found, as text for people."""
     opinion, made = found["opinion"], found["sample"]
-    lines = [f"sample    {made['id']} ({made['split']})" if made else f"opinion   {opinion['id']}: no sample"]
+    lines = [
+        (
+            f"sample    {made['id']} ({made['split']})"
+            if made
+            else f"opinion   {opinion['id']}: no sample"
+        )
+    ]
     lines += [
         f"seed      {found['seed']['question'].splitlines()[0]}",
         f"          people: {found['seed']['shares'] or 'no figures'} ({found['seed']['source']})",
@@ -87,7 +105,8 @@ def told(found: Mapping[str, Any]) -> str:
     ]
     scene = found["scene"]
     lines.append(
-        f"dialogue  {scene['id']} ({scene['mode']}-cultural, {scene['style']}): {scene['status']}, {scene['reason']}"
+        f"dialogue  {scene['id']} ({scene['mode']}-cultural, {scene['style']}): {scene['status']},"
+        f" {scene['reason']}"
     )
     lines += [f"  [{t['n']}] {t['speaker']} ({t['cue']}): {t['text']}" for t in found["turns"]]
     lines.append(f"extracted {opinion['text']}  (from turn {opinion['turn']})")
@@ -96,7 +115,9 @@ def told(found: Mapping[str, Any]) -> str:
             f"verdict {verdict['round']} {verdict['label']}: {verdict['reason']}"
             + (f"  on: {verdict['text']}" if verdict["round"] else "")
         )
-    lines.append(f"cluster   {opinion['cluster']}" if opinion["cluster"] is not None else "cluster   none")
+    lines.append(
+        f"cluster   {opinion['cluster']}" if opinion["cluster"] is not None else "cluster   none"
+    )
     if opinion["dropped"]:
         lines.append(f"dropped   {opinion['dropped']}: {opinion['detail']}")
     if made:

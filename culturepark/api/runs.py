@@ -1,4 +1,6 @@
-"""Verbs that begin a run: start, resume, replay; whatever would stop it is told before anything is written or paid for."""
+"""Verbs that begin a run: start, resume, replay; whatever would stop it is told before anything is
+written or paid for.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,12 @@ from culturepark.settings import table as table_of
 from culturepark.workspace import Workspace, find, load, output
 
 
-def settled(given: Any, workspace: str | Path | None, changes: Mapping[str, Any]) -> tuple[Settings, dict[str, str]]:
-    """Return settings and API keys by provider: the workspace's own, a file's or mapping's above them, changes on top."""
+def settled(
+    given: Any, workspace: str | Path | None, changes: Mapping[str, Any]
+) -> tuple[Settings, dict[str, str]]:
+    """Return settings and API keys by provider: the workspace's own, a file's or mapping's above
+    them, changes on top.
+    """
     below = {} if isinstance(given, Settings) else own(find(workspace))
     if isinstance(given, Settings):
         given = given.model_dump()
@@ -29,8 +35,17 @@ def settled(given: Any, workspace: str | Path | None, changes: Mapping[str, Any]
     return build_settings(data), keys
 
 
-def start(name: str, given: Any = None, /, *, workspace: str | Path | None = None, out: str | Path | None = None,
-          fresh: bool = False, key: str | None = None, **changes: Any) -> Run:  # fmt: skip
+def start(
+    name: str,
+    given: Any = None,
+    /,
+    *,
+    workspace: str | Path | None = None,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    key: str | None = None,
+    **changes: Any,
+) -> Run:
     """Create a run below outputs/ (or reopen it, if nothing but its length, pace and caps changed).
 
     `key` is an API key for the provider of `model`, held in memory only.
@@ -43,8 +58,16 @@ def start(name: str, given: Any = None, /, *, workspace: str | Path | None = Non
     return runs.start(name, chosen, found, out, fresh=fresh, keys=keys)
 
 
-def resume(folder: str | Path, *, workspace: str | Path | None = None, key: str | None = None, **changes: Any) -> Run:
-    """Open a run as it was started; `changes` may alter how it is driven and capped (`max_usd`, `rpm`, `concurrency`, …)."""
+def resume(
+    folder: str | Path,
+    *,
+    workspace: str | Path | None = None,
+    key: str | None = None,
+    **changes: Any,
+) -> Run:
+    """Open a run as it was started; `changes` may alter how it is driven and capped (`max_usd`,
+    `rpm`, `concurrency`, …).
+    """
     opened = runs.resume(folder)
     given = {k: v for k, v in changes.items() if v is not None}
     opened = runs.adjust(opened, **given) if given else opened
@@ -56,9 +79,18 @@ def _key(chosen: Settings, key: str | None) -> dict[str, str]:
     return {chosen.model.partition("/")[0]: key} if key else {}
 
 
-def replay(name: str, source: str | Path, /, *, workspace: str | Path | None = None, out: str | Path | None = None,
-           fresh: bool = False) -> Run:  # fmt: skip
-    """Create the run `name` with settings, cards and answers of the run at `source`: no model is asked, no key needed."""
+def replay(
+    name: str,
+    source: str | Path,
+    /,
+    *,
+    workspace: str | Path | None = None,
+    out: str | Path | None = None,
+    fresh: bool = False,
+) -> Run:
+    """Create the run `name` with settings, cards and answers of the run at `source`: no model is
+    asked, no key needed.
+    """
     told = runs.resume(source)
     folder = output(find(workspace), name, out)
     if folder.resolve() == told.folder.resolve():
@@ -68,7 +100,9 @@ def replay(name: str, source: str | Path, /, *, workspace: str | Path | None = N
 
 
 def parts(chosen: Settings) -> None:
-    """Load what a run needs besides its models: filters, embedder, survey; InputError for what there is not."""
+    """Load what a run needs besides its models: filters, embedder, survey; InputError for what
+    there is not.
+    """
     from culturepark.curation import embedders, filters
 
     for name in chosen.refine.sieves:
@@ -78,7 +112,9 @@ def parts(chosen: Settings) -> None:
 
 
 def _possible(found: Workspace, chosen: Settings, keys: Mapping[str, str]) -> None:
-    """Raise InputError for anything that would stop the run, before anything is written or paid for."""
+    """Raise InputError for anything that would stop the run, before anything is written or paid
+    for.
+    """
     parts(chosen)
     for seat in chosen.seats:
         found.persona(seat) if "/" in seat else found.culture(seat)

@@ -1,4 +1,6 @@
-"""The two stages that ask models, simulate and refine, and the figures that they report while they work."""
+"""The two stages that ask models, simulate and refine, and the figures that they report while they
+work.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,12 @@ Tell = Callable[[str, Mapping[str, Any]], None]  # stage and its figures so far
 EVERY = 0.5  # seconds between figures
 
 
-async def hold_dialogues(opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, tell: Tell) -> None:
-    """Hold `total` dialogues; figures count dialogues, turns and failures, from the first moment."""
+async def hold_dialogues(
+    opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, tell: Tell
+) -> None:
+    """Hold `total` dialogues; figures count dialogues, turns and failures, from the first
+    moment.
+    """
     turns, calls = opened.settings.turns, desk.calls
     costs = TurnCosts(total, turns)
     done = {"of": total, "of_turns": total * turns, "dialogues": 0, "turns": 0, "failed": 0}
@@ -54,7 +60,9 @@ async def hold_dialogues(opened: Run, desk: Desk, scenes: Iterable[Scene], total
         )
 
 
-async def refine_dialogues(opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, tell: Tell) -> None:
+async def refine_dialogues(
+    opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, tell: Tell
+) -> None:
     """Refine `total` dialogues; figures count dialogues, opinions and those kept."""
     done = {"of": total, "dialogues": 0, "opinions": 0, "kept": 0}
     spent, calls, costs = desk.usd, desk.calls, DialogueCosts(total)
@@ -67,14 +75,18 @@ async def refine_dialogues(opened: Run, desk: Desk, scenes: Iterable[Scene], tot
 
     def figures() -> dict[str, Any]:
         asked = {"stage_calls": desk.calls - calls}
-        return done | asked | count_usage(desk) | _money(opened, desk, costs.ahead(desk.usd - spent))
+        return (
+            done | asked | count_usage(desk) | _money(opened, desk, costs.ahead(desk.usd - spent))
+        )
 
     async with _told("refine", figures, tell):
         await refine(opened.workspace, opened.settings, desk, scenes, end_dialogue)
 
 
 @asynccontextmanager
-async def _told(stage: str, figures: Callable[[], dict[str, Any]], tell: Tell) -> AsyncIterator[None]:
+async def _told(
+    stage: str, figures: Callable[[], dict[str, Any]], tell: Tell
+) -> AsyncIterator[None]:
     """Report figures at once, every half second meanwhile, and at the end."""
 
     async def report() -> None:
@@ -92,13 +104,17 @@ async def _told(stage: str, figures: Callable[[], dict[str, Any]], tell: Tell) -
 
 
 def count_usage(desk: Desk) -> dict[str, Any]:
-    """Return what was asked since the desk opened, and what the whole run took; `usd` is None where no price is known."""
+    """Return what was asked since the desk opened, and what the whole run took; `usd` is None where
+    no price is known.
+    """
     usd = desk.usd if desk.priced else None
     return {"calls": desk.calls, "failures": desk.failures, "tokens": desk.tokens, "usd": usd}
 
 
 def _money(opened: Run, desk: Desk, ahead: float | None) -> dict[str, Any]:
-    """Return the cap, and what will have been spent when the stage ends; None where that cannot be reckoned."""
+    """Return the cap, and what will have been spent when the stage ends; None where that cannot be
+    reckoned.
+    """
     known = desk.priced and ahead is not None
     return {
         "max_usd": opened.settings.max_usd,

@@ -19,21 +19,36 @@ from culturepark.workspace import find, output
 MATRIX = 40  # held-out rows a culture that are held against every model
 
 
-def tune(objective: str, corpus: Run | str | Path, base: str | None = None, *, name: str | None = None, preset: str | None = None,
-         culture: str | None = None, workspace: str | Path | None = None, out: str | Path | None = None, fresh: bool = False,
-         tell: Tell = lambda stage, figures: None, **how: Any) -> list[Path]:  # fmt: skip
-    """Tune a model a culture on a corpus and return their folders, each with weights, manifest, card and curves.
+def tune(
+    objective: str,
+    corpus: Run | str | Path,
+    base: str | None = None,
+    *,
+    name: str | None = None,
+    preset: str | None = None,
+    culture: str | None = None,
+    workspace: str | Path | None = None,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    tell: Tell = lambda stage, figures: None,
+    **how: Any,
+) -> list[Path]:
+    """Tune a model a culture on a corpus and return their folders, each with weights, manifest,
+    card and curves.
 
-    `objective` is sft, dpo, orpo, kto, shares or mix; `corpus` a run (exported where it is not yet), or a file or folder of
-    JSONL in TRL's formats; `base` a folder, a hub name, or `tiny`. `how` holds the other fields of a Recipe (rank, lr, …).
-    What was begun goes on; what is whole is left. The job's page is `report.html` beside the models.
+    `objective` is sft, dpo, orpo, kto, shares or mix; `corpus` a run (exported where it is not
+    yet), or a file or folder of JSONL in TRL's formats; `base` a folder, a hub name, or `tiny`.
+    `how` holds the other fields of a Recipe (rank, lr, …). What was begun goes on; what is whole is
+    left. The job's page is `report.html` beside the models.
     """
     from culturepark.local_models import machine
     from culturepark.reports import tuned
     from culturepark.training import job
 
     def ready() -> tuple[Recipe, Path, Any, Any]:
-        """Find and read all that is worked on; under accelerate or torchrun one process does, for all."""
+        """Find and read all that is worked on; under accelerate or torchrun one process does, for
+        all.
+        """
         told = recipes.build({"objective": objective, "base": base, **how}, preset)
         source, home = located(corpus, told.reads, workspace, out)
         place = output(home, name or default(told), home / "models")
@@ -53,7 +68,11 @@ def tune(objective: str, corpus: Run | str | Path, base: str | None = None, *, n
 
 def default(told: Recipe) -> str:
     """Return what a job is called unless it is told: its objective, and what sets it apart."""
-    parts = [told.objective, *(["modal"] if told.answers == "modal" else []), *(["pooled"] if told.pooled else [])]
+    parts = [
+        told.objective,
+        *(["modal"] if told.answers == "modal" else []),
+        *(["pooled"] if told.pooled else []),
+    ]
     return "-".join(parts)
 
 
@@ -68,11 +87,14 @@ def located(
     if run is not None:
         return _exported(run, form), run.folder
     path = Path(str(corpus)).expanduser()
-    return (path / form if (path / form).is_dir() else path), output(find(workspace), path.resolve().stem, out)
+    return (path / form if (path / form).is_dir() else path), output(
+        find(workspace), path.resolve().stem, out
+    )
 
 
 def _exported(run: Run, form: str) -> Path:
-    """Return where a run's rows of a form are, exported anew where they are not yet, or were before the run last went on.
+    """Return where a run's rows of a form are, exported anew where they are not yet, or were before
+    the run last went on.
 
     A corpus that was parted by culture stays so.
     """
@@ -80,7 +102,9 @@ def _exported(run: Run, form: str) -> Path:
     recover(folder)
     if folder.is_dir() and folder.stat().st_mtime_ns >= journal.stat().st_mtime_ns:
         return folder
-    parted = folder.is_dir() and any(p.is_dir() and not p.name.startswith("_") for p in folder.iterdir())
+    parted = folder.is_dir() and any(
+        p.is_dir() and not p.name.startswith("_") for p in folder.iterdir()
+    )
     return export(run, (form,), by_culture=parted)[form]
 
 
@@ -102,9 +126,17 @@ def _read(source: Path, form: str, culture: str | None) -> Any:
     return rows.read(source, form, culture)
 
 
-def matrix(models: str | Path, corpus: Run | str | Path, split: str = "test", *, workspace: str | Path | None = None,
-           out: str | Path | None = None, rows: int = MATRIX) -> Any:  # fmt: skip
-    """Hold every tuned model in a folder against every culture's rows of a split; return a Matrix and keep it as matrix.json.
+def matrix(
+    models: str | Path,
+    corpus: Run | str | Path,
+    split: str = "test",
+    *,
+    workspace: str | Path | None = None,
+    out: str | Path | None = None,
+    rows: int = MATRIX,
+) -> Any:
+    """Hold every tuned model in a folder against every culture's rows of a split; return a Matrix
+    and keep it as matrix.json.
 
     `rows` bounds the rows a culture. The test split holds questions that nobody was tuned on.
     """
@@ -116,12 +148,21 @@ def matrix(models: str | Path, corpus: Run | str | Path, split: str = "test", *,
     held = _read(located(corpus, "trl", workspace, out)[0], "trl", None)
     found = _read(located(corpus, "shares", workspace, out)[0], "shares", None)
     options: dict[str, list[str]] = {
-        r["metadata"]["question"]: r["options"] for s in found.rows.values() for part in s.values() for r in part
+        r["metadata"]["question"]: r["options"]
+        for s in found.rows.values()
+        for part in s.values()
+        for r in part
     }
-    part: Mapping[str, Any] = {c: held.of(split, c)[:rows] for c in held.cultures() if held.of(split, c)}
+    part: Mapping[str, Any] = {
+        c: held.of(split, c)[:rows] for c in held.cultures() if held.of(split, c)
+    }
     if not part:
-        raise InputError(f"no rows in the split {split!r} of {held.title}; there are: {', '.join(held.rows)}")
-    made = matrices.compare(folders, part, options).model_copy(update={"corpus": held.title, "split": split})
+        raise InputError(
+            f"no rows in the split {split!r} of {held.title}; there are: {', '.join(held.rows)}"
+        )
+    made = matrices.compare(folders, part, options).model_copy(
+        update={"corpus": held.title, "split": split}
+    )
     place = folders[0].parent
     write_text(place / "matrix.json", made.model_dump_json(indent=1))
     tuned.write(place, folders)
@@ -129,14 +170,18 @@ def matrix(models: str | Path, corpus: Run | str | Path, split: str = "test", *,
 
 
 def first() -> bool:
-    """Say whether this is the process that writes and speaks: under accelerate or torchrun there are several."""
+    """Say whether this is the process that writes and speaks: under accelerate or torchrun there
+    are several.
+    """
     from culturepark.local_models.machine import first as one
 
     return one()
 
 
 def graduates(made: list[Path]) -> dict[str, Any]:
-    """Return what a job made, as plain data: its folder and page, and each model's name, folder and last figures."""
+    """Return what a job made, as plain data: its folder and page, and each model's name, folder and
+    last figures.
+    """
     from culturepark.local_models import manifest
 
     held = [(folder, manifest.read(folder)) for folder in made]
@@ -144,16 +189,29 @@ def graduates(made: list[Path]) -> dict[str, Any]:
     return {
         "folder": str(place),
         "report": str(place / "report.html"),
-        "models": [{"name": m.name, "folder": str(folder), "scores": m.scores} for folder, m in held],
-    }  # fmt: skip
+        "models": [
+            {"name": m.name, "folder": str(folder), "scores": m.scores} for folder, m in held
+        ],
+    }
 
 
-def scpo(data: str | Path, base: str | None = None, *, preset: str | None = None, name: str = "scpo", workspace: str | Path | None = None,
-         out: str | Path | None = None, terms: Mapping[str, Any] | None = None, **how: Any) -> list[Any]:  # fmt: skip
-    """Train and judge reward models steered to countries (SCPO); return a Result a model, with its margins on held-out pairs.
+def scpo(
+    data: str | Path,
+    base: str | None = None,
+    *,
+    preset: str | None = None,
+    name: str = "scpo",
+    workspace: str | Path | None = None,
+    out: str | Path | None = None,
+    terms: Mapping[str, Any] | None = None,
+    **how: Any,
+) -> list[Any]:
+    """Train and judge reward models steered to countries (SCPO); return a Result a model, with its
+    margins on held-out pairs.
 
-    `data` is a file of votes, scored conversations or preferences, or the word simulated; `terms` holds the fields of Terms (tau,
-    beta, lr, steps, …), `how` countries, variants, seeds, shares, taus, betas, keep, fresh and tell.
+    `data` is a file of votes, scored conversations or preferences, or the word simulated; `terms`
+    holds the fields of Terms (tau, beta, lr, steps, …), `how` countries, variants, seeds, shares,
+    taus, betas, keep, fresh and tell.
     """
     from culturepark.training import scpo as work
 
@@ -161,26 +219,41 @@ def scpo(data: str | Path, base: str | None = None, *, preset: str | None = None
     return work.run(data, output(find(workspace), name, out), told, **how)
 
 
-def hosted(corpus: str | Path, model: str, *, method: str = "sft", name: str = "hosted", suffix: str | None = None, key: str | None = None,
-           workspace: str | Path | None = None, out: str | Path | None = None, **how: Any) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Tune `model` (PROVIDER/NAME) on a corpus at a fine-tuning service and return the manifests by culture.
+def hosted(
+    corpus: str | Path,
+    model: str,
+    *,
+    method: str = "sft",
+    name: str = "hosted",
+    suffix: str | None = None,
+    key: str | None = None,
+    workspace: str | Path | None = None,
+    out: str | Path | None = None,
+    **how: Any,
+) -> dict[str, dict[str, Any]]:
+    """Tune `model` (PROVIDER/NAME) on a corpus at a fine-tuning service and return the manifests by
+    culture.
 
-    `how` holds epochs, batch_size, lr, beta, seed, price (USD per million training tokens), max_usd and base_url. Files are
-    uploaded and jobs started (and paid for) at once; `culturepark tune hosted` shows the cost and asks first. What was begun
-    goes on: no job is started twice.
+    `how` holds epochs, batch_size, lr, beta, seed, price (USD per million training tokens), max_usd
+    and base_url. Files are uploaded and jobs started (and paid for) at once; `culturepark tune
+    hosted` shows the cost and asks first. What was begun goes on: no job is started twice.
     """
     from culturepark.executor import pool
     from culturepark.training import hosted as work
 
     folder, place, title = sent(corpus, method, name, workspace, out)
-    made = work.plan(folder, model, method=method, suffix=title if suffix is None else suffix, **how)
+    made = work.plan(
+        folder, model, method=method, suffix=title if suffix is None else suffix, **how
+    )
     return pool.work(work.tune(made, place, key=key))
 
 
 def sent(
     corpus: str | Path, method: str, name: str, workspace: str | Path | None, out: str | Path | None
 ) -> tuple[Path, Path, str]:
-    """Return where the rows for a service are, where its models go, and what to call them; a run is exported where it is not yet."""
+    """Return where the rows for a service are, where its models go, and what to call them; a run is
+    exported where it is not yet.
+    """
     from culturepark.training.hosted.uploads import FOLDERS, layout
 
     folder = Path(corpus).expanduser()
@@ -188,7 +261,9 @@ def sent(
         within = next((p for p in folder.resolve().parents[:3] if (p / "run.toml").is_file()), None)
         home = within or output(find(workspace), folder.resolve().name, out)
     elif (run := _run(corpus, workspace, out)) is None:
-        raise InputError(f"{folder} is no run and holds no train.jsonl, nor does a folder of it for each culture")
+        raise InputError(
+            f"{folder} is no run and holds no train.jsonl, nor does a folder of it for each culture"
+        )
     else:
         home, folder = run.folder, located(run, FOLDERS[method], workspace, out)[0]
     place = output(home, name, home / "models")

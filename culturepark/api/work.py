@@ -1,4 +1,6 @@
-"""Verbs that do a run's work: simulate, refine, export, report, all of them, and what they take and cost."""
+"""Verbs that do a run's work: simulate, refine, export, report, all of them, and what they take and
+cost.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.runs import Run, prices
 
 Stage = Callable[[Run, Desk, Iterable[Scene], int, Tell], Coroutine[Any, Any, None]]
-READY = "status = 'done' AND (refined IS NULL OR refined != 'ok')"  # scenes that are held and not yet refined
+# scenes that are held and not yet refined
+READY = "status = 'done' AND (refined IS NULL OR refined != 'ok')"
 WAVES = 50  # rounds of simulate and refine after which a run that still lacks samples is given up
 
 
@@ -47,7 +50,14 @@ def simulate(run: Run, tell: Tell = _silent) -> dict[str, Any]:
         _work(
             run,
             desk,
-            _twice(run, desk, hold_dialogues, lambda: _planned(run, lengths), lambda: _ahead(journal, lengths), tell),
+            _twice(
+                run,
+                desk,
+                hold_dialogues,
+                lambda: _planned(run, lengths),
+                lambda: _ahead(journal, lengths),
+                tell,
+            ),
         )
         return counts(journal) | count_usage(desk)
 
@@ -60,30 +70,47 @@ def refine(run: Run, tell: Tell = _silent) -> dict[str, Any]:
         def left() -> int:
             return int(journal.count(f"SELECT COUNT(*) FROM scenes WHERE {READY}")[0][0])
 
-        _work(run, desk, _twice(run, desk, refine_dialogues, lambda: journal.scenes(READY), left, tell))
+        _work(
+            run,
+            desk,
+            _twice(run, desk, refine_dialogues, lambda: journal.scenes(READY), left, tell),
+        )
         corpus_build.build(run.workspace, run.settings, journal)
         return counts(journal) | count_usage(desk)
 
 
-def export(run: Run, formats: Sequence[str] = DEFAULT, *, by_culture: bool = False) -> dict[str, Path]:
+def export(
+    run: Run, formats: Sequence[str] = DEFAULT, *, by_culture: bool = False
+) -> dict[str, Path]:
     """Write the corpus in these formats; return format → folder."""
     with run.journal() as journal:
-        if not journal.count("SELECT 1 FROM samples LIMIT 1"):  # stopped before its end: what is refined so far
+        if not journal.count(
+            "SELECT 1 FROM samples LIMIT 1"
+        ):  # stopped before its end: what is refined so far
             corpus_build.build(run.workspace, run.settings, journal)
         about = card.render(journal, run.workspace, run.settings, run.folder.name)
-        return export_files(_source(run, journal), run.corpus, formats, about, by_culture=by_culture)
+        return export_files(
+            _source(run, journal), run.corpus, formats, about, by_culture=by_culture
+        )
 
 
 def _source(run: Run, journal: Journal) -> Source:
-    """Return what exports read of a run: the park knows its peoples' shares, the refinery the voice of its opinions."""
+    """Return what exports read of a run: the park knows its peoples' shares, the refinery the voice
+    of its opinions.
+    """
     surveyed = partial(casting.shares, survey=run.settings.survey)
     cultures = tuple(dict.fromkeys(_cultures(run)))
     return Source(run.workspace, run.settings, journal, cultures, partial(_before, run), surveyed)
 
 
 def _before(run: Run, opinion: Opinion, scene: Scene) -> str:
-    """Return the wording an opinion had before any rewrite, in the first person, as its last one was put."""
-    return spoken(opinion.model_copy(update={"final": opinion.text}), look_up(run.workspace, Dialogue(scene=scene)))
+    """Return the wording an opinion had before any rewrite, in the first person, as its last one
+    was put.
+    """
+    return spoken(
+        opinion.model_copy(update={"final": opinion.text}),
+        look_up(run.workspace, Dialogue(scene=scene)),
+    )
 
 
 def report(run: Run) -> Path:
@@ -95,9 +122,15 @@ def report(run: Run) -> Path:
 
 
 def calls(
-    run: Run, *, role: str | None = None, model: str | None = None, top: int = 10, call: int | None = None
+    run: Run,
+    *,
+    role: str | None = None,
+    model: str | None = None,
+    top: int = 10,
+    call: int | None = None,
 ) -> dict[str, Any]:
-    """Return what the run's model calls took, by role and model, and the slowest, dearest and failed of them.
+    """Return what the run's model calls took, by role and model, and the slowest, dearest and
+    failed of them.
 
     With `call`, return that one call instead, with what was said and what was thought.
     """
@@ -107,15 +140,19 @@ def calls(
     with run.journal(write=False) as journal:
         if call is not None:
             return whole(journal, call)
-        known = {name: asdict(price) if price else None for name, price in prices(run.settings, run.keys).items()}
+        known = {
+            name: asdict(price) if price else None
+            for name, price in prices(run.settings, run.keys).items()
+        }
         return gathered(journal, role=role, model=model, top=top) | {"prices": known}
 
 
 def estimate(run: Run, pilot: int = 2, tell: Tell = _silent) -> dict[str, Any]:
-    """Hold and refine the first `pilot` dialogues a culture of the run, and return a band of what the whole run will cost.
+    """Hold and refine the first `pilot` dialogues a culture of the run, and return a band of what
+    the whole run will cost.
 
-    The pilot's dialogues are the run's own first ones: running it on asks nothing twice. With `batch`, the pilot is called at
-    once and the rest reckoned at the batch price.
+    The pilot's dialogues are the run's own first ones: running it on asks nothing twice. With
+    `batch`, the pilot is called at once and the rest reckoned at the batch price.
     """
     from culturepark.forecast import forecast
 
@@ -124,16 +161,26 @@ def estimate(run: Run, pilot: int = 2, tell: Tell = _silent) -> dict[str, Any]:
     with run.journal() as journal:
         desk = at_once.desk(journal)
         lengths = dict.fromkeys(
-            _cultures(run), min(pilot, run.settings.dialogues) if run.settings.samples is None else pilot
+            _cultures(run),
+            min(pilot, run.settings.dialogues) if run.settings.samples is None else pilot,
         )
 
         async def both() -> None:
-            await hold_dialogues(at_once, desk, _planned(run, lengths), _ahead(journal, lengths), tell)
-            await refine_dialogues(at_once, desk, _planned(run, lengths), _ready(journal, lengths), tell)
+            await hold_dialogues(
+                at_once, desk, _planned(run, lengths), _ahead(journal, lengths), tell
+            )
+            await refine_dialogues(
+                at_once, desk, _planned(run, lengths), _ready(journal, lengths), tell
+            )
 
         _work(at_once, desk, both())
-        found = forecast(journal, run.settings.dialogues * len(lengths), run.settings.samples, len(lengths),
-                         0.5 if run.settings.batch else 1.0)  # fmt: skip
+        found = forecast(
+            journal,
+            run.settings.dialogues * len(lengths),
+            run.settings.samples,
+            len(lengths),
+            0.5 if run.settings.batch else 1.0,
+        )
     if not found["pilot"]:
         raise RunFailed(f"no dialogue of the pilot was held and refined: {_reasons(run)}")
     return found
@@ -144,20 +191,31 @@ def _reasons(run: Run) -> str:
         return _why(journal)
 
 
-def run(name: str | Run, given: Any = None, /, *, tell: Tell = _silent, formats: Sequence[str] = DEFAULT, by_culture: bool = False,
-        **options: Any) -> Run:  # fmt: skip
+def run(
+    name: str | Run,
+    given: Any = None,
+    /,
+    *,
+    tell: Tell = _silent,
+    formats: Sequence[str] = DEFAULT,
+    by_culture: bool = False,
+    **options: Any,
+) -> Run:
     """The main job: simulate → refine → export → report. Returns the run.
 
-    With `samples`, dialogues are held in waves until every culture has that many accepted samples, the first wave of no more
-    than could be enough and at most `dialogues`; RunFailed names the cultures that cannot get there, and why. What the run
-    needs (formats' libraries, models, filters, figures) is checked before its first call; the report is written even where
-    the export fails.
+    With `samples`, dialogues are held in waves until every culture has that many accepted samples,
+    the first wave of no more than could be enough and at most `dialogues`; RunFailed names the
+    cultures that cannot get there, and why. What the run needs (formats' libraries, models,
+    filters, figures) is checked before its first call; the report is written even where the export
+    fails.
     """
     forms = exporters(formats)
     opened = name if isinstance(name, Run) else start(name, given, **options)
     parts(opened.settings)
     with opened.journal() as journal:
-        if "shares" in {form.READS for form in forms} and (why := lacking(_source(opened, journal), "shares")):
+        if "shares" in {form.READS for form in forms} and (
+            why := lacking(_source(opened, journal), "shares")
+        ):
             raise InputError(f"nothing was asked: there will be nothing to export as shares: {why}")
         desk = opened.desk(journal)
         _work(opened, desk, _all(opened, desk, tell))
@@ -169,12 +227,16 @@ def run(name: str | Run, given: Any = None, /, *, tell: Tell = _silent, formats:
 
 
 def exporters(formats: Sequence[str]) -> list[Any]:
-    """Return the modules of export formats; InputError for a name that is none, or a library that is not installed."""
+    """Return the modules of export formats; InputError for a name that is none, or a library that
+    is not installed.
+    """
     return [writer(name) for name in formats]
 
 
 def _work(opened: Run, desk: Desk, task: Coroutine[Any, Any, None]) -> None:
-    """Do one stage's work: its log open, its models' connections closed in the end, whatever the end is."""
+    """Do one stage's work: its log open, its models' connections closed in the end, whatever the
+    end is.
+    """
 
     async def whole() -> None:
         with desk.journal.guard():
@@ -201,9 +263,11 @@ async def _all(opened: Run, desk: Desk, tell: Tell) -> None:
 
 
 async def _until(opened: Run, desk: Desk, wanted: int, tell: Tell) -> None:
-    """Hold and refine dialogues, a wave after another, until every culture has as many kept opinions as are wanted.
+    """Hold and refine dialogues, a wave after another, until every culture has as many kept
+    opinions as are wanted.
 
-    A wave's size follows from what the dialogues before it gave, so a run that was killed goes on with the same waves.
+    A wave's size follows from what the dialogues before it gave, so a run that was killed goes on
+    with the same waves.
     """
     pilot, most = opened.settings.dialogues, opened.settings.refine.clusters
     found = {culture: Yield() for culture in _cultures(opened)}
@@ -239,11 +303,18 @@ def _short_of(opened: Run, journal: Journal, wanted: int, found: Mapping[str, Yi
     for culture, y in found.items():
         kept = f"{y.kept} of {wanted} opinions were kept" if y.kept else "no opinion was kept"
         last = f", {y.gained} of the last {y.last}" if y.kept else ""
-        lines.append(f"{kept} for {culture} in {y.dialogues} dialogues{last}: {_why(journal, culture)}")
-    return "; ".join(lines) + f". `culturepark report {opened.folder}` shows more. Nothing is lost: --resume goes on."
+        lines.append(
+            f"{kept} for {culture} in {y.dialogues} dialogues{last}: {_why(journal, culture)}"
+        )
+    return (
+        "; ".join(lines)
+        + f". `culturepark report {opened.folder}` shows more. Nothing is lost: --resume goes on."
+    )
 
 
-async def _through(opened: Run, desk: Desk, until: Mapping[str, int], since: Mapping[str, int], tell: Tell) -> None:
+async def _through(
+    opened: Run, desk: Desk, until: Mapping[str, int], since: Mapping[str, int], tell: Tell
+) -> None:
     """Hold and refine these scenes."""
     await _twice(
         opened,
@@ -263,9 +334,17 @@ async def _through(opened: Run, desk: Desk, until: Mapping[str, int], since: Map
     )
 
 
-async def _twice(opened: Run, desk: Desk, stage: Stage, scenes: Callable[[], Iterable[Scene]], left: Callable[[], int],
-                 tell: Tell) -> None:  # fmt: skip
-    """Do a stage; what failed is tried once more at its end, when what was wrong may have passed."""
+async def _twice(
+    opened: Run,
+    desk: Desk,
+    stage: Stage,
+    scenes: Callable[[], Iterable[Scene]],
+    left: Callable[[], int],
+    tell: Tell,
+) -> None:
+    """Do a stage; what failed is tried once more at its end, when what was wrong may have
+    passed.
+    """
     ahead = left()
     await stage(opened, desk, scenes(), ahead, tell)
     failed = left()
@@ -279,38 +358,68 @@ def _why(journal: Journal, culture: str | None = None) -> str:
     failed, refused, dropped = (
         journal.count(sql, culture, culture)
         for sql in (
-            f"SELECT reason, COUNT(*) FROM scenes WHERE status = 'failed' {own} GROUP BY reason ORDER BY 2 DESC LIMIT 1",
-            f"SELECT refined, COUNT(*) FROM scenes WHERE refined LIKE 'failed%' {own} GROUP BY refined ORDER BY 2 DESC LIMIT 1",
-            f"SELECT dropped, COUNT(*) FROM opinions WHERE dropped != '' {own} GROUP BY dropped ORDER BY 2 DESC LIMIT 3",
+            (
+                f"SELECT reason, COUNT(*) FROM scenes WHERE status = 'failed' {own} GROUP BY reason"
+                " ORDER BY 2 DESC LIMIT 1"
+            ),
+            (
+                f"SELECT refined, COUNT(*) FROM scenes WHERE refined LIKE 'failed%' {own} GROUP BY"
+                " refined ORDER BY 2 DESC LIMIT 1"
+            ),
+            (
+                f"SELECT dropped, COUNT(*) FROM opinions WHERE dropped != '' {own} GROUP BY dropped"
+                " ORDER BY 2 DESC LIMIT 3"
+            ),
         )
     )
-    parts = [f"{n} dialogues failed ({why})" for why, n in failed] + [f"{n} not refined ({why})" for why, n in refused]
-    return "; ".join(parts + [f"{n} dropped as {why}" for why, n in dropped]) or "the dialogues hold no opinion"
+    parts = [f"{n} dialogues failed ({why})" for why, n in failed] + [
+        f"{n} not refined ({why})" for why, n in refused
+    ]
+    return (
+        "; ".join(parts + [f"{n} dropped as {why}" for why, n in dropped])
+        or "the dialogues hold no opinion"
+    )
 
 
 def _cultures(opened: Run) -> tuple[str, ...]:
     return casting.cultures(opened.workspace, opened.settings)
 
 
-def _planned(opened: Run, until: Mapping[str, int], since: Mapping[str, int] | None = None) -> Iterable[Scene]:
+def _planned(
+    opened: Run, until: Mapping[str, int], since: Mapping[str, int] | None = None
+) -> Iterable[Scene]:
     parts: list[Iterator[Scene]] = [
-        plan(opened.workspace, opened.settings, c, n, (since or {}).get(c, 0)) for c, n in until.items()
+        plan(opened.workspace, opened.settings, c, n, (since or {}).get(c, 0))
+        for c, n in until.items()
     ]
     return chain.from_iterable(parts)
 
 
-def _ahead(journal: Journal, until: Mapping[str, int], since: Mapping[str, int] | None = None) -> int:
+def _ahead(
+    journal: Journal, until: Mapping[str, int], since: Mapping[str, int] | None = None
+) -> int:
     """Return how many of the planned scenes are not yet held."""
-    return sum(until.values()) - sum((since or {}).values()) - _count(journal, "status = 'done'", until, since)
+    return (
+        sum(until.values())
+        - sum((since or {}).values())
+        - _count(journal, "status = 'done'", until, since)
+    )
 
 
-def _ready(journal: Journal, until: Mapping[str, int], since: Mapping[str, int] | None = None) -> int:
+def _ready(
+    journal: Journal, until: Mapping[str, int], since: Mapping[str, int] | None = None
+) -> int:
     """Return how many of the planned scenes are held and not yet refined."""
     return _count(journal, READY, until, since)
 
 
-def _count(journal: Journal, where: str, until: Mapping[str, int], since: Mapping[str, int] | None) -> int:
-    sql = f"SELECT COUNT(*) FROM scenes WHERE {where} AND culture = ? AND ordinal >= ? AND ordinal < ?"
+def _count(
+    journal: Journal, where: str, until: Mapping[str, int], since: Mapping[str, int] | None
+) -> int:
+    sql = (
+        f"SELECT COUNT(*) FROM scenes WHERE {where} AND culture = ? AND ordinal >= ? AND"
+        " ordinal < ?"
+    )
     return sum(journal.count(sql, c, (since or {}).get(c, 0), n)[0][0] for c, n in until.items())
 
 

@@ -1,6 +1,7 @@
 """The command: verbs, flags, progress and exit codes over the functions of `culturepark.api`.
 
-Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped by budget, 130 interrupted (go on with --resume).
+Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped by budget, 130 interrupted (go on with
+--resume).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def main() -> None:
     code = _run()
     if (failure := unwritten()) is not None:
         echo(
-            f"culturepark: standard output cannot be written: {failure.strerror}. The work itself is done and kept",
+            f"culturepark: standard output cannot be written: {failure.strerror}. The work itself"
+            " is done and kept",
             err=True,
         )
         code = code or 1
@@ -48,7 +50,9 @@ def _run() -> int:
     except Exception as error:
         from culturepark.errors import ParkError
 
-        if isinstance(error, RuntimeError) and "home directory" in str(error):  # of `~` and `~name` in a path
+        if isinstance(error, RuntimeError) and "home directory" in str(
+            error
+        ):  # of `~` and `~name` in a path
             error = ParkError(f"{error} Write paths without ~, or set HOME")
         if not isinstance(error, ParkError):
             raise
@@ -58,12 +62,16 @@ def _run() -> int:
 
 def _plainly(error: Exception) -> str:
     if isinstance(error, OSError):
-        return ": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None)
+        return ": ".join(
+            str(part) for part in (error.filename, error.strerror or error) if part is not None
+        )
     return "out of memory"
 
 
 def _failed(error: Exception, text: str, code: int, *, say: bool = False) -> int:
-    """Tell of an error: in words on standard error and, under --json, as the one document on standard output."""
+    """Tell of an error: in words on standard error and, under --json, as the one document on
+    standard output.
+    """
     if say:
         echo(f"culturepark: {text}", err=True)
     if "--json" in sys.argv[1:] and is_empty():

@@ -31,8 +31,8 @@ from culturepark.cli.serve import merge, serve, warn
 from culturepark.cli.terminal import echo
 from culturepark.cli.tune import matrix, tune
 
-# Only click is imported here: `culturepark --help` must be instant. click rather than typer, whose import alone
-# costs more than the whole budget (see benchmarks/startup.py).
+# Only click is imported here: `culturepark --help` must be instant. click rather than typer, whose
+# import alone costs more than the whole budget (see benchmarks/startup.py).
 
 
 class Command(click.Group):
@@ -48,19 +48,28 @@ class Command(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Name the nearest verb when there is none of this name."""
-        if args and args[0] not in self.commands and not args[0].startswith("-") and not ctx.resilient_parsing:
+        if (
+            args
+            and args[0] not in self.commands
+            and not args[0].startswith("-")
+            and not ctx.resilient_parsing
+        ):
             from culturepark.errors import nearest
 
             raise click.UsageError(f"no verb {args[0]!r}. {nearest(args[0], self.commands)}")
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="culturepark", prog_name="culturepark")
 def cli() -> None:
-    """Persona-driven agents from different cultures converse; their dialogues become fine-tuning corpora.
+    """Persona-driven agents from different cultures converse; their dialogues become fine-tuning
+    corpora.
 
-    Start with `culturepark run demo`: simulate, refine, export and report on the embedded engine, no key needed.
+    Start with `culturepark run demo`: simulate, refine, export and report on the embedded engine,
+    no key needed.
     """
     click.get_current_context().with_resource(aloud())
 
@@ -76,7 +85,8 @@ def init(folder: str, as_json: bool) -> None:
     say(
         {"workspace": str(made)},
         as_json,
-        f"{made}: ready. Edit its cards, then: cd {made} && culturepark check && culturepark run first",
+        f"{made}: ready. Edit its cards, then: cd {made} && culturepark check && culturepark run"
+        " first",
     )
 
 
@@ -88,8 +98,12 @@ def check(workspace: str | None, as_json: bool) -> None:
     from culturepark import api
 
     found = api.check(workspace)
-    say(found, as_json, "{workspace}: {roles} roles, {cultures} cultures, {personas} personas, {scenarios} scenarios with "
-        "{questions} questions; all sound".format(**found))  # fmt: skip
+    say(
+        found,
+        as_json,
+        "{workspace}: {roles} roles, {cultures} cultures, {personas} personas, {scenarios}"
+        " scenarios with {questions} questions; all sound".format(**found),
+    )
 
 
 @cli.command()
@@ -101,7 +115,10 @@ def check(workspace: str | None, as_json: bool) -> None:
 @click.option("--turn", type=int, metavar="N", help="Which turn of the dialogue, from 0.")
 @click.option("--style", type=click.Choice(["guided", "free"]), default="guided", show_default=True)
 @click.option(
-    "--opinion", metavar="TEXT", default="Many people see it that way.", help="For the verifier and rewriter."
+    "--opinion",
+    metavar="TEXT",
+    default="Many people see it that way.",
+    help="For the verifier and rewriter.",
 )
 @workspace_flag
 @as_json
@@ -132,16 +149,30 @@ def run_command(function: Callable[..., None]) -> Callable[..., None]:
     """Give a verb the flags with which a run is started or reopened."""
     return together(
         click.argument("name", metavar="NAME"),
-        click.option("--resume", is_flag=True, help="Go on with the run NAME (or folder) exactly as it was started."),
+        click.option(
+            "--resume",
+            is_flag=True,
+            help="Go on with the run NAME (or folder) exactly as it was started.",
+        ),
         click.option("--fresh", is_flag=True, help="Throw away an earlier run of this name first."),
-        settings_flags, drive_flags, workspace_flag, out_flag, as_json,
-    )(function)  # fmt: skip
+        settings_flags,
+        drive_flags,
+        workspace_flag,
+        out_flag,
+        as_json,
+    )(function)
 
 
 @cli.command()
 @run_command
 def simulate(
-    name: str, resume: bool, fresh: bool, workspace: str | None, out: str | None, as_json: bool, **flags: Any
+    name: str,
+    resume: bool,
+    fresh: bool,
+    workspace: str | None,
+    out: str | None,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Hold the dialogues of the run NAME."""
     from culturepark import api
@@ -152,7 +183,8 @@ def simulate(
     say(
         done | {"run": str(run.folder)},
         as_json,
-        f"{run.folder}: {done['dialogues']} dialogues, {done['turns']} turns{_marked(done)}, {done['failed_dialogues']} failed",
+        f"{run.folder}: {done['dialogues']} dialogues, {done['turns']} turns{_marked(done)},"
+        f" {done['failed_dialogues']} failed",
     )
 
 
@@ -172,7 +204,8 @@ def refine(run: str, workspace: str | None, out: str | None, as_json: bool, **fl
     say(
         done | {"run": str(found.folder)},
         as_json,
-        f"{found.folder}: {done['opinions']} opinions, {done['kept']} kept, {done['samples']} samples",
+        f"{found.folder}: {done['opinions']} opinions, {done['kept']} kept, {done['samples']}"
+        " samples",
     )
 
 
@@ -183,8 +216,15 @@ def refine(run: str, workspace: str | None, out: str | None, as_json: bool, **fl
 @workspace_flag
 @out_flag
 @as_json
-def export(run: str, formats: tuple[str, ...], by_culture: bool, licence: str | None, workspace: str | None, out: str | None,
-           as_json: bool) -> None:  # fmt: skip
+def export(
+    run: str,
+    formats: tuple[str, ...],
+    by_culture: bool,
+    licence: str | None,
+    workspace: str | None,
+    out: str | None,
+    as_json: bool,
+) -> None:
     """Write the corpus of RUN in the formats that trainers read."""
     from culturepark import api
 
@@ -217,7 +257,9 @@ def report(run: str, workspace: str | None, out: str | None, as_json: bool) -> N
 @out_flag
 @as_json
 def explain(sample: str, run: str, workspace: str | None, out: str | None, as_json: bool) -> None:
-    """Walk from a sample (or opinion) back to its seed, personas, turns, verdicts, rewrite and split."""
+    """Walk from a sample (or opinion) back to its seed, personas, turns, verdicts, rewrite and
+    split.
+    """
     from culturepark import api
 
     found = api.explain(located(run, out, workspace), sample)
@@ -246,7 +288,8 @@ def estimate(
 ) -> None:
     """Hold the first dialogues of the run NAME and print a band of what the whole run will cost.
 
-    The pilot is paid for and is the beginning of the run: `culturepark run NAME` with the same settings goes on from it.
+    The pilot is paid for and is the beginning of the run: `culturepark run NAME` with the same
+    settings goes on from it.
     """
     from culturepark import api, forecast
 
@@ -260,13 +303,27 @@ def estimate(
 @run_argument
 @click.option("--role", metavar="ROLE", help="Only this role's calls.")
 @click.option("--model", metavar="NAME", help="Only models whose name holds this.")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, metavar="N", help="How many of each list.")
-@click.option("--call", type=click.IntRange(1), metavar="ID", help="Show this one call whole, thoughts included.")
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="How many of each list.",
+)
+@click.option(
+    "--call",
+    type=click.IntRange(1),
+    metavar="ID",
+    help="Show this one call whole, thoughts included.",
+)
 @workspace_flag
 @out_flag
 @as_json
 def calls(run: str, workspace: str | None, out: str | None, as_json: bool, **chosen: Any) -> None:
-    """Show the model calls of RUN by role and model: the slowest, the dearest, the failed, and the bill."""
+    """Show the model calls of RUN by role and model: the slowest, the dearest, the failed, and the
+    bill.
+    """
     from culturepark import api
     from culturepark.reports.calls import told, whole_told
 
@@ -288,10 +345,22 @@ Examples:
 @run_command
 @format_flags
 @click.option(
-    "--replay", metavar="RUN", help="Take settings, cards and every answer from RUN's journal: no model is asked."
+    "--replay",
+    metavar="RUN",
+    help="Take settings, cards and every answer from RUN's journal: no model is asked.",
 )
-def run(name: str, resume: bool, fresh: bool, workspace: str | None, out: str | None, as_json: bool, formats: tuple[str, ...], by_culture: bool,
-        replay: str | None, **flags: Any) -> None:  # fmt: skip
+def run(
+    name: str,
+    resume: bool,
+    fresh: bool,
+    workspace: str | None,
+    out: str | None,
+    as_json: bool,
+    formats: tuple[str, ...],
+    by_culture: bool,
+    replay: str | None,
+    **flags: Any,
+) -> None:
     """Do it all: simulate, refine, export and report the run NAME."""
     from culturepark import api
 
@@ -304,20 +373,53 @@ def run(name: str, resume: bool, fresh: bool, workspace: str | None, out: str | 
         done = api.counts(journal)
     page, spare = found.folder / "report" / "report.html", done["kept"] - done["samples"]
     more = f" ({spare} more were kept than asked for; they stay in the journal)" if spare else ""
-    say(done | {"spare": spare, "run": str(found.folder), "corpus": str(found.corpus), "report": str(page)}, as_json,
-        f"{done['dialogues']} dialogues{_marked(done)} → {done['opinions']} opinions → {done['samples']} samples{more}\n"
-        f"corpus: {found.corpus}\nreport: {page}")  # fmt: skip
+    say(
+        done
+        | {
+            "spare": spare,
+            "run": str(found.folder),
+            "corpus": str(found.corpus),
+            "report": str(page),
+        },
+        as_json,
+        f"{done['dialogues']} dialogues{_marked(done)} → {done['opinions']} opinions →"
+        f" {done['samples']} samples{more}\ncorpus: {found.corpus}\nreport: {page}",
+    )
 
 
 @cli.command()
-@click.option("--serve-model", "models", multiple=True, metavar="NAME", help="Names it answers to (default: embedded).")
-@click.option("--latency", type=float, default=0.0, metavar="SECONDS", help="Wait so long before each answer.")
+@click.option(
+    "--serve-model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help="Names it answers to (default: embedded).",
+)
+@click.option(
+    "--latency", type=float, default=0.0, metavar="SECONDS", help="Wait so long before each answer."
+)
 @click.option("--rpm", type=int, metavar="N", help="Answer more requests a minute with 429.")
-@click.option("--fault", "faults", multiple=True, metavar="KIND=RATE", help="429, 500, 503, hang, reset, truncated, drip, schema, "
-              "notjson, empty, length, refusal, filter, expire.")  # fmt: skip
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="KIND=RATE",
+    help=(
+        "429, 500, 503, hang, reset, truncated, drip, schema, "
+        "notjson, empty, length, refusal, filter, expire."
+    ),
+)
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed of the faults.")
-@click.option("--batch-seconds", type=float, default=0.0, metavar="SECONDS", help="How long a batch takes.")
-@click.option("--tune-seconds", type=float, default=0.0, metavar="SECONDS", help="How long a fine-tuning job takes.")
+@click.option(
+    "--batch-seconds", type=float, default=0.0, metavar="SECONDS", help="How long a batch takes."
+)
+@click.option(
+    "--tune-seconds",
+    type=float,
+    default=0.0,
+    metavar="SECONDS",
+    help="How long a fine-tuning job takes.",
+)
 @click.option(
     "--max-file",
     type=click.IntRange(1),
@@ -352,9 +454,11 @@ def serve_embedded(
     idle: float,
     workspace: str | None,
 ) -> None:
-    """Serve the embedded engine on this machine over OpenAI's protocol, for trying out hosted runs and other clients.
+    """Serve the embedded engine on this machine over OpenAI's protocol, for trying out hosted runs
+    and other clients.
 
-    Chat and text completions, embeddings, models, files, batches and fine-tuning jobs (which train nothing); faults on demand, by share or by the header `X-Fault: KIND`.
+    Chat and text completions, embeddings, models, files, batches and fine-tuning jobs (which train
+    nothing); faults on demand, by share or by the header `X-Fault: KIND`.
     """
     from culturepark.cli.flags import pair, rate
     from culturepark.llm.secrets import named_key
@@ -363,15 +467,33 @@ def serve_embedded(
     from culturepark.workspace import load
 
     key = named_key("--key-env", key_env)
-    shares = {kind: rate(kind, text) for kind, text in (pair("--fault", t, "KIND=RATE") for t in faults)}
+    shares = {
+        kind: rate(kind, text) for kind, text in (pair("--fault", t, "KIND=RATE") for t in faults)
+    }
     server = Server(
-        models=models or ("embedded",), faults=shares, latency=latency, rpm=rpm, key=key, port=port, seed=seed,
-        workspace=load(workspace), batch_seconds=batch_seconds, tune_seconds=tune_seconds, keep=False,
-        limits=Limits(max_request * MIB, max_file * MIB, max_files * MIB, idle), tell=warn,
-    )  # fmt: skip
+        models=models or ("embedded",),
+        faults=shares,
+        latency=latency,
+        rpm=rpm,
+        key=key,
+        port=port,
+        seed=seed,
+        workspace=load(workspace),
+        batch_seconds=batch_seconds,
+        tune_seconds=tune_seconds,
+        keep=False,
+        limits=Limits(max_request * MIB, max_file * MIB, max_files * MIB, idle),
+        tell=warn,
+    )
     with server:
-        echo(f"{server.url} answers as {', '.join(models or ('embedded',))}; its text is templated. Ctrl-C stops it.")
-        echo(f"culturepark run try --model openai/{(models or ('embedded',))[0]} --base-url {server.url}")
+        echo(
+            f"{server.url} answers as {', '.join(models or ('embedded',))}; its text is templated."
+            " Ctrl-C stops it."
+        )
+        echo(
+            f"culturepark run try --model openai/{(models or ('embedded',))[0]} --base-url"
+            f" {server.url}"
+        )
         server.wait()
 
 

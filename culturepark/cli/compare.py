@@ -11,10 +11,21 @@ from culturepark.cli.progress import say
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN…")
 @click.option(
-    "--name", metavar="NAME", help="Folder below outputs/ to write to (default: compare; one run's own evals/board)."
+    "--name",
+    metavar="NAME",
+    help="Folder below outputs/ to write to (default: compare; one run's own evals/board).",
 )
-@click.option("--against", metavar="MODEL", help="Compare every model with this one alone: fewer p-values to correct.")
-@click.option("--allow-code", "code", is_flag=True, help="Let results of kinds of your own be read by their code.")
+@click.option(
+    "--against",
+    metavar="MODEL",
+    help="Compare every model with this one alone: fewer p-values to correct.",
+)
+@click.option(
+    "--allow-code",
+    "code",
+    is_flag=True,
+    help="Let results of kinds of your own be read by their code.",
+)
 @workspace_flag
 @out_flag
 @as_json
@@ -27,9 +38,11 @@ def compare(
     out: str | None,
     as_json: bool,
 ) -> None:
-    """Hold every model evaluated in the runs RUN… against every other: leaderboard.html, .json, .tex and samples.
+    """Hold every model evaluated in the runs RUN… against every other: leaderboard.html, .json,
+    .tex and samples.
 
-    A winner beats every other model that was asked alike, after Holm's correction over all comparisons shown; else nobody wins.
+    A winner beats every other model that was asked alike, after Holm's correction over all
+    comparisons shown; else nobody wins.
     """
     from culturepark.api.comparison import compare as work
     from culturepark.api.comparison import place

@@ -15,31 +15,79 @@ from culturepark.cli.terminal import echo
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.argument("benchmarks", nargs=-1, metavar="BENCHMARK...")
-@click.option("--model", "-m", "models", multiple=True, metavar="NAME", help="A model, LABEL=NAME, replicas A,B, a folder of tuned models, or "
-              "outputs/…/{culture}: each culture's own.")  # fmt: skip
-@click.option("--cultures", "-c", multiple=True, metavar="A,B", help="Only these (default: all with survey figures).")
 @click.option(
-    "--data", "-d", multiple=True, metavar="FILE", help="What the benchmark reads: files or folders of your own."
-)
-@click.option("--method", type=click.Choice(["auto", "likelihood", "sample"]), default="auto", show_default=True,
-              help="Read the model's own distribution over options, or sample answers.")  # fmt: skip
-@click.option("--respondents", type=click.Choice(["auto", "people", "personas"]), default="auto", show_default=True,
-              help="Who answers: the culture's people, or its personas one by one.")  # fmt: skip
-@click.option(
-    "--count", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="Respondents a culture."
+    "--model",
+    "-m",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help=(
+        "A model, LABEL=NAME, replicas A,B, a folder of tuned models, or "
+        "outputs/…/{culture}: each culture's own."
+    ),
 )
 @click.option(
-    "--seeds", multiple=True, default=("0",), show_default=True, metavar="A,B", help="Ask everything once a seed."
+    "--cultures",
+    "-c",
+    multiple=True,
+    metavar="A,B",
+    help="Only these (default: all with survey figures).",
 )
 @click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="At most so many questions or texts a culture or data set."
+    "--data",
+    "-d",
+    multiple=True,
+    metavar="FILE",
+    help="What the benchmark reads: files or folders of your own.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "likelihood", "sample"]),
+    default="auto",
+    show_default=True,
+    help="Read the model's own distribution over options, or sample answers.",
+)
+@click.option(
+    "--respondents",
+    type=click.Choice(["auto", "people", "personas"]),
+    default="auto",
+    show_default=True,
+    help="Who answers: the culture's people, or its personas one by one.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Respondents a culture.",
+)
+@click.option(
+    "--seeds",
+    multiple=True,
+    default=("0",),
+    show_default=True,
+    metavar="A,B",
+    help="Ask everything once a seed.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="At most so many questions or texts a culture or data set.",
 )
 @click.option("--judge", metavar="NAME", help="The model that grades free answers.")
 @click.option("--learner", metavar="NAME", help="The model that learns, in education.")
 @click.option(
-    "--survey", metavar="FILE", help="Your own WVS wave 7 release (default: the run's, else the shipped figures)."
+    "--survey",
+    metavar="FILE",
+    help="Your own WVS wave 7 release (default: the run's, else the shipped figures).",
 )
-@click.option("--corpus", metavar="RUN", help="The run whose held-out questions are told apart (default: RUN).")
+@click.option(
+    "--corpus",
+    metavar="RUN",
+    help="The run whose held-out questions are told apart (default: RUN).",
+)
 @click.option(
     "--option",
     "-o",
@@ -48,8 +96,12 @@ from culturepark.cli.terminal import echo
     metavar="NAME=VALUE",
     help="A setting of the benchmark's own (TOML value).",
 )
-@click.option("--allow-code", "code", is_flag=True, help="Let a benchmark's file name Python code to be run.")
-@click.option("--base-url", metavar="URL", help="Address of the first model's OpenAI-compatible endpoint.")
+@click.option(
+    "--allow-code", "code", is_flag=True, help="Let a benchmark's file name Python code to be run."
+)
+@click.option(
+    "--base-url", metavar="URL", help="Address of the first model's OpenAI-compatible endpoint."
+)
 @drive_flags
 @workspace_flag
 @out_flag
@@ -63,19 +115,27 @@ def evaluate(
 ) -> None:
     """Put BENCHMARK… to models and keep the results in RUN (a run, or a new name).
 
-    Benchmarks: vsm13, survey, opinions, moderation, hatecheck, education, reward, care, or a file of your own. What was asked is not
-    asked again: the same command goes on where it stopped. `culturepark compare RUN` makes the table.
+    Benchmarks: vsm13, survey, opinions, moderation, hatecheck, education, reward, care, or a file
+    of your own. What was asked is not asked again: the same command goes on where it stopped.
+    `culturepark compare RUN` makes the table.
     """
     from culturepark import api
     from culturepark.errors import InputError, RunFailed
 
     if not benchmarks:
         known = "\n".join(f"  {name:12}{title}" for name, title in api.benchmarks().items())
-        raise InputError(f"which benchmarks? There are:\n{known}\nor the path of a file of your own")
+        raise InputError(
+            f"which benchmarks? There are:\n{known}\nor the path of a file of your own"
+        )
     models = flags.pop("models")
     flags["seeds"] = ",".join(flags["seeds"])
     found = api.evaluate(
-        run, benchmarks, models, options=dict(map(_option, options)), tell=_lines(as_json), **chosen(flags)
+        run,
+        benchmarks,
+        models,
+        options=dict(map(_option, options)),
+        tell=_lines(as_json),
+        **chosen(flags),
     )
     say([f.model_dump(mode="json") for f in found], as_json, "\n\n".join(map(_told, found)))
     if silent := [f"{f.benchmark} · {f.model}" for f in found if not f.counts["ok"]]:
@@ -96,10 +156,15 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def _told(found: Any) -> str:
-    """Return a result as text: headline figures by culture, the others over all, and what could not be read."""
+    """Return a result as text: headline figures by culture, the others over all, and what could not
+    be read.
+    """
     many = max((f.trainings for f in found.figures), default=1)
     whose = f"{many} trainings" if many > 1 else "these weights"
-    head = f"{found.benchmark} · {found.model} ({found.setup['method']}, {found.setup['respondents']}; {whose})"
+    head = (
+        f"{found.benchmark} · {found.model} ({found.setup['method']}, {found.setup['respondents']};"
+        f" {whose})"
+    )
     shown = [
         (" ".join(filter(None, (f.name, f.subset))), f.culture or "all", f)
         for f in found.figures
@@ -108,17 +173,30 @@ def _told(found: Any) -> str:
     wide = max((24, *(len(name) + 2 for name, _, _ in shown)))
     beside = max((13, *(len(culture) + 2 for _, culture, _ in shown)))
     rows = [
-        f"  {name:{wide}}{culture:{beside}}{_figure(f.value):>8}{_interval(f):>20}{_spread(f):>9}  {f.n} {f.what}"
+        f"  {name:{wide}}{culture:{beside}}{_figure(f.value):>8}{_interval(f):>20}{_spread(f):>9} "
+        f" {f.n} {f.what}"
         for name, culture, f in shown
     ]
-    notes = dict.fromkeys(f.note for f in found.figures if f.headline and not f.culture and not f.subset and f.note)
+    notes = dict.fromkeys(
+        f.note for f in found.figures if f.headline and not f.culture and not f.subset and f.note
+    )
     warned = dict.fromkeys(f"warning: {f.warning}" for f in (found, *found.figures) if f.warning)
     bare = dict.fromkeys(
-        f"{f.name}: {f.reason}" for f in found.figures if f.headline and not f.culture and not f.subset and f.reason
+        f"{f.name}: {f.reason}"
+        for f in found.figures
+        if f.headline and not f.culture and not f.subset and f.reason
     )
     counts = ", ".join(f"{n} {status}" for status, n in found.counts.items())
     why = [f"  {n} × {reason}" for reason, n in found.reasons.items()]
-    return "\n".join([head, *rows, *(f"  {note}" for note in (*notes, *bare, *warned)), f"  answers: {counts}", *why])
+    return "\n".join(
+        [
+            head,
+            *rows,
+            *(f"  {note}" for note in (*notes, *bare, *warned)),
+            f"  answers: {counts}",
+            *why,
+        ]
+    )
 
 
 def _figure(value: float | None) -> str:
@@ -145,7 +223,9 @@ def _lines(quiet: bool) -> Callable[[str, Mapping[str, Any]], None]:
         if stage == "spent":
             if how["tokens"]:
                 money = "" if how["usd"] is None else f", ${how['usd']:.2f}"
-                echo(f"evaluations of {how['run']} so far: {how['tokens']:,} tokens{money}", err=True)
+                echo(
+                    f"evaluations of {how['run']} so far: {how['tokens']:,} tokens{money}", err=True
+                )
             return
         last[0] = monotonic()
         name = f"{how['benchmark']} · {how['model']}"

@@ -32,7 +32,10 @@ class Sectioned(click.Command):
         """Write the options, section by section."""
         sections: dict[str, list[tuple[str, str]]] = {"Options": []}
         for param in self.get_params(ctx):
-            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None:
+            if (
+                isinstance(param, click.Option)
+                and (record := param.get_help_record(ctx)) is not None
+            ):
                 sections.setdefault(getattr(param, "section", "Options"), []).append(record)
         for title, records in sections.items():
             if records:
@@ -55,16 +58,23 @@ def titled(title: str, *options: Decorator) -> Decorator:
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 licence_flag = click.option(
-    "--licence", "--license", metavar="ID", help="What the corpus is given away under, for its card: cc-by-4.0, …"
+    "--licence",
+    "--license",
+    metavar="ID",
+    help="What the corpus is given away under, for its card: cc-by-4.0, …",
 )
 workspace_flag = click.option(
     "--workspace", "-w", metavar="FOLDER", help="Where agents/, personas/ and scenarios/ are."
 )
 run_argument = click.argument("run", metavar="RUN")
 survey_flag = click.option(
-    "--survey", metavar="FILE", help="Your own WVS wave 7 release (CSV) instead of the shipped figures."
+    "--survey",
+    metavar="FILE",
+    help="Your own WVS wave 7 release (CSV) instead of the shipped figures.",
 )
-out_flag = click.option("--out", metavar="FOLDER", help="Keep runs below FOLDER instead of the workspace's outputs/.")
+out_flag = click.option(
+    "--out", metavar="FOLDER", help="Keep runs below FOLDER instead of the workspace's outputs/."
+)
 drive_flags = titled(
     "Pace and money",
     click.option(
@@ -76,12 +86,24 @@ drive_flags = titled(
     click.option("--rpm", type=int, metavar="N", help="Requests a minute to one endpoint."),
     click.option("--tpm", type=int, metavar="N", help="Tokens a minute to one endpoint."),
     click.option("--timeout", type=float, metavar="SECONDS", help="How long one call may take."),
-    click.option("--max-usd", type=float, metavar="USD", help="Never spend more on this run; stops with exit code 3."),
     click.option(
-        "--max-tokens", type=int, metavar="N", help="Never use more tokens on this run; stops with exit code 3."
+        "--max-usd",
+        type=float,
+        metavar="USD",
+        help="Never spend more on this run; stops with exit code 3.",
     ),
     click.option(
-        "--price", "prices", multiple=True, metavar="MODEL=IN/OUT", help="A model's price, USD per million tokens."
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="Never use more tokens on this run; stops with exit code 3.",
+    ),
+    click.option(
+        "--price",
+        "prices",
+        multiple=True,
+        metavar="MODEL=IN/OUT",
+        help="A model's price, USD per million tokens.",
     ),
     click.option(
         "--batch/--no-batch",
@@ -89,13 +111,18 @@ drive_flags = titled(
         help="Use the provider's batch API: half the price, hours instead of minutes.",
     ),
     click.option(
-        "--api-key", "key", metavar="KEY", help="Key of --model's provider (better: its environment variable)."
+        "--api-key",
+        "key",
+        metavar="KEY",
+        help="Key of --model's provider (better: its environment variable).",
     ),
 )
 
 
 def server_flags(port: int, request: int) -> Decorator:
-    """Return the options of every server on this machine: its port, its key, and what it takes at most (MiB, seconds)."""
+    """Return the options of every server on this machine: its port, its key, and what it takes at
+    most (MiB, seconds).
+    """
     return together(
         click.option(
             "--port",
@@ -105,7 +132,11 @@ def server_flags(port: int, request: int) -> Decorator:
             metavar="N",
             help="Port on 127.0.0.1; 0 takes a free one.",
         ),
-        click.option("--key-env", metavar="NAME", help="Ask every caller for the key in this environment variable."),
+        click.option(
+            "--key-env",
+            metavar="NAME",
+            help="Ask every caller for the key in this environment variable.",
+        ),
         click.option(
             "--max-request",
             type=click.IntRange(1),
@@ -125,7 +156,8 @@ def server_flags(port: int, request: int) -> Decorator:
     )
 
 
-# What the embedded engine can plant; a test holds this to its own list, which is too heavy to import here.
+# What the embedded engine can plant; a test holds this to its own list, which is too heavy to
+# import here.
 FAULTS = ("contradiction", "off_topic", "refusal", "duplicate", "drift")
 settings_flags = together(
     titled(
@@ -137,18 +169,35 @@ settings_flags = together(
             metavar="A,B",
             help="Cultures to simulate (default: all but the contact's).",
         ),
-        click.option("--personas", multiple=True, metavar="A,B", help="Only these personas (default: all)."),
-        click.option("--contact", metavar="CULTURE", help="Culture of the main contact (default english-us)."),
-        click.option("--scenario", metavar="NAME", help="Pack of seed questions (default world_values)."),
         click.option(
-            "--questions", "-q", multiple=True, metavar="Q1,Q2", help="Only these questions of the pack (default: all)."
+            "--personas", multiple=True, metavar="A,B", help="Only these personas (default: all)."
+        ),
+        click.option(
+            "--contact", metavar="CULTURE", help="Culture of the main contact (default english-us)."
+        ),
+        click.option(
+            "--scenario", metavar="NAME", help="Pack of seed questions (default world_values)."
+        ),
+        click.option(
+            "--questions",
+            "-q",
+            multiple=True,
+            metavar="Q1,Q2",
+            help="Only these questions of the pack (default: all).",
         ),
         survey_flag,
     ),
     titled(
         "How long, and in which way",
-        click.option("--dialogues", "-n", type=int, metavar="N", help="Dialogues per culture (default 10)."),
-        click.option("--samples", type=int, metavar="N", help="Go on until each culture has N accepted samples."),
+        click.option(
+            "--dialogues", "-n", type=int, metavar="N", help="Dialogues per culture (default 10)."
+        ),
+        click.option(
+            "--samples",
+            type=int,
+            metavar="N",
+            help="Go on until each culture has N accepted samples.",
+        ),
         click.option("--turns", type=int, metavar="N", help="Turns per dialogue (default 14)."),
         click.option(
             "--modes",
@@ -165,17 +214,26 @@ settings_flags = together(
         click.option(
             "--stance",
             metavar="persona|modal|shares",
-            help="Where a delegate's answer comes from: its card, its people's most frequent answer, or a draw from "
-            "their shares (default persona).",
+            help=(
+                "Where a delegate's answer comes from: its card, its people's most frequent answer,"
+                " or a draw from their shares (default persona)."
+            ),
         ),
         click.option(
             "--cut-turns",
             metavar="trim|retry|fail",
-            help="A turn cut at max_tokens: trim it to its last whole sentence (default), retry longer, or fail.",
+            help=(
+                "A turn cut at max_tokens: trim it to its last whole sentence (default), retry"
+                " longer, or fail."
+            ),
         ),
-        click.option("--seed", type=int, metavar="N", help="Seed of every random stream (default 0)."),
+        click.option(
+            "--seed", type=int, metavar="N", help="Seed of every random stream (default 0)."
+        ),
         licence_flag,
-        click.option("--config", metavar="FILE", help="Settings from a TOML file; flags override it."),
+        click.option(
+            "--config", metavar="FILE", help="Settings from a TOML file; flags override it."
+        ),
     ),
     titled(
         "Models",
@@ -183,7 +241,10 @@ settings_flags = together(
             "--model",
             "-m",
             metavar="NAME",
-            help="embedded (default), PROVIDER/NAME (openai/…, ollama/…, anthropic/…), or package.module:NAME.",
+            help=(
+                "embedded (default), PROVIDER/NAME (openai/…, ollama/…, anthropic/…), or"
+                " package.module:NAME."
+            ),
         ),
         *(
             click.option(
@@ -195,7 +256,11 @@ settings_flags = together(
             for role in ROLES
         ),
         click.option(
-            "--seat", "seats", multiple=True, metavar="WHO=NAME", help="Model of a culture or persona at the table."
+            "--seat",
+            "seats",
+            multiple=True,
+            metavar="WHO=NAME",
+            help="Model of a culture or persona at the table.",
         ),
         click.option("--base-url", metavar="URL", help="Address of an OpenAI-compatible endpoint."),
         click.option(
@@ -203,7 +268,9 @@ settings_flags = together(
             "faults",
             multiple=True,
             metavar="KIND=RATE",
-            help=f"Faults for the embedded engine to plant, as shares of turns: {', '.join(FAULTS)}.",
+            help=(
+                f"Faults for the embedded engine to plant, as shares of turns: {', '.join(FAULTS)}."
+            ),
         ),
     ),
 )
@@ -215,8 +282,10 @@ format_flags = together(
         metavar="A,B",
         default=("trl,openai",),
         show_default=True,
-        help="Export formats: trl, openai, hub (Parquet; needs culturepark[hub]), llamafactory; dpo, kto, openai-dpo (pairs); "
-        "shares (the survey's).",
+        help=(
+            "Export formats: trl, openai, hub (Parquet; needs culturepark[hub]), llamafactory; dpo,"
+            " kto, openai-dpo (pairs); shares (the survey's)."
+        ),
     ),
     click.option("--by-culture", is_flag=True, help="A folder of files for each culture too."),
 )
@@ -233,7 +302,8 @@ def chosen(flags: Mapping[str, Any]) -> dict[str, Any]:
     }
     if "faults" in read:
         read["faults"] = {
-            kind: rate(kind, text) for kind, text in (pair("--fault", t, "KIND=RATE") for t in read["faults"])
+            kind: rate(kind, text)
+            for kind, text in (pair("--fault", t, "KIND=RATE") for t in read["faults"])
         }
     if "seats" in read:
         read["seats"] = dict(pair("--seat", t, "WHO=NAME") for t in read["seats"])
@@ -244,7 +314,9 @@ def chosen(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def listed(given: Sequence[str]) -> tuple[str, ...]:
-    """Read A,B, given once or several times: the names, each once, without the spaces around them."""
+    """Read A,B, given once or several times: the names, each once, without the spaces around
+    them.
+    """
     return tuple(dict.fromkeys(name.strip() for text in given for name in text.split(",")))
 
 
@@ -261,7 +333,9 @@ def rate(kind: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise click.UsageError(f"--fault {kind}={text!r}: write KIND=RATE, for example contradiction=0.05") from None
+        raise click.UsageError(
+            f"--fault {kind}={text!r}: write KIND=RATE, for example contradiction=0.05"
+        ) from None
 
 
 def price(text: str) -> tuple[str, dict[str, float]]:
@@ -276,7 +350,9 @@ def price(text: str) -> tuple[str, dict[str, float]]:
     return name, {"prompt_price": prompt, "completion_price": completion}
 
 
-def located(run: str, out: str | None, workspace: str | None, flags: Mapping[str, Any] | None = None) -> Run:
+def located(
+    run: str, out: str | None, workspace: str | None, flags: Mapping[str, Any] | None = None
+) -> Run:
     """Return the run of this name or folder, driven as the flags say."""
     from pathlib import Path
 
@@ -284,7 +360,11 @@ def located(run: str, out: str | None, workspace: str | None, flags: Mapping[str
     from culturepark.workspace import find, output
 
     folder = Path(run)
-    folder = folder if (folder / "run.toml").exists() or folder.parent != Path() else output(find(workspace), run, out)
+    folder = (
+        folder
+        if (folder / "run.toml").exists() or folder.parent != Path()
+        else output(find(workspace), run, out)
+    )
     given = chosen(flags or {})
     return api.resume(folder, workspace=workspace, **given)
 
@@ -298,7 +378,9 @@ def opened(
     flags: dict[str, Any],
     replay: str | None = None,
 ) -> Run:
-    """Start a run, with --resume reopen one as it was, or with --replay play another one's journal."""
+    """Start a run, with --resume reopen one as it was, or with --replay play another one's
+    journal.
+    """
     from culturepark import api
     from culturepark.llm import tracing
 
@@ -307,13 +389,19 @@ def opened(
     given = chosen(flags)
     if replay is not None:
         if given or config or resume:
-            raise click.UsageError("--replay takes settings, cards and answers from the replayed run; give no others")
-        return api.replay(name, located(replay, out, workspace).folder, workspace=workspace, out=out, fresh=fresh)
+            raise click.UsageError(
+                "--replay takes settings, cards and answers from the replayed run; give no others"
+            )
+        return api.replay(
+            name, located(replay, out, workspace).folder, workspace=workspace, out=out, fresh=fresh
+        )
     if resume:
         from culturepark.settings import LOOSE
 
         if config or fresh or set(given) - {*LOOSE, "endpoints", "key"}:
-            raise click.UsageError("--resume goes on with the settings in run.toml; only how it is driven and capped may change "
-                                   f"({', '.join('--' + k.replace('_', '-') for k in LOOSE)}, --price)")  # fmt: skip
+            raise click.UsageError(
+                "--resume goes on with the settings in run.toml; only how it is driven and capped"
+                f" may change ({', '.join('--' + k.replace('_', '-') for k in LOOSE)}, --price)"
+            )
         return located(name, out, workspace, flags)
     return api.start(name, config, workspace=workspace, out=out, fresh=fresh, **given)

@@ -1,4 +1,6 @@
-"""The verbs `chat` and `exam`: a human learns about a culture from its model, and sits an exam before and after."""
+"""The verbs `chat` and `exam`: a human learns about a culture from its model, and sits an exam
+before and after.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,15 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", metavar="MODEL")
 @click.option("--culture", "-c", required=True, metavar="NAME", help="Whose person the model is.")
-@click.option("--save", metavar="FILE", help="Append the conversation to this JSONL file; one that is there goes on.")
+@click.option(
+    "--save",
+    metavar="FILE",
+    help="Append the conversation to this JSONL file; one that is there goes on.",
+)
 @workspace_flag
 def chat(model: str, culture: str, save: str | None, workspace: str | None) -> None:
-    """Talk with MODEL as a person of a culture: embedded, PROVIDER/NAME, or the folder of a tuned model.
+    """Talk with MODEL as a person of a culture: embedded, PROVIDER/NAME, or the folder of a tuned
+    model.
 
     Ctrl-D ends. What fails is told and not kept: ask again.
     """
@@ -55,35 +62,65 @@ def exam() -> None:
 
 @exam.command()
 @click.argument("file", metavar="FILE")
-@click.option("--culture", "-c", required=True, metavar="NAME", help="The culture that the exam is on.")
 @click.option(
-    "--pack", default="world_values", show_default=True, metavar="NAME", help="Whose questions: a scenario, or vsm13."
+    "--culture", "-c", required=True, metavar="NAME", help="The culture that the exam is on."
 )
-@click.option("--questions", type=click.IntRange(1), metavar="N", help="How many of them (12; all of vsm13).")
+@click.option(
+    "--pack",
+    default="world_values",
+    show_default=True,
+    metavar="NAME",
+    help="Whose questions: a scenario, or vsm13.",
+)
+@click.option(
+    "--questions", type=click.IntRange(1), metavar="N", help="How many of them (12; all of vsm13)."
+)
 @survey_flag
 @workspace_flag
 @as_json
 def new(
-    file: str, culture: str, pack: str, questions: int | None, survey: str | None, workspace: str | None, as_json: bool
+    file: str,
+    culture: str,
+    pack: str,
+    questions: int | None,
+    survey: str | None,
+    workspace: str | None,
+    as_json: bool,
 ) -> None:
-    """Write the exam FILE to fill in; written again under another name it asks the same, for the exam after the lesson."""
+    """Write the exam FILE to fill in; written again under another name it asks the same, for the
+    exam after the lesson.
+    """
     from culturepark.api import lessons
 
-    made = lessons.exam(file, culture, pack=pack, questions=questions, survey=survey, workspace=workspace)
-    say({"exam": str(made)}, as_json, f"{made}: fill in its answers, then: culturepark exam mark {made}")
+    made = lessons.exam(
+        file, culture, pack=pack, questions=questions, survey=survey, workspace=workspace
+    )
+    say(
+        {"exam": str(made)},
+        as_json,
+        f"{made}: fill in its answers, then: culturepark exam mark {made}",
+    )
 
 
 @exam.command()
 @click.argument("before", metavar="BEFORE")
 @click.argument("after", metavar="AFTER", required=False)
 @click.option(
-    "--culture", "-c", metavar="NAME", help="Hold the answers against these people instead of the exam's own."
+    "--culture",
+    "-c",
+    metavar="NAME",
+    help="Hold the answers against these people instead of the exam's own.",
 )
 @survey_flag
 @workspace_flag
 @as_json
 def mark(
-    before: str, after: str | None, culture: str | None, survey: str | None, workspace: str | None, as_json: bool
+    before: str,
+    after: str | None,
+    culture: str | None,
+    survey: str | None,
+    workspace: str | None,
+    as_json: bool,
 ) -> None:
     """Tell how far the answers in BEFORE are from the people's, and how much nearer AFTER came."""
     from culturepark.api import lessons

@@ -1,4 +1,6 @@
-"""Standard streams: what is printed may be lost but never ends the work, and none of their numbers is ever free."""
+"""Standard streams: what is printed may be lost but never ends the work, and none of their numbers
+is ever free.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,38 @@ import sys
 
 from culturepark.cli.terminal import ORDERS
 
-PLAIN = str.maketrans({
-    "→": "->", "←": "<-", "−": "-", "–": "-", "—": "-", "…": "...", "·": "-", "×": "x", "≥": ">=", "≤": "<=", "±": "+/-",
-    "≈": "~", "“": '"', "”": '"', "‘": "'", "’": "'", "━": "-", "─": "-", "│": "|", "╸": "-", "╺": "-", "•": "-",
-})  # fmt: skip
+PLAIN = str.maketrans(
+    {
+        "→": "->",
+        "←": "<-",
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "…": "...",
+        "·": "-",
+        "×": "x",
+        "≥": ">=",
+        "≤": "<=",
+        "±": "+/-",
+        "≈": "~",
+        "“": '"',
+        "”": '"',
+        "‘": "'",
+        "’": "'",
+        "━": "-",
+        "─": "-",
+        "│": "|",
+        "╸": "-",
+        "╺": "-",
+        "•": "-",
+    }
+)
 
 
 class Sink(io.FileIO):
-    """A file descriptor that takes whatever is written to it; the first failure is kept in `failure`."""
+    """A file descriptor that takes whatever is written to it; the first failure is kept in
+    `failure`.
+    """
 
     failure: OSError | None = None
     written = 0
@@ -33,18 +59,26 @@ class Sink(io.FileIO):
 
 
 def occupy_input() -> None:
-    """Give a closed standard input the null device: its number must not go to the next file or socket that is opened."""
+    """Give a closed standard input the null device: its number must not go to the next file or
+    socket that is opened.
+    """
     if sys.stdin is None:
         _take_number(0, os.O_RDONLY)
-        sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "rb", closefd=False)), encoding="utf-8")
+        sys.stdin = io.TextIOWrapper(
+            io.BufferedReader(io.FileIO(0, "rb", closefd=False)), encoding="utf-8"
+        )
 
 
 def protect_outputs() -> None:
-    """Let standard output and error drop what they cannot write, and replace characters that they cannot say."""
+    """Let standard output and error drop what they cannot write, and replace characters that they
+    cannot say.
+    """
     codecs.register_error("culturepark", _replaced)
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
-        if stream is None:  # closed by the caller: its number must not go to the next file that is opened
+        if (
+            stream is None
+        ):  # closed by the caller: its number must not go to the next file that is opened
             stream = _nothing(number)
         raw = _raw(stream)
         if type(raw) is not io.FileIO:
@@ -55,7 +89,9 @@ def protect_outputs() -> None:
 
 
 def unwritten() -> OSError | None:
-    """Return why standard output could not be written, None where all was; a reader that has gone is no failure."""
+    """Return why standard output could not be written, None where all was; a reader that has gone
+    is no failure.
+    """
     sink = _sink()
     sys.stdout.flush()
     failure = sink.failure if sink else None
@@ -83,13 +119,17 @@ def _sink() -> Sink | None:
 
 
 def _raw(stream: object) -> object:
-    """Return the file below a text stream: below its buffer, or in the buffer's place (`python -u`)."""
+    """Return the file below a text stream: below its buffer, or in the buffer's place (`python
+    -u`).
+    """
     buffer = getattr(stream, "buffer", None)
     return getattr(buffer, "raw", buffer)
 
 
 def _protected(stream: io.TextIOWrapper, number: int) -> io.TextIOWrapper:
-    """Return the stream over a sink, in its encoding where that can say plain English, else in UTF-8."""
+    """Return the stream over a sink, in its encoding where that can say plain English, else in
+    UTF-8.
+    """
     stream.flush()
     encoding = stream.encoding
     try:
@@ -107,7 +147,9 @@ def _protected(stream: io.TextIOWrapper, number: int) -> io.TextIOWrapper:
 
 def _nothing(number: int) -> io.TextIOWrapper:
     _take_number(number, os.O_WRONLY)
-    return io.TextIOWrapper(io.BufferedWriter(io.FileIO(number, "wb", closefd=False)), encoding="utf-8")
+    return io.TextIOWrapper(
+        io.BufferedWriter(io.FileIO(number, "wb", closefd=False)), encoding="utf-8"
+    )
 
 
 def _take_number(number: int, how: int) -> None:
@@ -124,4 +166,6 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
         raise error
     lost = error.object[error.start : error.end]
     plain = lost.translate(PLAIN)
-    return (plain if plain.isascii() else lost.encode("ascii", "backslashreplace").decode()), error.end
+    return (
+        plain if plain.isascii() else lost.encode("ascii", "backslashreplace").decode()
+    ), error.end

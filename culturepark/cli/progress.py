@@ -1,4 +1,6 @@
-"""What a person sees while a run works: a live bar on a terminal, plain lines elsewhere, and what goes wrong with endpoints."""
+"""What a person sees while a run works: a live bar on a terminal, plain lines elsewhere, and what
+goes wrong with endpoints.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def _say_on_stderr(line: str) -> None:
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
-    """Yield a function to tell figures to: a live bar on a terminal, a plain line every few seconds elsewhere."""
+    """Yield a function to tell figures to: a live bar on a terminal, a plain line every few seconds
+    elsewhere.
+    """
     if quiet:
         yield lambda stage, figures: None
     elif sys.stderr.isatty():
@@ -31,9 +35,11 @@ def progress(quiet: bool) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
 
 @contextmanager
 def aloud(say: Callable[[str], None] = _say_on_stderr) -> Iterator[None]:
-    """Pass on what is logged as a warning or as progress; of several within each other, only the innermost does.
+    """Pass on what is logged as a warning or as progress; of several within each other, only the
+    innermost does.
 
-    So what an endpoint does that people should know (down, up again, a parameter refused) is told whatever the verb.
+    So what an endpoint does that people should know (down, up again, a parameter refused) is told
+    whatever the verb.
     """
     import logging
 
@@ -104,7 +110,9 @@ class Clock:
 
 
 def steps(figures: Mapping[str, Any]) -> tuple[int, int]:
-    """Return how far a stage has come, and how far it goes: in turns where it counts them, else in dialogues."""
+    """Return how far a stage has come, and how far it goes: in turns where it counts them, else in
+    dialogues.
+    """
     if "of_turns" in figures:
         return figures["turns"], figures["of_turns"]
     return figures["dialogues"], figures["of"]
@@ -124,7 +132,10 @@ def _lines(every: float = 5.0) -> Callable[[str, Mapping[str, Any]], None]:
         clock.last = clock.now()
         rate = done / seconds if seconds > 0.2 else 0.0
         left = f" · {(total - done) / rate:.0f} s left" if rate and not finished else ""
-        text = f"{stage}: {figures['dialogues']}/{figures['of']} dialogues · {sentence(figures, seconds)}{left}"
+        text = (
+            f"{stage}: {figures['dialogues']}/{figures['of']} dialogues ·"
+            f" {sentence(figures, seconds)}{left}"
+        )
         if last.get(stage) != text:
             echo(text, err=True)
         last[stage] = text
@@ -133,7 +144,9 @@ def _lines(every: float = 5.0) -> Callable[[str, Mapping[str, Any]], None]:
 
 
 def sentence(figures: Mapping[str, Any], seconds: float) -> str:
-    """Return what a stage has done so far, in words: work, pace, money and its forecast, failures."""
+    """Return what a stage has done so far, in words: work, pace, money and its forecast,
+    failures.
+    """
     main = "turns" if "turns" in figures else "kept"
     parts = [f"{figures[main]} {main}", f"{figures['stage_calls']} calls"]
     if seconds > 0.5:

@@ -15,11 +15,16 @@ from culturepark.cli.terminal import echo
 LISTS = ("countries", "variants", "seeds", "shares", "taus", "betas")
 ABOUT = {
     "told": "minority: pairs on which most countries are on the other side, as the data tell.",
-    "judged": "minority: pairs that global models which have not seen the user get wrong (none of the models judged here).",
+    "judged": (
+        "minority: pairs that global models which have not seen the user get wrong (none of the"
+        " models judged here)."
+    ),
 }
 
 
-def _list(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[Any, ...]]:
+def _list(
+    kind: Callable[[str], Any],
+) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[Any, ...]]:
     """Return a reader of `A,B` given once or several times."""
 
     def read(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> tuple[Any, ...]:
@@ -27,7 +32,9 @@ def _list(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Paramete
         try:
             return tuple(kind(x) for x in texts)
         except ValueError:
-            raise click.BadParameter(f"{','.join(texts)!r} is no list of numbers", ctx, param) from None
+            raise click.BadParameter(
+                f"{','.join(texts)!r} is no list of numbers", ctx, param
+            ) from None
 
     return read
 
@@ -38,23 +45,35 @@ def _flag(name: str, kind: Callable[[str], Any], metavar: str, text: str) -> Cal
 
 @click.command()
 @click.argument("data", metavar="DATA")
-@click.option("--base", "-b", metavar="MODEL", help="A folder, a hub name, or tiny (built here, no download).")
+@click.option(
+    "--base", "-b", metavar="MODEL", help="A folder, a hub name, or tiny (built here, no download)."
+)
 @click.option("--preset", metavar="NAME", help="The paper's settings: scpo.")
 @click.option(
-    "--name", default="scpo", show_default=True, metavar="NAME", help="What results and models are kept under."
+    "--name",
+    default="scpo",
+    show_default=True,
+    metavar="NAME",
+    help="What results and models are kept under.",
 )
 @_flag("--countries", str, "A,B", "Only these (default: all in the data).")
-@_flag("--variants", str, "A,B", "global, full, filter, weight, inverse, filter+weight (default: all).")
+@_flag(
+    "--variants", str, "A,B", "global, full, filter, weight, inverse, filter+weight (default: all)."
+)
 @_flag("--seeds", int, "0,1,2", "Seeds of splits, order and heads (0).")
 @_flag("--shares", float, "0.1,1", "Shares of each country's pairs to learn from (1).")
 @click.option("--tau", type=float, metavar="X", help="The filter's threshold (0.7).")
 @click.option("--beta", type=float, metavar="X", help="The weight's temperature (1.10).")
 @click.option(
-    "--sweep", is_flag=True, help="Choose τ and β for each country on validation users, and add the variant tuned."
+    "--sweep",
+    is_flag=True,
+    help="Choose τ and β for each country on validation users, and add the variant tuned.",
 )
 @_flag("--taus", float, "A,B", "What --sweep tries (0.6,0.7,0.8,0.9).")
 @_flag("--betas", float, "A,B", "What --sweep tries (0.5,1.1,2).")
-@click.option("--method", type=click.Choice(["lora", "full"]), help="Adapters or whole models (full).")
+@click.option(
+    "--method", type=click.Choice(["lora", "full"]), help="Adapters or whole models (full)."
+)
 @click.option(
     "--reference",
     type=click.Choice(["trained", "base"]),
@@ -63,29 +82,53 @@ def _flag(name: str, kind: Callable[[str], Any], metavar: str, text: str) -> Cal
 @click.option("--lr", type=float, metavar="X", help="Largest step size (by method).")
 @click.option("--global-lr", type=float, metavar="X", help="The global model's (--lr).")
 @click.option("--batch", type=int, metavar="N", help="Pairs a step (8).")
-@click.option("--steps", type=int, metavar="N", help="Steps a country's model takes (as many as --epochs has).")
+@click.option(
+    "--steps",
+    type=int,
+    metavar="N",
+    help="Steps a country's model takes (as many as --epochs has).",
+)
 @click.option("--epochs", type=float, metavar="N", help="Passes over a country's pairs (3).")
 @click.option("--global-epochs", type=float, metavar="N", help="Passes over everybody's pairs (2).")
-@click.option("--length", type=int, metavar="N", help="Most tokens of a conversation; its beginning is cut (512).")
+@click.option(
+    "--length",
+    type=int,
+    metavar="N",
+    help="Most tokens of a conversation; its beginning is cut (512).",
+)
 @click.option("--held", type=float, metavar="X", help="Share of the users held out (0.15).")
 @click.option("--rank", type=int, metavar="N", help="Rank of adapters (16).")
 @click.option(
-    "--keep", metavar="VARIANT", help="Whose models stay (filter+weight; with --sweep tuned; none keeps none)."
+    "--keep",
+    metavar="VARIANT",
+    help="Whose models stay (filter+weight; with --sweep tuned; none keeps none).",
 )
 @click.option("--device", metavar="cuda|mps|cpu")
 @click.option("--fresh", is_flag=True, help="Throw away results of this name first.")
 @workspace_flag
 @out_flag
 @as_json
-def scpo(data: str, name: str, workspace: str | None, out: str | None, as_json: bool, preset: str | None, sweep: bool, keep: str | None,
-         fresh: bool, **flags: Any) -> None:  # fmt: skip
-    """Train reward models that follow a country without losing what countries share (SCPO), and judge them.
+def scpo(
+    data: str,
+    name: str,
+    workspace: str | None,
+    out: str | None,
+    as_json: bool,
+    preset: str | None,
+    sweep: bool,
+    keep: str | None,
+    fresh: bool,
+    **flags: Any,
+) -> None:
+    """Train reward models that follow a country without losing what countries share (SCPO), and
+    judge them.
 
-    DATA is a CSV of posts with a column <Country>_Hate each (CREHate), JSONL of scored conversations (PRISM, survey.jsonl beside
-    it), JSONL of prompt, chosen, rejected with metadata.country and metadata.user, or the word simulated.
+    DATA is a CSV of posts with a column <Country>_Hate each (CREHate), JSONL of scored
+    conversations (PRISM, survey.jsonl beside it), JSONL of prompt, chosen, rejected with
+    metadata.country and metadata.user, or the word simulated.
 
-    A global model learns everybody's pairs; each country's starts from it. Users are held out, never pairs. Stopped, the same
-    command goes on.
+    A global model learns everybody's pairs; each country's starts from it. Users are held out,
+    never pairs. Stopped, the same command goes on.
     """
     from culturepark.evaluation import steered
     from culturepark.surveys.votes import read
@@ -96,12 +139,29 @@ def scpo(data: str, name: str, workspace: str | None, out: str | None, as_json: 
     told = work.terms(preset, **flags)
     votes, folder = read(data), output(find(workspace), name, out)
     variants = lists["variants"] or work.VARIANTS
-    kept = keep or ("tuned" if sweep else "filter+weight" if "filter+weight" in variants else "none")
-    grid = {"taus": lists["taus"] or work.TAUS, "betas": lists["betas"] or work.BETAS} if sweep else {}
+    kept = keep or (
+        "tuned" if sweep else "filter+weight" if "filter+weight" in variants else "none"
+    )
+    grid = (
+        {"taus": lists["taus"] or work.TAUS, "betas": lists["betas"] or work.BETAS} if sweep else {}
+    )
     if not sweep and (lists["taus"] or lists["betas"]):
-        raise click.UsageError("--taus and --betas are what --sweep tries; for one value give --tau or --beta")
-    made = work.run(votes, folder, told, countries=lists["countries"], variants=variants, seeds=lists["seeds"] or (0,),
-                    shares=lists["shares"] or (1.0,), keep="" if kept == "none" else kept, fresh=fresh, tell=_lines(as_json), **grid)  # fmt: skip
+        raise click.UsageError(
+            "--taus and --betas are what --sweep tries; for one value give --tau or --beta"
+        )
+    made = work.run(
+        votes,
+        folder,
+        told,
+        countries=lists["countries"],
+        variants=variants,
+        seeds=lists["seeds"] or (0,),
+        shares=lists["shares"] or (1.0,),
+        keep="" if kept == "none" else kept,
+        fresh=fresh,
+        tell=_lines(as_json),
+        **grid,
+    )
     tried, tested = ([r for r in made if r.split == s] for s in ("validation", "test"))
     figures = steered.figures(tested, votes)
     how = "told" if any(p.minority is not None for p in votes.pairs) else "judged"
@@ -110,8 +170,14 @@ def scpo(data: str, name: str, workspace: str | None, out: str | None, as_json: 
         for r in tested
         if r.variant == "tuned" and r.share == tested[-1].share
     ]
-    value = {"out": str(folder), "figures": [f.model_dump() for f in figures], "minority": how, "tuned": best, "skipped": dict(votes.skipped),
-             "models": {p.name: str(p) for p in _models(folder)}}  # fmt: skip
+    value = {
+        "out": str(folder),
+        "figures": [f.model_dump() for f in figures],
+        "minority": how,
+        "tuned": best,
+        "skipped": dict(votes.skipped),
+        "models": {p.name: str(p) for p in _models(folder)},
+    }
     parts = [
         steered.table(figures, tested),
         ABOUT[how],
@@ -126,12 +192,16 @@ def _models(folder: Path) -> Sequence[Path]:
     from culturepark.local_models import manifest
 
     return [
-        p for p in sorted(folder.iterdir()) if (p / manifest.FILE).is_file() and not p.name.startswith(("global-", "."))
+        p
+        for p in sorted(folder.iterdir())
+        if (p / manifest.FILE).is_file() and not p.name.startswith(("global-", "."))
     ]
 
 
 def _swept(grid: str, best: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    chosen = "\n".join("{country}, seed {seed}: tau {tau:g}, beta {beta:g}".format(**at) for at in best)
+    chosen = "\n".join(
+        "{country}, seed {seed}: tau {tau:g}, beta {beta:g}".format(**at) for at in best
+    )
     return (f"on validation users:\n{grid}", *([chosen] if chosen else ()))
 
 
@@ -140,7 +210,9 @@ def _lines(quiet: bool) -> Callable[[str, dict[str, Any]], None]:
 
     def tell(stage: str, how: dict[str, Any]) -> None:
         if not quiet:
-            said = " · ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in how.items())
+            said = " · ".join(
+                f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in how.items()
+            )
             echo(f"{stage}: {said}", err=True)
 
     return tell

@@ -1,4 +1,6 @@
-"""The verbs `serve` and `merge`: tuned models at work over OpenAI's protocol, and made whole to be handed over."""
+"""The verbs `serve` and `merge`: tuned models at work over OpenAI's protocol, and made whole to be
+handed over.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +32,28 @@ PORT = 8000  # vLLM's, so that `hosted_vllm/NAME` finds either
 @click.option("--dtype", metavar="bfloat16|float16|float32")
 @click.option("--attention", metavar="flash_attention_2|sdpa|eager")
 @server_flags(PORT, request=8)
-@click.option("--vllm", is_flag=True, help="Print the vLLM command for the same models, and serve nothing.")
+@click.option(
+    "--vllm", is_flag=True, help="Print the vLLM command for the same models, and serve nothing."
+)
 @as_json
 def serve(
-    models: tuple[str, ...], port: int, rows: int, vllm: bool, as_json: bool, key_env: str | None,
-    max_request: int, idle: float, **where: Any,
-) -> None:  # fmt: skip
-    """Serve tuned models on this machine over OpenAI's protocol, each under its name, beside their base.
+    models: tuple[str, ...],
+    port: int,
+    rows: int,
+    vllm: bool,
+    as_json: bool,
+    key_env: str | None,
+    max_request: int,
+    idle: float,
+    **where: Any,
+) -> None:
+    """Serve tuned models on this machine over OpenAI's protocol, each under its name, beside their
+    base.
 
-    A MODEL is the folder of a tuned model, or of several (outputs/first/models/sft), `tiny`, the folder of a base, or a base's
-    hub name. Adapters of one base share it, and a batch. Chat and text completions (streamed too), several answers, JSON mode
-    and schemas, log-probabilities of answers and of given texts, and the models' list. What it cannot do, it refuses.
+    A MODEL is the folder of a tuned model, or of several (outputs/first/models/sft), `tiny`, the
+    folder of a base, or a base's hub name. Adapters of one base share it, and a batch. Chat and
+    text completions (streamed too), several answers, JSON mode and schemas, log-probabilities of
+    answers and of given texts, and the models' list. What it cannot do, it refuses.
     """
     from culturepark.local_models import vllm as production
 
@@ -57,9 +70,14 @@ def serve(
 
 
 def _serve(
-    models: tuple[str, ...], port: int, rows: int, key_env: str | None, where: dict[str, Any], as_json: bool,
+    models: tuple[str, ...],
+    port: int,
+    rows: int,
+    key_env: str | None,
+    where: dict[str, Any],
+    as_json: bool,
     limits: Limits,
-) -> None:  # fmt: skip
+) -> None:
     from culturepark.llm.secrets import named_key
     from culturepark.local_models import machine
     from culturepark.server import Server
@@ -69,13 +87,21 @@ def _serve(
     found = machine.look(where["device"], where["dtype"], where["attention"])
     answer = Graduates(models, found, rows).load()
     with Server(
-        answer, models=answer.names, key=key, port=port, keep=False, chat_only=True, limits=limits, tell=warn
+        answer,
+        models=answer.names,
+        key=key,
+        port=port,
+        keep=False,
+        chat_only=True,
+        limits=limits,
+        tell=warn,
     ) as server:
         value = {"url": server.url, "models": list(answer.names), "machine": str(found)}
         say(
             value,
             as_json,
-            f"{server.url} answers as {', '.join(answer.names)} on {found}. Ctrl-C stops it.\n{_run(answer, server.url)}",
+            f"{server.url} answers as {', '.join(answer.names)} on {found}. Ctrl-C stops"
+            f" it.\n{_run(answer, server.url)}",
         )
         server.wait()
 
@@ -87,7 +113,11 @@ def warn(message: str) -> None:
 
 def _run(answer: Any, url: str) -> str:
     """Return the command by which these models take their seats."""
-    there = "" if url == f"http://localhost:{PORT}/v1".replace("localhost", "127.0.0.1") else f" --base-url {url}"
+    there = (
+        ""
+        if url == f"http://localhost:{PORT}/v1".replace("localhost", "127.0.0.1")
+        else f" --base-url {url}"
+    )
     base = next((n for n, m in answer.models.items() if not m.adapter), answer.names[0])
     seats = "".join(f" --seat {n}=hosted_vllm/{n}" for n, m in answer.models.items() if m.adapter)
     return f"culturepark run NAME --model hosted_vllm/{base}{seats}{there}"
@@ -98,7 +128,9 @@ def _run(answer: Any, url: str) -> str:
 @click.argument("folder", metavar="FOLDER")
 @as_json
 def merge(model: str, folder: str, as_json: bool) -> None:
-    """Merge the adapter in the folder MODEL into its base and write the whole model, in safetensors, to FOLDER."""
+    """Merge the adapter in the folder MODEL into its base and write the whole model, in
+    safetensors, to FOLDER.
+    """
     from culturepark.local_models.merge import handover
     from culturepark.local_models.merge import merge as merged
 

@@ -1,4 +1,6 @@
-"""Text for a terminal: control characters from outside are made visible, so that nothing they order happens."""
+"""Text for a terminal: control characters from outside are made visible, so that nothing they order
+happens.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ import re
 
 import click
 
-# Everything that moves a cursor, changes a colour or turns the direction of writing: C0 but for tab and line break,
-# DEL and C1, and Unicode's overrides and isolates of direction.
+# Everything that moves a cursor, changes a colour or turns the direction of writing: C0 but for tab
+# and line break, DEL and C1, and Unicode's overrides and isolates of direction.
 ORDERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 

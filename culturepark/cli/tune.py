@@ -1,4 +1,6 @@
-"""The verbs that make models of a corpus: `tune sft`, `dpo`, `orpo`, `kto`, `shares`, `mix`, and what stands beside them."""
+"""The verbs that make models of a corpus: `tune sft`, `dpo`, `orpo`, `kto`, `shares`, `mix`, and
+what stands beside them.
+"""
 
 from __future__ import annotations
 
@@ -21,40 +23,108 @@ ABOUT = {
 }
 recipe_flags = together(
     click.argument("corpus", metavar="CORPUS"),
-    click.option("--base", "-b", metavar="MODEL", help="A folder, a hub name, or tiny (built here, no download)."),
-    click.option("--preset", metavar="NAME", help="A paper's settings: culturepark-llama, safeworld-dpo."),
-    click.option("--name", metavar="NAME", help="What the models are kept under (default: the objective)."),
-    click.option("--cultures", "-c", multiple=True, metavar="A,B", help="Only these (default: all in the corpus)."),
-    click.option("--culture", metavar="NAME", help="Whose answers these are, where the rows don't say."),
-    click.option("--pooled", is_flag=True, default=None, help="One model of all cultures instead of one each."),
-    click.option("--method", type=click.Choice(["lora", "qlora", "full"]), help="Adapters (default), adapters over 4 bits, or whole models."),
+    click.option(
+        "--base",
+        "-b",
+        metavar="MODEL",
+        help="A folder, a hub name, or tiny (built here, no download).",
+    ),
+    click.option(
+        "--preset", metavar="NAME", help="A paper's settings: culturepark-llama, safeworld-dpo."
+    ),
+    click.option(
+        "--name", metavar="NAME", help="What the models are kept under (default: the objective)."
+    ),
+    click.option(
+        "--cultures",
+        "-c",
+        multiple=True,
+        metavar="A,B",
+        help="Only these (default: all in the corpus).",
+    ),
+    click.option(
+        "--culture", metavar="NAME", help="Whose answers these are, where the rows don't say."
+    ),
+    click.option(
+        "--pooled",
+        is_flag=True,
+        default=None,
+        help="One model of all cultures instead of one each.",
+    ),
+    click.option(
+        "--method",
+        type=click.Choice(["lora", "qlora", "full"]),
+        help="Adapters (default), adapters over 4 bits, or whole models.",
+    ),
     click.option("--rank", type=int, metavar="N", help="Rank of the adapters (16)."),
     click.option("--alpha", type=float, metavar="X", help="Scale of the adapters (32)."),
     click.option("--dropout", type=float, metavar="X", help="Dropout of the adapters (0)."),
-    click.option("--lr", type=float, metavar="X", help="Largest step size (by objective and method)."),
+    click.option(
+        "--lr", type=float, metavar="X", help="Largest step size (by objective and method)."
+    ),
     click.option("--epochs", type=float, metavar="N", help="Passes over the rows (3)."),
     click.option("--steps", type=int, metavar="N", help="Stop after so many steps instead."),
     click.option("--batch", type=int, metavar="N", help="Rows of one forward pass (by memory)."),
     click.option("--rows", type=int, metavar="N", help="Rows of one step, accumulated (16)."),
-    click.option("--length", type=int, metavar="N", help="Most tokens of a row (1024); a longer one is an error."),
-    click.option("--warmup", type=float, metavar="X", help="Share of the steps in which the step size grows (0.1)."),
+    click.option(
+        "--length",
+        type=int,
+        metavar="N",
+        help="Most tokens of a row (1024); a longer one is an error.",
+    ),
+    click.option(
+        "--warmup",
+        type=float,
+        metavar="X",
+        help="Share of the steps in which the step size grows (0.1).",
+    ),
     click.option("--decay", type=float, metavar="X", help="Weight decay (0)."),
-    click.option("--packing/--no-packing", default=None, help="Several rows in one (only with FlashAttention by default)."),
-    click.option("--patience", type=int, metavar="N", help="Stop after N checks without progress (2; 0: never)."),
+    click.option(
+        "--packing/--no-packing",
+        default=None,
+        help="Several rows in one (only with FlashAttention by default).",
+    ),
+    click.option(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="Stop after N checks without progress (2; 0: never).",
+    ),
     click.option("--checks", type=int, metavar="N", help="Checks and checkpoints an epoch (1)."),
     click.option("--seed", type=int, metavar="N", help="Seed of everything random (0)."),
-    click.option("--device", metavar="cuda|mps|cpu"), click.option("--dtype", metavar="bfloat16|float16|float32"),
+    click.option("--device", metavar="cuda|mps|cpu"),
+    click.option("--dtype", metavar="bfloat16|float16|float32"),
     click.option("--attention", metavar="flash_attention_2|sdpa|eager"),
-    click.option("--track", multiple=True, metavar="tensorboard|wandb|trackio", help="Send curves there too."),
+    click.option(
+        "--track", multiple=True, metavar="tensorboard|wandb|trackio", help="Send curves there too."
+    ),
     click.option("--fresh", is_flag=True, help="Throw away models of this name first."),
-    workspace_flag, out_flag, as_json,
-)  # fmt: skip
+    workspace_flag,
+    out_flag,
+    as_json,
+)
 BETA = click.option("--beta", type=float, metavar="X", help="The loss' own (0.1).")
 EXTRA = {
-    "sft": [click.option("--answers", type=click.Choice(["opinions", "modal"]), help="Or the majority's answer alone.")],
-    "dpo": [BETA], "orpo": [BETA], "kto": [BETA], "shares": [],
-    "mix": [click.option("--weight", type=float, metavar="X", help="Share of the distribution loss, 0 to 1 (0.5).")],
-}  # fmt: skip
+    "sft": [
+        click.option(
+            "--answers",
+            type=click.Choice(["opinions", "modal"]),
+            help="Or the majority's answer alone.",
+        )
+    ],
+    "dpo": [BETA],
+    "orpo": [BETA],
+    "kto": [BETA],
+    "shares": [],
+    "mix": [
+        click.option(
+            "--weight",
+            type=float,
+            metavar="X",
+            help="Share of the distribution loss, 0 to 1 (0.5).",
+        )
+    ],
+}
 
 
 APART = ("scpo", "hosted", "launch")
@@ -80,7 +150,8 @@ class Lazy(click.Group):
 def tune() -> None:
     """Make culture-specific models of CORPUS: a run, or a file or folder of JSONL.
 
-    Each culture gets an adapter below models/ with its manifest, card and curves. Stopped, the same command goes on.
+    Each culture gets an adapter below models/ with its manifest, card and curves. Stopped, the same
+    command goes on.
     """
 
 
@@ -96,13 +167,23 @@ def _tune(objective: str, flags: dict[str, Any]) -> None:
     from culturepark import api
 
     machines = flags.pop("as_json")
-    flags["cultures"] = tuple(c.strip() for part in flags["cultures"] for c in part.split(",") if c.strip()) or None
+    flags["cultures"] = (
+        tuple(c.strip() for part in flags["cultures"] for c in part.split(",") if c.strip()) or None
+    )
     flags["track"] = flags["track"] or None
-    made = api.tune(objective, flags.pop("corpus"), flags.pop("base"), tell=_lines(machines), **flags)
+    made = api.tune(
+        objective, flags.pop("corpus"), flags.pop("base"), tell=_lines(machines), **flags
+    )
     if not api.first():
         return
     found = api.graduates(made)
-    say(found, machines, "\n".join([*(_told(m) for m in found["models"]), f"curves: {found['report']}", *_next(found)]))
+    say(
+        found,
+        machines,
+        "\n".join(
+            [*(_told(m) for m in found["models"]), f"curves: {found['report']}", *_next(found)]
+        ),
+    )
 
 
 def _told(model: Mapping[str, Any]) -> str:
@@ -120,7 +201,9 @@ def _next(found: Mapping[str, Any]) -> list[str]:
 
 
 def _lines(quiet: bool, every: float = 2.0) -> Callable[[str, Mapping[str, Any]], None]:
-    """Report a job's progress on stderr: a line when a model begins, every few seconds, and when it is done."""
+    """Report a job's progress on stderr: a line when a model begins, every few seconds, and when it
+    is done.
+    """
     from time import monotonic
 
     began: dict[str, tuple[float, int]] = {}
@@ -160,9 +243,16 @@ for _objective in ABOUT:
 @click.command()
 @click.argument("models", metavar="MODELS")
 @click.argument("corpus", metavar="CORPUS")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
 @click.option(
-    "--rows", type=click.IntRange(1), default=40, show_default=True, metavar="N", help="At most so many rows a culture."
+    "--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1),
+    default=40,
+    show_default=True,
+    metavar="N",
+    help="At most so many rows a culture.",
 )
 @workspace_flag
 @out_flag

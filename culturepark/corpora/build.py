@@ -36,23 +36,27 @@ def _samples(
 
 
 def sample(workspace: Workspace, opinion: Opinion, scene: Scene, split_name: str) -> Sample:
-    """Return the sample of one kept opinion: system, question with options, "{option}. {opinion in the first person}"."""
+    """Return the sample of one kept opinion: system, question with options, "{option}. {opinion in
+    the first person}".
+    """
     question, seat = workspace.question(scene.scenario, scene.question), scene.seats[opinion.seat]
     answer = scene.answer if seat.view is None else seat.view
-    return Sample.model_validate({
-        "id": digest(opinion.id, opinion.spoken),
-        "culture": scene.culture,
-        "question": question.id,
-        "topic": question.topic,
-        "system": SYSTEM.format(title=workspace.culture(scene.culture).title),
-        "prompt": question.prompt,
-        "completion": completion(question, answer, opinion.spoken),
-        "answer": answer,
-        "opinion": opinion.id,
-        "dialogue": scene.id,
-        "persona": seat.persona,
-        "split": split_name,
-    })  # fmt: skip
+    return Sample.model_validate(
+        {
+            "id": digest(opinion.id, opinion.spoken),
+            "culture": scene.culture,
+            "question": question.id,
+            "topic": question.topic,
+            "system": SYSTEM.format(title=workspace.culture(scene.culture).title),
+            "prompt": question.prompt,
+            "completion": completion(question, answer, opinion.spoken),
+            "answer": answer,
+            "opinion": opinion.id,
+            "dialogue": scene.id,
+            "persona": seat.persona,
+            "split": split_name,
+        }
+    )
 
 
 def questions(workspace: Workspace, settings: Settings) -> tuple[Question, ...]:
@@ -62,7 +66,9 @@ def questions(workspace: Workspace, settings: Settings) -> tuple[Question, ...]:
 
 
 def splits(workspace: Workspace, settings: Settings) -> Splits:
-    """Return the split of every question that a run asks: samples, pairs and shares all follow it."""
+    """Return the split of every question that a run asks: samples, pairs and shares all follow
+    it.
+    """
     return split([q.id for q in questions(workspace, settings)], settings.split, settings.seed)
 
 
@@ -74,10 +80,12 @@ def split(questions: Sequence[str], shares: Split, seed: int) -> Splits:
     return {
         name: "test" if i < tests else "validation" if i < tests + validations else "train"
         for i, name in enumerate(order)
-    }  # fmt: skip
+    }
 
 
 def crossing(journal: Journal) -> list[str]:
     """Return the questions that stand in more than one split; a sound corpus has none."""
-    rows = journal.count("SELECT question FROM samples GROUP BY question HAVING COUNT(DISTINCT split) > 1")
+    rows = journal.count(
+        "SELECT question FROM samples GROUP BY question HAVING COUNT(DISTINCT split) > 1"
+    )
     return [question for (question,) in rows]

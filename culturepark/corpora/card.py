@@ -1,4 +1,6 @@
-"""Writes the dataset card: what the corpus is, how it is loaded, where it comes from, its licence, what was dropped, by culture."""
+"""Writes the dataset card: what the corpus is, how it is loaded, where it comes from, its licence,
+what was dropped, by culture.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +18,28 @@ from culturepark.settings import Settings
 from culturepark.workspace import Workspace
 
 TEMPLATED = (
-    "**The text was written by CulturePark's embedded engine: it is templated.** It shows the pipeline and serves as a "
-    "reproducible baseline. It is not how people speak; a corpus meant to read like people needs a real model."
+    "**The text was written by CulturePark's embedded engine: it is templated.** It shows the"
+    " pipeline and serves as a reproducible baseline. It is not how people speak; a corpus meant to"
+    " read like people needs a real model."
 )
-MODELLED = "The text was written by the model {model} playing persona cards. It is synthetic: no real person said it."
+MODELLED = (
+    "The text was written by the model {model} playing persona cards. It is synthetic: no real"
+    " person said it."
+)
 SIZES = (("n<1K", 1_000), ("1K<n<10K", 10_000), ("10K<n<100K", 100_000), ("100K<n<1M", 1_000_000))
-# Identifiers that the hub knows for what a corpus is likely to be given away under; others are named as `other`.
+# Identifiers that the hub knows for what a corpus is likely to be given away under; others are
+# named as `other`.
 LICENCES = frozenset(
-    "apache-2.0 mit cc cc0-1.0 cc-by-2.0 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 "
-    "cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 "
-    "cdla-permissive-1.0 cdla-permissive-2.0 odc-by odbl pddl openrail gpl-3.0 llama2 llama3 llama3.1 llama3.2 llama3.3 gemma "
-    "other unknown".split()
+    "apache-2.0 mit cc cc0-1.0 cc-by-2.0 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0"
+    " cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0"
+    " cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0"
+    " odc-by odbl pddl openrail gpl-3.0 llama2 llama3 llama3.1 llama3.2 llama3.3 gemma other"
+    " unknown".split()
 )
-UNCHOSEN = "No licence has been chosen for this corpus; `culturepark export RUN --licence cc-by-4.0`, for example, chooses one."
+UNCHOSEN = (
+    "No licence has been chosen for this corpus; `culturepark export RUN --licence cc-by-4.0`, for"
+    " example, chooses one."
+)
 TERMS = """CulturePark's own licence (Apache-2.0) covers the program and the cards that come with it, not this corpus. A model's
 provider may restrict what its text is used for. Question wording is CulturePark's own; the shares behind the answers are of the
 World Values Survey, whose data files may not be redistributed: get them, and their terms of use, at worldvaluessurvey.org."""
@@ -36,7 +47,9 @@ World Values Survey, whose data files may not be redistributed: get them, and th
 
 @dataclass(frozen=True)
 class Card:
-    """What stands on the card of every format of a run: `rows` how many samples it has, `licence` as the hub has it."""
+    """What stands on the card of every format of a run: `rows` how many samples it has, `licence`
+    as the hub has it.
+    """
 
     title: str
     rows: int
@@ -45,11 +58,19 @@ class Card:
 
 
 def render(journal: Journal, workspace: Workspace, settings: Settings, name: str) -> Card:
-    """Return what is said of a run's corpus in whatever format. Text from cards and settings is escaped."""
+    """Return what is said of a run's corpus in whatever format. Text from cards and settings is
+    escaped.
+    """
     splits = dict(journal.count("SELECT split, COUNT(*) FROM samples GROUP BY split"))
-    made = TEMPLATED if settings.model == "embedded" else MODELLED.format(model=code(settings.model))
+    made = (
+        TEMPLATED if settings.model == "embedded" else MODELLED.format(model=code(settings.model))
+    )
     pack = workspace.scenario(settings.scenario)
-    licence = f"This corpus is given away under {code(settings.licence)}." if settings.licence else UNCHOSEN
+    licence = (
+        f"This corpus is given away under {code(settings.licence)}."
+        if settings.licence
+        else UNCHOSEN
+    )
     text = f"""{made}
 
 {sum(splits.values())} fine-tuning samples from {_held(journal)} dialogues, made with CulturePark (method: Li et al., NeurIPS 2024, arXiv 2405.15145).
@@ -80,7 +101,9 @@ stance {settings.stance} · embedder {code(settings.refine.embedder)} · at most
 
 
 def licensed(licence: str | None) -> dict[str, str]:
-    """Return a licence as the hub's front matter has it: an identifier that it knows, or `other` and the name."""
+    """Return a licence as the hub's front matter has it: an identifier that it knows, or `other`
+    and the name.
+    """
     if licence is None or licence in LICENCES:
         return {"license": licence or "unknown"}
     return {"license": "other", "license_name": licence}
@@ -89,9 +112,10 @@ def licensed(licence: str | None) -> dict[str, str]:
 def page(card: Card, about: str, subsets: Mapping[str, Mapping[str, str]], rows: str) -> str:
     """Return the card of one folder as Markdown with the front matter of a Hugging Face dataset.
 
-    `about` says what its format is; `subsets` map a name to the file of each split, the first is loaded by default; `rows` is
-    the hash of these files. It stands in every subset's description, because `load_dataset` keeps what it has read under
-    what the card says and the folder's own name: cards that said the same would give one folder's rows for another's.
+    `about` says what its format is; `subsets` map a name to the file of each split, the first is
+    loaded by default; `rows` is the hash of these files. It stands in every subset's description,
+    because `load_dataset` keeps what it has read under what the card says and the folder's own
+    name: cards that said the same would give one folder's rows for another's.
     """
     first = next(iter(subsets))
     configs = [
@@ -115,18 +139,30 @@ def page(card: Card, about: str, subsets: Mapping[str, Mapping[str, str]], rows:
     )
     others = ", ".join(code(name) for name in list(subsets)[1:])
     more = f"\nIts other subsets are loaded by name: {others}.\n" if others else ""
-    use = f'{about}\n\n```python\nfrom datasets import load_dataset\n\nrows = load_dataset("FOLDER")  # this folder\n```\n{more}'
+    use = (
+        f'{about}\n\n```python\nfrom datasets import load_dataset\n\nrows = load_dataset("FOLDER") '
+        f" # this folder\n```\n{more}"
+    )
     return f"{head}\n# {inline(card.title)}\n\n{use}\n{card.text}"
 
 
 def _known(journal: Journal, workspace: Workspace, settings: Settings) -> str:
-    """Return what limits what a corpus shows: whose figures seeded it, and whom its splits share."""
+    """Return what limits what a corpus shows: whose figures seeded it, and whom its splits
+    share.
+    """
     several, everybody = shared(journal)
-    lines = [f"Splits part questions, not people: {several} of {everybody} personas speak in more than one split. A held-out question is "
-             "new, its speaker need not be."]  # fmt: skip
+    lines = [
+        f"Splits part questions, not people: {several} of {everybody} personas speak in more than"
+        " one split. A held-out question is new, its speaker need not be."
+    ]
     if any(card.survey for card in workspace.cultures.values()):
-        lines += [f"What people answered: {_figures(settings)}.",
-                  "The shipped personas' views follow the survey's shares: how near this corpus comes to them is by construction, and no finding."]  # fmt: skip
+        lines += [
+            f"What people answered: {_figures(settings)}.",
+            (
+                "The shipped personas' views follow the survey's shares: how near this corpus comes"
+                " to them is by construction, and no finding."
+            ),
+        ]
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -141,7 +177,9 @@ def _figures(settings: Settings) -> str:
 
 def shared(journal: Journal) -> tuple[int, int]:
     """Return how many personas speak in more than one split, and how many speak at all."""
-    found = journal.count("SELECT COUNT(DISTINCT split) FROM samples GROUP BY json_extract(sample, '$.persona')")
+    found = journal.count(
+        "SELECT COUNT(DISTINCT split) FROM samples GROUP BY json_extract(sample, '$.persona')"
+    )
     return sum(n > 1 for (n,) in found), len(found)
 
 
@@ -151,7 +189,9 @@ def _held(journal: Journal) -> int:
 
 def _drops(journal: Journal) -> str:
     """Return a Markdown table: a row per culture, a column per reason."""
-    rows = journal.count("SELECT culture, dropped, COUNT(*) FROM opinions GROUP BY culture, dropped")
+    rows = journal.count(
+        "SELECT culture, dropped, COUNT(*) FROM opinions GROUP BY culture, dropped"
+    )
     reasons = sorted({reason for _, reason, _ in rows if reason})
     cells = {(culture, reason): n for culture, reason, n in rows}
     head = "| culture | kept | " + " | ".join(reasons) + " |\n|---|" + "---|" * (len(reasons) + 1)
@@ -165,23 +205,33 @@ def _drops(journal: Journal) -> str:
 
 
 def _marked(journal: Journal) -> str:
-    """Return a section on turns of which something was cut off, by culture and by model; nothing where there are none."""
+    """Return a section on turns of which something was cut off, by culture and by model; nothing
+    where there are none.
+    """
     tables = {by: journal.marked_turns(by) for by in ("culture", "model")}
     if not any(row["marked"] for row in tables["culture"]):
         return ""
     about = (
-        "Of some replies only a part is the speaker's turn: an unfinished end (trimmed), what the model said as somebody else "
-        "(other voice) and the rounds of a loop but the first (looped) were cut off. Opinions come from what was left."
+        "Of some replies only a part is the speaker's turn: an unfinished end (trimmed), what the"
+        " model said as somebody else (other voice) and the rounds of a loop but the first (looped)"
+        " were cut off. Opinions come from what was left."
     )
     return (
-        "\n\n".join(["## Turns that were cut", about, *(_marked_table(by, rows) for by, rows in tables.items())])
+        "\n\n".join(
+            [
+                "## Turns that were cut",
+                about,
+                *(_marked_table(by, rows) for by, rows in tables.items()),
+            ]
+        )
         + "\n\n"
     )
 
 
 def _marked_table(by: str, rows: list[dict[str, Any]]) -> str:
-    head = f"| {by} | turns | marked | share | {' | '.join(m.replace('_', ' ') for m in MARKS)} |\n|---|" + "---|" * (
-        3 + len(MARKS)
+    head = (
+        f"| {by} | turns | marked | share | {' | '.join(m.replace('_', ' ') for m in MARKS)}"
+        " |\n|---|" + "---|" * (3 + len(MARKS))
     )
     cells = (
         [
@@ -193,4 +243,6 @@ def _marked_table(by: str, rows: list[dict[str, Any]]) -> str:
         ]
         for row in rows
     )
-    return "\n".join([head, *("| " + " | ".join(inline(str(cell)) for cell in row) + " |" for row in cells)])
+    return "\n".join(
+        [head, *("| " + " | ".join(inline(str(cell)) for cell in row) + " |" for row in cells)]
+    )

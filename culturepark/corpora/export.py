@@ -20,10 +20,14 @@ from culturepark.journal import Journal
 
 WHY = {  # there is none of it
     "samples": "no opinion has been kept. `culturepark report` shows why they were dropped.",
-    "pairs": "no kept opinion contradicted its answer before a rewrite, and no two cultures of this run ({cultures}) answered "
-    "one question differently",
-    "shares": "no question of scenarios/{pack}.toml that this run asks has survey figures for {cultures}; `survey` in "
-    "culture.toml names the countries asked",
+    "pairs": (
+        "no kept opinion contradicted its answer before a rewrite, and no two cultures of this run"
+        " ({cultures}) answered one question differently"
+    ),
+    "shares": (
+        "no question of scenarios/{pack}.toml that this run asks has survey figures for {cultures};"
+        " `survey` in culture.toml names the countries asked"
+    ),
 }
 
 
@@ -32,17 +36,20 @@ def export(
 ) -> dict[str, Path]:
     """Write the corpus below `folder`, one folder per format; return format → folder.
 
-    `by_culture` writes each culture's rows once more, in a folder of its own beside the files of all. A format's folder
-    appears only when it is complete and then takes the last one's place in one step; a culture of which a format has nothing
-    gets none. Every folder has a card that names its files. Rejected opinions go to `rejects.jsonl`. RunFailed, before anything is written, if a format has
-    nothing to write at all or a question stands in two splits.
+    `by_culture` writes each culture's rows once more, in a folder of its own beside the files of
+    all. A format's folder appears only when it is complete and then takes the last one's place in
+    one step; a culture of which a format has nothing gets none. Every folder has a card that names
+    its files. Rejected opinions go to `rejects.jsonl`. RunFailed, before anything is written, if a
+    format has nothing to write at all or a question stands in two splits.
     """
     writers = {name: writer(name) for name in formats}
     for name, form in writers.items():
         if why := lacking(source, form.READS):
             raise RunFailed(f"there is nothing to export as {name}: {why}")
     if crossed := crossing(source.journal):
-        raise RunFailed(f"refusing to export: questions in more than one split: {', '.join(crossed)}")
+        raise RunFailed(
+            f"refusing to export: questions in more than one split: {', '.join(crossed)}"
+        )
     written = {}
     try:
         for name, form in writers.items():
@@ -50,7 +57,8 @@ def export(
         _rejects(source.journal, folder / "rejects.jsonl")
     except OSError as error:
         raise ParkError(
-            f"cannot write the corpus to {folder}: {error.strerror or error}. Nothing half-written was kept."
+            f"cannot write the corpus to {folder}: {error.strerror or error}. Nothing half-written"
+            " was kept."
         ) from error
     return written
 
@@ -75,7 +83,9 @@ def writer(name: str) -> Any:
 
 
 def lacking(source: Source, what: str) -> str:
-    """Return why a source has none of `what` (samples, pairs or shares); empty where it has some."""
+    """Return why a source has none of `what` (samples, pairs or shares); empty where it has
+    some.
+    """
     if any(next(getattr(source, what)(split), None) is not None for split in SPLITS):
         return ""
     if what == "pairs" and lacking(source, "samples"):
@@ -103,12 +113,16 @@ def _whole(target: Path, form: Any, source: Source, card: Card, by_culture: bool
 
 
 def _culture(folder: Path, form: Any, source: Source, card: Card) -> Subsets:
-    """Write one culture's rows to a folder of its own in `folder`; return its subsets as they are seen from there."""
+    """Write one culture's rows to a folder of its own in `folder`; return its subsets as they are
+    seen from there.
+    """
     culture = source.cultures[0]
     own: Subsets = form.write(source, folder / culture)
     _describe(folder / culture, form, card, own)
     return {
-        culture if name == WHOLE else f"{culture}-{name}": {split: f"{culture}/{path}" for split, path in files.items()}
+        culture if name == WHOLE else f"{culture}-{name}": {
+            split: f"{culture}/{path}" for split, path in files.items()
+        }
         for name, files in own.items()
     }
 

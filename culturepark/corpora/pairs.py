@@ -1,4 +1,6 @@
-"""Pairs a sample with what is not to be said in its place: its own opinion unrewritten, or another culture's answer."""
+"""Pairs a sample with what is not to be said in its place: its own opinion unrewritten, or another
+culture's answer.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ Before = Callable[[Opinion, Scene], str]
 
 
 class Told(NamedTuple):
-    """What is held of every sample of one question: its rank in the corpus, and its completion as a hash."""
+    """What is held of every sample of one question: its rank in the corpus, and its completion as a
+    hash.
+    """
 
     rank: int
     culture: str
@@ -23,21 +27,31 @@ class Told(NamedTuple):
 
 
 def pairs(
-    workspace: Workspace, journal: Journal, before: Before, seed: int, split: str, culture: str | None = None
+    workspace: Workspace,
+    journal: Journal,
+    before: Before,
+    seed: int,
+    split: str,
+    culture: str | None = None,
 ) -> Iterator[Pair]:
     """Yield a split's pairs (of one culture, where it is given) by question, culture and sample.
 
-    A sample has at most one pair of each kind. Nothing is rejected that a sample of the same culture says to the same
-    question. `before` returns an opinion's wording before any rewrite, in the first person. One question is held at a time.
+    A sample has at most one pair of each kind. Nothing is rejected that a sample of the same
+    culture says to the same question. `before` returns an opinion's wording before any rewrite, in
+    the first person. One question is held at a time.
     """
     for rows in journal.asked(split):
-        crowd = Crowd([Told(rank, whose, answer, digest(text)) for rank, whose, answer, text in rows])
+        crowd = Crowd(
+            [Told(rank, whose, answer, digest(text)) for rank, whose, answer, text in rows]
+        )
         for told in crowd.told:
             if culture in (None, told.culture):
                 yield from _of(told, crowd, workspace, journal, before, seed)
 
 
-def _of(told: Told, crowd: Crowd, workspace: Workspace, journal: Journal, before: Before, seed: int) -> Iterator[Pair]:
+def _of(
+    told: Told, crowd: Crowd, workspace: Workspace, journal: Journal, before: Before, seed: int
+) -> Iterator[Pair]:
     sample = journal.ranked(told.rank)
     text = _unrewritten(sample, workspace, journal, before)
     if text is not None and digest(text) not in crowd.said(told.culture):
@@ -47,19 +61,36 @@ def _of(told: Told, crowd: Crowd, workspace: Workspace, journal: Journal, before
         yield _pair("culture", sample, found.completion, found.id, found.culture, found.answer)
 
 
-def _unrewritten(sample: Sample, workspace: Workspace, journal: Journal, before: Before) -> str | None:
-    """Return the completion that a sample would have had unrewritten; None where its first wording did not contradict."""
+def _unrewritten(
+    sample: Sample, workspace: Workspace, journal: Journal, before: Before
+) -> str | None:
+    """Return the completion that a sample would have had unrewritten; None where its first wording
+    did not contradict.
+    """
     opinion = journal.opinion(sample.opinion)
     if opinion is None or len(opinion.verdicts) < 2 or opinion.verdicts[0].label != "contradict":
         return None
     scene = next(journal.scenes("id = ?", sample.dialogue))
-    return completion(workspace.question(scene.scenario, scene.question), sample.answer, before(opinion, scene))
+    return completion(
+        workspace.question(scene.scenario, scene.question), sample.answer, before(opinion, scene)
+    )
 
 
 def _pair(kind: str, sample: Sample, rejected: str, other: str, culture: str, answer: int) -> Pair:
-    told = sample.model_dump(include={"culture", "question", "topic", "system", "prompt", "answer", "split"})
-    return Pair(id=digest(kind, sample.id, other), kind=kind, chosen=sample.completion, rejected=rejected, sample=sample.id,
-                other=other, other_culture=culture, other_answer=answer, **told)  # fmt: skip
+    told = sample.model_dump(
+        include={"culture", "question", "topic", "system", "prompt", "answer", "split"}
+    )
+    return Pair(
+        id=digest(kind, sample.id, other),
+        kind=kind,
+        chosen=sample.completion,
+        rejected=rejected,
+        sample=sample.id,
+        other=other,
+        other_culture=culture,
+        other_answer=answer,
+        **told,
+    )
 
 
 class Crowd:
@@ -78,7 +109,9 @@ class Crowd:
         return self._said[culture]
 
     def other(self, told: Told, seed: int, sample: str) -> Told | None:
-        """Draw a sample with another answer from another culture, each culture as likely; None where there is none."""
+        """Draw a sample with another answer from another culture, each culture as likely; None
+        where there is none.
+        """
         rng = stream(seed, "pair", sample)
         against = self._others(told.culture, told.answer)
         return rng.choice(rng.choice(against)) if against else None

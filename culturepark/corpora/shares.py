@@ -1,4 +1,6 @@
-"""What peoples answered, as rows to be tuned on: the options, as a completion begins, and the share that gave each."""
+"""What peoples answered, as rows to be tuned on: the options, as a completion begins, and the share
+that gave each.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,24 @@ Surveyed = Callable[[Culture, Question], Shares | None]
 Row = dict[str, Any]
 
 
-def culture_rows(culture: Culture, questions: Iterable[Question], surveyed: Surveyed) -> Iterator[Row]:
-    """Yield a row a question that this culture's people were asked; `surveyed` returns None where they never were."""
+def culture_rows(
+    culture: Culture, questions: Iterable[Question], surveyed: Surveyed
+) -> Iterator[Row]:
+    """Yield a row a question that this culture's people were asked; `surveyed` returns None where
+    they never were.
+    """
     for question in questions:
         if (found := surveyed(culture, question)) is not None:
             yield row(SYSTEM.format(title=culture.title), culture.name, question, found)
 
 
-def country_rows(country: str, questions: Iterable[Question], figures: Figures | None = None) -> Iterator[Row]:
+def country_rows(
+    country: str, questions: Iterable[Question], figures: Figures | None = None
+) -> Iterator[Row]:
     """Yield the same rows for one country (ISO 3166 alpha-3) of the shipped figures, or of yours.
 
-    The prompt names the country, and `metadata.culture` holds its code, since no culture card speaks here. NotFound
-    names the nearest code.
+    The prompt names the country, and `metadata.culture` holds its code, since no culture card
+    speaks here. NotFound names the nearest code.
     """
     figures = figures or surveys.shipped()
     name = articled(figures.country_name(country))
@@ -37,16 +45,22 @@ def country_rows(country: str, questions: Iterable[Question], figures: Figures |
 
 
 def row(system: str, culture: str, question: Question, found: Shares) -> Row:
-    """Return `{prompt, options, codes, shares, metadata}`; an option of the card that nobody gave has the share 0.
+    """Return `{prompt, options, codes, shares, metadata}`; an option of the card that nobody gave
+    has the share 0.
 
     InputError for figures whose codes the question does not have: they belong to another question.
     """
     codes = [o.code for o in question.options]
     if unknown := sorted(set(found.shares) - set(codes)):
-        raise InputError(f"question {question.id}: the figures of {', '.join(found.countries)} hold the codes {unknown}, "
-                         f"its options are {codes}")  # fmt: skip
+        raise InputError(
+            f"question {question.id}: the figures of {', '.join(found.countries)} hold the codes"
+            f" {unknown}, its options are {codes}"
+        )
     return {
-        "prompt": [{"role": "system", "content": system}, {"role": "user", "content": question.prompt}],
+        "prompt": [
+            {"role": "system", "content": system},
+            {"role": "user", "content": question.prompt},
+        ],
         "options": [opening(question, code) for code in codes],
         "codes": codes,
         "shares": [found.shares.get(code, 0.0) for code in codes],

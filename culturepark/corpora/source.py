@@ -18,8 +18,9 @@ from culturepark.workspace import Workspace
 class Source:
     """A run as its exports see it: three readers, each of one split, and nothing in memory.
 
-    `cultures` are the run's, or the one that is looked at; `before` returns an opinion's wording before any rewrite, in
-    the first person; `surveyed` returns what a culture's people answered, None where they were never asked.
+    `cultures` are the run's, or the one that is looked at; `before` returns an opinion's wording
+    before any rewrite, in the first person; `surveyed` returns what a culture's people answered,
+    None where they were never asked.
     """
 
     workspace: Workspace
@@ -40,7 +41,9 @@ class Source:
 
     def pairs(self, split: str) -> Iterator[Pair]:
         """Yield a split's pairs by question, culture and sample."""
-        return pairs(self.workspace, self.journal, self.before, self.settings.seed, split, self.culture)
+        return pairs(
+            self.workspace, self.journal, self.before, self.settings.seed, split, self.culture
+        )
 
     def shares(self, split: str) -> Iterator[Row]:
         """Yield a split's rows of shares by culture, in the order of the pack."""

@@ -1,4 +1,5 @@
-"""The refinery: extract opinions, sieve, verify, rewrite and thin them out; nothing rejected is lost.
+"""The refinery: extract opinions, sieve, verify, rewrite and thin them out; nothing rejected is
+lost.
 
 dialogue ── extract ── sieves ── verify ⇄ rewrite ── redundancy ── voice ── settle ──▶ kept opinions
 """

@@ -28,8 +28,13 @@ class Case:
     def facts(self, seat: int, **more: Any) -> dict[str, Any]:
         """What every prompt of the refinery may use."""
         view = self.view(seat)
-        return {"question": self.question, "culture": self.cultures[seat], "answer": view,
-                "view": self.question.spoken(view), **more}  # fmt: skip
+        return {
+            "question": self.question,
+            "culture": self.cultures[seat],
+            "answer": view,
+            "view": self.question.spoken(view),
+            **more,
+        }
 
 
 def look_up(workspace: Workspace, dialogue: Dialogue) -> Case:
@@ -37,4 +42,10 @@ def look_up(workspace: Workspace, dialogue: Dialogue) -> Case:
     scene = dialogue.scene
     personas = tuple(workspace.persona(s.persona) for s in scene.seats)
     cultures = tuple(workspace.culture(p.culture) for p in personas)
-    return Case(dialogue, workspace.question(scene.scenario, scene.question), personas, cultures, workspace.roles)
+    return Case(
+        dialogue,
+        workspace.question(scene.scenario, scene.question),
+        personas,
+        cultures,
+        workspace.roles,
+    )

@@ -9,14 +9,17 @@ from culturepark.records import Opinion
 
 
 def thin(opinions: Sequence[Opinion], embed: Embedder, clusters: int) -> tuple[Opinion, ...]:
-    """Return all opinions, numbered by cluster; all but the most central one of each cluster dropped as redundant.
+    """Return all opinions, numbered by cluster; all but the most central one of each cluster
+    dropped as redundant.
 
-    k = min(clusters, n), as in the paper (arXiv 2405.15145, §3.2). With n ≤ k and no two texts alike every opinion is its
-    own cluster, so nothing is computed.
+    k = min(clusters, n), as in the paper (arXiv 2405.15145, §3.2). With n ≤ k and no two texts
+    alike every opinion is its own cluster, so nothing is computed.
     """
     if len(opinions) <= clusters and len({o.final for o in opinions}) == len(opinions):
         return tuple(o.model_copy(update={"cluster": i}) for i, o in enumerate(opinions))
-    labels, distances = cluster(embed([o.final for o in opinions]), min(clusters, len({o.final for o in opinions})))
+    labels, distances = cluster(
+        embed([o.final for o in opinions]), min(clusters, len({o.final for o in opinions}))
+    )
     kept: dict[int, int] = {}
     for i in sorted(range(len(opinions)), key=lambda i: (round(distances[i], 9), i)):
         kept.setdefault(labels[i], i)
@@ -35,7 +38,9 @@ def thin(opinions: Sequence[Opinion], embed: Embedder, clusters: int) -> tuple[O
 
 
 def cluster(vectors: object, k: int) -> tuple[list[int], list[float]]:
-    """Return each row's cluster and its distance to that cluster's centre; seeded, so the same for the same rows."""
+    """Return each row's cluster and its distance to that cluster's centre; seeded, so the same for
+    the same rows.
+    """
     from sklearn.cluster import KMeans
 
     model = KMeans(n_clusters=k, n_init=1, random_state=0).fit(vectors)

@@ -9,7 +9,9 @@ from typing import Any
 from culturepark.errors import InputError, nearest
 from culturepark.named import imported
 
-Embedder = Callable[[Sequence[str]], Any]  # texts (n) → float array (n, dimensions), each row of length 1
+Embedder = Callable[
+    [Sequence[str]], Any
+]  # texts (n) → float array (n, dimensions), each row of length 1
 DIMENSIONS = 256  # as in the paper
 
 
@@ -17,11 +19,15 @@ DIMENSIONS = 256  # as in the paper
 def _vectorizer() -> Any:
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    return HashingVectorizer(n_features=DIMENSIONS, ngram_range=(1, 2), norm="l2", alternate_sign=True)
+    return HashingVectorizer(
+        n_features=DIMENSIONS, ngram_range=(1, 2), norm="l2", alternate_sign=True
+    )
 
 
 def hashing(texts: Sequence[str]) -> Any:
-    """Embed by hashed words and word pairs: needs no download and knows no meaning, so paraphrases look different."""
+    """Embed by hashed words and word pairs: needs no download and knows no meaning, so paraphrases
+    look different.
+    """
     return _vectorizer().transform(texts).toarray()
 
 
@@ -34,7 +40,8 @@ def load(name: str) -> Embedder:
         return EMBEDDERS[name]
     if ":" not in name:
         raise InputError(
-            f"no embedder {name!r}. {nearest(name, EMBEDDERS)} Or package.module:function for one of your own."
+            f"no embedder {name!r}. {nearest(name, EMBEDDERS)} Or package.module:function for one"
+            " of your own."
         )
     found: Embedder = imported(name, "cannot import embedder")
     return found

@@ -14,7 +14,8 @@ from culturepark.records import Opinion, Request, Turn, digest
 WORD = re.compile(r"\w+")
 TOKENS_PER_TURN = 128  # of an extractor's answer: some 80 are usual
 MOST_TOKENS = 4096  # an answer to many turns may be no longer than most models can give
-SAME = 0.6  # words in common, of all words of both, from which an opinion carries a planted sentence's fault
+# words in common, of all words of both, from which an opinion carries a planted sentence's fault
+SAME = 0.6
 
 
 class Found(BaseModel):
@@ -33,7 +34,9 @@ class Extraction(BaseModel):
 
 
 async def extract(case: Case, desk: Desk) -> tuple[Opinion, ...] | Failure:
-    """Return the opinions in the turns of the delegates (in-culture: of everyone), as the extractor words them."""
+    """Return the opinions in the turns of the delegates (in-culture: of everyone), as the extractor
+    words them.
+    """
     scene, turns = case.dialogue.scene, mined(case)
     if not turns:
         return ()
@@ -45,10 +48,12 @@ async def extract(case: Case, desk: Desk) -> tuple[Opinion, ...] | Failure:
     if strays:
         return Failure(
             "unparsed",
-            f"the extractor cites turns that are not there: {strays}; there are {sorted(by_number)}",
+            f"the extractor cites turns that are not there: {strays}; there are"
+            f" {sorted(by_number)}",
         )
     return tuple(
-        _opinion(scene.id, n, found.text, by_number[found.turn]) for n, found in enumerate(answer.value.opinions)
+        _opinion(scene.id, n, found.text, by_number[found.turn])
+        for n, found in enumerate(answer.value.opinions)
     )
 
 
@@ -58,7 +63,9 @@ def mined(case: Case) -> tuple[Turn, ...]:
 
 
 def extraction_request(case: Case) -> Request:
-    """Return what the extractor is sent. Its answer may grow with the turns; its card's max_tokens is the least."""
+    """Return what the extractor is sent. Its answer may grow with the turns; its card's max_tokens
+    is the least.
+    """
     scene, turns, role = case.dialogue.scene, mined(case), case.roles["extractor"]
     speakers = list(dict.fromkeys(t.speaker for t in turns))
     facts = case.facts(scene.delegates[-1], turns=turns, speakers=speakers)
@@ -68,12 +75,24 @@ def extraction_request(case: Case) -> Request:
 
 def _opinion(dialogue: str, n: int, text: str, turn: Turn) -> Opinion:
     text = " ".join(text.split())
-    return Opinion(id=digest(dialogue, n, text), dialogue=dialogue, n=n, turn=turn.n, seat=turn.seat, text=text, final=text,
-                   faults=planted(text, turn))  # fmt: skip
+    return Opinion(
+        id=digest(dialogue, n, text),
+        dialogue=dialogue,
+        n=n,
+        turn=turn.n,
+        seat=turn.seat,
+        text=text,
+        final=text,
+        faults=planted(text, turn),
+    )
 
 
 def planted(text: str, turn: Turn) -> tuple[str, ...]:
-    """Return the kinds of planted faults that an opinion carries, for measuring filters; empty for real models."""
+    """Return the kinds of planted faults that an opinion carries, for measuring filters; empty for
+    real models.
+    """
     words = {w.casefold() for w in WORD.findall(text)}
-    faults = ((fault.kind, {w.casefold() for w in WORD.findall(fault.sentence)}) for fault in turn.faults)
+    faults = (
+        (fault.kind, {w.casefold() for w in WORD.findall(fault.sentence)}) for fault in turn.faults
+    )
     return tuple(kind for kind, said in faults if len(words & said) >= SAME * len(words | said))

@@ -1,4 +1,6 @@
-"""Turns a kept opinion into the first person, word by whole word, so that no word is ever mangled."""
+"""Turns a kept opinion into the first person, word by whole word, so that no word is ever
+mangled.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,83 @@ IRREGULAR = {
     "doesn't": "don't",
     "hasn't": "haven't",
 }
-BETWEEN = {"also", "often", "still", "strongly", "firmly", "truly", "really", "always", "never", "usually", "sometimes", "generally",
-           "personally", "therefore", "too"}  # fmt: skip
-SAYS = {"believes", "thinks", "feels", "says", "holds", "agrees", "disagrees", "argues", "considers", "hopes", "fears", "finds", "sees",
-        "knows", "wants", "likes", "prefers", "values", "trusts", "doubts", "supports", "opposes", "accepts", "rejects", "expects",
-        "wishes", "worries", "thanks", "lives", "works", "comes", "grows", "remembers", "emphasizes", "emphasises", "stresses",
-        "notes", "adds", "suggests", "respects", "teaches", "practises", "practices", "cares", "cooks", "keeps", "takes", "gives",
-        "makes", "tries", "carries", "studies", "wears", "watches", "misses", "reaches", "discusses", "supposes"}  # fmt: skip
+BETWEEN = {
+    "also",
+    "often",
+    "still",
+    "strongly",
+    "firmly",
+    "truly",
+    "really",
+    "always",
+    "never",
+    "usually",
+    "sometimes",
+    "generally",
+    "personally",
+    "therefore",
+    "too",
+}
+SAYS = {
+    "believes",
+    "thinks",
+    "feels",
+    "says",
+    "holds",
+    "agrees",
+    "disagrees",
+    "argues",
+    "considers",
+    "hopes",
+    "fears",
+    "finds",
+    "sees",
+    "knows",
+    "wants",
+    "likes",
+    "prefers",
+    "values",
+    "trusts",
+    "doubts",
+    "supports",
+    "opposes",
+    "accepts",
+    "rejects",
+    "expects",
+    "wishes",
+    "worries",
+    "thanks",
+    "lives",
+    "works",
+    "comes",
+    "grows",
+    "remembers",
+    "emphasizes",
+    "emphasises",
+    "stresses",
+    "notes",
+    "adds",
+    "suggests",
+    "respects",
+    "teaches",
+    "practises",
+    "practices",
+    "cares",
+    "cooks",
+    "keeps",
+    "takes",
+    "gives",
+    "makes",
+    "tries",
+    "carries",
+    "studies",
+    "wears",
+    "watches",
+    "misses",
+    "reaches",
+    "discusses",
+    "supposes",
+}
 LEADS = (
     "I think that {}",
     "In my view, {}",
@@ -125,12 +197,14 @@ OPENERS = frozenset(
 )
 
 
-def first_person(text: str, names: Collection[str], *purpose: object, common: Collection[str] = ()) -> str:
+def first_person(
+    text: str, names: Collection[str], *purpose: object, common: Collection[str] = ()
+) -> str:
     """Return an opinion in the first person.
 
-    Where the text names its speaker (`names`), the name becomes "I", "my" or "me" and the verb after it follows;
-    elsewhere the opinion is introduced ("I think that …"). Only whole words are ever replaced. `common` holds
-    words known to be written small inside a sentence.
+    Where the text names its speaker (`names`), the name becomes "I", "my" or "me" and the verb
+    after it follows; elsewhere the opinion is introduced ("I think that …"). Only whole words are
+    ever replaced. `common` holds words known to be written small inside a sentence.
     """
     tokens = TOKEN.findall(text)
     if any(_named(t, names) for t in tokens):
@@ -141,7 +215,9 @@ def first_person(text: str, names: Collection[str], *purpose: object, common: Co
 
 
 def decapitalised(text: str, common: Collection[str] = ()) -> str | None:
-    """Return the text with its first letter small, or None where the first word may be a proper noun."""
+    """Return the text with its first letter small, or None where the first word may be a proper
+    noun.
+    """
     word = TOKEN.findall(text)[0] if text else ""
     if word and (word.islower() or word.casefold() in OPENERS or word.casefold() in common):
         return text[0].lower() + text[1:]

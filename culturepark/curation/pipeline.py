@@ -1,4 +1,6 @@
-"""Refines every ended dialogue of a run, many at once, then drops what one dialogue repeats of another."""
+"""Refines every ended dialogue of a run, many at once, then drops what one dialogue repeats of
+another.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,20 @@ async def refine(
     scenes: Iterable[Scene],
     report: Report | None = None,
 ) -> None:
-    """Refine every held dialogue of `scenes` that the journal does not know as refined; a failed one is tried again."""
+    """Refine every held dialogue of `scenes` that the journal does not know as refined; a failed
+    one is tried again.
+    """
     for name in settings.refine.sieves:
         filters.load(name)
     embedders.load(settings.refine.embedder)
 
     async def one(scene: Scene) -> None:
         dialogue = desk.journal.dialogue(scene.id)
-        if dialogue is None or dialogue.status != "done" or (desk.journal.outcome(scene.id) or "").startswith("ok"):
+        if (
+            dialogue is None
+            or dialogue.status != "done"
+            or (desk.journal.outcome(scene.id) or "").startswith("ok")
+        ):
             return
         with metered() as meter:
             opinions = await distil(look_up(workspace, dialogue), settings.refine, desk)
@@ -52,28 +60,48 @@ async def refine(
 
 
 async def distil(case: Case, how: Refining, desk: Desk) -> tuple[Opinion, ...] | Failure:
-    """Return all opinions of one dialogue, each kept or dropped with its reason; a Failure if none could be extracted."""
+    """Return all opinions of one dialogue, each kept or dropped with its reason; a Failure if none
+    could be extracted.
+    """
     found = await extract(case, desk)
     if isinstance(found, Failure):
         return found
     sieved: list[Opinion] = []
     for opinion in found:
         sieved.append(sift(opinion, case, how, [o for o in sieved if not o.dropped]))
-    async with asyncio.TaskGroup() as group:  # no verdict waits for another: in batch mode that would be a wave each
-        ruled = [o if o.dropped else group.create_task(verify(o, case, desk, how.rewrites)) for o in sieved]
+    async with (
+        asyncio.TaskGroup() as group
+    ):  # no verdict waits for another: in batch mode that would be a wave each
+        ruled = [
+            o if o.dropped else group.create_task(verify(o, case, desk, how.rewrites))
+            for o in sieved
+        ]
     judged = [o if isinstance(o, Opinion) else o.result() for o in ruled]
-    thinned = iter(deduplication.thin([o for o in judged if not o.dropped], embedders.load(how.embedder), how.clusters))
+    thinned = iter(
+        deduplication.thin(
+            [o for o in judged if not o.dropped], embedders.load(how.embedder), how.clusters
+        )
+    )
     merged = (o if o.dropped else next(thinned) for o in judged)
-    return tuple(o if o.dropped else o.model_copy(update={"spoken": spoken(o, case)}) for o in merged)
+    return tuple(
+        o if o.dropped else o.model_copy(update={"spoken": spoken(o, case)}) for o in merged
+    )
 
 
 def outcome(opinions: Iterable[Opinion]) -> str:
-    """Return how refining ended: `ok`, or how many opinions have no verdict because a call did not come through.
+    """Return how refining ended: `ok`, or how many opinions have no verdict because a call did not
+    come through.
 
     Refined again, only those calls are made again: what was answered is in the journal.
     """
-    lacking = [o for o in opinions if o.dropped in ("unverified", "unrewritten") and o.detail.startswith("failed: ")]
-    return f"failed: {len(lacking)} opinions have no verdict: {lacking[0].detail}" if lacking else "ok"
+    lacking = [
+        o
+        for o in opinions
+        if o.dropped in ("unverified", "unrewritten") and o.detail.startswith("failed: ")
+    ]
+    return (
+        f"failed: {len(lacking)} opinions have no verdict: {lacking[0].detail}" if lacking else "ok"
+    )
 
 
 def sift(opinion: Opinion, case: Case, how: Refining, earlier: list[Opinion]) -> Opinion:
@@ -89,7 +117,10 @@ def spoken(opinion: Opinion, case: Case) -> str:
     """Return the kept wording in the first person of its speaker."""
     name = case.personas[opinion.seat].given_name
     return first_person.first_person(
-        opinion.final, {name}, opinion.dialogue, common=_common(case.question, case.cultures[opinion.seat])
+        opinion.final,
+        {name},
+        opinion.dialogue,
+        common=_common(case.question, case.cultures[opinion.seat]),
     )
 
 
@@ -97,7 +128,10 @@ WORD = re.compile(r"[^\W\d_]+")
 
 
 def _common(question: Question, culture: Culture) -> frozenset[str]:
-    return _words(culture.name, (*question.claim, *question.denial, *question.pros, *question.cons, question.about))
+    return _words(
+        culture.name,
+        (*question.claim, *question.denial, *question.pros, *question.cons, question.about),
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -107,16 +141,22 @@ def _words(culture: str, texts: tuple[str, ...]) -> frozenset[str]:
 
 
 def mark(opinion: Opinion) -> str | None:
-    """Return what makes two kept opinions the same: their words, whatever the case and punctuation."""
+    """Return what makes two kept opinions the same: their words, whatever the case and
+    punctuation.
+    """
     return None if opinion.dropped else digest(folded(opinion.final))
 
 
 def settle(desk: Desk) -> None:
-    """Drop kept opinions that an earlier dialogue on the same question already gave; the outcome is the same in any order of work."""
+    """Drop kept opinions that an earlier dialogue on the same question already gave; the outcome is
+    the same in any order of work.
+    """
     for twin, first in desk.journal.twins():
         opinion = desk.journal.opinion(twin)
         assert opinion is not None, "a twin was read from the same journal"
         desk.journal.drop(
-            opinion.model_copy(update={"dropped": "duplicate", "detail": f"same words as opinion {first}"})
+            opinion.model_copy(
+                update={"dropped": "duplicate", "detail": f"same words as opinion {first}"}
+            )
         )
     desk.journal.commit()

@@ -39,7 +39,8 @@ class Rewriting(BaseModel):
 
 
 async def verify(opinion: Opinion, case: Case, desk: Desk, rewrites: int = 1) -> Opinion:
-    """Return the opinion with its verdicts; dropped unless its last wording entails the seed answer.
+    """Return the opinion with its verdicts; dropped unless its last wording entails the seed
+    answer.
 
     Each rewrite is verified itself: it is the new wording that is judged, never again the old one
     (CulturePark, arXiv 2405.15145, §3.2).
@@ -48,7 +49,9 @@ async def verify(opinion: Opinion, case: Case, desk: Desk, rewrites: int = 1) ->
         ruling = await _rule(opinion, case, desk, turn)
         if isinstance(ruling, Failure):
             return _drop(opinion, "unverified", f"{ruling.status}: {ruling.reason}")
-        verdict = Verdict(round=turn, label=ruling.verdict, reason=ruling.reason, text=opinion.final)
+        verdict = Verdict(
+            round=turn, label=ruling.verdict, reason=ruling.reason, text=opinion.final
+        )
         opinion = opinion.model_copy(update={"verdicts": (*opinion.verdicts, verdict)})
         if ruling.verdict == "entail":
             return opinion
@@ -63,13 +66,19 @@ async def verify(opinion: Opinion, case: Case, desk: Desk, rewrites: int = 1) ->
 
 async def _rule(opinion: Opinion, case: Case, desk: Desk, turn: int) -> Ruling | Failure:
     facts = case.facts(opinion.seat, opinion=opinion.final)
-    answer = await desk.read(once(case.roles["verifier"], facts, Ruling, opinion.id, turn), opinion.id, Ruling)
+    answer = await desk.read(
+        once(case.roles["verifier"], facts, Ruling, opinion.id, turn), opinion.id, Ruling
+    )
     return answer if isinstance(answer, Failure) else answer.value
 
 
-async def _rewrite(opinion: Opinion, case: Case, desk: Desk, reason: str, turn: int) -> Rewriting | Failure:
+async def _rewrite(
+    opinion: Opinion, case: Case, desk: Desk, reason: str, turn: int
+) -> Rewriting | Failure:
     facts = case.facts(opinion.seat, opinion=opinion.final, reason=reason)
-    answer = await desk.read(once(case.roles["rewriter"], facts, Rewriting, opinion.id, turn), opinion.id, Rewriting)
+    answer = await desk.read(
+        once(case.roles["rewriter"], facts, Rewriting, opinion.id, turn), opinion.id, Rewriting
+    )
     return answer if isinstance(answer, Failure) else answer.value
 
 

@@ -1,4 +1,6 @@
-"""Decides who meets whom over which question: an endless, seeded list of scenes for each culture."""
+"""Decides who meets whom over which question: an endless, seeded list of scenes for each
+culture.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,21 @@ def shares(culture: Culture, question: Question, survey: str | None) -> Shares |
 
 
 def cultures(workspace: Workspace, settings: Settings) -> tuple[str, ...]:
-    """Return the cultures to simulate: the given ones, or all that have personas, save the contact's own."""
+    """Return the cultures to simulate: the given ones, or all that have personas, save the
+    contact's own.
+    """
     if settings.cultures:
         for name in settings.cultures:
             workspace.culture(name)
         return settings.cultures
-    return tuple(c for c in sorted(workspace.cultures) if c != settings.contact and workspace.people(c))
+    return tuple(
+        c for c in sorted(workspace.cultures) if c != settings.contact and workspace.people(c)
+    )
 
 
-def seeds(workspace: Workspace, settings: Settings, culture: str) -> list[tuple[Question, Shares | None]]:
+def seeds(
+    workspace: Workspace, settings: Settings, culture: str
+) -> list[tuple[Question, Shares | None]]:
     """Return the questions this culture has an answer to: surveyed there, or answered in the card.
 
     A question never asked there yields no seed.
@@ -38,8 +46,10 @@ def seeds(workspace: Workspace, settings: Settings, culture: str) -> list[tuple[
     found = [(q, s) for q, s in known if s is not None or culture in q.answers]
     if not found:
         raise InputError(
-            f"no seed for culture {culture!r} in scenarios/{settings.scenario}.toml: none of its {len(asked)} questions was asked "
-            f"in {', '.join(card.survey) or 'any surveyed country'}, and none has an `answers.{culture}`"
+            f"no seed for culture {culture!r} in scenarios/{settings.scenario}.toml: none of its"
+            f" {len(asked)} questions was asked in"
+            f" {', '.join(card.survey) or 'any surveyed country'}, and none has an"
+            f" `answers.{culture}`"
         )
     for question, found_shares in found:
         _fits(question, found_shares, culture)
@@ -51,11 +61,20 @@ def _fits(question: Question, found: Shares | None, culture: str) -> None:
     codes = {o.code for o in question.options}
     answers = set(found.shares) if found else {question.answers[culture]}
     if not answers <= codes:
-        raise InputError(f"question {question.id}: the figures for {culture} hold the codes {sorted(answers - codes)}, "
-                         f"its options are {sorted(codes)}")  # fmt: skip
+        raise InputError(
+            f"question {question.id}: the figures for {culture} hold the codes"
+            f" {sorted(answers - codes)}, its options are {sorted(codes)}"
+        )
 
 
-def stance(persona: Persona, question: Question, found: Shares | None, culture: str, how: str, *purpose: object) -> int:
+def stance(
+    persona: Persona,
+    question: Question,
+    found: Shares | None,
+    culture: str,
+    how: str,
+    *purpose: object,
+) -> int:
     """Return the option code that this person holds in this dialogue."""
     if how == "persona" and question.id in persona.views:
         return persona.views[question.id]
@@ -65,13 +84,22 @@ def stance(persona: Persona, question: Question, found: Shares | None, culture: 
 
 
 def scenes(workspace: Workspace, settings: Settings, culture: str) -> Iterator[Scene]:
-    """Yield this culture's scenes for ever, in one order: every question once a round, shuffled anew each round."""
-    people, hosts = _people(workspace, settings, culture), _people(workspace, settings, settings.contact)
+    """Yield this culture's scenes for ever, in one order: every question once a round, shuffled
+    anew each round.
+    """
+    people, hosts = (
+        _people(workspace, settings, culture),
+        _people(workspace, settings, settings.contact),
+    )
     asked = seeds(workspace, settings, culture)
     run = scene_hash(settings, workspace)
-    pairs = [(m, s) for m in settings.modes for s in settings.styles if m == "cross" or len(people) > 1]
+    pairs = [
+        (m, s) for m in settings.modes for s in settings.styles if m == "cross" or len(people) > 1
+    ]
     if not pairs:
-        raise InputError(f"in-culture dialogues need two personas; personas/{culture}/ has {len(people)}")
+        raise InputError(
+            f"in-culture dialogues need two personas; personas/{culture}/ has {len(people)}"
+        )
     ordinal = 0
     while True:
         round_ = stream(settings.seed, culture, "round", ordinal)
@@ -81,7 +109,9 @@ def scenes(workspace: Workspace, settings: Settings, culture: str) -> Iterator[S
             rng = stream(settings.seed, culture, "scene", ordinal)
             mode, style = pairs[ordinal % len(pairs)]
             delegate = cast[place % len(cast)]
-            contact = rng.choice([p for p in (people if mode == "in" else hosts) if p.id != delegate.id])
+            contact = rng.choice(
+                [p for p in (people if mode == "in" else hosts) if p.id != delegate.id]
+            )
             yield Scene(
                 ordinal=ordinal,
                 culture=culture,
@@ -120,16 +150,35 @@ def _people(workspace: Workspace, settings: Settings, culture: str) -> list[Pers
             raise NotFound("persona", name, str(workspace.root / "personas"), everyone)
     people = people or list(workspace.people(culture))
     if not people:
-        raise InputError(f"culture {culture!r} has no persona card in {workspace.root / 'personas' / culture}")
+        raise InputError(
+            f"culture {culture!r} has no persona card in {workspace.root / 'personas' / culture}"
+        )
     return people
 
 
 def _view(
-    workspace: Workspace, settings: Settings, persona: Persona, question: Question, ordinal: int, culture: str
+    workspace: Workspace,
+    settings: Settings,
+    persona: Persona,
+    question: Question,
+    ordinal: int,
+    culture: str,
 ) -> int | None:
-    """Return a persona's option, from their own culture's figures; None where their people were never asked."""
+    """Return a persona's option, from their own culture's figures; None where their people were
+    never asked.
+    """
     card = workspace.culture(persona.culture)
     found = shares(card, question, settings.survey)
     if found is None and card.name not in question.answers and question.id not in persona.views:
         return None
-    return stance(persona, question, found, card.name, settings.stance, settings.seed, culture, ordinal, persona.id)
+    return stance(
+        persona,
+        question,
+        found,
+        card.name,
+        settings.stance,
+        settings.seed,
+        culture,
+        ordinal,
+        persona.id,
+    )

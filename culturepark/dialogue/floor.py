@@ -56,7 +56,9 @@ class Table:
     shares: tuple[Shares | None, ...]
 
 
-def lay(workspace: Workspace, scene: Scene, find: Callable[[Culture, Question], Shares | None]) -> Table:
+def lay(
+    workspace: Workspace, scene: Scene, find: Callable[[Culture, Question], Shares | None]
+) -> Table:
     """Look up a scene's cards. `find` returns what a culture's people answered."""
     personas = tuple(workspace.persona(s.persona) for s in scene.seats)
     cultures = tuple(workspace.culture(p.culture) for p in personas)
@@ -82,7 +84,9 @@ def speaker(dialogue: Dialogue) -> int:
 
 
 def cue(table: Table, n: int) -> tuple[str, str]:
-    """Return name and template of the moderator's nudge before turn `n`: one cue a round, the same for every seat."""
+    """Return name and template of the moderator's nudge before turn `n`: one cue a round, the same
+    for every seat.
+    """
     card = table.moderator
     if table.scene.style == "free":
         return ("opening", card.opening) if n == 0 else ("free", card.free_cue)
@@ -100,12 +104,22 @@ def cue(table: Table, n: int) -> tuple[str, str]:
 
 def guest(persona: Persona, culture: Culture) -> Guest:
     """Return the public face of a persona."""
-    return Guest(given_name=persona.given_name, age=persona.age, gender=persona.gender, home=persona.home,
-                 work=persona.work, place=culture.place, culture=culture.title, public=persona.public)  # fmt: skip
+    return Guest(
+        given_name=persona.given_name,
+        age=persona.age,
+        gender=persona.gender,
+        home=persona.home,
+        work=persona.work,
+        place=culture.place,
+        culture=culture.title,
+        public=persona.public,
+    )
 
 
 def norms(table: Table, seat: int) -> tuple[Norm, ...]:
-    """Choose the norms a seat is reminded of: those on the question's topic first, the rest drawn for this dialogue."""
+    """Choose the norms a seat is reminded of: those on the question's topic first, the rest drawn
+    for this dialogue.
+    """
     rng, topic = stream(table.scene.id, seat, "norms"), table.question.topic
     cards = table.cultures[seat].norms
     near = [n for n in cards if topic in n.topics]
@@ -115,11 +129,15 @@ def norms(table: Table, seat: int) -> tuple[Norm, ...]:
 
 
 def facts(table: Table, seat: int) -> dict[str, Any]:
-    """Return what stays the same for a seat through a dialogue. Private and secret fields are only its own."""
+    """Return what stays the same for a seat through a dialogue. Private and secret fields are only
+    its own.
+    """
     me, scene, question = table.personas[seat], table.scene, table.question
     found, view = table.shares[seat], scene.seats[seat].view
     others = tuple(
-        guest(p, c) for i, (p, c) in enumerate(zip(table.personas, table.cultures, strict=True)) if i != seat
+        guest(p, c)
+        for i, (p, c) in enumerate(zip(table.personas, table.cultures, strict=True))
+        if i != seat
     )
     return {
         "me": me,
@@ -141,12 +159,17 @@ def facts(table: Table, seat: int) -> dict[str, Any]:
 
 
 def request(
-    table: Table, dialogue: Dialogue, fixed: Mapping[str, Any] | None = None, system: str | None = None
+    table: Table,
+    dialogue: Dialogue,
+    fixed: Mapping[str, Any] | None = None,
+    system: str | None = None,
 ) -> Request:
-    """Return exactly what the model of the next seat is sent: a pure function of the dialogue and its cards.
+    """Return exactly what the model of the next seat is sent: a pure function of the dialogue and
+    its cards.
 
-    Each speaker sees itself as assistant and the others, named, as user; the moderator's nudge closes the last user
-    message. `fixed` and `system` spare rendering again what a seat's turns share.
+    Each speaker sees itself as assistant and the others, named, as user; the moderator's nudge
+    closes the last user message. `fixed` and `system` spare rendering again what a seat's turns
+    share.
     """
     seat, n = speaker(dialogue), len(dialogue.turns)
     role = table.roles[seat]
@@ -157,7 +180,11 @@ def request(
     all_facts = {**known, "other": other, "history": dialogue.turns, "n": n, "cue": name}
     if system is None:
         system = render(role.system, known, f"agents/{role.name}.toml: system")
-    nudge = render(template, all_facts, f"agents/{table.moderator.name}.toml: {name}") if template else ""
+    nudge = (
+        render(template, all_facts, f"agents/{table.moderator.name}.toml: {name}")
+        if template
+        else ""
+    )
     return Request(
         role=role.name,
         messages=(Message(role="system", content=system), *history(dialogue, seat, nudge)),
@@ -177,7 +204,9 @@ def others(table: Table, seat: int) -> tuple[str, ...]:
 
 
 def history(dialogue: Dialogue, seat: int, nudge: str) -> list[Message]:
-    """Return the talk as one seat sees it, user and assistant strictly in turn, the nudge at the end."""
+    """Return the talk as one seat sees it, user and assistant strictly in turn, the nudge at the
+    end.
+    """
     messages: list[Message] = []
     for turn in dialogue.turns:
         role: Literal["user", "assistant"] = "assistant" if turn.seat == seat else "user"
@@ -198,8 +227,13 @@ def history(dialogue: Dialogue, seat: int, nudge: str) -> list[Message]:
 
 def survey(question: Question, found: Shares) -> Mapping[str, Any]:
     """Return what a prompt may say of the figures: source and one line an option."""
-    lines = [f"{question.option(code)}: {share:.0%}" for code, share in sorted(found.shares.items())]
-    return {"source": f"{found.survey}, {', '.join(found.countries)}, n = {found.n}", "lines": lines}
+    lines = [
+        f"{question.option(code)}: {share:.0%}" for code, share in sorted(found.shares.items())
+    ]
+    return {
+        "source": f"{found.survey}, {', '.join(found.countries)}, n = {found.n}",
+        "lines": lines,
+    }
 
 
 # --------------------------------------------------------------------- stop
@@ -228,7 +262,9 @@ def parted(dialogue: Dialogue) -> str | None:
     return None
 
 
-FAREWELL = re.compile(r"\b(goodbye|good-bye|farewell|bye for now|see you (soon|again|later))[.! ]*$", re.IGNORECASE)
+FAREWELL = re.compile(
+    r"\b(goodbye|good-bye|farewell|bye for now|see you (soon|again|later))[.! ]*$", re.IGNORECASE
+)
 STOPS: tuple[Stop, ...] = (all_said, circling, parted)
 
 

@@ -19,7 +19,9 @@ from culturepark.workspace import Workspace
 Report = Callable[[Dialogue], None]
 
 
-def plan(workspace: Workspace, settings: Settings, culture: str, until: int, since: int = 0) -> Iterator[Scene]:
+def plan(
+    workspace: Workspace, settings: Settings, culture: str, until: int, since: int = 0
+) -> Iterator[Scene]:
     """Return scenes `since` to `until` of a culture."""
     return islice(casting.scenes(workspace, settings, culture), since, until)
 
@@ -46,11 +48,11 @@ async def simulate(
 ) -> None:
     """Hold every dialogue of `scenes` that the journal does not know as ended.
 
-    `on_begin` is told each dialogue as it stands before its first call, `on_turn` the place and cost of each turn, `report`
-    each dialogue as it ended.
+    `on_begin` is told each dialogue as it stands before its first call, `on_turn` the place and
+    cost of each turn, `report` each dialogue as it ended.
 
-    At most `settings.width` are in flight; a half-held one goes on after its last turn. A failed dialogue
-    is tried again on the next call.
+    At most `settings.width` are in flight; a half-held one goes on after its last turn. A failed
+    dialogue is tried again on the next call.
     """
 
     async def one(scene: Scene) -> None:

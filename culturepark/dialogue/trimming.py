@@ -1,4 +1,6 @@
-"""Takes a speaker's own turn out of what a model wrote: lines of others, loops and an unfinished end are cut off."""
+"""Takes a speaker's own turn out of what a model wrote: lines of others, loops and an unfinished
+end are cut off.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,21 @@ Span = tuple[int, int]  # where something begins and ends in a text
 
 
 class OwnTurn(NamedTuple):
-    """A turn's text, empty where the speaker said nothing whole of their own, and what was cut off it."""
+    """A turn's text, empty where the speaker said nothing whole of their own, and what was cut off
+    it.
+    """
 
     text: str
     marks: tuple[Mark, ...] = ()
 
 
 def own_turn(reply: str, speaker: str, others: Sequence[str] = (), *, cut: bool = False) -> OwnTurn:
-    """Return what `speaker` says in a model's reply, a part of it; `cut` says that the reply ended at max_tokens.
+    """Return what `speaker` says in a model's reply, a part of it; `cut` says that the reply ended
+    at max_tokens.
 
-    The turn ends before the reply goes on as one of `others` or the moderator (mark `other_voice`), after the first round of a
-    loop (`looped`), and where the reply was cut at its last whole sentence (`trimmed`).
+    The turn ends before the reply goes on as one of `others` or the moderator (mark `other_voice`),
+    after the first round of a loop (`looped`), and where the reply was cut at its last whole
+    sentence (`trimmed`).
     """
     text, marks = own_words(reply, speaker), list[Mark]()
     while True:
@@ -121,7 +127,9 @@ LINE_BREAK = re.compile(r"[\n\r\u2028\u2029]\s*")
 
 
 def stop_texts(others: Sequence[str]) -> tuple[str, ...]:
-    """Return the texts at which an endpoint is to stop a speaker: a line that begins as another's or the moderator's."""
+    """Return the texts at which an endpoint is to stop a speaker: a line that begins as another's
+    or the moderator's.
+    """
     return tuple(f"\n{name}:" for name in (MODERATOR[0], *others)[:STOP_TEXTS])
 
 
@@ -220,29 +228,44 @@ END = re.compile(rf"[{ENDS}]+[{CLOSERS}]*")
 LAST_WORD = re.compile(r"\S{1,40}\Z")
 DOTTED = re.compile(r"(?:[^\W\d]\.)+[^\W\d]")  # e.g, U.S
 ABBREVIATIONS = frozenset(
-    "mr mrs ms mx dr dra prof st mt sr sra srta jr rev hon gen col lt sgt capt gov vs cf ca approx vol pp eds dept univ inc ltd "
-    "corp exmo exma ud uds nr hr bzw vgl evtl sn vb".split()
+    "mr mrs ms mx dr dra prof st mt sr sra srta jr rev hon gen col lt sgt capt gov vs cf ca approx"
+    " vol pp eds dept univ inc ltd corp exmo exma ud uds nr hr bzw vgl evtl sn vb".split()
 )
 
 
 def last_sentence_end(text: str) -> int:
-    """Return the index behind the last whole sentence, 0 where there is none; half a number and `Dr.` end no sentence.
+    """Return the index behind the last whole sentence, 0 where there is none; half a number and
+    `Dr.` end no sentence.
 
-    Where no sentence is followed by one with a capital, a full stop before a small letter is an end too.
+    Where no sentence is followed by one with a capital, a full stop before a small letter is an end
+    too.
     """
     for careless in (False, True):
-        if found := [m.end() for m in END.finditer(text) if _is_end(text, *m.span(), careless=careless)]:
+        if found := [
+            m.end() for m in END.finditer(text) if _is_end(text, *m.span(), careless=careless)
+        ]:
             return found[-1]
     return 0
 
 
 def _is_end(text: str, start: int, end: int, *, careless: bool = False) -> bool:
-    """Return whether the signs between `start` and `end` end a sentence, as far as the words around them tell."""
+    """Return whether the signs between `start` and `end` end a sentence, as far as the words around
+    them tell.
+    """
     signs, behind = text[start:end].rstrip(CLOSERS), text[end : end + 20].lstrip("\u200e\u200f")
-    if behind and signs[-1] not in UNSPACED and not behind[0].isspace() and unicodedata.category(behind[0]) != "So":
+    if (
+        behind
+        and signs[-1] not in UNSPACED
+        and not behind[0].isspace()
+        and unicodedata.category(behind[0]) != "So"
+    ):
         return False  # 3.5, example.org; an emoji may follow
     following = behind.lstrip().lstrip(OPENERS)[:1]
-    if following.islower() and not (careless and text[start:end] == ".") and not _uncapitalised(text):
+    if (
+        following.islower()
+        and not (careless and text[start:end] == ".")
+        and not _uncapitalised(text)
+    ):
         return False  # "Really?" she asked
     return signs != "." or not _shortened(text[max(0, start - 50) : start], following)
 
@@ -252,7 +275,9 @@ def _uncapitalised(text: str) -> bool:
 
 
 def _shortened(before: str, following: str) -> bool:
-    """Return whether a full stop after these words is an abbreviation's, a list's or a number's rather than a sentence's."""
+    """Return whether a full stop after these words is an abbreviation's, a list's or a number's
+    rather than a sentence's.
+    """
     found = LAST_WORD.search(before)
     word = found.group().lstrip(OPENERS) if found else ""
     leading = before[: len(before) - len(word)].rstrip(" \t")[-1:]
@@ -267,7 +292,9 @@ def _shortened(before: str, following: str) -> bool:
 
 # -------------------------------------------------------------------- loops
 
-UNSPACED_LETTERS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # Chinese and Japanese: each counts as a word
+UNSPACED_LETTERS = (  # Chinese and Japanese: each counts as a word
+    "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+)
 UNSPACED_LETTER = re.compile(f"[{UNSPACED_LETTERS}]")
 WORD = re.compile(rf"[{UNSPACED_LETTERS}]|[^\s{UNSPACED_LETTERS}]+")
 EDGES = ".,;:!?…\"'“”‘’«»()[]{}*_-–—。、，！？؟،؛।۔"
@@ -280,9 +307,10 @@ STUTTER = re.compile(r"(\S.{0,7}?)\1{19,}", re.DOTALL)
 def first_round(text: str) -> int | None:
     """Return where the first round of a loop ends, None where nothing loops.
 
-    A loop is the same run of words said over and over with nothing between: a word eight times, a sentence four times, up to
-    a whole passage twice and begun anew. Sentences that only begin alike, or are said twice or thrice for emphasis, are none.
-    The round ends with its sentence; where it holds no whole one, with the last whole sentence before.
+    A loop is the same run of words said over and over with nothing between: a word eight times, a
+    sentence four times, up to a whole passage twice and begun anew. Sentences that only begin
+    alike, or are said twice or thrice for emphasis, are none. The round ends with its sentence;
+    where it holds no whole one, with the last whole sentence before.
     """
     spaced = text.casefold().split()
     if _repeats(spaced) or UNSPACED_LETTER.search(text):
@@ -303,16 +331,22 @@ def _key(word: str) -> str:
 
 
 def _repeats(words: Sequence[str]) -> bool:
-    """Return whether any run of WINDOW words is there twice: without one nothing loops, and most turns need no closer look."""
+    """Return whether any run of WINDOW words is there twice: without one nothing loops, and most
+    turns need no closer look.
+    """
     keys = [word if word.isalpha() else _key(word) for word in words]  # words are casefolded
     windows = list(zip(*(keys[i:] for i in range(WINDOW)), strict=False))
     return len(set(windows)) < len(windows)
 
 
 def _round_end(text: str, start: int, first: int, second: int) -> int:
-    """Return the end of the sentence with which a round ends: in the second round at the latest, else before the loop."""
+    """Return the end of the sentence with which a round ends: in the second round at the latest,
+    else before the loop.
+    """
     ends = [m.end() for m in END.finditer(text, start) if _is_end(text, *m.span())]
-    return next((end for end in ends if first <= end <= second), None) or last_sentence_end(text[:first])
+    return next((end for end in ends if first <= end <= second), None) or last_sentence_end(
+        text[:first]
+    )
 
 
 def _cycle(words: Sequence[str]) -> tuple[int, int] | None:
@@ -336,7 +370,11 @@ def _cycle(words: Sequence[str]) -> tuple[int, int] | None:
 
 
 def _enough(size: int, *, sentence: bool) -> int:
-    """Return how many words a repetition of `size` words spans at least to be a loop; fewer where it holds whole sentences."""
+    """Return how many words a repetition of `size` words spans at least to be a loop; fewer where
+    it holds whole sentences.
+    """
     if size >= 12:
         return 2 * size + 8
-    return {1: 8, 2: 8 if sentence else 12, 3: 12 if sentence else 15, 4: 16, 5: 20}.get(size, 3 * size)
+    return {1: 8, 2: 8 if sentence else 12, 3: 12 if sentence else 15, 4: 16, 5: 20}.get(
+        size, 3 * size
+    )

@@ -1,4 +1,6 @@
-"""How near a model's answers come to what peoples answered: pure functions of distributions, and the figures made of them."""
+"""How near a model's answers come to what peoples answered: pure functions of distributions, and
+the figures made of them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from culturepark.evaluation.outcome import Outcome
 from culturepark.local_models.choices import divergence
 from culturepark.records import stream
 
-ENOUGH = 400  # respondents; with no answer among so many, an option's share is below 3/400 (see `offered`)
+# respondents; with no answer among so many, an option's share is below 3/400 (see `offered`)
+ENOUGH = 400
 DRAWS = 100  # of imagined people, for the ceiling of sampled answers
 Shares = Sequence[float]
 Places = tuple[int, ...]  # of options, in the order they are asked
@@ -25,20 +28,26 @@ Places = tuple[int, ...]  # of options, in the order they are asked
 def offered(shares: Shares, n: int) -> Places:
     """Return the places of the options that a people could choose from.
 
-    Some national questionnaires asked a five-point question on three points: there, both outermost options have no answer at
-    all. So both ends count as not offered where there are five options or more, neither end has any answer, and n ≥ 400
-    people answered: were an end offered and its true share 0.75%, nobody's choosing it would have had a chance below 5% (rule
-    of three: Hanley & Lippman-Hand 1983, JAMA 249). One empty end is agreement, not a shorter scale, and stays.
+    Some national questionnaires asked a five-point question on three points: there, both outermost
+    options have no answer at all. So both ends count as not offered where there are five options or
+    more, neither end has any answer, and n ≥ 400 people answered: were an end offered and its true
+    share 0.75%, nobody's choosing it would have had a chance below 5% (rule of three: Hanley &
+    Lippman-Hand 1983, JAMA 249). One empty end is agreement, not a shorter scale, and stays.
 
     >>> offered([0, 0.2, 0.3, 0.5, 0], 1000), offered([0.6, 0.2, 0.1, 0.1, 0], 1000)
     ((1, 2, 3), (0, 1, 2, 3, 4))
     """
     places = tuple(range(len(shares)))
-    return places[1:-1] if len(shares) >= 5 and n >= ENOUGH and shares[0] == shares[-1] == 0 else places
+    return (
+        places[1:-1]
+        if len(shares) >= 5 and n >= ENOUGH and shares[0] == shares[-1] == 0
+        else places
+    )
 
 
 def fold(shares: Shares, places: Places) -> list[float]:
-    """Return a distribution over some of its options; what lies on another goes to the nearest of them (the lower of two).
+    """Return a distribution over some of its options; what lies on another goes to the nearest of
+    them (the lower of two).
 
     >>> fold([0.25, 0.25, 0, 0.25, 0.25], (1, 2, 3))
     [0.5, 0.0, 0.5]
@@ -50,7 +59,8 @@ def fold(shares: Shares, places: Places) -> list[float]:
 
 
 def agreement(model: Shares, people: Shares, places: Places) -> float:
-    """Return 1 − the Jensen–Shannon distance (0 to 1, base 2) of two distributions, folded onto some options.
+    """Return 1 − the Jensen–Shannon distance (0 to 1, base 2) of two distributions, folded onto
+    some options.
 
     Source: Durmus et al. 2023, arXiv 2306.16388, §2.2.
     """
@@ -58,9 +68,11 @@ def agreement(model: Shares, people: Shares, places: Places) -> float:
 
 
 def variance(shares: Shares, ordered: bool) -> float:
-    """Return the variance of one answer: of its place on the scale from 0 to 1, or, unordered, Gini's and Simpson's 1 − Σp².
+    """Return the variance of one answer: of its place on the scale from 0 to 1, or, unordered,
+    Gini's and Simpson's 1 − Σp².
 
-    The latter is the variance of an answer told as a vector of zeros and a one (Simpson 1949, Nature 163).
+    The latter is the variance of an answer told as a vector of zeros and a one (Simpson 1949,
+    Nature 163).
     """
     if not ordered:
         return 1 - sum(p * p for p in shares)
@@ -71,7 +83,9 @@ def variance(shares: Shares, ordered: bool) -> float:
 
 @lru_cache(maxsize=8192)
 def ceiling(people: tuple[float, ...], count: int) -> float:
-    """Return the mean agreement with a people of `count` answers drawn from that people's own shares, in 100 draws."""
+    """Return the mean agreement with a people of `count` answers drawn from that people's own
+    shares, in 100 draws.
+    """
     rng, options = stream("ceiling", people, count), range(len(people))
     drawn = (Counter(rng.choices(options, people, k=count)) for _ in range(DRAWS))
     return sum(1 - divergence([d[i] / count for i in options], people) for d in drawn) / DRAWS
@@ -82,10 +96,12 @@ def ceiling(people: tuple[float, ...], count: int) -> float:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a model answered to one question in one seed, under one culture's prompt, or under none (`people` is empty then).
+    """What a model answered to one question in one seed, under one culture's prompt, or under none
+    (`people` is empty then).
 
-    `shares` is empty where fewer than half of what was `asked` could be read. `count` answers were sampled; 0 where the model
-    told its distribution. `places` are the options that this culture's `people` could choose from.
+    `shares` is empty where fewer than half of what was `asked` could be read. `count` answers were
+    sampled; 0 where the model told its distribution. `places` are the options that this culture's
+    `people` could choose from.
     """
 
     seed: int
@@ -104,7 +120,8 @@ class Cell:
 def cells(outcomes: Iterable[Outcome]) -> list[Cell]:
     """Return a cell for each seed, culture and question.
 
-    An outcome's `gold` lists the people's shares in the order of `facts["codes"]`; None where nobody's people is meant.
+    An outcome's `gold` lists the people's shares in the order of `facts["codes"]`; None where
+    nobody's people is meant.
     """
     groups: dict[tuple[int, str, str], list[Outcome]] = {}
     for o in outcomes:
@@ -121,11 +138,18 @@ def _cell(group: Sequence[Outcome]) -> Cell:
         else []
     )
     return Cell(
-        seed=first.seed, culture=first.culture, question=first.unit, subset=first.subset, topic=facts.get("topic", ""),
-        shares=tuple(sum(column) / len(rows) for column in zip(*rows, strict=True)), count=sum(not o.shares for o in read),
-        people=people, places=offered(people, facts.get("n", 0)), countries=frozenset(facts.get("countries", ())),
+        seed=first.seed,
+        culture=first.culture,
+        question=first.unit,
+        subset=first.subset,
+        topic=facts.get("topic", ""),
+        shares=tuple(sum(column) / len(rows) for column in zip(*rows, strict=True)),
+        count=sum(not o.shares for o in read),
+        people=people,
+        places=offered(people, facts.get("n", 0)),
+        countries=frozenset(facts.get("countries", ())),
         of=facts.get("of", 0),
-    )  # fmt: skip
+    )
 
 
 # ------------------------------------------------------------------ figures
@@ -162,7 +186,8 @@ def _others(cell: Cell, around: Around) -> Sums | None:
 def _margin(cell: Cell, around: Around) -> Sums | None:
     """Compare on the scale that both peoples had: on a shorter one, everything agrees more."""
     found = [
-        agreement(cell.shares, cell.people, _common(cell, c)) - agreement(cell.shares, c.people, _common(cell, c))
+        agreement(cell.shares, cell.people, _common(cell, c))
+        - agreement(cell.shares, c.people, _common(cell, c))
         for c in around.rivals(cell)
     ]
     return (sum(found) / len(found), 1) if found else None
@@ -180,7 +205,9 @@ def _variance(cell: Cell, around: Around) -> Sums | None:
         return None
     # A sample's variance is too small by (count - 1) / count.
     spread = cell.count / (cell.count - 1) if cell.count else 1
-    model, people = (variance(fold(side, cell.places), around.ordered) for side in (cell.shares, cell.people))
+    model, people = (
+        variance(fold(side, cell.places), around.ordered) for side in (cell.shares, cell.people)
+    )
     return model * spread, people
 
 
@@ -189,7 +216,11 @@ def _uniform(cell: Cell, around: Around) -> Sums:
 
 
 def _elsewhere(cell: Cell, around: Around) -> Sums | None:
-    found = [fold(c.people, cell.places) for c in around.rivals(cell) if set(cell.places) <= set(c.places)]
+    found = [
+        fold(c.people, cell.places)
+        for c in around.rivals(cell)
+        if set(cell.places) <= set(c.places)
+    ]
     if not found:
         return None
     middle = [sum(column) / len(found) for column in zip(*found, strict=True)]
@@ -206,7 +237,9 @@ def _common(first: Cell, second: Cell) -> Places:
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure of this room: how it is reckoned in one cell (None where it cannot be), how it is told, and its bounds."""
+    """A figure of this room: how it is reckoned in one cell (None where it cannot be), how it is
+    told, and its bounds.
+    """
 
     find: Callable[[Cell, Around], Sums | None]
     better: Literal["high", ""]
@@ -216,29 +249,74 @@ class Shown:
 
 APART = (-1.0, 1.0)  # of differences of two alignments
 AROUND = ("margin", "others")  # they depend on which other peoples were asked
-CLAIMS = ("alignment", "margin")  # what models are compared by, though not on questions that they were tuned on
-TUNED, HELD = "training split", "held-out"  # questions of the corpus' training split, and of the others
+CLAIMS = (
+    "alignment",
+    "margin",
+)  # what models are compared by, though not on questions that they were tuned on
+TUNED, HELD = (
+    "training split",
+    "held-out",
+)  # questions of the corpus' training split, and of the others
 SHOWN = {
-    "alignment": Shown(_alignment, "high", "1 − Jensen–Shannon distance to the shares of the culture's own people"),
-    "others": Shown(_others, "", "the same answers held against the people of each other culture, on the scale that both had; mean"),
-    "margin": Shown(_margin, "high", "nearer to the own people than to another culture's, on the scale that both had; mean over them", APART),
-    "steerability": Shown(_steerability, "high", "alignment with the culture in the prompt − alignment of the answer without any; 0: it does nothing", APART),
-    "variance": Shown(_variance, "", "variance of the model's answers ÷ variance of the people's; 1: as varied as they are", POSITIVE),
-    "uniform": Shown(_uniform, "", "for reference: alignment of a model to which every option is alike"),
-    "elsewhere": Shown(_elsewhere, "", "for reference: alignment of the other cultures' people, their mean, where they had all options of this one"),
-    "ceiling": Shown(_ceiling, "", "for reference: alignment of as many answers drawn from the people's own shares"),
-}  # fmt: skip
+    "alignment": Shown(
+        _alignment, "high", "1 − Jensen–Shannon distance to the shares of the culture's own people"
+    ),
+    "others": Shown(
+        _others,
+        "",
+        "the same answers held against the people of each other culture, on the scale that both"
+        " had; mean",
+    ),
+    "margin": Shown(
+        _margin,
+        "high",
+        "nearer to the own people than to another culture's, on the scale that both had; mean over"
+        " them",
+        APART,
+    ),
+    "steerability": Shown(
+        _steerability,
+        "high",
+        "alignment with the culture in the prompt − alignment of the answer without any; 0: it does"
+        " nothing",
+        APART,
+    ),
+    "variance": Shown(
+        _variance,
+        "",
+        "variance of the model's answers ÷ variance of the people's; 1: as varied as they are",
+        POSITIVE,
+    ),
+    "uniform": Shown(
+        _uniform, "", "for reference: alignment of a model to which every option is alike"
+    ),
+    "elsewhere": Shown(
+        _elsewhere,
+        "",
+        "for reference: alignment of the other cultures' people, their mean, where they had all"
+        " options of this one",
+    ),
+    "ceiling": Shown(
+        _ceiling,
+        "",
+        "for reference: alignment of as many answers drawn from the people's own shares",
+    ),
+}
 PARTED = ("alignment", "margin", "steerability")  # told for each subset too
 
 
 def measures(outcomes: Sequence[Outcome], ordered: bool, note: str = "") -> list[Measure]:
-    """Return the figures of survey answers, over all and by culture; units are questions. `note` is told with the alignment.
+    """Return the figures of survey answers, over all and by culture; units are questions. `note` is
+    told with the alignment.
 
-    Over all, each culture's answer to each question weighs the same. `ordered`: whether options are scales.
+    Over all, each culture's answer to each question weighs the same. `ordered`: whether options are
+    scales.
     """
     held = cells(outcomes)
     asked = [c for c in held if c.people]
-    around = Around(_by_question(asked), {(c.seed, c.question): c for c in held if not c.people}, ordered)
+    around = Around(
+        _by_question(asked), {(c.seed, c.question): c for c in held if not c.people}, ordered
+    )
     sums = {
         name: [(c, s) for c in asked if c.shares and (s := shown.find(c, around)) is not None]
         for name, shown in SHOWN.items()
@@ -246,9 +324,23 @@ def measures(outcomes: Sequence[Outcome], ordered: bool, note: str = "") -> list
     drawn = any(
         o.status == "ok" and not o.shares for o in outcomes
     )  # shares of few answers lie further off than those of many
-    made = [m for culture in ("", *sorted({c.culture for c in asked})) for m in _of(culture, asked, sums, note, drawn)]
-    made += [_measure("alignment", sums["alignment"], "", f"topic:{topic}", headline=False, note="", drawn=drawn)
-             for topic in sorted({c.topic for c in asked} - {""})]  # fmt: skip
+    made = [
+        m
+        for culture in ("", *sorted({c.culture for c in asked}))
+        for m in _of(culture, asked, sums, note, drawn)
+    ]
+    made += [
+        _measure(
+            "alignment",
+            sums["alignment"],
+            "",
+            f"topic:{topic}",
+            headline=False,
+            note="",
+            drawn=drawn,
+        )
+        for topic in sorted({c.topic for c in asked} - {""})
+    ]
     return [m for m in made if m.units] + list(_unparsed(outcomes))
 
 
@@ -260,10 +352,16 @@ def _by_question(held: Iterable[Cell]) -> dict[tuple[int, str], list[Cell]]:
 
 
 def _of(
-    culture: str, asked: Sequence[Cell], sums: Mapping[str, Sequence[tuple[Cell, Sums]]], note: str, drawn: bool
+    culture: str,
+    asked: Sequence[Cell],
+    sums: Mapping[str, Sequence[tuple[Cell, Sums]]],
+    note: str,
+    drawn: bool,
 ) -> Iterator[Measure]:
     here = [c for c in asked if culture in ("", c.culture)]
-    seen = any(c.subset == TUNED for c in here)  # then the whole is no claim: part of it was learnt by heart
+    seen = any(
+        c.subset == TUNED for c in here
+    )  # then the whole is no claim: part of it was learnt by heart
     for name in SHOWN:
         parts = ("", *sorted({c.subset for c in here} - {""})) if name in PARTED else ("",)
         for subset in parts:
@@ -273,11 +371,19 @@ def _of(
                 else ""
             )
             claimed = name in CLAIMS and subset != TUNED and not (seen and not subset)
-            yield _measure(name, sums[name], culture, subset, headline=claimed, note=told, drawn=drawn)
+            yield _measure(
+                name, sums[name], culture, subset, headline=claimed, note=told, drawn=drawn
+            )
 
 
 def _measure(
-    name: str, sums: Sequence[tuple[Cell, Sums]], culture: str, subset: str, headline: bool, note: str, drawn: bool
+    name: str,
+    sums: Sequence[tuple[Cell, Sums]],
+    culture: str,
+    subset: str,
+    headline: bool,
+    note: str,
+    drawn: bool,
 ) -> Measure:
     units: dict[tuple[int, str], list[float]] = {}
     for cell, (value, over) in sums:
@@ -288,8 +394,19 @@ def _measure(
     shown = SHOWN[name]
     told = ". ".join(filter(None, (shown.note, note)))
     alike = (*(["count"] if drawn else []), *(["cultures"] if name in AROUND else []))
-    return Measure(name, units, mean, culture, subset, shown.better, headline, "questions", told, alike,
-                   within=shown.within)  # fmt: skip
+    return Measure(
+        name,
+        units,
+        mean,
+        culture,
+        subset,
+        shown.better,
+        headline,
+        "questions",
+        told,
+        alike,
+        within=shown.within,
+    )
 
 
 def _told(held: Sequence[Cell], note: str, whole: bool) -> str:
@@ -299,18 +416,26 @@ def _told(held: Sequence[Cell], note: str, whole: bool) -> str:
     asked, of = len(each), sum({c.culture: c.of for c in each}.values())
     short = Counter(c.culture for c in each if len(c.places) < len(c.people))
     unread, counts = sum(not c.shares for c in held), sorted({c.count for c in held if c.shares})
-    said = [f"{asked} pairs of a question and a people" + (f", drawn from {of}" if whole and of > asked else "")]
+    said = [
+        f"{asked} pairs of a question and a people"
+        + (f", drawn from {of}" if whole and of > asked else "")
+    ]
     if short:
         listed = ", ".join(f"{n} of {culture}" for culture, n in sorted(short.items()))
         said.append(
-            f"Both ends of the scale were not offered in {listed}: the model's share of them counts for their neighbours"
+            f"Both ends of the scale were not offered in {listed}: the model's share of them counts"
+            " for their neighbours"
         )
     if unread:
-        said.append(f"Without a figure, for fewer than half of the answers could be read: {unread} of {asked * seeds}")
+        said.append(
+            f"Without a figure, for fewer than half of the answers could be read: {unread} of"
+            f" {asked * seeds}"
+        )
     if counts and counts[-1]:
         span = str(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
         said.append(
-            f"{span} sampled answers a question, whose shares lie further off than the model's own would: see ceiling"
+            f"{span} sampled answers a question, whose shares lie further off than the model's own"
+            " would: see ceiling"
         )
     return ". ".join([*said, *filter(None, [note])])
 

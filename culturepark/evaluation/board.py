@@ -1,10 +1,13 @@
-"""Holds models against one another: from results and outcomes to tables, paired tests, and winners where there are any.
+"""Holds models against one another: from results and outcomes to tables, paired tests, and winners
+where there are any.
 
-A winner beats every other model of its row that was asked alike: p < 0.05 after Holm's correction over all comparisons of the board, and an interval
-of the difference that excludes 0. Who was asked otherwise is not compared, and where nobody wins nobody is said to.
+A winner beats every other model of its row that was asked alike: p < 0.05 after Holm's correction
+over all comparisons of the board, and an interval of the difference that excludes 0. Who was asked
+otherwise is not compared, and where nobody wins nobody is said to.
 
-A model of several trainings stands for the recipe that made them, and is compared over trainings. What one training shows, or a model as it
-is, holds for these weights alone, and is said of nothing else: trained anew, the same recipe may lose.
+A model of several trainings stands for the recipe that made them, and is compared over trainings.
+What one training shows, or a model as it is, holds for these weights alone, and is said of nothing
+else: trained anew, the same recipe may lose.
 """
 
 from __future__ import annotations
@@ -20,7 +23,15 @@ from typing import Any, Literal
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import result as results
 from culturepark.evaluation.card import load_kind
-from culturepark.evaluation.measure import DRAWS, Difference, Figure, Measure, compare, estimate, holm
+from culturepark.evaluation.measure import (
+    DRAWS,
+    Difference,
+    Figure,
+    Measure,
+    compare,
+    estimate,
+    holm,
+)
 from culturepark.evaluation.outcome import STRIDE, Outcome
 from culturepark.evaluation.result import Result
 from culturepark.records import Record
@@ -31,16 +42,25 @@ CLOSE = (
 )  # p-values of at most this are reckoned again from more swaps: DRAWS of them cannot pass a long correction
 FINE = 2 / ALPHA  # so many swaps a comparison: the least p-value is then half of what passes
 BLOCK = 400_000  # swaps times units that are held at once
-LOOSE = ("seeds", "count", "version", "cultures", "held")  # may differ: what both were asked is compared
-ENOUGH = 5  # trainings: below, most differences between recipes go unseen (`python -m benchmarks coverage`)
+LOOSE = (
+    "seeds",
+    "count",
+    "version",
+    "cultures",
+    "held",
+)  # may differ: what both were asked is compared
+# trainings: below, most differences between recipes go unseen (`python -m benchmarks coverage`)
+ENOUGH = 5
 SILENT = 0.1  # a share of items without an answer that is told as a warning
 Key = tuple[str, str, str]
 
 
 class Entry(Record):
-    """A model on a board, and how it was asked. `asked` counts items by culture and status; `samples` is the page of them.
+    """A model on a board, and how it was asked. `asked` counts items by culture and status;
+    `samples` is the page of them.
 
-    `trainings`: how many sets of weights it is the mean of; with one, what is found of it is found of these weights alone.
+    `trainings`: how many sets of weights it is the mean of; with one, what is found of it is found
+    of these weights alone.
     """
 
     label: str
@@ -63,7 +83,9 @@ class Entry(Record):
         return sum(self.counts.values())
 
     def share(self, *statuses: str) -> float:
-        """Return the share of its items with one of these statuses; 0 where it was asked nothing."""
+        """Return the share of its items with one of these statuses; 0 where it was asked
+        nothing.
+        """
         return sum(self.counts.get(s, 0) for s in statuses) / self.items if self.items else 0.0
 
 
@@ -76,10 +98,12 @@ class Cell(Record):
 
 
 class Pair(Record):
-    """A comparison: `difference` is first − second, `corrected` its p-value after Holm, None where there is none.
+    """A comparison: `difference` is first − second, `corrected` its p-value after Holm, None where
+    there is none.
 
-    `better` is the model that the comparison finds better, "" where it finds none. `weights` are those of the two of which it holds for one set
-    of weights alone; the other, if any, was trained several times, and is compared over its trainings.
+    `better` is the model that the comparison finds better, "" where it finds none. `weights` are
+    those of the two of which it holds for one set of weights alone; the other, if any, was trained
+    several times, and is compared over its trainings.
     """
 
     first: str
@@ -91,7 +115,8 @@ class Pair(Record):
 
 
 class Row(Record):
-    """One figure of one culture, for all models. `winner` beats every other that was asked alike; without one, `tied` are the best and its equals.
+    """One figure of one culture, for all models. `winner` beats every other that was asked alike;
+    without one, `tied` are the best and its equals.
 
     `winning` says what wins: the recipe of several trainings, or these weights alone.
     """
@@ -114,7 +139,9 @@ class Row(Record):
 
 
 class Table(Record):
-    """A benchmark: its models, the headline figures that are compared, the others, and what is to be known of them."""
+    """A benchmark: its models, the headline figures that are compared, the others, and what is to
+    be known of them.
+    """
 
     benchmark: str
     title: str
@@ -127,7 +154,8 @@ class Table(Record):
 
 
 class Board(Record):
-    """All tables. `comparisons` is how many p-values were corrected together, `against` the one model all were compared with.
+    """All tables. `comparisons` is how many p-values were corrected together, `against` the one
+    model all were compared with.
 
     P-values of two sets of weights come from `draws` swaps of units, small ones from `swaps`.
     """
@@ -150,12 +178,15 @@ class Held:
     measures: Mapping[Key, Measure]
     asked: Mapping[str, Mapping[str, int]]
     trainings: int = 1
-    silent: frozenset[str] = frozenset()  # items that it gave no answer to in some seed, where these are left out
+    silent: frozenset[str] = (
+        frozenset()
+    )  # items that it gave no answer to in some seed, where these are left out
     again: Callable[[], Sequence[Outcome]] | None = None
 
 
 class Sides:
-    """Two models' measures of what both answered: an item that one gave no answer to is left out of both, in all its seeds.
+    """Two models' measures of what both answered: an item that one gave no answer to is left out of
+    both, in all its seeds.
 
     Otherwise a model would win by leaving out what is hard.
     """
@@ -164,8 +195,13 @@ class Sides:
         self._made: dict[tuple[int, frozenset[str]], Mapping[Key, Measure]] = {}
 
     def of(self, a: Held, b: Held, key: Key) -> tuple[Measure, Measure] | None:
-        """Return both models' measures; None where one has none left, or where they are sums of different lengths."""
-        first, second = self._without(a, b.silent - a.silent).get(key), self._without(b, a.silent - b.silent).get(key)
+        """Return both models' measures; None where one has none left, or where they are sums of
+        different lengths.
+        """
+        first, second = (
+            self._without(a, b.silent - a.silent).get(key),
+            self._without(b, a.silent - b.silent).get(key),
+        )
         if first is None or second is None or _length(first) != _length(second):
             return None
         return first, second
@@ -185,16 +221,22 @@ def _item(one: Outcome) -> str:
 
 
 def held(
-    run: str, result: Result, outcomes: Sequence[Outcome], again: Callable[[], Sequence[Outcome]] | None = None
+    run: str,
+    result: Result,
+    outcomes: Sequence[Outcome],
+    again: Callable[[], Sequence[Outcome]] | None = None,
 ) -> Held:
-    """Return what a board needs of a result; InputError where its outcomes are not those that it counted.
+    """Return what a board needs of a result; InputError where its outcomes are not those that it
+    counted.
 
     `again` reads the outcomes once more, where two models did not answer the same.
     """
     there = Counter(o.status for o in outcomes)
     if there != Counter({s: n for s, n in result.counts.items() if n}):
-        raise InputError(f"the result of {result.model!r} on {result.benchmark} in {run} counts {result.counts}, but its outcomes "
-                         f"are {dict(there)}: one of its files is damaged; evaluate it again")  # fmt: skip
+        raise InputError(
+            f"the result of {result.model!r} on {result.benchmark} in {run} counts {result.counts},"
+            f" but its outcomes are {dict(there)}: one of its files is damaged; evaluate it again"
+        )
     parts: dict[str, list[Outcome]] = {}
     for one in outcomes:
         parts.setdefault(one.culture, []).append(one)
@@ -202,13 +244,23 @@ def held(
     graded = load_kind(result.kind).graded
     silent = frozenset(_item(o) for o in outcomes if o.status != "ok" and not graded)
     trainings = len({o.seed // STRIDE for o in outcomes})
-    return Held(run, result, {m.key: m for m in results.measures(result, outcomes)}, asked, trainings, silent, again)
+    return Held(
+        run,
+        result,
+        {m.key: m for m in results.measures(result, outcomes)},
+        asked,
+        trainings,
+        silent,
+        again,
+    )
 
 
 def build(given: Iterable[Held], against: str | None = None) -> Board:
-    """Return the board of these results; `against` compares every model with one alone, so that fewer p-values are corrected.
+    """Return the board of these results; `against` compares every model with one alone, so that
+    fewer p-values are corrected.
 
-    A result that is given twice (one hash) is shown once. InputError names the nearest label where `against` is none.
+    A result that is given twice (one hash) is shown once. InputError names the nearest label where
+    `against` is none.
     """
     kept, notes = _once(list(given))
     benchmarks = dict.fromkeys(h.result.benchmark for h in kept)
@@ -217,9 +269,14 @@ def build(given: Iterable[Held], against: str | None = None) -> Board:
     if against is not None and against not in labels:
         raise InputError(f"no model {against!r} to compare with. {nearest(against, labels)}")
     sides = Sides()
-    tables = [_table({label: h for h, label in named if h.result.benchmark == b}, against, sides) for b in benchmarks]
+    tables = [
+        _table({label: h for h, label in named if h.result.benchmark == b}, against, sides)
+        for b in benchmarks
+    ]
     models = {(h.result.benchmark, label): h for h, label in named}
-    return _decided(Board(tables=tuple(tables), against=against or "", notes=tuple(notes)), models, sides)
+    return _decided(
+        Board(tables=tuple(tables), against=against or "", notes=tuple(notes)), models, sides
+    )
 
 
 # ------------------------------------------------------------------- naming
@@ -232,21 +289,31 @@ def _once(given: list[Held]) -> tuple[list[Held], list[str]]:
     for one in given:
         first = kept.setdefault(one.result.hash or id(one), one)
         if first is not one:
-            notes.append(f"The result of {one.result.model} on {one.result.benchmark} in {one.run} is that of {first.result.model} "
-                         f"in {first.run}: it is shown once.")  # fmt: skip
+            notes.append(
+                f"The result of {one.result.model} on {one.result.benchmark} in {one.run} is that"
+                f" of {first.result.model} in {first.run}: it is shown once."
+            )
     return list(kept.values()), notes
 
 
 def _labels(kept: Sequence[Held]) -> list[tuple[Held, str]]:
-    """Return every result with its model's label: `run:model` for a model that several runs asked the same benchmark."""
+    """Return every result with its model's label: `run:model` for a model that several runs asked
+    the same benchmark.
+    """
     runs: dict[tuple[str, str], set[str]] = {}
     for h in kept:
         runs.setdefault((h.result.benchmark, h.result.model), set()).add(h.run)
     several = {model for (_, model), found in runs.items() if len(found) > 1}
-    named = [(h, f"{h.run}:{h.result.model}" if h.result.model in several else h.result.model) for h in kept]
+    named = [
+        (h, f"{h.run}:{h.result.model}" if h.result.model in several else h.result.model)
+        for h in kept
+    ]
     for (benchmark, label), n in Counter((h.result.benchmark, label) for h, label in named).items():
         if n > 1:
-            raise InputError(f"{n} different results of {label!r} on {benchmark}: a label must be one model's in a run")
+            raise InputError(
+                f"{n} different results of {label!r} on {benchmark}: a label must be one model's in"
+                " a run"
+            )
     return named
 
 
@@ -260,30 +327,59 @@ def _table(models: Mapping[str, Held], against: str | None, sides: Sides) -> Tab
     heads = {key for h in models.values() for key, m in h.measures.items() if m.headline}
     rows = [_row(key, models, against, sides, tested=key in heads) for key in keys]
     return Table(
-        benchmark=one.benchmark, title=one.title, about=one.about, source=one.source,
+        benchmark=one.benchmark,
+        title=one.title,
+        about=one.about,
+        source=one.source,
         models=tuple(_entry(label, h) for label, h in models.items()),
         rows=tuple(_ordered(r for r in rows if (r.name, r.culture, r.subset) in heads)),
         others=tuple(_ordered(r for r in rows if (r.name, r.culture, r.subset) not in heads)),
-        warnings=(*_unlike(models), *_silent(models), *_apart(rows), *_warned(rows, models), *_once_trained(models)),
-    )  # fmt: skip
+        warnings=(
+            *_unlike(models),
+            *_silent(models),
+            *_apart(rows),
+            *_warned(rows, models),
+            *_once_trained(models),
+        ),
+    )
 
 
 def _entry(label: str, h: Held) -> Entry:
     r = h.result
-    return Entry(label=label, run=h.run, model=r.model, models=r.models, setup=r.setup, options=r.options, counts=r.counts,
-                 asked={c: dict(n) for c, n in h.asked.items()}, trainings=h.trainings, date=r.date, version=r.version, hash=r.hash)  # fmt: skip
+    return Entry(
+        label=label,
+        run=h.run,
+        model=r.model,
+        models=r.models,
+        setup=r.setup,
+        options=r.options,
+        counts=r.counts,
+        asked={c: dict(n) for c, n in h.asked.items()},
+        trainings=h.trainings,
+        date=r.date,
+        version=r.version,
+        hash=r.hash,
+    )
 
 
-def _row(key: Key, models: Mapping[str, Held], against: str | None, sides: Sides, *, tested: bool) -> Row:
+def _row(
+    key: Key, models: Mapping[str, Held], against: str | None, sides: Sides, *, tested: bool
+) -> Row:
     there = {label: h for label, h in models.items() if key in h.measures}
     told = next(iter(there.values())).measures[key]
-    figures = {label: h.result.figure(*key) or estimate(h.measures[key]) for label, h in there.items()}
+    figures = {
+        label: h.result.figure(*key) or estimate(h.measures[key]) for label, h in there.items()
+    }
     return Row(
-        name=key[0], culture=key[1], subset=key[2], better=told.better, what=told.what,
+        name=key[0],
+        culture=key[1],
+        subset=key[2],
+        better=told.better,
+        what=told.what,
         note=" / ".join(dict.fromkeys(f.note for f in figures.values() if f.note)),
         cells=tuple(Cell(model=label, figure=figure) for label, figure in figures.items()),
         pairs=tuple(_pairs(there, key, against, sides)) if tested else (),
-    )  # fmt: skip
+    )
 
 
 def _ordered(rows: Iterable[Row]) -> list[Row]:
@@ -293,11 +389,19 @@ def _ordered(rows: Iterable[Row]) -> list[Row]:
     return sorted(found, key=lambda r: (places[r.name, r.subset], r.culture != ""))
 
 
-def _pairs(models: Mapping[str, Held], key: Key, against: str | None, sides: Sides) -> Iterator[Pair]:
-    """Compare the models that were asked alike, with one another or each with `against`, on what both answered."""
+def _pairs(
+    models: Mapping[str, Held], key: Key, against: str | None, sides: Sides
+) -> Iterator[Pair]:
+    """Compare the models that were asked alike, with one another or each with `against`, on what
+    both answered.
+    """
     for a, b in combinations(models, 2):
         tested = models[a].measures[key].tested and models[b].measures[key].tested
-        if tested and against in (None, a, b) and _strict(models[a], key) == _strict(models[b], key):
+        if (
+            tested
+            and against in (None, a, b)
+            and _strict(models[a], key) == _strict(models[b], key)
+        ):
             first, second = (b, a) if a == against else (a, b)
             found = sides.of(models[first], models[second], key)
             weights = tuple(m for m in (first, second) if models[m].trainings == 1)
@@ -306,7 +410,9 @@ def _pairs(models: Mapping[str, Held], key: Key, against: str | None, sides: Sid
 
 
 def _length(measure: Measure) -> int:
-    """Return how many sums a unit has; where two models' differ (one answered nothing of a class, say) nothing can be swapped."""
+    """Return how many sums a unit has; where two models' differ (one answered nothing of a class,
+    say) nothing can be swapped.
+    """
     return len(next(iter(measure.units.values()), ()))
 
 
@@ -320,19 +426,27 @@ def _how(h: Held) -> dict[str, str]:
     setup = {**r.setup, "cultures": sorted(r.setup.get("cultures") or ())}
     told = {**setup, **options, "kind": r.kind, "version": r.version}
     return {
-        k: v if isinstance(v, str) else json.dumps(v, sort_keys=True, ensure_ascii=False, default=str)
+        k: (
+            v
+            if isinstance(v, str)
+            else json.dumps(v, sort_keys=True, ensure_ascii=False, default=str)
+        )
         for k, v in told.items()
     }
 
 
 def _strict(h: Held, key: Key) -> dict[str, str]:
-    """Return what must be alike for a comparison: all but LOOSE, what the figure says, and the cultures of one of all cultures."""
+    """Return what must be alike for a comparison: all but LOOSE, what the figure says, and the
+    cultures of one of all cultures.
+    """
     alike = (*h.measures[key].alike, *([] if key[1] else ["cultures"]))
     return {k: v for k, v in _how(h).items() if k not in LOOSE or k in alike}
 
 
 def _warned(rows: Iterable[Row], models: Mapping[str, Held]) -> Iterator[str]:
-    """Yield why rows are no model's, and figures not to be relied on: each reason once, with what it is said of."""
+    """Yield why rows are no model's, and figures not to be relied on: each reason once, with what
+    it is said of.
+    """
     yield from (f"{label}: {h.result.warning}" for label, h in models.items() if h.result.warning)
     said: dict[str, dict[str, None]] = {}
     for row in rows:
@@ -343,11 +457,16 @@ def _warned(rows: Iterable[Row], models: Mapping[str, Held]) -> Iterator[str]:
 
 
 def _once_trained(models: Mapping[str, Held]) -> Iterator[str]:
-    """Yield which models stand for one set of weights, so that nothing is said of what made them."""
+    """Yield which models stand for one set of weights, so that nothing is said of what made
+    them.
+    """
     once = [label for label, h in models.items() if h.trainings == 1]
     if once:
-        yield (f"One training, or a model as it is: {', '.join(once)}. What is found of one holds for these weights alone; a recipe is compared "
-               "over several trainings (--model LABEL=A,B,C).")  # fmt: skip
+        yield (
+            f"One training, or a model as it is: {', '.join(once)}. What is found of one holds for"
+            " these weights alone; a recipe is compared over several trainings (--model"
+            " LABEL=A,B,C)."
+        )
 
 
 def _unlike(models: Mapping[str, Held]) -> Iterator[str]:
@@ -367,7 +486,9 @@ def _means(key: str) -> str:
         return "Figures of all cultures are not compared; those of a culture are."
     if key == "count":
         return "Figures that depend on it are not compared."
-    return "They are compared on what both were asked." if key in LOOSE else "They are not compared."
+    return (
+        "They are compared on what both were asked." if key in LOOSE else "They are not compared."
+    )
 
 
 def _silent(models: Mapping[str, Held]) -> Iterator[str]:
@@ -377,15 +498,26 @@ def _silent(models: Mapping[str, Held]) -> Iterator[str]:
         lost = {s: n for s, n in counts.items() if s != "ok" and n}
         if total and sum(lost.values()) > SILENT * total:
             parts = ", ".join(f"{n:,} {status}" for status, n in lost.items())
-            yield f"{label}: {sum(lost.values()):,} of {total:,} items gave no answer ({parts}); its figures are of the others. Two models are compared on what both answered."
+            yield (
+                f"{label}: {sum(lost.values()):,} of {total:,} items gave no answer ({parts}); its"
+                " figures are of the others. Two models are compared on what both answered."
+            )
 
 
 def _apart(rows: Iterable[Row]) -> Iterator[str]:
     """Yield which models were not asked the same, so that figures of both are not compared."""
-    there = {(p.first, p.second): r for r in rows for p in r.pairs
-             if p.difference.value is None and all(c.figure.value is not None for c in r.cells if c.model in (p.first, p.second))}  # fmt: skip
+    there = {
+        (p.first, p.second): r
+        for r in rows
+        for p in r.pairs
+        if p.difference.value is None
+        and all(c.figure.value is not None for c in r.cells if c.model in (p.first, p.second))
+    }
     for first, second in there:
-        yield f"{first} and {second} did not answer the same data sets or classes: some of their figures are not compared."
+        yield (
+            f"{first} and {second} did not answer the same data sets or classes: some of their"
+            " figures are not compared."
+        )
 
 
 # ----------------------------------------------------------------- deciding
@@ -397,23 +529,44 @@ def _decided(board: Board, models: Mapping[tuple[str, str], Held], sides: Sides)
     family = sum(p.difference.p is not None for p in pairs)
     swaps = ceil(FINE * family)
     tables = [
-        t.model_copy(update={"rows": tuple(_finer(r, t.benchmark, models, sides, swaps) for r in t.rows)})
+        t.model_copy(
+            update={"rows": tuple(_finer(r, t.benchmark, models, sides, swaps) for r in t.rows)}
+        )
         for t in board.tables
     ]
     corrected = iter(
-        holm([p.difference.p for t in tables for r in t.rows for p in r.pairs if p.difference.p is not None])
+        holm(
+            [
+                p.difference.p
+                for t in tables
+                for r in t.rows
+                for p in r.pairs
+                if p.difference.p is not None
+            ]
+        )
     )
-    tables = [t.model_copy(update={"rows": tuple(_won(_corrected(r, corrected)) for r in t.rows)}) for t in tables]
+    tables = [
+        t.model_copy(update={"rows": tuple(_won(_corrected(r, corrected)) for r in t.rows)})
+        for t in tables
+    ]
     notes = (*board.notes, *_few(tables, family, board.against))
     return board.model_copy(
-        update={"tables": tuple(tables), "comparisons": family, "swaps": max(swaps, DRAWS), "notes": notes}
+        update={
+            "tables": tuple(tables),
+            "comparisons": family,
+            "swaps": max(swaps, DRAWS),
+            "notes": notes,
+        }
     )
 
 
-def _finer(row: Row, benchmark: str, models: Mapping[tuple[str, str], Held], sides: Sides, swaps: int) -> Row:
+def _finer(
+    row: Row, benchmark: str, models: Mapping[tuple[str, str], Held], sides: Sides, swaps: int
+) -> Row:
     """Return a row whose small p-values are fine enough for the correction.
 
-    They stay p-values: one of at most CLOSE becomes that of the many swaps, whatever it is; the others remain.
+    They stay p-values: one of at most CLOSE becomes that of the many swaps, whatever it is; the
+    others remain.
     """
     made = []
     for pair in row.pairs:
@@ -428,7 +581,9 @@ def _finer(row: Row, benchmark: str, models: Mapping[tuple[str, str], Held], sid
 
 
 def permuted(first: Measure, second: Measure, swaps: int, seed: int = 1) -> float:
-    """Return the p-value of `measure.compare` from so many swaps of units, in blocks that fit in memory."""
+    """Return the p-value of `measure.compare` from so many swaps of units, in blocks that fit in
+    memory.
+    """
     import numpy as np
 
     units = sorted({u for _, u in first.units} & {u for _, u in second.units})
@@ -439,7 +594,9 @@ def permuted(first: Measure, second: Measure, swaps: int, seed: int = 1) -> floa
     most = max(1, BLOCK // len(units))
     for start in range(0, swaps, most):
         rows = min(most, swaps - start)
-        bits = np.frombuffer(rng.bytes(rows * (-(-len(units) // 8))), dtype=np.uint8).reshape(rows, -1)
+        bits = np.frombuffer(rng.bytes(rows * (-(-len(units) // 8))), dtype=np.uint8).reshape(
+            rows, -1
+        )
         moved = np.unpackbits(bits, axis=1, count=len(units)).astype(float) @ (b - a)
         with np.errstate(invalid="ignore", divide="ignore"):
             apart = np.abs(first.value(left + moved) - second.value(right - moved))
@@ -461,18 +618,24 @@ def _summed(measure: Measure, units: Sequence[str]) -> Any:
 
 
 def _corrected(row: Row, values: Iterator[float]) -> Row:
-    """Return a row with the next corrected p-values, and which model each comparison finds better."""
+    """Return a row with the next corrected p-values, and which model each comparison finds
+    better.
+    """
     made = []
     for pair in row.pairs:
         if pair.difference.p is not None:
             value = next(values)
-            pair = pair.model_copy(update={"corrected": value, "better": _better(pair, value, row.better)})
+            pair = pair.model_copy(
+                update={"corrected": value, "better": _better(pair, value, row.better)}
+            )
         made.append(pair)
     return row.model_copy(update={"pairs": tuple(made)})
 
 
 def _better(pair: Pair, corrected: float, good: str) -> str:
-    """Return the model that a comparison finds better; "" unless the corrected p-value and the interval both say so."""
+    """Return the model that a comparison finds better; "" unless the corrected p-value and the
+    interval both say so.
+    """
     low, high = pair.difference.low, pair.difference.high
     if not good or corrected >= ALPHA or low is None or high is None or low <= 0 <= high:
         return ""
@@ -480,12 +643,18 @@ def _better(pair: Pair, corrected: float, good: str) -> str:
 
 
 def _won(row: Row) -> Row:
-    """Say who wins a row: who beats every other model that it was compared with. Else who cannot be told from the best one."""
+    """Say who wins a row: who beats every other model that it was compared with. Else who cannot be
+    told from the best one.
+    """
     pairs, update = row.pairs, dict[str, Any]()
     there = {
         m for p in pairs if p.corrected is not None for m in (p.first, p.second)
     }  # the others were asked otherwise
-    rated = {c.model: c.figure.value for c in row.cells if c.figure.value is not None and c.model in there}
+    rated = {
+        c.model: c.figure.value
+        for c in row.cells
+        if c.figure.value is not None and c.model in there
+    }
     beaten = {(p.better, p.second if p.better == p.first else p.first) for p in pairs if p.better}
     if len(rated) > 1 and row.better:
         winner = next((m for m in rated if all((m, o) in beaten for o in rated if o != m)), None)
@@ -509,14 +678,24 @@ def _few(tables: Iterable[Table], family: int, against: str) -> Iterator[str]:
     if not family:
         return
     least = ceil(log2(family / ALPHA)) + 1
-    tested = [p.difference for t in tables for r in t.rows for p in r.pairs if p.difference.p is not None]
+    tested = [
+        p.difference for t in tables for r in t.rows for p in r.pairs if p.difference.p is not None
+    ]
     short = [d for d in tested if d.trainings == 1 and d.n < least]
     if short:
         several = any(len(t.models) > 2 for t in tables)
-        way = "" if against or not several else " Comparing with one model alone (--against MODEL) makes it less."
-        yield (f"{len(short):,} of {family:,} comparisons are on fewer than {least} units: swapping so few cannot give a p-value "
-               f"that passes the correction, however far apart the models are.{way}")  # fmt: skip
+        way = (
+            ""
+            if against or not several
+            else " Comparing with one model alone (--against MODEL) makes it less."
+        )
+        yield (
+            f"{len(short):,} of {family:,} comparisons are on fewer than {least} units: swapping so"
+            " few cannot give a p-value that passes the correction, however far apart the models"
+            f" are.{way}"
+        )
     if rare := [d for d in tested if 1 < d.trainings < ENOUGH]:
         yield (
-            f"{len(rare):,} of {family:,} comparisons are over fewer than {ENOUGH} trainings: so few can show a large difference only."
+            f"{len(rare):,} of {family:,} comparisons are over fewer than {ENOUGH} trainings: so"
+            " few can show a large difference only."
         )

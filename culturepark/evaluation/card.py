@@ -1,4 +1,6 @@
-"""A benchmark is one file: what is asked, with which prompt, how answers are read, and how they are scored."""
+"""A benchmark is one file: what is asked, with which prompt, how answers are read, and how they are
+scored.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +46,11 @@ class Prompt(Record):
 class Benchmark(Record):
     """A benchmark card.
 
-    `kind` is a short name or `package.module:NAME` of a Kind. `role` names the role card in agents/ that asks, unless `prompt`
-    (and `judge`) hold prompts of its own. `items` names a scenario (`scenario:vsm13`) or a file beside the card (JSONL, JSON or
-    CSV), or stands in the card as [[item]]; `fields` says which of a file's columns is which. `parser` and `score` are short
-    names or `package.module:name`. `options` are the kind's own settings.
+    `kind` is a short name or `package.module:NAME` of a Kind. `role` names the role card in agents/
+    that asks, unless `prompt` (and `judge`) hold prompts of its own. `items` names a scenario
+    (`scenario:vsm13`) or a file beside the card (JSONL, JSON or CSV), or stands in the card as
+    [[item]]; `fields` says which of a file's columns is which. `parser` and `score` are short names
+    or `package.module:name`. `options` are the kind's own settings.
     """
 
     name: Name
@@ -64,15 +67,25 @@ class Benchmark(Record):
     parser: str = ""
     score: str = ""
     options: dict[str, Any] = Field(default_factory=dict)
-    home: Path | None = Field(default=None, exclude=True)  # the card's own folder; never in the file
+    home: Path | None = Field(
+        default=None, exclude=True
+    )  # the card's own folder; never in the file
 
     def asks(self, workspace: Workspace, part: str = "prompt") -> Role:
-        """Return the role that asks: the card's own prompt, else a role card; NotFound names the nearest."""
+        """Return the role that asks: the card's own prompt, else a role card; NotFound names the
+        nearest.
+        """
         own: Prompt | None = getattr(self, part)
         if own is None:
             return workspace.role(self.role if part == "prompt" else part)
-        return Role(name=f"{self.name}-{part}"[:48], purpose=self.about, system=own.system, prompt=own.prompt,
-                    temperature=own.temperature, max_tokens=own.max_tokens)  # fmt: skip
+        return Role(
+            name=f"{self.name}-{part}"[:48],
+            purpose=self.about,
+            system=own.system,
+            prompt=own.prompt,
+            temperature=own.temperature,
+            max_tokens=own.max_tokens,
+        )
 
 
 def shipped() -> dict[str, Path]:
@@ -82,9 +95,11 @@ def shipped() -> dict[str, Path]:
 
 
 def load(name: str | Path, *, code: bool = False) -> Benchmark:
-    """Return the benchmark of this name, or in this file; CardError names every mistake in it, NotFound the nearest name.
+    """Return the benchmark of this name, or in this file; CardError names every mistake in it,
+    NotFound the nearest name.
 
-    A file may come from anywhere, so one that names Python code (`package.module:name`) is refused unless `code` is allowed.
+    A file may come from anywhere, so one that names Python code (`package.module:name`) is refused
+    unless `code` is allowed.
     """
     path = Path(name).expanduser()
     known = shipped()
@@ -92,7 +107,10 @@ def load(name: str | Path, *, code: bool = False) -> Benchmark:
         path = known[str(name)]
     elif path.suffix != SUFFIX:
         raise NotFound(
-            "benchmark", str(name), "culturepark/evaluation/cards (or write the path of a .toml file)", known
+            "benchmark",
+            str(name),
+            "culturepark/evaluation/cards (or write the path of a .toml file)",
+            known,
         )
     elif not path.is_file():
         raise InputError(f"no benchmark at {path}")
@@ -104,7 +122,9 @@ def load(name: str | Path, *, code: bool = False) -> Benchmark:
     if odd := [f"{path}: {line}" for line in misread(data, card)]:
         raise CardError(odd)
     if card.name in TAKEN:
-        raise CardError([f"{path}: name: {card.name!r} is a folder of every run's evaluations; choose another"])
+        raise CardError(
+            [f"{path}: name: {card.name!r} is a folder of every run's evaluations; choose another"]
+        )
     allowed((card.kind, card.parser, card.score), str(path), code=code)
     kind = load_kind(card.kind, str(path))
     if odd := sorted(set(card.options) - set(kind.options)):
@@ -117,16 +137,20 @@ def allowed(names: Iterable[str], where: str, *, code: bool) -> None:
     named = [name for name in names if ":" in name]
     if named and not code:
         raise InputError(
-            f"{where} names Python code that would be run: {', '.join(named)}. If you trust it: --allow-code (code=True)"
+            f"{where} names Python code that would be run: {', '.join(named)}. If you trust it:"
+            " --allow-code (code=True)"
         )
 
 
 def load_kind(name: str, where: str = "benchmark") -> Kind:
     """Return a kind by short name or `package.module:NAME`; InputError names the nearest."""
     if ":" not in name and name not in KINDS:
-        raise InputError(f"{where}: kind: no kind {name!r}. {nearest(name, KINDS)} Or package.module:NAME.")
+        raise InputError(
+            f"{where}: kind: no kind {name!r}. {nearest(name, KINDS)} Or package.module:NAME."
+        )
     found = imported(
-        name if ":" in name else f"culturepark.evaluation.kinds.{name}:KIND", f"{where}: kind: cannot import"
+        name if ":" in name else f"culturepark.evaluation.kinds.{name}:KIND",
+        f"{where}: kind: cannot import",
     )
     if not isinstance(found, Kind):
         raise InputError(f"{where}: kind: {name!r} is no Kind")
@@ -134,15 +158,21 @@ def load_kind(name: str, where: str = "benchmark") -> Kind:
 
 
 def settled(card: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the kind's options: its defaults, the card's above them, what was given on top; InputError for one there is not."""
+    """Return the kind's options: its defaults, the card's above them, what was given on top;
+    InputError for one there is not.
+    """
     known = load_kind(card.kind).options
     for name in given:
         if name not in known:
-            raise InputError(f"benchmark {card.name!r} has no option {name!r}. {nearest(name, known)}")
+            raise InputError(
+                f"benchmark {card.name!r} has no option {name!r}. {nearest(name, known)}"
+            )
     made = {**known, **card.options, **given}
     for name, default in known.items():
         wanted = TYPES.get(type(default), (object,))
-        if not isinstance(made[name], wanted) or (isinstance(made[name], bool) and bool not in wanted):
+        if not isinstance(made[name], wanted) or (
+            isinstance(made[name], bool) and bool not in wanted
+        ):
             said = {
                 "bool": "true or false",
                 "int": "a whole number",
@@ -151,6 +181,7 @@ def settled(card: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
                 "dict": "a table",
             }
             raise InputError(
-                f"benchmark {card.name!r}: option {name} = {made[name]!r}: it is {said.get(type(default).__name__, 'a list')}"
+                f"benchmark {card.name!r}: option {name} = {made[name]!r}: it is"
+                f" {said.get(type(default).__name__, 'a list')}"
             )
     return made

@@ -1,4 +1,6 @@
-"""Reads a benchmark's own questions, from its card or from a file, and checks every row before anything is asked."""
+"""Reads a benchmark's own questions, from its card or from a file, and checks every row before
+anything is asked.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ CHOICE = ("option", "label")  # parsers that read one of the options
 
 
 class Asked(Record):
-    """A question as templates see it: `{{ question }}` is its text, `{{ question.prompt }}` the same with numbered options."""
+    """A question as templates see it: `{{ question }}` is its text, `{{ question.prompt }}` the
+    same with numbered options.
+    """
 
     text: str
     options: tuple[Option, ...] = ()
@@ -40,9 +44,10 @@ class Asked(Record):
 class Entry:
     """One row of a benchmark's items, read and checked.
 
-    `reference` holds good answers as the parser gives answers: an option's code or label where there are options. `more` holds
-    the columns of options.more. `of` counts what it was drawn from, where it was drawn; `read` what its file's rows lacked, and
-    what its reader passed over, by file.
+    `reference` holds good answers as the parser gives answers: an option's code or label where
+    there are options. `more` holds the columns of options.more. `of` counts what it was drawn from,
+    where it was drawn; `read` what its file's rows lacked, and what its reader passed over, by
+    file.
     """
 
     id: str
@@ -58,9 +63,10 @@ class Entry:
 def entries(benchmark: Benchmark, setup: Setup, referred: bool) -> list[Entry]:
     """Return the questions of the cultures that are asked about, at most `limit` a culture.
 
-    They are those of the files given, else of the card, else of the file that the card names. `referred`: each needs a reference.
-    Rows of a file that have no question, or lack the reference that is needed, are left out and counted, unless all of them are.
-    InputError names file, row, and what there is.
+    They are those of the files given, else of the card, else of the file that the card names.
+    `referred`: each needs a reference. Rows of a file that have no question, or lack the reference
+    that is needed, are left out and counted, unless all of them are. InputError names file, row,
+    and what there is.
     """
     sources = _sources(benchmark, setup)
     seen: dict[tuple[str, str], str] = {}
@@ -77,7 +83,9 @@ def entries(benchmark: Benchmark, setup: Setup, referred: bool) -> list[Entry]:
                 raise InputError(f"{where}: id {entry.id!r} is taken: {first}")
             kept.append(entry)
         if path and rows and left.total() == len(rows):
-            raise InputError(f"{path}: none of its {len(rows)} rows has what is needed: {'; '.join(left)}")
+            raise InputError(
+                f"{path}: none of its {len(rows)} rows has what is needed: {'; '.join(left)}"
+            )
         if path and (left or notices):
             read[path.name] = {**left, **notices}
     drawn = _drawn(_chosen(kept, benchmark, setup), benchmark, setup)
@@ -86,24 +94,34 @@ def entries(benchmark: Benchmark, setup: Setup, referred: bool) -> list[Entry]:
 
 # -------------------------------------------------------------------- rows
 
-Placed = tuple[str, str, Mapping[str, Any]]  # where a row stands, a name of its own, and what it holds
+Placed = tuple[
+    str, str, Mapping[str, Any]
+]  # where a row stands, a name of its own, and what it holds
 
 
-def _sources(benchmark: Benchmark, setup: Setup) -> list[tuple[Path | None, Sequence[Placed], Mapping[str, int]]]:
+def _sources(
+    benchmark: Benchmark, setup: Setup
+) -> list[tuple[Path | None, Sequence[Placed], Mapping[str, int]]]:
     """Return every file, or the card (None), with its rows and what its reader passed over."""
     files = list(setup.data)
     if not files and benchmark.item:
         return [(None, list(_own(benchmark, setup)), {})]
     if not files and not benchmark.items:
-        columns = ", ".join(benchmark.fields.get(f, f) for f in FIELDS if f == "question" or f in benchmark.fields)
-        raise InputError(f"benchmark {benchmark.name!r} has no items: write [[item]] tables, name a file (items = \"mine.jsonl\"), "
-                         f"or give one with the columns {columns} (--data FILE)")  # fmt: skip
+        columns = ", ".join(
+            benchmark.fields.get(f, f) for f in FIELDS if f == "question" or f in benchmark.fields
+        )
+        raise InputError(
+            f"benchmark {benchmark.name!r} has no items: write [[item]] tables, name a file (items"
+            f' = "mine.jsonl"), or give one with the columns {columns} (--data FILE)'
+        )
     several = len(files) > 1
     question = benchmark.fields.get("question", "question")
     return [_placed(path, several, question, setup) for path in files or [_beside(benchmark)]]
 
 
-def _placed(path: Path, several: bool, question: str, setup: Setup) -> tuple[Path, Sequence[Placed], Mapping[str, int]]:
+def _placed(
+    path: Path, several: bool, question: str, setup: Setup
+) -> tuple[Path, Sequence[Placed], Mapping[str, int]]:
     if not path.is_file():
         raise InputError(f"no items at {path}: no such file")
     try:
@@ -112,12 +130,20 @@ def _placed(path: Path, several: bool, question: str, setup: Setup) -> tuple[Pat
         if hint := importers.hint(path):
             raise InputError(f"{error}.{hint}") from error
         raise
-    if table.rows and question not in table.columns and (hint := importers.hint(path) or tables.headless(path)):
-        raise InputError(f"{path}: no column {question!r}. {nearest(question, table.columns)}{hint}")
+    if (
+        table.rows
+        and question not in table.columns
+        and (hint := importers.hint(path) or tables.headless(path))
+    ):
+        raise InputError(
+            f"{path}: no column {question!r}. {nearest(question, table.columns)}{hint}"
+        )
     if not table.rows:
         raise InputError(f"{path}: no rows.{tables.headless(path)}")
     stem = f"{tables.stem_of(path)}:" if several else ""
-    rows = [(f"{path}: row {line}", f"{stem}{n}", row) for n, (line, row) in enumerate(table.rows, 1)]
+    rows = [
+        (f"{path}: row {line}", f"{stem}{n}", row) for n, (line, row) in enumerate(table.rows, 1)
+    ]
     return path, rows, table.notices
 
 
@@ -125,7 +151,9 @@ def _lacking(row: Mapping[str, Any], benchmark: Benchmark, referred: bool) -> st
     """Return what a row should have and has not: its column is there, and nothing stands in it."""
     needed = ("question", "reference") if referred else ("question",)
     columns = {name: benchmark.fields.get(name, name) for name in needed}
-    return next((name for name, column in columns.items() if column in row and _nothing(row[column])), "")
+    return next(
+        (name for name, column in columns.items() if column in row and _nothing(row[column])), ""
+    )
 
 
 def _nothing(value: Any) -> bool:
@@ -135,12 +163,16 @@ def _nothing(value: Any) -> bool:
 
 
 def _beside(benchmark: Benchmark) -> Path:
-    """Return the file of items beside a card; InputError for one elsewhere: what a card names is sent to models."""
+    """Return the file of items beside a card; InputError for one elsewhere: what a card names is
+    sent to models.
+    """
     home = (benchmark.home or Path()).resolve()
     path = (home / benchmark.items).resolve()
     if not path.is_relative_to(home):
-        raise InputError(f"benchmark {benchmark.name!r}: items = {benchmark.items!r} lies outside of the card's folder; if you want it "
-                         "read, give it with --data")  # fmt: skip
+        raise InputError(
+            f"benchmark {benchmark.name!r}: items = {benchmark.items!r} lies outside of the card's"
+            " folder; if you want it read, give it with --data"
+        )
     return path
 
 
@@ -149,29 +181,54 @@ def _own(benchmark: Benchmark, setup: Setup) -> Iterator[tuple[str, str, Mapping
     for n, row in enumerate(benchmark.item, 1):
         where = f"benchmark {benchmark.name!r}: item {n}"
         if odd := sorted(set(row) - set(known)):
-            raise InputError(f"{where}: {odd[0]}: unknown. {nearest(odd[0], known)} Name further keys in options.more.")
+            raise InputError(
+                f"{where}: {odd[0]}: unknown. {nearest(odd[0], known)} Name further keys in"
+                " options.more."
+            )
         yield where, str(n), row
 
 
 # ------------------------------------------------------------------ fields
 
 
-def _entry(where: str, name: str, row: Mapping[str, Any], benchmark: Benchmark, setup: Setup, referred: bool) -> Entry:
+def _entry(
+    where: str,
+    name: str,
+    row: Mapping[str, Any],
+    benchmark: Benchmark,
+    setup: Setup,
+    referred: bool,
+) -> Entry:
     field = partial(_field, row, benchmark, where)
     question, own = field("question"), field("id")
     if not isinstance(question, str) or not question.strip():
-        raise InputError(f"{where}: {benchmark.fields.get('question', 'question')}: a text, not {question!r}")
+        raise InputError(
+            f"{where}: {benchmark.fields.get('question', 'question')}: a text, not {question!r}"
+        )
     labels = _labels(field("options"), benchmark, where)
-    asked = Asked(text=question.strip(), options=tuple(Option(code=n, label=o) for n, o in enumerate(labels, 1)))
-    reference = tuple(_right(r, asked, benchmark, where) for r in _texts(field("reference"), f"{where}: reference"))
+    asked = Asked(
+        text=question.strip(),
+        options=tuple(Option(code=n, label=o) for n, o in enumerate(labels, 1)),
+    )
+    reference = tuple(
+        _right(r, asked, benchmark, where)
+        for r in _texts(field("reference"), f"{where}: reference")
+    )
     if referred and not reference:
-        raise InputError(f"{where}: no reference, and the score {benchmark.score!r} compares with one. "
-                         f"Say which column it is (fields.reference). {nearest('reference', row)}")  # fmt: skip
+        raise InputError(
+            f"{where}: no reference, and the score {benchmark.score!r} compares with one. "
+            f"Say which column it is (fields.reference). {nearest('reference', row)}"
+        )
     return Entry(
-        id=name if own in (None, "") else tables.as_text(own), question=asked, reference=reference,
-        culture=_culture(field("culture"), setup, where), topic=_text(field("topic")),
-        more={column: _named(row, column, where, "options.more") for column in setup.options["more"]},
-    )  # fmt: skip
+        id=name if own in (None, "") else tables.as_text(own),
+        question=asked,
+        reference=reference,
+        culture=_culture(field("culture"), setup, where),
+        topic=_text(field("topic")),
+        more={
+            column: _named(row, column, where, "options.more") for column in setup.options["more"]
+        },
+    )
 
 
 def _field(row: Mapping[str, Any], benchmark: Benchmark, where: str, name: str) -> Any:
@@ -188,10 +245,14 @@ def _named(row: Mapping[str, Any], column: str, where: str, key: str) -> Any:
 
 
 def _labels(given: Any, benchmark: Benchmark, where: str) -> tuple[str, ...]:
-    """Return the options of a question, none of an open one; in one text, `|` stands between them."""
+    """Return the options of a question, none of an open one; in one text, `|` stands between
+    them.
+    """
     labels = _texts(given.split("|") if isinstance(given, str) else given, f"{where}: options")
     if benchmark.parser in CHOICE and not labels:
-        raise InputError(f"{where}: no options, and the parser {benchmark.parser!r} reads one of them")
+        raise InputError(
+            f"{where}: no options, and the parser {benchmark.parser!r} reads one of them"
+        )
     if labels and (len(labels) < 2 or len(set(labels)) < len(labels)):
         raise InputError(f"{where}: options: two at least, each another one; not {list(labels)}")
     return labels
@@ -211,13 +272,19 @@ def _texts(given: Any, where: str) -> tuple[str, ...]:
 
 
 def _right(reference: str, asked: Asked, benchmark: Benchmark, where: str) -> Any:
-    """Return a reference as the parser gives answers; where there are options it is the words or the number of one."""
+    """Return a reference as the parser gives answers; where there are options it is the words or
+    the number of one.
+    """
     if not asked.options:
         return reference
-    found = [o for o in asked.options if o.label == reference] or [o for o in asked.options if str(o.code) == reference]
+    found = [o for o in asked.options if o.label == reference] or [
+        o for o in asked.options if str(o.code) == reference
+    ]
     if not found:
         labels = [o.label for o in asked.options]
-        raise InputError(f"{where}: reference {reference!r} is no option. {nearest(reference, labels)}")
+        raise InputError(
+            f"{where}: reference {reference!r} is no option. {nearest(reference, labels)}"
+        )
     return found[0].code if benchmark.parser == "option" else found[0].label
 
 
@@ -228,24 +295,32 @@ def _culture(given: Any, setup: Setup, where: str) -> str:
         return str(mapped[text])
     if not text or text in known or text in mapped.values():
         return text
-    raise InputError(f"{where}: culture {text!r} is none here. {nearest(text, [*known, *mapped])} "
-                     f"Or map it: options.cultures = {{ {json.dumps(text, ensure_ascii=False)} = \"name\" }}")  # fmt: skip
+    raise InputError(
+        f"{where}: culture {text!r} is none here. {nearest(text, [*known, *mapped])} "
+        f'Or map it: options.cultures = {{ {json.dumps(text, ensure_ascii=False)} = "name" }}'
+    )
 
 
 # ------------------------------------------------------------------ choice
 
 
 def _chosen(read: Sequence[Entry], benchmark: Benchmark, setup: Setup) -> list[Entry]:
-    """Return the entries of the cultures that are asked about, and those of none; all where no culture was named."""
+    """Return the entries of the cultures that are asked about, and those of none; all where no
+    culture was named.
+    """
     kept = [e for e in read if not setup.cultures or not e.culture or e.culture in setup.cultures]
     if read and not kept:
         asked, there = ", ".join(setup.cultures), ", ".join(sorted({e.culture for e in read}))
-        raise InputError(f"benchmark {benchmark.name!r} has no item for {asked}; it has some for {there}")
+        raise InputError(
+            f"benchmark {benchmark.name!r} has no item for {asked}; it has some for {there}"
+        )
     return kept
 
 
 def _drawn(read: Sequence[Entry], benchmark: Benchmark, setup: Setup) -> list[Entry]:
-    """Return at most `limit` entries a culture, drawn from a stream of that name, in their own order."""
+    """Return at most `limit` entries a culture, drawn from a stream of that name, in their own
+    order.
+    """
     if setup.limit is None:
         return list(read)
     kept: list[int] = []

@@ -1,4 +1,6 @@
-"""An exam on a culture: what is asked, how far answers are from the people's, and the file in which a human sits it."""
+"""An exam on a culture: what is asked, how far answers are from the people's, and the file in which
+a human sits it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ Write the number of an option between the quotes of `answer`; leave them empty w
 
 
 class Target(Record):
-    """What a people answers to a question: the mean and the most frequent of its answers, and the ends of its scale."""
+    """What a people answers to a question: the mean and the most frequent of its answers, and the
+    ends of its scale.
+    """
 
     mean: float
     modal: int
@@ -35,14 +39,20 @@ class Target(Record):
     high: int
 
 
-def targets(workspace: Workspace, culture: str, pack: str, figures: Figures | None = None) -> dict[str, Target]:
-    """Return what the people of a culture answer, by question of a pack; those it has no figures of are left out.
+def targets(
+    workspace: Workspace, culture: str, pack: str, figures: Figures | None = None
+) -> dict[str, Target]:
+    """Return what the people of a culture answer, by question of a pack; those it has no figures of
+    are left out.
 
-    Figures are those of the survey that is given, else the shipped ones, each of the culture's countries weighing the same, else the pack's own `answers`.
+    Figures are those of the survey that is given, else the shipped ones, each of the culture's
+    countries weighing the same, else the pack's own `answers`.
     """
     card = workspace.culture(culture)
     return {
-        q.id: t for q in workspace.scenario(pack).questions if (t := _target(card, q, figures or shipped())) is not None
+        q.id: t
+        for q in workspace.scenario(pack).questions
+        if (t := _target(card, q, figures or shipped())) is not None
     }
 
 
@@ -50,16 +60,24 @@ def _target(card: Culture, question: Question, figures: Figures) -> Target | Non
     shares = figures.pool(card.survey, question.id)
     if shares is None and card.name not in question.answers:
         return None
-    codes, answers = [o.code for o in question.options], shares.shares if shares else {question.answers[card.name]: 1.0}
+    codes, answers = (
+        [o.code for o in question.options],
+        shares.shares if shares else {question.answers[card.name]: 1.0},
+    )
     if not set(answers) <= set(codes):
         odd = sorted(set(answers) - set(codes))
-        raise InputError(f"question {question.id}: the {card.name} answers hold {odd}, no options of it")
+        raise InputError(
+            f"question {question.id}: the {card.name} answers hold {odd}, no options of it"
+        )
     modal = min(answers, key=lambda code: (-answers[code], code))
-    return Target(mean=sum(c * s for c, s in answers.items()), modal=modal, low=min(codes), high=max(codes))
+    return Target(
+        mean=sum(c * s for c, s in answers.items()), modal=modal, low=min(codes), high=max(codes)
+    )
 
 
 def distance(answer: float, target: Mapping[str, Any]) -> float:
-    """Return how far an answer is from the people's mean, in lengths of the scale: 0 at the mean, at most 1.
+    """Return how far an answer is from the people's mean, in lengths of the scale: 0 at the mean,
+    at most 1.
 
     >>> distance(3, {"mean": 1.5, "low": 1, "high": 4})
     0.5
@@ -67,10 +85,17 @@ def distance(answer: float, target: Mapping[str, Any]) -> float:
     return float(abs(answer - target["mean"]) / (target["high"] - target["low"]))
 
 
-def parted(questions: Sequence[str], count: int, *purpose: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Part questions at random into `count` that are examined and the rest, which may be taught; InputError where none is left."""
+def parted(
+    questions: Sequence[str], count: int, *purpose: Any
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Part questions at random into `count` that are examined and the rest, which may be taught;
+    InputError where none is left.
+    """
     if count >= len(questions):
-        raise InputError(f"{count} exam questions: {len(questions)} have known answers, one at least is for the lesson")
+        raise InputError(
+            f"{count} exam questions: {len(questions)} have known answers, one at least is for the"
+            " lesson"
+        )
     drawn = stream("exam", *purpose).sample(sorted(questions), len(questions))
     return tuple(drawn[:count]), tuple(drawn[count:])
 
@@ -89,15 +114,26 @@ class Sheet(Record):
 
 
 def write(
-    path: Path, workspace: Workspace, culture: str, pack: str, count: int, figures: Figures | None = None
+    path: Path,
+    workspace: Workspace,
+    culture: str,
+    pack: str,
+    count: int,
+    figures: Figures | None = None,
 ) -> Path:
-    """Write an exam file to fill in: `count` questions of the pack, for VSM 2013 all of it. InputError if the file exists."""
+    """Write an exam file to fill in: `count` questions of the pack, for VSM 2013 all of it.
+    InputError if the file exists.
+    """
     import tomlkit
 
     card, asked = workspace.culture(culture), workspace.scenario(pack)
     if path.exists():
         raise InputError(f"{path} exists; nothing was written. Choose a new name.")
-    known = [q.id for q in asked.questions] if pack == VSM else [*targets(workspace, culture, pack, figures)]
+    known = (
+        [q.id for q in asked.questions]
+        if pack == VSM
+        else [*targets(workspace, culture, pack, figures)]
+    )
     chosen = known if pack == VSM else parted(known, count, culture)[0]
     made = tomlkit.document()
     for line in HEAD.format(title=card.title).splitlines():
@@ -132,12 +168,21 @@ def read(path: Path, workspace: Workspace) -> Sheet:
         where = f"{path}:{lines.get((n, 'answer'), lines.get((n, ''), 0))}"
         _only(row, ASKED, where)
         if not isinstance(name := row.get("id"), str) or name not in known or name in answers:
-            raise InputError(f"{where}: question {name!r} is {'twice here' if name in answers else f'not in {pack}'}")
+            raise InputError(
+                f"{where}: question {name!r} is"
+                f" {'twice here' if name in answers else f'not in {pack}'}"
+            )
         codes = [o.code for o in known[name].options]
         answers[name] = _number(row.get("answer", ""), codes, f"{where}: {name}: answer")
     where = f"{path}:{lines.get((-1, 'satisfaction'), 0)}: satisfaction"
     liked = _number(held.get("satisfaction", ""), range(SCALE[0], SCALE[1] + 1), where)
-    return Sheet(path=path, culture=workspace.culture(culture).name, pack=pack, answers=answers, satisfaction=liked)
+    return Sheet(
+        path=path,
+        culture=workspace.culture(culture).name,
+        pack=pack,
+        answers=answers,
+        satisfaction=liked,
+    )
 
 
 def _named(held: Mapping[str, Any], key: str, path: Path) -> str:
@@ -162,7 +207,9 @@ def _number(value: Any, codes: Sequence[int], what: str) -> int | None:
 
 
 def _lines(text: str) -> dict[tuple[int, str], int]:
-    """Return the line of each key of each [[question]], counted from 0 (-1: before the first); key "" is its heading."""
+    """Return the line of each key of each [[question]], counted from 0 (-1: before the first); key
+    "" is its heading.
+    """
     found: dict[tuple[int, str], int] = {}
     block = -1
     for number, line in enumerate(text.split("\n"), 1):
@@ -178,10 +225,12 @@ def _lines(text: str) -> dict[tuple[int, str], int]:
 
 
 class Mark(Record):
-    """What exam files are worth: distances to the culture's people, on the questions that were answered in all of them.
+    """What exam files are worth: distances to the culture's people, on the questions that were
+    answered in all of them.
 
-    For VSM 2013 the distances are Euclidean, on the `dimensions` that the answers give and that are published; else `dimensions`
-    is None, and they are means of `distance` over `compared` questions, from 0 to 1.
+    For VSM 2013 the distances are Euclidean, on the `dimensions` that the answers give and that are
+    published; else `dimensions` is None, and they are means of `distance` over `compared`
+    questions, from 0 to 1.
     """
 
     culture: str
@@ -203,7 +252,8 @@ def mark(
     culture: str | None = None,
     figures: Figures | None = None,
 ) -> Mark:
-    """Hold one exam, or the one before a lesson and the one after it, against the people of a culture (the file's own).
+    """Hold one exam, or the one before a lesson and the one after it, against the people of a
+    culture (the file's own).
 
     InputError where the two are not the same exam, or share no answered question.
     """
@@ -212,19 +262,31 @@ def mark(
     whose = workspace.culture(culture or before.culture)
     both = [q for q in before.answers if all(s.answers[q] is not None for s in sheets)]
     if before.pack == VSM:
-        far, dimensions = _profiles(whose, [{q: float(s.answers[q] or 0) for q in both} for s in sheets])
+        far, dimensions = _profiles(
+            whose, [{q: float(s.answers[q] or 0) for q in both} for s in sheets]
+        )
     else:
         known = targets(workspace, whose.name, before.pack, figures)
         both, dimensions = [q for q in both if q in known], None
-        far = [_mean([distance(s.answers[q] or 0, known[q].model_dump()) for q in both]) for s in sheets]
+        far = [
+            _mean([distance(s.answers[q] or 0, known[q].model_dump()) for q in both])
+            for s in sheets
+        ]
     if not both:
         named = " and ".join(str(s.path) for s in sheets)
         raise InputError(f"{named}: no question is answered in {'both' if after else 'it'}")
     return Mark(
-        culture=whose.name, pack=before.pack, compared=len(both), asked=len(before.answers),
-        left_out=tuple(q for q in before.answers if q not in both), before=far[0], after=far[1] if after else None,
-        gain=far[0] - far[1] if after else None, satisfaction=sheets[-1].satisfaction, dimensions=dimensions,
-    )  # fmt: skip
+        culture=whose.name,
+        pack=before.pack,
+        compared=len(both),
+        asked=len(before.answers),
+        left_out=tuple(q for q in before.answers if q not in both),
+        before=far[0],
+        after=far[1] if after else None,
+        gain=far[0] - far[1] if after else None,
+        satisfaction=sheets[-1].satisfaction,
+        dimensions=dimensions,
+    )
 
 
 def _same(sheets: Sequence[Sheet]) -> None:
@@ -232,10 +294,14 @@ def _same(sheets: Sequence[Sheet]) -> None:
     for key in ("culture", "pack"):
         if getattr(first, key) != getattr(last, key):
             there, here = getattr(last, key), getattr(first, key)
-            raise InputError(f"{last.path} is an exam on the {key} {there!r}, {first.path} on {here!r}")
+            raise InputError(
+                f"{last.path} is an exam on the {key} {there!r}, {first.path} on {here!r}"
+            )
     if odd := set(first.answers) ^ set(last.answers):
         only = ", ".join(sorted(odd))
-        raise InputError(f"{first.path} and {last.path} do not ask the same: only one of them asks {only}")
+        raise InputError(
+            f"{first.path} and {last.path} do not ask the same: only one of them asks {only}"
+        )
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -246,31 +312,51 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def published(culture: Culture) -> dict[str, int]:
-    """Return a culture's published dimensions by name; InputError where its card names no row of Hofstede's table with any."""
+    """Return a culture's published dimensions by name; InputError where its card names no row of
+    Hofstede's table with any.
+    """
     from culturepark.evaluation.kinds import vsm
 
     held = vsm.published(culture)
     if not held:
-        raise InputError(f"personas/{culture.name}/culture.toml: hofstede names no country or region with figures")
+        raise InputError(
+            f"personas/{culture.name}/culture.toml: hofstede names no country or region with"
+            " figures"
+        )
     return held
 
 
 def apart(means: Mapping[str, Any], held: Mapping[str, int], constants: Mapping[str, float]) -> Any:
-    """Return the Euclidean distance of dimensions, made of item means (numbers or arrays), from the published ones that are held.
+    """Return the Euclidean distance of dimensions, made of item means (numbers or arrays), from the
+    published ones that are held.
 
     A constant that is not given is zero. Source: VSM 2013 manual, through `kinds.vsm.score`.
     """
     from culturepark.evaluation.kinds import vsm
 
-    return sum((vsm.score(d, means) + constants.get(d, 0.0) - figure) ** 2 for d, figure in held.items()) ** 0.5
+    return (
+        sum(
+            (vsm.score(d, means) + constants.get(d, 0.0) - figure) ** 2
+            for d, figure in held.items()
+        )
+        ** 0.5
+    )
 
 
 def _profiles(culture: Culture, answers: Sequence[Mapping[str, float]]) -> tuple[list[float], int]:
-    """Return the distance of each exam, all constants zero, and on how many dimensions: those whose items all are answered."""
+    """Return the distance of each exam, all constants zero, and on how many dimensions: those whose
+    items all are answered.
+    """
     from culturepark.evaluation.kinds import vsm
 
     asked = {d: {item for _, *pair in terms for item in pair} for d, terms in vsm.FORMULAS.items()}
-    held = {d: figure for d, figure in published(culture).items() if all(asked[d] <= set(means) for means in answers)}
+    held = {
+        d: figure
+        for d, figure in published(culture).items()
+        if all(asked[d] <= set(means) for means in answers)
+    }
     if not held:
-        raise InputError(f"no dimension of {VSM} has all its questions answered; a dimension needs four of them")
+        raise InputError(
+            f"no dimension of {VSM} has all its questions answered; a dimension needs four of them"
+        )
     return [float(apart(means, held, {})) for means in answers], len(held)

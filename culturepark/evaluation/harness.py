@@ -1,4 +1,6 @@
-"""Writes survey items as a task of EleutherAI's lm-evaluation-harness, so that a figure can be checked by other code."""
+"""Writes survey items as a task of EleutherAI's lm-evaluation-harness, so that a figure can be
+checked by other code.
+"""
 
 from __future__ import annotations
 
@@ -62,13 +64,15 @@ def alignment(doc, results):
 
 
 def write(folder: Path, items: Iterable[Item], text: Callable[[Sequence[Message]], str]) -> Path:
-    """Write survey.yaml, metric.py and items.jsonl to a folder that need not be there; return it. Then, with that harness:
-    `lm_eval --include_path FOLDER --tasks culturepark_survey --model hf --model_args pretrained=…`.
+    """Write survey.yaml, metric.py and items.jsonl to a folder that need not be there; return it.
+    Then, with that harness: `lm_eval --include_path FOLDER --tasks culturepark_survey --model hf
+    --model_args pretrained=…`.
 
-    `items` are those of the kinds survey or opinions, asked by number (method "sample"); each people's question is written once.
-    Items without a people, and those with an option of two digits, whose first digit is another option, are left out.
-    `text` renders messages as the model is to read them, its chat template included, since the harness adds nothing.
-    InputError where nothing is left to write.
+    `items` are those of the kinds survey or opinions, asked by number (method "sample"); each
+    people's question is written once. Items without a people, and those with an option of two
+    digits, whose first digit is another option, are left out. `text` renders messages as the model
+    is to read them, its chat template included, since the harness adds nothing. InputError where
+    nothing is left to write.
     """
     rows = {
         (i.culture, i.unit): _row(i, text)
@@ -76,7 +80,10 @@ def write(folder: Path, items: Iterable[Item], text: Callable[[Sequence[Message]
         if i.gold is not None and all(0 <= c < 10 for c in i.facts["codes"])
     }
     if not rows:
-        raise InputError("none of these items has a people's shares and options of one digit; nothing was written")
+        raise InputError(
+            "none of these items has a people's shares and options of one digit; nothing was"
+            " written"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "survey.yaml").write_text(YAML, encoding="utf-8")
@@ -91,5 +98,11 @@ def write(folder: Path, items: Iterable[Item], text: Callable[[Sequence[Message]
 def _row(item: Item, text: Callable[[Sequence[Message]], str]) -> dict[str, Any]:
     codes, places = item.facts["codes"], offered(item.gold, item.facts.get("n", 0))
     onto = [min(places, key=lambda place: (abs(place - i), place)) for i in range(len(codes))]
-    return {"culture": item.culture, "question": item.unit, "prompt": text(item.request.messages), "choices": [str(c) for c in codes],
-            "shares": list(item.gold), "onto": onto}  # fmt: skip
+    return {
+        "culture": item.culture,
+        "question": item.unit,
+        "prompt": text(item.request.messages),
+        "choices": [str(c) for c in codes],
+        "shares": list(item.gold),
+        "onto": onto,
+    }

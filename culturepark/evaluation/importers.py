@@ -1,10 +1,11 @@
-"""Turns files of other benchmarks' own shapes into rows of questions: `python -m culturepark.evaluation.importers SHAPE FILE`.
+"""Turns files of other benchmarks' own shapes into rows of questions: `python -m
+culturepark.evaluation.importers SHAPE FILE`.
 
     safeworld   SafeWorld's type1.json to type4.json (Yin et al. 2024, arXiv 2412.06483), trailing commas and cut records included
     blend       BLEnD's annotations, COUNTRY_data.json, or its multiple-choice CSV (Myung et al. 2024, arXiv 2406.09948)
 
-It prints JSON Lines with `id`, `question`, `reference`, `country`, `topic` and, of choices, `options`: what `kind = "answers"` reads.
-What had to be left out is counted on standard error.
+It prints JSON Lines with `id`, `question`, `reference`, `country`, `topic` and, of choices,
+`options`: what `kind = "answers"` reads. What had to be left out is counted on standard error.
 """
 
 from __future__ import annotations
@@ -21,13 +22,20 @@ from culturepark.errors import InputError, ParkError, nearest
 from culturepark.tables import lines
 
 CUT = "records that are cut or no JSON, left out"
-GUIDELINES = ("violated_specific_norm", "violated_specific_policy", "specific_norm", "specific_policy")
+GUIDELINES = (
+    "violated_specific_norm",
+    "violated_specific_policy",
+    "specific_norm",
+    "specific_policy",
+)
 ASKS = "Without any explanation"  # how BLEnD's multiple-choice prompts go on after the question
 HOW = "python -m culturepark.evaluation.importers {shape} {path} > items.jsonl"
 
 
 def convert(shape: str, path: Path) -> tuple[list[dict[str, Any]], Mapping[str, int]]:
-    """Return a file's questions as rows, and how often each thing was left out; InputError for a file of another shape."""
+    """Return a file's questions as rows, and how often each thing was left out; InputError for a
+    file of another shape.
+    """
     notices: Counter[str] = Counter()
     if shape not in SHAPES:
         raise InputError(f"no shape {shape!r}. {nearest(shape, SHAPES)}")
@@ -40,19 +48,31 @@ def convert(shape: str, path: Path) -> tuple[list[dict[str, Any]], Mapping[str, 
 def hint(path: Path) -> str:
     """Return how to convert a file that looks like one of another shape; empty for any other."""
     try:
-        head = "".join(line for _, line in zip(range(40), (text for _, text in lines.read(path)), strict=False))
+        head = "".join(
+            line for _, line in zip(range(40), (text for _, text in lines.read(path)), strict=False)
+        )
     except InputError:
         return ""
-    shape = "safeworld" if '"query"' in head and ('_norm"' in head or '_policy"' in head or '"country"' in head) else ""
+    shape = (
+        "safeworld"
+        if '"query"' in head and ('_norm"' in head or '_policy"' in head or '"country"' in head)
+        else ""
+    )
     shape = "blend" if '"en_question"' in head or head.startswith("MCQID") else shape
-    return f" It looks like a file of {shape}; this converts it: {HOW.format(shape=shape, path=path)}" if shape else ""
+    return (
+        f" It looks like a file of {shape}; this converts it: {HOW.format(shape=shape, path=path)}"
+        if shape
+        else ""
+    )
 
 
 # --------------------------------------------------------------- SafeWorld
 
 
 def _safeworld(path: Path, notices: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Yield the queries of a file, its records read one by one; `reference` holds the guidelines, none in type 3."""
+    """Yield the queries of a file, its records read one by one; `reference` holds the guidelines,
+    none in type 3.
+    """
     for line, text in _records(path):
         try:
             record = tables.parse(text, f"{path}:{line}", notices)
@@ -69,12 +89,20 @@ def _query(record: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
     country = str(record.get("country") or "").replace("_", " ")
     guidelines = [record[key] for key in GUIDELINES if record.get(key)]
     flat = [str(g) for held in guidelines for g in (held if isinstance(held, list) else [held])]
-    return {"id": name, "question": record["query"], "reference": flat, "country": country, "topic": tables.stem_of(path),
-            "subject": record.get("topic") or ""}  # fmt: skip
+    return {
+        "id": name,
+        "question": record["query"],
+        "reference": flat,
+        "country": country,
+        "topic": tables.stem_of(path),
+        "subject": record.get("topic") or "",
+    }
 
 
 def _records(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield each record's line and text, without the comma before its closing bracket; one begins on a line of { alone."""
+    """Yield each record's line and text, without the comma before its closing bracket; one begins
+    on a line of { alone.
+    """
     begun, held = 0, list[str]()
     for number, line in lines.read(path):
         if line.strip() == "{":
@@ -96,11 +124,15 @@ def _closed(held: Sequence[str]) -> str:
 
 
 def _blend(path: Path, notices: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Yield short questions with every answer that annotators gave, or choices with the right one."""
+    """Yield short questions with every answer that annotators gave, or choices with the right
+    one.
+    """
     if tables.kind_of(path) in tables.TABLES:
         yield from _choices(path, notices)
         return
-    held = tables.parse("".join(line for _, line in lines.read(path, notices=notices)), str(path), notices)
+    held = tables.parse(
+        "".join(line for _, line in lines.read(path, notices=notices)), str(path), notices
+    )
     if not isinstance(held, dict):
         raise InputError(f"{path}: an object of questions by their id, as in COUNTRY_data.json")
     country = tables.stem_of(path).removesuffix("_data").replace("_", " ")
@@ -109,8 +141,14 @@ def _blend(path: Path, notices: Counter[str]) -> Iterator[dict[str, Any]]:
             raise InputError(f"{path}: {name}: no question with its annotations")
         answers = list(dict.fromkeys(_answers(entry.get("annotations"), f"{path}: {name}")))
         notices["questions that nobody answered, without a reference"] += not answers
-        yield {"id": name, "question": entry["question"], "reference": answers, "country": country, "topic": "short answer",
-               "english": entry.get("en_question") or ""}  # fmt: skip
+        yield {
+            "id": name,
+            "question": entry["question"],
+            "reference": answers,
+            "country": country,
+            "topic": "short answer",
+            "english": entry.get("en_question") or "",
+        }
 
 
 def _answers(annotations: Any, where: str) -> Iterator[str]:
@@ -121,7 +159,9 @@ def _answers(annotations: Any, where: str) -> Iterator[str]:
         for key in ("answers", "en_answers"):
             held = one.get(key)
             yield from (
-                str(answer).strip() for answer in (held if isinstance(held, list) else []) if str(answer).strip()
+                str(answer).strip()
+                for answer in (held if isinstance(held, list) else [])
+                if str(answer).strip()
             )
 
 
@@ -130,20 +170,30 @@ def _choices(path: Path, notices: Counter[str]) -> Iterator[dict[str, Any]]:
     notices.update(table.notices)
     for line, row in table.rows:
         where = f"{path}:{line}"
-        if lacking := [key for key in ("MCQID", "country", "prompt", "choices", "answer_idx") if key not in row]:
+        if lacking := [
+            key for key in ("MCQID", "country", "prompt", "choices", "answer_idx") if key not in row
+        ]:
             raise InputError(f"{where}: no column {lacking[0]!r}. {nearest(lacking[0], row)}")
         choices = tables.parse(row["choices"], f"{where}: choices", notices)
         if not isinstance(choices, dict) or row["answer_idx"].strip() not in choices:
             raise InputError(f"{where}: answer_idx {row['answer_idx']!r} is none of the choices")
-        yield {"id": row["MCQID"], "question": row["prompt"].partition(ASKS)[0].strip(), "options": list(map(str, choices.values())),
-               "reference": str(choices[row["answer_idx"].strip()]), "country": row["country"], "topic": "choice"}  # fmt: skip
+        yield {
+            "id": row["MCQID"],
+            "question": row["prompt"].partition(ASKS)[0].strip(),
+            "options": list(map(str, choices.values())),
+            "reference": str(choices[row["answer_idx"].strip()]),
+            "country": row["country"],
+            "topic": "choice",
+        }
 
 
 SHAPES = {"safeworld": _safeworld, "blend": _blend}
 
 
 def main(arguments: Iterable[str]) -> int:
-    """Print a file's rows as JSON Lines, and on standard error what was left out; return the exit code."""
+    """Print a file's rows as JSON Lines, and on standard error what was left out; return the exit
+    code.
+    """
     given = list(arguments)
     if len(given) != 2:
         sys.stderr.write(f"{__doc__}\n")
@@ -153,7 +203,9 @@ def main(arguments: Iterable[str]) -> int:
     except ParkError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    sys.stdout.buffer.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    sys.stdout.buffer.write(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    )
     told = "".join(f"; {what}: {n:,}" for what, n in notices.items())
     sys.stderr.write(f"{len(rows):,} questions{told}\n")
     return 0

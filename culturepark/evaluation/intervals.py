@@ -1,12 +1,16 @@
-"""Intervals and tests that hold for few units: the jackknife with Student's t, exact ones of proportions, and trainings as a level of their own.
+"""Intervals and tests that hold for few units: the jackknife with Student's t, exact ones of
+proportions, and trainings as a level of their own.
 
-A figure that is a function of sums over units is reckoned once more without each unit. What these values vary by is its standard
-error (jackknife: Efron & Stein 1981, Annals of Statistics 9), and Student's t with units − 1 degrees of freedom allows for how little few
-units tell of it. Where a figure has bounds, that happens on the logit scale, so the interval stays within them.
+A figure that is a function of sums over units is reckoned once more without each unit. What these
+values vary by is its standard error (jackknife: Efron & Stein 1981, Annals of Statistics 9), and
+Student's t with units − 1 degrees of freedom allows for how little few units tell of it. Where a
+figure has bounds, that happens on the logit scale, so the interval stays within them.
 
-Models that were trained several times vary by training too. Both variances are added, with the degrees of freedom of Satterthwaite (1946,
-Biometrics Bulletin 2); and since few trainings can by chance agree, an interval is never narrower than trainings alone make it.
-`python -m benchmarks coverage` prints how often these intervals hold the truth and how often equal recipes are told apart.
+Models that were trained several times vary by training too. Both variances are added, with the
+degrees of freedom of Satterthwaite (1946, Biometrics Bulletin 2); and since few trainings can by
+chance agree, an interval is never narrower than trainings alone make it. `python -m benchmarks
+coverage` prints how often these intervals hold the truth and how often equal recipes are told
+apart.
 """
 
 from __future__ import annotations
@@ -23,7 +27,9 @@ POSITIVE = (0.0, inf)
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """The variance of an estimate: that of its `units`, and of the trainings it is a mean of, each with its degrees of freedom."""
+    """The variance of an estimate: that of its `units`, and of the trainings it is a mean of, each
+    with its degrees of freedom.
+    """
 
     units: float
     freedom: float
@@ -44,7 +50,9 @@ class Uncertainty:
         return float(max(widths))
 
     def p(self, distance: float) -> float:
-        """Return the two-sided p-value of an estimate that is so far from what it is tested against."""
+        """Return the two-sided p-value of an estimate that is so far from what it is tested
+        against.
+        """
         from scipy.stats import t
 
         found = [
@@ -54,7 +62,9 @@ class Uncertainty:
         return float(max(found))
 
     def _levels(self) -> list[tuple[float, float]]:
-        """Return (variance, degrees of freedom) of units and trainings together and, where there are several, of trainings alone."""
+        """Return (variance, degrees of freedom) of units and trainings together and, where there
+        are several, of trainings alone.
+        """
         whole = self.units + self.trainings
         if not self.repeats:
             return [(whole, self.freedom)]
@@ -72,13 +82,17 @@ def jackknife(without: Any) -> float:
 
 
 def between(figures: Any) -> tuple[float, float]:
-    """Return the variance of a mean over trainings from the figure of each, shape (trainings,), and its degrees of freedom; 0 of one."""
+    """Return the variance of a mean over trainings from the figure of each, shape (trainings,), and
+    its degrees of freedom; 0 of one.
+    """
     n = len(figures)
     return (float(figures.var(ddof=1) / n), n - 1.0) if n > 1 else (0.0, 0.0)
 
 
 def joined(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
-    """Return variance and degrees of freedom of the difference of two independent means (Welch 1947, Biometrika 34)."""
+    """Return variance and degrees of freedom of the difference of two independent means (Welch
+    1947, Biometrika 34).
+    """
     (a, m), (b, n) = first, second
     if not m or not n or not a + b:
         return a + b, m + n
@@ -86,7 +100,9 @@ def joined(first: tuple[float, float], second: tuple[float, float]) -> tuple[flo
 
 
 def logit(value: Any, bounds: tuple[float, float], count: int) -> Any:
-    """Return a figure within bounds on the logit scale, half a unit nearer to their middle, so that a figure at a bound is there too."""
+    """Return a figure within bounds on the logit scale, half a unit nearer to their middle, so that
+    a figure at a bound is there too.
+    """
     import numpy as np
 
     low, high = bounds
@@ -107,7 +123,8 @@ def unlogit(value: float, bounds: tuple[float, float]) -> float:
 
 
 def proportion(right: int, count: int) -> tuple[float, float]:
-    """Return the exact 95% interval of a proportion (Clopper & Pearson 1934, Biometrika 26); of none or all its far end is α/2's root.
+    """Return the exact 95% interval of a proportion (Clopper & Pearson 1934, Biometrika 26); of
+    none or all its far end is α/2's root.
 
     >>> [round(end, 3) for end in proportion(6, 6)]
     [0.541, 1.0]

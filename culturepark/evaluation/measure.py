@@ -1,9 +1,11 @@
-"""A figure is a function of sums over independent units: so every figure gets its interval, spread and paired test the same way.
+"""A figure is a function of sums over independent units: so every figure gets its interval, spread
+and paired test the same way.
 
-Intervals are those of `intervals`: from the figure without each unit, which takes with it all that was asked of it in all seeds.
-Differences of two models are taken on the units that both were asked. Of two sets of weights, their p-value is a permutation test's that
-swaps the models' outcomes unit by unit (Good 2005, §3.2); where one is a mean of several trainings, trainings are part of what varies.
-P-values are corrected for the number of comparisons by Holm (1979).
+Intervals are those of `intervals`: from the figure without each unit, which takes with it all that
+was asked of it in all seeds. Differences of two models are taken on the units that both were asked.
+Of two sets of weights, their p-value is a permutation test's that swaps the models' outcomes unit
+by unit (Good 2005, §3.2); where one is a mean of several trainings, trainings are part of what
+varies. P-values are corrected for the number of comparisons by Holm (1979).
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from culturepark.evaluation.outcome import STRIDE
 from culturepark.records import Record
 
 DRAWS = 2_000
-FEW = 6  # units below which no interval is told: its ends would say more of the few than of the many
+FEW = (
+    6  # units below which no interval is told: its ends would say more of the few than of the many
+)
 Sums = Mapping[tuple[int, str], Sequence[float]]
 Ends = tuple[float | None, float | None]
 
@@ -28,13 +32,15 @@ Ends = tuple[float | None, float | None]
 class Measure:
     """A figure before it is reckoned.
 
-    `units` maps (seed, unit) to that unit's sums, a vector of one length for all; `value` maps total sums, an array of shape
-    (..., length), to the figure, shape (...), NaN where there is none. `better` says which way is good, "" where neither is.
-    `headline`: it is what leaderboards show and compare. `what` names the units ("questions"), `note` is told beside the figure.
-    `alike` names settings that two models must share for this figure to be comparable, beside those that all must;
-    `tested` whether differences of it may be: not where its units are as many as one likes.
-    `within` are the bounds of the figure, where it has any; `share`: it is the mean of units' own values from 0 to 1, weighted or not;
-    `square` is its square, which chance may take below 0, where it is a root; `few` the units below which it gets no interval. `warning` says why
+    `units` maps (seed, unit) to that unit's sums, a vector of one length for all; `value` maps
+    total sums, an array of shape (..., length), to the figure, shape (...), NaN where there is
+    none. `better` says which way is good, "" where neither is. `headline`: it is what leaderboards
+    show and compare. `what` names the units ("questions"), `note` is told beside the figure.
+    `alike` names settings that two models must share for this figure to be comparable, beside those
+    that all must; `tested` whether differences of it may be: not where its units are as many as one
+    likes. `within` are the bounds of the figure, where it has any; `share`: it is the mean of
+    units' own values from 0 to 1, weighted or not; `square` is its square, which chance may take
+    below 0, where it is a root; `few` the units below which it gets no interval. `warning` says why
     the figure is not to be relied on, where it is not.
     """
 
@@ -67,11 +73,13 @@ class Measure:
 
 
 class Figure(Record):
-    """A reckoned figure. `value` is None where nothing gives one. `low` and `high` bound its 95% interval.
+    """A reckoned figure. `value` is None where nothing gives one. `low` and `high` bound its 95%
+    interval.
 
-    `n` counts units; `seeds` how often each was asked, `spread` is the standard deviation over seeds (None for one). `trainings` are those
-    of the model: with one, the interval is of these weights and says nothing of the recipe that made them. `reason` says why there is
-    no interval, or why it has one end, `warning` why the figure itself is not to be relied on.
+    `n` counts units; `seeds` how often each was asked, `spread` is the standard deviation over
+    seeds (None for one). `trainings` are those of the model: with one, the interval is of these
+    weights and says nothing of the recipe that made them. `reason` says why there is no interval,
+    or why it has one end, `warning` why the figure itself is not to be relied on.
     """
 
     name: str
@@ -93,9 +101,11 @@ class Figure(Record):
 
 
 class Difference(Record):
-    """How far one model's figure is from another's, on the units that both were asked: `value` = first − second.
+    """How far one model's figure is from another's, on the units that both were asked: `value` =
+    first − second.
 
-    `trainings` are those of the model that has more of them. With one, interval and p-value are of these weights alone.
+    `trainings` are those of the model that has more of them. With one, interval and p-value are of
+    these weights alone.
     """
 
     value: float | None
@@ -115,7 +125,9 @@ def mean(sums: Any) -> Any:
 
 
 def estimate(measure: Measure) -> Figure:
-    """Return a measure's figure: the mean over seeds, its interval over units (and trainings) and its spread over seeds."""
+    """Return a measure's figure: the mean over seeds, its interval over units (and trainings) and
+    its spread over seeds.
+    """
     import numpy as np
 
     units, seeds = _sorted(measure)
@@ -129,17 +141,32 @@ def estimate(measure: Measure) -> Figure:
         if value is not None:
             (low, high), reason = _interval(measure, table, seeds, value)
     return Figure(
-        name=measure.name, culture=measure.culture, subset=measure.subset, value=value, low=low, high=high, spread=spread,
-        seeds=len(seeds), trainings=len(_trainings(seeds)) or 1, n=len(units), what=measure.what, better=measure.better,
-        headline=measure.headline, note=measure.note, reason=reason, warning=measure.warning,
-    )  # fmt: skip
+        name=measure.name,
+        culture=measure.culture,
+        subset=measure.subset,
+        value=value,
+        low=low,
+        high=high,
+        spread=spread,
+        seeds=len(seeds),
+        trainings=len(_trainings(seeds)) or 1,
+        n=len(units),
+        what=measure.what,
+        better=measure.better,
+        headline=measure.headline,
+        note=measure.note,
+        reason=reason,
+        warning=measure.warning,
+    )
 
 
 def compare(first: Measure, second: Measure, draws: int = DRAWS, seed: int = 0) -> Difference:
-    """Return how two models differ in a measure, on the units that both were asked, with interval and p-value.
+    """Return how two models differ in a measure, on the units that both were asked, with interval
+    and p-value.
 
-    Where both were trained equally often, their trainings are paired in order, as those of one seed. Else the p-value of two sets
-    of weights is that of `draws` permutations, two-sided: (1 + those at least as far apart) / (1 + draws), so it is never 0.
+    Where both were trained equally often, their trainings are paired in order, as those of one
+    seed. Else the p-value of two sets of weights is that of `draws` permutations, two-sided: (1 +
+    those at least as far apart) / (1 + draws), so it is never 0.
     """
     both = {u for _, u in first.units} & {u for _, u in second.units}
     shared = sorted(both)
@@ -162,15 +189,21 @@ def compare(first: Measure, second: Measure, draws: int = DRAWS, seed: int = 0) 
 
 
 def _ends(found: float, error: Uncertainty | None) -> dict[str, float]:
-    """Return the ends of a difference's interval; nothing where nothing varies, or where a unit alone holds a part of the figure."""
+    """Return the ends of a difference's interval; nothing where nothing varies, or where a unit
+    alone holds a part of the figure.
+    """
     if error is None or error.none:
         return {}
     half = error.half()
     return {"low": found - half, "high": found + half}
 
 
-def _permuted(first: Measure, second: Measure, a: Any, b: Any, draws: int, seed: int) -> float | None:
-    """Return the p-value of swapping the labels of whole units; their sums are means over seeds, so that both sides have one table."""
+def _permuted(
+    first: Measure, second: Measure, a: Any, b: Any, draws: int, seed: int
+) -> float | None:
+    """Return the p-value of swapping the labels of whole units; their sums are means over seeds, so
+    that both sides have one table.
+    """
     import numpy as np
 
     observed = _finite(first.value(a.sum(0)) - second.value(b.sum(0)))
@@ -185,7 +218,8 @@ def _permuted(first: Measure, second: Measure, a: Any, b: Any, draws: int, seed:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for how many there are, by Holm's step-down method (1979, Scandinavian Journal of Statistics 6).
+    """Return p-values corrected for how many there are, by Holm's step-down method (1979,
+    Scandinavian Journal of Statistics 6).
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -202,26 +236,37 @@ def holm(values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Each:
-    """A figure of each training, shape (trainings,), and of each without each unit, shape (trainings, units)."""
+    """A figure of each training, shape (trainings,), and of each without each unit, shape
+    (trainings, units).
+    """
 
     whole: Any
     without: Any
 
 
-def _each(measure: Measure, table: Any, seeds: Sequence[int], value: Callable[[Any], Any] | None = None) -> Each:
-    """Return a measure's figure for each training, the mean over its seeds, whole and without each unit."""
+def _each(
+    measure: Measure, table: Any, seeds: Sequence[int], value: Callable[[Any], Any] | None = None
+) -> Each:
+    """Return a measure's figure for each training, the mean over its seeds, whole and without each
+    unit.
+    """
     import numpy as np
 
     value = value or measure.value
     groups = _trainings(seeds).values()
     with np.errstate(invalid="ignore", divide="ignore"):
         parts = [(value(part.sum(0)), value(part.sum(0) - part)) for part in table]
-    whole, without = (np.array([np.mean([parts[s][i] for s in group], axis=0) for group in groups]) for i in (0, 1))
+    whole, without = (
+        np.array([np.mean([parts[s][i] for s in group], axis=0) for group in groups])
+        for i in (0, 1)
+    )
     return Each(whole, without)
 
 
 def _trainings(seeds: Sequence[int]) -> dict[int, list[int]]:
-    """Return the places of the seeds of each training: a seed of outcomes is training × STRIDE + seed."""
+    """Return the places of the seeds of each training: a seed of outcomes is training × STRIDE +
+    seed.
+    """
     made: dict[int, list[int]] = {}
     for place, seed in enumerate(seeds):
         made.setdefault(seed // STRIDE, []).append(place)
@@ -229,7 +274,9 @@ def _trainings(seeds: Sequence[int]) -> dict[int, list[int]]:
 
 
 def _error(first: Each, second: Each | None = None) -> Uncertainty | None:
-    """Return the error of a figure, or of the difference of two; None where it is none without some unit."""
+    """Return the error of a figure, or of the difference of two; None where it is none without some
+    unit.
+    """
     import numpy as np
 
     units, parts = first.without.mean(0), intervals.between(first.whole)
@@ -247,7 +294,9 @@ def _error(first: Each, second: Each | None = None) -> Uncertainty | None:
 
 
 def _interval(measure: Measure, table: Any, seeds: Sequence[int], value: float) -> tuple[Ends, str]:
-    """Return the ends of a figure's interval, None where there is none, and why, or why it has one end."""
+    """Return the ends of a figure's interval, None where there is none, and why, or why it has one
+    end.
+    """
     count = table.shape[1]
     if count < measure.few:
         many = "one unit" if count == 1 else f"{count} units, fewer than {measure.few}"
@@ -264,7 +313,10 @@ def _interval(measure: Measure, table: Any, seeds: Sequence[int], value: float) 
     each, bounds = _each(measure, table, seeds), measure.bounds
     curved = bounds is not None and isfinite(bounds[1])
     if bounds is not None and curved:
-        each = Each(intervals.logit(each.whole, bounds, count), intervals.logit(each.without, bounds, count - 1))
+        each = Each(
+            intervals.logit(each.whole, bounds, count),
+            intervals.logit(each.without, bounds, count - 1),
+        )
     error = _error(each)
     if error is None or error.none:
         return (None, None), LONE if error is None else ALIKE
@@ -292,9 +344,11 @@ def _rooted(measure: Measure, table: Any, seeds: Sequence[int], value: float) ->
 
 
 def _exact(measure: Measure, table: Any) -> Ends | None:
-    """Return the exact interval of a share of units that are each wholly right or wrong, and count the same; None for anything else.
+    """Return the exact interval of a share of units that are each wholly right or wrong, and count
+    the same; None for anything else.
 
-    Where all of them are right, or all wrong, it is that even of units that count differently: nothing varies, and yet it might.
+    Where all of them are right, or all wrong, it is that even of units that count differently:
+    nothing varies, and yet it might.
     """
     if not measure.share:
         return None
@@ -314,7 +368,9 @@ def _sorted(measure: Measure) -> tuple[list[str], list[int]]:
 
 
 def _table(measure: Measure, units: Sequence[str], seeds: Sequence[int]) -> Any:
-    """Return the sums as an array, shape (seeds, units, length); a unit that was not asked in a seed adds nothing there."""
+    """Return the sums as an array, shape (seeds, units, length); a unit that was not asked in a
+    seed adds nothing there.
+    """
     import numpy as np
 
     length = len(next(iter(measure.units.values()), ()))

@@ -1,4 +1,6 @@
-"""Says what was passed over, replaced or left out while a benchmark's files were read; items carry it as the fact `read`."""
+"""Says what was passed over, replaced or left out while a benchmark's files were read; items carry
+it as the fact `read`.
+"""
 
 from __future__ import annotations
 
@@ -15,4 +17,7 @@ def describe(facts: Iterable[Mapping[str, Any]]) -> list[str]:
     files: dict[str, Mapping[str, int]] = {}
     for one in facts:
         files.update(one.get("read", {}))
-    return [f"{name}: {'; '.join(f'{what}: {n:,}' for what, n in counts.items())}" for name, counts in files.items()]
+    return [
+        f"{name}: {'; '.join(f'{what}: {n:,}' for what, n in counts.items())}"
+        for name, counts in files.items()
+    ]

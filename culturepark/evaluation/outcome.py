@@ -1,4 +1,5 @@
-"""What is asked and what came of it: Item, Outcome, and the Kind of benchmark that makes one of the other.
+"""What is asked and what came of it: Item, Outcome, and the Kind of benchmark that makes one of the
+other.
 
 Benchmark card + Setup ──plan──▶ Item… ──hold──▶ Outcome… ──measures──▶ Measure… ──▶ Figure…
 """
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 STRIDE = 1_000  # seeds of one replica, at most: an outcome's seed is replica × STRIDE + seed
 Who = Literal["model", "judge", "learner"]
-# Only `ok` holds an answer. `unparsed` was answered and cannot be read; the others are a Reply's own.
+# Only `ok` holds an answer. `unparsed` was answered and cannot be read; the others are a Reply's
+# own.
 Status = Literal["ok", "unparsed", "refused", "truncated", "filtered", "empty", "failed"]
 
 
@@ -31,14 +33,16 @@ Status = Literal["ok", "unparsed", "refused", "truncated", "filtered", "empty", 
 class Setup:
     """How a benchmark is put to one model.
 
-    `method`: `likelihood` reads the model's own distribution over the options (Request.options), `sample` its answers.
-    `respondents`: who answers: `people` (the culture is named, nobody in particular), or its `personas` one by one.
-    `count` respondents a culture are sampled. `seeds`: each item is asked once a seed; a figure is their mean, with its spread.
-    `numbers`: options are answered by their numbers, as endpoints want it that tell the first token's log-probabilities; otherwise
-    a distribution is read over the words with which a tuned model's answer begins.
-    `held` maps question ids to the split of the corpus that the models were tuned on; empty where no corpus is known.
-    `figures` are what peoples answered in a survey, where not the shipped ones: the run's, or a file's of the user's own.
-    `options` are the benchmark's own, from its card and the command.
+    `method`: `likelihood` reads the model's own distribution over the options (Request.options),
+    `sample` its answers. `respondents`: who answers: `people` (the culture is named, nobody in
+    particular), or its `personas` one by one. `count` respondents a culture are sampled. `seeds`:
+    each item is asked once a seed; a figure is their mean, with its spread. `numbers`: options are
+    answered by their numbers, as endpoints want it that tell the first token's log-probabilities;
+    otherwise a distribution is read over the words with which a tuned model's answer begins. `held`
+    maps question ids to the split of the corpus that the models were tuned on; empty where no
+    corpus is known. `figures` are what peoples answered in a survey, where not the shipped ones:
+    the run's, or a file's of the user's own. `options` are the benchmark's own, from its card and
+    the command.
     """
 
     workspace: Workspace
@@ -73,10 +77,11 @@ class Setup:
 class Item:
     """One thing asked of a model.
 
-    `id` is unique in a benchmark, culture and seed included, and says what it is (`arabic/Q27/0`). `unit` names what is drawn
-    again as one when intervals are made: items of one unit are not independent (a respondent, a question, a text). `subset`
-    parts a benchmark (`held-out`, a data set, a functionality). `gold` is what it is held against, `facts` what is told of it
-    besides; both are JSON-like and go into the outcome.
+    `id` is unique in a benchmark, culture and seed included, and says what it is (`arabic/Q27/0`).
+    `unit` names what is drawn again as one when intervals are made: items of one unit are not
+    independent (a respondent, a question, a text). `subset` parts a benchmark (`held-out`, a data
+    set, a functionality). `gold` is what it is held against, `facts` what is told of it besides;
+    both are JSON-like and go into the outcome.
     """
 
     id: str
@@ -90,10 +95,11 @@ class Item:
 
 
 class Outcome(Record):
-    """What came of an item. `answer` is what was read of what was `said`, `shares` the distribution over its options where told.
+    """What came of an item. `answer` is what was read of what was `said`, `shares` the distribution
+    over its options where told.
 
-    `score` is what a single answer is worth, where it is worth anything by itself; None otherwise, and never for a failure.
-    `talk` is what was sent, and what came back, in order: role and text.
+    `score` is what a single answer is worth, where it is worth anything by itself; None otherwise,
+    and never for a failure. `talk` is what was sent, and what came back, in order: role and text.
     """
 
     item: str
@@ -127,25 +133,49 @@ class Unparsed:
     reason: str
 
 
-Parser = Callable[[str, Item], Any]  # what was said, and what was asked → what was read, or Unparsed
+Parser = Callable[
+    [str, Item], Any
+]  # what was said, and what was asked → what was read, or Unparsed
 Hold = Callable[["Benchmark", Item, Ask], Awaitable[Outcome]]
 
 
-def outcome(item: Item, reply: Reply, answer: Any = None, score: float | None = None, **more: Any) -> Outcome:
-    """Return the outcome of an item that was asked once; `answer` is what was read (Unparsed where it cannot be)."""
-    status: Any = reply.status if reply.status != "ok" else "unparsed" if isinstance(answer, Unparsed) else "ok"
+def outcome(
+    item: Item, reply: Reply, answer: Any = None, score: float | None = None, **more: Any
+) -> Outcome:
+    """Return the outcome of an item that was asked once; `answer` is what was read (Unparsed where
+    it cannot be).
+    """
+    status: Any = (
+        reply.status
+        if reply.status != "ok"
+        else "unparsed"
+        if isinstance(answer, Unparsed)
+        else "ok"
+    )
     read = status == "ok"
     talk = (*((m.role, m.content) for m in item.request.messages), ("assistant", reply.text))
     return Outcome(
-        item=item.id, culture=item.culture, unit=item.unit, subset=item.subset, seed=item.seed, status=status,
-        reason=answer.reason if isinstance(answer, Unparsed) else reply.reason, answer=answer if read else None,
-        shares=reply.shares if read else (), score=score if read else None, gold=item.gold, facts=dict(item.facts),
-        said=reply.text, talk=more.pop("talk", talk), **more,
-    )  # fmt: skip
+        item=item.id,
+        culture=item.culture,
+        unit=item.unit,
+        subset=item.subset,
+        seed=item.seed,
+        status=status,
+        reason=answer.reason if isinstance(answer, Unparsed) else reply.reason,
+        answer=answer if read else None,
+        shares=reply.shares if read else (),
+        score=score if read else None,
+        gold=item.gold,
+        facts=dict(item.facts),
+        said=reply.text,
+        talk=more.pop("talk", talk),
+        **more,
+    )
 
 
 async def once(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
-    """Ask once and read the answer with the benchmark's parser; where a distribution was told, that is the answer.
+    """Ask once and read the answer with the benchmark's parser; where a distribution was told, that
+    is the answer.
 
     An answer that was cut still holds what it begins with, for parsers that read no more than that.
     """
@@ -154,9 +184,17 @@ async def once(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
     reply = await ask(item.request)
     if reply.status == "truncated" and benchmark.parser in parsers.HEADS:
         found = parsers.load(benchmark.parser)(reply.text, item)
-        return outcome(item, reply if isinstance(found, Unparsed) else replace(reply, status="ok", reason=""), found)
+        return outcome(
+            item,
+            reply if isinstance(found, Unparsed) else replace(reply, status="ok", reason=""),
+            found,
+        )
     if reply.status != "ok" or reply.shares:
-        best = None if not reply.shares else max(range(len(reply.shares)), key=reply.shares.__getitem__)
+        best = (
+            None
+            if not reply.shares
+            else max(range(len(reply.shares)), key=reply.shares.__getitem__)
+        )
         codes = item.facts.get("codes")
         return outcome(item, reply, codes[best] if codes and best is not None else best)
     return outcome(item, reply, parsers.load(benchmark.parser)(reply.text, item))
@@ -164,14 +202,17 @@ async def once(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of benchmark: how its items are made, how one is held, and which figures its outcomes give.
+    """A kind of benchmark: how its items are made, how one is held, and which figures its outcomes
+    give.
 
-    `measures` gets all outcomes of one model and the benchmark's options; it needs no model and no card. `options` are those the
-    kind knows, with their defaults. `needs` says which other models play a part in a benchmark, `respondents` who may answer.
-    `graded`: what is not answered counts as wrong; elsewhere it is left out, of both models where two are compared.
-    `surveyed`: it holds answers against what peoples answered in a survey (`Setup.surveyed`).
-    `constructed` says of a setup why the embedded engine's row is no model's, where it speaks as the last of `respondents`; "" where it is chance.
-    `words` may stand in the place of data. `peoples`: cultures are those of culture `cards`, or whatever the `data` hold, all of them where none is named.
+    `measures` gets all outcomes of one model and the benchmark's options; it needs no model and no
+    card. `options` are those the kind knows, with their defaults. `needs` says which other models
+    play a part in a benchmark, `respondents` who may answer. `graded`: what is not answered counts
+    as wrong; elsewhere it is left out, of both models where two are compared. `surveyed`: it holds
+    answers against what peoples answered in a survey (`Setup.surveyed`). `constructed` says of a
+    setup why the embedded engine's row is no model's, where it speaks as the last of `respondents`;
+    "" where it is chance. `words` may stand in the place of data. `peoples`: cultures are those of
+    culture `cards`, or whatever the `data` hold, all of them where none is named.
     """
 
     plan: Callable[[Benchmark, Setup], Iterable[Item]]

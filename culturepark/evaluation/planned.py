@@ -17,21 +17,44 @@ from culturepark.workspace import Workspace, load
 METHODS = ("likelihood", "sample")
 
 
-def setup(benchmark: Benchmark, *, cultures: Sequence[str] = (), data: Sequence[Path] = (), workspace: str | Path | Workspace | None = None,
-          held: Mapping[str, str] | None = None, method: str = "sample", respondents: str = "people", count: int = 20,
-          seeds: Any = (0,), limit: int | None = None, numbers: bool = False,
-          options: Mapping[str, Any] | None = None, survey: str | Path | None = None) -> tuple[Setup, Benchmark]:  # fmt: skip
-    """Return a Setup and the card with its options settled; InputError for what cannot be, with the nearest that can.
+def setup(
+    benchmark: Benchmark,
+    *,
+    cultures: Sequence[str] = (),
+    data: Sequence[Path] = (),
+    workspace: str | Path | Workspace | None = None,
+    held: Mapping[str, str] | None = None,
+    method: str = "sample",
+    respondents: str = "people",
+    count: int = 20,
+    seeds: Any = (0,),
+    limit: int | None = None,
+    numbers: bool = False,
+    options: Mapping[str, Any] | None = None,
+    survey: str | Path | None = None,
+) -> tuple[Setup, Benchmark]:
+    """Return a Setup and the card with its options settled; InputError for what cannot be, with the
+    nearest that can.
 
-    `survey` is a survey release of the user's own, in the place of the shipped figures; an option `survey` of the benchmark's goes before it.
-    `options` are the benchmark's own, apart from the arguments: an option may have the name of one (`cultures`, say).
+    `survey` is a survey release of the user's own, in the place of the shipped figures; an option
+    `survey` of the benchmark's goes before it. `options` are the benchmark's own, apart from the
+    arguments: an option may have the name of one (`cultures`, say).
     """
     found = workspace if isinstance(workspace, Workspace) else load(workspace)
     kind = load_kind(benchmark.kind)
-    for value, known, what in ((method, METHODS, "method"), (respondents, kind.respondents, "respondents")):
+    for value, known, what in (
+        (method, METHODS, "method"),
+        (respondents, kind.respondents, "respondents"),
+    ):
         if value not in known:
-            raise InputError(f"benchmark {benchmark.name!r} has no {what} {value!r}. {nearest(value, known)}")
-    lacking = [str(path) for path in data if str(path) not in kind.words and not Path(path).expanduser().exists()]
+            raise InputError(
+                f"benchmark {benchmark.name!r} has no {what} {value!r}. {nearest(value, known)}"
+            )
+    lacking = [
+        str(path)
+        for path in data
+        if str(path) not in kind.words and not Path(path).expanduser().exists()
+    ]
     if lacking:
         raise InputError(f"no data at {', '.join(lacking)}")
     if count < 1 or (limit is not None and limit < 1):
@@ -46,34 +69,65 @@ def setup(benchmark: Benchmark, *, cultures: Sequence[str] = (), data: Sequence[
         for name in chosen:
             found.culture(name)
     made = Setup(
-        workspace=found, cultures=chosen, method=method, respondents=respondents, count=count, seeds=_seeds(seeds), numbers=numbers,  # type: ignore[arg-type]
-        held=held or {}, data=tuple(Path(d).expanduser() for d in data), limit=limit, options=told, figures=figures,
-    )  # fmt: skip
+        workspace=found,
+        cultures=chosen,
+        method=method,  # type: ignore[arg-type]
+        respondents=respondents,  # type: ignore[arg-type]
+        count=count,
+        seeds=_seeds(seeds),
+        numbers=numbers,
+        held=held or {},
+        data=tuple(Path(d).expanduser() for d in data),
+        limit=limit,
+        options=told,
+        figures=figures,
+    )
     return made, benchmark.model_copy(update={"options": told})
 
 
 def _check_mapped(benchmark: Benchmark, given: Mapping[str, Any], found: Workspace) -> None:
-    """Raise NotFound where the option `cultures` maps to a name that is no culture here and that the card does not map to."""
+    """Raise NotFound where the option `cultures` maps to a name that is no culture here and that
+    the card does not map to.
+    """
     own = benchmark.options.get("cultures") or {}
     mapped = given.get("cultures")
     for name in map(str, mapped.values() if isinstance(mapped, Mapping) else ()):
         if name not in found.cultures and name not in own.values():
-            raise NotFound("culture", name, f"{found.root}/personas (the option cultures)", found.cultures)
+            raise NotFound(
+                "culture", name, f"{found.root}/personas (the option cultures)", found.cultures
+            )
 
 
 def _all(found: Workspace, figures: Figures | None) -> tuple[str, ...]:
-    """Return the cultures that a survey has figures of, the contact's aside; InputError where those of the user's own have none."""
-    surveyed = sorted(c for c, card in found.cultures.items() if card.survey and c != Settings().contact)
-    there = tuple(c for c in surveyed if figures is None or set(found.cultures[c].survey) & set(figures.countries()))
+    """Return the cultures that a survey has figures of, the contact's aside; InputError where those
+    of the user's own have none.
+    """
+    surveyed = sorted(
+        c for c, card in found.cultures.items() if card.survey and c != Settings().contact
+    )
+    there = tuple(
+        c
+        for c in surveyed
+        if figures is None or set(found.cultures[c].survey) & set(figures.countries())
+    )
     if figures is not None and not there:
-        raise InputError(f"{figures.source} holds no answers from any culture's countries; there are: {', '.join(figures.countries())}. "
-                         f"`survey` in a culture's card names its countries: {found.root}/personas/<culture>/culture.toml")  # fmt: skip
+        raise InputError(
+            f"{figures.source} holds no answers from any culture's countries; there are:"
+            f" {', '.join(figures.countries())}. `survey` in a culture's card names its countries:"
+            f" {found.root}/personas/<culture>/culture.toml"
+        )
     return there
 
 
 def _seeds(given: Any) -> tuple[int, ...]:
     """Return seeds as given: a number, numbers, or numbers with commas between them."""
-    parts = given.split(",") if isinstance(given, str) else [given] if isinstance(given, int) else list(given)
+    parts = (
+        given.split(",")
+        if isinstance(given, str)
+        else [given]
+        if isinstance(given, int)
+        else list(given)
+    )
     try:
         made = tuple(dict.fromkeys(int(p) for p in parts))
     except ValueError:
@@ -88,13 +142,16 @@ def items(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     seen = set[str]()
     for item in _planned(benchmark, setup):
         if item.id in seen:
-            raise InputError(f"benchmark {benchmark.name!r} asks two things under the id {item.id!r}")
+            raise InputError(
+                f"benchmark {benchmark.name!r} asks two things under the id {item.id!r}"
+            )
         seen.add(item.id)
         _sendable(item)
         yield item
     if not seen:
         raise InputError(
-            f"benchmark {benchmark.name!r} has nothing to ask{' of ' + ', '.join(setup.cultures) if setup.cultures else ''}"
+            f"benchmark {benchmark.name!r} has nothing to"
+            f" ask{' of ' + ', '.join(setup.cultures) if setup.cultures else ''}"
         )
 
 
@@ -105,13 +162,19 @@ def _planned(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     except CardError as error:
         own = f"agents/{benchmark.name}-"
         raise CardError(
-            p.replace(own, f"benchmark {benchmark.name}: ").replace(".toml: ", ".", 1) if own in p else p
+            (
+                p.replace(own, f"benchmark {benchmark.name}: ").replace(".toml: ", ".", 1)
+                if own in p
+                else p
+            )
             for p in error.problems
         ) from error
 
 
 def _sendable(item: Item) -> None:
-    """Raise InputError for what cannot be sent: half a character, as broken escapes in files make it."""
+    """Raise InputError for what cannot be sent: half a character, as broken escapes in files make
+    it.
+    """
     try:
         for message in item.request.messages:
             message.content.encode()

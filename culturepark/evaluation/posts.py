@@ -1,4 +1,6 @@
-"""Reads labelled texts from CSV, JSON and JSON Lines files, whatever their columns are called, and counts what has no label."""
+"""Reads labelled texts from CSV, JSON and JSON Lines files, whatever their columns are called, and
+counts what has no label.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,18 @@ from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.records import digest
 
-TEXTS = ("text", "data", "tweet", "comment", "post", "sentence", "content", "message", "body", "test_case")
+TEXTS = (
+    "text",
+    "data",
+    "tweet",
+    "comment",
+    "post",
+    "sentence",
+    "content",
+    "message",
+    "body",
+    "test_case",
+)
 LABELS = ("label", "label_gold", "gold_label", "gold", "labels", "class")
 LISTED = tuple(s for s in tables.SUFFIXES if s != ".txt")  # in folders, text files may be anything
 NONE = "none"  # what a row is called in whose columns of labels nothing stands
@@ -25,7 +38,9 @@ WHOLE = re.compile(r"[+-]?\d+\.0+")  # statistics programs write 2 as 2.0
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A labelled text. `line` is where it stands in its file, `more` what the row holds besides; it may have several labels."""
+    """A labelled text. `line` is where it stands in its file, `more` what the row holds besides; it
+    may have several labels.
+    """
 
     text: str
     labels: tuple[str, ...]
@@ -39,13 +54,16 @@ class Post:
 
     @property
     def mark(self) -> str:
-        """The hash of the text as it is compared with others: Unicode NFKC, one case, one space between words."""
+        """The hash of the text as it is compared with others: Unicode NFKC, one case, one space
+        between words.
+        """
         return digest(" ".join(unicodedata.normalize("NFKC", self.text).casefold().split()))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The posts of a file that have both text and label, how many rows it has, and how many lack one of them.
+    """The posts of a file that have both text and label, how many rows it has, and how many lack
+    one of them.
 
     `notices` counts what the reader passed over or replaced.
     """
@@ -70,15 +88,21 @@ class Dataset:
 
 
 def found(paths: Sequence[Path | str]) -> dict[str, Path]:
-    """Return the files that are given or lie in folders that are given, by name: the stem, with its folder's where two share it.
+    """Return the files that are given or lie in folders that are given, by name: the stem, with its
+    folder's where two share it.
 
     InputError where there is none.
     """
     files = list(dict.fromkeys(file for path in paths for file in _files(Path(path).expanduser())))
     if not files:
-        raise InputError(f"which posts? Give files, or folders of them: {', '.join(tables.SUFFIXES)}")
+        raise InputError(
+            f"which posts? Give files, or folders of them: {', '.join(tables.SUFFIXES)}"
+        )
     stems = Counter(map(tables.stem_of, files))
-    named = [stem if stems[stem := tables.stem_of(f)] == 1 else f"{f.resolve().parent.name}-{stem}" for f in files]
+    named = [
+        stem if stems[stem := tables.stem_of(f)] == 1 else f"{f.resolve().parent.name}-{stem}"
+        for f in files
+    ]
     twice = [name for name, count in Counter(named).items() if count > 1]
     if twice:
         raise InputError(f"several files would be called {twice[0]!r}: rename all but one")
@@ -87,10 +111,11 @@ def found(paths: Sequence[Path | str]) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Labelling:
-    """Where a file's texts and labels are: names of columns, found by their usual names where they are empty.
+    """Where a file's texts and labels are: names of columns, found by their usual names where they
+    are empty.
 
-    Several columns of `label` hold votes: a row has the label of each that has `votes` at least, else the label "none". With a
-    `separator`, a cell of the one column holds several labels.
+    Several columns of `label` hold votes: a row has the label of each that has `votes` at least,
+    else the label "none". With a `separator`, a cell of the one column holds several labels.
     """
 
     text: str = ""
@@ -104,12 +129,20 @@ class Labelling:
             raise InputError(f"the option votes = {self.votes}: a label needs one vote at least")
 
 
-def read(path: Path | str, text: str = "", label: str | Sequence[str] = "", name: str = "", *, separator: str = "",
-         votes: float = 1.0, layout: tables.Layout | None = None) -> Dataset:  # fmt: skip
+def read(
+    path: Path | str,
+    text: str = "",
+    label: str | Sequence[str] = "",
+    name: str = "",
+    *,
+    separator: str = "",
+    votes: float = 1.0,
+    layout: tables.Layout | None = None,
+) -> Dataset:
     """Read the labelled posts of a file of rows: CSV, TSV, text table, JSON Lines or JSON.
 
-    `text` and `label` name the columns, see Labelling. Rows without a text or a label are counted, not returned. InputError names
-    file, line and what there is.
+    `text` and `label` name the columns, see Labelling. Rows without a text or a label are counted,
+    not returned. InputError names file, line and what there is.
     """
     table = tables.read(path, layout, "posts are")
     if not table.rows:
@@ -124,13 +157,25 @@ def read(path: Path | str, text: str = "", label: str | Sequence[str] = "", name
         if said.strip() and gold:
             posts.append(Post(said, gold, line, _more(row, how)))
     name = name or tables.stem_of(table.path)
-    return Dataset(name, table.path, tuple(posts), len(table.rows), unlabelled, empty, table.notices)
+    return Dataset(
+        name, table.path, tuple(posts), len(table.rows), unlabelled, empty, table.notices
+    )
 
 
 def _labels(table: tables.Table, label: str | Sequence[str]) -> str | Sequence[str]:
-    """Return the column of labels, or several that hold votes; a text with commas names several where no column is called that."""
-    names = list(label) if not isinstance(label, str) else [label] if label in table.columns else label.split(",")
-    named = [_column(table, "label", name.strip(), LABELS) for name in names] or [_column(table, "label", "", LABELS)]
+    """Return the column of labels, or several that hold votes; a text with commas names several
+    where no column is called that.
+    """
+    names = (
+        list(label)
+        if not isinstance(label, str)
+        else [label]
+        if label in table.columns
+        else label.split(",")
+    )
+    named = [_column(table, "label", name.strip(), LABELS) for name in names] or [
+        _column(table, "label", "", LABELS)
+    ]
     return named[0] if len(named) == 1 else named
 
 
@@ -140,9 +185,17 @@ def _gold(where: str, row: Mapping[str, Any], how: Labelling) -> tuple[str, ...]
         cells = {name: plain(row.get(name)) for name in how.label}
         if not all(cells.values()):
             return ()
-        return tuple(n for n, cell in cells.items() if _votes(where, n, cell) >= how.votes) or (NONE,)
+        return tuple(n for n, cell in cells.items() if _votes(where, n, cell) >= how.votes) or (
+            NONE,
+        )
     held = row.get(how.label)
-    parts = held if isinstance(held, list) else plain(held).split(how.separator) if how.separator else [held]
+    parts = (
+        held
+        if isinstance(held, list)
+        else plain(held).split(how.separator)
+        if how.separator
+        else [held]
+    )
     return tuple(dict.fromkeys(label for part in parts if (label := plain(part))))
 
 
@@ -160,7 +213,8 @@ def _more(row: Mapping[str, Any], how: Labelling) -> dict[str, str]:
 
 
 def plain(value: Any) -> str:
-    """Return a cell as text without outer space; nothing and not-a-number as "", and whole numbers without decimals.
+    """Return a cell as text without outer space; nothing and not-a-number as "", and whole numbers
+    without decimals.
 
     >>> [plain(v) for v in (None, 1.0, "1.0", True, " HS ")]
     ['', '1', '1', 'true', 'HS']
@@ -172,7 +226,9 @@ def plain(value: Any) -> str:
 
 
 def grouped(texts: Mapping[str, Collection[str]], share: float) -> dict[str, tuple[str, ...]]:
-    """Return, for each set of texts, the sets of its group: those that share at least `share` of the smaller one's texts, in chains."""
+    """Return, for each set of texts, the sets of its group: those that share at least `share` of
+    the smaller one's texts, in chains.
+    """
     groups = {name: {name} for name in texts}
     for a, b in combinations(texts, 2):
         both = len(set(texts[a]) & set(texts[b]))
@@ -192,7 +248,9 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
         return
     held = sorted(
-        p for p in path.rglob("*") if Path(p.name.removesuffix(".gz")).suffix.lower() in LISTED and p.is_file()
+        p
+        for p in path.rglob("*")
+        if Path(p.name.removesuffix(".gz")).suffix.lower() in LISTED and p.is_file()
     )
     if not held:
         raise InputError(f"{path}: no file that ends in {', '.join(LISTED)}")
@@ -204,14 +262,19 @@ def _column(table: tables.Table, what: str, named: str, usual: Sequence[str]) ->
     path, columns = table.path, table.columns
     if named:
         if named not in columns:
-            raise InputError(f"{path}: no column {named!r}. {nearest(named, columns)}{tables.headless(path)}")
+            raise InputError(
+                f"{path}: no column {named!r}. {nearest(named, columns)}{tables.headless(path)}"
+            )
         return named
     likely = [c for c in columns if c.strip().casefold() in usual]
     if len(likely) == 1:
         return likely[0]
     if likely:
         raise InputError(
-            f"{path}: {' and '.join(map(repr, likely))} could both be the {what}; say which with the option `{what}`"
+            f"{path}: {' and '.join(map(repr, likely))} could both be the {what}; say which with"
+            f" the option `{what}`"
         )
-    raise InputError(f"{path}: no column is called {', '.join(usual)}; say which is the {what} with the option `{what}`. "
-                     f"{nearest(what, columns)}{tables.headless(path)}")  # fmt: skip
+    raise InputError(
+        f"{path}: no column is called {', '.join(usual)}; say which is the {what} with the option"
+        f" `{what}`. {nearest(what, columns)}{tables.headless(path)}"
+    )

@@ -1,4 +1,6 @@
-"""A model's result on a benchmark, on disk: `evals/<benchmark>/<model>/{result.json, outcomes.jsonl}`, whole or not there."""
+"""A model's result on a benchmark, on disk: `evals/<benchmark>/<model>/{result.json,
+outcomes.jsonl}`, whole or not there.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,12 @@ REASONS, REASON = 5, 200  # reasons that are told, and how many characters of on
 class Result(Record):
     """What one model made of one benchmark.
 
-    `model` is its name on tables, `models` what answered, by identity. `setup` says how it was asked (method, respondents,
-    count, seeds, cultures, data, limit), `options` the benchmark's own settings. `counts` has the outcomes by status, `reasons` why
-    those hold no answer that do not, the most frequent first. `warning` says why the row is no model's, where it is not. `logs` are Inspect's, by file name in evals/logs. `hash` names all that determines it: another card, model or setup is another result.
+    `model` is its name on tables, `models` what answered, by identity. `setup` says how it was
+    asked (method, respondents, count, seeds, cultures, data, limit), `options` the benchmark's own
+    settings. `counts` has the outcomes by status, `reasons` why those hold no answer that do not,
+    the most frequent first. `warning` says why the row is no model's, where it is not. `logs` are
+    Inspect's, by file name in evals/logs. `hash` names all that determines it: another card, model
+    or setup is another result.
     """
 
     benchmark: str
@@ -50,21 +55,34 @@ class Result(Record):
 
     def figure(self, name: str, culture: str = "", subset: str = "") -> Figure | None:
         """Return a figure; None where there is none of this name, culture and subset."""
-        return next((f for f in self.figures if (f.name, f.culture, f.subset) == (name, culture, subset)), None)
+        return next(
+            (f for f in self.figures if (f.name, f.culture, f.subset) == (name, culture, subset)),
+            None,
+        )
 
 
 def place(evals: Path, benchmark: str, model: str) -> Path:
-    """Return the folder of a result below a run's evals/; a model's name becomes a file name that no other one has."""
+    """Return the folder of a result below a run's evals/; a model's name becomes a file name that
+    no other one has.
+    """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")[:60]
-    return evals / benchmark / (safe if safe == model else f"{safe or 'model'}-{digest(model, size=3)}")
+    return (
+        evals
+        / benchmark
+        / (safe if safe == model else f"{safe or 'model'}-{digest(model, size=3)}")
+    )
 
 
 def write(folder: Path, result: Result, outcomes: Iterable[Outcome]) -> None:
-    """Write a result and its outcomes; result.json is written last, so a folder that has one is whole."""
+    """Write a result and its outcomes; result.json is written last, so a folder that has one is
+    whole.
+    """
     try:
         (folder / FILE).unlink(missing_ok=True)
     except OSError as error:
-        raise ParkError(f"cannot write the result to {folder}: {error.strerror or error}") from error
+        raise ParkError(
+            f"cannot write the result to {folder}: {error.strerror or error}"
+        ) from error
     write_text(folder / OUTCOMES, "".join(o.model_dump_json() + "\n" for o in outcomes))
     write_text(folder / FILE, result.model_dump_json(indent=1) + "\n")
 
@@ -77,7 +95,8 @@ def read(folder: Path) -> Result:
         raise InputError(f"no result at {folder}: {error.strerror or error}") from error
     except ValidationError as error:
         raise InputError(
-            f"{folder / FILE} is no result ({explain(error, Result)[0]}); the same evaluate command makes it anew"
+            f"{folder / FILE} is no result ({explain(error, Result)[0]}); the same evaluate command"
+            " makes it anew"
         ) from error
 
 
@@ -88,11 +107,15 @@ def outcomes(folder: Path) -> list[Outcome]:
             return [Outcome.model_validate_json(line) for line in file]
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         said = str(error).splitlines()[0]
-        raise InputError(f"{folder / OUTCOMES} is damaged ({said}); the same evaluate command makes it anew") from error
+        raise InputError(
+            f"{folder / OUTCOMES} is damaged ({said}); the same evaluate command makes it anew"
+        ) from error
 
 
 def whole(folder: Path) -> Result | None:
-    """Return the result in a folder; None where there is none, or where its files do not agree: it is made anew then."""
+    """Return the result in a folder; None where there is none, or where its files do not agree: it
+    is made anew then.
+    """
     try:
         made = read(folder)
         return made if counted(outcomes(folder)) == made.counts else None
@@ -117,6 +140,10 @@ def counted(held: Iterable[Outcome]) -> dict[str, int]:
 
 
 def reasons(held: Iterable[Outcome]) -> dict[str, int]:
-    """Return the most frequent reasons why outcomes hold no answer, each with its status, and how often."""
-    made = Counter(f"{o.status}: {o.reason[:REASON] or 'no reason told'}" for o in held if o.status != "ok")
+    """Return the most frequent reasons why outcomes hold no answer, each with its status, and how
+    often.
+    """
+    made = Counter(
+        f"{o.status}: {o.reason[:REASON] or 'no reason told'}" for o in held if o.status != "ok"
+    )
     return dict(made.most_common(REASONS))

@@ -1,9 +1,11 @@
-"""Benchmarks as Inspect tasks, and CulturePark's models as an Inspect provider: what `inspect eval culturepark/vsm13` finds.
+"""Benchmarks as Inspect tasks, and CulturePark's models as an Inspect provider: what `inspect eval
+culturepark/vsm13` finds.
 
-A sample is a unit: a respondent, a question, a text, with all items that are not independent of one another. A solver holds these and
-leaves their Outcomes, a scorer shows them, and one metric reckons all figures. The provider
-`culturepark/NAME` answers with any model that CulturePark knows (`culturepark/embedded`, `culturepark/local/tiny`,
-`culturepark/outputs/first/models/sft/arabic`, `culturepark/openai/gpt-4o-mini`, …); Inspect's own providers answer too.
+A sample is a unit: a respondent, a question, a text, with all items that are not independent of one
+another. A solver holds these and leaves their Outcomes, a scorer shows them, and one metric reckons
+all figures. The provider `culturepark/NAME` answers with any model that CulturePark knows
+(`culturepark/embedded`, `culturepark/local/tiny`, `culturepark/outputs/first/models/sft/arabic`,
+`culturepark/openai/gpt-4o-mini`, …); Inspect's own providers answer too.
 """
 
 from __future__ import annotations
@@ -49,13 +51,37 @@ from culturepark.llm.session import Desk
 from culturepark.records import Message, Reply, Request
 from culturepark.settings import build_endpoint
 
-# What a solver asks at this moment: role, facts and options beside the messages, for models that read them.
+# What a solver asks at this moment: role, facts and options beside the messages, for models that
+# read them.
 _asking: ContextVar[Request | None] = ContextVar("asking", default=None)
-_desks: dict[str, Desk] = {}  # models that answer by way of a journal, by name, while `seated` lasts
-STOPS: Mapping[str, Any] = {"truncated": "max_tokens", "refused": "content_filter", "filtered": "content_filter"}
-STATUSES = {"stop": "ok", "max_tokens": "truncated", "model_length": "truncated", "content_filter": "filtered"}
-REASONS = {"unparsed": "invalid_response_format", "empty": "no_response", "refused": "refusal", "filtered": "refusal"}
-HOW = ("method", "respondents", "count", "seeds", "limit", "numbers")  # arguments of a Setup that a task may be given
+_desks: dict[
+    str, Desk
+] = {}  # models that answer by way of a journal, by name, while `seated` lasts
+STOPS: Mapping[str, Any] = {
+    "truncated": "max_tokens",
+    "refused": "content_filter",
+    "filtered": "content_filter",
+}
+STATUSES = {
+    "stop": "ok",
+    "max_tokens": "truncated",
+    "model_length": "truncated",
+    "content_filter": "filtered",
+}
+REASONS = {
+    "unparsed": "invalid_response_format",
+    "empty": "no_response",
+    "refused": "refusal",
+    "filtered": "refusal",
+}
+HOW = (
+    "method",
+    "respondents",
+    "count",
+    "seeds",
+    "limit",
+    "numbers",
+)  # arguments of a Setup that a task may be given
 SENT = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
 
 
@@ -64,7 +90,9 @@ SENT = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatM
 
 @contextmanager
 def seated(desks: Mapping[str, Desk]) -> Iterator[None]:
-    """Let the models of these names answer by way of their desks: each call is journaled, and never paid twice."""
+    """Let the models of these names answer by way of their desks: each call is journaled, and never
+    paid twice.
+    """
     _desks.update(desks)
     try:
         yield
@@ -77,14 +105,29 @@ def seated(desks: Mapping[str, Desk]) -> Iterator[None]:
 class Park(ModelAPI):
     """A model of CulturePark's, by the name it has there."""
 
-    def __init__(self, model_name: str, base_url: str | None = None, api_key: str | None = None,
-                 config: GenerateConfig = GenerateConfig(), **how: Any) -> None:  # noqa: B008  # fmt: skip
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig = GenerateConfig(),  # noqa: B008
+        **how: Any,
+    ) -> None:
         super().__init__(model_name, base_url, api_key, config=config)
         self.desk = _desks.get(model_name)
-        self.model = None if self.desk else ours.load(model_name, build_endpoint(base_url=base_url, **how), key=api_key)
+        self.model = (
+            None
+            if self.desk
+            else ours.load(model_name, build_endpoint(base_url=base_url, **how), key=api_key)
+        )
 
-    async def generate(self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice,  # noqa: A002
-                       config: GenerateConfig) -> ModelOutput:  # fmt: skip
+    async def generate(
+        self,
+        input: list[ChatMessage],  # noqa: A002
+        tools: list[ToolInfo],
+        tool_choice: ToolChoice,
+        config: GenerateConfig,
+    ) -> ModelOutput:
         """Answer; what failed comes back as an output without text, with its status and reason."""
         request = _requested(input, config)
         if self.desk is not None:
@@ -92,12 +135,24 @@ class Park(ModelAPI):
         else:
             assert self.model is not None
             reply = apart(await self.model.complete(request))
-        usage = ModelUsage(input_tokens=reply.prompt_tokens or 0, output_tokens=reply.completion_tokens or 0,
-                           total_tokens=(reply.prompt_tokens or 0) + (reply.completion_tokens or 0))  # fmt: skip
+        usage = ModelUsage(
+            input_tokens=reply.prompt_tokens or 0,
+            output_tokens=reply.completion_tokens or 0,
+            total_tokens=(reply.prompt_tokens or 0) + (reply.completion_tokens or 0),
+        )
         told = {"status": reply.status, "reason": reply.reason, "shares": list(reply.shares)}
         error = reply.reason or None if reply.status != "ok" else None
-        return ModelOutput(model=self.model_name, usage=usage, metadata=told, error=error,
-                           choices=[ChatCompletionChoice(message=_said(reply), stop_reason=STOPS.get(reply.status, "stop"))])  # fmt: skip
+        return ModelOutput(
+            model=self.model_name,
+            usage=usage,
+            metadata=told,
+            error=error,
+            choices=[
+                ChatCompletionChoice(
+                    message=_said(reply), stop_reason=STOPS.get(reply.status, "stop")
+                )
+            ],
+        )
 
     async def aclose(self) -> None:
         """Let go of connections; a desk closes its own."""
@@ -113,35 +168,49 @@ class Park(ModelAPI):
 def _said(reply: Reply) -> ChatMessageAssistant:
     """Return a reply as Inspect's message, its thoughts as what they are there."""
     parts = (
-        [ContentReasoning(reasoning=reply.reasoning), ContentText(text=reply.text)] if reply.reasoning else reply.text
+        [ContentReasoning(reasoning=reply.reasoning), ContentText(text=reply.text)]
+        if reply.reasoning
+        else reply.text
     )
     return ChatMessageAssistant(content=parts, source="generate")
 
 
 def _requested(messages: Sequence[ChatMessage], config: GenerateConfig) -> Request:
-    """Return the request that is being asked; of a task that is not ours, one made of its messages."""
-    told = tuple(Message(m.role if m.role in ("system", "assistant") else "user", m.text) for m in messages)
+    """Return the request that is being asked; of a task that is not ours, one made of its
+    messages.
+    """
+    told = tuple(
+        Message(m.role if m.role in ("system", "assistant") else "user", m.text) for m in messages
+    )
     asked = _asking.get()
     if asked is not None and asked.messages == told:
         return asked
     warmth = 1.0 if config.temperature is None else config.temperature
-    return Request("", told, temperature=warmth, max_tokens=config.max_tokens or 1024, seed=config.seed or 0)
+    return Request(
+        "", told, temperature=warmth, max_tokens=config.max_tokens or 1024, seed=config.seed or 0
+    )
 
 
 async def ask(request: Request, who: Who = "model") -> Reply:
-    """Put a request to the model under evaluation, or to the one that has the role `who`; failures are replies with a status.
+    """Put a request to the model under evaluation, or to the one that has the role `who`; failures
+    are replies with a status.
 
-    Where a distribution over options is wanted and none comes back, that is a failure: a single answer is not one.
+    Where a distribution over options is wanted and none comes back, that is a failure: a single
+    answer is not one.
     """
     model = get_model() if who == "model" else get_model(role=who)
     config = GenerateConfig(
-        temperature=request.temperature, max_tokens=request.max_tokens, seed=(request.seed + request.index) % 2**31
+        temperature=request.temperature,
+        max_tokens=request.max_tokens,
+        seed=(request.seed + request.index) % 2**31,
     )
     if request.options:
         config = config.merge(GenerateConfig(logprobs=True, top_logprobs=codec.ALTERNATIVES))
     token = _asking.set(request)
     try:
-        output = await model.generate([SENT[m.role](content=m.content) for m in request.messages], config=config)
+        output = await model.generate(
+            [SENT[m.role](content=m.content) for m in request.messages], config=config
+        )
     finally:
         _asking.reset(token)
     reply = _reply(output)
@@ -159,7 +228,9 @@ def _reply(output: ModelOutput) -> Reply:
     told = output.metadata or {}
     text = output.completion.strip()
     if "status" in told:
-        return Reply(told["status"], text, told["reason"], output.model, shares=tuple(told["shares"]))
+        return Reply(
+            told["status"], text, told["reason"], output.model, shares=tuple(told["shares"])
+        )
     stop = output.stop_reason if output.choices else "unknown"
     status: Any = STATUSES.get(stop, "failed")
     reason = "" if status == "ok" else output.error or f"it stopped: {stop}"
@@ -178,15 +249,24 @@ def _logprobs(output: ModelOutput) -> dict[str, Any]:
 
 # ------------------------------------------------------------------- tasks
 
-Told = dict[tuple[str, int], list[dict[str, Any]]]  # outcomes on their way from solver to scorer, by sample and epoch
+Told = dict[
+    tuple[str, int], list[dict[str, Any]]
+]  # outcomes on their way from solver to scorer, by sample and epoch
 
 
-def made(benchmark: Benchmark, setup: Setup, items: Sequence[Item], heard: Callable[[Outcome], None] = lambda outcome: None,
-         failed: Callable[[Exception], None] = lambda error: None, reckon: bool = True) -> Task:  # fmt: skip
+def made(
+    benchmark: Benchmark,
+    setup: Setup,
+    items: Sequence[Item],
+    heard: Callable[[Outcome], None] = lambda outcome: None,
+    failed: Callable[[Exception], None] = lambda error: None,
+    reckon: bool = True,
+) -> Task:
     """Return the Inspect task that puts a benchmark's items to a model.
 
-    `heard` is told each outcome as it comes, `failed` what stops the whole: a dead key, a budget that is used up. Without `reckon`
-    the log tells only the share of answers that could be read: the figures are reckoned by whoever heard all outcomes.
+    `heard` is told each outcome as it comes, `failed` what stops the whole: a dead key, a budget
+    that is used up. Without `reckon` the log tells only the share of answers that could be read:
+    the figures are reckoned by whoever heard all outcomes.
     """
     kind, groups = cards.load_kind(benchmark.kind), dict[str, list[Item]]()
     for item in items:
@@ -208,25 +288,40 @@ def made(benchmark: Benchmark, setup: Setup, items: Sequence[Item], heard: Calla
             async with asyncio.TaskGroup() as group:
                 asked = [group.create_task(one(item)) for item in groups[str(state.sample_id)]]
             outcomes = [a.result() for a in asked]
-            told[str(state.sample_id), state.epoch] = [o.model_dump(mode="json", exclude={"talk"}) for o in outcomes]
-            state.output = ModelOutput.from_content(str(state.model), "\n\n".join(o.said for o in outcomes))
+            told[str(state.sample_id), state.epoch] = [
+                o.model_dump(mode="json", exclude={"talk"}) for o in outcomes
+            ]
+            state.output = ModelOutput.from_content(
+                str(state.model), "\n\n".join(o.said for o in outcomes)
+            )
             return state
 
         return solve
 
     samples = [
-        Sample(id=name, input=[SENT[m.role](content=m.content) for m in group[0].request.messages],
-               metadata={"items": [i.id for i in group], "cultures": sorted({i.culture for i in group})})
+        Sample(
+            id=name,
+            input=[SENT[m.role](content=m.content) for m in group[0].request.messages],
+            metadata={
+                "items": [i.id for i in group],
+                "cultures": sorted({i.culture for i in group}),
+            },
+        )
         for name, group in groups.items()
-    ]  # fmt: skip
+    ]
     about = {
         "about": benchmark.about,
         "source": benchmark.source,
         "method": setup.method,
         "respondents": setup.respondents,
     }
-    return Task(MemoryDataset(samples, name=benchmark.name), solver=hold(), scorer=_shown(benchmark, setup, told, reckon=reckon), name=benchmark.name,
-                metadata=about)  # fmt: skip
+    return Task(
+        MemoryDataset(samples, name=benchmark.name),
+        solver=hold(),
+        scorer=_shown(benchmark, setup, told, reckon=reckon),
+        name=benchmark.name,
+        metadata=about,
+    )
 
 
 def _shown(benchmark: Benchmark, setup: Setup, held: Told, *, reckon: bool) -> Scorer:
@@ -236,10 +331,16 @@ def _shown(benchmark: Benchmark, setup: Setup, held: Told, *, reckon: bool) -> S
     @metric(name="figures")
     def figures() -> Metric:
         def reckoned(scores: list[SampleScore]) -> dict[str, Any]:
-            outcomes = [Outcome.model_validate(o) for s in scores for o in (s.score.metadata or {}).get("outcomes", ())]
+            outcomes = [
+                Outcome.model_validate(o)
+                for s in scores
+                for o in (s.score.metadata or {}).get("outcomes", ())
+            ]
             found = [measure.estimate(m) for m in kind.measures(outcomes, setup.options)]
             return {
-                " ".join(filter(None, (f.name, f.culture, f.subset))): f.value for f in found if f.value is not None
+                " ".join(filter(None, (f.name, f.culture, f.subset))): f.value
+                for f in found
+                if f.value is not None
             }
 
         return reckoned
@@ -250,8 +351,13 @@ def _shown(benchmark: Benchmark, setup: Setup, held: Told, *, reckon: bool) -> S
             outcomes = held.pop((str(state.sample_id), state.epoch))
             lost = [o for o in outcomes if o["status"] != "ok"]
             answers = ", ".join("–" if o["answer"] is None else str(o["answer"]) for o in outcomes)
-            return Score(value=1 - len(lost) / len(outcomes), answer=answers, explanation="; ".join(o["reason"] for o in lost) or None,
-                         reason=REASONS.get(lost[0]["status"]) if lost else None, metadata={"outcomes": outcomes})  # fmt: skip
+            return Score(
+                value=1 - len(lost) / len(outcomes),
+                answer=answers,
+                explanation="; ".join(o["reason"] for o in lost) or None,
+                reason=REASONS.get(lost[0]["status"]) if lost else None,
+                metadata={"outcomes": outcomes},
+            )
 
         return score
 
@@ -268,19 +374,33 @@ def task_of(
     survey: str | None = None,
     **given: Any,
 ) -> Task:
-    """Return a benchmark as a task for Inspect's own command: `inspect eval culturepark/vsm13 -T cultures=arabic,german -T count=5`.
+    """Return a benchmark as a task for Inspect's own command: `inspect eval culturepark/vsm13 -T
+    cultures=arabic,german -T count=5`.
 
-    `code` lets a file name Python code of its own. `method`, `respondents`, `count`, `seeds` and `limit` are as in a Setup; what else is given are the benchmark's own options.
-    `survey` is a survey release of one's own. An option that is named like an argument is given in `options`: `-T 'options={cultures: {Native: korean}}'`.
+    `code` lets a file name Python code of its own. `method`, `respondents`, `count`, `seeds` and
+    `limit` are as in a Setup; what else is given are the benchmark's own options. `survey` is a
+    survey release of one's own. An option that is named like an argument is given in `options`: `-T
+    'options={cultures: {Native: korean}}'`.
     """
     how = {name: given.pop(name) for name in HOW if name in given}
-    setup, benchmark = planned.setup(cards.load(name, code=code), cultures=_listed(cultures), data=[Path(d) for d in _listed(data)],
-                                     workspace=workspace, options={**given, **(options or {})}, survey=survey, **how)  # fmt: skip
+    setup, benchmark = planned.setup(
+        cards.load(name, code=code),
+        cultures=_listed(cultures),
+        data=[Path(d) for d in _listed(data)],
+        workspace=workspace,
+        options={**given, **(options or {})},
+        survey=survey,
+        **how,
+    )
     return made(benchmark, setup, list(planned.items(benchmark, setup)))
 
 
 def _listed(value: str | Sequence[str]) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else tuple(value)
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip())
+        if isinstance(value, str)
+        else tuple(value)
+    )
 
 
 @task
@@ -333,7 +453,9 @@ def care(**given: Any) -> Task:
 
 @task
 def benchmark(card: str, **given: Any) -> Task:
-    """One's own benchmark, by its file: `inspect eval culturepark/benchmark -T card=teatime.toml`."""
+    """One's own benchmark, by its file: `inspect eval culturepark/benchmark -T
+    card=teatime.toml`.
+    """
     if not Path(card).is_file():
         raise InputError(f"no benchmark at {card}")
     return task_of(card, **given)

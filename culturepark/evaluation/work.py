@@ -1,4 +1,6 @@
-"""Puts benchmarks to models: plans, asks by way of Inspect and the journal, and keeps each result; what is there already is kept."""
+"""Puts benchmarks to models: plans, asks by way of Inspect and the journal, and keeps each result;
+what is there already is kept.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,9 @@ Tell = Callable[[str, Mapping[str, Any]], None]
 class Contestant:
     """What stands on one row of a table: its label, and the models that answer for it.
 
-    Several `models` are replicas of one model, such as those of several training seeds: their figures are averaged and their
-    spread is told. A name that holds `{culture}` stands for one model a culture.
+    Several `models` are replicas of one model, such as those of several training seeds: their
+    figures are averaged and their spread is told. A name that holds `{culture}` stands for one
+    model a culture.
     """
 
     label: str
@@ -45,12 +48,16 @@ class Contestant:
         return tuple(m.replace(CULTURE, culture) for m in self.models)
 
     def asked(self, item: Item) -> tuple[str, ...]:
-        """Return who answers an item, one name a replica: a country's by the model of the culture that is surveyed there."""
+        """Return who answers an item, one name a replica: a country's by the model of the culture
+        that is surveyed there.
+        """
         return self.named(item.facts.get("home") or item.culture)
 
     @property
     def parted(self) -> bool:
-        """Whether each culture has a model of its own, so that what is asked for no culture is asked of nobody."""
+        """Whether each culture has a model of its own, so that what is asked for no culture is
+        asked of nobody.
+        """
         return any(CULTURE in m for m in self.models)
 
 
@@ -65,8 +72,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Hall:
-    """Where benchmarks are sat: a run's `evals` folder, all models by name, each behind the journal (`desks`), which of them play
-    a part (`parts`: judge, learner), how many items are asked at once (`width`), and whom to `tell`.
+    """Where benchmarks are sat: a run's `evals` folder, all models by name, each behind the journal
+    (`desks`), which of them play a part (`parts`: judge, learner), how many items are asked at once
+    (`width`), and whom to `tell`.
     """
 
     evals: Path
@@ -81,14 +89,23 @@ class Hall:
 
 
 def said(benchmark: Benchmark, setup: Setup, parts: Mapping[str, str]) -> dict[str, Any]:
-    """Return how a benchmark was put to a model, as plain data without anybody's folders; `parts` are judge and learner, by identity."""
+    """Return how a benchmark was put to a model, as plain data without anybody's folders; `parts`
+    are judge and learner, by identity.
+    """
     return {
-        "card": digest(benchmark.model_dump(mode="json", exclude={"options"})), **parts, "method": setup.method,
-        "respondents": setup.respondents, "count": setup.count, "cultures": list(setup.cultures), "seeds": list(setup.seeds),
-        "numbers": setup.numbers, "limit": setup.limit, "data": [f"{p.name}@{_content(p)}" for p in setup.data],
+        "card": digest(benchmark.model_dump(mode="json", exclude={"options"})),
+        **parts,
+        "method": setup.method,
+        "respondents": setup.respondents,
+        "count": setup.count,
+        "cultures": list(setup.cultures),
+        "seeds": list(setup.seeds),
+        "numbers": setup.numbers,
+        "limit": setup.limit,
+        "data": [f"{p.name}@{_content(p)}" for p in setup.data],
         "held": digest(dict(setup.held)) if setup.held else "",
         **({"peoples": _peoples(setup)} if load_kind(benchmark.kind).surveyed else {}),
-    }  # fmt: skip
+    }
 
 
 def _peoples(setup: Setup) -> dict[str, Any]:
@@ -99,12 +116,25 @@ def _peoples(setup: Setup) -> dict[str, Any]:
 
 def _content(path: Path) -> str:
     """Return a hash of a file, or of all files in a folder."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
-    return digest([(p.name, hashlib.blake2b(p.read_bytes(), digest_size=8).hexdigest()) for p in files], size=4)
+    files = (
+        sorted(p for p in path.rglob("*") if p.is_file())
+        if path.is_dir()
+        else [path]
+        if path.is_file()
+        else []
+    )
+    return digest(
+        [(p.name, hashlib.blake2b(p.read_bytes(), digest_size=8).hexdigest()) for p in files],
+        size=4,
+    )
 
 
-def fingerprint(job: Job, items: Sequence[Item], told: Mapping[str, Any], identities: Mapping[str, str]) -> str:
-    """Return the hash of all that determines a result: what is asked, of whom, and how it is read and scored."""
+def fingerprint(
+    job: Job, items: Sequence[Item], told: Mapping[str, Any], identities: Mapping[str, str]
+) -> str:
+    """Return the hash of all that determines a result: what is asked, of whom, and how it is read
+    and scored.
+    """
     asked = [(i.id, i.request.key(""), i.gold, dict(i.facts)) for i in items]
     return digest(dict(told), dict(job.setup.options), asked, sorted(identities.items()), size=10)
 
@@ -115,63 +145,102 @@ async def run(jobs: Sequence[Job], hall: Hall) -> list[Path]:
 
 
 async def _one(job: Job, hall: Hall) -> Path:
-    items = [i for i in planned.items(job.benchmark, job.setup) if i.culture or not job.contestant.parted]
+    items = [
+        i for i in planned.items(job.benchmark, job.setup) if i.culture or not job.contestant.parted
+    ]
     for line in notices.describe(i.facts for i in items):
         log.warning("%s: %s", job.benchmark.name, line, extra={"event": "file_read"})
-    if not any(i.request.options for i in items):  # a benchmark without options to weigh always samples
+    if not any(
+        i.request.options for i in items
+    ):  # a benchmark without options to weigh always samples
         job = replace(job, setup=replace(job.setup, method="sample", numbers=False))
     folder = results.place(hall.evals, job.benchmark.name, job.contestant.label)
     who = {name: hall.identity(name) for name in names(job, items)}
     played: dict[str, str] = {
-        part: hall.identity(hall.parts[part]) for part in load_kind(job.benchmark.kind).needs(job.benchmark)
+        part: hall.identity(hall.parts[part])
+        for part in load_kind(job.benchmark.kind).needs(job.benchmark)
     }
     told = said(job.benchmark, job.setup, played)
     mark = fingerprint(job, items, told, who)
     shown = {"benchmark": job.benchmark.name, "model": job.contestant.label}
     kept = results.whole(folder)
-    if kept is not None and kept.hash == mark and not kept.counts.get("failed"):  # what failed may go well another time
+    if (
+        kept is not None and kept.hash == mark and not kept.counts.get("failed")
+    ):  # what failed may go well another time
         hall.tell("kept", shown | _told(kept))
         return folder
     held, logs = await _asked(job, items, hall)
     made = Result(
-        **shown, title=job.benchmark.title, about=job.benchmark.about, source=job.benchmark.source, kind=job.benchmark.kind,
-        models=tuple(dict.fromkeys(who.values())), setup=told, options=dict(job.setup.options), counts=results.counted(held),
-        reasons=results.reasons(held), warning=_constructed(job), logs=tuple(logs),
-        figures=tuple(measure.estimate(m) for m in load_kind(job.benchmark.kind).measures(held, job.setup.options)), date=date.today().isoformat(), version=version("culturepark"), hash=mark,
-    )  # fmt: skip
+        **shown,
+        title=job.benchmark.title,
+        about=job.benchmark.about,
+        source=job.benchmark.source,
+        kind=job.benchmark.kind,
+        models=tuple(dict.fromkeys(who.values())),
+        setup=told,
+        options=dict(job.setup.options),
+        counts=results.counted(held),
+        reasons=results.reasons(held),
+        warning=_constructed(job),
+        logs=tuple(logs),
+        figures=tuple(
+            measure.estimate(m)
+            for m in load_kind(job.benchmark.kind).measures(held, job.setup.options)
+        ),
+        date=date.today().isoformat(),
+        version=version("culturepark"),
+        hash=mark,
+    )
     results.write(folder, made, held)
     hall.tell("done", shown | _told(made))
     return folder
 
 
 def _constructed(job: Job) -> str:
-    """Return why a row is the embedded engine's own and no model's; "" where it is another's, or chance."""
+    """Return why a row is the embedded engine's own and no model's; "" where it is another's, or
+    chance.
+    """
     kind = load_kind(job.benchmark.kind)
-    alone = set(job.contestant.models) == {EMBEDDED} and job.setup.respondents == kind.respondents[-1]
+    alone = (
+        set(job.contestant.models) == {EMBEDDED} and job.setup.respondents == kind.respondents[-1]
+    )
     return kind.constructed(job.setup) if alone else ""
 
 
 def _told(made: Result) -> dict[str, Any]:
     """Return a result's headline figures over all cultures."""
     return {
-        f.name: f.value for f in made.figures if f.headline and not f.culture and not f.subset and f.value is not None
+        f.name: f.value
+        for f in made.figures
+        if f.headline and not f.culture and not f.subset and f.value is not None
     }
 
 
 def names(job: Job, items: Sequence[Item]) -> list[str]:
     """Return the names of all models that answer in a job."""
     return list(
-        dict.fromkeys(name for i in items if i.culture or not job.contestant.parted for name in job.contestant.asked(i))
+        dict.fromkeys(
+            name
+            for i in items
+            if i.culture or not job.contestant.parted
+            for name in job.contestant.asked(i)
+        )
     )
 
 
 async def _asked(job: Job, items: Sequence[Item], hall: Hall) -> tuple[list[Outcome], list[str]]:
-    """Ask all items of every replica, each culture's of its own model; return the outcomes in the order of the plan, and the logs."""
+    """Ask all items of every replica, each culture's of its own model; return the outcomes in the
+    order of the plan, and the logs.
+    """
     if max(job.setup.seeds) >= STRIDE:
         raise InputError(f"seeds are below {STRIDE}")
     made, written = dict[tuple[int, str], Outcome](), []
     replicas = len(job.contestant.models)
-    figures = {"benchmark": job.benchmark.name, "model": job.contestant.label, "of": len(items) * replicas}
+    figures = {
+        "benchmark": job.benchmark.name,
+        "model": job.contestant.label,
+        "of": len(items) * replicas,
+    }
     lost = [0]
     for replica in range(replicas):
         groups: dict[str, list[Item]] = {}
@@ -179,16 +248,24 @@ async def _asked(job: Job, items: Sequence[Item], hall: Hall) -> tuple[list[Outc
             groups.setdefault(job.contestant.asked(item)[replica], []).append(item)
 
         def heard(outcome: Outcome, replica: int = replica) -> None:
-            made[replica, outcome.item] = outcome.model_copy(update={"seed": replica * STRIDE + outcome.seed})
+            made[replica, outcome.item] = outcome.model_copy(
+                update={"seed": replica * STRIDE + outcome.seed}
+            )
             lost[0] += outcome.status != "ok"
             hall.tell("ask", figures | {"asked": len(made), "lost": lost[0]})
 
-        written += [await _inspected(job, group, name, hall, heard) for name, group in groups.items()]
+        written += [
+            await _inspected(job, group, name, hall, heard) for name, group in groups.items()
+        ]
     return [made[r, i.id] for r in range(replicas) for i in items], written
 
 
-async def _inspected(job: Job, items: Sequence[Item], name: str, hall: Hall, heard: Callable[[Outcome], None]) -> str:
-    """Run one Inspect task and return its log's file name; what stops the run is raised as it was, RunFailed for the rest."""
+async def _inspected(
+    job: Job, items: Sequence[Item], name: str, hall: Hall, heard: Callable[[Outcome], None]
+) -> str:
+    """Run one Inspect task and return its log's file name; what stops the run is raised as it was,
+    RunFailed for the rest.
+    """
     lend_home()
     os.environ.setdefault("INSPECT_DISPLAY", "none")  # we tell progress ourselves
     os.environ.setdefault(
@@ -205,11 +282,22 @@ async def _inspected(job: Job, items: Sequence[Item], name: str, hall: Hall, hea
     task = tasks.made(job.benchmark, job.setup, items, heard, trouble.append, reckon=False)
     with tasks.seated(hall.desks), _quiet():
         model = get_model(f"culturepark/{name}", memoize=False)
-        others = {part: get_model(f"culturepark/{n}", memoize=False) for part, n in hall.parts.items()}
+        others = {
+            part: get_model(f"culturepark/{n}", memoize=False) for part, n in hall.parts.items()
+        }
         logs = await eval_async(
-            task, model=model, model_roles=others, log_dir=str(hall.evals / "logs"), log_realtime=False, max_samples=hall.width,
-            max_connections=hall.width, ctl_server=False, fail_on_error=True, log_level="error", score_display=False,
-        )  # fmt: skip
+            task,
+            model=model,
+            model_roles=others,
+            log_dir=str(hall.evals / "logs"),
+            log_realtime=False,
+            max_samples=hall.width,
+            max_connections=hall.width,
+            ctl_server=False,
+            fail_on_error=True,
+            log_level="error",
+            score_display=False,
+        )
     if trouble:
         raise trouble[0]
     if not logs or logs[0].status == "cancelled":
@@ -218,7 +306,8 @@ async def _inspected(job: Job, items: Sequence[Item], name: str, hall: Hall, hea
     if log.status != "success":
         why = log.error.message if log.error else log.status
         raise RunFailed(
-            f"{job.benchmark.name} of {job.contestant.label} was not finished: {why}. Nothing is lost: the same command goes on."
+            f"{job.benchmark.name} of {job.contestant.label} was not finished: {why}. Nothing is"
+            " lost: the same command goes on."
         )
     return Path(log.location).name
 
@@ -240,8 +329,9 @@ def _quiet() -> Iterator[None]:
 def contestants(names: Sequence[str]) -> list[Contestant]:
     """Return what names on the command stand for; InputError where two have one label.
 
-    `NAME`, a model; `LABEL=NAME`, with another name on tables; several names with commas, replicas of one model; `{culture}` in a
-    name, one model a culture; a folder of several tuned models, each of them.
+    `NAME`, a model; `LABEL=NAME`, with another name on tables; several names with commas, replicas
+    of one model; `{culture}` in a name, one model a culture; a folder of several tuned models, each
+    of them.
     """
     made: list[Contestant] = []
     for text in names:
@@ -249,12 +339,19 @@ def contestants(names: Sequence[str]) -> list[Contestant]:
         label, rest = (label.strip(), rest) if found and not Path(text).exists() else ("", text)
         models = tuple(m.strip() for m in rest.split(",") if m.strip())
         if not models:
-            raise InputError(f"--model {text!r}: write NAME, LABEL=NAME, or LABEL=NAME,NAME for replicas")
+            raise InputError(
+                f"--model {text!r}: write NAME, LABEL=NAME, or LABEL=NAME,NAME for replicas"
+            )
         if len(set(models)) < len(models):
             raise InputError(
-                f"--model {text!r} names a model twice: replicas are several trainings of one; ask one model again with --seeds"
+                f"--model {text!r} names a model twice: replicas are several trainings of one; ask"
+                " one model again with --seeds"
             )
-        made += [Contestant(label or _short(models[0]), models)] if label or len(models) > 1 else _several(models[0])
+        made += (
+            [Contestant(label or _short(models[0]), models)]
+            if label or len(models) > 1
+            else _several(models[0])
+        )
     twice = sorted({c.label for c in made if [d.label for d in made].count(c.label) > 1})
     if twice:
         raise InputError(f"two models are called {twice[0]!r}; name them apart: --model LABEL=NAME")

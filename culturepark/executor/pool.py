@@ -1,4 +1,6 @@
-"""Works through any number of jobs, a bounded number at a time, and stops at the first error; and the loop they run in."""
+"""Works through any number of jobs, a bounded number at a time, and stops at the first error; and
+the loop they run in.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ T = TypeVar("T")
 
 
 async def each(jobs: Iterable[T], work: Callable[[T], Awaitable[None]], width: int) -> None:
-    """Run `work` on every job with at most `width` in flight; jobs are drawn only when there is room for them.
+    """Run `work` on every job with at most `width` in flight; jobs are drawn only when there is
+    room for them.
 
     The first exception cancels the rest and is raised as it is.
     """
@@ -25,7 +28,9 @@ async def each(jobs: Iterable[T], work: Callable[[T], Awaitable[None]], width: i
         for job in queue:
             await stop.pass_or_wait()
             await work(job)
-            await asyncio.sleep(0)  # a model that never waits must not keep an interrupt from arriving
+            await asyncio.sleep(
+                0
+            )  # a model that never waits must not keep an interrupt from arriving
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -39,7 +44,8 @@ async def each(jobs: Iterable[T], work: Callable[[T], Awaitable[None]], width: i
 
 
 def work(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end in a loop of its own, the fastest there is; from a notebook, in a thread beside its loop.
+    """Run a coroutine to its end in a loop of its own, the fastest there is; from a notebook, in a
+    thread beside its loop.
 
     KeyboardInterrupt when an interrupt asked it to stop (see `stopping`).
     """
@@ -89,7 +95,9 @@ def _run(main: Coroutine[Any, Any, T], stop: stopping.Stop) -> T:
 
 @contextmanager
 def settled() -> Iterator[None]:
-    """Spare what is alive now from being searched for garbage again and again, while thousands of calls come and go."""
+    """Spare what is alive now from being searched for garbage again and again, while thousands of
+    calls come and go.
+    """
     before = gc.get_threshold()
     gc.collect()
     gc.freeze()

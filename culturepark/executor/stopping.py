@@ -1,4 +1,6 @@
-"""Stopping at an interrupt: no new call is sent, calls in flight get a moment, then the work is cancelled."""
+"""Stopping at an interrupt: no new call is sent, calls in flight get a moment, then the work is
+cancelled.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ _NEVER = Stop()
 
 
 def current() -> Stop:
-    """Return the stop of the work that this task belongs to; one that is never requested outside of any."""
+    """Return the stop of the work that this task belongs to; one that is never requested outside of
+    any.
+    """
     return _CURRENT.get() or _NEVER
 
 
@@ -88,8 +92,9 @@ def enter(stop: Stop) -> None:
 def on_interrupt(stop: Stop) -> Iterator[None]:
     """Turn the first Ctrl-C into a request to stop and let a second one end the process at once.
 
-    Work that does not yield to the event loop is interrupted where it is after OVERDUE seconds. Outside of the main
-    thread, and where the host program handles interrupts itself, nothing changes.
+    Work that does not yield to the event loop is interrupted where it is after OVERDUE seconds.
+    Outside of the main thread, and where the host program handles interrupts itself, nothing
+    changes.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -111,7 +116,9 @@ def _interrupt_now(late: threading.Event) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def _handler(stop: Stop, timer: threading.Timer, late: threading.Event) -> Callable[[int, Any], None]:
+def _handler(
+    stop: Stop, timer: threading.Timer, late: threading.Event
+) -> Callable[[int, Any], None]:
     def handle(_number: int, _frame: Any) -> None:
         if not stop.requested:
             stop.request()

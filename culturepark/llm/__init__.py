@@ -19,18 +19,23 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Model(Protocol):
-    """Anything that answers requests. `identity` names all that can change its answers, save the request."""
+    """Anything that answers requests. `identity` names all that can change its answers, save the
+    request.
+    """
 
     identity: str
 
     async def complete(self, request: Request) -> Reply:
-        """Answer one request; failures are replies with a status, only hopeless ones raise ModelError."""
+        """Answer one request; failures are replies with a status, only hopeless ones raise
+        ModelError.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Provider:
-    """A provider that speaks OpenAI's protocol: its address, and the environment variables of its key and another address.
+    """A provider that speaks OpenAI's protocol: its address, and the environment variables of its
+    key and another address.
 
     `local`: a server of one's own, which needs no key; `start` is the command that starts it.
     """
@@ -45,10 +50,18 @@ class Provider:
 PROVIDERS = {
     "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "OPENAI_BASE_URL"),
     "hosted_vllm": Provider(
-        "http://localhost:8000/v1", "HOSTED_VLLM_API_KEY", "HOSTED_VLLM_API_BASE", local=True, start="vllm serve MODEL"
+        "http://localhost:8000/v1",
+        "HOSTED_VLLM_API_KEY",
+        "HOSTED_VLLM_API_BASE",
+        local=True,
+        start="vllm serve MODEL",
     ),
     "ollama": Provider(
-        "http://localhost:11434/v1", "OLLAMA_API_KEY", "OLLAMA_API_BASE", local=True, start="ollama serve"
+        "http://localhost:11434/v1",
+        "OLLAMA_API_KEY",
+        "OLLAMA_API_BASE",
+        local=True,
+        start="ollama serve",
     ),
     "llamacpp": Provider(
         "http://localhost:8080/v1",
@@ -65,7 +78,11 @@ PROVIDERS = {
         start="transformers serve",
     ),
     "lm_studio": Provider(
-        "http://localhost:1234/v1", "LM_STUDIO_API_KEY", "LM_STUDIO_API_BASE", local=True, start="lms server start"
+        "http://localhost:1234/v1",
+        "LM_STUDIO_API_KEY",
+        "LM_STUDIO_API_BASE",
+        local=True,
+        start="lms server start",
     ),
     "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     "together_ai": Provider("https://api.together.xyz/v1", "TOGETHERAI_API_KEY"),
@@ -76,22 +93,31 @@ PROVIDERS = {
 OWN = "CULTUREPARK_API_KEY"  # the key of an endpoint that is given by its address
 
 
-def load(name: str, endpoint: Endpoint | None = None, *, faults: Mapping[str, float] | None = None, key: str | None = None,
-         batch: bool = False) -> Model:  # fmt: skip
+def load(
+    name: str,
+    endpoint: Endpoint | None = None,
+    *,
+    faults: Mapping[str, float] | None = None,
+    key: str | None = None,
+    batch: bool = False,
+) -> Model:
     """Return the model called `name`.
 
-    `embedded`; `PROVIDER/NAME` (`openai/gpt-4o-mini`, `ollama/llama3.1`, `anthropic/claude-sonnet-4-5`, …), reached as
-    `endpoint` says; `litellm/PROVIDER/NAME` to go through litellm all the same; the folder of a tuned model
-    (`outputs/first/models/sft/arabic`; a reward model's is answered with the best of a request's options), or `local/NAME` for a
-    base on this machine (`local/tiny`); or `package.module:NAME` for one of your own.
-    `faults` are the embedded engine's, `key` is used in the place of the environment's, `batch` sends calls in batches.
-    InputError for a name that is none.
+    `embedded`; `PROVIDER/NAME` (`openai/gpt-4o-mini`, `ollama/llama3.1`,
+    `anthropic/claude-sonnet-4-5`, …), reached as `endpoint` says; `litellm/PROVIDER/NAME` to go
+    through litellm all the same; the folder of a tuned model (`outputs/first/models/sft/arabic`; a
+    reward model's is answered with the best of a request's options), or `local/NAME` for a base on
+    this machine (`local/tiny`); or `package.module:NAME` for one of your own. `faults` are the
+    embedded engine's, `key` is used in the place of the environment's, `batch` sends calls in
+    batches. InputError for a name that is none.
     """
     provider, _, rest = name.partition("/")
     if ":" in name and "/" not in name:
         return _imported(name)
     if not name.strip():
-        raise InputError("the model's name is empty; write embedded, PROVIDER/NAME, or leave the setting out")
+        raise InputError(
+            "the model's name is empty; write embedded, PROVIDER/NAME, or leave the setting out"
+        )
     if provider == "embedded":
         from culturepark.offline import Embedded
 
@@ -102,7 +128,9 @@ def load(name: str, endpoint: Endpoint | None = None, *, faults: Mapping[str, fl
         return _local(place, endpoint.params if endpoint else {})
     if not rest:
         known = ("embedded", "local/NAME", *(f"{p}/NAME" for p in PROVIDERS))
-        raise InputError(f"model {name!r} names no model; write PROVIDER/NAME. {nearest(name, known)}")
+        raise InputError(
+            f"model {name!r} names no model; write PROVIDER/NAME. {nearest(name, known)}"
+        )
     return _line(name, provider, rest, endpoint or Endpoint(), key, batch=batch)
 
 
@@ -119,39 +147,55 @@ def _local(place: str, params: Mapping[str, Any]) -> Model:
 
 
 def local(name: str) -> str | None:
-    """Return the folder or base that a name on this machine stands for; None where it is a provider's."""
+    """Return the folder or base that a name on this machine stands for; None where it is a
+    provider's.
+    """
     provider, _, rest = name.partition("/")
     if provider == "local" and rest:
         return rest
     if provider in PROVIDERS or provider == "litellm":
         return None
     # A folder that is gone is told as such, not asked for at some provider.
-    return name if name.startswith((".", "/", "~")) or provider == "outputs" or Path(name).is_dir() else None
+    return (
+        name
+        if name.startswith((".", "/", "~")) or provider == "outputs" or Path(name).is_dir()
+        else None
+    )
 
 
 def is_hosted(name: str) -> bool:
-    """Say whether a name is that of a model at an endpoint: neither embedded, nor of this machine, nor Python's."""
+    """Say whether a name is that of a model at an endpoint: neither embedded, nor of this machine,
+    nor Python's.
+    """
     provider, slash, _ = name.partition("/")
     return bool(slash) and ":" not in provider and local(name) is None
 
 
 def model(name: str, *, key: str | None = None, **how: Any) -> Model:
-    """Return a model by name for one's own code: `cp.model("openai/gpt-4o-mini", rpm=500)`; `how` is as in an `Endpoint`."""
+    """Return a model by name for one's own code: `cp.model("openai/gpt-4o-mini", rpm=500)`; `how`
+    is as in an `Endpoint`.
+    """
     return load(name, build_endpoint(**how), key=key)
 
 
 def address(name: str) -> str | None:
-    """Return the address that the environment names for a model's provider; None where it names none."""
+    """Return the address that the environment names for a model's provider; None where it names
+    none.
+    """
     provider = name.partition("/")[0]
     known = PROVIDERS.get(provider)
     url = (secret(known.address) or "").rstrip("/") if known and known.address else ""
     # Ollama's own variable names the server without /v1.
     if url:
         check_address(url, known.address if known else "the address")
-    return (url + "/v1" if provider == "ollama" and not url.endswith("/v1") else url) if url else None
+    return (
+        (url + "/v1" if provider == "ollama" and not url.endswith("/v1") else url) if url else None
+    )
 
 
-def _line(name: str, provider: str, rest: str, how: Endpoint, key: str | None, *, batch: bool) -> Line:
+def _line(
+    name: str, provider: str, rest: str, how: Endpoint, key: str | None, *, batch: bool
+) -> Line:
     from culturepark.llm import pricing
     from culturepark.llm.client import Line
     from culturepark.llm.rate_limiter import Limits
@@ -198,12 +242,18 @@ def _compatible(name: str, known: Provider, how: Endpoint, key: str | None) -> A
     given = how.base_url is not None or url != known.url
     found = key or remember(secret(OWN, known.key) if given else secret(known.key))
     needs = () if given or known.local else (how.key_env or known.key,)
-    return Compatible(_identity(name, how, url), url, found, needs, how.timeout, known.start, how.max_reply_mb)
+    return Compatible(
+        _identity(name, how, url), url, found, needs, how.timeout, known.start, how.max_reply_mb
+    )
 
 
 def _identity(name: str, how: Endpoint, url: str | None) -> str:
     """Return what names all that can change a model's answers besides the request."""
-    extra = digest(how.params, how.structured, size=4) if how.params or how.structured != "schema" else ""
+    extra = (
+        digest(how.params, how.structured, size=4)
+        if how.params or how.structured != "schema"
+        else ""
+    )
     return f"{name}@{url or 'litellm'}" + (f"+{extra}" if extra else "")
 
 

@@ -42,14 +42,21 @@ WAITING = (
     "submitted",
 )  # and not at work yet, by OpenAI's word or others'
 WORKING = ("in_progress", "running", "processing", "finalizing", "cancelling")
-PATIENCE, PENDING_PATIENCE = 600.0, 3600.0  # seconds that a batch API may fail: before a batch is made, and after
-TRIES = 30  # times that a batch which finds no room in the account's queue is handed in, with none of ours in it
+PATIENCE, PENDING_PATIENCE = (
+    600.0,
+    3600.0,
+)  # seconds that a batch API may fail: before a batch is made, and after
+# times that a batch which finds no room in the account's queue is handed in, with none of ours in
+# it
+TRIES = 30
 GONE = 3  # times in a row that a batch is not known any more before it is taken for lost
 
 
 @dataclass
 class Wave:
-    """Calls that go together. `lines` are what is yet to be uploaded, `asked` who waits, `answers` what nobody asked for."""
+    """Calls that go together. `lines` are what is yet to be uploaded, `asked` who waits, `answers`
+    what nobody asked for.
+    """
 
     id: str
     keys: list[str] = field(default_factory=list)
@@ -66,25 +73,34 @@ class Wave:
 
 
 class Batch:
-    """A client that gathers the calls of another (`Compatible` or `Lite`) into waves; see `Client` in `line`.
+    """A client that gathers the calls of another (`Compatible` or `Lite`) into waves; see `Client`
+    in `line`.
 
-    A wave is sent when no call has joined it for `linger` seconds, and looked at again after `poll` seconds, then ever more
-    seldom. One that is pending when a run is stopped stays with the provider and in the journal; when the run goes on it is
-    adopted: a call that is in it waits for it and is not sent again. An adopted wave is looked at once anybody asks for a
-    call in it, and is done when all of its calls have been handed out or are answered in the journal. What nobody asks for is
-    left alone, and is there whenever somebody does.
+    A wave is sent when no call has joined it for `linger` seconds, and looked at again after `poll`
+    seconds, then ever more seldom. One that is pending when a run is stopped stays with the
+    provider and in the journal; when the run goes on it is adopted: a call that is in it waits for
+    it and is not sent again. An adopted wave is looked at once anybody asks for a call in it, and
+    is done when all of its calls have been handed out or are answered in the journal. What nobody
+    asks for is left alone, and is there whenever somebody does.
     """
 
     gated, discount = False, 0.5
 
-    def __init__(self, client: Any, *, linger: float | None = None, poll: float | None = None) -> None:
+    def __init__(
+        self, client: Any, *, linger: float | None = None, poll: float | None = None
+    ) -> None:
         self.client, self.identity = client, client.identity
-        self.linger, self.poll = LINGER if linger is None else linger, POLL if poll is None else poll
+        self.linger, self.poll = (
+            LINGER if linger is None else linger,
+            POLL if poll is None else poll,
+        )
         self.journal: Journal | None = None
         self._office = office(client)
         self._open: Wave | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._waves: dict[str, Wave] = {}  # by the keys of the calls that are in them and not handed out
+        self._waves: dict[
+            str, Wave
+        ] = {}  # by the keys of the calls that are in them and not handed out
         self._tasks: set[asyncio.Task[None]] = set()
         self._adopting: asyncio.Task[None] | None = None
         self._handing: set[asyncio.Task[None]] = set()  # those that hand out what they brought
@@ -95,7 +111,9 @@ class Batch:
         self.client.check()
 
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
-        """Wait for the wave that this call is in; return its answer's body, Trouble when there is none."""
+        """Wait for the wave that this call is in; return its answer's body, Trouble when there is
+        none.
+        """
         if self._adopting is None:
             self._adopting = asyncio.get_running_loop().create_task(self._adopt())
         await asyncio.shield(self._adopting)
@@ -132,11 +150,15 @@ class Batch:
     # ------------------------------------------------------------- gathering
 
     def _joined(self, key: str, body: Mapping[str, Any]) -> Wave:
-        """Put a call into the open wave, a new one if that is full; the wave's linger begins anew."""
+        """Put a call into the open wave, a new one if that is full; the wave's linger begins
+        anew.
+        """
         from orjson import dumps
 
         line = dumps({"custom_id": key, "method": "POST", "url": CHAT, "body": body}) + b"\n"
-        if self._open and (len(self._open.lines) >= REQUESTS or self._open.size + len(line) > BYTES):
+        if self._open and (
+            len(self._open.lines) >= REQUESTS or self._open.size + len(line) > BYTES
+        ):
             self._send_off()
         wave = self._open = self._open or Wave(uuid4().hex)
         wave.lines[key] = line
@@ -168,7 +190,9 @@ class Batch:
         """Take over the waves that an earlier process of this run left behind."""
         for name, batch, _, keys in self.journal.waves(self.identity) if self.journal else ():
             wave = Wave(name, keys, batch)
-            if batch is None:  # it was killed between making the batch and writing its id down, or before
+            if (
+                batch is None
+            ):  # it was killed between making the batch and writing its id down, or before
                 try:
                     found = await self._try(PATIENCE, find, self.identity, self._office, name)
                 except Trouble as error:
@@ -182,8 +206,14 @@ class Batch:
             if not left:
                 self._note(wave, "done")
             self._waves.update(dict.fromkeys(left, wave))
-            log.info("batch %s of an earlier process is taken over: %d of its %d calls are not answered yet", wave.batch,
-                     len(left), len(keys), extra={"event": "batch_adopted", "wave": name, "batch": wave.batch})  # fmt: skip
+            log.info(
+                "batch %s of an earlier process is taken over: %d of its %d calls are not"
+                " answered yet",
+                wave.batch,
+                len(left),
+                len(keys),
+                extra={"event": "batch_adopted", "wave": name, "batch": wave.batch},
+            )
 
     # --------------------------------------------------------------- sending
 
@@ -212,11 +242,23 @@ class Batch:
         file = await self._try(PATIENCE, self._office.upload, f"culturepark-{wave.id}.jsonl", data)
         wave.lines.clear()
         await self._ordered(wave, file)
-        log.info("batch %s: %d requests, %d bytes", wave.batch, len(wave.keys), len(data), extra={
-            "event": "batch_sent", "wave": wave.id, "batch": wave.batch, "requests": len(wave.keys)})  # fmt: skip
+        log.info(
+            "batch %s: %d requests, %d bytes",
+            wave.batch,
+            len(wave.keys),
+            len(data),
+            extra={
+                "event": "batch_sent",
+                "wave": wave.id,
+                "batch": wave.batch,
+                "requests": len(wave.keys),
+            },
+        )
 
     async def _ordered(self, wave: Wave, file: str) -> None:
-        """Make a batch. Before a second attempt it is looked for: the first may have made it and lost the answer."""
+        """Make a batch. Before a second attempt it is looked for: the first may have made it and
+        lost the answer.
+        """
         attempts, wave.batch = 0, None
         self._note(wave, "sending")
 
@@ -237,7 +279,9 @@ class Batch:
             await asyncio.sleep(pause)
             pause = min(max(self.poll, pause * SLOWER), SLOWEST)
             try:
-                order: Order = await self._try(PENDING_PATIENCE, ask_again, self._office.look, wave.batch)
+                order: Order = await self._try(
+                    PENDING_PATIENCE, ask_again, self._office.look, wave.batch
+                )
             except Trouble as error:
                 missing += 1
                 if error.status != 404:
@@ -250,21 +294,40 @@ class Batch:
             if order.status != status:
                 status, since = order.status, loop.time()
                 self._tell(wave, order, pause)
-            elif status not in (*WAITING, *WORKING, *ENDED) and loop.time() - since > PENDING_PATIENCE:
-                raise ModelError(f"{self.identity}: batch {order.id} has been {status!r} for {PENDING_PATIENCE / 60:.0f} minutes, a "
-                                 "status that CulturePark does not know; see there how it stands. --resume waits for it again, "
-                                 "and --resume without --batch goes on without it.")  # fmt: skip
+            elif (
+                status not in (*WAITING, *WORKING, *ENDED)
+                and loop.time() - since > PENDING_PATIENCE
+            ):
+                raise ModelError(
+                    f"{self.identity}: batch {order.id} has been {status!r} for"
+                    f" {PENDING_PATIENCE / 60:.0f} minutes, a status that CulturePark does not"
+                    " know; see there how it stands. --resume waits for it again, and --resume"
+                    " without --batch goes on without it."
+                )
             if order.crowded:
                 crowded = 0 if any(self._running.values()) else crowded + 1
                 if crowded < TRIES:
-                    log.info("batch %s found no room in the provider's queue and is handed in again", order.id,
-                             extra={"event": "batch_crowded", "wave": wave.id, "batch": order.id})  # fmt: skip
+                    log.info(
+                        "batch %s found no room in the provider's queue and is handed in again",
+                        order.id,
+                        extra={"event": "batch_crowded", "wave": wave.id, "batch": order.id},
+                    )
                     await asyncio.sleep(pause)
                     await self._ordered(wave, order.input)
                     continue
             if order.status in ENDED:
-                log.info("batch %s is %s: %s", order.id, order.status, order.counts or "no counts", extra={
-                    "event": "batch_done", "wave": wave.id, "batch": order.id, "status": order.status})  # fmt: skip
+                log.info(
+                    "batch %s is %s: %s",
+                    order.id,
+                    order.status,
+                    order.counts or "no counts",
+                    extra={
+                        "event": "batch_done",
+                        "wave": wave.id,
+                        "batch": order.id,
+                        "status": order.status,
+                    },
+                )
                 return order
 
     def _tell(self, wave: Wave, order: Order, pause: float) -> None:
@@ -272,15 +335,27 @@ class Batch:
         if order.status in ENDED:
             return
         known = "" if order.status in (*WAITING, *WORKING) else ", which CulturePark does not know"
-        log.info("batch %s is %r%s (%s); it is looked at again in %.0f s, then at least once a minute", order.id, order.status,
-                 known, order.counts or "no counts", pause, extra={
-                     "event": "batch_status", "wave": wave.id, "batch": order.id, "progress": True})  # fmt: skip
+        log.info(
+            "batch %s is %r%s (%s); it is looked at again in %.0f s, then at least once a minute",
+            order.id,
+            order.status,
+            known,
+            order.counts or "no counts",
+            pause,
+            extra={"event": "batch_status", "wave": wave.id, "batch": order.id, "progress": True},
+        )
 
     # ------------------------------------------------------------ handing out
 
-    async def _read(self, wave: Wave, order: Order | None) -> tuple[dict[str, Outcome], Callable[[], Trouble]]:
-        """Return what a batch brought by key, and what befell every call that it says nothing of."""
-        gone = partial(Trouble, "busy", f"batch {wave.batch} or its results are not at the provider any more")
+    async def _read(
+        self, wave: Wave, order: Order | None
+    ) -> tuple[dict[str, Outcome], Callable[[], Trouble]]:
+        """Return what a batch brought by key, and what befell every call that it says nothing
+        of.
+        """
+        gone = partial(
+            Trouble, "busy", f"batch {wave.batch} or its results are not at the provider any more"
+        )
         if order is None:
             return {}, gone
         found: dict[str, Outcome] = {}
@@ -294,14 +369,20 @@ class Batch:
             found.update(outcomes(data))
         return found, partial(unanswered, order)
 
-    async def _hand_out(self, wave: Wave, found: Mapping[str, Outcome], rest: Callable[[], Trouble]) -> None:
-        """Give everybody what they wait for: answers first, so that they are written down before a failure stops the run."""
+    async def _hand_out(
+        self, wave: Wave, found: Mapping[str, Outcome], rest: Callable[[], Trouble]
+    ) -> None:
+        """Give everybody what they wait for: answers first, so that they are written down before a
+        failure stops the run.
+        """
         mine = {k: found.get(k) or rest() for k in wave.keys if self._waves.get(k) is wave}
         for failed in (False, True):
             for key, outcome in mine.items():
                 if isinstance(outcome, Trouble) is failed:
                     self._give(wave, key, outcome)
-            for _ in range(3):  # the loop goes round: those who were answered write it into the journal
+            for _ in range(
+                3
+            ):  # the loop goes round: those who were answered write it into the journal
                 await asyncio.sleep(0)
         if not wave.answers:
             self._note(wave, "done")
@@ -323,7 +404,9 @@ class Batch:
         outcome = wave.answers.pop(key)
         del self._waves[key]
         if not wave.answers:
-            asyncio.get_running_loop().call_soon(self._done, wave)  # after the caller has written it down
+            asyncio.get_running_loop().call_soon(
+                self._done, wave
+            )  # after the caller has written it down
         if isinstance(outcome, Trouble):
             raise outcome
         return outcome
@@ -331,7 +414,10 @@ class Batch:
     def _fail(self, wave: Wave, error: Exception) -> None:
         """Tell everybody who waits for a wave, or will ask for it, that it is not to be had."""
         log.warning(
-            "batch %s: %s", wave.batch, error, extra={"event": "batch_failed", "wave": wave.id, "batch": wave.batch}
+            "batch %s: %s",
+            wave.batch,
+            error,
+            extra={"event": "batch_failed", "wave": wave.id, "batch": wave.batch},
         )
         for key in wave.keys:
             if self._waves.get(key) is wave:

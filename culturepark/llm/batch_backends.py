@@ -1,4 +1,6 @@
-"""Where batches are handed in: a provider's files and batches, in OpenAI's own protocol or through litellm."""
+"""Where batches are handed in: a provider's files and batches, in OpenAI's own protocol or through
+litellm.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from culturepark.errors import ModelError, ParkError
 from culturepark.llm.codec import PASSING, Trouble, check_page, opened, trouble
@@ -25,16 +33,27 @@ T = TypeVar("T")
 Outcome = Mapping[str, Any] | Trouble
 CHAT: Final = "/v1/chat/completions"
 NAME = "culturepark"  # of the metadata that holds a wave's id
-LISTED, SEARCHED = 100, 20  # batches a listing, and listings that are looked through for one of ours
+LISTED, SEARCHED = (
+    100,
+    20,
+)  # batches a listing, and listings that are looked through for one of ours
 JITTER = wait_random_exponential(multiplier=0.5, max=60)
-CODES = {"batch_cancelled": "hopeless", "request_timeout": "slow"}  # what befell one line; else `busy`
-UNREACHED = ("ConnectError", "ConnectTimeout")  # of httpx (openai 2 stands on it) as of httpx2 (openai 3 does)
+CODES = {
+    "batch_cancelled": "hopeless",
+    "request_timeout": "slow",
+}  # what befell one line; else `busy`
+UNREACHED = (
+    "ConnectError",
+    "ConnectTimeout",
+)  # of httpx (openai 2 stands on it) as of httpx2 (openai 3 does)
 CROWDED = "token_limit_exceeded"  # the code of a batch for which the account's queue has no room
 
 
 @dataclass(frozen=True)
 class Order:
-    """Where a batch stands: its files once it has ended, and why the provider would not take it (code, text)."""
+    """Where a batch stands: its files once it has ended, and why the provider would not take it
+    (code, text).
+    """
 
     id: str
     status: str
@@ -51,7 +70,9 @@ class Order:
 
 
 class Office(Protocol):
-    """A provider's batch API. Whatever goes wrong is a Trouble; its `status` is that of the HTTP answer, if there was one."""
+    """A provider's batch API. Whatever goes wrong is a Trouble; its `status` is that of the HTTP
+    answer, if there was one.
+    """
 
     async def upload(self, name: str, data: bytes) -> str:
         """Upload the lines of a wave; return the file's id."""
@@ -105,7 +126,10 @@ class Direct:
         with _troubles():
             return _order(
                 await self._sdk().batches.create(
-                    input_file_id=file, endpoint=CHAT, completion_window="24h", metadata={NAME: wave}
+                    input_file_id=file,
+                    endpoint=CHAT,
+                    completion_window="24h",
+                    metadata={NAME: wave},
                 )
             )
 
@@ -123,7 +147,9 @@ class Direct:
         """Return a page of the account's batches, the newest first."""
         with _troubles():
             page = await (
-                self._sdk().batches.list(limit=LISTED, after=after) if after else self._sdk().batches.list(limit=LISTED)
+                self._sdk().batches.list(limit=LISTED, after=after)
+                if after
+                else self._sdk().batches.list(limit=LISTED)
             )
             return [_order(b) for b in page.data]
 
@@ -135,11 +161,17 @@ class Direct:
 
 
 class Relayed:
-    """A provider whose batches litellm knows how to reach: Azure, Mistral, Vertex, Bedrock, xAI, and OpenAI's own protocol."""
+    """A provider whose batches litellm knows how to reach: Azure, Mistral, Vertex, Bedrock, xAI,
+    and OpenAI's own protocol.
+    """
 
     def __init__(self, client: Lite) -> None:
         self._client = client
-        self._how = {**client.reach(), "custom_llm_provider": client.model.partition("/")[0], "max_retries": 0}
+        self._how = {
+            **client.reach(),
+            "custom_llm_provider": client.model.partition("/")[0],
+            "max_retries": 0,
+        }
 
     async def upload(self, name: str, data: bytes) -> str:
         """Upload the lines of a wave; return the file's id."""
@@ -149,13 +181,23 @@ class Relayed:
     async def create(self, file: str, wave: str) -> Order:
         """Start a batch of an uploaded file."""
         with _troubles():
-            return _order(await load().acreate_batch(input_file_id=file, endpoint=CHAT, completion_window="24h",
-                                                     metadata={NAME: wave}, model=self._client.model, **self._how))  # fmt: skip
+            return _order(
+                await load().acreate_batch(
+                    input_file_id=file,
+                    endpoint=CHAT,
+                    completion_window="24h",
+                    metadata={NAME: wave},
+                    model=self._client.model,
+                    **self._how,
+                )
+            )
 
     async def look(self, batch: str) -> Order:
         """Return where a batch stands."""
         with _troubles():
-            return _order(await load().aretrieve_batch(batch_id=batch, model=self._client.model, **self._how))
+            return _order(
+                await load().aretrieve_batch(batch_id=batch, model=self._client.model, **self._how)
+            )
 
     async def read(self, file: str) -> bytes:
         """Return a file's content."""
@@ -173,7 +215,9 @@ class Relayed:
 
 
 async def find(name: str, place: Office, wave: str) -> Order | None:
-    """Look for a wave among the account's batches; one that the provider refused as a whole does not count."""
+    """Look for a wave among the account's batches; one that the provider refused as a whole does
+    not count.
+    """
     after: str | None = None
     for _ in range(SEARCHED):
         try:
@@ -181,9 +225,13 @@ async def find(name: str, place: Office, wave: str) -> Order | None:
         except Trouble as error:
             if passes(error) or error.status in (401, 403):
                 raise
-            log.warning("%s does not list its batches: %s", name, error, extra={"event": "batch_unlisted"})
+            log.warning(
+                "%s does not list its batches: %s", name, error, extra={"event": "batch_unlisted"}
+            )
             return None
-        found = next((order for order in page if order.wave == wave and order.status != "failed"), None)
+        found = next(
+            (order for order in page if order.wave == wave and order.status != "failed"), None
+        )
         if found is not None or len(page) < LISTED:
             return found
         after = page[-1].id
@@ -199,7 +247,9 @@ def _id(made: Any) -> str:
     found = getattr(made, "id", None)
     if not isinstance(found, str):
         raise Trouble(
-            "hopeless", f"no batch API: it answers {str(made)[:100]!r} where a file or batch is asked for", status=404
+            "hopeless",
+            f"no batch API: it answers {str(made)[:100]!r} where a file or batch is asked for",
+            status=404,
         )
     return found
 
@@ -252,7 +302,11 @@ def _trouble(error: Exception) -> Trouble:
     import openai
 
     home = type(error).__module__.partition(".")[0]
-    if home == "litellm" and isinstance(error, openai.BadRequestError) and "doesn't support" in str(error):
+    if (
+        home == "litellm"
+        and isinstance(error, openai.BadRequestError)
+        and "doesn't support" in str(error)
+    ):
         return Trouble("hopeless", str(error), status=501)
     if home == "openai" and isinstance(error, openai.APIStatusError):
         return trouble(error.status_code, error.response.text, error.response.headers)
@@ -288,13 +342,21 @@ def _pause(state: RetryCallState) -> float:
 
 
 def noticing(what: str, patience: float, instead: str = "") -> Callable[[RetryCallState], None]:
-    """Return what says at the first retry that a service fails and how long it will be asked again, and logs the others."""
+    """Return what says at the first retry that a service fails and how long it will be asked again,
+    and logs the others.
+    """
 
     def notice(state: RetryCallState) -> None:
         error = state.outcome and state.outcome.exception()
         if state.attempt_number == 1:
-            log.warning("%s fails and is asked again for up to %.0f minutes%s: %s", what, patience / 60, instead, str(error)[:300],
-                        extra={"event": "batch_retry"})  # fmt: skip
+            log.warning(
+                "%s fails and is asked again for up to %.0f minutes%s: %s",
+                what,
+                patience / 60,
+                instead,
+                str(error)[:300],
+                extra={"event": "batch_retry"},
+            )
         else:
             log.info("%s is asked again: %s", what, error, extra={"event": "batch_retry"})
 
@@ -302,27 +364,42 @@ def noticing(what: str, patience: float, instead: str = "") -> Callable[[RetryCa
 
 
 async def patiently(name: str, patience: float, what: Callable[..., Awaitable[T]], *args: Any) -> T:
-    """Ask a batch API; passing failures are tried again for `patience` seconds, others are raised as they are."""
+    """Ask a batch API; passing failures are tried again for `patience` seconds, others are raised
+    as they are.
+    """
     notice = noticing(
-        f"{name}: the batch API", patience, " (Ctrl-C, then --resume without --batch, goes on without it)"
+        f"{name}: the batch API",
+        patience,
+        " (Ctrl-C, then --resume without --batch, goes on without it)",
     )
     try:
-        return await AsyncRetrying(stop=stop_after_delay(patience), wait=_pause, retry=retry_if_exception(passes),
-                                   before_sleep=notice, reraise=True)(what, *args)  # fmt: skip
+        return await AsyncRetrying(
+            stop=stop_after_delay(patience),
+            wait=_pause,
+            retry=retry_if_exception(passes),
+            before_sleep=notice,
+            reraise=True,
+        )(what, *args)
     except Trouble as error:
         if not passes(error):
             raise
-        raise ModelError(f"{name}: the batch API has not worked for {patience / 60:.0f} minutes: {error}. "
-                         "Nothing is lost: start it again when it is back (a run with --resume), or --resume without --batch.") from None  # fmt: skip
+        raise ModelError(
+            f"{name}: the batch API has not worked for {patience / 60:.0f} minutes: {error}."
+            " Nothing is lost: start it again when it is back (a run with --resume), or --resume"
+            " without --batch."
+        ) from None
 
 
 def refused(identity: str, error: Trouble) -> ModelError:
     """Return the ModelError that a batch API's refusal is, with what to do."""
     if error.status in (404, 405, 501):
-        return ModelError(f"{identity}: this endpoint has no batch API; run without --batch ({error})")
+        return ModelError(
+            f"{identity}: this endpoint has no batch API; run without --batch ({error})"
+        )
     if error.status == 403:
         return ModelError(
-            f"{identity}: the key may not use files and batches: allow it both, or run without --batch ({error})"
+            f"{identity}: the key may not use files and batches: allow it both, or run without"
+            f" --batch ({error})"
         )
     return ModelError(f"{identity}: the batch API refused: {error}")
 
@@ -345,7 +422,10 @@ def outcomes(data: bytes) -> Iterable[tuple[str, Outcome]]:
 
 def _outcome(row: Mapping[str, Any]) -> Outcome:
     response, error = row.get("response"), row.get("error")
-    if isinstance(response, Mapping) and (status := _status(response.get("status_code"))) is not None:
+    if (
+        isinstance(response, Mapping)
+        and (status := _status(response.get("status_code"))) is not None
+    ):
         try:
             return opened(status, response.get("body"), {})
         except Trouble as trouble_of_line:
@@ -369,11 +449,22 @@ def unanswered(order: Order) -> Trouble:
         listed = "; ".join(text for _, text in order.errors[:5]) or "no reason given"
         advice = ""
         if order.crowded:
-            advice = ". Wait for other batches of this account to end, or lower --concurrency for smaller waves"
-        return Trouble("hopeless", f"the provider refused batch {order.id} as a whole: {listed}{advice}")
+            advice = (
+                ". Wait for other batches of this account to end, or lower --concurrency for"
+                " smaller waves"
+            )
+        return Trouble(
+            "hopeless", f"the provider refused batch {order.id} as a whole: {listed}{advice}"
+        )
     if order.status == "cancelled":
-        return Trouble("hopeless", f"batch {order.id} was cancelled, by somebody with access to the account (dashboard or API) or "
-                       "by the provider; --resume sends what it had not answered again")  # fmt: skip
+        return Trouble(
+            "hopeless",
+            f"batch {order.id} was cancelled, by somebody with access to the account (dashboard or"
+            " API) or by the provider; --resume sends what it had not answered again",
+        )
     if order.status == "expired":
         return Trouble("busy", f"batch {order.id} ran out of time before this request was answered")
-    return Trouble("garbled", f"batch {order.id} is completed, and neither of its files has a line for this request")
+    return Trouble(
+        "garbled",
+        f"batch {order.id} is completed, and neither of its files has a line for this request",
+    )

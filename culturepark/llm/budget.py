@@ -1,4 +1,6 @@
-"""Money and tokens: what a run has spent, what its calls in flight may still cost, and the caps that are never passed."""
+"""Money and tokens: what a run has spent, what its calls in flight may still cost, and the caps
+that are never passed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ ROUNDING = 1e-12  # USD
 
 
 class Book(Protocol):
-    """Where holds are written down before a call is sent, so that a kill cannot make them forgotten (the journal)."""
+    """Where holds are written down before a call is sent, so that a kill cannot make them forgotten
+    (the journal).
+    """
 
     def spent(self) -> tuple[float, int]:
         """Return USD and tokens of all calls so far, and of all holds that were never settled."""
@@ -38,11 +42,13 @@ class Book(Protocol):
 
 @dataclass
 class Ledger:
-    """Sets aside what a call can cost at most before it is sent, and puts in its place what it did cost.
+    """Sets aside what a call can cost at most before it is sent, and puts in its place what it did
+    cost.
 
-    A call that would pass a cap waits until others in flight have told their real cost, and raises BudgetReached when none is
-    left. So what is spent in the end lies between the cap and the cap less what the call that did not fit can cost. A call that was
-    lost, or in flight when the process was killed, may have been billed: its hold stays.
+    A call that would pass a cap waits until others in flight have told their real cost, and raises
+    BudgetReached when none is left. So what is spent in the end lies between the cap and the cap
+    less what the call that did not fit can cost. A call that was lost, or in flight when the
+    process was killed, may have been billed: its hold stays.
     """
 
     book: Book
@@ -61,10 +67,11 @@ class Ledger:
         self._pending = self.book.held()
 
     async def hold(self, usd: float, tokens: int, key: str = "") -> int:
-        """Set aside what one call can cost at most; return the hold's number. BudgetReached if it never will fit.
+        """Set aside what one call can cost at most; return the hold's number. BudgetReached if it
+        never will fit.
 
-        `key` names a call that may be answered although this process ends first (in a batch); asked again, it takes its own
-        hold up.
+        `key` names a call that may be answered although this process ends first (in a batch); asked
+        again, it takes its own hold up.
         """
         if key in self._pending:
             number, before, counted = self._pending.pop(key)
@@ -82,8 +89,12 @@ class Ledger:
                 self.settle(place.result(), 0.0, 0)
             raise
 
-    def settle(self, hold: int, usd: float, tokens: int, rest: tuple[float, int] = (0.0, 0)) -> None:
-        """Put what a call cost in the place of its hold. `rest`, USD and tokens, stays held for what the provider did not count."""
+    def settle(
+        self, hold: int, usd: float, tokens: int, rest: tuple[float, int] = (0.0, 0)
+    ) -> None:
+        """Put what a call cost in the place of its hold. `rest`, USD and tokens, stays held for
+        what the provider did not count.
+        """
         self._close(hold)
         self.usd, self.tokens = self.usd + usd + rest[0], self.tokens + tokens + rest[1]
         self._wake_soon()
@@ -108,20 +119,24 @@ class Ledger:
 
     def _close(self, hold: int) -> tuple[float, int]:
         usd, tokens = self._open.pop(hold)
-        # With nothing in flight nothing is held: rounding must not pile up over a hundred thousand calls.
+        # With nothing in flight nothing is held: rounding must not pile up over a hundred thousand
+        # calls.
         self._held_usd = self._held_usd - usd if self._open else 0.0
         self._held_tokens -= tokens
         return usd, tokens
 
     def _fits(self, usd: float, tokens: int) -> bool:
         money = self.max_usd is None or self.usd + self._held_usd + usd <= self.max_usd + ROUNDING
-        return money and (self.max_tokens is None or self.tokens + self._held_tokens + tokens <= self.max_tokens)
+        return money and (
+            self.max_tokens is None or self.tokens + self._held_tokens + tokens <= self.max_tokens
+        )
 
     def _wake_soon(self) -> None:
         """Let in whoever fits once this round of the loop is over.
 
-        Not before a call that was settled is itself written down: whoever is let in next commits, and a cost must never be lost
-        between. Nor is anybody turned away before: what was settled in this round is counted then.
+        Not before a call that was settled is itself written down: whoever is let in next commits,
+        and a cost must never be lost between. Nor is anybody turned away before: what was settled
+        in this round is counted then.
         """
         asyncio.get_running_loop().call_soon(self._wake)
 
@@ -132,7 +147,8 @@ class Ledger:
                 if not self._stopped and self._fits(usd, tokens):
                     self._let_in(usd, tokens, key, place)
                 elif self._stopped or not self._open:
-                    # From here on nobody is let in, though a smaller call might fit: the run ends, and would cancel it in flight.
+                    # From here on nobody is let in, though a smaller call might fit: the run ends,
+                    # and would cancel it in flight.
                     self._stopped = True
                     place.set_exception(self._reached(usd, tokens))
                 else:
@@ -148,8 +164,15 @@ class Ledger:
     def _reached(self, usd: float, tokens: int) -> BudgetReached:
         said = []
         if self.max_usd is not None:
-            said.append(f"${self.usd:.4f} of ${self.max_usd:g} spent, the next call may cost ${usd:.4f}")
+            said.append(
+                f"${self.usd:.4f} of ${self.max_usd:g} spent, the next call may cost ${usd:.4f}"
+            )
         if self.max_tokens is not None:
-            said.append(f"{self.tokens:,} of {self.max_tokens:,} tokens used, the next call may take {tokens:,}")
-        return BudgetReached(f"stopped by the budget: {'; '.join(said)}. Nothing is lost: --resume with a higher --max-usd or "
-                             "--max-tokens goes on, and export writes what is refined so far.")  # fmt: skip
+            said.append(
+                f"{self.tokens:,} of {self.max_tokens:,} tokens used, the next call may take"
+                f" {tokens:,}"
+            )
+        return BudgetReached(
+            f"stopped by the budget: {'; '.join(said)}. Nothing is lost: --resume with a higher"
+            " --max-usd or --max-tokens goes on, and export writes what is refined so far."
+        )

@@ -1,4 +1,6 @@
-"""A line to one endpoint: every call goes through its gate, its ledger and its retries, and ends as one Reply."""
+"""A line to one endpoint: every call goes through its gate, its ledger and its retries, and ends as
+one Reply.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +27,25 @@ from culturepark.llm.tracing import span
 from culturepark.records import Reply, Request
 
 log = logging.getLogger("culturepark")
-# How often a call is tried in all, by what went wrong last. 429s are many: the gate slows down meanwhile.
+# How often a call is tried in all, by what went wrong last. 429s are many: the gate slows down
+# meanwhile.
 TRIES = {"rate": 30, "busy": 8, "down": 8, "lost": 8, "slow": 3, "garbled": 8}
 JITTER = wait_random_exponential(
     multiplier=0.5, max=30
 )  # full jitter: calls that failed together do not return together
 
 IGNORED = (
-    "the endpoint was sent response_format ({}) and did not hold the answer to it, as `transformers serve` and some proxies do; "
-    'structured = "text" under [endpoints."{}"] in culturepark.toml asks in words'
+    "the endpoint was sent response_format ({}) and did not hold the answer to it, as `transformers"
+    ' serve` and some proxies do; structured = "text" under [endpoints."{}"] in culturepark.toml'
+    " asks in words"
 )
 
 
 class Client(Protocol):
     """One way to send a chat completion's body.
 
-    `gated` says whether calls at once are to be limited; `discount` is the share of the price that its calls cost.
+    `gated` says whether calls at once are to be limited; `discount` is the share of the price that
+    its calls cost.
     """
 
     identity: str
@@ -48,7 +53,9 @@ class Client(Protocol):
     discount: float
 
     def check(self) -> None:
-        """Raise ModelError or InputError for what would make every call fail: no key, no package."""
+        """Raise ModelError or InputError for what would make every call fail: no key, no
+        package.
+        """
         ...
 
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
@@ -61,7 +68,9 @@ class Client(Protocol):
 
 
 class Line:
-    """A model behind an endpoint. Passing failures are retried by class; hopeless ones raise ModelError with advice."""
+    """A model behind an endpoint. Passing failures are retried by class; hopeless ones raise
+    ModelError with advice.
+    """
 
     def __init__(
         self,
@@ -103,7 +112,9 @@ class Line:
         await self.client.close()
 
     async def complete(self, request: Request) -> Reply:
-        """Answer one request. `attempts` counts what was sent, `lost` what may have been billed without an answer."""
+        """Answer one request. `attempts` counts what was sent, `lost` what may have been billed
+        without an answer.
+        """
         with span(self, request) as tell:
             started, tally = time.perf_counter(), [0, 0]
             try:
@@ -111,8 +122,14 @@ class Line:
             except Trouble as error:
                 tried = f"gave up after {tally[0]} attempts: " if tally[0] > 1 else ""
                 reason = redact(f"{tried}{error}")[:500]
-                reply = Reply("filtered" if error.kind == "filtered" else "failed", reason=reason, model=self.identity)
-            reply = replace(reply, ms=(time.perf_counter() - started) * 1000, attempts=tally[0], lost=tally[1])
+                reply = Reply(
+                    "filtered" if error.kind == "filtered" else "failed",
+                    reason=reason,
+                    model=self.identity,
+                )
+            reply = replace(
+                reply, ms=(time.perf_counter() - started) * 1000, attempts=tally[0], lost=tally[1]
+            )
             tell(reply)
             return reply
 
@@ -132,25 +149,39 @@ class Line:
                 raise error
             return await self._attempt(request, tally)
 
-        return await AsyncRetrying(stop=_enough, wait=self._pause, retry=retry_if_exception(_passes), reraise=True)(
-            again
-        )
+        return await AsyncRetrying(
+            stop=_enough, wait=self._pause, retry=retry_if_exception(_passes), reraise=True
+        )(again)
 
     async def _attempt(self, request: Request, tally: list[int]) -> Reply:
-        """Send once, and again in other words for as long as the endpoint refuses a parameter that it can do without."""
+        """Send once, and again in other words for as long as the endpoint refuses a parameter that
+        it can do without.
+        """
         while True:
-            version, body = self.style.version, payload(self.model, request, self.style, self.params)
+            version, body = (
+                self.style.version,
+                payload(self.model, request, self.style, self.params),
+            )
             try:
                 return await self._send(request, body, tally)
             except Trouble as error:
                 if error.kind != "refused":
                     raise
                 if self.style.version == version:
-                    change = self.style.learn(error.refusal, request, error.status) if error.refusal else None
+                    change = (
+                        self.style.learn(error.refusal, request, error.status)
+                        if error.refusal
+                        else None
+                    )
                     if change is None:
                         raise self._unchangeable(error) from None
-                    log.warning("%s refused a request as it was; from now on CulturePark %s (%s)", self.identity, change,
-                                str(error)[:200], extra={"event": "adapted"})  # fmt: skip
+                    log.warning(
+                        "%s refused a request as it was; from now on CulturePark %s (%s)",
+                        self.identity,
+                        change,
+                        str(error)[:200],
+                        extra={"event": "adapted"},
+                    )
 
     def _unchangeable(self, error: Trouble) -> Exception:
         """Return what a refusal is that no other wording of the request answers."""
@@ -181,7 +212,9 @@ class Line:
             with stop.sending() if self.client.gated else nullcontext():
                 answer = await self.client.send(body, request)
             reply = read(answer, self.identity, request, opened=self.style.opened)
-            self.style.opened = self.style.opened or (bool(reply.reasoning) and opens_thoughts(answer))
+            self.style.opened = self.style.opened or (
+                bool(reply.reasoning) and opens_thoughts(answer)
+            )
             reply = self._bounded(reply, (most, longest)) if ledger else reply
             reply = self._remarked(self._priced(reply), answer, request)
         except Trouble as error:
@@ -197,17 +230,26 @@ class Line:
                 self._settle(ledger, hold, reply, (most, longest), kept=sent and unsettled)
         gate.went_well()
         if gate.tpm:
-            gate.tpm.correct(asked, (reply.prompt_tokens or 0) + (reply.completion_tokens or 0) or asked)
+            gate.tpm.correct(
+                asked, (reply.prompt_tokens or 0) + (reply.completion_tokens or 0) or asked
+            )
         return reply
 
     def _bound_wait(self, wait: float | None) -> float | None:
-        """Return how long to wait, at most `max_wait`; the first time it is shortened is reported."""
+        """Return how long to wait, at most `max_wait`; the first time it is shortened is
+        reported.
+        """
         if wait is None or wait <= self.max_wait:
             return wait
         if not self._waited_too_long:
             self._waited_too_long = True
-            log.warning("%s asks to wait %.0f s; it is asked again after %g s (max_wait)", self.identity, wait,
-                        self.max_wait, extra={"event": "wait_bounded"})  # fmt: skip
+            log.warning(
+                "%s asks to wait %.0f s; it is asked again after %g s (max_wait)",
+                self.identity,
+                wait,
+                self.max_wait,
+                extra={"event": "wait_bounded"},
+            )
         return self.max_wait
 
     def _pause(self, state: RetryCallState) -> float:
@@ -221,24 +263,44 @@ class Line:
         return wait if self.gate.reached or _trouble(state).kind != "down" else min(wait, KNOCK)
 
     def _remarked(self, reply: Reply, answer: Mapping[str, Any], request: Request) -> Reply:
-        """Return a reply with its distribution over options, or with what an endpoint has ignored of the request."""
-        if request.options and reply.status in ("ok", "truncated"):  # the first token tells, wherever the answer ends
+        """Return a reply with its distribution over options, or with what an endpoint has ignored
+        of the request.
+        """
+        if request.options and reply.status in (
+            "ok",
+            "truncated",
+        ):  # the first token tells, wherever the answer ends
             if told := shares(answer, request.options):
                 return replace(reply, shares=told, status="ok", reason="")
             return replace(reply, reason=untold(answer))
-        asked = request.reply_schema if self.style.structured != "text" and reply.status == "ok" else None
+        asked = (
+            request.reply_schema
+            if self.style.structured != "text" and reply.status == "ok"
+            else None
+        )
         if asked is not None and ignores_schema(reply.text, asked):
-            return replace(reply, reason=IGNORED.format(self.style.structured, self.identity.partition("@")[0]))
+            return replace(
+                reply, reason=IGNORED.format(self.style.structured, self.identity.partition("@")[0])
+            )
         return reply
 
     def _bounded(self, reply: Reply, most: tuple[int, int]) -> Reply:
-        """Return a reply without counts above what was set aside for them: those are charged at just that, as missing ones are."""
+        """Return a reply without counts above what was set aside for them: those are charged at
+        just that, as missing ones are.
+        """
         told = reply.prompt_tokens, reply.completion_tokens
-        prompt, completion = (c if c is not None and c <= m else None for c, m in zip(told, most, strict=True))
+        prompt, completion = (
+            c if c is not None and c <= m else None for c, m in zip(told, most, strict=True)
+        )
         if not self._uncounted and None in (prompt, completion):
             self._uncounted = True
-            log.warning("%s does not count its tokens, or not soundly (prompt %s, answer %s): such calls are charged against the cap at "
-                        "the most that they can have cost", self.identity, *told, extra={"event": "uncounted"})  # fmt: skip
+            log.warning(
+                "%s does not count its tokens, or not soundly (prompt %s, answer %s): such calls"
+                " are charged against the cap at the most that they can have cost",
+                self.identity,
+                *told,
+                extra={"event": "uncounted"},
+            )
         return replace(reply, prompt_tokens=prompt, completion_tokens=completion)
 
     def _priced(self, reply: Reply) -> Reply:
@@ -247,10 +309,14 @@ class Line:
             return reply
         return replace(reply, usd=self.price.of(prompt, completion, reply.cached_tokens or 0))
 
-    def _settle(self, ledger: Ledger, hold: int, reply: Reply | None, most: tuple[int, int], *, kept: bool) -> None:
-        """Close a hold: by what the reply cost, by nothing where nothing can have been billed, else by all of it.
+    def _settle(
+        self, ledger: Ledger, hold: int, reply: Reply | None, most: tuple[int, int], *, kept: bool
+    ) -> None:
+        """Close a hold: by what the reply cost, by nothing where nothing can have been billed, else
+        by all of it.
 
-        `most` is what prompt and answer can have at most: what is charged for a count that the provider did not give.
+        `most` is what prompt and answer can have at most: what is charged for a count that the
+        provider did not give.
         """
         if reply is None:
             ledger.keep(hold) if kept else ledger.settle(hold, 0.0, 0)
@@ -261,7 +327,12 @@ class Line:
             ledger.settle(hold, reply.usd or 0.0, known)
             return
         charged = [m if c is None else c for c, m in zip(counts, most, strict=True)]
-        ledger.settle(hold, 0.0, known, (self.price.most(*charged) if self.price else 0.0, sum(charged) - known))
+        ledger.settle(
+            hold,
+            0.0,
+            known,
+            (self.price.most(*charged) if self.price else 0.0, sum(charged) - known),
+        )
 
     def _note(self, error: Trouble, entered: float) -> None:
         if error.kind == "hopeless":
@@ -275,8 +346,12 @@ class Line:
 
 
 def _longest(body: Mapping[str, Any]) -> int:
-    """Return how many tokens an answer can have at most, by what is really sent: the user's own parameters win."""
-    limits = [v for k in ("max_tokens", "max_completion_tokens") if isinstance(v := body.get(k), int)]
+    """Return how many tokens an answer can have at most, by what is really sent: the user's own
+    parameters win.
+    """
+    limits = [
+        v for k in ("max_tokens", "max_completion_tokens") if isinstance(v := body.get(k), int)
+    ]
     answers = n if isinstance(n := body.get("n"), int) else 1
     return max(limits, default=0) * max(answers, 1)
 
@@ -292,6 +367,8 @@ def _trouble(state: RetryCallState) -> Trouble:
 
 
 def _enough(state: RetryCallState) -> bool:
-    """Stop after as many attempts as this kind of failure deserves; while the line is down, its patience decides."""
+    """Stop after as many attempts as this kind of failure deserves; while the line is down, its
+    patience decides.
+    """
     error = _trouble(state)
     return not error.down and state.attempt_number >= TRIES[error.kind]

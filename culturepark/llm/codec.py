@@ -1,4 +1,6 @@
-"""What goes over the wire: a request as a chat completion's body, an HTTP answer opened, a failure as a Trouble."""
+"""What goes over the wire: a request as a chat completion's body, an HTTP answer opened, a failure
+as a Trouble.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,33 @@ from culturepark.local_models.chat import fold
 from culturepark.records import Request
 
 Kind = Literal[
-    "rate", "busy", "down", "lost", "slow", "garbled", "long", "filtered", "refused", "large", "strange", "hopeless"
+    "rate",
+    "busy",
+    "down",
+    "lost",
+    "slow",
+    "garbled",
+    "long",
+    "filtered",
+    "refused",
+    "large",
+    "strange",
+    "hopeless",
 ]
 # `rate`     429: too fast; nothing was answered            `busy`    5xx: the provider's fault
-# `down`     no connection could be made                    `lost`    the connection broke
-# `slow`     no answer in time
-# `garbled`  an answer that is no chat completion           `long`    the prompt does not fit the model
-# `filtered` the provider would not read the prompt         `refused` a parameter this endpoint does not take
-# `large`    an answer larger than is read
-# `strange`  a web page or a redirect: once the endpoint has answered, somebody else has for a while; before, the address is wrong
-# `hopeless` key, model or request are wrong: no retry helps
+# `down`     no connection could be made                    `lost`    the connection broke `slow`
+# no answer in time `garbled`  an answer that is no chat completion           `long`    the prompt
+# does not fit the model `filtered` the provider would not read the prompt         `refused` a
+# parameter this endpoint does not take `large`    an answer larger than is read `strange`  a web
+# page or a redirect: once the endpoint has answered, somebody else has for a while; before, the
+# address is wrong `hopeless` key, model or request are wrong: no retry helps
 PASSING = ("rate", "busy", "down", "lost", "slow", "garbled")
-UNSETTLED = ("lost", "slow", "garbled", "large")  # the provider may have answered, and billed, all the same
+UNSETTLED = (
+    "lost",
+    "slow",
+    "garbled",
+    "large",
+)  # the provider may have answered, and billed, all the same
 ADVICE = {
     400: "the request was refused as malformed",
     401: "the key was refused; set the right one in the environment",
@@ -39,11 +56,22 @@ ADVICE = {
     429: "the account's quota is used up",
 }
 PLAIN = (401, 402, 408, 409, 425)  # these say enough, whatever page comes with them
-UNCHANGEABLE = (401, 402, 403, 404, 405, 408, 413, 429)  # no other wording of a request changes these
+UNCHANGEABLE = (
+    401,
+    402,
+    403,
+    404,
+    405,
+    408,
+    413,
+    429,
+)  # no other wording of a request changes these
 
 
 class Trouble(Exception):
-    """One attempt that brought no answer: its kind, and what the provider said. `wait` is its Retry-After, seconds."""
+    """One attempt that brought no answer: its kind, and what the provider said. `wait` is its
+    Retry-After, seconds.
+    """
 
     def __init__(
         self,
@@ -59,7 +87,9 @@ class Trouble(Exception):
         self.down = False  # the whole line was down when this happened
 
     def at(self, answered: bool) -> Trouble:
-        """Return what this is at an endpoint that has answered before, or never: what is strange passes, or stays."""
+        """Return what this is at an endpoint that has answered before, or never: what is strange
+        passes, or stays.
+        """
         if self.kind == "strange":
             self.kind = "busy" if answered else "hopeless"
         return self
@@ -83,12 +113,16 @@ def trouble(status: int, body: str, headers: Mapping[str, str]) -> Trouble:
         return Trouble("refused", said, status=status, refusal=refused)
     if status in (408, 409, 425) or status >= 500:
         return Trouble("slow" if status == 408 else "busy", said, status=status, wait=wait)
-    return Trouble("hopeless", f"{ADVICE.get(status, 'the endpoint refused')}: {said}", status=status)
+    return Trouble(
+        "hopeless", f"{ADVICE.get(status, 'the endpoint refused')}: {said}", status=status
+    )
 
 
 def _changeable(status: int, refused: Refusal) -> bool:
     """Say whether asking in other words may help."""
-    if status < 400 or (status in UNCHANGEABLE and "no endpoints found that support" not in refused.text):
+    if status < 400 or (
+        status in UNCHANGEABLE and "no endpoints found that support" not in refused.text
+    ):
         return False
     return provider_errors.no_system(refused, status) or (
         status < 500 and bool(provider_errors.parameters(refused, tuple(CHANGEABLE)))
@@ -106,18 +140,24 @@ def _strange(status: int, body: str, headers: Mapping[str, str]) -> Trouble:
     """Return the Trouble of a redirect, or of a web page that came where an answer was expected."""
     if 300 <= status < 400:
         named = next((v for k, v in headers.items() if k.lower() == "location"), "")
-        place = strip_addresses(re.split(r"[?#]", named, maxsplit=1)[0])  # what follows may hold a secret
+        place = strip_addresses(
+            re.split(r"[?#]", named, maxsplit=1)[0]
+        )  # what follows may hold a secret
         what = f"this address sends callers on{f' to {place}' if place else ''}"
     else:
         advice = f"{ADVICE[status]}; " if status in ADVICE else ""
         what = f"{advice}a web page came where an answer was expected"
     shown = f": {body[:200]!r}" if body.strip() else ""
-    why = "is the address right (--base-url, up to its /v1), or does the page of a proxy or a network stand before it?"
+    why = (
+        "is the address right (--base-url, up to its /v1), or does the page of a proxy or a network"
+        " stand before it?"
+    )
     return Trouble("strange", f"HTTP {status}, and {what}; {why}{shown}", status=status)
 
 
 def opened(status: int, body: Any, headers: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return the chat completion in an HTTP answer; its Trouble where it is an error, whatever its status, or none.
+    """Return the chat completion in an HTTP answer; its Trouble where it is an error, whatever its
+    status, or none.
 
     `body` is the text as it came, or what was read of it.
     """
@@ -130,7 +170,9 @@ def opened(status: int, body: Any, headers: Mapping[str, str]) -> Mapping[str, A
     if (problem := _problem(found)) is not None:
         raise _of_problem(problem, headers)
     if not isinstance(found, Mapping):
-        raise Trouble("garbled", f"the answer is a {_kind(found)}, no JSON object: {str(found)[:200]!r}")
+        raise Trouble(
+            "garbled", f"the answer is a {_kind(found)}, no JSON object: {str(found)[:200]!r}"
+        )
     if reason := _block(found):
         raise Trouble("filtered", f"the provider's filter would not read the prompt ({reason})")
     return found
@@ -139,23 +181,31 @@ def opened(status: int, body: Any, headers: Mapping[str, str]) -> Mapping[str, A
 def _of_problem(problem: Any, headers: Mapping[str, str]) -> Trouble:
     """Return the Trouble that an error inside of an answer is."""
     refused = provider_errors.refusal(problem)
-    return trouble(refused.status or provider_errors.status_in_words(refused) or 500, _text(problem), headers)
+    return trouble(
+        refused.status or provider_errors.status_in_words(refused) or 500, _text(problem), headers
+    )
 
 
 STREAM = re.compile(r"\s*(?:data|event|id|retry):|:\s")
 PAGE = re.compile(
-    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?:(?!-->).)*-->\s*)*<(?:!doctype|html|head|body)\b", re.IGNORECASE | re.DOTALL
+    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?:(?!-->).)*-->\s*)*<(?:!doctype|html|head|body)\b",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
 def _unreadable(status: int, text: str, headers: Mapping[str, str], error: ValueError) -> Trouble:
-    """Return the Trouble of an answer that is no JSON: a stream comes again whenever it is asked for."""
+    """Return the Trouble of an answer that is no JSON: a stream comes again whenever it is asked
+    for.
+    """
     if STREAM.match(text):
         for event in re.findall(r"^data:(.*)$", text, re.MULTILINE)[:1]:
             if (problem := _problem(provider_errors.read_text(event))) is not None:
                 return _of_problem(problem, headers)
-        return Trouble("hopeless", f"HTTP {status}, and the answer is a stream, which was not asked for; take `stream` out of "
-                       f"`params`, or out of what stands before the endpoint: {text[:200]!r}")  # fmt: skip
+        return Trouble(
+            "hopeless",
+            f"HTTP {status}, and the answer is a stream, which was not asked for; take `stream` out"
+            f" of `params`, or out of what stands before the endpoint: {text[:200]!r}",
+        )
     if PAGE.match(text):
         return _strange(status, text, headers)
     return Trouble("garbled", f"HTTP {status}, and the answer is no JSON ({error}): {text[:200]!r}")
@@ -170,7 +220,14 @@ def _text(body: Any) -> str:
 def _problem(found: Any) -> Any:
     """Return the error in a body that came as an answer; None where there is none."""
     if isinstance(found, list):
-        return next((p for one in found[:1] if isinstance(one, Mapping) and (p := _problem(one)) is not None), None)
+        return next(
+            (
+                p
+                for one in found[:1]
+                if isinstance(one, Mapping) and (p := _problem(one)) is not None
+            ),
+            None,
+        )
     if not isinstance(found, Mapping):
         return None
     choices, error = found.get("choices"), found.get("error")
@@ -178,7 +235,9 @@ def _problem(found: Any) -> Any:
         return {"error": error} if error else _unmarked(found)
     first = choices[0]
     inner = first.get("error") if isinstance(first, Mapping) else None
-    return next(({"error": e} for e in (error, inner) if e and not provider_errors.says_nothing(e)), None)
+    return next(
+        ({"error": e} for e in (error, inner) if e and not provider_errors.says_nothing(e)), None
+    )
 
 
 def _unmarked(found: Mapping[str, Any]) -> Any:
@@ -192,7 +251,11 @@ def _unmarked(found: Mapping[str, Any]) -> Any:
         isinstance(found.get(name), str) and not provider_errors.says_nothing(found[name])
         for name in provider_errors.SAYS
     )
-    return dict(found) if marked or said or (provider_errors.refusal(found).status or 0) >= 400 else None
+    return (
+        dict(found)
+        if marked or said or (provider_errors.refusal(found).status or 0) >= 400
+        else None
+    )
 
 
 def _block(found: Mapping[str, Any]) -> str:
@@ -210,7 +273,8 @@ def _kind(value: Any) -> str:
 
 
 def _seconds(headers: Mapping[str, str]) -> float | None:
-    """Return how long the provider asks to wait, from retry-after-ms or Retry-After (seconds or a date).
+    """Return how long the provider asks to wait, from retry-after-ms or Retry-After (seconds or a
+    date).
 
     None where neither says it; infinity where what is said has no end.
     """
@@ -252,32 +316,55 @@ STRUCTURED = ("schema", "json", "text")  # how a structured answer is asked for,
 
 # What a request can do without, or ask for in other words, by how an endpoint may name it.
 CHANGEABLE = {
-    "max_completion_tokens": "tokens", "max_tokens": "tokens",
-    "response_format": "structured", "json_schema": "structured", "json_object": "structured",
-    "temperature": "temperature", "seed": "seed", "logprobs": "logprobs", "top_logprobs": "logprobs", "stop": "stop",
-}  # fmt: skip
-UNKNOWN = re.compile(r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|extra|not permitted|not allowed")
+    "max_completion_tokens": "tokens",
+    "max_tokens": "tokens",
+    "response_format": "structured",
+    "json_schema": "structured",
+    "json_object": "structured",
+    "temperature": "temperature",
+    "seed": "seed",
+    "logprobs": "logprobs",
+    "top_logprobs": "logprobs",
+    "stop": "stop",
+}
+UNKNOWN = re.compile(
+    r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|extra|not permitted|not allowed"
+)
 
 
 @dataclass
 class Style:
-    """How one endpoint likes to be asked. It starts as the settings say and learns from what the endpoint refuses."""
+    """How one endpoint likes to be asked. It starts as the settings say and learns from what the
+    endpoint refuses.
+    """
 
     structured: str = "schema"
     tokens: str = "max_tokens"
     dropped: set[str] = field(default_factory=set)
     folded: bool = False  # the system message opens the first user message
-    opened: bool = False  # the model's chat template opens its thoughts, so that no answer says where they begin
+    # the model's chat template opens its thoughts, so that no answer says where they begin
+    opened: bool = False
     version: int = 0
 
     def learn(self, refused: Refusal, request: Request, status: int | None = None) -> str | None:
-        """Change what the endpoint complained of; return what was changed, None where nothing can be."""
-        if not self.folded and provider_errors.no_system(refused, status) and not _fields(refused) and _folds(request):
+        """Change what the endpoint complained of; return what was changed, None where nothing can
+        be.
+        """
+        if (
+            not self.folded
+            and provider_errors.no_system(refused, status)
+            and not _fields(refused)
+            and _folds(request)
+        ):
             self.folded = True
             changes = ["puts the system message at the beginning of the first user message"]
         else:
-            named = dict.fromkeys(CHANGEABLE[name] for name in provider_errors.parameters(refused, tuple(CHANGEABLE)))
-            changes = [c for part in named if _sends(part, request) and (c := self._change(part, refused))]
+            named = dict.fromkeys(
+                CHANGEABLE[name] for name in provider_errors.parameters(refused, tuple(CHANGEABLE))
+            )
+            changes = [
+                c for part in named if _sends(part, request) and (c := self._change(part, refused))
+            ]
         self.version += bool(changes)
         return " and ".join(changes) or None
 
@@ -307,7 +394,9 @@ def _sends(part: str, request: Request) -> bool:
 
 
 def _fields(refused: Refusal) -> bool:
-    """Say whether an error names a parameter by its own field, so that its words need not be searched for one."""
+    """Say whether an error names a parameter by its own field, so that its words need not be
+    searched for one.
+    """
     return bool(provider_errors.parameters(Refusal("", (), refused.params), tuple(CHANGEABLE)))
 
 
@@ -320,14 +409,18 @@ def _talk(request: Request) -> list[dict[str, str]]:
     return [{"role": m.role, "content": m.content} for m in request.messages]
 
 
-def payload(model: str, request: Request, style: Style, params: Mapping[str, Any]) -> dict[str, Any]:
+def payload(
+    model: str, request: Request, style: Style, params: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the chat completion's body of a request. `params` are the user's own, and win."""
     body: dict[str, Any] = {
         "model": model,
         "messages": fold(_talk(request)) if style.folded else _talk(request),
         style.tokens: request.max_tokens,
         "temperature": request.temperature,
-        "seed": (request.seed + request.index) % 2**31,  # what every provider that takes one accepts
+        "seed": (
+            (request.seed + request.index) % 2**31
+        ),  # what every provider that takes one accepts
     }
     if request.options:
         body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
@@ -352,15 +445,24 @@ def shape(body: dict[str, Any], name: str, schema: Mapping[str, Any], how: str) 
     from orjson import dumps
 
     last = body["messages"][-1]
-    body["messages"] = [*body["messages"][:-1], {**last, "content": last["content"] + FITTING + dumps(schema).decode()}]
+    body["messages"] = [
+        *body["messages"][:-1],
+        {**last, "content": last["content"] + FITTING + dumps(schema).decode()},
+    ]
     if how == "json":
         body["response_format"] = {"type": "json_object"}
 
 
 def strict(schema: Any) -> Any:
-    """Return a JSON schema as strict modes want it: every property required, none added, no defaults and titles."""
+    """Return a JSON schema as strict modes want it: every property required, none added, no
+    defaults and titles.
+    """
     if isinstance(schema, Mapping):
-        kept = {k: strict(v) for k, v in schema.items() if k not in ("default", "title") or isinstance(v, Mapping)}
+        kept = {
+            k: strict(v)
+            for k, v in schema.items()
+            if k not in ("default", "title") or isinstance(v, Mapping)
+        }
         if isinstance(properties := kept.get("properties"), dict):
             kept |= {"required": list(properties), "additionalProperties": False}
         return kept
@@ -368,6 +470,8 @@ def strict(schema: Any) -> Any:
 
 
 def most_tokens(request: Request) -> int:
-    """Return how many tokens a prompt can have at most: none makes more than there are bytes, and a few a message."""
+    """Return how many tokens a prompt can have at most: none makes more than there are bytes, and a
+    few a message.
+    """
     schema = 2 * len(str(request.reply_schema)) + 200 if request.reply_schema else 0
     return sum(len(m.content.encode()) + 16 for m in request.messages) + schema + 16

@@ -1,4 +1,6 @@
-"""Proxies: one rule for which one an address is reached through, as HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say."""
+"""Proxies: one rule for which one an address is reached through, as HTTP_PROXY, HTTPS_PROXY,
+ALL_PROXY and NO_PROXY say.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ SOCKS = ("socks", "socks4", "socks4a", "socks5", "socks5h")
 def proxy_for(url: str) -> str | None:
     """Return the proxy for an address, None for a direct connection.
 
-    ALL_PROXY stands in where the address's own scheme has no proxy. NO_PROXY names hosts (with their subdomains), `*.host`
-    patterns, host:port, addresses, and ranges such as 10.0.0.0/8. ModelError for a SOCKS proxy that no library here speaks.
+    ALL_PROXY stands in where the address's own scheme has no proxy. NO_PROXY names hosts (with
+    their subdomains), `*.host` patterns, host:port, addresses, and ranges such as 10.0.0.0/8.
+    ModelError for a SOCKS proxy that no library here speaks.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -39,7 +42,9 @@ def proxy_for(url: str) -> str | None:
 
 
 def check_httpx_proxies(what: str) -> None:
-    """Raise ModelError where a library that reads the proxies itself would fail on a SOCKS proxy, whatever NO_PROXY says."""
+    """Raise ModelError where a library that reads the proxies itself would fail on a SOCKS proxy,
+    whatever NO_PROXY says.
+    """
     for proxy in (p for p in getproxies().values() if is_socks(p)):
         need_library("socksio", proxy, what)
 
@@ -54,8 +59,8 @@ def check_proxy(proxy: str) -> None:
         sound = False
     if not sound:
         raise ModelError(
-            f"the proxy {redact(proxy)} of the environment (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) is no address: write "
-            "http://HOST:PORT, or unset it"
+            f"the proxy {redact(proxy)} of the environment (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY)"
+            " is no address: write http://HOST:PORT, or unset it"
         )
 
 
@@ -68,8 +73,9 @@ def need_library(module: str, proxy: str, what: str) -> None:
     """Raise ModelError where the library that speaks SOCKS is not installed."""
     if find_spec(module) is None:
         raise ModelError(
-            f"{what} would be reached through the SOCKS proxy {redact(proxy)} (ALL_PROXY or HTTP(S)_PROXY), and no library "
-            "here speaks SOCKS: pip install 'culturepark[socks]', name the host in NO_PROXY, or unset the proxy"
+            f"{what} would be reached through the SOCKS proxy {redact(proxy)} (ALL_PROXY or"
+            " HTTP(S)_PROXY), and no library here speaks SOCKS: pip install 'culturepark[socks]',"
+            " name the host in NO_PROXY, or unset the proxy"
         )
 
 
@@ -80,12 +86,16 @@ def socks_connector(proxy: str, **how: Any) -> Any:
     # The library knows socks5 with names resolved here or there (rdns), not curl's socks5h.
     scheme, _, rest = proxy.partition("://")
     remote = scheme.lower() in ("socks5h", "socks4a")
-    plain = {"socks": "socks5", "socks5h": "socks5", "socks4a": "socks4"}.get(scheme.lower(), scheme)
+    plain = {"socks": "socks5", "socks5h": "socks5", "socks4a": "socks4"}.get(
+        scheme.lower(), scheme
+    )
     return ProxyConnector.from_url(f"{plain}://{rest}", rdns=remote, **how)
 
 
 def _excluded(host: str) -> bool:
-    """Say whether NO_PROXY names a host by a pattern or a range, which the standard library does not read."""
+    """Say whether NO_PROXY names a host by a pattern or a range, which the standard library does
+    not read.
+    """
     entries = list(_no_proxy())
     if any("*" in entry and fnmatch(host, entry) for entry in entries):
         return True

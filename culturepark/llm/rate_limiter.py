@@ -1,4 +1,6 @@
-"""What keeps one endpoint from being overrun: an adaptive gate, per-minute allowances, and a breaker."""
+"""What keeps one endpoint from being overrun: an adaptive gate, per-minute allowances, and a
+breaker.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,18 @@ from culturepark.errors import ModelError
 log = logging.getLogger("culturepark")
 CUT, WINDOW, LARGEST, TOLERATED, GAIN = 0.75, 20, 500, 0.1, 25
 BROKEN, QUIET, FIRST_PAUSE, LONGEST_PAUSE = 10, 1.0, 5.0, 60.0
-AT_FIRST = 30.0  # seconds of patience with an endpoint that has never answered: its address is probably wrong
-UNREACHED = 3.0  # the same for one to which no connection has ever been made: it is probably not running
+# seconds of patience with an endpoint that has never answered: its address is probably wrong
+AT_FIRST = 30.0
+UNREACHED = (
+    3.0  # the same for one to which no connection has ever been made: it is probably not running
+)
 KNOCK = 1.0  # seconds at most between two attempts to reach such a one
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How hard an endpoint may be driven: calls at once, requests and tokens a minute, seconds a call may take, and
-    seconds that a dead endpoint is waited for before the run stops.
+    """How hard an endpoint may be driven: calls at once, requests and tokens a minute, seconds a
+    call may take, and seconds that a dead endpoint is waited for before the run stops.
     """
 
     concurrency: int = 200
@@ -31,7 +36,9 @@ class Limits:
 
 
 class Allowance:
-    """A bucket that fills at `rate` a minute and holds what one second brings (at least one request)."""
+    """A bucket that fills at `rate` a minute and holds what one second brings (at least one
+    request).
+    """
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
@@ -39,7 +46,9 @@ class Allowance:
         self.level, self._at = self.holds, time.monotonic()
 
     def delay(self, amount: float) -> float:
-        """Take `amount`; return the seconds until the bucket can bear it. More than it holds is let through when it is full."""
+        """Take `amount`; return the seconds until the bucket can bear it. More than it holds is let
+        through when it is full.
+        """
         now = time.monotonic()
         self.level = min(self.holds, self.level + (now - self._at) * self.rate / 60)
         self._at = now
@@ -54,9 +63,10 @@ class Allowance:
 class Gate:
     """Lets a number of calls through at once, and adapts that number to what the endpoint bears.
 
-    Additive increase, multiplicative decrease: when clearly more than a tenth (by two standard deviations) of the last outcomes,
-    twenty or as many as are in flight, were 429, the width is cut to three quarters; stray ones change nothing, so the gate never
-    starves. A round of answers (as many as the width, at least 25) without a cut widens it by a tenth, at least by one. After a
+    Additive increase, multiplicative decrease: when clearly more than a tenth (by two standard
+    deviations) of the last outcomes, twenty or as many as are in flight, were 429, the width is cut
+    to three quarters; stray ones change nothing, so the gate never starves. A round of answers (as
+    many as the width, at least 25) without a cut widens it by a tenth, at least by one. After a
     cut, and while the breaker is open, nobody enters until the pause is over.
     """
 
@@ -105,7 +115,9 @@ class Gate:
             self._wake()
 
     def _shut(self) -> bool:
-        room = 1 if self._down_since is not None else max(1, int(self.width))  # a broken line is tried with one call
+        room = (
+            1 if self._down_since is not None else max(1, int(self.width))
+        )  # a broken line is tried with one call
         return self.inside >= room or time.monotonic() < self._closed_until
 
     def _wake(self) -> None:
@@ -138,26 +150,39 @@ class Gate:
         self._recent.append(False)
         self._good += 1
         if self._good >= max(GAIN, self.width) and self.width < self.limits.concurrency:
-            self._good, self.width = 0, min(self.width + max(1.0, self.width / 10), float(self.limits.concurrency))
+            self._good, self.width = (
+                0,
+                min(self.width + max(1.0, self.width / 10), float(self.limits.concurrency)),
+            )
 
     def too_fast(self, since: float, wait: float | None) -> None:
-        """Note a 429 to a call that entered at `since`; those sent before the last cut say nothing new."""
+        """Note a 429 to a call that entered at `since`; those sent before the last cut say nothing
+        new.
+        """
         self.reached = True
         if since < self._cut_at:
             return
         self._recent.append(True)
-        if (len(self._recent) < WINDOW and self.inside > 1) or sum(self._recent) <= TOLERATED * len(self._recent):
+        if (len(self._recent) < WINDOW and self.inside > 1) or sum(self._recent) <= TOLERATED * len(
+            self._recent
+        ):
             return
-        # A limit in calls a minute is far below the width at first, so the width follows what is really in flight.
+        # A limit in calls a minute is far below the width at first, so the width follows what is
+        # really in flight.
         self.width = max(1.0, min(self.width, float(max(self.inside, 1))) * CUT)
         self._recent.clear()
         self._good, self._cut_at, self.cuts = 0, time.monotonic(), self.cuts + 1
         self._close(wait or 0.0)
-        log.info("%s: too many requests; %d at once from now", self.name, int(self.width),
-                 extra={"event": "slower", "width": int(self.width)})  # fmt: skip
+        log.info(
+            "%s: too many requests; %d at once from now",
+            self.name,
+            int(self.width),
+            extra={"event": "slower", "width": int(self.width)},
+        )
 
     def failed(self, why: str, *, reached: bool = True) -> bool:
-        """Note a broken call; say whether the line is down. ModelError once it has been down for longer than we wait.
+        """Note a broken call; say whether the line is down. ModelError once it has been down for
+        longer than we wait.
 
         `reached` says whether there was a connection at all.
         """
@@ -167,22 +192,39 @@ class Gate:
         if not self.reached:
             self._unreached_since = self._unreached_since or now
             if now - self._unreached_since > min(UNREACHED, self.limits.patience):
-                raise ModelError(f"{self.name} has never answered: {why.rstrip('.')}{'' if why.endswith('?') else '.'} Nothing is lost: start it again when it is there "
-                                 "(a run with --resume).")  # fmt: skip
-        # Of many calls in flight, ten may well break in a row: it takes a while without any answer, too.
+                raise ModelError(
+                    f"{self.name} has never answered:"
+                    f" {why.rstrip('.')}{'' if why.endswith('?') else '.'} Nothing is lost: start"
+                    " it again when it is there (a run with --resume)."
+                )
+        # Of many calls in flight, ten may well break in a row: it takes a while without any answer,
+        # too.
         if self._failures < BROKEN or now - self._heard < QUIET:
             return False
         if self._down_since is None:
             self._down_since = now
-        elif now - self._down_since > (self.limits.patience if self.answered else min(AT_FIRST, self.limits.patience)):
-            since = f"been down for {now - self._down_since:.0f} s" if self.answered else "never answered"
+        elif now - self._down_since > (
+            self.limits.patience if self.answered else min(AT_FIRST, self.limits.patience)
+        ):
+            since = (
+                f"been down for {now - self._down_since:.0f} s"
+                if self.answered
+                else "never answered"
+            )
             raise ModelError(
-                f"{self.name} has {since} ({why}). Nothing is lost: start it again when it is back (a run with --resume)."
+                f"{self.name} has {since} ({why}). Nothing is lost: start it again when it is back"
+                " (a run with --resume)."
             )
         if now >= self._closed_until:
             pause = self._pause if self.reached else min(self._pause, KNOCK)
             self._close(pause)
-            log.warning("%s is down: %d calls failed in a row (%s); trying again in %.0f s", self.name, self._failures, why,
-                        pause, extra={"event": "endpoint_down"})  # fmt: skip
+            log.warning(
+                "%s is down: %d calls failed in a row (%s); trying again in %.0f s",
+                self.name,
+                self._failures,
+                why,
+                pause,
+                extra={"event": "endpoint_down"},
+            )
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
         return True

@@ -1,4 +1,6 @@
-"""Reads a chat completion that nobody vouches for: every type is looked at, every reason to stop is known or named."""
+"""Reads a chat completion that nobody vouches for: every type is looked at, every reason to stop is
+known or named.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,16 @@ from culturepark.llm.secrets import mask_answer, redact
 from culturepark.records import Reply, Request, Status
 
 # Why an answer ended, in lower case. Whatever is in none of these is a failure that names it.
-WHOLE = {"stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "end", "finish_reason_stop"}
+WHOLE = {
+    "stop",
+    "eos",
+    "eos_token",
+    "end_turn",
+    "stop_sequence",
+    "complete",
+    "end",
+    "finish_reason_stop",
+}
 CUT = {
     "length",
     "max_tokens",
@@ -26,9 +37,18 @@ CUT = {
     "error_limit",
 }
 FILTERED = {
-    "content_filter", "content_filtered", "safety", "recitation", "blocklist", "prohibited_content", "spii", "sensitive",
-    "guardrail_intervened", "error_toxic", "image_safety",
-}  # fmt: skip
+    "content_filter",
+    "content_filtered",
+    "safety",
+    "recitation",
+    "blocklist",
+    "prohibited_content",
+    "spii",
+    "sensitive",
+    "guardrail_intervened",
+    "error_toxic",
+    "image_safety",
+}
 REFUSED = {"refusal"}
 TOOLS = {"tool_calls", "tool_use", "function_call", "tool_call"}
 BROKEN = {
@@ -55,10 +75,13 @@ THINKING = (
 TEXTS = ("text", "output_text")
 MOST = 100_000_000  # tokens of one call; a count beyond that is none
 ROUNDING = 1e-3  # above 0, a log-probability is none
-TOLD = 0.5  # share of a first token's probability that must fall on options for it to say how they are chosen
+# share of a first token's probability that must fall on options for it to say how they are chosen
+TOLD = 0.5
 
 
-def read(body: Mapping[str, Any], identity: str, request: Request | None = None, *, opened: bool = False) -> Reply:
+def read(
+    body: Mapping[str, Any], identity: str, request: Request | None = None, *, opened: bool = False
+) -> Reply:
     """Turn a chat completion into a Reply with an honest status; Trouble if it is none.
 
     `opened` says that this model's chat template opens its thoughts (`opens_thoughts`).
@@ -68,11 +91,21 @@ def read(body: Mapping[str, Any], identity: str, request: Request | None = None,
     if not isinstance(message, Mapping):
         raise _garbled(f"its message is {_named(message)}", body)
     texts, thoughts, others = _content(message.get("content"), body)
-    thoughts += next((found for name in THOUGHTS if (found := list(_thoughts(message.get(name))))), [])
+    thoughts += next(
+        (found for name in THOUGHTS if (found := list(_thoughts(message.get(name))))), []
+    )
     prompt, completion, cached = usage(body.get("usage"), text=bool(texts or thoughts))
     status, reason = _ended(choice.get("finish_reason"), message, request, completion)
-    reply = Reply(status, _clean("".join(texts)), reason, identity, prompt, completion, cached,
-                  reasoning=_clean("\n".join(thoughts)))  # fmt: skip
+    reply = Reply(
+        status,
+        _clean("".join(texts)),
+        reason,
+        identity,
+        prompt,
+        completion,
+        cached,
+        reasoning=_clean("\n".join(thoughts)),
+    )
     reply = apart(reply, opened=opened)
     if reply.status == "ok" and not reply.text:
         why = f", only parts of type {', '.join(others)}" if others else ""
@@ -83,7 +116,9 @@ def read(body: Mapping[str, Any], identity: str, request: Request | None = None,
 
 
 def opens_thoughts(body: Mapping[str, Any]) -> bool:
-    """Say whether a chat completion that was read ends thoughts which it does not begin: the chat template has opened them."""
+    """Say whether a chat completion that was read ends thoughts which it does not begin: the chat
+    template has opened them.
+    """
     texts, _, _ = _content(_choice(body)["message"].get("content"), body)
     return part("".join(texts)).unopened
 
@@ -111,11 +146,17 @@ def _named(value: Any) -> str:
         float: "a number",
     }
     empty = "an empty list" if value == [] else "missing"
-    return empty if value is None or value == [] else names.get(type(value), f"a {type(value).__name__}")
+    return (
+        empty
+        if value is None or value == []
+        else names.get(type(value), f"a {type(value).__name__}")
+    )
 
 
 def _clean(text: str) -> str:
-    """Return a text without keys that were sent (an endpoint may say them back) and without halves of characters."""
+    """Return a text without keys that were sent (an endpoint may say them back) and without halves
+    of characters.
+    """
     return mask_answer(replace_halves(text).strip())
 
 
@@ -123,7 +164,9 @@ def _clean(text: str) -> str:
 
 
 def _content(content: Any, body: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
-    """Return texts, thoughts, and the names of other kinds of parts; Trouble for what is neither text nor parts."""
+    """Return texts, thoughts, and the names of other kinds of parts; Trouble for what is neither
+    text nor parts.
+    """
     if content is None or isinstance(content, str):
         return [content] if content else [], [], []
     parts = [content] if isinstance(content, Mapping) else content
@@ -173,15 +216,26 @@ def _thoughts(value: Any, depth: int = 0) -> Iterator[str]:
         for part in value:
             yield from _thoughts(part, depth + 1)
     elif isinstance(value, Mapping) and depth < 4:
-        found = next((value[k] for k in ("thinking", "text", "reasoning", "summary", "content") if value.get(k)), None)
+        found = next(
+            (
+                value[k]
+                for k in ("thinking", "text", "reasoning", "summary", "content")
+                if value.get(k)
+            ),
+            None,
+        )
         yield from _thoughts(found, depth + 1)
 
 
 # ------------------------------------------------------------------- ending
 
 
-def _ended(finish: Any, message: Mapping[str, Any], request: Request | None, used: int | None) -> tuple[Status, str]:
-    """Return the status that a reason to stop stands for, and why it is no answer; Trouble where it was broken off."""
+def _ended(
+    finish: Any, message: Mapping[str, Any], request: Request | None, used: int | None
+) -> tuple[Status, str]:
+    """Return the status that a reason to stop stands for, and why it is no answer; Trouble where it
+    was broken off.
+    """
     if message.get("refusal"):
         return "refused", redact(_clean(str(message["refusal"])))[:500]
     if finish is None:
@@ -190,10 +244,15 @@ def _ended(finish: Any, message: Mapping[str, Any], request: Request | None, use
     if name in WHOLE:
         return "ok", ""
     if name in CUT:
-        return "truncated", "the answer was cut at max_tokens" if name in (
-            "length",
-            "max_tokens",
-        ) else f"the answer was cut ({name})"
+        return "truncated", (
+            "the answer was cut at max_tokens"
+            if name
+            in (
+                "length",
+                "max_tokens",
+            )
+            else f"the answer was cut ({name})"
+        )
     if name in FILTERED:
         return "filtered", f"the provider's content filter stopped the answer ({name})"
     if name in REFUSED:
@@ -204,15 +263,23 @@ def _ended(finish: Any, message: Mapping[str, Any], request: Request | None, use
         return "failed", f"the model called a tool, and was given none (finish_reason {name!r})"
     return (
         "failed",
-        f"the answer ended for a reason that is not known to mean that it is whole: finish_reason {_short(finish)}",
+        (
+            "the answer ended for a reason that is not known to mean that it is whole:"
+            f" finish_reason {_short(finish)}"
+        ),
     )
 
 
 def _unsaid(request: Request | None, used: int | None) -> tuple[Status, str]:
-    """Judge an answer whose end nobody explains: it is whole if it is known to be shorter than it could have been."""
+    """Judge an answer whose end nobody explains: it is whole if it is known to be shorter than it
+    could have been.
+    """
     if request is not None and used is not None and used < request.max_tokens:
         return "ok", ""
-    return "truncated", "the endpoint does not say why the answer ended (no finish_reason), so it may be cut"
+    return (
+        "truncated",
+        "the endpoint does not say why the answer ended (no finish_reason), so it may be cut",
+    )
 
 
 def _short(value: Any) -> str:
@@ -224,14 +291,17 @@ def _short(value: Any) -> str:
 
 
 def usage(told: Any, *, text: bool = True) -> tuple[int | None, int | None, int | None]:
-    """Return the tokens of prompt and answer, and those of the prompt that were cached; None for what is no count.
+    """Return the tokens of prompt and answer, and those of the prompt that were cached; None for
+    what is no count.
 
-    Thoughts are counted in the answer; where a provider counts them beside it, they are added. No prompt has no tokens, and no
-    text has none.
+    Thoughts are counted in the answer; where a provider counts them beside it, they are added. No
+    prompt has no tokens, and no text has none.
     """
     if not isinstance(told, Mapping):
         return None, None, None
-    prompt, completion, total = (count(told.get(k)) for k in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    prompt, completion, total = (
+        count(told.get(k)) for k in ("prompt_tokens", "completion_tokens", "total_tokens")
+    )
     thought = count(_of(told, "completion_tokens_details", "reasoning_tokens"))
     if None not in (prompt, completion, thought) and total == prompt + completion + thought:  # type: ignore[operator]
         completion += thought  # type: ignore[operator]
@@ -246,11 +316,18 @@ def _of(told: Mapping[str, Any], group: str, name: str) -> Any:
 
 
 def count(value: Any) -> int | None:
-    """Return a number of tokens, from a number or its digits; None for what is negative, broken, absurd or no number."""
+    """Return a number of tokens, from a number or its digits; None for what is negative, broken,
+    absurd or no number.
+    """
     if isinstance(value, str):
         text = value.strip().removesuffix(".0")
         value = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or not 0 <= value <= MOST:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or value != value
+        or not 0 <= value <= MOST
+    ):
         return None
     return int(value) if value == int(value) else None
 
@@ -259,14 +336,19 @@ def count(value: Any) -> int | None:
 
 
 def shares(body: Mapping[str, Any], options: Sequence[str]) -> tuple[float, ...]:
-    """Return the distribution over options that the first token's log-probabilities tell; () where they do not tell it.
+    """Return the distribution over options that the first token's log-probabilities tell; () where
+    they do not tell it.
 
-    A token counts for the one option that begins with it. Nothing is told where a token begins several options, or where the
-    options have less than half of the probability.
+    A token counts for the one option that begins with it. Nothing is told where a token begins
+    several options, or where the options have less than half of the probability.
     """
     sums = [0.0] * len(options)
     for token, share in _first(body):
-        begun = [i for i, option in enumerate(options) if token and option.casefold().startswith(token.casefold())]
+        begun = [
+            i
+            for i, option in enumerate(options)
+            if token and option.casefold().startswith(token.casefold())
+        ]
         if len(begun) > 1:
             return ()
         if begun:
@@ -279,11 +361,15 @@ def untold(body: Mapping[str, Any]) -> str:
     """Return why `shares` tells nothing, and what to do."""
     first = _first(body)
     if not first:
-        return ("the endpoint returned no log-probabilities: it does not support them or ignores `logprobs`, as `transformers serve` "
-                "and some proxies do; ask with --method sample")  # fmt: skip
+        return (
+            "the endpoint returned no log-probabilities: it does not support them or ignores"
+            " `logprobs`, as `transformers serve` and some proxies do; ask with --method sample"
+        )
     likeliest = max(first, key=lambda t: t[1])[0]
-    return (f"the first token does not say which option is chosen (the likeliest is {likeliest[:20]!r}; a model that thinks first "
-            "tells no distribution); ask with --method sample")  # fmt: skip
+    return (
+        f"the first token does not say which option is chosen (the likeliest is {likeliest[:20]!r};"
+        " a model that thinks first tells no distribution); ask with --method sample"
+    )
 
 
 def _first(body: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -305,7 +391,8 @@ OBJECT = re.compile(r'\{\s*"')
 
 
 def extract_json(text: str) -> str:
-    """Return the first JSON object in a model's answer: bare, fenced, or with words around it. ValueError if there is none.
+    """Return the first JSON object in a model's answer: bare, fenced, or with words around it.
+    ValueError if there is none.
 
     A brace among the words ({so}) begins no object.
     """
@@ -321,7 +408,9 @@ def extract_json(text: str) -> str:
 
 
 def ignores_schema(text: str, schema: Mapping[str, Any]) -> bool:
-    """Say whether an answer shows that the endpoint did not hold it to the schema that it was sent."""
+    """Say whether an answer shows that the endpoint did not hold it to the schema that it was
+    sent.
+    """
     try:
         found = json.loads(extract_json(text))
     except ValueError:

@@ -8,11 +8,22 @@ from dataclasses import dataclass, replace
 
 from culturepark.records import Reply
 
-# How models mark where thoughts begin and end. A closing mark ends thoughts of its own kind, or of one that has no other end.
+# How models mark where thoughts begin and end. A closing mark ends thoughts of its own kind, or of
+# one that has no other end.
 NAMES = (
-    "think", "thinking", "thoughts?", "reasoning", "seed:think", "analysis", "reflection", "scratch_?pad", "inner_(?:monologue|thoughts?)",
-    "internal_(?:monologue|thoughts?)", "thought_process", "chain_of_thought",
-)  # fmt: skip
+    "think",
+    "thinking",
+    "thoughts?",
+    "reasoning",
+    "seed:think",
+    "analysis",
+    "reflection",
+    "scratch_?pad",
+    "inner_(?:monologue|thoughts?)",
+    "internal_(?:monologue|thoughts?)",
+    "thought_process",
+    "chain_of_thought",
+)
 LEFT, RIGHT = r"(?:<|＜|&lt;)\|?\s*", r"\s*\|?(?:>|＞|&gt;)"
 MARKS = (
     *((rf"{LEFT}{name}{RIGHT}", rf"{LEFT}[/／]\s*{name}{RIGHT}") for name in NAMES),
@@ -22,21 +33,27 @@ MARKS = (
     (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # Sky-T1
     (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A
     (r"<unused94>", r"<unused95>"),  # MedGemma
-)  # fmt: skip
+)
 MARK = re.compile(
-    r"(?=[<\[◁＜&])(?:"  # what every mark begins with, so that nearly every place is passed over at once
-    + "|".join(f"(?P<open{i}>{first})|(?P<close{i}>{last})" for i, (first, last) in enumerate(MARKS))
+    # what every mark begins with, so that nearly every place is passed over at once
+    r"(?=[<\[◁＜&])(?:"
+    + "|".join(
+        f"(?P<open{i}>{first})|(?P<close{i}>{last})" for i, (first, last) in enumerate(MARKS)
+    )
     + ")",
     re.IGNORECASE,
 )
-# gpt-oss: `<|channel|>analysis<|message|>…`, and what is left of it where a server drops its special tokens.
+# gpt-oss: `<|channel|>analysis<|message|>…`, and what is left of it where a server drops its
+# special tokens.
 CHANNEL = re.compile(
     r"(?:<\|start\|>assistant)?<\|channel\|>(\w+)[^<]*<\|message\|>(.*?)(?:<\|(?:end|return|call)\|>|(?=<\|start\|>|<\|channel\|>)|\Z)",
     re.DOTALL,
 )
 BARE = (
     re.compile(r"\s*analysis(.*?)assistantfinal(.*)", re.DOTALL),
-    re.compile(r"\s*analysis[ \t]*\n(.*?)\n[ \t]*(?:assistant[ \t]*\n[ \t]*)?final[ \t]*\n(.*)", re.DOTALL),
+    re.compile(
+        r"\s*analysis[ \t]*\n(.*?)\n[ \t]*(?:assistant[ \t]*\n[ \t]*)?final[ \t]*\n(.*)", re.DOTALL
+    ),
     # Thoughts and answer by their names, as agents write them.
     re.compile(
         r"\s*\**(?:thoughts?|thought process|thinking)\**\s*:(.*?)\bfinal answer\**\s*:\**(.*)",
@@ -44,31 +61,41 @@ BARE = (
     ),
 )
 FENCE = re.compile(
-    r"^[ \t]*```+[ \t]*(?:think|thinking|thoughts?|reasoning|scratchpad)[ \t]*\n(.*?)(?:(?<=\n)[ \t]*```+[ \t]*$|\Z(?P<end>))",
+    r"^[ \t]*```+[ \t]*(?:think|thinking|thoughts?|reasoning|scratchpad)[ \t]*\n(.*?)(?:(?<=\n)["
+    r" \t]*```+[ \t]*$|\Z(?P<end>))",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
-ANSWER = re.compile(r"\s*<(answer|final_answer|response)>((?:(?!</?\1>).)*)</\1>\s*", re.DOTALL | re.IGNORECASE)
+ANSWER = re.compile(
+    r"\s*<(answer|final_answer|response)>((?:(?!</?\1>).)*)</\1>\s*", re.DOTALL | re.IGNORECASE
+)
 ANY = re.compile(
     r"[<\[◁＜]|&lt;|```|\A\s*\**(?:analysis|thought|thinking)", re.IGNORECASE
 )  # no mark is without one of these
-# What an answer in pieces may end with or begin with while nobody can tell yet whether it is a mark.
+# What an answer in pieces may end with or begin with while nobody can tell yet whether it is a
+# mark.
 TAIL = re.compile(r"[<\[◁＜&`][^>\]▷＞\n]{0,30}\Z")
 HEAD = re.compile(
-    r"\s*(?:\**(?:analysis|thought|thinking)|<\|?(?:channel|start|answer|final_answer|response)\b)", re.IGNORECASE
+    r"\s*(?:\**(?:analysis|thought|thinking)|<\|?(?:channel|start|answer|final_answer|response)\b)",
+    re.IGNORECASE,
 )
 SHORTEST = 16  # characters that tell whether an answer begins with any of these
 QUOTES = "\"'`“”‘’«»"
-TALK = re.compile(r"[\W_]*(?:(?:and|or|und|et|y)[\W_]*)?", re.IGNORECASE)  # between two marks that are talked of
+TALK = re.compile(
+    r"[\W_]*(?:(?:and|or|und|et|y)[\W_]*)?", re.IGNORECASE
+)  # between two marks that are talked of
 ALONE = "the model thought and did not answer"
-CUT = "the answer was cut at max_tokens while the model was still thinking; raise max_tokens in agents/ROLE.toml"
+CUT = (
+    "the answer was cut at max_tokens while the model was still thinking; raise max_tokens in"
+    " agents/ROLE.toml"
+)
 
 
 @dataclass(frozen=True)
 class Parted:
     """A text without its thoughts.
 
-    `endless`: the thoughts begin and never end; `unopened`: they end without a mark where they begin, as where the chat
-    template has opened them.
+    `endless`: the thoughts begin and never end; `unopened`: they end without a mark where they
+    begin, as where the chat template has opened them.
     """
 
     reasoning: str
@@ -79,7 +106,9 @@ class Parted:
 
 @dataclass(frozen=True)
 class Mark:
-    """A mark in a text: where it is, of which kind, and whether it opens thoughts or closes them."""
+    """A mark in a text: where it is, of which kind, and whether it opens thoughts or closes
+    them.
+    """
 
     start: int
     end: int
@@ -90,9 +119,10 @@ class Mark:
 def part(text: str) -> Parted:
     """Return thoughts and answer of a text.
 
-    Thoughts stand between a pair of marks, after a first mark at the beginning that is never closed, and before a closing
-    mark that nothing opens. A mark that is quoted, or stands inside a line without a partner, is part of the answer. Where
-    the whole answer stands between marks of its own (`<answer>`), these are left out.
+    Thoughts stand between a pair of marks, after a first mark at the beginning that is never
+    closed, and before a closing mark that nothing opens. A mark that is quoted, or stands inside a
+    line without a partner, is part of the answer. Where the whole answer stands between marks of
+    its own (`<answer>`), these are left out.
     """
     if not ANY.search(text):
         return Parted("", text.strip())
@@ -112,7 +142,9 @@ def _thoughts_apart(text: str) -> Parted:
         return _channels(said)
     if bare := next((m for form in BARE if (m := form.fullmatch(text))), None):
         return Parted(bare[1].strip(), bare[2].strip())
-    text = FENCE.sub(lambda m: f"<think>\n{m[1]}" + ("" if m["end"] is not None else "</think>"), text)
+    text = FENCE.sub(
+        lambda m: f"<think>\n{m[1]}" + ("" if m["end"] is not None else "</think>"), text
+    )
     return _parted(text, _marks(text))
 
 
@@ -130,7 +162,14 @@ def _marks(text: str) -> list[Mark]:
         if before and after and before in QUOTES and after in QUOTES:
             continue
         name = m.lastgroup or ""
-        found.append(Mark(m.start(), m.end(), name.removeprefix("open").removeprefix("close"), name.startswith("open")))
+        found.append(
+            Mark(
+                m.start(),
+                m.end(),
+                name.removeprefix("open").removeprefix("close"),
+                name.startswith("open"),
+            )
+        )
     return found
 
 
@@ -148,7 +187,9 @@ def _parted(text: str, marks: Sequence[Mark]) -> Parted:
             kept, place, silent, unopened = [], mark.end, True, True
         elif last is None and (silent or _stands_alone(text, mark)):
             thoughts.append(text[mark.end :])
-            return Parted(_joined(thoughts), "".join([*kept, before]).strip(), endless=True, unopened=unopened)
+            return Parted(
+                _joined(thoughts), "".join([*kept, before]).strip(), endless=True, unopened=unopened
+            )
         elif last is not None:
             if silent or _holds_thoughts(text, mark, last):
                 thoughts.append(text[mark.end : last.start])
@@ -160,11 +201,17 @@ def _parted(text: str, marks: Sequence[Mark]) -> Parted:
 
 
 def _closing(marks: Sequence[Mark]) -> list[Mark | None]:
-    """Return, for each mark, the next closing mark of its kind; for one that has none, the next that ends no other's thoughts."""
+    """Return, for each mark, the next closing mark of its kind; for one that has none, the next
+    that ends no other's thoughts.
+    """
     own = _nearest(marks, lambda mark: mark.kind)
-    taken = {last.start for mark, last in zip(marks, own, strict=True) if mark.opens and last is not None}
+    taken = {
+        last.start for mark, last in zip(marks, own, strict=True) if mark.opens and last is not None
+    }
     free = _nearest([m for m in marks if m.opens or m.start not in taken], lambda mark: "")
-    others = dict(zip((m.start for m in marks if m.opens or m.start not in taken), free, strict=True))
+    others = dict(
+        zip((m.start for m in marks if m.opens or m.start not in taken), free, strict=True)
+    )
     return [last or others.get(mark.start) for mark, last in zip(marks, own, strict=True)]
 
 
@@ -195,9 +242,11 @@ def _joined(thoughts: Sequence[str]) -> str:
 
 
 class Listener:
-    """Parts thoughts from an answer while it is said; what may still be a thought is kept back until that is clear.
+    """Parts thoughts from an answer while it is said; what may still be a thought is kept back
+    until that is clear.
 
-    Thoughts that nothing opens are known only when they end: they have been passed on as text by then.
+    Thoughts that nothing opens are known only when they end: they have been passed on as text by
+    then.
     """
 
     def __init__(self) -> None:
@@ -205,7 +254,9 @@ class Listener:
         self._passed = Parted("", "")
 
     def hear(self, piece: str) -> Parted:
-        """Return which thoughts and which text are new and will stay, now that this piece was said."""
+        """Return which thoughts and which text are new and will stay, now that this piece was
+        said.
+        """
         self._heard += piece
         tail = TAIL.search(self._heard)
         text = self._heard[: tail.start()] if tail else self._heard
@@ -231,9 +282,11 @@ class Listener:
 
 
 def apart(reply: Reply, *, opened: bool = False) -> Reply:
-    """Return a reply whose text holds no thoughts; one of thoughts alone is `truncated` or `empty` and says so.
+    """Return a reply whose text holds no thoughts; one of thoughts alone is `truncated` or `empty`
+    and says so.
 
-    `opened` says that the chat template opens the thoughts: an answer that was cut before they end is nothing else.
+    `opened` says that the chat template opens the thoughts: an answer that was cut before they end
+    is nothing else.
     """
     opened = opened and reply.status == "truncated" and not reply.reasoning
     if not (opened or reply.reasoning or ANY.search(reply.text)):

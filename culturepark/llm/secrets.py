@@ -1,4 +1,6 @@
-"""Keys: where they are looked for, and how they are kept out of everything that is written or printed."""
+"""Keys: where they are looked for, and how they are kept out of everything that is written or
+printed.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,11 @@ from urllib.parse import quote, urlsplit
 _SEEN: set[str] = set()
 HEADER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}")
 USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*:(?://|\\\\))[^/\s?#@]*(?:@[^/\s?#@]*)*@")
-NAMES = (
-    r"(?:[\w.%-]*(?:key|token|secret|password|passwd|signature|credential)|sig|pwd|pass|auth|authorization|code|jwt)"
-)
+NAMES = r"(?:[\w.%-]*(?:key|token|secret|password|passwd|signature|credential)|sig|pwd|pass|auth|authorization|code|jwt)"
 QUERY = re.compile(rf"(?i)([?&;#]{NAMES}=)[^&;#\s\"']+")
-HARMLESS = re.compile(r"(?i)(?:api[-_]?)?version|v|region|location|deployment|model|stage|env")  # of a query
+HARMLESS = re.compile(
+    r"(?i)(?:api[-_]?)?version|v|region|location|deployment|model|stage|env"
+)  # of a query
 IN_PATH = re.compile(r"(?i)/(?:sk|pk|gsk|xai|hf|rk|key)[-_][\w-]{6,}|/AIza[\w-]{20,}")
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 ESCAPED = re.compile(r"\\u00([2-7][0-9a-fA-F])")  # an ASCII character as JSON may write it
@@ -38,7 +40,8 @@ def remember(key: str | None) -> str | None:
 def mask_answer(text: str) -> str:
     """Return an answer's text without any key that was ever used here and looks like one.
 
-    A key such as `ollama` or `dummy`, as local servers take it, is a word like any other: an answer keeps it.
+    A key such as `ollama` or `dummy`, as local servers take it, is a word like any other: an answer
+    keeps it.
     """
     for key in _SEEN:
         if LIKE_A_KEY.fullmatch(key):
@@ -47,9 +50,11 @@ def mask_answer(text: str) -> str:
 
 
 def redact(text: str) -> str:
-    """Return the text without any key ever used here, authorization headers, and addresses' users, passwords and keys.
+    """Return the text without any key ever used here, authorization headers, and addresses' users,
+    passwords and keys.
 
-    A key is known in quotes for addresses, in base64, in JSON's escapes, and by its first characters alone too.
+    A key is known in quotes for addresses, in base64, in JSON's escapes, and by its first
+    characters alone too.
     """
     plain = ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
     shown = plain if any(key in plain and key not in text for key in _SEEN) else text
@@ -78,7 +83,9 @@ def strip_addresses(text: str) -> str:
 
 
 def holds_secret(url: str) -> bool:
-    """Say whether an address may hold a user, a password or a key: before its host, in its path, query or fragment."""
+    """Say whether an address may hold a user, a password or a key: before its host, in its path,
+    query or fragment.
+    """
     query = url.partition("?")[2]
     names = [part.partition("=")[0] for part in re.split("[&;]", query) if part]
     odd = "#" in url or any(not HARMLESS.fullmatch(name) for name in names)
@@ -86,13 +93,16 @@ def holds_secret(url: str) -> bool:
 
 
 def check_address(url: str, what: str = "the base URL") -> str:
-    """Return an address as it may be written down; InputError for one that may hold a secret or is no web address."""
+    """Return an address as it may be written down; InputError for one that may hold a secret or is
+    no web address.
+    """
     from culturepark.errors import InputError
 
     if holds_secret(url):
         raise InputError(
-            f"{what} holds a user name, a password, a key or a parameter that may be one (it is not shown), which would end "
-            "up in run.toml and logs; leave it out, and set the key in the environment"
+            f"{what} holds a user name, a password, a key or a parameter that may be one (it is not"
+            " shown), which would end up in run.toml and logs; leave it out, and set the key in"
+            " the environment"
         )
     if not url.startswith(("http://", "https://")):
         raise InputError(f"{what} {url!r} does not begin with http:// or https://")
@@ -111,7 +121,9 @@ def check_key(key: str | None, what: str) -> None:
     from culturepark.errors import ModelError
 
     if key is not None and not (key.isascii() and key.isprintable()):
-        raise ModelError(f"{what}: the key holds a line break or another character that no key has; set it anew")
+        raise ModelError(
+            f"{what}: the key holds a line break or another character that no key has; set it anew"
+        )
 
 
 def join_address(url: str, path: str) -> str:
@@ -125,18 +137,24 @@ def join_address(url: str, path: str) -> str:
 
 
 def named_key(option: str, name: str | None) -> str | None:
-    """Return the key in the environment variable that an option names; InputError where it is not set, or no name."""
+    """Return the key in the environment variable that an option names; InputError where it is not
+    set, or no name.
+    """
     from culturepark.errors import InputError
 
     if name is None:
         return None
     if not is_variable(name):
-        raise InputError(f"{option} takes the NAME of an environment variable (capitals), not a key")
+        raise InputError(
+            f"{option} takes the NAME of an environment variable (capitals), not a key"
+        )
     if (key := secret(name)) is None:
         raise InputError(f"{option} {name}: this variable is not set")
     return key
 
 
 def is_variable(name: str) -> bool:
-    """Say whether a text names an environment variable (capitals, digits, underscores), and is no key itself."""
+    """Say whether a text names an environment variable (capitals, digits, underscores), and is no
+    key itself.
+    """
     return VARIABLE.fullmatch(name) is not None

@@ -45,7 +45,9 @@ class Answer(Generic[T]):
 
 @dataclass(frozen=True)
 class Models:
-    """Which model answers what: one a culture or persona at the table, else one a role, else the default."""
+    """Which model answers what: one a culture or persona at the table, else one a role, else the
+    default.
+    """
 
     default: Model
     roles: Mapping[str, Model] = field(default_factory=dict)
@@ -54,14 +56,18 @@ class Models:
     def of(self, request: Request) -> Model:
         """Return the model of a request."""
         if self.seats and request.speaker:
-            found = self.seats.get(request.speaker) or self.seats.get(request.speaker.partition("/")[0])
+            found = self.seats.get(request.speaker) or self.seats.get(
+                request.speaker.partition("/")[0]
+            )
             if found is not None:
                 return found
         return self.roles.get(request.role, self.default)
 
     def all(self) -> tuple[Model, ...]:
         """Return every model once."""
-        return tuple({id(m): m for m in (self.default, *self.roles.values(), *self.seats.values())}.values())
+        return tuple(
+            {id(m): m for m in (self.default, *self.roles.values(), *self.seats.values())}.values()
+        )
 
 
 @dataclass
@@ -90,12 +96,14 @@ def metered() -> Iterator[Meter]:
 
 @dataclass
 class Desk:
-    """Where the stages of one run put their questions: the models, the journal, and what was asked since it opened.
+    """Where the stages of one run put their questions: the models, the journal, and what was asked
+    since it opened.
 
     `usd` and `tokens` are the whole run's so far, with what may have been billed unseen.
 
-    What an earlier process of the run was answered is not asked again. With `replay`, another run's journal gives every
-    answer and no model is asked at all; ReplayMiss on the first question that it does not hold.
+    What an earlier process of the run was answered is not asked again. With `replay`, another run's
+    journal gives every answer and no model is asked at all; ReplayMiss on the first question that
+    it does not hold.
     """
 
     models: Models
@@ -115,7 +123,9 @@ class Desk:
         return any(getattr(m, "price", None) is not None for m in self.models.all())
 
     async def ask(self, request: Request, subject: str) -> tuple[Reply, str]:
-        """Put one request to its model; return the reply and the call's key. `subject` is what it is about."""
+        """Put one request to its model; return the reply and the call's key. `subject` is what it
+        is about.
+        """
         model = self.models.of(request)
         key = request.key(model.identity)
         known = self.journal.known(key)
@@ -127,8 +137,11 @@ class Desk:
         elif (found := self.replay.reply(key)) is not None:
             reply = apart(found)
         else:
-            raise ReplayMiss(f"{self.replay.path} does not hold the answer of {model.identity} to this {request.role} call "
-                             f"(key {key}, about {subject}); a replay needs the same settings, cards and version")  # fmt: skip
+            raise ReplayMiss(
+                f"{self.replay.path} does not hold the answer of {model.identity} to this"
+                f" {request.role} call (key {key}, about {subject}); a replay needs the same"
+                " settings, cards and version"
+            )
         self.journal.add_call(key, subject, request.role, reply)
         self.calls += 1
         self.tokens += (reply.prompt_tokens or 0) + (reply.completion_tokens or 0)
@@ -141,8 +154,8 @@ class Desk:
     async def read(self, request: Request, subject: str, shape: type[T]) -> Answer[T] | Failure:
         """Ask for a JSON answer of this shape.
 
-        While it cannot be read the model is shown its answer and what is wrong with it, and a cut one may be twice as long,
-        TRIES times in all; then Failure holds the raw text.
+        While it cannot be read the model is shown its answer and what is wrong with it, and a cut
+        one may be twice as long, TRIES times in all; then Failure holds the raw text.
         """
         keys: list[str] = []
 
@@ -152,7 +165,10 @@ class Desk:
             return reply
 
         found, reply = await structured(
-            ask, request, lambda text: parse_answer(text, shape), lambda why: self.journal.unparsed(keys[-1], why)
+            ask,
+            request,
+            lambda text: parse_answer(text, shape),
+            lambda why: self.journal.unparsed(keys[-1], why),
         )
         return found if isinstance(found, Failure) else Answer(found, reply)
 
@@ -173,13 +189,18 @@ class Desk:
         await self.close()
 
 
-async def structured(ask: Callable[[Request], Awaitable[Reply]], request: Request, parse: Callable[[str], V],
-                     unread: Callable[[str], None] = lambda why: None) -> tuple[V | Failure, Reply]:  # fmt: skip
-    """Ask until an answer can be read, TRIES times in all; return what was read, or the last Failure, and the last reply.
+async def structured(
+    ask: Callable[[Request], Awaitable[Reply]],
+    request: Request,
+    parse: Callable[[str], V],
+    unread: Callable[[str], None] = lambda why: None,
+) -> tuple[V | Failure, Reply]:
+    """Ask until an answer can be read, TRIES times in all; return what was read, or the last
+    Failure, and the last reply.
 
-    `parse` raises ValueError for what cannot be read; the model is shown its answer and why. A reply that was cut counts where
-    the answer in it is whole, for a model that does not stop talks on behind it; else the next one may be twice as long.
-    `unread` is told why each time.
+    `parse` raises ValueError for what cannot be read; the model is shown its answer and why. A
+    reply that was cut counts where the answer in it is whole, for a model that does not stop talks
+    on behind it; else the next one may be twice as long. `unread` is told why each time.
     """
     last, asked, reply = Failure("failed", "not asked"), request, Reply("failed")
     for index in range(TRIES):
@@ -204,7 +225,9 @@ async def structured(ask: Callable[[Request], Awaitable[Reply]], request: Reques
 
 
 def parse_answer(text: str, shape: type[T]) -> T:
-    """Return the JSON answer of this shape that a text holds; ValueError names the first field that is wrong, and why."""
+    """Return the JSON answer of this shape that a text holds; ValueError names the first field that
+    is wrong, and why.
+    """
     try:
         return shape.model_validate_json(extract_json(text))
     except ValidationError as error:
@@ -220,11 +243,17 @@ def _again(text: str, why: str) -> tuple[Message, Message]:
     )
 
 
-def once(role: Role, facts: Mapping[str, Any], shape: type[BaseModel] | None, *purpose: Any) -> Request:
+def once(
+    role: Role, facts: Mapping[str, Any], shape: type[BaseModel] | None, *purpose: Any
+) -> Request:
     """Build the request of a role that answers once. `purpose` names its random stream."""
     messages = (
-        Message(role="system", content=render(role.system, facts, f"agents/{role.name}.toml: system")),
-        Message(role="user", content=render(role.prompt, facts, f"agents/{role.name}.toml: prompt")),
+        Message(
+            role="system", content=render(role.system, facts, f"agents/{role.name}.toml: system")
+        ),
+        Message(
+            role="user", content=render(role.prompt, facts, f"agents/{role.name}.toml: prompt")
+        ),
     )
     return Request(
         role=role.name,

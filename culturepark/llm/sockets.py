@@ -48,7 +48,9 @@ TEXTS = {
 
 
 def plain(error: BaseException) -> str:
-    """Return in plain words what a socket error, or a library's error around one, means; its own text where that is unknown."""
+    """Return in plain words what a socket error, or a library's error around one, means; its own
+    text where that is unknown.
+    """
     from socket import gaierror
     from ssl import SSLCertVerificationError, SSLError
 
@@ -58,16 +60,21 @@ def plain(error: BaseException) -> str:
         if isinstance(found, SSLCertVerificationError):
             return f"its certificate is not trusted ({found.verify_message})"
         if isinstance(found, SSLError):
-            return "it does not speak TLS as it should (http instead of https, or the other way round?)"
+            return (
+                "it does not speak TLS as it should (http instead of https, or the other way"
+                " round?)"
+            )
         if isinstance(found, OSError) and found.errno in WORDS:
             return WORDS[found.errno]
-    return next((NAMED[name] for found in _within(error) if (name := type(found).__name__) in NAMED), None) or (
-        f"{type(error).__name__}: {error}"
-    )
+    return next(
+        (NAMED[name] for found in _within(error) if (name := type(found).__name__) in NAMED), None
+    ) or (f"{type(error).__name__}: {error}")
 
 
 def plain_text(text: str) -> str | None:
-    """Return in plain words what a socket error means that is known by its text alone; None for any other text."""
+    """Return in plain words what a socket error means that is known by its text alone; None for any
+    other text.
+    """
     return next((words for part, words in TEXTS.items() if part in text), None)
 
 
@@ -78,7 +85,9 @@ def unreached(url: str, why: str, start: str = "") -> str:
     host = urlsplit(url).hostname or ""
     near = host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")  # noqa: S104
     ask = " Is it running?" if near or start else " Is the address right (--base-url)?"
-    return f"no connection to {url}: {why}.{ask}" + (f" It is started with: {start}" if start else "")
+    return f"no connection to {url}: {why}.{ask}" + (
+        f" It is started with: {start}" if start else ""
+    )
 
 
 def _within(error: BaseException | None) -> Iterator[BaseException]:

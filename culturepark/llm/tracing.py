@@ -1,4 +1,6 @@
-"""OpenTelemetry spans of model calls, by the GenAI semantic conventions, where `culturepark[otel]` is installed."""
+"""OpenTelemetry spans of model calls, by the GenAI semantic conventions, where `culturepark[otel]`
+is installed.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,20 @@ from culturepark.records import Reply, Request
 if TYPE_CHECKING:
     from culturepark.llm.client import Line
 
-FINISHED = {"ok": "stop", "truncated": "length", "filtered": "content_filter", "refused": "stop", "empty": "stop"}
+FINISHED = {
+    "ok": "stop",
+    "truncated": "length",
+    "filtered": "content_filter",
+    "refused": "stop",
+    "empty": "stop",
+}
 
 
 @lru_cache(maxsize=1)
 def tracer() -> Any:
-    """Return the tracer of the process; None where OpenTelemetry is not installed or nobody listens."""
+    """Return the tracer of the process; None where OpenTelemetry is not installed or nobody
+    listens.
+    """
     try:
         from opentelemetry import trace
     except ImportError:
@@ -30,8 +40,13 @@ def tracer() -> Any:
 
 
 def export() -> None:
-    """Send spans where the environment says (OTEL_EXPORTER_OTLP_ENDPOINT), unless somebody has set a provider up already."""
-    if not any(os.environ.get(n) for n in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
+    """Send spans where the environment says (OTEL_EXPORTER_OTLP_ENDPOINT), unless somebody has set
+    a provider up already.
+    """
+    if not any(
+        os.environ.get(n)
+        for n in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    ):
         return
     try:
         from opentelemetry import trace
@@ -41,12 +56,15 @@ def export() -> None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         raise InputError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: pip install 'culturepark[otel]'"
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: pip install"
+            " 'culturepark[otel]'"
         ) from None
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
     provider = TracerProvider(
-        resource=Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "culturepark")})
+        resource=Resource.create(
+            {"service.name": os.environ.get("OTEL_SERVICE_NAME", "culturepark")}
+        )
     )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)  # it sends what is left when the process ends
@@ -89,7 +107,9 @@ def span(line: Line, request: Request) -> Iterator[Callable[[Reply], None]]:
 
 def _outcome(reply: Reply) -> dict[str, Any]:
     return {
-        "gen_ai.response.finish_reasons": [FINISHED[reply.status]] if reply.status in FINISHED else None,
+        "gen_ai.response.finish_reasons": (
+            [FINISHED[reply.status]] if reply.status in FINISHED else None
+        ),
         "gen_ai.usage.input_tokens": reply.prompt_tokens,
         "gen_ai.usage.output_tokens": reply.completion_tokens,
         "error.type": reply.status if reply.status not in ("ok", "truncated") else None,

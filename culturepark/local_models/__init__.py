@@ -1,1 +1,3 @@
-"""Models on this machine: what there is to run them, bases loaded safely, the offline base, and what a model would answer."""
+"""Models on this machine: what there is to run them, bases loaded safely, the offline base, and
+what a model would answer.
+"""

@@ -1,4 +1,6 @@
-"""Loads base models and tokenizers: from a folder, a hub name, or `tiny`; safetensors only, no code from elsewhere."""
+"""Loads base models and tokenizers: from a folder, a hub name, or `tiny`; safetensors only, no code
+from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +20,24 @@ from culturepark.local_models.probe import try_template
 
 TINY = "tiny"
 UNWRITABLE = re.compile(
-    r"No space left|File too large|quota exceeded|Read-only file system|PytorchStreamWriter|file write failed", re.I
+    r"No space left|File too large|quota exceeded|Read-only file system|PytorchStreamWriter|file"
+    r" write failed",
+    re.I,
 )
 PIECE = 1 << 16  # bytes of a weight file that are hashed at each of 16 places
 # For bases that bring no chat template. Newlines as expressions: a template's own are trimmed.
 TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + '\\n' + message['content'] + eos_token + '\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' + '\\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + '\\n' + message['content'] +"
+    " eos_token + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' + '\\n' }}{%"
+    " endif %}"
 )
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the libraries' progress and notes off the screen, and let them fetch nothing that was not asked for."""
+    """Keep the libraries' progress and notes off the screen, and let them fetch nothing that was
+    not asked for.
+    """
     import datasets
     import transformers
 
@@ -39,7 +46,9 @@ def quiet() -> Iterator[None]:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
-    levels = {name: logging.getLogger(name).level for name in ("trl", "accelerate", "peft", "torch")}
+    levels = {
+        name: logging.getLogger(name).level for name in ("trl", "accelerate", "peft", "torch")
+    }
     for name in levels:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -53,7 +62,9 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def writing(what: str) -> Iterator[None]:
-    """Turn what the libraries raise where weights cannot be written (safetensors and torch each their own) into a WriteError."""
+    """Turn what the libraries raise where weights cannot be written (safetensors and torch each
+    their own) into a WriteError.
+    """
     try:
         yield
     except ParkError:
@@ -61,11 +72,15 @@ def writing(what: str) -> Iterator[None]:
     except Exception as error:
         if not UNWRITABLE.search(str(error)):
             raise
-        raise WriteError(f"cannot write {what}: {error}. Free disk space, then go on: the same command") from error
+        raise WriteError(
+            f"cannot write {what}: {error}. Free disk space, then go on: the same command"
+        ) from error
 
 
 def place(name: str) -> str:
-    """Return where a base is: the folder of `tiny` (made when first asked for), a folder, or a hub name as it stands."""
+    """Return where a base is: the folder of `tiny` (made when first asked for), a folder, or a hub
+    name as it stands.
+    """
     if name == TINY:
         from culturepark.local_models.tiny import folder
 
@@ -74,12 +89,16 @@ def place(name: str) -> str:
     if path.is_dir():
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        raise InputError(f"no base model at {path}: give a folder with config.json, a hub name, or {TINY}")
+        raise InputError(
+            f"no base model at {path}: give a folder with config.json, a hub name, or {TINY}"
+        )
     return name
 
 
 def tokenizer(name: str) -> Any:
-    """Return a base's tokenizer, with a padding token and a chat template; ModelError where it cannot be had."""
+    """Return a base's tokenizer, with a padding token and a chat template; ModelError where it
+    cannot be had.
+    """
     from transformers import AutoTokenizer
 
     found = _loaded(name, AutoTokenizer.from_pretrained, place(name), trust_remote_code=False)
@@ -102,8 +121,9 @@ def _begins(tokenizer: Any) -> bool:
 def model(name: str, machine: Machine, *, quantise: bool = False, scores: bool = False) -> Any:
     """Return a base model on the machine's device, in its number format, every weight trainable.
 
-    `quantise` loads it in 4 bits (nf4, double quantisation: Dettmers et al. 2023, arXiv 2305.14314), which needs a CUDA card
-    and bitsandbytes; `scores` loads it with a head of one number a text (reward models).
+    `quantise` loads it in 4 bits (nf4, double quantisation: Dettmers et al. 2023, arXiv
+    2305.14314), which needs a CUDA card and bitsandbytes; `scores` loads it with a head of one
+    number a text (reward models).
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -116,7 +136,14 @@ def model(name: str, machine: Machine, *, quantise: bool = False, scores: bool =
     if scores:
         told["num_labels"] = 1
     kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
-    found = _loaded(name, kind.from_pretrained, place(name), trust_remote_code=False, use_safetensors=True, **told)
+    found = _loaded(
+        name,
+        kind.from_pretrained,
+        place(name),
+        trust_remote_code=False,
+        use_safetensors=True,
+        **told,
+    )
     return found if quantise or machine.count > 1 else found.to(machine.device)
 
 
@@ -127,11 +154,14 @@ def _nf4(machine: Machine, dtype: Any) -> Any:
 
     if machine.device != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(
-            f"4-bit bases need a CUDA card and bitsandbytes (pip install bitsandbytes); this is {machine.title}. "
-            "Without --qlora the base is loaded whole."
+            "4-bit bases need a CUDA card and bitsandbytes (pip install bitsandbytes); this is"
+            f" {machine.title}. Without --qlora the base is loaded whole."
         )
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
     )
 
 
@@ -142,13 +172,17 @@ def _loaded(name: str, load: Any, *args: Any, **told: Any) -> Any:
 
 @contextmanager
 def damaged(what: str) -> Iterator[None]:
-    """Raise whatever a library says of a model's files, cut or changed in any way, as one ModelError that begins with `what`."""
+    """Raise whatever a library says of a model's files, cut or changed in any way, as one
+    ModelError that begins with `what`.
+    """
     try:
         yield
     except (ParkError, MemoryError):
         raise
     except Exception as error:
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        said = next(
+            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
         kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
         raise ModelError(f"{what}: {kind}{said[:300]}") from error
 
@@ -159,7 +193,8 @@ def title(name: str) -> str:
 
 
 def fingerprint(name: str) -> str:
-    """Return a hash of a local base: its configuration, and of each weight file the size and 16 pieces spread over it.
+    """Return a hash of a local base: its configuration, and of each weight file the size and 16
+    pieces spread over it.
 
     Empty for a hub name: the hub's own revision is not read.
     """
@@ -190,7 +225,9 @@ def licence(name: str) -> str:
 
 
 def adapter(folder: Path) -> dict[str, Any]:
-    """Return the adapter configuration in a folder, or an empty mapping where it holds a whole model; ModelError for a damaged one."""
+    """Return the adapter configuration in a folder, or an empty mapping where it holds a whole
+    model; ModelError for a damaged one.
+    """
     path = folder / "adapter_config.json"
     if not path.is_file():
         return {}

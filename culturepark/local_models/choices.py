@@ -1,9 +1,10 @@
-"""What a model would answer: its distribution over a question's options, and how likely it finds a given answer.
+"""What a model would answer: its distribution over a question's options, and how likely it finds a
+given answer.
 
-An answer's options are told apart token by token, as in a tree: `distribution` multiplies, along each option's way, the
-model's probability of the next token among those that some option has there. Where all options differ in their first token
-that is the first-token distribution of Cao et al. (NAACL 2025, arXiv 2502.07068, §3) and Suh et al. (2025, SubPOP,
-arXiv 2502.16761, §3).
+An answer's options are told apart token by token, as in a tree: `distribution` multiplies, along
+each option's way, the model's probability of the next token among those that some option has there.
+Where all options differ in their first token that is the first-token distribution of Cao et al.
+(NAACL 2025, arXiv 2502.07068, §3) and Suh et al. (2025, SubPOP, arXiv 2502.16761, §3).
 """
 
 from __future__ import annotations
@@ -13,12 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from culturepark.errors import InputError
-from culturepark.local_models.chat import Opening, Talk, open_turns, tokenize_answers, tokenize_beginnings
+from culturepark.local_models.chat import (
+    Opening,
+    Talk,
+    open_turns,
+    tokenize_answers,
+    tokenize_beginnings,
+)
 
 
 @dataclass(frozen=True)
 class Fork:
-    """A place where options part: what stands before it, each branch's next token, and which options take each branch."""
+    """A place where options part: what stands before it, each branch's next token, and which
+    options take each branch.
+    """
 
     prefix: tuple[int, ...]
     tokens: tuple[int, ...]
@@ -26,7 +35,8 @@ class Fork:
 
 
 def forks(answers: Sequence[Sequence[int]]) -> tuple[Fork, ...]:
-    """Return the places where tokenised options part, the root first; InputError where one is the beginning of another.
+    """Return the places where tokenised options part, the root first; InputError where one is the
+    beginning of another.
 
     >>> forks([(5, 1), (5, 2), (7,)])[0].tokens
     (5, 7)
@@ -40,16 +50,22 @@ def _forks(answers: Sequence[tuple[int, ...]], held: tuple[int, ...], depth: int
     branches: dict[int, list[int]] = {}
     for i in held:
         if len(answers[i]) <= depth:
-            raise InputError(f"option {i + 1} is the beginning of another option; nothing tells them apart")
+            raise InputError(
+                f"option {i + 1} is the beginning of another option; nothing tells them apart"
+            )
         branches.setdefault(answers[i][depth], []).append(i)
     if len(branches) > 1:
-        yield Fork(answers[held[0]][:depth], tuple(branches), tuple(tuple(b) for b in branches.values()))
+        yield Fork(
+            answers[held[0]][:depth], tuple(branches), tuple(tuple(b) for b in branches.values())
+        )
     for branch in branches.values():
         yield from _forks(answers, tuple(branch), depth + 1)
 
 
 def tokens(tokenizer: Any, opening: Opening, options: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return each option as a model would begin its answer there: its words and the full stop after them."""
+    """Return each option as a model would begin its answer there: its words and the full stop after
+    them.
+    """
     return tokenize_beginnings(tokenizer, opening, [f"{option}." for option in options])
 
 
@@ -58,26 +74,47 @@ def asked(tokenizer: Any, prompts: Sequence[Talk]) -> list[list[int]]:
     return [list(opening.tokens) for opening in open_turns(tokenizer, prompts)]
 
 
-def grow_trees(tokenizer: Any, openings: Sequence[Opening], options: Sequence[Sequence[str]]) -> list[tuple[Fork, ...]]:
+def grow_trees(
+    tokenizer: Any, openings: Sequence[Opening], options: Sequence[Sequence[str]]
+) -> list[tuple[Fork, ...]]:
     """Return where the options of each conversation part; those of equal ones are found once."""
     keys = [(opening.text, *labels) for opening, labels in zip(openings, options, strict=True)]
     different = dict(zip(keys, zip(openings, options, strict=True), strict=True))
-    trees = {key: forks(tokens(tokenizer, opening, labels)) for key, (opening, labels) in different.items()}
+    trees = {
+        key: forks(tokens(tokenizer, opening, labels))
+        for key, (opening, labels) in different.items()
+    }
     return [trees[key] for key in keys]
 
 
-def distribution(model: Any, tokenizer: Any, prompts: Sequence[Talk], options: Sequence[Sequence[str]],
-                 rows: int = 32) -> list[list[float]]:  # fmt: skip
-    """Return, for each prompt, the model's probabilities of its options; each list sums to 1. Dropout is off."""
+def distribution(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Talk],
+    options: Sequence[Sequence[str]],
+    rows: int = 32,
+) -> list[list[float]]:
+    """Return, for each prompt, the model's probabilities of its options; each list sums to 1.
+    Dropout is off.
+    """
     openings = open_turns(tokenizer, prompts)
     trees = grow_trees(tokenizer, openings, options)
     begun = [opening.tokens for opening in openings]
     return weighed(model, tokenizer, begun, trees, [len(o) for o in options], rows=rows)
 
 
-def weighed(model: Any, tokenizer: Any, begun: Sequence[Sequence[int]], trees: Sequence[Sequence[Fork]], counts: Sequence[int],
-            names: Sequence[str] | None = None, rows: int = 32) -> list[list[float]]:  # fmt: skip
-    """Return the distributions over options whose prompts are tokens and whose ways are trees; `names` are adapters, one a prompt."""
+def weighed(
+    model: Any,
+    tokenizer: Any,
+    begun: Sequence[Sequence[int]],
+    trees: Sequence[Sequence[Fork]],
+    counts: Sequence[int],
+    names: Sequence[str] | None = None,
+    rows: int = 32,
+) -> list[list[float]]:
+    """Return the distributions over options whose prompts are tokens and whose ways are trees;
+    `names` are adapters, one a prompt.
+    """
     places = [(i, fork) for i, tree in enumerate(trees) for fork in tree]
     places.sort(key=lambda place: len(begun[place[0]]) + len(place[1].prefix))
     made = [[1.0] * n for n in counts]
@@ -86,14 +123,19 @@ def weighed(model: Any, tokenizer: Any, begun: Sequence[Sequence[int]], trees: S
         asked_of = [names[i] for i, _ in part] if names else None
         logits = last(model, tokenizer, [[*begun[i], *f.prefix] for i, f in part], asked_of)
         for (i, fork), row in zip(part, logits, strict=True):
-            for share, branch in zip(row[list(fork.tokens)].softmax(-1).tolist(), fork.options, strict=True):
+            for share, branch in zip(
+                row[list(fork.tokens)].softmax(-1).tolist(), fork.options, strict=True
+            ):
                 for option in branch:
                     made[i][option] *= share
     return made
 
 
-def last(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], names: Sequence[str] | None = None) -> Any:
-    """Return the logits after each row's last token, shape (rows, vocabulary), float32, without gradients.
+def last(
+    model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], names: Sequence[str] | None = None
+) -> Any:
+    """Return the logits after each row's last token, shape (rows, vocabulary), float32, without
+    gradients.
 
     `names` are the adapters that answer, one a row.
     """
@@ -110,14 +152,18 @@ def last(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], names: Seque
 
 def padded(tokenizer: Any, rows: Sequence[Sequence[int]], device: Any) -> Any:
     """Return rows of token ids as one batch, padded on the right."""
-    batch = tokenizer.pad({"input_ids": [list(r) for r in rows]}, padding_side="right", return_tensors="pt")
+    batch = tokenizer.pad(
+        {"input_ids": [list(r) for r in rows]}, padding_side="right", return_tensors="pt"
+    )
     return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
 
 
 def likelihood(
     model: Any, tokenizer: Any, prompts: Sequence[Talk], answers: Sequence[str], rows: int = 32
 ) -> list[float]:
-    """Return the mean log-probability (nats) a token of each answer, end of turn included. Dropout is off."""
+    """Return the mean log-probability (nats) a token of each answer, end of turn included. Dropout
+    is off.
+    """
     import torch
 
     parts = tokenize_answers(tokenizer, prompts, answers)
@@ -142,9 +188,11 @@ def likelihood(
 
 
 def divergence(p: Sequence[float], q: Sequence[float]) -> float:
-    """Return the Jensen–Shannon distance (square root of the divergence in bits, from 0 to 1) of two distributions.
+    """Return the Jensen–Shannon distance (square root of the divergence in bits, from 0 to 1) of
+    two distributions.
 
-    Endres & Schindelin 2003; the measure of GlobalOpinionQA (Durmus et al. 2023, arXiv 2306.16388, §2.2).
+    Endres & Schindelin 2003; the measure of GlobalOpinionQA (Durmus et al. 2023, arXiv 2306.16388,
+    §2.2).
     """
     from math import log2
 

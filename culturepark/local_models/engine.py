@@ -1,4 +1,6 @@
-"""A base with any number of adapters, loaded once: answers what waits in batches, whichever adapter each request is for."""
+"""A base with any number of adapters, loaded once: answers what waits in batches, whichever adapter
+each request is for.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from culturepark.local_models.machine import Machine
 from culturepark.local_models.schemas import Guide, Guides
 
 ROWS = 32  # requests of one batch, at most
-SPREAD = 8  # batches of places where options part that are worked on at once, so that like lengths stand together
+# batches of places where options part that are worked on at once, so that like lengths stand
+# together
+SPREAD = 8
 LINGER = 0.01  # seconds that a batch that is not full is waited for
 SLICE, SLACK = (
     16_384,
@@ -39,9 +43,11 @@ class TooLong(InputError):
 class Ask:
     """One request: a prompt's tokens, who answers, and how.
 
-    `temperature` 0 takes the likeliest token; `top_p` draws from the likeliest tokens that make up this share; one `seed` draws
-    one answer, whatever shares the batch. `top` asks for log-probabilities, and for so many alternatives a token. `lead` are the
-    spaces with which the chat template opens an answer; they are no part of its text. `schema` is a JSON schema to keep to, as text.
+    `temperature` 0 takes the likeliest token; `top_p` draws from the likeliest tokens that make up
+    this share; one `seed` draws one answer, whatever shares the batch. `top` asks for
+    log-probabilities, and for so many alternatives a token. `lead` are the spaces with which the
+    chat template opens an answer; they are no part of its text. `schema` is a JSON schema to keep
+    to, as text.
     """
 
     prompt: tuple[int, ...]
@@ -58,7 +64,9 @@ class Ask:
 
 @dataclass(frozen=True)
 class Token:
-    """A token that was said: its text, its log-probability (nats, of the model's own distribution), and the likeliest ones."""
+    """A token that was said: its text, its log-probability (nats, of the model's own distribution),
+    and the likeliest ones.
+    """
 
     text: str
     logprob: float
@@ -67,7 +75,9 @@ class Token:
 
 @dataclass(frozen=True)
 class Made:
-    """An answer. `completion_tokens` counts the end of turn where one was said; `tokens` and it (`end`) are kept if asked for."""
+    """An answer. `completion_tokens` counts the end of turn where one was said; `tokens` and it
+    (`end`) are kept if asked for.
+    """
 
     text: str
     finish: Literal["stop", "length"]
@@ -82,7 +92,9 @@ Heard = Callable[[str, tuple[Token, ...]], None]
 
 @dataclass(frozen=True)
 class Weighing:
-    """A question of how a model's own distribution over options is: the prompt's tokens, where its options part, who is asked."""
+    """A question of how a model's own distribution over options is: the prompt's tokens, where its
+    options part, who is asked.
+    """
 
     prompt: tuple[int, ...]
     tree: tuple[choices.Fork, ...]
@@ -93,7 +105,9 @@ class Weighing:
 
 @dataclass(frozen=True)
 class Reading:
-    """A question of how likely a model finds given tokens, with so many alternatives (`top`) per token."""
+    """A question of how likely a model finds given tokens, with so many alternatives (`top`) per
+    token.
+    """
 
     prompt: tuple[int, ...]
     top: int
@@ -121,10 +135,11 @@ class Row:
 
 
 class Engine:
-    """A loaded base, its adapters, and a thread that answers. `batches` and `answered` count what was done.
+    """A loaded base, its adapters, and a thread that answers. `batches` and `answered` count what
+    was done.
 
-    Requests of different adapters, temperatures and lengths share a batch (PEFT's mixed adapters); at most `rows` of them, and
-    fewer where their caches would not fit the device's memory.
+    Requests of different adapters, temperatures and lengths share a batch (PEFT's mixed adapters);
+    at most `rows` of them, and fewer where their caches would not fit the device's memory.
     """
 
     def __init__(self, root: str, found: Machine, rows: int = ROWS) -> None:
@@ -133,7 +148,9 @@ class Engine:
         self.root, self.machine, self.rows = root, found, rows
         self.ends = _plain(self.model, self.tokenizer)
         self.context = _context(self.model.config, self.tokenizer)
-        self.tokenizer.model_max_length = 2**31  # or it warns of prompts that are refused here anyway
+        self.tokenizer.model_max_length = (
+            2**31
+        )  # or it warns of prompts that are refused here anyway
         self.room = _room(self.model.config, found)
         self.batches = self.answered = 0
         self._adapters: dict[str, str] = {}
@@ -148,7 +165,9 @@ class Engine:
     # ------------------------------------------------------------- adapters
 
     def add(self, model: Graduate) -> str:
-        """Load a model's adapter unless it is there; return the name by which a request asks for it."""
+        """Load a model's adapter unless it is there; return the name by which a request asks for
+        it.
+        """
         if model.adapter is None:
             return BASE
         with self._working:
@@ -161,16 +180,22 @@ class Engine:
     # ------------------------------------------------------------- requests
 
     def tokens(self, talk: Talk) -> tuple[int, ...]:
-        """Return a conversation as tokens, up to where the model speaks; InputError where the base's template refuses it."""
+        """Return a conversation as tokens, up to where the model speaks; InputError where the
+        base's template refuses it.
+        """
         return self.open_turn(talk).tokens
 
     def open_turn(self, talk: Talk) -> Opening:
-        """Return a conversation up to where the model speaks; InputError where the base's template refuses it."""
+        """Return a conversation up to where the model speaks; InputError where the base's template
+        refuses it.
+        """
         self._refuse_long("".join(message["content"] for message in talk))
         return open_turns(self.tokenizer, [talk])[0]
 
     def read_text(self, text: str) -> tuple[int, ...]:
-        """Return a text as tokens, with those that the tokenizer itself puts before it; TooLong where it cannot fit."""
+        """Return a text as tokens, with those that the tokenizer itself puts before it; TooLong
+        where it cannot fit.
+        """
         self._refuse_long(text)
         return tuple(self.tokenizer(text)["input_ids"])
 
@@ -178,7 +203,9 @@ class Engine:
         """Return token ids as they are; InputError for one that the model does not have."""
         odd = next((t for t in tokens if t >= self._vocabulary), None)
         if odd is not None:
-            raise InputError(f"there is no token {odd}; the model has {self._vocabulary}, the first is 0")
+            raise InputError(
+                f"there is no token {odd}; the model has {self._vocabulary}, the first is 0"
+            )
         return tuple(tokens)
 
     def write(self, tokens: Sequence[int]) -> str:
@@ -186,9 +213,13 @@ class Engine:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False))
 
     def write_pieces(self, tokens: Sequence[int], text: str) -> list[str]:
-        """Return what each token of `text` adds to it: nothing for half a character, and for marks that the text has not."""
+        """Return what each token of `text` adds to it: nothing for half a character, and for marks
+        that the text has not.
+        """
         own = self.tokenizer.bos_token
-        hidden = bool(own) and tokens[:1] == (self.tokenizer.bos_token_id,) and not text.startswith(own)
+        hidden = (
+            bool(own) and tokens[:1] == (self.tokenizer.bos_token_id,) and not text.startswith(own)
+        )
         pieces, begin, shown = list[str](), 0, ""
         for i in range(len(tokens)):
             whole = self.write(tokens[begin : i + 1])
@@ -216,10 +247,14 @@ class Engine:
     def _most(self) -> str:
         return f"maximum context length is {self.context}"
 
-    async def complete(self, talk: Talk, adapter: str = BASE, limit: int | None = None, **how: Any) -> Made:
-        """Answer a conversation with an adapter that `add` named; `how` is as in an Ask. TooLong where the prompt does not fit.
+    async def complete(
+        self, talk: Talk, adapter: str = BASE, limit: int | None = None, **how: Any
+    ) -> Made:
+        """Answer a conversation with an adapter that `add` named; `how` is as in an Ask. TooLong
+        where the prompt does not fit.
 
-        Without `limit`, or with one beyond the context, an answer may fill what the prompt leaves, and then ends as `length`.
+        Without `limit`, or with one beyond the context, an answer may fill what the prompt leaves,
+        and then ends as `length`.
         """
         return await asyncio.wrap_future(self.submit(self.ask(talk, adapter, limit, **how)))
 
@@ -228,7 +263,9 @@ class Engine:
         opening = self.open_turn(talk)
         return self.ask_tokens(opening.tokens, adapter, limit, lead=opening.lead, **how)
 
-    def ask_tokens(self, prompt: Sequence[int], adapter: str = BASE, limit: int | None = None, **how: Any) -> Ask:
+    def ask_tokens(
+        self, prompt: Sequence[int], adapter: str = BASE, limit: int | None = None, **how: Any
+    ) -> Ask:
         """Return the request to go on where these tokens end; TooLong where they leave no room."""
         left = self.context - len(prompt)
         if left < 1:
@@ -236,7 +273,9 @@ class Engine:
         return Ask(tuple(prompt), adapter, min(limit or left, left), **how)
 
     async def read(self, prompt: Sequence[int], adapter: str = BASE, top: int = 0) -> list[Token]:
-        """Return how likely an adapter finds each token of a text but the first, and the `top` likeliest in its place."""
+        """Return how likely an adapter finds each token of a text but the first, and the `top`
+        likeliest in its place.
+        """
         if len(prompt) > self.context:
             raise TooLong(f"the prompt has {len(prompt)} tokens, and the {self._most}")
         future: Future[list[Token]] = Future()
@@ -244,7 +283,8 @@ class Engine:
         return await asyncio.wrap_future(future)
 
     async def weigh(self, talk: Talk, options: Sequence[str], adapter: str = BASE) -> list[float]:
-        """Return an adapter's distribution over the options with which its answer may begin, as `choices.distribution` does.
+        """Return an adapter's distribution over the options with which its answer may begin, as
+        `choices.distribution` does.
 
         TooLong where prompt and options do not fit; InputError where options cannot be told apart.
         """
@@ -253,12 +293,19 @@ class Engine:
         if (most := len(prompt) + max(map(len, told))) > self.context:
             raise TooLong(f"prompt and options have {most} tokens, and the {self._most}")
         future: Future[list[float]] = Future()
-        self._enqueue(self._weighing, Weighing(prompt, choices.forks(told), len(options), adapter, future))
+        self._enqueue(
+            self._weighing, Weighing(prompt, choices.forks(told), len(options), adapter, future)
+        )
         return await asyncio.wrap_future(future)
 
     async def stream(self, ask: Ask) -> AsyncGenerator[tuple[str, tuple[Token, ...]] | Made, None]:
-        """Yield an answer piece by piece, each with its tokens where these were asked for, and the whole of it last."""
-        loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[str, tuple[Token, ...]] | None]()
+        """Yield an answer piece by piece, each with its tokens where these were asked for, and the
+        whole of it last.
+        """
+        loop, queue = (
+            asyncio.get_running_loop(),
+            asyncio.Queue[tuple[str, tuple[Token, ...]] | None](),
+        )
 
         def hear(piece: tuple[str, tuple[Token, ...]] | None) -> None:
             with suppress(RuntimeError):  # the loop has ended: nobody listens
@@ -274,7 +321,8 @@ class Engine:
             future.cancel()
 
     def submit(self, ask: Ask, heard: Heard | None = None) -> Future[Made]:
-        """Let a request wait for the next batch. A future that is cancelled is left out, or ends at its next token.
+        """Let a request wait for the next batch. A future that is cancelled is left out, or ends at
+        its next token.
 
         `heard` is told each new piece of text and its tokens, in the engine's thread.
         """
@@ -283,7 +331,9 @@ class Engine:
         return row.future
 
     def _guide(self, ask: Ask) -> Guide | None:
-        """Return what holds a request's answer to its schema; InputError where it cannot be kept or llguidance is missing."""
+        """Return what holds a request's answer to its schema; InputError where it cannot be kept or
+        llguidance is missing.
+        """
         if ask.schema is None:
             return None
         return self._guides_of_base().begin(ask.schema)
@@ -325,9 +375,13 @@ class Engine:
                     self._read(read)
 
     def _heaviest(self) -> list[Weighing]:
-        """Return the next questions of distributions, as many as fill a few batches of places where options part."""
+        """Return the next questions of distributions, as many as fill a few batches of places where
+        options part.
+        """
         taken, places = list[Weighing](), 0
-        while self._weighing and (not taken or places + len(self._weighing[0].tree) <= SPREAD * self.rows):
+        while self._weighing and (
+            not taken or places + len(self._weighing[0].tree) <= SPREAD * self.rows
+        ):
             one = self._weighing.popleft()
             if not one.future.cancelled():
                 taken.append(one)
@@ -337,9 +391,14 @@ class Engine:
     def _weigh(self, taken: Sequence[Weighing]) -> None:
         try:
             found = choices.weighed(
-                self.model, self.tokenizer, [w.prompt for w in taken], [w.tree for w in taken], [w.count for w in taken],
-                names=[w.adapter for w in taken] if self._adapters else None, rows=self.rows,
-            )  # fmt: skip
+                self.model,
+                self.tokenizer,
+                [w.prompt for w in taken],
+                [w.tree for w in taken],
+                [w.count for w in taken],
+                names=[w.adapter for w in taken] if self._adapters else None,
+                rows=self.rows,
+            )
         except Exception as error:
             for one in taken:
                 with suppress(InvalidStateError):
@@ -364,9 +423,12 @@ class Engine:
     def _read(self, taken: Sequence[Reading]) -> None:
         try:
             rows = reading.read_rows(
-                self.model, self.tokenizer, [r.prompt for r in taken], max(r.top for r in taken),
+                self.model,
+                self.tokenizer,
+                [r.prompt for r in taken],
+                max(r.top for r in taken),
                 [r.adapter for r in taken] if self._adapters else None,
-            )  # fmt: skip
+            )
             made = [self._tokens_read(r, row) for r, row in zip(taken, rows, strict=True)]
         except Exception as error:
             _told(taken, error)
@@ -383,10 +445,14 @@ class Engine:
 
     def _token(self, token: int, logprob: float, likeliest: Sequence[tuple[int, float]]) -> Token:
         decode = self.tokenizer.decode
-        return Token(decode([token]), logprob, tuple((decode([other]), x) for other, x in likeliest))
+        return Token(
+            decode([token]), logprob, tuple((decode([other]), x) for other, x in likeliest)
+        )
 
     def _next(self) -> list[Row]:
-        """Return the next batch: the first of those that wait, as many as there are rows and memory for."""
+        """Return the next batch: the first of those that wait, as many as there are rows and memory
+        for.
+        """
         batch, longest = list[Row](), 0
         while self._waiting and len(batch) < self.rows:
             ask = self._waiting[0].ask
@@ -424,17 +490,30 @@ class Engine:
 
         longest, device = max(len(row.ask.prompt) for row in batch), self.model.device
         pad = self.tokenizer.pad_token_id
-        ids = torch.tensor([[pad] * (longest - len(r.ask.prompt)) + list(r.ask.prompt) for r in batch], device=device)
+        ids = torch.tensor(
+            [[pad] * (longest - len(r.ask.prompt)) + list(r.ask.prompt) for r in batch],
+            device=device,
+        )
         mask = torch.tensor(
-            [[0] * (longest - len(r.ask.prompt)) + [1] * len(r.ask.prompt) for r in batch], device=device
+            [[0] * (longest - len(r.ask.prompt)) + [1] * len(r.ask.prompt) for r in batch],
+            device=device,
         )
         told = GenerationConfig(
-            do_sample=False, max_new_tokens=max(r.ask.limit for r in batch), pad_token_id=pad, use_cache=True
+            do_sample=False,
+            max_new_tokens=max(r.ask.limit for r in batch),
+            pad_token_id=pad,
+            use_cache=True,
         )
         mixed = {"adapter_names": [row.ask.adapter for row in batch]} if self._adapters else {}
         with torch.inference_mode():
-            self.model.generate(input_ids=ids, attention_mask=mask, generation_config=told, logits_processor=_list(_drawer(self, batch)),
-                                stopping_criteria=_stops(batch), **mixed)  # fmt: skip
+            self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=told,
+                logits_processor=_list(_drawer(self, batch)),
+                stopping_criteria=_stops(batch),
+                **mixed,
+            )
         self.batches += 1
         for row in batch:
             with suppress(InvalidStateError):  # cancelled meanwhile
@@ -442,7 +521,9 @@ class Engine:
                 self.answered += 1
 
     def take(self, row: Row, token: int, log: tuple[float, list[tuple[int, float]]] | None) -> None:
-        """Let a row say a token, with its log-probability and the likeliest tokens' where they were asked for."""
+        """Let a row say a token, with its log-probability and the likeliest tokens' where they were
+        asked for.
+        """
         row.said.append(token)
         ended = token in self.ends
         if log is not None and ended:
@@ -463,7 +544,9 @@ class Engine:
         return True
 
     def _tell(self, row: Row, heard: Heard) -> None:
-        """Pass on what is new and will stay: no half characters, nothing that may be the beginning of a stop text."""
+        """Pass on what is new and will stay: no half characters, nothing that may be the beginning
+        of a stop text.
+        """
         cut = self._cut(row)
         text = self._text(row) if cut is None else cut
         if not row.done:
@@ -487,16 +570,20 @@ class Engine:
     def _made(self, row: Row) -> Made:
         text = self._cut(row)
         said = self._text(row) if text is None else text
-        return Made(said, row.finish, len(row.ask.prompt), len(row.said), tuple(row.tokens), row.end)
+        return Made(
+            said, row.finish, len(row.ask.prompt), len(row.said), tuple(row.tokens), row.end
+        )
 
 
 # ------------------------------------------------------------------- drawing
 
 
 def draw(scores: Any, asks: Sequence[Ask], shares: Sequence[float]) -> Any:
-    """Return a token a row, by its own temperature and top-p. `shares`, from 0 to 1, say where in the distribution each falls.
+    """Return a token a row, by its own temperature and top-p. `shares`, from 0 to 1, say where in
+    the distribution each falls.
 
-    `scores` are logits, shape (rows, vocabulary). What a row draws depends on its own logits and share alone.
+    `scores` are logits, shape (rows, vocabulary). What a row draws depends on its own logits and
+    share alone.
     """
     import torch
 
@@ -510,10 +597,16 @@ def draw(scores: Any, asks: Sequence[Ask], shares: Sequence[float]) -> Any:
         places, order = (scores[rows] / heat).softmax(-1), None
         if narrow:
             places, order = places.sort(-1, descending=True)
-            kept = places.cumsum(-1) - places < scores.new_tensor([asks[i].top_p for i in rows])[:, None]
+            kept = (
+                places.cumsum(-1) - places
+                < scores.new_tensor([asks[i].top_p for i in rows])[:, None]
+            )
             places = places * kept
         sums = places.double().cumsum(-1) if scores.device.type != "mps" else places.cumsum(-1)
-        aims = torch.tensor([shares[i] for i in rows], dtype=sums.dtype, device=sums.device)[:, None] * sums[:, -1:]
+        aims = (
+            torch.tensor([shares[i] for i in rows], dtype=sums.dtype, device=sums.device)[:, None]
+            * sums[:, -1:]
+        )
         picks = torch.searchsorted(sums, aims, right=True).clamp(max=scores.shape[-1] - 1)
         # Rounding may point behind the last token that can be drawn.
         picks = torch.where(places.gather(-1, picks) > 0, picks, places.argmax(-1, keepdim=True))
@@ -522,7 +615,9 @@ def draw(scores: Any, asks: Sequence[Ask], shares: Sequence[float]) -> Any:
 
 
 def _drawer(engine: Engine, batch: Sequence[Row]) -> Any:
-    """Return what draws each row's next token and writes it down; `generate` then takes it as the only one there is."""
+    """Return what draws each row's next token and writes it down; `generate` then takes it as the
+    only one there is.
+    """
     from transformers import LogitsProcessor
 
     most = max((row.ask.top or 0 for row in batch), default=0)
@@ -535,20 +630,30 @@ def _drawer(engine: Engine, batch: Sequence[Row]) -> Any:
         def __call__(self, input_ids: Any, scores: Any) -> Any:
             scores = scores.float()
             narrowed = _narrowed(scores, batch)
-            chosen = draw(narrowed, asks, [row.rng.random() if row.ask.temperature > 0 else 0.0 for row in batch])
+            chosen = draw(
+                narrowed,
+                asks,
+                [row.rng.random() if row.ask.temperature > 0 else 0.0 for row in batch],
+            )
             logs = _logs(scores[wanting], chosen[wanting], most) if wanting else []
             held = dict(zip(wanting, logs, strict=True))
             for i, token in enumerate(chosen.tolist()):
                 if not batch[i].done:
                     single, likeliest = held.get(i, (0.0, []))
-                    engine.take(batch[i], token, (single, likeliest[: batch[i].ask.top]) if i in held else None)
+                    engine.take(
+                        batch[i],
+                        token,
+                        (single, likeliest[: batch[i].ask.top]) if i in held else None,
+                    )
             return scores.new_full(scores.shape, float("-inf")).scatter_(1, chosen[:, None], 0.0)
 
     return Drawer()
 
 
 def _narrowed(scores: Any, batch: Sequence[Row]) -> Any:
-    """Return the logits with what would leave a row's schema taken out; the log-probabilities stay the model's own."""
+    """Return the logits with what would leave a row's schema taken out; the log-probabilities stay
+    the model's own.
+    """
     guided = [i for i, row in enumerate(batch) if row.guide is not None and not row.done]
     if not guided:
         return scores
@@ -571,13 +676,18 @@ def _failing(row: Row) -> Iterator[None]:
 
 
 def _logs(scores: Any, chosen: Any, most: int) -> list[tuple[float, list[tuple[int, float]]]]:
-    """Return each row's log-probability of the chosen token, and its likeliest tokens with theirs."""
+    """Return each row's log-probability of the chosen token, and its likeliest tokens with
+    theirs.
+    """
     logs = scores.log_softmax(-1)
     single = logs.gather(-1, chosen[:, None])[:, 0].tolist()
     if not most:
         return [(x, []) for x in single]
     values, tokens = logs.topk(min(most, logs.shape[-1]), -1)
-    return [(x, list(zip(t, v, strict=True))) for x, t, v in zip(single, tokens.tolist(), values.tolist(), strict=True)]
+    return [
+        (x, list(zip(t, v, strict=True)))
+        for x, t, v in zip(single, tokens.tolist(), values.tolist(), strict=True)
+    ]
 
 
 def _list(processor: Any) -> Any:
@@ -609,12 +719,16 @@ def _told(batch: Sequence[Row | Reading], error: Exception) -> None:
 # ------------------------------------------------------------------- loading
 
 _held: WeakValueDictionary[tuple[str, ...], Engine] = WeakValueDictionary()
-_last: list[Engine] = []  # the stages of a run follow one another: the base they share is not loaded twice
+_last: list[
+    Engine
+] = []  # the stages of a run follow one another: the base they share is not loaded twice
 _loading = threading.Lock()
 
 
 def shared(model: Graduate, found: Machine | None = None, rows: int = ROWS) -> Engine:
-    """Return the engine of a model's base with its adapter in it; one that is in use in this process is used together."""
+    """Return the engine of a model's base with its adapter in it; one that is in use in this
+    process is used together.
+    """
     found = found or machine.look()
     key = (model.root, model.base_hash, found.device, found.dtype, found.attention)
     with _loading:
@@ -626,7 +740,8 @@ def shared(model: Graduate, found: Machine | None = None, rows: int = ROWS) -> E
 
 
 def attached(whole: Any, model: Graduate, name: str, *, alone: bool = False) -> Any:
-    """Return a base with one more adapter on it; ModelError where the adapter is damaged or does not fit the base.
+    """Return a base with one more adapter on it; ModelError where the adapter is damaged or does
+    not fit the base.
 
     `alone`: it will share the base with no other, so it may be of any kind.
     """
@@ -650,7 +765,8 @@ def attached(whole: Any, model: Graduate, name: str, *, alone: bool = False) -> 
             _detach(held, name, bare)
     if odd:
         raise ModelError(
-            f"the adapter at {folder} does not fit {model.title}: of {len(odd)} weights one side has none, {odd[0]} first"
+            f"the adapter at {folder} does not fit {model.title}: of {len(odd)} weights one side"
+            f" has none, {odd[0]} first"
         )
     return held.eval()
 
@@ -662,11 +778,17 @@ def _detach(held: Any, name: str, bare: bool) -> None:
 
 
 def _plain(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the tokens that end a turn, and let nothing of the base's own settings shape how tokens are drawn."""
+    """Return the tokens that end a turn, and let nothing of the base's own settings shape how
+    tokens are drawn.
+    """
     from transformers import GenerationConfig
 
     own = model.generation_config.eos_token_id
-    ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id, find_end(tokenizer)} - {None}
+    ends = {
+        *(own if isinstance(own, list) else [own]),
+        tokenizer.eos_token_id,
+        find_end(tokenizer),
+    } - {None}
     model.generation_config = GenerationConfig(pad_token_id=tokenizer.pad_token_id)
     return frozenset(ends)
 
@@ -684,4 +806,6 @@ def _room(config: Any, found: Machine) -> int:
     heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", 1)
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     bytes_each = 2 * text.num_hidden_layers * heads * size * (4 if found.dtype == "float32" else 2)
-    return max(1, int(machine.look(found.device, found.dtype, found.attention).memory * 0.5 / bytes_each))
+    return max(
+        1, int(machine.look(found.device, found.dtype, found.attention).memory * 0.5 / bytes_each)
+    )

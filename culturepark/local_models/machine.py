@@ -1,4 +1,6 @@
-"""Says what this machine can run models on, and chooses device, number format and attention by it."""
+"""Says what this machine can run models on, and chooses device, number format and attention by
+it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ PATIENCE = 10  # seconds in which a launcher that lost its first process ends th
 
 @dataclass(frozen=True)
 class Machine:
-    """What a model is run on. `memory` is the device's free memory in bytes, `count` how many devices processes share."""
+    """What a model is run on. `memory` is the device's free memory in bytes, `count` how many
+    devices processes share.
+    """
 
     device: str
     title: str
@@ -36,20 +40,28 @@ class Machine:
 
     def __str__(self) -> str:
         many = f", {self.count} processes" if self.count > 1 else ""
-        return f"{self.title} ({self.device}{many}), {self.dtype}, {self.attention}, {self.memory / GIB:.1f} GiB free"
+        return (
+            f"{self.title} ({self.device}{many}), {self.dtype}, {self.attention},"
+            f" {self.memory / GIB:.1f} GiB free"
+        )
 
 
 def needed() -> None:
     """Raise InputError where the libraries that run and tune models are not installed."""
     if lacking := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise InputError(f"models on this machine need {', '.join(lacking)}: pip install 'culturepark[tune]'")
+        raise InputError(
+            f"models on this machine need {', '.join(lacking)}: pip install 'culturepark[tune]'"
+        )
 
 
-def look(device: str | None = None, dtype: str | None = None, attention: str | None = None) -> Machine:
+def look(
+    device: str | None = None, dtype: str | None = None, attention: str | None = None
+) -> Machine:
     """Return what is there, or what was asked for; InputError where that cannot be.
 
-    On CUDA cards from Ampere on (compute capability 8.0) the format is bfloat16, on older ones and on Apple's float16, on a
-    CPU float32. FlashAttention 2 is taken where it is installed and the card can run it, else PyTorch's own kernels (sdpa).
+    On CUDA cards from Ampere on (compute capability 8.0) the format is bfloat16, on older ones and
+    on Apple's float16, on a CPU float32. FlashAttention 2 is taken where it is installed and the
+    card can run it, else PyTorch's own kernels (sdpa).
     """
     needed()
     import torch
@@ -68,11 +80,19 @@ def look(device: str | None = None, dtype: str | None = None, attention: str | N
     }
     device = device or next(name for name in DEVICES if there[name])
     if not there[device]:
-        raise InputError(f"--device {device}: there is none here. {nearest(device, [d for d in DEVICES if there[d]])}")
+        raise InputError(
+            f"--device {device}: there is none here."
+            f" {nearest(device, [d for d in DEVICES if there[d]])}"
+        )
     modern = device == "cuda" and torch.cuda.get_device_capability()[0] >= 8
-    dtype = dtype or {"cuda": "bfloat16" if modern else "float16", "mps": "float16", "cpu": "float32"}[device]
+    dtype = (
+        dtype
+        or {"cuda": "bfloat16" if modern else "float16", "mps": "float16", "cpu": "float32"}[device]
+    )
     if attention == "flash_attention_2" and device != "cuda":
-        raise InputError(f"--attention flash_attention_2 runs on CUDA cards, not on {device}; take sdpa")
+        raise InputError(
+            f"--attention flash_attention_2 runs on CUDA cards, not on {device}; take sdpa"
+        )
     flash = modern and dtype != "float32" and importlib.util.find_spec("flash_attn") is not None
     attention = attention or ("flash_attention_2" if flash else "sdpa")
     join(device)
@@ -82,9 +102,9 @@ def look(device: str | None = None, dtype: str | None = None, attention: str | N
 def batch(machine: Machine, parameters: int, length: int, trained: int, bits: float = 16) -> int:
     """Return how many rows of `length` tokens a device takes at once, a power of two from 1 to 64.
 
-    A cautious reckoning: the weights at `bits` each, 16 bytes a trained parameter (gradient, two moments, a copy), and for
-    each token the activations that checkpointing keeps, about 2% of the square root of the parameters in KiB. On a CPU,
-    where memory is not what bounds it, 16.
+    A cautious reckoning: the weights at `bits` each, 16 bytes a trained parameter (gradient, two
+    moments, a copy), and for each token the activations that checkpointing keeps, about 2% of the
+    square root of the parameters in KiB. On a CPU, where memory is not what bounds it, 16.
     """
     if machine.device == "cpu":
         return 16
@@ -108,7 +128,11 @@ def _free(device: str) -> int:
     import psutil
     import torch
 
-    return int(torch.cuda.mem_get_info()[0]) if device == "cuda" else int(psutil.virtual_memory().available)
+    return (
+        int(torch.cuda.mem_get_info()[0])
+        if device == "cuda"
+        else int(psutil.virtual_memory().available)
+    )
 
 
 # ------------------------------------------------------- several processes
@@ -126,14 +150,19 @@ def first() -> bool:
 
 def sharded() -> bool:
     """Say whether the launch asked for FSDP or DeepSpeed: then no process holds a whole model."""
-    return any(os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED"))
+    return any(
+        os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"
+        for name in ("FSDP", "DEEPSPEED")
+    )
 
 
 def join(device: str | None = None) -> None:
-    """Meet the other processes of a launch, each on its own device; nothing where this is the only one, or they have met.
+    """Meet the other processes of a launch, each on its own device; nothing where this is the only
+    one, or they have met.
 
-    It comes before anything touches a card (else all would reserve memory on the first) and before a base is loaded (only then
-    can FSDP have one process read it for all). Whoever waits, waits for long: the first may be building or exporting.
+    It comes before anything touches a card (else all would reserve memory on the first) and before
+    a base is loaded (only then can FSDP have one process read it for all). Whoever waits, waits for
+    long: the first may be building or exporting.
     """
     needed()
     import torch
@@ -144,11 +173,15 @@ def join(device: str | None = None) -> None:
 
     from accelerate import PartialState
 
-    PartialState(cpu=device == "cpu" or _spared() or not torch.cuda.is_available(), timeout=timedelta(hours=4))
+    PartialState(
+        cpu=device == "cpu" or _spared() or not torch.cuda.is_available(),
+        timeout=timedelta(hours=4),
+    )
 
 
 def agreed(work: Callable[[], T]) -> T:
-    """Do something in the first process alone and return in all of them what came of it; where it fails, all stop.
+    """Do something in the first process alone and return in all of them what came of it; where it
+    fails, all stop.
 
     What comes of it is pickled on its way. RunFailed in the others says why the first stopped.
     """
@@ -173,7 +206,8 @@ def agreed(work: Callable[[], T]) -> T:
 
 @contextmanager
 def together(device: str | None = None) -> Iterator[None]:
-    """Work as one of the processes of a launch; what stops them all is told by the first, and the launcher ends the others.
+    """Work as one of the processes of a launch; what stops them all is told by the first, and the
+    launcher ends the others.
 
     Only after work that went well is there an orderly leave: it would wait for whoever failed.
     """
@@ -191,8 +225,9 @@ def together(device: str | None = None) -> Iterator[None]:
 def _leave() -> None:
     """Part from the others.
 
-    A thread of gloo's may still be letting go of the last message, and needs the interpreter's lock for it; asking for that when
-    the interpreter is on its way out would abort the process. So it gets its turn now.
+    A thread of gloo's may still be letting go of the last message, and needs the interpreter's lock
+    for it; asking for that when the interpreter is on its way out would abort the process. So it
+    gets its turn now.
     """
     import torch
 

@@ -1,4 +1,6 @@
-"""What stands beside tuned weights: manifest.json and a model card, written last, so that a folder which has them is whole."""
+"""What stands beside tuned weights: manifest.json and a model card, written last, so that a folder
+which has them is whole.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,24 @@ from culturepark.records import Record
 from culturepark.toml import explain
 
 FILE = "manifest.json"
-LIBRARIES = ("culturepark", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
+LIBRARIES = (
+    "culturepark",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+)
 
 
 class Manifest(Record):
     """One tuned model: what it was made of and how.
 
-    `kind` says what the folder holds: an adapter for `base`, a whole model, or a reward model (adapter or whole). `rows` counts
-    what it was trained and validated on, `scores` holds the last figures of the run, `base_hash` is empty for a hub base.
+    `kind` says what the folder holds: an adapter for `base`, a whole model, or a reward model
+    (adapter or whole). `rows` counts what it was trained and validated on, `scores` holds the last
+    figures of the run, `base_hash` is empty for a hub base.
     """
 
     kind: Literal["adapter", "model", "reward"]
@@ -62,20 +74,29 @@ def now() -> str:
 
 def write(manifest: Manifest, folder: Path) -> None:
     """Write the model card, then the manifest, each whole or not at all."""
-    for name, text in (("README.md", card(manifest)), (FILE, json.dumps(manifest.model_dump(), indent=1) + "\n")):
+    for name, text in (
+        ("README.md", card(manifest)),
+        (FILE, json.dumps(manifest.model_dump(), indent=1) + "\n"),
+    ):
         write_text(folder / name, text)
 
 
 def read(folder: str | Path) -> Manifest:
-    """Read a tuned model's manifest; InputError names the tuned models nearby where there is none."""
+    """Read a tuned model's manifest; InputError names the tuned models nearby where there is
+    none.
+    """
     folder = Path(folder)
     path = folder / FILE
     if not path.is_file():
-        raise InputError(f"no tuned model at {folder} (it has no {FILE}). {nearest(folder.name, near(folder))}")
+        raise InputError(
+            f"no tuned model at {folder} (it has no {FILE}). {nearest(folder.name, near(folder))}"
+        )
     try:
         return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
-        raise InputError(f"{path} is no manifest of a tuned model: {explain(error, Manifest)[0]}") from error
+        raise InputError(
+            f"{path} is no manifest of a tuned model: {explain(error, Manifest)[0]}"
+        ) from error
     except ValueError as error:
         raise InputError(f"{path} is no manifest of a tuned model: {error}") from error
 
@@ -124,6 +145,14 @@ def _facts(m: Manifest) -> Mapping[str, Any]:
     rows = ", ".join(f"{split} {n}" for split, n in m.rows.items())
     scores = ", ".join(f"{name} {value:.4g}" for name, value in m.scores.items())
     said = ", ".join(f"{k} {v}" for k, v in m.settings.items() if v not in (None, "", [], ()))
-    return {"base": f"{m.base} {m.base_hash}".strip(), "licence of the base": m.base_licence, "rows": rows, "scores": scores or "none",
-            "corpus hash": m.corpus_hash, "settings": said, "machine": m.machine,
-            "versions": ", ".join(f"{k} {v}" for k, v in m.versions.items()), "made": m.created}  # fmt: skip
+    return {
+        "base": f"{m.base} {m.base_hash}".strip(),
+        "licence of the base": m.base_licence,
+        "rows": rows,
+        "scores": scores or "none",
+        "corpus hash": m.corpus_hash,
+        "settings": said,
+        "machine": m.machine,
+        "versions": ", ".join(f"{k} {v}" for k, v in m.versions.items()),
+        "made": m.created,
+    }

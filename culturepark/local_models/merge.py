@@ -1,4 +1,6 @@
-"""Makes one whole model of a base and its adapter: safetensors, tokenizer, manifest and card, to be handed over to any tool."""
+"""Makes one whole model of a base and its adapter: safetensors, tokenizer, manifest and card, to be
+handed over to any tool.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,12 @@ from culturepark.local_models.manifest import Manifest
 
 
 def merge(source: str | Path, target: str | Path) -> Path:
-    """Write the model that an adapter and its base make together to a new folder, whole or not at all, and return it.
+    """Write the model that an adapter and its base make together to a new folder, whole or not at
+    all, and return it.
 
-    It is merged on the CPU in the base's own number format. InputError for what is no adapter or a folder that is taken,
-    ModelError for a base that is stored quantised: its weights are rounded already, merge into the one it was made of.
+    It is merged on the CPU in the base's own number format. InputError for what is no adapter or a
+    folder that is taken, ModelError for a base that is stored quantised: its weights are rounded
+    already, merge into the one it was made of.
     """
     from culturepark.local_models.engine import attached
 
@@ -44,16 +48,25 @@ def merge(source: str | Path, target: str | Path) -> Path:
 
 
 def dtype(model: Graduate) -> str:
-    """Return the number format that a base is stored in; ModelError where it is stored quantised."""
+    """Return the number format that a base is stored in; ModelError where it is stored
+    quantised.
+    """
     from transformers import AutoConfig
 
     with base.damaged(f"cannot load the base {model.title!r}"):
         config = AutoConfig.from_pretrained(model.root, trust_remote_code=False)
     stored = getattr(config, "quantization_config", None)
     if stored:
-        how = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", stored)
-        raise ModelError(f"the base {model.title} is stored quantised ({how}): what is merged into it would be rounded once more. "
-                         f"Tune on, or name in the adapter's base_model_name_or_path, the base it was quantised from.")  # fmt: skip
+        how = (
+            stored.get("quant_method")
+            if isinstance(stored, dict)
+            else getattr(stored, "quant_method", stored)
+        )
+        raise ModelError(
+            f"the base {model.title} is stored quantised ({how}): what is merged into it would be"
+            " rounded once more. Tune on, or name in the adapter's base_model_name_or_path, the"
+            " base it was quantised from."
+        )
     found = str(config.dtype or "float32").removeprefix("torch.")
     return found if found in machine.DTYPES else "float32"
 
@@ -64,22 +77,47 @@ def _manifest(model: Graduate) -> Manifest:
     common: dict[str, Any] = {"kind": "model", "versions": versions, "created": manifest.now()}
     if (folder / manifest.FILE).is_file():
         told = manifest.read(folder)
-        return told.model_copy(update={**common, "settings": {**told.settings, "merged": model.identity}})
+        return told.model_copy(
+            update={**common, "settings": {**told.settings, "merged": model.identity}}
+        )
     return Manifest(
-        name=model.name, base=model.title, base_hash=base.fingerprint(model.root), base_licence=base.licence(model.root),
-        objective="an adapter from elsewhere, merged", corpus="unknown", corpus_hash="", rows={}, settings={"merged": model.identity},
-        machine=str(machine.look("cpu")), **common,
-    )  # fmt: skip
+        name=model.name,
+        base=model.title,
+        base_hash=base.fingerprint(model.root),
+        base_licence=base.licence(model.root),
+        objective="an adapter from elsewhere, merged",
+        corpus="unknown",
+        corpus_hash="",
+        rows={},
+        settings={"merged": model.identity},
+        machine=str(machine.look("cpu")),
+        **common,
+    )
 
 
 def handover(folder: Path) -> list[str]:
-    """Return the commands that take a whole model on: to GGUF with llama.cpp, from there to Ollama, and to vLLM."""
+    """Return the commands that take a whole model on: to GGUF with llama.cpp, from there to Ollama,
+    and to vLLM.
+    """
     place, name = str(folder.resolve()), _name(folder)
     file = f"{name}.gguf"
     return [
-        shlex.join(["python", "llama.cpp/convert_hf_to_gguf.py", place, "--outfile", file, "--outtype", "auto"]),
-        shlex.join(["llama-server", "-m", file, "--alias", name, "--host", "127.0.0.1", "--port", "8080"]),
-        f"printf 'FROM ./{file}\\n' > Modelfile && " + shlex.join(["ollama", "create", name, "-f", "Modelfile"]),
+        shlex.join(
+            [
+                "python",
+                "llama.cpp/convert_hf_to_gguf.py",
+                place,
+                "--outfile",
+                file,
+                "--outtype",
+                "auto",
+            ]
+        ),
+        shlex.join(
+            ["llama-server", "-m", file, "--alias", name, "--host", "127.0.0.1", "--port", "8080"]
+        ),
+        f"printf 'FROM ./{file}\\n' > Modelfile && "
+        + shlex.join(["ollama", "create", name, "-f", "Modelfile"]),
         shlex.join(["vllm", "serve", place, "--served-model-name", name, "--host", "127.0.0.1"]),
     ]
 

@@ -1,7 +1,8 @@
-"""Tries a base's chat template in a process of its own before it is trusted to end: a template is a program of somebody else's.
+"""Tries a base's chat template in a process of its own before it is trusted to end: a template is a
+program of somebody else's.
 
-The process has a limit of time and, where the system knows one, of memory; what the template says there is thrown away but
-for its length. Only Jinja is loaded in it, as transformers sets it up.
+The process has a limit of time and, where the system knows one, of memory; what the template says
+there is thrown away but for its length. Only Jinja is loaded in it, as transformers sets it up.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from culturepark.errors import ModelError
 SECONDS, MEMORY = 5, 1 << 30  # of the trial: time of one processor core, bytes of memory
 PATIENCE = 12  # times as long by the clock, where the machine is busy or knows no such limits
 LONGEST = 1 << 20  # characters that a template may write around a few short messages
-PROMPT, MORE, ANSWER = ({"role": role, "content": "Is tea good?"} for role in ("system", "user", "assistant"))
+PROMPT, MORE, ANSWER = (
+    {"role": role, "content": "Is tea good?"} for role in ("system", "user", "assistant")
+)
 TALKS = [[MORE], [PROMPT, MORE], [MORE, ANSWER], [PROMPT, MORE, ANSWER, MORE]]
 TRIAL = """
 import json, sys
@@ -60,18 +63,28 @@ _SLOW = f"the base's chat template did not end within {SECONDS} s of work on a f
 
 @lru_cache(maxsize=32)
 def try_template(template: str, marks: tuple[tuple[str, str], ...]) -> None:
-    """Raise ModelError for a chat template that takes more time, memory or text than one needs; `marks` are the tokenizer's own."""
+    """Raise ModelError for a chat template that takes more time, memory or text than one needs;
+    `marks` are the tokenizer's own.
+    """
     told = json.dumps({"template": template, "talks": TALKS, "marks": dict(marks)})
     try:
         done = subprocess.run(  # noqa: S603
-            [sys.executable, "-I", "-c", TRIAL.format(memory=MEMORY, seconds=SECONDS)], input=told,
-            capture_output=True, text=True, timeout=PATIENCE * SECONDS,
-        )  # fmt: skip
+            [sys.executable, "-I", "-c", TRIAL.format(memory=MEMORY, seconds=SECONDS)],
+            input=told,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE * SECONDS,
+        )
     except subprocess.TimeoutExpired:
         raise ModelError(f"{_SLOW}; it is not used") from None
     if done.returncode < 0:
         raise ModelError(f"{_SLOW}; it is not used")
     if done.returncode > 0:
-        raise ModelError("the base's chat template took more memory than a prompt needs; it is not used")
+        raise ModelError(
+            "the base's chat template took more memory than a prompt needs; it is not used"
+        )
     if int(done.stdout) > LONGEST:
-        raise ModelError(f"the base's chat template writes more than {LONGEST} characters for four short messages")
+        raise ModelError(
+            f"the base's chat template writes more than {LONGEST} characters for four short"
+            " messages"
+        )

@@ -9,15 +9,23 @@ from typing import Any
 from culturepark.local_models import choices
 
 PIECE_BYTES = 256 * 2**20  # of float32 logits at once: a long text is read piece by piece
-Read = tuple[float, list[tuple[int, float]]]  # a token's log-probability (nats), and the likeliest tokens with theirs
+Read = tuple[
+    float, list[tuple[int, float]]
+]  # a token's log-probability (nats), and the likeliest tokens with theirs
 
 
 def read_rows(
-    model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], top: int, names: Sequence[str] | None = None
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Sequence[int]],
+    top: int,
+    names: Sequence[str] | None = None,
 ) -> list[list[Read]]:
-    """Return what the model makes of each token of each row but the first, which nothing stands before.
+    """Return what the model makes of each token of each row but the first, which nothing stands
+    before.
 
-    `top` likeliest tokens come with each; `names` are the adapters that read, one per row. Dropout is off.
+    `top` likeliest tokens come with each; `names` are the adapters that read, one per row. Dropout
+    is off.
     """
     import torch
 
@@ -31,9 +39,12 @@ def read_rows(
         for at in range(0, ids.shape[1], step):
             end = min(at + step, ids.shape[1])
             out = model(
-                input_ids=ids[:, at:end], attention_mask=mask[:, :end], use_cache=end < ids.shape[1] or at > 0,
-                **named, **{kept: cache},
-            )  # fmt: skip
+                input_ids=ids[:, at:end],
+                attention_mask=mask[:, :end],
+                use_cache=end < ids.shape[1] or at > 0,
+                **named,
+                **{kept: cache},
+            )
             cache = out.get(kept)
             following = ids[:, at + 1 : end + 1]
             logs = out.logits[:, : following.shape[1]].float().log_softmax(-1)
@@ -43,13 +54,17 @@ def read_rows(
 
 
 def _cache_name(model: Any) -> str:
-    """Return what the model's `forward` calls the keys and values of the tokens before: transformers has renamed it."""
+    """Return what the model's `forward` calls the keys and values of the tokens before:
+    transformers has renamed it.
+    """
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "cache" if "cache" in signature(whole.forward).parameters else "past_key_values"
 
 
 def _pieces(logs: Any, following: Any, top: int) -> list[list[Read]]:
-    """Return, per row and place, the log-probability of the token that follows and of the likeliest ones."""
+    """Return, per row and place, the log-probability of the token that follows and of the likeliest
+    ones.
+    """
     single = logs.gather(-1, following[..., None])[..., 0].tolist()
     if not top:
         return [[(value, []) for value in row] for row in single]

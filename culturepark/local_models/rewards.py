@@ -1,4 +1,6 @@
-"""What reward models give conversations: one text format for scoring and training, scores without dropout."""
+"""What reward models give conversations: one text format for scoring and training, scores without
+dropout.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ from culturepark.local_models.machine import Machine, needed
 from culturepark.records import Record
 from culturepark.surveys.votes import Pair
 
-# For encoders that bring no chat template: turns apart by the separator, the classifier's token before them. On a question
-# and an answer that is what `tokenizer(question, answer)` gives, as reward models on encoders were trained (OpenAssistant's).
+# For encoders that bring no chat template: turns apart by the separator, the classifier's token
+# before them. On a question and an answer that is what `tokenizer(question, answer)` gives, as
+# reward models on encoders were trained (OpenAssistant's).
 ENCODER = (
-    "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}{{ sep_token }}{% endif %}{% endfor %}"
+    "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}{{ sep_token }}{%"
+    " endif %}{% endfor %}"
 )
 ROWS = 64  # texts scored at once
 
@@ -49,7 +53,9 @@ class Texts:
 
 
 def tokenizer(name: str) -> Any:
-    """Return a base's tokenizer; encoders without a chat template get one that separates turns as their pairs are separated."""
+    """Return a base's tokenizer; encoders without a chat template get one that separates turns as
+    their pairs are separated.
+    """
     found = base.tokenizer(name)
     if found.cls_token is not None and str(found.chat_template).endswith(base.TEMPLATE):
         found.chat_template = ENCODER
@@ -57,31 +63,43 @@ def tokenizer(name: str) -> Any:
 
 
 def tokens(tokenizer: Any, talks: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
-    """Return whole conversations as token ids, in the base's chat template; encoders' own marks stand around them."""
+    """Return whole conversations as token ids, in the base's chat template; encoders' own marks
+    stand around them.
+    """
     if not talks:
         return []
     rendered = render_finished(tokenizer, talks)
-    return [list(ids) for ids in tokenizer(rendered, add_special_tokens=tokenizer.cls_token is not None)["input_ids"]]
+    return [
+        list(ids)
+        for ids in tokenizer(rendered, add_special_tokens=tokenizer.cls_token is not None)[
+            "input_ids"
+        ]
+    ]
 
 
 def clip(tokenizer: Any, ids: Sequence[int], length: int) -> list[int]:
-    """Return the last `length` tokens, which hold the answer; the classifier's token stays in front.
+    """Return the last `length` tokens, which hold the answer; the classifier's token stays in
+    front.
 
     >>> clip(type("T", (), {"cls_token_id": 0}), [0, 1, 2, 3], 3)
     [0, 2, 3]
     """
     if len(ids) <= length:
         return list(ids)
-    first = [ids[0]] if tokenizer.cls_token_id is not None and ids[0] == tokenizer.cls_token_id else []
+    first = (
+        [ids[0]] if tokenizer.cls_token_id is not None and ids[0] == tokenizer.cls_token_id else []
+    )
     return [*first, *ids[len(ids) - length + len(first) :]]
 
 
 class Result(Record):
-    """One model judged: how it was made, and r(chosen) − r(rejected) of every held-out pair, of all countries, by pair id.
+    """One model judged: how it was made, and r(chosen) − r(rejected) of every held-out pair, of all
+    countries, by pair id.
 
-    `pairs` counts the country's training pairs (of `share` of them), `kept` those it learnt from, `mass` the sum of their
-    weights; `minority` names the country's held-out pairs on which most countries are on the other side. `split` is
-    `validation` in sweeps. `loss` is None where nothing was trained.
+    `pairs` counts the country's training pairs (of `share` of them), `kept` those it learnt from,
+    `mass` the sum of their weights; `minority` names the country's held-out pairs on which most
+    countries are on the other side. `split` is `validation` in sweeps. `loss` is None where nothing
+    was trained.
     """
 
     country: str
@@ -104,7 +122,9 @@ class Result(Record):
 
 
 def found(name: str) -> bool:
-    """Say whether a name stands for a reward model: a folder with a reward manifest, or a classifier of one output by folder or hub name."""
+    """Say whether a name stands for a reward model: a folder with a reward manifest, or a
+    classifier of one output by folder or hub name.
+    """
     folder = Path(name).expanduser()
     if (folder / manifest.FILE).is_file():
         return manifest.read(folder).kind == "reward"
@@ -115,7 +135,12 @@ def found(name: str) -> bool:
 def _config(folder: Path, name: str) -> dict[str, Any]:
     """Return what config.json says, of a folder or at the hub; empty where there is none."""
     path = folder / "config.json"
-    if not folder.is_dir() and name != base.TINY and name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if (
+        not folder.is_dir()
+        and name != base.TINY
+        and name.count("/") == 1
+        and not name.startswith((".", "/", "~"))
+    ):
         needed()
         from huggingface_hub import hf_hub_download
 
@@ -132,7 +157,9 @@ def trained(architectures: Iterable[str] | None) -> bool:
 
 
 def below(folder: Path) -> Path:
-    """Return the whole model that a kept adapter is put on: where it was, or beside it if the run's folder was moved."""
+    """Return the whole model that a kept adapter is put on: where it was, or beside it if the run's
+    folder was moved.
+    """
     told = Path(base.adapter(folder).get("base_model_name_or_path") or "")
     near = folder.parent / told.name
     return near if near.is_dir() else told
@@ -141,7 +168,8 @@ def below(folder: Path) -> Path:
 def load(name: str, tokenizer: Any, machine: Machine, seed: int = 0) -> Any:
     """Return a reward model, one number a text; `seed` draws the head of a base that has none.
 
-    `name` is a base as for `base.model`, or a folder that `keep` wrote: adapters are put on the model they were trained on.
+    `name` is a base as for `base.model`, or a folder that `keep` wrote: adapters are put on the
+    model they were trained on.
     """
     from transformers import set_seed
 
@@ -156,7 +184,9 @@ def load(name: str, tokenizer: Any, machine: Machine, seed: int = 0) -> Any:
     else:
         model = _head(name, machine)
     if getattr(model.config, "num_labels", 1) != 1:
-        raise InputError(f"{name!r} gives {model.config.num_labels} numbers a text; a reward model gives one")
+        raise InputError(
+            f"{name!r} gives {model.config.num_labels} numbers a text; a reward model gives one"
+        )
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False  # a text is read once
@@ -164,7 +194,9 @@ def load(name: str, tokenizer: Any, machine: Machine, seed: int = 0) -> Any:
 
 
 def _head(name: str, machine: Machine) -> Any:
-    """Return a base with a head of one number; on the plainest attention where its kind knows no other (DeBERTa)."""
+    """Return a base with a head of one number; on the plainest attention where its kind knows no
+    other (DeBERTa).
+    """
     try:
         return base.model(name, machine, scores=True)
     except ModelError as error:
@@ -174,7 +206,9 @@ def _head(name: str, machine: Machine) -> Any:
 
 
 def score(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[float]:
-    """Return the reward of each row of token ids. Dropout is off, whatever mode the model is in; equal rows are scored once."""
+    """Return the reward of each row of token ids. Dropout is off, whatever mode the model is in;
+    equal rows are scored once.
+    """
     import torch
 
     order = sorted({tuple(row) for row in rows}, key=lambda row: (len(row), row))
@@ -183,16 +217,22 @@ def score(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[flo
     model.eval()
     for at in range(0, len(order), ROWS):
         part = order[at : at + ROWS]
-        batch = tokenizer.pad({"input_ids": [list(r) for r in part]}, padding_side="right", return_tensors="pt")
+        batch = tokenizer.pad(
+            {"input_ids": [list(r) for r in part]}, padding_side="right", return_tensors="pt"
+        )
         told = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
         with torch.inference_mode():
-            found.update(zip(part, model(**told).logits.float().reshape(len(part)).tolist(), strict=True))
+            found.update(
+                zip(part, model(**told).logits.float().reshape(len(part)).tolist(), strict=True)
+            )
     model.train(was)
     return [found[tuple(row)] for row in rows]
 
 
 def rewards(model: Any, held: Texts, pairs: Sequence[Pair]) -> dict[str, tuple[float, float]]:
-    """Return (r⁺, r⁻) of each pair by id: the rewards of what was chosen and of what was rejected."""
+    """Return (r⁺, r⁻) of each pair by id: the rewards of what was chosen and of what was
+    rejected.
+    """
     held.add(pairs)
     flat = score(model, held.tokenizer, [held.of(p, side) for p in pairs for side in (True, False)])
     return {p.id: (flat[2 * i], flat[2 * i + 1]) for i, p in enumerate(pairs)}

@@ -1,4 +1,6 @@
-"""Rows that models are tuned on and held against: an object a line, in TRL's formats, keys and conversations checked."""
+"""Rows that models are tuned on and held against: an object a line, in TRL's formats, keys and
+conversations checked.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +9,38 @@ from typing import Any
 from culturepark.errors import InputError, nearest
 
 ROLES = ("system", "user", "assistant")
-KEYS = {"trl": ("prompt", "completion"), "dpo": ("prompt", "chosen", "rejected"), "kto": ("prompt", "completion", "label"),
-        "shares": ("prompt", "options", "shares")}  # fmt: skip
+KEYS = {
+    "trl": ("prompt", "completion"),
+    "dpo": ("prompt", "chosen", "rejected"),
+    "kto": ("prompt", "completion", "label"),
+    "shares": ("prompt", "options", "shares"),
+}
 Row = dict[str, Any]
 
 
 def checked(row: Row, form: str, where: str) -> Row:
-    """Return a row with the keys of its form, conversations checked, plain texts made conversations."""
+    """Return a row with the keys of its form, conversations checked, plain texts made
+    conversations.
+    """
     if form == "trl" and "messages" in row:
         if not isinstance(row["messages"], list):
             raise InputError(f"{where}: messages: a list of messages, not {row['messages']!r:.60}")
         row = {**row, "prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
     if lacking := [key for key in KEYS[form] if key not in row]:
         raise InputError(
-            f"{where}: no {lacking[0]!r}; a row of this kind has {', '.join(KEYS[form])}. {nearest(lacking[0], row)}"
+            f"{where}: no {lacking[0]!r}; a row of this kind has {', '.join(KEYS[form])}."
+            f" {nearest(lacking[0], row)}"
         )
     if not isinstance(row.get("metadata"), (dict, type(None))):
         raise InputError(f"{where}: metadata: an object, not {row['metadata']!r:.60}")
-    made: Row = {"metadata": row.get("metadata") or {k: row[k] for k in ("culture", "question") if k in row}}
+    made: Row = {
+        "metadata": row.get("metadata") or {k: row[k] for k in ("culture", "question") if k in row}
+    }
     for key in KEYS[form]:
         if key in ("prompt", "completion", "chosen", "rejected"):
-            made[key] = _talk(row[key], "user" if key == "prompt" else "assistant", f"{where}: {key}")
+            made[key] = _talk(
+                row[key], "user" if key == "prompt" else "assistant", f"{where}: {key}"
+            )
         else:
             made[key] = row[key]
     if form == "shares":
@@ -38,7 +51,9 @@ def checked(row: Row, form: str, where: str) -> Row:
 
 
 def _talk(value: Any, role: str, where: str) -> list[dict[str, str]]:
-    """Return a conversation: a text is one message of `role`; answers hold exactly one message of the assistant's."""
+    """Return a conversation: a text is one message of `role`; answers hold exactly one message of
+    the assistant's.
+    """
     talk = [{"role": role, "content": value}] if isinstance(value, str) else value
     if not isinstance(talk, list) or not talk:
         raise InputError(f"{where}: a text or a list of messages, not {value!r:.60}")
@@ -48,7 +63,10 @@ def _talk(value: Any, role: str, where: str) -> list[dict[str, str]]:
             or message.get("role") not in ROLES
             or not isinstance(message.get("content"), str)
         ):
-            raise InputError(f"{where}: a message has a role ({', '.join(ROLES)}) and content, not {message!r:.60}")
+            raise InputError(
+                f"{where}: a message has a role ({', '.join(ROLES)}) and content, not"
+                f" {message!r:.60}"
+            )
         if not message["content"].strip():
             raise InputError(f"{where}: an empty message teaches nothing")
     if role == "assistant" and (len(talk) != 1 or talk[0]["role"] != "assistant"):
@@ -58,9 +76,19 @@ def _talk(value: Any, role: str, where: str) -> list[dict[str, str]]:
 
 def _shares(row: Row, where: str) -> None:
     options, shares = row["options"], row["shares"]
-    if not isinstance(options, list) or not isinstance(shares, list) or len(options) != len(shares) or len(options) < 2:
+    if (
+        not isinstance(options, list)
+        or not isinstance(shares, list)
+        or len(options) != len(shares)
+        or len(options) < 2
+    ):
         raise InputError(f"{where}: options and shares are lists of the same length, at least 2")
-    if any(not isinstance(o, str) or not o.strip() for o in options) or len(set(options)) < len(options):
+    if any(not isinstance(o, str) or not o.strip() for o in options) or len(set(options)) < len(
+        options
+    ):
         raise InputError(f"{where}: options are different texts")
-    if any(not isinstance(s, (int, float)) or not s >= 0 for s in shares) or not abs(sum(shares) - 1) <= 1e-3:
+    if (
+        any(not isinstance(s, (int, float)) or not s >= 0 for s in shares)
+        or not abs(sum(shares) - 1) <= 1e-3
+    ):
         raise InputError(f"{where}: shares are none below 0 and sum to 1, not {shares}")

@@ -1,6 +1,8 @@
-"""Holds answers to JSON schemas while they are drawn: at each place only tokens that keep the text within the schema.
+"""Holds answers to JSON schemas while they are drawn: at each place only tokens that keep the text
+within the schema.
 
-llguidance reads schema and tokenizer. A model that would rather end its turn inside a JSON text closes what is open there.
+llguidance reads schema and tokenizer. A model that would rather end its turn inside a JSON text
+closes what is open there.
 """
 
 from __future__ import annotations
@@ -19,11 +21,15 @@ LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator":
 
 
 class Guides:
-    """Begins answers that keep to schemas, with one base's tokenizer; `size` is how many tokens the model scores."""
+    """Begins answers that keep to schemas, with one base's tokenizer; `size` is how many tokens the
+    model scores.
+    """
 
     def __init__(self, tokenizer: Any, size: int, ends: Iterable[int]) -> None:
         if importlib.util.find_spec("llguidance") is None:
-            raise InputError("JSON mode and JSON schemas need llguidance: pip install 'culturepark[serve]'")
+            raise InputError(
+                "JSON mode and JSON schemas need llguidance: pip install 'culturepark[serve]'"
+            )
         import llguidance.hf
 
         self._read = llguidance.hf.from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(ends))
@@ -51,12 +57,16 @@ class Guide:
         self._guides, self._matcher = guides, matcher
 
     def check(self) -> None:
-        """Raise InputError where the schema cannot be kept, or asks for more than there is memory and time for."""
+        """Raise InputError where the schema cannot be kept, or asks for more than there is memory
+        and time for.
+        """
         if self._matcher.is_error():
             raise InputError(f"this schema cannot be kept to: {_first(self._matcher.get_error())}")
 
     def narrow(self, scores: Any) -> Any:
-        """Return logits, shape (vocabulary,), with -inf for every token that would leave the schema."""
+        """Return logits, shape (vocabulary,), with -inf for every token that would leave the
+        schema.
+        """
         import torch
 
         allowed = self._allowed(scores.shape[-1], scores.device)
@@ -65,7 +75,9 @@ class Guide:
             closing[self._guides.closing] = True
             ends = torch.zeros_like(allowed)
             ends[list(self._guides.ends)] = True
-            allowed = next((part for part in (allowed & ends, allowed & closing) if part.any()), allowed)
+            allowed = next(
+                (part for part in (allowed & ends, allowed & closing) if part.any()), allowed
+            )
         return scores.masked_fill(~allowed, float("-inf"))
 
     def take(self, token: int) -> bool:
@@ -78,7 +90,9 @@ class Guide:
         import numpy as np
         import torch
 
-        bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
+        bits = np.unpackbits(
+            np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little"
+        )
         allowed = torch.zeros(size, dtype=torch.bool)
         count = min(size, len(bits))
         allowed[:count] = torch.from_numpy(bits[:count].astype(bool))
@@ -87,7 +101,8 @@ class Guide:
 
 
 def schema_of(shape: Mapping[str, Any] | None) -> str | None:
-    """Return the JSON schema that a request's `response_format` asks for, as text; None where it asks for plain text.
+    """Return the JSON schema that a request's `response_format` asks for, as text; None where it
+    asks for plain text.
 
     InputError where there is no schema in it.
     """

@@ -1,4 +1,6 @@
-"""A small untrained base, built in a moment: what a reward model on it gets right it learnt from its pairs."""
+"""A small untrained base, built in a moment: what a reward model on it gets right it learnt from
+its pairs.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,18 @@ from culturepark.local_models.base import TEMPLATE
 
 
 def sketch(
-    folder: Path, texts: Iterable[str], width: int = 32, vocabulary: int = 4_000, seed: int = 0, dropout: float = 0.0
+    folder: Path,
+    texts: Iterable[str],
+    width: int = 32,
+    vocabulary: int = 4_000,
+    seed: int = 0,
+    dropout: float = 0.0,
 ) -> Path:
-    """Write a base of one small untrained layer with a tokenizer learnt from `texts`, and return its folder.
+    """Write a base of one small untrained layer with a tokenizer learnt from `texts`, and return
+    its folder.
 
-    It knows nothing: what a reward model on it gets right it learnt from the pairs it was given. `width` is its hidden size.
+    It knows nothing: what a reward model on it gets right it learnt from the pairs it was given.
+    `width` is its hidden size.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -21,7 +30,10 @@ def sketch(
 
     marks = ["<pad>", "<end>", "<|system|>", "<|user|>", "<|assistant|>"]
     raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    raw.pre_tokenizer, raw.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=marks,
@@ -29,14 +41,25 @@ def sketch(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     raw.train_from_iterator(sorted(set(texts)), trainer)
-    made = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=marks[1], pad_token=marks[0], model_max_length=512)
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token=marks[1], pad_token=marks[0], model_max_length=512
+    )
     made.chat_template = TEMPLATE
     torch.manual_seed(seed)
     shape = LlamaConfig(
-        vocab_size=len(made), hidden_size=width, intermediate_size=4 * width, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, attention_dropout=dropout, bos_token_id=None,
-        eos_token_id=made.eos_token_id, pad_token_id=made.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(made),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        attention_dropout=dropout,
+        bos_token_id=None,
+        eos_token_id=made.eos_token_id,
+        pad_token_id=made.pad_token_id,
+    )
     LlamaForCausalLM(shape).save_pretrained(folder)
     made.save_pretrained(folder)
     return folder

@@ -1,7 +1,9 @@
-"""The offline base: a small Llama and its tokenizer, built and pretrained on this machine on culture-neutral text.
+"""The offline base: a small Llama and its tokenizer, built and pretrained on this machine on
+culture-neutral text.
 
-It speaks only of the shipped questions and only in templates. Each answer and each reason comes equally often under each
-culture's name, so it knows the language of the park and nothing of any people: what tuning adds can be seen.
+It speaks only of the shipped questions and only in templates. Each answer and each reason comes
+equally often under each culture's name, so it knows the language of the park and nothing of any
+people: what tuning adds can be seen.
 """
 
 from __future__ import annotations
@@ -25,9 +27,19 @@ PACK = "world_values"  # whose questions it learns to answer
 VERSION = 1  # of this recipe: another text, size or gate is another base
 TEXTS, EPOCHS, BATCH, RATE = 4_000, 4, 8, 4e-3
 VOCABULARY, WIDTH, LAYERS, HEADS, LENGTH = 2_000, 128, 1, 4, 4_096
-GATE = 0.45  # mean loss of the last twentieth of the steps; above it a base has not learnt to follow a question
-OPENERS = ("I think that", "I believe that", "In my view,", "As I see it,", "I would say that", "To my mind,", "For me,", "I hold that",
-           "My view is that")  # fmt: skip
+# mean loss of the last twentieth of the steps; above it a base has not learnt to follow a question
+GATE = 0.45
+OPENERS = (
+    "I think that",
+    "I believe that",
+    "In my view,",
+    "As I see it,",
+    "I would say that",
+    "To my mind,",
+    "For me,",
+    "I hold that",
+    "My view is that",
+)
 LINKS = ("because", "since", "as")
 ROLES = ("system", "user", "assistant")
 EVERY = 5.0  # seconds between lines of progress
@@ -35,7 +47,9 @@ log = logging.getLogger("culturepark")
 
 
 def folder() -> Path:
-    """Return the base's folder, built when there is none yet; one process builds it, others wait."""
+    """Return the base's folder, built when there is none yet; one process builds it, others
+    wait.
+    """
     from filelock import FileLock
 
     root = cache_folder()
@@ -80,9 +94,11 @@ def _cards() -> tuple[list[Question], list[str]]:
 
 
 def neutral(seed: int = 0) -> Iterator[list[dict[str, str]]]:
-    """Yield conversations without end: a culture's name, a question, an answer, an opinion that fits the answer.
+    """Yield conversations without end: a culture's name, a question, an answer, an opinion that
+    fits the answer.
 
-    Every question comes as often as every other, and each of its answers under each culture's name alike.
+    Every question comes as often as every other, and each of its answers under each culture's name
+    alike.
     """
     questions, titles = _cards()
     rng = stream("tiny", seed)
@@ -101,22 +117,31 @@ def opinion(question: Question, code: int, rng: Any) -> str:
     """Return an opinion in the first person on the side of an answer; on neither, it names both."""
     degree = question.option(code).degree
     side = degree if abs(degree) >= 0.2 else 0
-    claims, reasons = (question.claim, question.pros) if side > 0 else (question.denial, question.cons)
+    claims, reasons = (
+        (question.claim, question.pros) if side > 0 else (question.denial, question.cons)
+    )
     if not side and question.claim and question.denial:
         return (
-            f"{rng.choice(OPENERS)} it may be that {rng.choice(question.claim)}, or that {rng.choice(question.denial)}."
+            f"{rng.choice(OPENERS)} it may be that {rng.choice(question.claim)}, or that"
+            f" {rng.choice(question.denial)}."
         )
     if not claims:
         return f"{rng.choice(OPENERS)} this is how it is with {question.about}."
     said = f"{rng.choice(OPENERS)} {rng.choice(claims)}"
-    return f"{said} {rng.choice(LINKS)} {rng.choice(reasons)}." if reasons and rng.random() < 0.7 else f"{said}."
+    return (
+        f"{said} {rng.choice(LINKS)} {rng.choice(reasons)}."
+        if reasons and rng.random() < 0.7
+        else f"{said}."
+    )
 
 
 # ------------------------------------------------------------------ build
 
 
 def build(target: Path, texts: int = TEXTS, epochs: int = EPOCHS, gate: float = GATE) -> float:
-    """Write tokenizer and model to a folder and return the last loss; RunFailed where the model has not learnt enough."""
+    """Write tokenizer and model to a folder and return the last loss; RunFailed where the model has
+    not learnt enough.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -125,14 +150,25 @@ def build(target: Path, texts: int = TEXTS, epochs: int = EPOCHS, gate: float = 
     made = _tokenizer(talks)
     torch.manual_seed(VERSION)
     shape = LlamaConfig(
-        vocab_size=len(made), hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=LENGTH, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=made.eos_token_id, pad_token_id=made.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(made),
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=LENGTH,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=made.eos_token_id,
+        pad_token_id=made.pad_token_id,
+    )
     model = LlamaForCausalLM(shape)
     loss = _pretrain(model, made, talks, epochs)
     if not loss <= gate:
-        raise RunFailed(f"the tiny base learnt too little: loss {loss:.3f}, where {gate} is needed; nothing was kept")
+        raise RunFailed(
+            f"the tiny base learnt too little: loss {loss:.3f}, where {gate} is needed; nothing was"
+            " kept"
+        )
     with quiet(), writing(f"the offline base to {target}"):
         model.save_pretrained(target)
         made.save_pretrained(target)
@@ -158,17 +194,28 @@ def _tokenizer(talks: list[list[dict[str, str]]]) -> Any:
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=marks, show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=marks,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     raw.train_from_iterator((m["content"] for talk in talks for m in talk), trainer)
-    made = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=marks[1], pad_token=marks[0],
-                                   additional_special_tokens=marks[2:], model_max_length=LENGTH)  # fmt: skip
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        eos_token=marks[1],
+        pad_token=marks[0],
+        additional_special_tokens=marks[2:],
+        model_max_length=LENGTH,
+    )
     made.chat_template = TEMPLATE
     return made
 
 
 def _pretrain(model: Any, tokenizer: Any, talks: list[list[dict[str, str]]], epochs: int) -> float:
-    """Train on what is answered (not on the questions) and return the mean loss a token of the last steps."""
+    """Train on what is answered (not on the questions) and return the mean loss a token of the last
+    steps.
+    """
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -183,7 +230,9 @@ def _pretrain(model: Any, tokenizer: Any, talks: list[list[dict[str, str]]], epo
     for _ in range(epochs):
         rng.shuffle(order)
         for i in order:
-            padded = tokenizer.pad({"input_ids": [ids for ids, _ in batches[i]]}, return_tensors="pt")
+            padded = tokenizer.pad(
+                {"input_ids": [ids for ids, _ in batches[i]]}, return_tensors="pt"
+            )
             starts = torch.tensor([[start] for _, start in batches[i]])
             places = torch.arange(padded["input_ids"].shape[1])
             answered = (places >= starts) & (padded["attention_mask"] == 1)
@@ -209,7 +258,9 @@ def _tell(text: str) -> None:
 def _rows(tokenizer: Any, talks: list[list[dict[str, str]]]) -> list[tuple[list[int], int]]:
     """Return each conversation's tokens and where its answer begins."""
     whole = tokenizer.apply_chat_template(talks, tokenize=False)
-    asked = tokenizer.apply_chat_template([t[:-1] for t in talks], tokenize=False, add_generation_prompt=True)
+    asked = tokenizer.apply_chat_template(
+        [t[:-1] for t in talks], tokenize=False, add_generation_prompt=True
+    )
     ids = tokenizer(whole, add_special_tokens=False, truncation=True)["input_ids"]
     starts = tokenizer(asked, add_special_tokens=False, truncation=True)["input_ids"]
     return [(row, len(start)) for row, start in zip(ids, starts, strict=True)]

@@ -9,14 +9,25 @@ from pathlib import Path
 from culturepark.errors import InputError
 from culturepark.local_models.local_model import Graduate, mixable
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-lora-rank (vllm/config/lora.py, 0.26)
+RANKS = (
+    1,
+    8,
+    16,
+    32,
+    64,
+    128,
+    256,
+    320,
+    512,
+)  # what vLLM takes as --max-lora-rank (vllm/config/lora.py, 0.26)
 PORT = 8000
 
 
 def commands(models: Mapping[str, Graduate], port: int = PORT) -> list[str]:
     """Return one command a base; the first serves at `port`, each other at the next.
 
-    `--generation-config vllm` keeps the base's own sampling settings out, as `culturepark serve` does.
+    `--generation-config vllm` keeps the base's own sampling settings out, as `culturepark serve`
+    does.
     """
     made = list[str]()
     for root in dict.fromkeys(m.root for m in models.values()):
@@ -28,8 +39,20 @@ def commands(models: Mapping[str, Graduate], port: int = PORT) -> list[str]:
 def _command(root: str, models: Mapping[str, Graduate], port: int) -> str:
     own = [name for name, model in models.items() if not model.adapter]
     adapters = {name: model for name, model in models.items() if model.adapter}
-    words = ["vllm", "serve", _place(root), "--served-model-name", *own, "--host", "127.0.0.1", "--port", str(port),
-             "--generation-config", "vllm", *_without_thoughts(root)]  # fmt: skip
+    words = [
+        "vllm",
+        "serve",
+        _place(root),
+        "--served-model-name",
+        *own,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--generation-config",
+        "vllm",
+        *_without_thoughts(root),
+    ]
     if adapters:
         for model in adapters.values():
             mixable(model.adapter or Path())
@@ -46,10 +69,16 @@ def _command(root: str, models: Mapping[str, Graduate], port: int) -> str:
 
 
 def _without_thoughts(root: str) -> list[str]:
-    """Return the option that opens answers as tuning did, where the base's chat template thinks unless it is asked not to."""
+    """Return the option that opens answers as tuning did, where the base's chat template thinks
+    unless it is asked not to.
+    """
     files = [Path(root) / name for name in ("chat_template.jinja", "tokenizer_config.json")]
     template = "".join(path.read_text(encoding="utf-8") for path in files if path.is_file())
-    return ["--default-chat-template-kwargs", '{"enable_thinking": false}'] if "enable_thinking" in template else []
+    return (
+        ["--default-chat-template-kwargs", '{"enable_thinking": false}']
+        if "enable_thinking" in template
+        else []
+    )
 
 
 def rank(adapters: Mapping[str, Graduate]) -> int:
@@ -58,7 +87,8 @@ def rank(adapters: Mapping[str, Graduate]) -> int:
     found = next((r for r in RANKS if r >= largest), None)
     if found is None:
         raise InputError(
-            f"the adapter {name!r} has the rank {largest}; vLLM takes up to {RANKS[-1]}. Merge it: culturepark merge"
+            f"the adapter {name!r} has the rank {largest}; vLLM takes up to {RANKS[-1]}. Merge it:"
+            " culturepark merge"
         )
     return found
 

@@ -1,8 +1,9 @@
-"""The embedded engine: plays every role offline, from the facts of a request. Its text is templated.
+"""The embedded engine: plays every role offline, from the facts of a request. Its text is
+templated.
 
-It needs no key, network or weights. It speaks from the persona's card, the question's clauses and the survey's shares, and
-reads any English text by its words. It proves the pipeline and is a reproducible baseline; a corpus meant to read like
-people needs a real model.
+It needs no key, network or weights. It speaks from the persona's card, the question's clauses and
+the survey's shares, and reads any English text by its words. It proves the pipeline and is a
+reproducible baseline; a corpus meant to read like people needs a real model.
 """
 
 from __future__ import annotations
@@ -28,25 +29,38 @@ SPEAKERS = ("main_contact", "delegate")
 READERS: dict[str, Callable[[Request], str]] = {
     "extractor": lambda request: reading.extract(request.facts),
     "verifier": lambda request: reading.verify(request.facts),
-    "rewriter": lambda request: reading.rewrite(request.facts, stream(request.seed, request.index, "rewrite")),
-    # The moderator's lines are the cues of its card; this one is for whoever asks a model for one all the same.
+    "rewriter": lambda request: reading.rewrite(
+        request.facts, stream(request.seed, request.index, "rewrite")
+    ),
+    # The moderator's lines are the cues of its card; this one is for whoever asks a model for one
+    # all the same.
     "moderator": lambda request: (
-        f"Let us stay with {request.facts['question'].about}." if "question" in request.facts else "Please go on."
+        f"Let us stay with {request.facts['question'].about}."
+        if "question" in request.facts
+        else "Please go on."
     ),
 }
-# Benchmarks bring roles of their own: what is asked is told by the fact that is there, in this order.
-TOLD: dict[str, Callable[[Request], str]] = {**GRADING, "options": sitting.sit, "labels": sitting.label}
+# Benchmarks bring roles of their own: what is asked is told by the fact that is there, in this
+# order.
+TOLD: dict[str, Callable[[Request], str]] = {
+    **GRADING,
+    "options": sitting.sit,
+    "labels": sitting.label,
+}
 ROLES = (*SPEAKERS, *READERS, *LESSONS)
 
 
 class Embedded:
     """A model that answers from a request's role, facts and seed alone.
 
-    `faults` maps a kind of fault to the share of delegate turns in which it is planted (0 to 1, together at most 1); each
-    is recorded in the reply. InputError for a kind or rate that cannot be.
+    `faults` maps a kind of fault to the share of delegate turns in which it is planted (0 to 1,
+    together at most 1); each is recorded in the reply. InputError for a kind or rate that cannot
+    be.
     """
 
-    def __init__(self, *, faults: Mapping[str, float] | None = None, name: str = "embedded") -> None:
+    def __init__(
+        self, *, faults: Mapping[str, float] | None = None, name: str = "embedded"
+    ) -> None:
         self.faults = planting.checked(faults or {})
         rates = ",".join(f"{kind}={rate:g}" for kind, rate in self.faults.items() if rate)
         self.identity = f"{name}/{bank()['version']}-{_edition()}" + (f"+{rates}" if rates else "")
@@ -57,7 +71,9 @@ class Embedded:
         if request.options:
             shares = sitting.shares(request)
             best = max(range(len(shares)), key=shares.__getitem__)
-            return Reply(status="ok", text=request.options[best], model=self.identity, shares=shares)
+            return Reply(
+                status="ok", text=request.options[best], model=self.identity, shares=shares
+            )
         if request.role in SPEAKERS:
             text, planted = self._speak(request.role, request.facts)
         elif request.role in READERS:
@@ -67,7 +83,9 @@ class Embedded:
         elif (told := next((t for t in TOLD if t in request.facts), None)) is not None:
             text = TOLD[told](request)
         else:
-            raise ModelError(f"the embedded engine does not play {request.role!r}; it plays {', '.join(ROLES)}")
+            raise ModelError(
+                f"the embedded engine does not play {request.role!r}; it plays {', '.join(ROLES)}"
+            )
         return Reply(status="ok", text=text, model=self.identity, faults=planted)
 
     def _speak(self, role: str, facts: Mapping[str, Any]) -> tuple[str, tuple[Fault, ...]]:
@@ -83,5 +101,9 @@ def _edition() -> str:
     """Return the hash of all that the engine says and reads by: another bank is another model."""
     folder = resources.files(__package__)
     return digest(
-        *(folder.joinpath(name).read_text(encoding="utf-8") for name in ("phrases.toml", "words.toml")), size=4
+        *(
+            folder.joinpath(name).read_text(encoding="utf-8")
+            for name in ("phrases.toml", "words.toml")
+        ),
+        size=4,
     )

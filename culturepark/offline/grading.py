@@ -1,4 +1,5 @@
-"""Sits open questions and judges answers offline: it can answer none, and grades by the words that answer and reference share.
+"""Sits open questions and judges answers offline: it can answer none, and grades by the words that
+answer and reference share.
 
 The grades are lexical. They prove the pipeline and nothing about what an answer means.
 """
@@ -15,29 +16,40 @@ from typing import Any
 from culturepark.records import Request
 
 # Scripts written without spaces between words: kana, Han, Thai, Lao, Khmer, Burmese.
-UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
+UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+"
+)
 
 
 def answer(facts: Mapping[str, Any]) -> str:
-    """Say that an open question cannot be answered; nothing of it is said again, for its words would be graded."""
+    """Say that an open question cannot be answered; nothing of it is said again, for its words
+    would be graded.
+    """
     return "I cannot answer open questions."
 
 
 def grade(facts: Mapping[str, Any]) -> str:
-    """Return a judge's JSON: the overlap of what was `said` with the nearest `reference`, spread over the `scale`.
+    """Return a judge's JSON: the overlap of what was `said` with the nearest `reference`, spread
+    over the `scale`.
 
     Without a reference there is nothing to compare, and the grade is null.
     """
     low, high = facts["scale"]
     if not facts["reference"]:
-        return json.dumps({"grade": None, "reason": "lexical: there is no reference to compare with"})
+        return json.dumps(
+            {"grade": None, "reason": "lexical: there is no reference to compare with"}
+        )
     shared = max(overlap(facts["said"], reference) for reference in facts["reference"])
-    why = f"lexical: {shared:.2f} of the words are shared with the nearest reference; what they mean was not read"
+    why = (
+        f"lexical: {shared:.2f} of the words are shared with the nearest reference; what they mean"
+        " was not read"
+    )
     return json.dumps({"grade": low + round(shared * (high - low)), "reason": why})
 
 
 def overlap(first: str, second: str) -> float:
-    """Return the F1 of two texts' words (Rajpurkar et al. 2016, §6.1), character bigrams where a script has no spaces; 0 to 1.
+    """Return the F1 of two texts' words (Rajpurkar et al. 2016, §6.1), character bigrams where a
+    script has no spaces; 0 to 1.
 
     >>> overlap("Tea with milk", "Milk tea")
     0.8
@@ -48,7 +60,8 @@ def overlap(first: str, second: str) -> float:
 
 
 def pieces(text: str) -> list[str]:
-    """Return a text's words, case and punctuation aside; of scripts without spaces, every two characters that follow each other.
+    """Return a text's words, case and punctuation aside; of scripts without spaces, every two
+    characters that follow each other.
 
     >>> pieces("Tea: 緑茶です")
     ['tea', '緑茶', '茶で', 'です']
@@ -63,7 +76,8 @@ def _pairs(run: str) -> list[str]:
     return [run[i : i + 2] for i in range(len(run) - 1)] or [run]
 
 
-# By the fact that tells what is asked: a judge's request has references, an open question's is marked as one.
+# By the fact that tells what is asked: a judge's request has references, an open question's is
+# marked as one.
 GRADING: Mapping[str, Callable[[Request], str]] = {
     "reference": lambda request: grade(request.facts),
     "open": lambda request: answer(request.facts),

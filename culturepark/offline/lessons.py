@@ -1,7 +1,9 @@
-"""Plays teacher and learner offline: a templated lesson, and a learner that believes what it can read.
+"""Plays teacher and learner offline: a templated lesson, and a learner that believes what it can
+read.
 
-The teacher is told what the people answer (facts["answer"]) where no hosted model is: it is a bound on what teaching can do
-in a study, not a rival. The learner's exam moves only by sentences that bear on the question by their words.
+The teacher is told what the people answer (facts["answer"]) where no hosted model is: it is a bound
+on what teaching can do in a study, not a rival. The learner's exam moves only by sentences that
+bear on the question by their words.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from culturepark.offline.sentences import sentences
 from culturepark.offline.stance import STANCE, weigh
 from culturepark.records import Culture, Question, Request, stream
 
-MILD = 0.5  # the degree of an answer where all that was heard is on one side: most people hold no extreme
+# the degree of an answer where all that was heard is on one side: most people hold no extreme
+MILD = 0.5
 ASKS = (
     "How do people around you see {about}?",
     "What do many people where you live think about {about}?",
@@ -25,9 +28,15 @@ ASKS = (
 
 
 def teach(facts: Mapping[str, Any], rng: random.Random) -> str:
-    """Say what many answer to the lesson's question, where the facts tell it, and a norm that is close to what was asked."""
+    """Say what many answer to the lesson's question, where the facts tell it, and a norm that is
+    close to what was asked.
+    """
     culture, question = facts["culture"], facts.get("question")
-    said = [] if question is None or facts["answer"] is None else [_many(culture, question, facts["answer"], rng)]
+    said = (
+        []
+        if question is None or facts["answer"] is None
+        else [_many(culture, question, facts["answer"], rng)]
+    )
     return " ".join([*said, _norm(culture, question, facts["asked"], rng)])
 
 
@@ -35,15 +44,23 @@ def _many(culture: Culture, question: Question, answer: int, rng: random.Random)
     sides = clauses(question, answer)
     claim = rng.choice(sides.claim)
     if not question.option(answer).degree:
-        return f"Many {culture.people} find it hard to say whether {claim} or whether {rng.choice(sides.against)}."
+        return (
+            f"Many {culture.people} find it hard to say whether {claim} or whether"
+            f" {rng.choice(sides.against)}."
+        )
     return f"Many {culture.people} would say that {claim}, because {rng.choice(sides.reasons)}."
 
 
 def _norm(culture: Culture, question: Question | None, asked: str, rng: random.Random) -> str:
-    """Return one of the norms that share most words with what was asked, those on its topic first."""
+    """Return one of the norms that share most words with what was asked, those on its topic
+    first.
+    """
     words = set(stems_of(WORD.findall(plain(asked))))
     topic = question.topic if question is not None else ""
-    near = {n.text: (topic in n.topics, len(words & set(stems_of(WORD.findall(plain(n.text)))))) for n in culture.norms}
+    near = {
+        n.text: (topic in n.topics, len(words & set(stems_of(WORD.findall(plain(n.text))))))
+        for n in culture.norms
+    }
     best = max(near.values())
     return rng.choice([text for text, closeness in near.items() if closeness == best])
 
@@ -54,7 +71,9 @@ def ask(facts: Mapping[str, Any], rng: random.Random) -> str:
 
 
 def sit(facts: Mapping[str, Any], rng: random.Random) -> str:
-    """Answer an exam question: as the teacher's words lean, mildly; else with the persona's own view, else with any option."""
+    """Answer an exam question: as the teacher's words lean, mildly; else with the persona's own
+    view, else with any option.
+    """
     question: Question = facts["question"]
     own = facts["view"] if facts["view"] is not None else rng.choice(question.options).code
     if lean := heard(facts["talk"], question):
@@ -63,8 +82,15 @@ def sit(facts: Mapping[str, Any], rng: random.Random) -> str:
 
 
 def heard(talk: Any, question: Question) -> float:
-    """Return the side that the teacher's sentences take on a question, from -1 to 1; 0 where none bears on it."""
-    found = [weigh(said, question) for turn in talk if turn["who"] == "teacher" for said in sentences(turn["text"])]
+    """Return the side that the teacher's sentences take on a question, from -1 to 1; 0 where none
+    bears on it.
+    """
+    found = [
+        weigh(said, question)
+        for turn in talk
+        if turn["who"] == "teacher"
+        for said in sentences(turn["text"])
+    ]
     affirm, deny = (sum(getattr(e, side) for e in found if e.bears) for side in ("affirm", "deny"))
     return (affirm - deny) / (affirm + deny) if affirm + deny >= STANCE else 0.0
 
@@ -72,11 +98,17 @@ def heard(talk: Any, question: Question) -> float:
 def rate(facts: Mapping[str, Any], rng: random.Random) -> str:
     """Rate a lesson from 1 to 5 by the share of its answers that are on what was asked."""
     answers = [turn["text"] for turn in facts["talk"] if turn["who"] == "teacher"]
-    on_it = sum(weigh(said, question).bears for said, question in zip(answers, facts["lesson"], strict=True))
+    on_it = sum(
+        weigh(said, question).bears for said, question in zip(answers, facts["lesson"], strict=True)
+    )
     return str(1 + round(4 * on_it / max(1, len(answers))))
 
 
-TASKS: Mapping[str, Callable[[Mapping[str, Any], random.Random], str]] = {"ask": ask, "sit": sit, "rate": rate}
+TASKS: Mapping[str, Callable[[Mapping[str, Any], random.Random], str]] = {
+    "ask": ask,
+    "sit": sit,
+    "rate": rate,
+}
 LESSONS: Mapping[str, Callable[[Request], str]] = {
     "teacher": lambda request: teach(request.facts, stream(request.seed, request.index, "teach")),
     "learner": lambda request: TASKS[request.facts["task"]](

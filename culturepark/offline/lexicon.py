@@ -1,4 +1,6 @@
-"""Knows single words: what they count as, what turns a statement round, and what only looks as if it did."""
+"""Knows single words: what they count as, what turns a statement round, and what only looks as if
+it did.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ from typing import Any
 TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|[,;:—–]")
 WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 IDIOM = re.compile(
-    r"\b(?:rather than|far from|anything but|instead of|other (?P<other>\w+) than|too (?P<excess>little|few|small|much|many|heavily|great)|"
+    r"\b(?:rather than|far from|anything but|instead of|other (?P<other>\w+) than|too"
+    r" (?P<excess>little|few|small|much|many|heavily|great)|"
     r"(?P<equal>no difference)|(?P<most>nothing) (?=(?:\S+ ){1,6}(?:more|better) )|"
     r"(?:hard|difficult|impossible|wrong) (?:for \w+ )?to "
-    r"(?:(?P<deny>deny|doubt|dispute|ignore|overlook)|accept|believe|agree|say that|think|see|maintain|argue|claim|share))\b"
+    r"(?:(?P<deny>deny|doubt|dispute|ignore|overlook)|accept|believe|agree|say"
+    r" that|think|see|maintain|argue|claim|share))\b"
 )
 IDIOM_HINTS = (
     "rather",
@@ -33,17 +37,42 @@ IDIOM_HINTS = (
     "wrong",
 )
 EQUAL = re.compile(
-    r"\b(?:equally|alike|same|equal|just as|as (?!soon|long|far)\w+ as|as \w+ \w+ as|at least as|every bit as)\b"
+    r"\b(?:equally|alike|same|equal|just as|as (?!soon|long|far)\w+ as|as \w+ \w+ as|at least"
+    r" as|every bit as)\b"
 )
 RANKED = re.compile(r"\b(?:than|before|ahead|prefer|preference)\b")
-ENDINGS = ("isation", "ization", "ations", "ation", "ments", "ment", "ness", "ings", "ing", "ions", "ion", "ied", "ies", "ers", "ors", "ed", "es",
-           "er", "or", "ly", "al", "s")  # fmt: skip
+ENDINGS = (
+    "isation",
+    "ization",
+    "ations",
+    "ation",
+    "ments",
+    "ment",
+    "ness",
+    "ings",
+    "ing",
+    "ions",
+    "ion",
+    "ied",
+    "ies",
+    "ers",
+    "ors",
+    "ed",
+    "es",
+    "er",
+    "or",
+    "ly",
+    "al",
+    "s",
+)
 
 
 @lru_cache(maxsize=1)
 def card() -> dict[str, Any]:
     """Return the file of words."""
-    return tomllib.loads(resources.files(__package__).joinpath("words.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(
+        resources.files(__package__).joinpath("words.toml").read_text(encoding="utf-8")
+    )
 
 
 @lru_cache(maxsize=64)
@@ -55,7 +84,8 @@ def wordset(name: str) -> frozenset[str]:
 class Phrases:
     """A set of phrases to look for as whole words.
 
-    Most texts hold none of them, and asking for each as a plain substring is ten times faster than one large pattern.
+    Most texts hold none of them, and asking for each as a plain substring is ten times faster than
+    one large pattern.
     """
 
     def __init__(self, phrases: Iterable[str]) -> None:
@@ -96,7 +126,8 @@ def lexicon() -> Lexicon:
         for key, pole in (("up", 1), ("down", -1))
         for w in both[key]
     ]
-    # Inflected forms count as well ("harmed" as "harm"), where they are long enough to be told apart.
+    # Inflected forms count as well ("harmed" as "harm"), where they are long enough to be told
+    # apart.
     poles = {cut(w): (scale, pole) for w, scale, pole in ends if len(cut(w)) > 3} | {
         w: (scale, pole) for w, scale, pole in ends
     }
@@ -113,7 +144,9 @@ def lexicon() -> Lexicon:
 
 
 def plain(text: str) -> str:
-    """Return the text case-folded, with straight apostrophes, and with its idioms put as plain negations or left out."""
+    """Return the text case-folded, with straight apostrophes, and with its idioms put as plain
+    negations or left out.
+    """
     low = lexicon().idioms.without(text.casefold().replace("’", "'"))
     return IDIOM.sub(_idiom, low) if any(h in low for h in IDIOM_HINTS) else low
 
@@ -131,7 +164,9 @@ def _idiom(found: re.Match[str]) -> str:
 
 @lru_cache(maxsize=65_536)
 def stem(word: str) -> str | None:
-    """Return what a word counts as: its pole, its group, or its rough stem; None where it weighs nothing."""
+    """Return what a word counts as: its pole, its group, or its rough stem; None where it weighs
+    nothing.
+    """
     known = lexicon()
     bare = word.removesuffix("'s").removesuffix("'")
     if pole := _pole(bare):
@@ -153,7 +188,9 @@ def _pole(word: str) -> tuple[str, int] | None:
 
 
 def cut(word: str) -> str:
-    """Return a word's rough stem: "robberies", "robbery" and "robbed" come close enough to one another."""
+    """Return a word's rough stem: "robberies", "robbery" and "robbed" come close enough to one
+    another.
+    """
     for ending in ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             word = word[: -len(ending)]
@@ -174,7 +211,9 @@ def negates(word: str) -> bool:
 
 
 def turns(word: str, topical: frozenset[str]) -> bool:
-    """Say whether a word turns a statement round. `topical` holds amounts that belong to the matter itself."""
+    """Say whether a word turns a statement round. `topical` holds amounts that belong to the matter
+    itself.
+    """
     if word in lexicon().amounts:
         return word not in topical
     return negates(word) or (_pole(word) or ("", 1))[1] < 0
@@ -186,7 +225,8 @@ def sign(tokens: Iterable[str], topical: frozenset[str]) -> int:
 
 
 def shape(tokens: Sequence[str]) -> int:
-    """Return 1 where a statement ranks two things, -1 where it sets them equal, 0 where it compares nothing.
+    """Return 1 where a statement ranks two things, -1 where it sets them equal, 0 where it compares
+    nothing.
 
     A negation turns the one into the other: "no better than" sets equal.
     """

@@ -11,7 +11,8 @@ WORD = re.compile(r"\w+")
 
 
 def shared_sentences(a: Iterable[str], b: Iterable[str]) -> float:
-    """Return the share of the smaller dialogue's sentences that stand in the other too, case and punctuation aside.
+    """Return the share of the smaller dialogue's sentences that stand in the other too, case and
+    punctuation aside.
 
     `a` and `b` are the turns of two dialogues; 0 where one of them is empty.
     """

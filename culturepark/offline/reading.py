@@ -1,6 +1,8 @@
-"""Plays the roles that read: takes opinions out of turns, judges them against an answer, and words them anew.
+"""Plays the roles that read: takes opinions out of turns, judges them against an answer, and words
+them anew.
 
-Works on any English text, from the facts of the request alone: it neither knows who wrote a text nor what was planted in it.
+Works on any English text, from the facts of the request alone: it neither knows who wrote a text
+nor what was planted in it.
 """
 
 from __future__ import annotations
@@ -23,11 +25,15 @@ CLEAR = 0.2  # the lean from which a text takes a side
 def extract(facts: Mapping[str, Any]) -> str:
     """Answer as the extractor."""
     found = opinions(facts["turns"], facts["question"], facts["culture"].place)
-    return json.dumps({"opinions": [{"turn": n, "text": text} for n, text in found]}, ensure_ascii=False)
+    return json.dumps(
+        {"opinions": [{"turn": n, "text": text} for n, text in found]}, ensure_ascii=False
+    )
 
 
 def opinions(turns: Sequence[Turn], question: Question, place: str) -> list[tuple[int, str]]:
-    """Return the opinions in turns, each with its turn's number: what is marked as one, on the question, or cultural."""
+    """Return the opinions in turns, each with its turn's number: what is marked as one, on the
+    question, or cultural.
+    """
     kept = []
     for turn in turns:
         for sentence in sentences(turn.text):
@@ -76,12 +82,20 @@ def _does(lean: float) -> str:
 
 def rewrite(facts: Mapping[str, Any], rng: random.Random) -> str:
     """Answer as the rewriter."""
-    return json.dumps({"opinion": reworded(facts["opinion"], facts["question"], facts["answer"], facts["culture"].place, rng)},
-                      ensure_ascii=False)  # fmt: skip
+    return json.dumps(
+        {
+            "opinion": reworded(
+                facts["opinion"], facts["question"], facts["answer"], facts["culture"].place, rng
+            )
+        },
+        ensure_ascii=False,
+    )
 
 
 def reworded(text: str, question: Question, answer: int, place: str, rng: random.Random) -> str:
-    """Return an opinion that agrees with the answer: what is custom in it is kept, its stance is replaced."""
+    """Return an opinion that agrees with the answer: what is custom in it is kept, its stance is
+    replaced.
+    """
     degree = question.option(answer).degree
     sides = clauses(question, answer)
     words = {
@@ -92,19 +106,25 @@ def reworded(text: str, question: Question, answer: int, place: str, rng: random
         "place": place,
     }
     kept = custom(text, question)
-    frame = rng.choice(bank()["rewrite"][("kept" if kept else "plain") + ("_torn" if degree == 0 else "")])
+    frame = rng.choice(
+        bank()["rewrite"][("kept" if kept else "plain") + ("_torn" if degree == 0 else "")]
+    )
     return finished(fill(frame, {**words, "custom": kept}))
 
 
 def custom(text: str, question: Question) -> str:
-    """Return the part of an opinion that tells a custom before it takes its stance; empty where there is none."""
+    """Return the part of an opinion that tells a custom before it takes its stance; empty where
+    there is none.
+    """
     tokens = TOKEN.findall(plain(text))
     quoted = stance.quotations(tokens, stance.profile(question))
     place = text.find(",") if not quoted else _position(text, quoted[0].start, tokens)
     head = text[:place].rstrip()
     cut = max(head.rfind(", and "), head.rfind(", but "), head.rfind("; "))
     head = head[:cut] if cut > 0 else ""
-    return head if len(head.split()) > 5 and cultural(head) and not stance.side(head, question) else ""
+    return (
+        head if len(head.split()) > 5 and cultural(head) and not stance.side(head, question) else ""
+    )
 
 
 def _position(text: str, token: int, tokens: Sequence[str]) -> int:
@@ -118,6 +138,10 @@ def _position(text: str, token: int, tokens: Sequence[str]) -> int:
 
 
 def again(text: str, question: Question) -> str | None:
-    """Return an opinion as it may stand inside a sentence; None where its first word may be a name."""
-    starts = {c.split()[0] for c in (*question.claim, *question.denial, *question.pros, *question.cons)}
+    """Return an opinion as it may stand inside a sentence; None where its first word may be a
+    name.
+    """
+    starts = {
+        c.split()[0] for c in (*question.claim, *question.denial, *question.pros, *question.cons)
+    }
     return small(text.rstrip("."), starts)

@@ -1,4 +1,6 @@
-"""Cuts texts into sentences and words opinions so that they stand alone: no lead-ins, no pronouns for persons."""
+"""Cuts texts into sentences and words opinions so that they stand alone: no lead-ins, no pronouns
+for persons.
+"""
 
 from __future__ import annotations
 
@@ -17,66 +19,127 @@ LETTERS = re.compile(r"[^\W\d_]+")
 FIRST_WORD = r"(?:i|me|my|mine|myself|we|us|our|you|your)(?:['’](?:m|ve|d|ll|re))?"
 # Each pattern takes away one way of beginning; they are tried again until none fits.
 ASIDE = re.compile(
-    r"^(?:(?:well|yes|no|still|then|honestly|frankly|personally|indeed|besides|after all|not only that|then again|of course|to be (?:honest|frank|fair|sure)|all in all|on the whole|"
-    r"in short|in the end|for one thing|admittedly|again|once more|to say it once more|even so|that said|by and large|to begin with|first of all|moreover|"
-    r"furthermore|seriously|simply put|so)\s*,\s+|(?:and|but|so|yet)\s+(?=[a-z]))", re.IGNORECASE)  # fmt: skip
+    r"^(?:(?:well|yes|no|still|then|honestly|frankly|personally|indeed|besides|after all|not only"
+    r" that|then again|of course|to be (?:honest|frank|fair|sure)|all in all|on the whole|"
+    r"in short|in the end|for one thing|admittedly|again|once more|to say it once more|even so|that"
+    r" said|by and large|to begin with|first of all|moreover|"
+    r"furthermore|seriously|simply put|so)\s*,\s+|(?:and|but|so|yet)\s+(?=[a-z]))",
+    re.IGNORECASE,
+)
 PHRASE = re.compile(
-    rf"^(?:as|in|to|if|the way|the (?:longer|more)|from|for|looking|speaking|when|whenever|though|seen|at|on|with|like|since|where)\b(?=[^,;:.]*\b{FIRST_WORD}\b)[^,;:.]{{0,70}},\s+",
-    re.IGNORECASE)  # fmt: skip
+    r"^(?:as|in|to|if|the way|the"
+    rf" (?:longer|more)|from|for|looking|speaking|when|whenever|though|seen|at|on|with|like|since|where)\b(?=[^,;:.]*\b{FIRST_WORD}\b)[^,;:.]{{0,70}},\s+",
+    re.IGNORECASE,
+)
 NOT_LEADING = re.compile(r"[;:.]|\bbecause\b", re.IGNORECASE)
 BARE = re.compile(
-    r"^(?:and |but |so )?(?:i|we)(?:['’]d)? (?:\w+ )?(?:think|believe|feel|guess|suppose|say|find|hold),? "
-    r"(?!about\b|of\b|in\b|so\b|like\b|to\b|for\b|with\b|this\b|that\b|it hard\b|it difficult\b|myself\b|you\b|as\b|and\b|when\b)", re.IGNORECASE)  # fmt: skip
+    r"^(?:and |but |so )?(?:i|we)(?:['’]d)? (?:\w+"
+    r" )?(?:think|believe|feel|guess|suppose|say|find|hold),? "
+    r"(?!about\b|of\b|in\b|so\b|like\b|to\b|for\b|with\b|this\b|that\b|it hard\b|it"
+    r" difficult\b|myself\b|you\b|as\b|and\b|when\b)",
+    re.IGNORECASE,
+)
 COLON = re.compile(r"^(?P<lead>[^:.]{1,90}):\s+(?P<rest>.{12,})$")
-HARD = re.compile(r"^(?:i find it|it is) (?:very |quite |rather )?(?:hard|difficult)(?: for me)? to ", re.IGNORECASE)
+HARD = re.compile(
+    r"^(?:i find it|it is) (?:very |quite |rather )?(?:hard|difficult)(?: for me)? to ",
+    re.IGNORECASE,
+)
 JOINT = re.compile(r"(?:(?:and|but|yet|so|still) )+", re.IGNORECASE)
 GRANTING = re.compile(
-    r"^i (?:know(?: well)?|do not (?:overlook|deny)|admit|grant|concede) that(?= .+\b(?:but|yet|still)\b)",
+    r"^i (?:know(?: well)?|do not (?:overlook|deny)|admit|grant|concede) that(?="
+    r" .+\b(?:but|yet|still)\b)",
     re.IGNORECASE,
 )
 TURNING = re.compile(
-    r"\b(?:not|cannot|never|nobody|nothing|hard|difficult|(?<!some )doubt|doubts|doubted|deny|disagree|reject|wrong|no|hardly|\w+n['’]t)\b",
+    r"\b(?:not|cannot|never|nobody|nothing|hard|difficult|(?<!some"
+    r" )doubt|doubts|doubted|deny|disagree|reject|wrong|no|hardly|\w+n['’]t)\b",
     re.IGNORECASE,
 )
 WHERE = re.compile(
-    r"^(?:where (?:i|we) (?:live|come from|grew up|am from|was born)|in (?:my|our) (?:country|homeland|culture)|at home|with us|among (?:us|the people i know)|back home),\s+",
+    r"^(?:where (?:i|we) (?:live|come from|grew up|am from|was born)|in (?:my|our)"
+    r" (?:country|homeland|culture)|at home|with us|among (?:us|the people i know)|back home),\s+",
     re.IGNORECASE,
 )
 SELF = re.compile(
-    r"^(?P<who>(?:as|being) an? [^,.;:]{3,90}), (?:i|we) (?:[\w']+ ){0,4}?that (?P<rest>.{12,})$", re.IGNORECASE
+    r"^(?P<who>(?:as|being) an? [^,.;:]{3,90}), (?:i|we) (?:[\w']+ ){0,4}?that (?P<rest>.{12,})$",
+    re.IGNORECASE,
 )
 EMPTY = re.compile(
-    r"^(?:thank|thanks|good (?:morning|day|evening|afternoon|to)|hello|hi|dear|goodbye|sorry|welcome|pleased|it is (?:a pleasure|good to))\b",
+    r"^(?:thank|thanks|good"
+    r" (?:morning|day|evening|afternoon|to)|hello|hi|dear|goodbye|sorry|welcome|pleased|it is (?:a"
+    r" pleasure|good to))\b",
     re.IGNORECASE,
 )
 DANGLING = re.compile(
-    r"^(?:that|this|those|these|they|them|he|she|such|both of|it (?:is|was) (?:like|from there))\b(?! (?:one|a|an|people|who|with|is why)\b)",
+    r"^(?:that|this|those|these|they|them|he|she|such|both of|it (?:is|was) (?:like|from"
+    r" there))\b(?! (?:one|a|an|people|who|with|is why)\b)",
     re.IGNORECASE,
 )
 SURVEYED = re.compile(r"\bsurvey\b|\bpoll found\b|\bof those asked\b|\bwere asked\b", re.IGNORECASE)
 LEADS = ((ASIDE, False), (PHRASE, True), (BARE, True))
-# What may take the place of words that hold a pronoun; {place} is the culture's. The first entry of a row is a word that must
-# be there: asking for it is much faster than trying the pattern.
+# What may take the place of words that hold a pronoun; {place} is the culture's. The first entry of
+# a row is a word that must be there: asking for it is much faster than trying the pattern.
 SWAPS = tuple(
     (hint, re.compile(pattern, re.IGNORECASE), new)
     for hint, pattern, new in (
-        ("live among", r"\bi live among people who know that (?P<x>.+?), and most of them would say that\b", "in {place}, \\g<x>, and many people would say that"),
-        ("people", r"\b(?:the )?people (?:around me|where i live|i live among|i know|at home)\b", "many people in {place}"),
+        (
+            "live among",
+            r"\bi live among people who know that (?P<x>.+?), and most of them would say that\b",
+            "in {place}, \\g<x>, and many people would say that",
+        ),
+        (
+            "people",
+            r"\b(?:the )?people (?:around me|where i live|i live among|i know|at home)\b",
+            "many people in {place}",
+        ),
         ("around me", r"\b(?:all )?around me\b", "in {place}"),
         ("where", r"\bwhere (?:i|we) (?:live|come from|grew up|am from)\b", "in {place}"),
         ("country", r"\b(?:in|of) (?:my|our) country\b", "in {place}"),
         ("country", r"\b(?:my|our) country\b", "{place}"),
         ("people", r"\b(?:my|our) people\b", "many people in {place}"),
-        (" of ", r"\b(?P<x>many|most|some|few) of (?:my|our) (?P<y>neighbours|neighbors|friends|colleagues|relatives|pupils|patients)\b", "\\g<x> \\g<y>"),
+        (
+            " of ",
+            (
+                r"\b(?P<x>many|most|some|few) of (?:my|our)"
+                r" (?P<y>neighbours|neighbors|friends|colleagues|relatives|pupils|patients)\b"
+            ),
+            "\\g<x> \\g<y>",
+        ),
         (" my ", r"\b(?:my|our) (?P<y>neighbours|neighbors|friends|colleagues)\b", "many \\g<y>"),
-        ("in ", r"\bin (?:my|our) (?P<y>neighbourhood|neighborhood|street|town|village|city|quarter)\b", "in this \\g<y>"),
+        (
+            "in ",
+            r"\bin (?:my|our) (?P<y>neighbourhood|neighborhood|street|town|village|city|quarter)\b",
+            "in this \\g<y>",
+        ),
         ("tell you", r"\bcan tell you\b", "can say"),
         ("tell you", r"\b(?P<x>would|will)(?P<y>(?: often)?) tell you\b", "\\g<x>\\g<y> say"),
-        (" and ", r",? and (?:i (?:think so too|agree(?: with (?:them|that))?|see it the same way|do too)|so do i)(?=[.,]|$)", ""),
+        (
+            " and ",
+            (
+                r",? and (?:i (?:think so too|agree(?: with (?:them|that))?|see it the same way|do"
+                r" too)|so do i)(?=[.,]|$)"
+            ),
+            "",
+        ),
         ("because", r", and i (?:say|think) (?:so|this|that) because\b", " because"),
-        (" i ", r"\b(?P<x>and|but|yet|so|why|because|or)(?: that)? (?:still i|i still|i)(?: would)?(?: still| also)? (?:think|believe|say|feel|find|hold|am sure|(?:have|'ve) come to (?:think|believe))(?: that)? ", "\\g<x> "),
+        (
+            " i ",
+            (
+                r"\b(?P<x>and|but|yet|so|why|because|or)(?: that)? (?:still i|i still|i)(?:"
+                r" would)?(?: still| also)? (?:think|believe|say|feel|find|hold|am"
+                r" sure|(?:have|'ve) come to (?:think|believe))(?: that)? "
+            ),
+            "\\g<x> ",
+        ),
         (" me", r"\b(?P<x>but|yet|and) (?:to|for) me,? ", "\\g<x> "),
-        (", ", r", (?:i (?:think|believe|feel|suppose|would say|am sure)|to my mind|in my (?:view|opinion)|for me|if you ask me|as i see it),", ""),
+        (
+            ", ",
+            (
+                r", (?:i (?:think|believe|feel|suppose|would say|am sure)|to my mind|in my"
+                r" (?:view|opinion)|for me|if you ask me|as i see it),"
+            ),
+            "",
+        ),
         (", i ", r", i (?:think|believe|would say|find|feel|shall think|hold)(?: that)? ", ", "),
         ("heard", r"\bi have (?P<x>(?:often )?)heard (?:it said )?that\b", "one \\g<x>hears that"),
         ("i have learned that", r"\bi have learned that\b", "many have learned that"),
@@ -85,12 +148,14 @@ SWAPS = tuple(
         (" us", r"\b(?:amongst?|with) us\b", "in {place}"),
         (" us", r"\b(?P<x>for|to) us\b", "\\g<x> many people in {place}"),
     )
-)  # fmt: skip
+)
 
 
 @lru_cache(maxsize=4096)
 def sentences(text: str) -> tuple[str, ...]:
-    """Split a text into sentences; stops of abbreviations and initials, and stops before small letters, end none."""
+    """Split a text into sentences; stops of abbreviations and initials, and stops before small
+    letters, end none.
+    """
     text = " ".join(text.split())
     parts, start = [], 0
     for end in END.finditer(text):
@@ -108,7 +173,9 @@ def words_of(text: str) -> set[str]:
 
 
 def opinion(sentence: str, place: str) -> tuple[str, bool] | None:
-    """Return a sentence as an opinion that stands alone, and whether its speaker marked it as one; None if it is none."""
+    """Return a sentence as an opinion that stands alone, and whether its speaker marked it as one;
+    None if it is none.
+    """
     if sentence.rstrip("\"'”’)] ").endswith("?") or EMPTY.match(sentence):
         return None
     words = words_of(sentence)
@@ -142,7 +209,8 @@ def _swapped(text: str, place: str) -> str:
 
 
 def led(text: str, place: str, own: bool) -> tuple[str, bool]:
-    """Take away what leads into an opinion; return the rest and whether the lead-in marked it as an opinion.
+    """Take away what leads into an opinion; return the rest and whether the lead-in marked it as an
+    opinion.
 
     `own` says whether the text holds a pronoun of the first or second person: most lead-ins do.
     """

@@ -1,7 +1,9 @@
-"""Sits surveys and labels texts: says the answer that a persona's card holds, and one drawn by chance where none does.
+"""Sits surveys and labels texts: says the answer that a persona's card holds, and one drawn by
+chance where none does.
 
-It knows nothing of surveys' results or of what texts mean, and so is the chance row of every table that it stands in, save where
-personas hold views: there it shows how well a culture's cards stand for its people.
+It knows nothing of surveys' results or of what texts mean, and so is the chance row of every table
+that it stands in, save where personas hold views: there it shows how well a culture's cards stand
+for its people.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from culturepark.records import Request, stream
 
 
 def sit(request: Request) -> str:
-    """Answer with the number of the option that is the respondent's view (facts `view`), else of any (facts `options`)."""
+    """Answer with the number of the option that is the respondent's view (facts `view`), else of
+    any (facts `options`).
+    """
     codes, view = list(request.facts["options"]), request.facts.get("view")
     return str(stream(request.seed, request.index, "sit").choice(codes) if view is None else view)
 
@@ -21,7 +25,9 @@ def label(request: Request) -> str:
 
 
 def shares(request: Request) -> tuple[float, ...]:
-    """Return the distribution over a request's options: all on the respondent's view, else every option alike."""
+    """Return the distribution over a request's options: all on the respondent's view, else every
+    option alike.
+    """
     count, view = len(request.options), request.facts.get("view")
     codes = list(request.facts.get("options", ()))
     if view is None or len(codes) != count:

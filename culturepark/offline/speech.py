@@ -1,4 +1,6 @@
-"""Plays the roles that speak: builds a turn from the persona's card, the question's clauses and the survey's shares."""
+"""Plays the roles that speak: builds a turn from the persona's card, the question's clauses and the
+survey's shares.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,21 @@ from culturepark.records import Norm, Option, Question, Shares, Turn, stream
 
 YOU = re.compile(r"\b(?:you|your)\b", re.IGNORECASE)
 LOCAL = re.compile(r"\bhere\b|\bthis neighbourhood\b|\bthe country's\b")
-NAMED = re.compile(r"\b(?:in|near|outside|above|of|beside|behind|from) ([A-Z][\w-]+(?: [A-Z][\w-]+)*)")
-WORDED = ((0.93, "nearly all"), (0.86, "roughly nine in ten"), (0.77, "roughly four in five"), (0.71, "roughly three in four"), (0.63, "roughly two in three"),
-          (0.56, "roughly three in five"), (0.52, "a little more than half"), (0.48, "about half"), (0.43, "a little less than half"), (0.0, "the largest group"))  # fmt: skip
+NAMED = re.compile(
+    r"\b(?:in|near|outside|above|of|beside|behind|from) ([A-Z][\w-]+(?: [A-Z][\w-]+)*)"
+)
+WORDED = (
+    (0.93, "nearly all"),
+    (0.86, "roughly nine in ten"),
+    (0.77, "roughly four in five"),
+    (0.71, "roughly three in four"),
+    (0.63, "roughly two in three"),
+    (0.56, "roughly three in five"),
+    (0.52, "a little more than half"),
+    (0.48, "about half"),
+    (0.43, "a little less than half"),
+    (0.0, "the largest group"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,17 +74,28 @@ def listen(facts: Mapping[str, Any]) -> Talk:
     near = facts["mode"] == "in" or (other is not None and other.place == place)
     seat, n = facts["seat"], facts["n"]
     words = {
-        "about": question.about, "place": place, "people": facts["culture"].people, "town": town(me.home, place),
+        "about": question.about,
+        "place": place,
+        "people": facts["culture"].people,
+        "town": town(me.home, place),
         "name": other.given_name if other else "my friend",
         "there": other.place if other else "other places",
         "theirtown": town(other.home, other.place) if other else "other places",
-    }  # fmt: skip
+    }
     if near:
         words["there"] = words["theirtown"]
     return Talk(
-        facts, question, None if answer is None else question.option(answer).degree, clauses(question, answer), words,
-        stream(facts["dialogue"], seat, n, "turn"), tuple(facts["history"]), n, seat, len(facts["others"]) + 1,
-    )  # fmt: skip
+        facts,
+        question,
+        None if answer is None else question.option(answer).degree,
+        clauses(question, answer),
+        words,
+        stream(facts["dialogue"], seat, n, "turn"),
+        tuple(facts["history"]),
+        n,
+        seat,
+        len(facts["others"]) + 1,
+    )
 
 
 def turn(facts: Mapping[str, Any]) -> list[str]:
@@ -84,21 +109,61 @@ def turn(facts: Mapping[str, Any]) -> list[str]:
 # -------------------------------------------------------------------- plans
 
 PLANS = {
-    "opinion": (("greet", "stance", "reason"), ("greet", "stance", "life"), ("greet", "life", "norm", "stance"), ("greet", "stance", "reason", "life")),
+    "opinion": (
+        ("greet", "stance", "reason"),
+        ("greet", "stance", "life"),
+        ("greet", "life", "norm", "stance"),
+        ("greet", "stance", "reason", "life"),
+    ),
     "opening": (("greet", "stance", "reason"), ("greet", "stance", "life")),
     "respond": (("reply", "reason"), ("reply", "stance"), ("reply", "reason", "stance")),
-    "culture": (("lead", "norm", "survey"), ("lead", "survey", "stance"), ("lead", "norm", "stance"), ("norm", "survey", "stance")),
-    "ideas": (("fresh", "stance"), ("fresh", "life", "implied"), ("fresh", "life", "stance"), ("fresh", "reason", "implied")),
-    "introduce": (("custom", "norm"), ("custom", "bearing", "stance"), ("custom", "norm", "stance")),
-    "compare": (("compare", "stance"), ("compare", "norm"), ("compare", "norm", "stance"), ("compare", "bearing", "stance")),
-    "conclude": (("take", "hold"), ("take", "hold", "life"), ("take", "life", "hold"), ("take", "reason", "hold")),
-    "free": (("reply", "reason"), ("reply", "norm"), ("reply", "life", "stance"), ("reply", "stance"), ("reply", "survey", "stance"), ("reply", "fresh"),
-             ("reply", "implied", "reason"), ("compare", "norm"), ("reply", "bearing", "stance")),
-}  # fmt: skip
+    "culture": (
+        ("lead", "norm", "survey"),
+        ("lead", "survey", "stance"),
+        ("lead", "norm", "stance"),
+        ("norm", "survey", "stance"),
+    ),
+    "ideas": (
+        ("fresh", "stance"),
+        ("fresh", "life", "implied"),
+        ("fresh", "life", "stance"),
+        ("fresh", "reason", "implied"),
+    ),
+    "introduce": (
+        ("custom", "norm"),
+        ("custom", "bearing", "stance"),
+        ("custom", "norm", "stance"),
+    ),
+    "compare": (
+        ("compare", "stance"),
+        ("compare", "norm"),
+        ("compare", "norm", "stance"),
+        ("compare", "bearing", "stance"),
+    ),
+    "conclude": (
+        ("take", "hold"),
+        ("take", "hold", "life"),
+        ("take", "life", "hold"),
+        ("take", "reason", "hold"),
+    ),
+    "free": (
+        ("reply", "reason"),
+        ("reply", "norm"),
+        ("reply", "life", "stance"),
+        ("reply", "stance"),
+        ("reply", "survey", "stance"),
+        ("reply", "fresh"),
+        ("reply", "implied", "reason"),
+        ("compare", "norm"),
+        ("reply", "bearing", "stance"),
+    ),
+}
 
 
 def plan(talk: Talk) -> tuple[str, ...]:
-    """Choose the parts of a turn: by its cue, its place in the dialogue and the persona's way of talking."""
+    """Choose the parts of a turn: by its cue, its place in the dialogue and the persona's way of
+    talking.
+    """
     cue = talk.facts["cue"]
     last = talk.n >= talk.facts["turns"] - talk.seats
     if cue == "free":
@@ -123,23 +188,32 @@ def known(talk: Talk, text: str) -> bool:
 def favoured(talk: Talk, purpose: str, size: int) -> tuple[int, ...]:
     """Return a bank's numbers as this seat goes through them.
 
-    The seats of a dialogue share its order and take turns in it, so that neighbours never use one phrase; what suits the
-    persona comes first.
+    The seats of a dialogue share its order and take turns in it, so that neighbours never use one
+    phrase; what suits the persona comes first.
     """
     return _favoured(
-        purpose, size, talk.name[0], talk.seat, talk.seats if size >= 2 * talk.seats else 1, talk.facts["me"].id
+        purpose,
+        size,
+        talk.name[0],
+        talk.seat,
+        talk.seats if size >= 2 * talk.seats else 1,
+        talk.facts["me"].id,
     )
 
 
 @lru_cache(maxsize=16_384)
-def _favoured(purpose: str, size: int, dialogue: str, seat: int, seats: int, persona: str) -> tuple[int, ...]:
+def _favoured(
+    purpose: str, size: int, dialogue: str, seat: int, seats: int, persona: str
+) -> tuple[int, ...]:
     mine = order(size, dialogue, purpose)[seat % seats :: seats]
     liked = set(order(size, persona, "voice", purpose)[: size * 3 // 5])
     return tuple(sorted(mine, key=lambda i: i not in liked))
 
 
 def phrase(talk: Talk, said: list[str], room: str, shelf: str, place: int | None = None) -> str:
-    """Return the next phrase of a shelf, filled and not yet heard; `place` counts on through the dialogue."""
+    """Return the next phrase of a shelf, filled and not yet heard; `place` counts on through the
+    dialogue.
+    """
     shelves = bank()[room][shelf]
     numbers = favoured(talk, f"{room}.{shelf}", len(shelves))
     start = talk.k if place is None else place
@@ -148,7 +222,12 @@ def phrase(talk: Talk, said: list[str], room: str, shelf: str, place: int | None
         template = shelves[numbers[(start + j) % len(numbers)]]
         slots = spoken(talk, len(said) + j, template)
         filled = fill(
-            template, {**slots, "about": matter(talk, said)} if room in TALKED and "{about}" in template else slots
+            template,
+            (
+                {**slots, "about": matter(talk, said)}
+                if room in TALKED and "{about}" in template
+                else slots
+            ),
         )
         if filled not in said and not known(talk, filled):
             return filled
@@ -159,7 +238,9 @@ TALKED = frozenset(["agree", "differ", "neutral", "culture", "compare", "conclud
 
 
 def matter(talk: Talk, said: list[str]) -> str:
-    """Name the matter in talk that nobody extracts: in full at first, then as people do who know what they talk about."""
+    """Name the matter in talk that nobody extracts: in full at first, then as people do who know
+    what they talk about.
+    """
     about = talk.question.about
     lately = " ".join([*(t.text for t in talk.history[-2:]), *said])
     if about not in lately or (about.count(" ") < 3 and talk.rng.random() < 0.4):
@@ -168,13 +249,24 @@ def matter(talk: Talk, said: list[str]) -> str:
 
 
 def spoken(talk: Talk, j: int, template: str) -> dict[str, str]:
-    """Return the slots for clauses: claims and reasons in this dialogue's order, moving on with every use."""
+    """Return the slots for clauses: claims and reasons in this dialogue's order, moving on with
+    every use.
+    """
     sides, name = talk.sides, talk.name[0]
     i = 4 * talk.n + j
-    claim, against = _at(sides.claim, name, "claim", i + i // 6), _at(sides.against, name, "against", i + 1)
+    claim, against = (
+        _at(sides.claim, name, "claim", i + i // 6),
+        _at(sides.against, name, "against", i + 1),
+    )
     reason, more = _at(sides.reasons, name, "reason", i), _at(sides.reasons, name, "reason", i + 3)
-    words = {**talk.words, "claim": claim, "against": against, "reason": reason, "more": more,
-             "counter": _at(sides.counters, name, "counter", talk.n + j)}  # fmt: skip
+    words = {
+        **talk.words,
+        "claim": claim,
+        "against": against,
+        "reason": reason,
+        "more": more,
+        "counter": _at(sides.counters, name, "counter", talk.n + j),
+    }
     if "{why}" in template:
         words["why"] = why(talk, words)
     if "{theirs}" in template:
@@ -199,12 +291,16 @@ def why(talk: Talk, words: dict[str, str]) -> str:
 
 def theirs(talk: Talk, clause: str) -> str:
     """Return a clause as the other's: what is "here" for them is not here."""
-    clause = clause.replace("this neighbourhood", "your neighbourhood").replace("around here", "where you live")
+    clause = clause.replace("this neighbourhood", "your neighbourhood").replace(
+        "around here", "where you live"
+    )
     return re.sub(r"\bhere\b", "in " + talk.words["there"], clause)
 
 
 def heard(talk: Talk) -> int:
-    """Return 1 if the last turn of another agrees with the speaker's answer, -1 if it differs, 0 if either is open."""
+    """Return 1 if the last turn of another agrees with the speaker's answer, -1 if it differs, 0 if
+    either is open.
+    """
     if not talk.degree:
         return 0
     last = next((t.text for t in reversed(talk.history) if t.seat != talk.seat), "")
@@ -220,12 +316,16 @@ def _side(text: str, question: Question) -> int:
     if key not in _HEARD:
         if len(_HEARD) > 4096:
             _HEARD.clear()
-        _HEARD[key] = next((s for s in (stance.side(part, question) for part in own_words(text)) if s), 0)
+        _HEARD[key] = next(
+            (s for s in (stance.side(part, question) for part in own_words(text)) if s), 0
+        )
     return _HEARD[key]
 
 
 def own_words(text: str) -> list[str]:
-    """Return what a turn says for its speaker: not what it says of the other ("You think that …") and no questions."""
+    """Return what a turn says for its speaker: not what it says of the other ("You think that …")
+    and no questions.
+    """
     told = [s.partition(": ")[2] if YOU.search(s) else s for s in sentences(text)]
     return [s for s in told if s and not s.endswith("?")]
 
@@ -259,7 +359,13 @@ def shelves_for(degree: float | None) -> tuple[str, ...]:
         return ("torn",)
     if abs(degree) < 0.25:
         return ("faint",)
-    return ("plain", "reasoned", "conceding", "rejecting", "strong" if abs(degree) > 0.75 else "mild")
+    return (
+        "plain",
+        "reasoned",
+        "conceding",
+        "rejecting",
+        "strong" if abs(degree) > 0.75 else "mild",
+    )
 
 
 def _stance(talk: Talk, said: list[str]) -> list[str]:
@@ -277,11 +383,17 @@ def _fresh(talk: Talk, said: list[str]) -> list[str]:
 
 
 def _implied(talk: Talk, said: list[str]) -> list[str]:
-    return [phrase(talk, said, "reasons", "implied")] if talk.degree and not local(talk) else [opinion(talk, said)]
+    return (
+        [phrase(talk, said, "reasons", "implied")]
+        if talk.degree and not local(talk)
+        else [opinion(talk, said)]
+    )
 
 
 def local(talk: Talk) -> bool:
-    """Say whether the question is about each one's own neighbourhood or country, so that answers may differ without dissent."""
+    """Say whether the question is about each one's own neighbourhood or country, so that answers
+    may differ without dissent.
+    """
     return bool(talk.question.claim) and bool(
         LOCAL.search(talk.question.claim[0]) or LOCAL.search(talk.question.claim[-1])
     )
@@ -305,12 +417,15 @@ def _reply(talk: Talk, said: list[str]) -> list[str]:
 
 
 def blunt(talk: Talk) -> bool:
-    """Say whether this person contradicts plainly: in part their culture's card, in part their own way."""
+    """Say whether this person contradicts plainly: in part their culture's card, in part their own
+    way.
+    """
     style = str(talk.facts["culture"].style).casefold()
     plain = len(re.findall(r"\b(?:directly|direct|openly|open|plain|plainly|frank)\b", style))
     soft = len(
         re.findall(
-            r"\b(?:indirect|indirectly|soften|politely|harmony|face|gentle|gently|tact|implied|unsaid|hints?)\b", style
+            r"\b(?:indirect|indirectly|soften|politely|harmony|face|gentle|gently|tact|implied|unsaid|hints?)\b",
+            style,
         )
     )
     return stream(talk.facts["me"].id, "blunt").random() < 0.4 + 0.15 * (plain - soft)
@@ -322,10 +437,16 @@ def _norm(talk: Talk, said: list[str]) -> list[str]:
     if found is None or talk.question.topic not in found.topics:
         return [opinion(talk, said)]
     if not talk.degree:
-        return [_told(talk, said, found, "torn" if akin(found, talk.question) else "aside"), opinion(talk, said)]
+        return [
+            _told(talk, said, found, "torn" if akin(found, talk.question) else "aside"),
+            opinion(talk, said),
+        ]
     if talk.rng.random() < 0.25:
         return [_told(talk, said, found, "bearing" if akin(found, talk.question) else "aside")]
-    placed = found.text.split()[0].casefold().rstrip(",") in wordset("placed") or small(found.text) is None
+    placed = (
+        found.text.split()[0].casefold().rstrip(",") in wordset("placed")
+        or small(found.text) is None
+    )
     return [_told(talk, said, found, "apart" if placed or talk.rng.random() < 0.4 else "stance")]
 
 
@@ -361,7 +482,9 @@ def custom(talk: Talk, said: list[str]) -> Norm | None:
 
 def akin(norm: Norm, question: Question) -> bool:
     """Say whether a custom speaks of the question's own matter, by its words."""
-    return question.topic in norm.topics and _akin(norm.text, question.about, question.claim, question.denial)
+    return question.topic in norm.topics and _akin(
+        norm.text, question.about, question.claim, question.denial
+    )
 
 
 @lru_cache(maxsize=16_384)
@@ -383,7 +506,11 @@ def _compare(talk: Talk, said: list[str]) -> list[str]:
     if talk.words["there"] == talk.words["theirtown"]:
         return [phrase(talk, said, "compare", "same")]
     mood = heard(talk)
-    return [phrase(talk, said, "compare", "unlike" if mood < 0 else "alike")] if mood else _reply(talk, said)[:1]
+    return (
+        [phrase(talk, said, "compare", "unlike" if mood < 0 else "alike")]
+        if mood
+        else _reply(talk, said)[:1]
+    )
 
 
 def _take(talk: Talk, said: list[str]) -> list[str]:
@@ -403,7 +530,9 @@ def _life(talk: Talk, said: list[str]) -> list[str]:
     lines = talk.facts["me"].public
     if talk.k % 3 or not lines:
         return []
-    line = next((lines[i] for i in order(len(lines), *talk.name, "life") if not known(talk, lines[i])), None)
+    line = next(
+        (lines[i] for i in order(len(lines), *talk.name, "life") if not known(talk, lines[i])), None
+    )
     if line is None:
         return []
     if talk.rng.random() < 0.5:
@@ -424,24 +553,33 @@ def _survey(talk: Talk, said: list[str]) -> list[str]:
     most = max(affirm, deny)
     if most < 0.45 or abs(affirm - deny) < 0.08:
         return [phrase(talk, said, "survey", "split")]
-    clause = (talk.question.claim if affirm > deny else talk.question.denial)[talk.n % len(talk.question.claim)]
+    clause = (talk.question.claim if affirm > deny else talk.question.denial)[
+        talk.n % len(talk.question.claim)
+    ]
     talk.words["part"], talk.words["said"] = in_words(most), _there(clause)
     first = phrase(talk, said, "survey", "most")
     if not talk.degree:
         return [first]
-    return [first, phrase(talk, said, "survey", "mine" if (affirm - deny) * talk.degree > 0 else "other")]
+    return [
+        first,
+        phrase(talk, said, "survey", "mine" if (affirm - deny) * talk.degree > 0 else "other"),
+    ]
 
 
 def _there(clause: str) -> str:
-    clause = clause.replace("this neighbourhood", "their neighbourhood").replace("around here", "where they live")
+    clause = clause.replace("this neighbourhood", "their neighbourhood").replace(
+        "around here", "where they live"
+    )
     return re.sub(r"\bhere\b", "there", clause)
 
 
 def shares_by_side(shares: Shares, options: tuple[Option, ...]) -> tuple[float, float]:
     """Return which shares of a people affirm and deny the question's statement."""
     degrees = {o.code: o.degree for o in options}
-    return (sum(s for code, s in shares.shares.items() if degrees.get(code, 0) > 0),
-            sum(s for code, s in shares.shares.items() if degrees.get(code, 0) < 0))  # fmt: skip
+    return (
+        sum(s for code, s in shares.shares.items() if degrees.get(code, 0) > 0),
+        sum(s for code, s in shares.shares.items() if degrees.get(code, 0) < 0),
+    )
 
 
 def in_words(share: float) -> str:
@@ -468,6 +606,20 @@ def town(home: str, place: str) -> str:
 
 
 PARTS: dict[str, Callable[[Talk, list[str]], list[str]]] = {
-    "greet": _greet, "stance": _stance, "reason": _reason, "fresh": _fresh, "implied": _implied, "reply": _reply, "norm": _norm, "bearing": _bearing,
-    "custom": _custom, "lead": _lead, "compare": _compare, "take": _take, "hold": _hold, "ask": _ask, "life": _life, "survey": _survey,
-}  # fmt: skip
+    "greet": _greet,
+    "stance": _stance,
+    "reason": _reason,
+    "fresh": _fresh,
+    "implied": _implied,
+    "reply": _reply,
+    "norm": _norm,
+    "bearing": _bearing,
+    "custom": _custom,
+    "lead": _lead,
+    "compare": _compare,
+    "take": _take,
+    "hold": _hold,
+    "ask": _ask,
+    "life": _life,
+    "survey": _survey,
+}

@@ -1,4 +1,6 @@
-"""Finds the side that a text takes on a question, by its words: what it quotes, paraphrases, grants and turns round."""
+"""Finds the side that a text takes on a question, by its words: what it quotes, paraphrases, grants
+and turns round.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ GRANTED = 0.25  # what is granted to the other side still weighs a little
 
 
 class Evidence(NamedTuple):
-    """How much of a text affirms and denies a question's claim, and how much of it is on the question at all."""
+    """How much of a text affirms and denies a question's claim, and how much of it is on the
+    question at all.
+    """
 
     affirm: float
     deny: float
@@ -32,7 +36,9 @@ class Evidence(NamedTuple):
 
     @property
     def bears(self) -> bool:
-        """Whether the text is on the question at all: it names its matter, or comes close to one of its clauses."""
+        """Whether the text is on the question at all: it names its matter, or comes close to one of
+        its clauses.
+        """
         return self.relevance >= RELEVANT or self.affirm + self.deny >= CLOSE
 
     @property
@@ -72,7 +78,8 @@ class Profile:
 def profile(question: Question) -> Profile:
     """Return a question's profile, made once.
 
-    Kept by its strings, whose hashes Python remembers; a record's own hash would walk the whole record each time.
+    Kept by its strings, whose hashes Python remembers; a record's own hash would walk the whole
+    record each time.
     """
     q = question
     labels = () if q.claim or q.denial else tuple((o.label, o.degree) for o in q.options if o.label)
@@ -103,7 +110,9 @@ def _profile(
     found: dict[str, float] = {}
     for _, core, tokens in [*split, (1, True, WORD.findall(plain(f"{about} {text}")))]:
         for s in stems_of(tokens):
-            found[s] = max(found.get(s, 0.0), (1.0 if core else 0.5) * (0.3 if s[0] == "=" else 1.0))
+            found[s] = max(
+                found.get(s, 0.0), (1.0 if core else 0.5) * (0.3 if s[0] == "=" else 1.0)
+            )
     held = [stems_of(tokens) for _, _, tokens in split]
     rarity = {s: log(1 + len(held) / sum(s in h for h in held)) for h in held for s in h}
     clauses, pairs, index = [], dict[tuple[str, str], list[int]](), dict[str, list[int]]()
@@ -125,12 +134,20 @@ def _profile(
             pairs.setdefault(pair, []).append(i)
         for s in stems:
             index.setdefault(s, []).append(i)
-    return Profile(tuple(clauses), {k: tuple(v) for k, v in pairs.items()}, {k: tuple(v) for k, v in index.items()},
-                   found, topical, tuple(WORD.findall(plain(about))))  # fmt: skip
+    return Profile(
+        tuple(clauses),
+        {k: tuple(v) for k, v in pairs.items()},
+        {k: tuple(v) for k, v in index.items()},
+        found,
+        topical,
+        tuple(WORD.findall(plain(about))),
+    )
 
 
 def _shared_amounts(rows: Sequence[tuple[int, bool, list[str]]]) -> frozenset[str]:
-    """Return the amounts that both sides speak of: they belong to the matter and turn nothing round."""
+    """Return the amounts that both sides speak of: they belong to the matter and turn nothing
+    round.
+    """
     both = [{t for side, _, tokens in rows if side == s for t in tokens} for s in (1, -1)]
     return frozenset(lexicon().amounts & both[0] & both[1])
 
@@ -156,7 +173,9 @@ def weigh(text: str, question: Question) -> Evidence:
 
 
 def unnamed(tokens: list[str], known: Profile) -> list[str]:
-    """Leave out the matter where it is only named ("when people talk about …"): naming it takes no side."""
+    """Leave out the matter where it is only named ("when people talk about …"): naming it takes no
+    side.
+    """
     size = len(known.about)
     for i in range(1, len(tokens) - size + 1):
         if tokens[i] == known.about[0] and tuple(tokens[i : i + size]) == known.about:
@@ -204,7 +223,9 @@ def quotations(tokens: Sequence[str], known: Profile) -> list[Quotation]:
 
 
 def _densest(places: Sequence[tuple[int, tuple[str, str]]], room: int) -> tuple[int, int, int]:
-    """Return the first and last place of the most different pairs within `room`, and how many they are."""
+    """Return the first and last place of the most different pairs within `room`, and how many they
+    are.
+    """
     best, start = (0, 0, 0), 0
     seen: dict[tuple[str, str], int] = {}
     for end, (place, pair) in enumerate(places):
@@ -219,8 +240,12 @@ def _densest(places: Sequence[tuple[int, tuple[str, str]]], room: int) -> tuple[
     return best
 
 
-def _quoted(tokens: Sequence[str], quoted: Sequence[Quotation], known: Profile) -> tuple[float, float]:
-    """Weigh quotations: turned round by what stands before or in them, lighter where they are granted or reasons."""
+def _quoted(
+    tokens: Sequence[str], quoted: Sequence[Quotation], known: Profile
+) -> tuple[float, float]:
+    """Weigh quotations: turned round by what stands before or in them, lighter where they are
+    granted or reasons.
+    """
     sides = {1: 0.0, -1: 0.0}
     weights: list[tuple[int, float]] = []
     end = 0
@@ -231,9 +256,16 @@ def _quoted(tokens: Sequence[str], quoted: Sequence[Quotation], known: Profile) 
         granted = lexicon().granting.within(" ".join(gap))
         after = tokens[q.end : quoted[i + 1].start if i + 1 < len(quoted) else len(tokens)]
         lead, own = _split(gap, tokens[q.start : q.end], after, q.share)
-        turned = (sign(own, known.topical) != clause.sign) ^ _turned(lead, known.topical) ^ _dismissed(gap, after)
+        turned = (
+            (sign(own, known.topical) != clause.sign)
+            ^ _turned(lead, known.topical)
+            ^ _dismissed(gap, after)
+        )
         weights.append(
-            (-clause.side if turned else clause.side, (1.0 if clause.core else REASON) * (GRANTED if granted else 1.0))
+            (
+                -clause.side if turned else clause.side,
+                (1.0 if clause.core else REASON) * (GRANTED if granted else 1.0),
+            )
         )
         end = q.end
     for side, weight in weights:
@@ -244,7 +276,9 @@ def _quoted(tokens: Sequence[str], quoted: Sequence[Quotation], known: Profile) 
 def _split(
     gap: Sequence[str], quoted: Sequence[str], after: Sequence[str], share: float
 ) -> tuple[list[str], list[str]]:
-    """Part what leads into a quotation from the statement itself, which may differ from the clause at its ends."""
+    """Part what leads into a quotation from the statement itself, which may differ from the clause
+    at its ends.
+    """
     start = max((i + 1 for i, t in enumerate(gap) if t in wordset("breaks")), default=0)
     if share == 1:
         return list(gap), list(quoted)
@@ -253,16 +287,31 @@ def _split(
 
 
 def _turned(lead: Sequence[str], topical: frozenset[str]) -> bool:
-    """Say whether the words that lead into a clause ("it is hard to accept that …") turn it round."""
-    if not lead or lead[-1] not in {"that", "say", "whether", "think", "believe", "how", "claim", "why"}:
+    """Say whether the words that lead into a clause ("it is hard to accept that …") turn it
+    round.
+    """
+    if not lead or lead[-1] not in {
+        "that",
+        "say",
+        "whether",
+        "think",
+        "believe",
+        "how",
+        "claim",
+        "why",
+    }:
         return False
     start = max((i + 1 for i, t in enumerate(lead) if t in wordset("breaks") - {"that"}), default=0)
     return sign((t for t in lead[start:][-12:] if t not in lexicon().poles), topical) < 0
 
 
 def _dismissed(gap: Sequence[str], after: Sequence[str]) -> bool:
-    """Say whether a clause named as an idea is turned round by what is said of it ("… does not convince")."""
-    named = "that" in gap[-1:] and bool({"idea", "claim", "notion", "view", "belief", "saying"} & set(gap[-3:]))
+    """Say whether a clause named as an idea is turned round by what is said of it ("… does not
+    convince").
+    """
+    named = "that" in gap[-1:] and bool(
+        {"idea", "claim", "notion", "view", "belief", "saying"} & set(gap[-3:])
+    )
     head = list(after[:5])
     return named and sign(head, frozenset()) < 0
 
@@ -311,7 +360,9 @@ STARTS = {
 
 
 def _pieces(tokens: Sequence[str]) -> list[tuple[list[str], float]]:
-    """Cut a text at its connectors; what precedes a "but" is granted, and so is what "although" brings in."""
+    """Cut a text at its connectors; what precedes a "but" is granted, and so is what "although"
+    brings in.
+    """
     pieces: list[tuple[list[str], float]] = []
     piece: list[str] = []
     weight = 1.0
@@ -333,7 +384,9 @@ def _pieces(tokens: Sequence[str]) -> list[tuple[list[str], float]]:
 
 
 def side(text: str, question: Question) -> int:
-    """Return 1 where a text affirms the question's claim, -1 where it denies it, 0 where it does neither or both."""
+    """Return 1 where a text affirms the question's claim, -1 where it denies it, 0 where it does
+    neither or both.
+    """
     found = weigh(text, question)
     if not found.bears or found.hedged or abs(found.lean) < 0.2:
         return 0

@@ -1,4 +1,6 @@
-"""Tables and plots of a run: one self-contained HTML page, the same figures as JSON, and a table for the terminal."""
+"""Tables and plots of a run: one self-contained HTML page, the same figures as JSON, and a table
+for the terminal.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from culturepark.workspace import Workspace
 __all__ = ["chance", "distance", "gather", "page", "table", "write"]
 
 
-def write(journal: Journal, workspace: Workspace, settings: Settings, folder: Path) -> tuple[Path, Path]:
+def write(
+    journal: Journal, workspace: Workspace, settings: Settings, folder: Path
+) -> tuple[Path, Path]:
     """Write report.html and report.json to `folder`, each whole or not at all; return both paths.
 
     The same journal gives the same bytes. WriteError if the folder cannot be written.

@@ -1,4 +1,6 @@
-"""The calls of a run: what each role and model took, and the slowest, dearest and failed of them."""
+"""The calls of a run: what each role and model took, and the slowest, dearest and failed of
+them.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,14 @@ COLUMNS = (
 )
 
 
-def calls(journal: Journal, *, role: str | None = None, model: str | None = None, top: int = 10) -> dict[str, Any]:
-    """Return the calls by role and model, the `top` slowest, dearest and last failed, and the ledger.
+def calls(
+    journal: Journal, *, role: str | None = None, model: str | None = None, top: int = 10
+) -> dict[str, Any]:
+    """Return the calls by role and model, the `top` slowest, dearest and last failed, and the
+    ledger.
 
-    `role` and `model` (any part of its name) choose. Milliseconds include waiting and retries; USD is None where unknown.
+    `role` and `model` (any part of its name) choose. Milliseconds include waiting and retries; USD
+    is None where unknown.
     """
     where, values = ["1"], list[Any]()
     for column, wanted in (("role", role), ("model", f"%{model}%" if model else None)):
@@ -48,40 +54,61 @@ def calls(journal: Journal, *, role: str | None = None, model: str | None = None
         "usd",
         "untold",
     )
-    groups = [dict(zip(names, row, strict=True)) for row in journal.count(
-        "SELECT role, model, COUNT(*), SUM(status != 'ok'), SUM(attempts), SUM(lost), SUM(prompt_tokens), "
-        f"SUM(completion_tokens), SUM(usd), SUM(usd IS NULL) FROM calls WHERE {chosen} GROUP BY 1, 2 ORDER BY 1, 2", *values)]  # fmt: skip
+    groups = [
+        dict(zip(names, row, strict=True))
+        for row in journal.count(
+            "SELECT role, model, COUNT(*), SUM(status != 'ok'), SUM(attempts), SUM(lost),"
+            " SUM(prompt_tokens), SUM(completion_tokens), SUM(usd), SUM(usd IS NULL) FROM calls"
+            f" WHERE {chosen} GROUP BY 1, 2 ORDER BY 1, 2",
+            *values,
+        )
+    ]
     for group in groups:
         group |= {f"p{q}_ms": _quantile(journal, group, q) for q in (50, 95)}
     lists = {}
     for name, order in ORDERS.items():
         more = {"slowest": "", "dearest": "AND usd > 0", "failed": "AND status != 'ok'"}[name]
         rows = journal.count(
-            f"SELECT {', '.join(COLUMNS)} FROM calls WHERE {chosen} {more} ORDER BY {order}, id LIMIT ?", *values, top
+            f"SELECT {', '.join(COLUMNS)} FROM calls WHERE {chosen} {more} ORDER BY {order}, id"
+            " LIMIT ?",
+            *values,
+            top,
         )
         lists[name] = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
     ((held, held_tokens, holds),) = journal.count(
         "SELECT TOTAL(usd), CAST(TOTAL(tokens) AS INTEGER), COUNT(*) FROM holds"
     )
     usd, tokens = journal.spent()
-    ledger = {"usd": usd, "tokens": tokens, "unsettled": holds, "unsettled_usd": held, "unsettled_tokens": held_tokens}
+    ledger = {
+        "usd": usd,
+        "tokens": tokens,
+        "unsettled": holds,
+        "unsettled_usd": held,
+        "unsettled_tokens": held_tokens,
+    }
     return {"groups": groups, **lists, "ledger": ledger}
 
 
 def whole(journal: Journal, number: int) -> dict[str, Any]:
-    """Return one call with what was said and what was thought before; InputError where there is none of this number."""
+    """Return one call with what was said and what was thought before; InputError where there is
+    none of this number.
+    """
     names = (*COLUMNS, "text", *(["reasoning"] if journal.keeps_reasoning else []))
     for row in journal.count(f"SELECT {', '.join(names)} FROM calls WHERE id = ?", number):
         return {"reasoning": "", **dict(zip(names, row, strict=True))}
     ((last,),) = journal.count("SELECT MAX(id) FROM calls")
     raise InputError(
-        f"{journal.path} has no call {number}; " + (f"its calls are 1 to {last}" if last else "it has none yet")
+        f"{journal.path} has no call {number}; "
+        + (f"its calls are 1 to {last}" if last else "it has none yet")
     )
 
 
 def whole_told(call: Mapping[str, Any]) -> str:
     """Return one call as text for people."""
-    head = f"call {call['id']}  {call['role']}  {call['status']}  {call['model']}  about {call['subject']}"
+    head = (
+        f"call {call['id']}  {call['role']}  {call['status']}  {call['model']}  about"
+        f" {call['subject']}"
+    )
     parts = [
         head,
         call["reason"],
@@ -101,12 +128,35 @@ def _quantile(journal: Journal, group: Mapping[str, Any], q: int) -> float:
 def told(found: Mapping[str, Any]) -> str:
     """Return them as text for people."""
     prices: Mapping[str, Mapping[str, Any] | None] = found.get("prices", {})
-    head = ("role", "model", "calls", "failed", "sent", "lost", "prompt tok", "answer tok", "USD", "p50 ms", "p95 ms")
+    head = (
+        "role",
+        "model",
+        "calls",
+        "failed",
+        "sent",
+        "lost",
+        "prompt tok",
+        "answer tok",
+        "USD",
+        "p50 ms",
+        "p95 ms",
+    )
     rows = [
-        (g["role"], g["model"], f"{g['calls']:,}", f"{g['failed']:,}", f"{g['attempts']:,}", f"{g['lost']:,}",
-         _number(g["prompt_tokens"]), _number(g["completion_tokens"]), _usd(_unbilled(g, prices)), f"{g['p50_ms']:,.0f}", f"{g['p95_ms']:,.0f}")
+        (
+            g["role"],
+            g["model"],
+            f"{g['calls']:,}",
+            f"{g['failed']:,}",
+            f"{g['attempts']:,}",
+            f"{g['lost']:,}",
+            _number(g["prompt_tokens"]),
+            _number(g["completion_tokens"]),
+            _usd(_unbilled(g, prices)),
+            f"{g['p50_ms']:,.0f}",
+            f"{g['p95_ms']:,.0f}",
+        )
         for g in found["groups"]
-    ]  # fmt: skip
+    ]
     parts = [_table(head, rows)]
     for name in ORDERS:
         if found[name]:
@@ -125,24 +175,35 @@ def told(found: Mapping[str, Any]) -> str:
             parts.append(f"{name}\n{_table((), lines)}")
     ledger = found["ledger"]
     known = any(g["usd"] is not None for g in found["groups"]) or any(prices.values())
-    usd, open_usd = (f"${ledger[k]:.4f}" if known else "unknown USD" for k in ("usd", "unsettled_usd"))
+    usd, open_usd = (
+        f"${ledger[k]:.4f}" if known else "unknown USD" for k in ("usd", "unsettled_usd")
+    )
     money = f"{usd} and {ledger['tokens']:,} tokens"
     if ledger["unsettled"]:
-        money += (f", of which at most {open_usd} and {ledger['unsettled_tokens']:,} tokens for {ledger['unsettled']} calls that "
-                  "were sent and never answered")  # fmt: skip
+        money += (
+            f", of which at most {open_usd} and {ledger['unsettled_tokens']:,} tokens for"
+            f" {ledger['unsettled']} calls that were sent and never answered"
+        )
     if prices:
-        parts.append("\n".join(f"price   {name}: {_price(price)}" for name, price in prices.items()))
+        parts.append(
+            "\n".join(f"price   {name}: {_price(price)}" for name, price in prices.items())
+        )
     return "\n\n".join([*parts, f"in all  {money}"])
 
 
 def _price(price: Mapping[str, Any] | None) -> str:
     if price is None:
         return "unknown; give it with --price MODEL=IN/OUT"
-    return f"${price['prompt']:g} in, ${price['completion']:g} out per million tokens ({price['source']})"
+    return (
+        f"${price['prompt']:g} in, ${price['completion']:g} out per million tokens"
+        f" ({price['source']})"
+    )
 
 
 def _unbilled(row: Mapping[str, Any], prices: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a row of failed calls at a known price as costing nothing, if nothing was sent that may have been billed."""
+    """Return a row of failed calls at a known price as costing nothing, if nothing was sent that
+    may have been billed.
+    """
     failed = row["failed"] == row["calls"] if "calls" in row else row["status"] != "ok"
     if row["usd"] is None and failed and not row["lost"] and prices.get(row["model"]):
         return {**row, "usd": 0.0, "untold": 0}
@@ -152,7 +213,9 @@ def _unbilled(row: Mapping[str, Any], prices: Mapping[str, Any]) -> Mapping[str,
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     whole = [*([head] if head else []), *rows]
     widths = [max(len(r[i]) for r in whole) for i in range(len(whole[0]))] if whole else []
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in whole)
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in whole
+    )
 
 
 def _number(value: float | None) -> str:

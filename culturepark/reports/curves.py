@@ -1,4 +1,6 @@
-"""What a training run logged, as points and plots: the losses of a model step by step, on axes that all plots share."""
+"""What a training run logged, as points and plots: the losses of a model step by step, on axes that
+all plots share.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from typing import Any
 
 Facts = dict[str, Any]
 Points = list[tuple[float, float | None]]
-ROOM = (
-    1.5  # the loss axis ends at so many times the largest loss that any model began with: a spike doesn't flatten all
-)
+# the loss axis ends at so many times the largest loss that any model began with: a spike doesn't
+# flatten all
+ROOM = 1.5
 LEFT, TOP, RIGHT, BOTTOM = 48, 20, 300, 158  # the frame of a plot, of 320 by 190
 
 
@@ -45,13 +47,21 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 
 def logged(path: Path) -> Facts:
-    """Return (step, loss) of training and of the checks on the validation split; a loss that is not finite is None.
+    """Return (step, loss) of training and of the checks on the validation split; a loss that is not
+    finite is None.
 
     `unread` counts lines that are no log line; `there` is false where there is no file.
     """
     train: Points = []
     checks: Points = []
-    found: Facts = {"train": train, "checks": checks, "step": None, "epoch": None, "unread": 0, "there": True}
+    found: Facts = {
+        "train": train,
+        "checks": checks,
+        "step": None,
+        "epoch": None,
+        "unread": 0,
+        "there": True,
+    }
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
@@ -79,13 +89,17 @@ def _entry(line: str) -> Facts:
 
 
 def kept(checks: Points) -> tuple[float, float] | None:
-    """Return step and loss of the best check, the first of several: the one that a trainer keeps."""
+    """Return step and loss of the best check, the first of several: the one that a trainer
+    keeps.
+    """
     held = [(step, loss) for step, loss in checks if loss is not None]
     return min(held, key=lambda point: point[1], default=None)
 
 
 def stopped(settings: Mapping[str, Any], curves: Facts) -> str | None:
-    """Return where training stopped before its end, "no" where it didn't, None where nothing says how long it was to be."""
+    """Return where training stopped before its end, "no" where it didn't, None where nothing says
+    how long it was to be.
+    """
     step, epoch = curves["step"], curves["epoch"]
     steps, epochs = real(settings.get("steps")), real(settings.get("epochs"))
     if steps and step is not None:
@@ -96,12 +110,18 @@ def stopped(settings: Mapping[str, Any], curves: Facts) -> str | None:
 
 
 def frame(curves: Sequence[Facts]) -> Facts | None:
-    """Return the axes that all plots share, as (place, label), and the losses and steps at their ends."""
+    """Return the axes that all plots share, as (place, label), and the losses and steps at their
+    ends.
+    """
     points = [p for c in curves for p in (*c["train"], *c["checks"])]
     values = sorted(loss for _, loss in points if loss is not None)
     if not values:
         return None
-    begun = max(next((v for _, v in c[key] if v is not None), values[0]) for c in curves for key in ("train", "checks"))
+    begun = max(
+        next((v for _, v in c[key] if v is not None), values[0])
+        for c in curves
+        for key in ("train", "checks")
+    )
     steps = ticks(0, max(step for step, _ in points), whole=True)
     losses = ticks(values[0], min(values[-1], ROOM * begun) if begun > 0 else values[-1])
     ends = {"step": steps[-1], "low": losses[0], "high": losses[-1]}
@@ -132,23 +152,40 @@ def _across(step: float, axes: Facts) -> float:
 
 def _up(loss: float, axes: Facts) -> float:
     """Return the height of a loss; what is above the axis lies on its end."""
-    return float(BOTTOM - (BOTTOM - TOP) * (min(loss, axes["high"]) - axes["low"]) / (axes["high"] - axes["low"]))
+    return float(
+        BOTTOM
+        - (BOTTOM - TOP) * (min(loss, axes["high"]) - axes["low"]) / (axes["high"] - axes["low"])
+    )
 
 
 def chart(name: str, curves: Facts, axes: Facts | None) -> Facts:
-    """Return what one plot draws and says: a line with gaps, points, the best of them, and what cannot be drawn."""
+    """Return what one plot draws and says: a line with gaps, points, the best of them, and what
+    cannot be drawn.
+    """
     train, checks = curves["train"], curves["checks"]
     best, held = kept(checks), [loss for _, loss in train if loss is not None]
     drawn: Facts = {"line": "", "points": [], "best": None}
     if axes:
-        points = [(f"{_across(s, axes):.1f}", f"{_up(v, axes):.1f}") for s, v in checks if v is not None]
+        points = [
+            (f"{_across(s, axes):.1f}", f"{_up(v, axes):.1f}") for s, v in checks if v is not None
+        ]
         drawn = {
             "line": _line(train, axes),
             "points": points,
-            "best": (f"{_across(best[0], axes):.1f}", f"{_up(best[1], axes):.1f}") if best else None,
+            "best": (
+                (f"{_across(best[0], axes):.1f}", f"{_up(best[1], axes):.1f}") if best else None
+            ),
         }
-    ends = f"training loss from {figure(held[0])} to {figure(held[-1])}" if held else "no training loss"
-    low = f"validation loss at best {figure(best[1])} at step {best[0]:,.0f}" if best else "no validation loss"
+    ends = (
+        f"training loss from {figure(held[0])} to {figure(held[-1])}"
+        if held
+        else "no training loss"
+    )
+    low = (
+        f"validation loss at best {figure(best[1])} at step {best[0]:,.0f}"
+        if best
+        else "no validation loss"
+    )
     return {
         "name": name,
         "says": f"{ends}, {low}",
@@ -159,7 +196,8 @@ def chart(name: str, curves: Facts, axes: Facts | None) -> Facts:
 
 
 def _line(train: Points, axes: Facts) -> str:
-    """Return an SVG path through the losses that breaks off where one is not finite; a point alone is a dot.
+    """Return an SVG path through the losses that breaks off where one is not finite; a point alone
+    is a dot.
 
     >>> _line([(0, 1.0), (50, 0.0), (60, None), (100, 1.0)], {"step": 100, "low": 0, "high": 1})
     'M48.0 20.0h0L174.0 158.0M300.0 20.0h0'
@@ -167,7 +205,9 @@ def _line(train: Points, axes: Facts) -> str:
     parts, pen = [], "M"
     for step, loss in train:
         if loss is not None:
-            parts.append(f"{pen}{_across(step, axes):.1f} {_up(loss, axes):.1f}{'h0' if pen == 'M' else ''}")
+            parts.append(
+                f"{pen}{_across(step, axes):.1f} {_up(loss, axes):.1f}{'h0' if pen == 'M' else ''}"
+            )
         pen = "M" if loss is None else "L"
     return "".join(parts)
 
@@ -178,12 +218,21 @@ def _notes(curves: Facts, axes: Facts | None) -> list[str]:
     for key, what in (("train", "training"), ("checks", "validation")):
         gone = [step for step, loss in curves[key] if loss is None]
         if gone:
-            notes.append(f"The {what} loss is not a finite number at {len(gone)} of {len(curves[key])} logged steps, "
-                         f"first at step {gone[0]:,.0f}: a gap.")  # fmt: skip
+            notes.append(
+                f"The {what} loss is not a finite number at {len(gone)} of {len(curves[key])}"
+                f" logged steps, first at step {gone[0]:,.0f}: a gap."
+            )
     if axes:
-        over = [v for _, v in (*curves["train"], *curves["checks"]) if v is not None and v > axes["high"]]
+        over = [
+            v
+            for _, v in (*curves["train"], *curves["checks"])
+            if v is not None and v > axes["high"]
+        ]
         if over:
-            notes.append(f"Above the axis, and drawn at its end: {len(over)} of the losses, up to {figure(max(over))}.")
+            notes.append(
+                f"Above the axis, and drawn at its end: {len(over)} of the losses, up to"
+                f" {figure(max(over))}."
+            )
     if curves["unread"]:
         notes.append(f"Lines of curves.jsonl that cannot be read: {curves['unread']}.")
     return notes

@@ -1,4 +1,6 @@
-"""What a run's report tells of its evaluations: headline figures over all cultures, a row a result."""
+"""What a run's report tells of its evaluations: headline figures over all cultures, a row a
+result.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,15 @@ BOARD = "evals/board/leaderboard.html"
 def told(folder: Path) -> dict[str, Any]:
     """Return a run's rows, and where its leaderboard is; nothing where nothing was evaluated."""
     made = rows(folder)
-    return {"evaluated": made, "board": BOARD if (folder / BOARD).is_file() else None} if made else {}
+    return (
+        {"evaluated": made, "board": BOARD if (folder / BOARD).is_file() else None} if made else {}
+    )
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Return one row a benchmark, model and headline figure of a run; none where nothing was evaluated, and no complaint of odd files."""
+    """Return one row a benchmark, model and headline figure of a run; none where nothing was
+    evaluated, and no complaint of odd files.
+    """
     made: list[dict[str, Any]] = []
     for place in results.found(folder):
         try:
@@ -33,9 +39,25 @@ def _rows(found: Result) -> list[dict[str, Any]]:
     """Return a result's headline figures over all cultures; what is not known is None, never 0."""
     unread = sum(n for status, n in found.counts.items() if status != "ok")
     return [
-        {"benchmark": found.benchmark, "title": found.title, "model": found.model, "figure": " ".join(filter(None, (f.name, f.subset))), "value": f.value, "low": f.low,
-         "high": f.high, "spread": f.spread, "trainings": f.trainings, "reason": f.reason, "warning": f.warning or found.warning, "n": f.n, "what": f.what, "better": f.better, "method": found.setup.get("method"),
-         "asked": sum(found.counts.values()), "unread": unread}
+        {
+            "benchmark": found.benchmark,
+            "title": found.title,
+            "model": found.model,
+            "figure": " ".join(filter(None, (f.name, f.subset))),
+            "value": f.value,
+            "low": f.low,
+            "high": f.high,
+            "spread": f.spread,
+            "trainings": f.trainings,
+            "reason": f.reason,
+            "warning": f.warning or found.warning,
+            "n": f.n,
+            "what": f.what,
+            "better": f.better,
+            "method": found.setup.get("method"),
+            "asked": sum(found.counts.values()),
+            "unread": unread,
+        }
         for f in found.figures
         if f.headline and not f.culture
-    ]  # fmt: skip
+    ]

@@ -1,4 +1,6 @@
-"""Gathers a run's figures from its journal, as JSON-able data: SQL counts and streams, never the whole corpus at once."""
+"""Gathers a run's figures from its journal, as JSON-able data: SQL counts and streams, never the
+whole corpus at once.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ SPLITS = ("train", "validation", "test")
 def gather(journal: Journal, workspace: Workspace, settings: Settings) -> Facts:
     """Return all that is told of a run as JSON-able data; what is not known is None, never 0.
 
-    The database counts; opinions are streamed. Memory grows with cultures × questions, not with the corpus.
+    The database counts; opinions are streamed. Memory grows with cultures × questions, not with the
+    corpus.
     """
     with _moment(journal):
         cultures = _cultures(journal, workspace, settings)
@@ -81,10 +84,14 @@ def _title(workspace: Workspace, culture: str) -> str:
 
 
 def _settings(settings: Settings) -> Facts:
-    """Return the settings without what is nobody else's business: passwords in addresses, local folders."""
+    """Return the settings without what is nobody else's business: passwords in addresses, local
+    folders.
+    """
     data = settings.model_dump(mode="json")
     if settings.base_url:
-        data["base_url"] = re.sub(r"^(\w[\w+.-]*://)?[^/]*@", r"\1", re.split("[?#]", settings.base_url)[0])
+        data["base_url"] = re.sub(
+            r"^(\w[\w+.-]*://)?[^/]*@", r"\1", re.split("[?#]", settings.base_url)[0]
+        )
     if settings.survey:
         data["survey"] = Path(settings.survey).name
     return data
@@ -110,12 +117,16 @@ def _stage(journal: Journal, settings: Settings, culture: str, calls: int) -> Fa
         "SELECT COUNT(*), SUM(status = 'done'), SUM(status = 'failed'), SUM(refined = 'ok'), "
         "SUM(refined LIKE 'failed%') FROM scenes WHERE culture = ?"
     )
-    (turns,) = one("SELECT COUNT(*) FROM scenes s JOIN turns t ON t.dialogue = s.id WHERE s.culture = ?")
+    (turns,) = one(
+        "SELECT COUNT(*) FROM scenes s JOIN turns t ON t.dialogue = s.id WHERE s.culture = ?"
+    )
     opinions, kept = one("SELECT COUNT(*), SUM(dropped = '') FROM opinions WHERE culture = ?")
     (samples,) = one("SELECT COUNT(*) FROM samples WHERE culture = ?")
     return {
         "culture": culture,
-        "planned": max(settings.dialogues, scenes),  # with `samples`, more are planned as they are needed
+        "planned": max(
+            settings.dialogues, scenes
+        ),  # with `samples`, more are planned as they are needed
         "held": held,
         "failed": failed,
         "turns": turns,
@@ -130,11 +141,13 @@ def _stage(journal: Journal, settings: Settings, culture: str, calls: int) -> Fa
 
 
 def _called(journal: Journal) -> dict[str | None, int]:
-    """Return how many calls each culture took; None holds those about opinions that were never stored."""
+    """Return how many calls each culture took; None holds those about opinions that were never
+    stored.
+    """
     return dict(
         journal.count(
-            "SELECT COALESCE(s.culture, o.culture), COUNT(*) FROM calls c "
-            "LEFT JOIN scenes s ON s.id = c.subject LEFT JOIN opinions o ON o.id = c.subject GROUP BY 1"
+            "SELECT COALESCE(s.culture, o.culture), COUNT(*) FROM calls c LEFT JOIN scenes s ON"
+            " s.id = c.subject LEFT JOIN opinions o ON o.id = c.subject GROUP BY 1"
         )
     )
 
@@ -142,13 +155,16 @@ def _called(journal: Journal) -> dict[str | None, int]:
 def _total(stages: Sequence[Facts]) -> Facts:
     keys = [k for k in stages[0] if k not in ("culture", "kept_share")] if stages else []
     total: Facts = {k: sum(s[k] for s in stages) for k in keys}
-    return total | {"kept_share": total["kept"] / total["opinions"] if total.get("opinions") else None}
+    return total | {
+        "kept_share": total["kept"] / total["opinions"] if total.get("opinions") else None
+    }
 
 
 def _dropped(journal: Journal) -> dict[str, dict[str, int]]:
     """Return reason → culture → opinions, the most frequent reason first."""
     rows = journal.count(
-        "SELECT dropped, culture, COUNT(*) FROM opinions WHERE dropped != '' GROUP BY 1, 2 ORDER BY 1, 2"
+        "SELECT dropped, culture, COUNT(*) FROM opinions WHERE dropped != '' GROUP BY 1, 2 ORDER BY"
+        " 1, 2"
     )
     table: dict[str, dict[str, int]] = defaultdict(dict)
     for reason, culture, n in rows:
@@ -157,7 +173,9 @@ def _dropped(journal: Journal) -> dict[str, dict[str, int]]:
 
 
 def _rewrites(journal: Journal, settings: Settings) -> Facts:
-    """Return how many opinions a rewrite was tried on, how many then passed, and how many stayed."""
+    """Return how many opinions a rewrite was tried on, how many then passed, and how many
+    stayed.
+    """
     if not settings.refine.rewrites:
         return {"tried": 0, "saved": 0, "kept": 0}
     ((tried, saved, kept),) = journal.count(
@@ -171,17 +189,17 @@ def _rewrites(journal: Journal, settings: Settings) -> Facts:
 def _faults(journal: Journal) -> Facts:
     """Return turns by planted fault, and what became of the opinions that carry one.
 
-    Kind "" stands for opinions without a fault; `mended` counts those of the kept that were reworded.
+    Kind "" stands for opinions without a fault; `mended` counts those of the kept that were
+    reworded.
     """
     planted = journal.count(
-        "SELECT json_extract(f.value, '$.kind'), COUNT(*) FROM turns t, json_each(t.turn, '$.faults') f "
-        "GROUP BY 1 ORDER BY 1"
+        "SELECT json_extract(f.value, '$.kind'), COUNT(*) FROM turns t, json_each(t.turn,"
+        " '$.faults') f GROUP BY 1 ORDER BY 1"
     )
     rows = journal.count(
-        "SELECT COALESCE(f.value, ''), o.dropped, COUNT(DISTINCT o.id), "
-        "COUNT(DISTINCT CASE WHEN json_extract(o.opinion, '$.final') != json_extract(o.opinion, '$.text') "
-        "THEN o.id END) FROM opinions o LEFT JOIN json_each(o.opinion, '$.faults') f "
-        "GROUP BY 1, 2 ORDER BY 1, 2"
+        "SELECT COALESCE(f.value, ''), o.dropped, COUNT(DISTINCT o.id), COUNT(DISTINCT CASE WHEN"
+        " json_extract(o.opinion, '$.final') != json_extract(o.opinion, '$.text') THEN o.id END)"
+        " FROM opinions o LEFT JOIN json_each(o.opinion, '$.faults') f GROUP BY 1, 2 ORDER BY 1, 2"
     )
     fates: dict[str, dict[str, int]] = {kind: {} for kind in ("", *(k for k, _ in planted))}
     mended: dict[str, int] = {}
@@ -207,7 +225,8 @@ def _topics(journal: Journal) -> dict[str, dict[str, int]]:
     """Return topic → culture → samples."""
     table: dict[str, dict[str, int]] = defaultdict(dict)
     for topic, culture, n in journal.count(
-        "SELECT json_extract(sample, '$.topic'), culture, COUNT(*) FROM samples GROUP BY 1, 2 ORDER BY 1, 2"
+        "SELECT json_extract(sample, '$.topic'), culture, COUNT(*) FROM samples GROUP BY 1, 2 ORDER"
+        " BY 1, 2"
     ):
         table[topic][culture] = n
     return dict(table)
@@ -220,14 +239,18 @@ def _splits(journal: Journal) -> list[Facts]:
             "SELECT split, COUNT(*), COUNT(DISTINCT question) FROM samples GROUP BY split"
         )
     }
-    return [{"split": s, "samples": n, "questions": q} for s in SPLITS for n, q in [found.get(s, (0, 0))]]
+    return [
+        {"split": s, "samples": n, "questions": q}
+        for s in SPLITS
+        for n, q in [found.get(s, (0, 0))]
+    ]
 
 
 def _calls(journal: Journal) -> list[Facts]:
     """Return calls by role, model and status.
 
-    Tokens, seconds and USD are None where no call told them; `untold` counts the calls that told no tokens, `unpriced` those
-    whose price or tokens are unknown.
+    Tokens, seconds and USD are None where no call told them; `untold` counts the calls that told no
+    tokens, `unpriced` those whose price or tokens are unknown.
     """
     names = (
         "role",
@@ -242,9 +265,9 @@ def _calls(journal: Journal) -> list[Facts]:
         "seconds",
     )
     rows = journal.count(
-        "SELECT role, model, status, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), "
-        "SUM(prompt_tokens IS NULL OR completion_tokens IS NULL), SUM(usd), SUM(usd IS NULL), ROUND(SUM(NULLIF(ms, 0)) / 1000, 3) "
-        "FROM calls GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        "SELECT role, model, status, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens),"
+        " SUM(prompt_tokens IS NULL OR completion_tokens IS NULL), SUM(usd), SUM(usd IS NULL),"
+        " ROUND(SUM(NULLIF(ms, 0)) / 1000, 3) FROM calls GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     )
     return [dict(zip(names, row, strict=True)) for row in rows]
 
@@ -255,7 +278,10 @@ def _models(calls: Sequence[Facts]) -> list[Facts]:
     for row in calls:
         models[row["model"]].append(row)
     keys = ("calls", "prompt_tokens", "completion_tokens", "untold", "usd", "unpriced", "seconds")
-    return [{"model": name, **{k: _sum(row[k] for row in rows) for k in keys}} for name, rows in sorted(models.items())]
+    return [
+        {"model": name, **{k: _sum(row[k] for row in rows) for k in keys}}
+        for name, rows in sorted(models.items())
+    ]
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
@@ -265,14 +291,18 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def _failures(journal: Journal) -> Facts:
-    """Return what failed, with the most frequent reasons: `judging` counts opinions, the others dialogues."""
+    """Return what failed, with the most frequent reasons: `judging` counts opinions, the others
+    dialogues.
+    """
     return {
         "dialogues": _top(
             journal,
-            "SELECT CASE WHEN reason LIKE 'turn %): %' THEN SUBSTR(reason, INSTR(reason, '): ') + 3) "
-            "ELSE reason END AS r FROM scenes WHERE status = 'failed'",
+            "SELECT CASE WHEN reason LIKE 'turn %): %' THEN SUBSTR(reason, INSTR(reason, '): ') +"
+            " 3) ELSE reason END AS r FROM scenes WHERE status = 'failed'",
         ),
-        "refining": _top(journal, "SELECT SUBSTR(refined, 9) AS r FROM scenes WHERE refined LIKE 'failed: %'"),
+        "refining": _top(
+            journal, "SELECT SUBSTR(refined, 9) AS r FROM scenes WHERE refined LIKE 'failed: %'"
+        ),
         "judging": _top(
             journal,
             "SELECT dropped || ': ' || json_extract(opinion, '$.detail') AS r FROM opinions "
@@ -282,9 +312,14 @@ def _failures(journal: Journal) -> Facts:
 
 
 def _top(journal: Journal, reasons: str) -> Facts:
-    """Return how many failures there are and their main reasons, without the answers that these quote."""
+    """Return how many failures there are and their main reasons, without the answers that these
+    quote.
+    """
     quote = "'; the model wrote:'"
-    why = f"SUBSTR(r, 1, CASE INSTR(r, {quote}) WHEN 0 THEN 300 ELSE MIN(300, INSTR(r, {quote}) - 1) END)"
+    why = (
+        f"SUBSTR(r, 1, CASE INSTR(r, {quote}) WHEN 0 THEN 300 ELSE MIN(300, INSTR(r, {quote}) - 1)"
+        " END)"
+    )
     grouped = f"SELECT {why} AS why, COUNT(*) AS n FROM ({reasons}) GROUP BY 1"
     ((total, kinds),) = journal.count(f"SELECT COALESCE(SUM(n), 0), COUNT(*) FROM ({grouped})")
     rows = journal.count(f"SELECT why, n FROM ({grouped}) ORDER BY n DESC, why LIMIT {TOP}")

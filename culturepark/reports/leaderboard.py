@@ -1,4 +1,6 @@
-"""Shows a board: one self-contained page with plots, JSON, LaTeX tables and lines for a terminal, every number with its samples."""
+"""Shows a board: one self-contained page with plots, JSON, LaTeX tables and lines for a terminal,
+every number with its samples.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +22,35 @@ from culturepark.reports.curves import figure, ticks
 from culturepark.reports.show import WIDTH, cut, number, percent
 
 Facts = dict[str, Any]
-FILES = ("leaderboard.json", "leaderboard.tex", "samples", "leaderboard.html")  # the page last: with it, all is there
+FILES = (
+    "leaderboard.json",
+    "leaderboard.tex",
+    "samples",
+    "leaderboard.html",
+)  # the page last: with it, all is there
 LEFT, RIGHT, TOP, STEP = 112, 330, 8, 18  # the frame of a plot, and the height of a model's row
 WORSE, BETTER = "▼", "▲"
-ONCE = r"$\dagger$: one training, or a model as it is; what is found holds for these weights, not for the recipe that made them."
+ONCE = (
+    r"$\dagger$: one training, or a model as it is; what is found holds for these weights, not for"
+    r" the recipe that made them."
+)
 MARKS = {"high": "higher is better", "low": "lower is better", "": "neither way is better"}
-TEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-       **{c: f"\\{c}" for c in "$&#_%"}}  # fmt: skip
+TEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{c: f"\\{c}" for c in "$&#_%"},
+}
 
 
 def write(folder: Path, board: Board, sources: Mapping[tuple[str, str, str], Path]) -> Path:
-    """Write a linked board and its samples to `folder`; return the page. Another board there is replaced, nothing else.
+    """Write a linked board and its samples to `folder`; return the page. Another board there is
+    replaced, nothing else.
 
-    `sources` are the folders of the results by run, benchmark and model. InputError where the folder is a run's, ParkError where
-    it cannot be written.
+    `sources` are the folders of the results by run, benchmark and model. InputError where the
+    folder is a run's, ParkError where it cannot be written.
     """
     if (folder / "run.toml").exists():
         raise InputError(f"{folder} is a run; give the board another name (--name)")
@@ -63,7 +80,9 @@ def _fill(place: Path, board: Board, sources: Mapping[tuple[str, str, str], Path
 
 
 def linked(board: Board) -> Board:
-    """Return the board with every figure and model leading to its samples, relative to the board's folder."""
+    """Return the board with every figure and model leading to its samples, relative to the board's
+    folder.
+    """
     return board.model_copy(update={"tables": tuple(map(_linked, board.tables))})
 
 
@@ -72,14 +91,22 @@ def _linked(table: Table) -> Table:
 
     def row(r: Row) -> Row:
         cells = (
-            c.model_copy(update={"samples": samples.link(table.benchmark, entries[c.model], r.culture)})
+            c.model_copy(
+                update={"samples": samples.link(table.benchmark, entries[c.model], r.culture)}
+            )
             for c in r.cells
         )
         return r.model_copy(update={"cells": tuple(cells)})
 
-    models = tuple(e.model_copy(update={"samples": samples.link(table.benchmark, e)}) for e in table.models)
+    models = tuple(
+        e.model_copy(update={"samples": samples.link(table.benchmark, e)}) for e in table.models
+    )
     return table.model_copy(
-        update={"models": models, "rows": tuple(map(row, table.rows)), "others": tuple(map(row, table.others))}
+        update={
+            "models": models,
+            "rows": tuple(map(row, table.rows)),
+            "others": tuple(map(row, table.others)),
+        }
     )
 
 
@@ -87,18 +114,31 @@ def _linked(table: Table) -> Table:
 
 
 def page(board: Board) -> str:
-    """Return a linked board as one HTML page that needs nothing from outside: no script, no font, no picture."""
-    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    """Return a linked board as one HTML page that needs nothing from outside: no script, no font,
+    no picture.
+    """
+    made = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     made.filters |= {"num": number, "pct": percent, "figure": figure}
-    made.globals |= {"mark": lambda row, model: mark(row, model, board.against), "verdict": verdict, "repeats": repeats}
+    made.globals |= {
+        "mark": lambda row, model: mark(row, model, board.against),
+        "verdict": verdict,
+        "repeats": repeats,
+    }
     source = files(__package__).joinpath("leaderboard.html.j2").read_text(encoding="utf-8")
-    tables = [{"table": t, "panels": panels(t.rows), "others": panels(t.others), "how": how(t)} for t in board.tables]
+    tables = [
+        {"table": t, "panels": panels(t.rows), "others": panels(t.others), "how": how(t)}
+        for t in board.tables
+    ]
     models = list(dict.fromkeys(e.label for t in board.tables for e in t.models))
     return made.from_string(source).render(b=board, tables=tables, models=models, marks=MARKS)
 
 
 def panels(rows: Sequence[Row]) -> list[Facts]:
-    """Return the rows figure by figure: its cultures, what is noted of it, and a plot for each culture on shared axes."""
+    """Return the rows figure by figure: its cultures, what is noted of it, and a plot for each
+    culture on shared axes.
+    """
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row.name, row.subset), []).append(row)
@@ -111,13 +151,26 @@ def _panel(name: str, subset: str, rows: Sequence[Row]) -> Facts:
         if row.note:
             notes.setdefault(row.note, []).append(row.culture or "all")
     axis = _axis([c for r in rows for c in r.cells])
-    plots = [_plot(r, axis) for r in rows if axis and any(c.figure.value is not None for c in r.cells)]
-    return {"name": name, "subset": subset, "title": f"{name} ({subset})" if subset else name, "better": rows[0].better,
-            "what": rows[0].what, "rows": rows, "notes": list(notes.items()), "axis": axis, "plots": plots}  # fmt: skip
+    plots = [
+        _plot(r, axis) for r in rows if axis and any(c.figure.value is not None for c in r.cells)
+    ]
+    return {
+        "name": name,
+        "subset": subset,
+        "title": f"{name} ({subset})" if subset else name,
+        "better": rows[0].better,
+        "what": rows[0].what,
+        "rows": rows,
+        "notes": list(notes.items()),
+        "axis": axis,
+        "plots": plots,
+    }
 
 
 def _axis(cells: Sequence[Cell]) -> Facts | None:
-    ends = [v for c in cells for v in (c.figure.value, c.figure.low, c.figure.high) if v is not None]
+    ends = [
+        v for c in cells for v in (c.figure.value, c.figure.low, c.figure.high) if v is not None
+    ]
     if not ends:
         return None
     marks = ticks(min(ends), max(ends))
@@ -134,10 +187,23 @@ def _plot(row: Row, axis: Facts) -> Facts:
     dots = []
     for i, cell in enumerate(c for c in row.cells if c.figure.value is not None):
         f = cell.figure
-        whisker = (_across(f.low, axis), _across(f.high, axis)) if f.low is not None and f.high is not None else None
-        dots.append({"model": cell.model, "short": cut(cell.model, 17), "y": TOP + STEP * i + STEP // 2, "whisker": whisker,
-                     "x": _across(f.value or 0.0, axis), "says": spoken(cell), "href": cell.samples,
-                     "wins": cell.model == row.winner})  # fmt: skip
+        whisker = (
+            (_across(f.low, axis), _across(f.high, axis))
+            if f.low is not None and f.high is not None
+            else None
+        )
+        dots.append(
+            {
+                "model": cell.model,
+                "short": cut(cell.model, 17),
+                "y": TOP + STEP * i + STEP // 2,
+                "whisker": whisker,
+                "x": _across(f.value or 0.0, axis),
+                "says": spoken(cell),
+                "href": cell.samples,
+                "wins": cell.model == row.winner,
+            }
+        )
     base = TOP + STEP * len(dots)
     return {"culture": row.culture or "all", "dots": dots, "base": base, "height": base + 22}
 
@@ -166,7 +232,12 @@ def repeats(f: Figure) -> str:
 def mark(row: Row, model: str, against: str) -> str:
     """Return whether a model was found better or worse than the one that all were compared with."""
     for pair in row.pairs:
-        if against and pair.better and model != against and {pair.first, pair.second} == {model, against}:
+        if (
+            against
+            and pair.better
+            and model != against
+            and {pair.first, pair.second} == {model, against}
+        ):
             return BETTER if pair.better == model else WORSE
     return ""
 
@@ -177,7 +248,13 @@ def verdict(row: Row) -> str:
         return f"{row.winner} (these weights)" if row.winning == "weights" else row.winner
     if not row.pairs:
         return "not compared"
-    return f"none: {', '.join(row.tied)} are not told apart" if row.tied else "none" if row.better else "–"
+    return (
+        f"none: {', '.join(row.tied)} are not told apart"
+        if row.tied
+        else "none"
+        if row.better
+        else "–"
+    )
 
 
 def how(table: Table) -> list[tuple[str, str]]:
@@ -185,9 +262,15 @@ def how(table: Table) -> list[tuple[str, str]]:
     lines: dict[str, list[str]] = {}
     for entry in table.models:
         same = entry.setup.keys() & entry.options.keys()  # an option may have the name of a setting
-        options = {f"option {key}" if key in same else key: value for key, value in entry.options.items()}
+        options = {
+            f"option {key}" if key in same else key: value for key, value in entry.options.items()
+        }
         for key, value in {**entry.setup, **options}.items():
-            text = _text(value) if key != "peoples" else "; ".join(f"{k} {v}" for k, v in value.items())
+            text = (
+                _text(value)
+                if key != "peoples"
+                else "; ".join(f"{k} {v}" for k, v in value.items())
+            )
             if value not in (None, "", [], (), {}):
                 lines.setdefault(key, []).append(text)
     return [(key, " / ".join(dict.fromkeys(values))) for key, values in lines.items()]
@@ -201,9 +284,14 @@ def _text(value: Any) -> str:
 
 
 def latex(board: Board) -> str:
-    """Return one table a headline figure, models by cultures; it needs the packages booktabs and graphicx."""
+    """Return one table a headline figure, models by cultures; it needs the packages booktabs and
+    graphicx.
+    """
     tables = [_tabular(board, t, p) for t in board.tables for p in panels(t.rows)]
-    return "% Needs \\usepackage{booktabs,graphicx}; names may need XeLaTeX or LuaLaTeX.\n" + "\n".join(tables)
+    return (
+        "% Needs \\usepackage{booktabs,graphicx}; names may need XeLaTeX or LuaLaTeX.\n"
+        + "\n".join(tables)
+    )
 
 
 def tex(text: str) -> str:
@@ -219,9 +307,15 @@ def tex(text: str) -> str:
 def _tabular(board: Board, table: Table, panel: Facts) -> str:
     rows: Sequence[Row] = panel["rows"]
     heads = " & ".join(["model", *(tex(r.culture or "all") for r in rows)])
-    lines = [" & ".join([_named(e), *(_value(r, e.label) for r in rows)]) + r" \\" for e in table.models]
+    lines = [
+        " & ".join([_named(e), *(_value(r, e.label) for r in rows)]) + r" \\" for e in table.models
+    ]
     wide = len(rows) > 4
-    parts = [r"\begin{table*}[t]", r"\centering\footnotesize", rf"\caption{{{_caption(board, table, panel)}}}"]
+    parts = [
+        r"\begin{table*}[t]",
+        r"\centering\footnotesize",
+        rf"\caption{{{_caption(board, table, panel)}}}",
+    ]
     parts += [r"\resizebox{\textwidth}{!}{%"] if wide else []
     parts += [
         rf"\begin{{tabular}}{{l*{{{len(rows)}}}{{c}}}}",
@@ -247,7 +341,11 @@ def _value(row: Row, model: str) -> str:
     value = f"${_plain(cell.figure.value)}$"
     value = rf"\boldmath{value}" if row.winner == model else value
     low, high = cell.figure.low, cell.figure.high
-    interval = "" if low is None or high is None else rf" {{\scriptsize $[{_plain(low)}, {_plain(high)}]$}}"
+    interval = (
+        ""
+        if low is None or high is None
+        else rf" {{\scriptsize $[{_plain(low)}, {_plain(high)}]$}}"
+    )
     return f"{{{value}}}{interval}"
 
 
@@ -260,10 +358,16 @@ def _caption(board: Board, table: Table, panel: Facts) -> str:
     counts = [c.figure.n for r in panel["rows"] for c in r.cells]
     n = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
     told = dict(how(table))
-    asked = "; ".join(f"{key} {told[key]}" for key in ("method", "respondents", "count", "seeds") if key in told)
-    said = (f"{table.title}: {panel['title']} ({MARKS[panel['better']]}), n = {n} {panel['what']}. {asked + '. ' if asked else ''}"
-            f"In brackets 95% intervals (jackknife, Student's t) over {panel['what']} and, of models of several trainings, over these; bold: better than "
-            f"every other model that was asked alike, p < {board.alpha:g} in a paired test after Holm's correction over {board.comparisons:,} comparisons.")  # fmt: skip
+    asked = "; ".join(
+        f"{key} {told[key]}" for key in ("method", "respondents", "count", "seeds") if key in told
+    )
+    said = (
+        f"{table.title}: {panel['title']} ({MARKS[panel['better']]}), n = {n} {panel['what']}."
+        f" {asked + '. ' if asked else ''}In brackets 95% intervals (jackknife, Student's t) over"
+        f" {panel['what']} and, of models of several trainings, over these; bold: better than every"
+        f" other model that was asked alike, p < {board.alpha:g} in a paired test after Holm's"
+        f" correction over {board.comparisons:,} comparisons."
+    )
     once = any(e.trainings == 1 for e in table.models)
     return tex(said) + (rf" {ONCE}" if once else "")
 
@@ -272,12 +376,20 @@ def _caption(board: Board, table: Table, panel: Facts) -> str:
 
 
 def told(board: Board) -> str:
-    """Return the board for a terminal: models by cultures for each headline figure, `*` for a winner, `~` for the best when tied."""
+    """Return the board for a terminal: models by cultures for each headline figure, `*` for a
+    winner, `~` for the best when tied.
+    """
     lines = [line for t in board.tables for line in _lines(board, t)]
-    lines += [f"{board.comparisons} comparisons, p < {board.alpha:g} after Holm's correction. * wins; ~ not told apart from the best"
-              + (f"; {BETTER} {WORSE} better, worse than {board.against}" if board.against else "")]  # fmt: skip
+    lines += [
+        f"{board.comparisons} comparisons, p < {board.alpha:g} after Holm's correction. * wins; ~"
+        " not told apart from the best"
+        + (f"; {BETTER} {WORSE} better, worse than {board.against}" if board.against else "")
+    ]
     return "\n".join(
-        [*(cut(line, WIDTH) for line in lines), *(part for note in board.notes for part in _wrapped(note))]
+        [
+            *(cut(line, WIDTH) for line in lines),
+            *(part for note in board.notes for part in _wrapped(note)),
+        ]
     )
 
 
@@ -298,7 +410,8 @@ def _lines(board: Board, table: Table) -> list[str]:
             rows = panel["rows"][start : start + 6]
             lines += [f"  {'':<24}" + "".join(f"{cut(r.culture or 'all', 11):>12}" for r in rows)]
             lines += [
-                f"  {cut(e.label, 23):<24}" + "".join(f"{_brief(r, e.label, board.against):>12}" for r in rows)
+                f"  {cut(e.label, 23):<24}"
+                + "".join(f"{_brief(r, e.label, board.against):>12}" for r in rows)
                 for e in table.models
             ]
     return [*lines, *(part for w in table.warnings for part in _wrapped(w, "  ")), ""]

@@ -1,4 +1,6 @@
-"""A dialogue and a few samples per culture, to be read: figures alone do not show what a corpus sounds like."""
+"""A dialogue and a few samples per culture, to be read: figures alone do not show what a corpus
+sounds like.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ LONGEST = 2_000  # characters shown of one text
 
 
 def read_examples(journal: Journal, workspace: Workspace, cultures: Sequence[str]) -> list[Facts]:
-    """Return per culture its first dialogue with a kept opinion, and samples of the first questions."""
+    """Return per culture its first dialogue with a kept opinion, and samples of the first
+    questions.
+    """
     found = ((c, _dialogue(journal, workspace, c), _samples(journal, c)) for c in cultures)
     return [{"culture": c, "dialogue": d, "samples": s} for c, d, s in found if d or s]
 
@@ -33,7 +37,9 @@ def _dialogue(journal: Journal, workspace: Workspace, culture: str) -> Facts | N
     scene = dialogue.scene
     opinions = [
         Opinion.model_validate_json(o)
-        for (o,) in journal.count("SELECT opinion FROM opinions WHERE dialogue = ? ORDER BY n", scene.id)
+        for (o,) in journal.count(
+            "SELECT opinion FROM opinions WHERE dialogue = ? ORDER BY n", scene.id
+        )
     ]
     return {
         "id": scene.id,
@@ -47,19 +53,25 @@ def _turn(dialogue: Dialogue, turn: Turn, opinions: Sequence[Opinion]) -> Facts:
         "speaker": turn.speaker,
         "persona": dialogue.scene.seats[turn.seat].persona,
         "text": _shorten(turn.text),
-        "opinions": [{"text": _shorten(o.final), "dropped": o.dropped} for o in opinions if o.turn == turn.n],
+        "opinions": [
+            {"text": _shorten(o.final), "dropped": o.dropped} for o in opinions if o.turn == turn.n
+        ],
     }
 
 
 def _samples(journal: Journal, culture: str) -> list[Facts]:
     rows = journal.count(
-        "SELECT sample, MIN(rank) FROM samples WHERE culture = ? GROUP BY question ORDER BY 2 LIMIT ?",
+        "SELECT sample, MIN(rank) FROM samples WHERE culture = ? GROUP BY question ORDER BY 2"
+        " LIMIT ?",
         culture,
         SAMPLES,
     )
     samples = [Sample.model_validate_json(sample) for sample, _ in rows]
     keys = ("system", "prompt", "completion")
-    return [{"id": s.id, "split": s.split, **{k: _shorten(getattr(s, k)) for k in keys}} for s in samples]
+    return [
+        {"id": s.id, "split": s.split, **{k: _shorten(getattr(s, k)) for k in keys}}
+        for s in samples
+    ]
 
 
 def _shorten(text: str) -> str:

@@ -1,4 +1,6 @@
-"""Shows what a figure was made of: a page a model and benchmark, where each item says what was sent, said, read and wanted."""
+"""Shows what a figure was made of: a page a model and benchmark, where each item says what was
+sent, said, read and wanted.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,17 @@ from culturepark.reports.show import number, percent
 Facts = dict[str, Any]
 SPLIT = 5_000  # items of a page; with more, every culture has a page of its own
 LONG = 600  # characters of a text that are shown unasked
-NAMES = ("labels", "codes", "options")  # facts that name the options of a distribution, the first that fits
+NAMES = (
+    "labels",
+    "codes",
+    "options",
+)  # facts that name the options of a distribution, the first that fits
 TOP = "_all"  # the anchor of a page's head; a culture's never begins so
 
 
 def link(benchmark: str, entry: Entry, culture: str = "") -> str:
-    """Return where the samples of a model and culture are, from the folder of the board; those of all cultures are the page.
+    """Return where the samples of a model and culture are, from the folder of the board; those of
+    all cultures are the page.
 
     A culture that no item names (a figure of several, say) leads to the page too.
     """
@@ -38,28 +45,44 @@ def link(benchmark: str, entry: Entry, culture: str = "") -> str:
 
 
 def anchor(culture: str) -> str:
-    """Return the anchor and file name of a culture: its name where that can be one, else what no other culture has.
+    """Return the anchor and file name of a culture: its name where that can be one, else what no
+    other culture has.
 
     >>> anchor("arabic"), anchor("")
     ('arabic', '_none')
     """
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}", culture):
         return culture
-    return f"_{re.sub(r'[^A-Za-z0-9]+', '-', culture)[:40]}-{digest(culture, size=3)}" if culture else "_none"
+    return (
+        f"_{re.sub(r'[^A-Za-z0-9]+', '-', culture)[:40]}-{digest(culture, size=3)}"
+        if culture
+        else "_none"
+    )
 
 
 def write(root: Path, table: Table, entry: Entry, folder: Path) -> None:
-    """Write the samples of the result in `folder` below `root`; outcomes are read and written one by one."""
+    """Write the samples of the result in `folder` below `root`; outcomes are read and written one
+    by one.
+    """
     path, source = root / _page(table.benchmark, entry), folder / result.OUTCOMES
     places = _places(source)
     parted = _parted(entry)
     _render(path, table, entry, source, {} if parted else places, parted=parted)
     for culture, starts in places.items() if parted else ():
-        _render(path.with_suffix("") / f"{anchor(culture)}.html", table, entry, source, {culture: starts}, deep=True)
+        _render(
+            path.with_suffix("") / f"{anchor(culture)}.html",
+            table,
+            entry,
+            source,
+            {culture: starts},
+            deep=True,
+        )
 
 
 def _page(benchmark: str, entry: Entry) -> str:
-    run, bench, model = (result.place(Path(), "evals", name).name for name in (entry.run, benchmark, entry.model))
+    run, bench, model = (
+        result.place(Path(), "evals", name).name for name in (entry.run, benchmark, entry.model)
+    )
     return f"samples/{run}/{bench}/{model}.html"
 
 
@@ -76,17 +99,39 @@ def _places(source: Path) -> dict[str, list[int]]:
             one = json.loads(line)
             made.setdefault(one.get("culture", ""), []).append((one["status"] == "ok", start))
             start += len(line)
-    return {culture: [place for _, place in sorted(found)] for culture, found in sorted(made.items())}
+    return {
+        culture: [place for _, place in sorted(found)] for culture, found in sorted(made.items())
+    }
 
 
-def _render(path: Path, table: Table, entry: Entry, source: Path, places: dict[str, list[int]], *, parted: bool = False,
-            deep: bool = False) -> None:  # fmt: skip
-    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def _render(
+    path: Path,
+    table: Table,
+    entry: Entry,
+    source: Path,
+    places: dict[str, list[int]],
+    *,
+    parted: bool = False,
+    deep: bool = False,
+) -> None:
+    made = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     made.filters |= {"num": number, "pct": percent, "figure": figure, "anchor": anchor}
-    template = made.from_string(files(__package__).joinpath("samples.html.j2").read_text(encoding="utf-8"))
+    template = made.from_string(
+        files(__package__).joinpath("samples.html.j2").read_text(encoding="utf-8")
+    )
     sections = ((culture, _read(source, starts)) for culture, starts in places.items())
-    facts = {"table": table, "e": entry, "sections": sections, "here": list(places), "top": TOP, "long": LONG,
-             "stem": path.stem if parted else "", "back": "../" * (4 if deep else 3) + "leaderboard.html"}  # fmt: skip
+    facts = {
+        "table": table,
+        "e": entry,
+        "sections": sections,
+        "here": list(places),
+        "top": TOP,
+        "long": LONG,
+        "stem": path.stem if parted else "",
+        "back": "../" * (4 if deep else 3) + "leaderboard.html",
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(template.generate(facts))
@@ -100,16 +145,26 @@ def _read(source: Path, starts: Sequence[int]) -> Iterator[Facts]:
 
 
 def shown(one: Outcome) -> Facts:
-    """Return what a page shows of an outcome: `sent` is the last user message, `beside` the rest of the talk but the answer."""
+    """Return what a page shows of an outcome: `sent` is the last user message, `beside` the rest of
+    the talk but the answer.
+    """
     last = max((i for i, (role, _) in enumerate(one.talk) if role == "user"), default=None)
     final = len(one.talk) - 1 if one.talk and one.talk[-1] == ("assistant", one.said) else None
     return {
-        "id": one.item, "status": one.status, "reason": one.reason, "subset": one.subset, "seed": one.seed, "score": one.score,
-        "sent": "" if last is None else one.talk[last][1], "said": one.said,
+        "id": one.item,
+        "status": one.status,
+        "reason": one.reason,
+        "subset": one.subset,
+        "seed": one.seed,
+        "score": one.score,
+        "sent": "" if last is None else one.talk[last][1],
+        "said": one.said,
         "beside": [turn for i, turn in enumerate(one.talk) if i not in (last, final)],
-        "answer": _plain(one.answer), "gold": _plain(one.gold), "shares": _named(one, one.shares),
+        "answer": _plain(one.answer),
+        "gold": _plain(one.gold),
+        "shares": _named(one, one.shares),
         "people": _named(one, one.gold),
-    }  # fmt: skip
+    }
 
 
 def _plain(value: Any) -> str:
@@ -123,9 +178,19 @@ def _plain(value: Any) -> str:
 
 
 def _named(one: Outcome, found: Any) -> list[tuple[str, float]]:
-    """Return a distribution with the names of its options; nothing where `found` is none over the options that the facts list."""
-    if not isinstance(found, list | tuple) or not found or not all(isinstance(v, float) for v in found):
+    """Return a distribution with the names of its options; nothing where `found` is none over the
+    options that the facts list.
+    """
+    if (
+        not isinstance(found, list | tuple)
+        or not found
+        or not all(isinstance(v, float) for v in found)
+    ):
         return []
     told = (one.facts.get(key) for key in NAMES)
-    fits = (n for n in told if isinstance(n, list | tuple) and len(n) == len(found) and all(str(name) for name in n))
+    fits = (
+        n
+        for n in told
+        if isinstance(n, list | tuple) and len(n) == len(found) and all(str(name) for name in n)
+    )
     return [(str(name), share) for name, share in zip(next(fits, ()), found, strict=False)]

@@ -29,21 +29,32 @@ REASONS = {
 
 
 def page(facts: Facts) -> str:
-    """Return the facts as one HTML page that needs nothing from outside: no script, no font, no picture."""
+    """Return the facts as one HTML page that needs nothing from outside: no script, no font, no
+    picture.
+    """
     source = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     return _environment().from_string(source).render(f=facts, reasons=REASONS, worst=WORST, few=FEW)
 
 
 def _environment() -> Environment:
-    found = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    found.filters |= {"num": number, "pct": percent, "known": known, "money": money, "duration": _duration}
+    found = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    found.filters |= {
+        "num": number,
+        "pct": percent,
+        "known": known,
+        "money": money,
+        "duration": _duration,
+    }
     found.filters |= {"heat": _heat, "bar": _bar, "shaded": _shaded, "flat": _flat}
     found.filters |= {"beside_chance": compare_with_chance, "whisker": _whisker}
     return found
 
 
 def compare_with_chance(row: Facts) -> str:
-    """Return what a distance says, beside how far so many answers drawn from the people themselves would lie.
+    """Return what a distance says, beside how far so many answers drawn from the people themselves
+    would lie.
 
     >>> compare_with_chance({"distance": 0.6, "chance": 0.68, "answers": 3})
     'no farther than 3 answers drawn from the people themselves would lie (about 0.68)'
@@ -56,11 +67,17 @@ def compare_with_chance(row: Facts) -> str:
 
 
 def _whisker(ends: tuple[float, float, float]) -> Facts | None:
-    """Return an interval's ends and its figure's place on an axis from 0 to 1; None for what lies elsewhere."""
+    """Return an interval's ends and its figure's place on an axis from 0 to 1; None for what lies
+    elsewhere.
+    """
     low, value, high = ends
     if not 0 <= low <= value <= high <= 1:
         return None
-    return {"x": f"{100 * low:.1f}", "wide": f"{100 * (high - low):.1f}", "at": f"{100 * value:.1f}"}
+    return {
+        "x": f"{100 * low:.1f}",
+        "wide": f"{100 * (high - low):.1f}",
+        "at": f"{100 * value:.1f}",
+    }
 
 
 def number(value: int | None) -> str:
@@ -73,7 +90,8 @@ def number(value: int | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share (0 to 1) in per cent; a dash for None, and never 0 or 100 for what is not quite.
+    """Return a share (0 to 1) in per cent; a dash for None, and never 0 or 100 for what is not
+    quite.
 
     >>> percent(0.5), percent(0.001), percent(0.9999), percent(None)
     ('50%', '<1%', '>99%', '–')
@@ -92,7 +110,9 @@ def known(row: Facts, key: str) -> str:
 
 
 def money(row: Facts) -> str:
-    """Return what calls cost: "unknown" where no price is known, "at least" where some calls told no tokens."""
+    """Return what calls cost: "unknown" where no price is known, "at least" where some calls told
+    no tokens.
+    """
     if row["usd"] is None:
         return "unknown"
     return ("at least " if row["unpriced"] else "") + f"${row['usd']:,.4f}"
@@ -123,13 +143,18 @@ def _bar(shares: Iterable[float], steps: Iterable[int]) -> list[tuple[str, str, 
 
 
 def _shaded(options: Sequence[Facts]) -> list[Facts]:
-    """Return the options with a colour step (0 denies, 9 affirms), by degree; by order if not told."""
+    """Return the options with a colour step (0 denies, 9 affirms), by degree; by order if not
+    told.
+    """
     degrees = [o["degree"] for o in options]
     by_degree = len(set(degrees)) == len(degrees)
     last = len(options) - 1
     places = [(d + 1) / 2 if by_degree else 1 - i / last for i, d in enumerate(degrees)]
     names = [str(Option(code=o["code"], label=o["label"])) for o in options]
-    return [o | {"step": round(9 * p), "name": n} for o, p, n in zip(options, places, names, strict=True)]
+    return [
+        o | {"step": round(9 * p), "name": n}
+        for o, p, n in zip(options, places, names, strict=True)
+    ]
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -156,8 +181,12 @@ def table(facts: Facts) -> str:
     ]
     drops = [f"{reason} {sum(cultures.values())}" for reason, cultures in facts["dropped"].items()]
     failed = {k: v["total"] for k, v in facts["failures"].items() if v["total"]}
-    lines = [f"run {facts['run']}, model {facts['model']}", "".join(heads), *rows,
-             f"dropped: {', '.join(drops[:6]) + (', …' if drops[6:] else '') or 'nothing'}"]  # fmt: skip
+    lines = [
+        f"run {facts['run']}, model {facts['model']}",
+        "".join(heads),
+        *rows,
+        f"dropped: {', '.join(drops[:6]) + (', …' if drops[6:] else '') or 'nothing'}",
+    ]
     if failed:
         lines.append("failed:  " + ", ".join(f"{k} {n}" for k, n in failed.items()))
     return "\n".join(cut(line, WIDTH) for line in lines)

@@ -1,4 +1,6 @@
-"""Compares what a corpus answers with what the people answered, and how far its opinions lie from their seeds."""
+"""Compares what a corpus answers with what the people answered, and how far its opinions lie from
+their seeds.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ BATCH = 1000  # opinions embedded at a time
 
 
 def distance(p: Mapping[int, float], q: Mapping[int, float]) -> float:
-    """Return the Jensen–Shannon distance of two distributions over codes: 0 equal, 1 nothing shared.
+    """Return the Jensen–Shannon distance of two distributions over codes: 0 equal, 1 nothing
+    shared.
 
     It is the square root of the divergence with logarithms to base 2. Weights need not add up to 1.
     """
@@ -39,9 +42,11 @@ def distance(p: Mapping[int, float], q: Mapping[int, float]) -> float:
 
 
 def chance(people: Mapping[int, float], n: int) -> float:
-    """Return about how far n answers drawn from the shares themselves lie from them: √((k−1) / (8 n ln 2)).
+    """Return about how far n answers drawn from the shares themselves lie from them: √((k−1) / (8 n
+    ln 2)).
 
-    k counts the options that anyone chose. χ² has the mean k − 1, and the divergence is χ² / (8 n ln 2).
+    k counts the options that anyone chose. χ² has the mean k − 1, and the divergence is χ² / (8 n
+    ln 2).
     """
     return min(1.0, sqrt((sum(s > 0 for s in people.values()) - 1) / (8 * n * log(2))))
 
@@ -52,12 +57,19 @@ def questions(workspace: Workspace, settings: Settings) -> dict[str, Question]:
     return {q.id: q for q in questions if not settings.questions or q.id in settings.questions}
 
 
-def stances(journal: Journal, workspace: Workspace, settings: Settings, cultures: Sequence[str]) -> Facts:
+def stances(
+    journal: Journal, workspace: Workspace, settings: Settings, cultures: Sequence[str]
+) -> Facts:
     """Return the survey, and each culture's answers in the corpus beside its people's."""
     figures, trouble = _figures(settings)
     answers = _answers(journal)
     survey = (
-        {"name": figures.survey, "source": figures.source, "weights": figures.weights(), "notices": figures.noticed()}
+        {
+            "name": figures.survey,
+            "source": figures.source,
+            "weights": figures.weights(),
+            "notices": figures.noticed(),
+        }
         if figures
         else {"name": None, "source": None, "weights": None, "notices": ""}
     )
@@ -68,23 +80,27 @@ def stances(journal: Journal, workspace: Workspace, settings: Settings, cultures
 
 
 def _figures(settings: Settings) -> tuple[Figures | None, str | None]:
-    """Return the survey's figures, or what keeps them from being read: the rest is told all the same."""
+    """Return the survey's figures, or what keeps them from being read: the rest is told all the
+    same.
+    """
     try:
         return surveys.surveyed(settings.survey), None
     except InputError as error:
         return None, str(error).replace(str(settings.survey), Path(str(settings.survey)).name)
 
 
-Counts = tuple[dict[int, int], dict[int, int]]  # samples, and persons' answers in dialogues, by option code
+Counts = tuple[
+    dict[int, int], dict[int, int]
+]  # samples, and persons' answers in dialogues, by option code
 
 
 def _answers(journal: Journal) -> dict[str, dict[str, Counts]]:
     """Return culture → question → counts."""
     found: dict[str, dict[str, Counts]] = defaultdict(dict)
     for culture, question, code, samples, given in journal.count(
-        "SELECT culture, question, json_extract(sample, '$.answer'), COUNT(*), "
-        "COUNT(DISTINCT json_extract(sample, '$.dialogue') || ' ' || json_extract(sample, '$.persona')) "
-        "FROM samples GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        "SELECT culture, question, json_extract(sample, '$.answer'), COUNT(*), COUNT(DISTINCT"
+        " json_extract(sample, '$.dialogue') || ' ' || json_extract(sample, '$.persona')) FROM"
+        " samples GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     ):
         codes, answers = found[culture].get(question, ({}, {}))
         found[culture][question] = (codes | {code: samples}, answers | {code: given})
@@ -112,7 +128,9 @@ def _stance(
         "samples": sum(row["samples"] for row in rows),
         "compared": sum(row["distance"] is not None for row in rows),
         "mean": _mean(row["distance"] for row in rows),
-        "interval": bound_mean({r["question"]: r["distance"] for r in rows if r["distance"] is not None}),
+        "interval": bound_mean(
+            {r["question"]: r["distance"] for r in rows if r["distance"] is not None}
+        ),
         "chance": _mean(row["chance"] for row in rows),
         "questions": rows,
         "no_figures": [row["question"] for row in rows if row["distance"] is None],
@@ -127,14 +145,24 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def bound_mean(distances: Mapping[str, float]) -> tuple[float, float] | None:
-    """Return the 95% interval of the mean distance over questions; None of few questions, or where all are alike."""
+    """Return the 95% interval of the mean distance over questions; None of few questions, or where
+    all are alike.
+    """
     units = {(0, question): (distance, 1.0) for question, distance in distances.items()}
     found = measure.estimate(measure.Measure("distance", units, measure.mean, within=SHARE))
-    return None if found.low is None or found.high is None else (round(found.low, 6), round(found.high, 6))
+    return (
+        None
+        if found.low is None or found.high is None
+        else (round(found.low, 6), round(found.high, 6))
+    )
 
 
-def _compare(question: Question, counts: Mapping[int, int], given: Mapping[int, int], people: Shares | None) -> Facts:
-    """Return one question's answers in the corpus beside the people's; None where they were not asked."""
+def _compare(
+    question: Question, counts: Mapping[int, int], given: Mapping[int, int], people: Shares | None
+) -> Facts:
+    """Return one question's answers in the corpus beside the people's; None where they were not
+    asked.
+    """
     samples, answers = sum(counts.values()), sum(given.values())
     return {
         "question": question.id,
@@ -159,25 +187,39 @@ def _compare(question: Question, counts: Mapping[int, int], given: Mapping[int, 
     }
 
 
-def diversity(journal: Journal, workspace: Workspace, settings: Settings, cultures: Sequence[str]) -> Facts:
-    """Return each culture's diversity gain of kept opinions over its seed questions; None without opinions."""
+def diversity(
+    journal: Journal, workspace: Workspace, settings: Settings, cultures: Sequence[str]
+) -> Facts:
+    """Return each culture's diversity gain of kept opinions over its seed questions; None without
+    opinions.
+    """
     asked = questions(workspace, settings)
     seeds: dict[str, list[str]] = defaultdict(list)
-    for culture, question in journal.count("SELECT DISTINCT culture, question FROM scenes ORDER BY 1, 2"):
+    for culture, question in journal.count(
+        "SELECT DISTINCT culture, question FROM scenes ORDER BY 1, 2"
+    ):
         seeds[culture].append(asked[question].text)
     embed = embedders.load(settings.refine.embedder)
     found: dict[str, tuple[float, int]] = {}
-    for culture, kept in groupby(journal.kept(), key=lambda pair: str(json.loads(pair[1])["culture"])):
+    for culture, kept in groupby(
+        journal.kept(), key=lambda pair: str(json.loads(pair[1])["culture"])
+    ):
         found[culture] = _gain(embed, (opinion.final for opinion, _ in kept), seeds[culture])
     rows = [(c, *found.get(c, (None, 0))) for c in cultures]
     return {
         "embedder": settings.refine.embedder,
-        "cultures": [{"culture": c, "gain": g, "opinions": n, "seeds": len(seeds[c])} for c, g, n in rows],
+        "cultures": [
+            {"culture": c, "gain": g, "opinions": n, "seeds": len(seeds[c])} for c, g, n in rows
+        ],
     }
 
 
-def _gain(embed: embedders.Embedder, opinions: Iterator[str], seeds: Sequence[str]) -> tuple[float, int]:
-    """Return the diversity gain of a stream of opinions, a batch at a time, and how many there were."""
+def _gain(
+    embed: embedders.Embedder, opinions: Iterator[str], seeds: Sequence[str]
+) -> tuple[float, int]:
+    """Return the diversity gain of a stream of opinions, a batch at a time, and how many there
+    were.
+    """
     grid, sums, count = embed(seeds), [], 0
     while batch := list(islice(opinions, BATCH)):
         sums.append(embedders.diversity(embed(batch), grid) * len(batch))

@@ -1,4 +1,6 @@
-"""The page of a tuning job: what was made, how its losses went, what it did to held-out pairs, and who knows whom best."""
+"""The page of a tuning job: what was made, how its losses went, what it did to held-out pairs, and
+who knows whom best.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,17 @@ from jinja2 import Environment, StrictUndefined
 from culturepark.errors import InputError, ParkError
 from culturepark.local_models import manifest
 from culturepark.local_models.manifest import Manifest
-from culturepark.reports.curves import Facts, chart, figure, frame, kept, logged, mean, real, stopped
+from culturepark.reports.curves import (
+    Facts,
+    chart,
+    figure,
+    frame,
+    kept,
+    logged,
+    mean,
+    real,
+    stopped,
+)
 from culturepark.reports.show import number, percent
 
 BASE = "base"  # the matrix' column of the model without an adapter
@@ -35,21 +47,36 @@ OBJECTIVES = {
 }
 LOSSES = {
     "sft": "the mean negative log-likelihood of an answer's tokens, in nats a token",
-    "dpo": "DPO's own, in nats a pair: 0.693 is a model that prefers neither answer more than its base does",
-    "orpo": "ORPO's own: the negative log-likelihood of the chosen answer, in nats a token, and the odds-ratio term",
+    "dpo": (
+        "DPO's own, in nats a pair: 0.693 is a model that prefers neither answer more than its base"
+        " does"
+    ),
+    "orpo": (
+        "ORPO's own: the negative log-likelihood of the chosen answer, in nats a token, and the"
+        " odds-ratio term"
+    ),
     "kto": "KTO's own, from 0 to 1: 0.5 is a model that has not moved from its base",
     "shares": "KL(people ‖ model) over the options of a question, in nats",
-    "mix": "a weighted sum of KL(people ‖ model) over a question's options and the negative log-likelihood of opinions, in nats",
-    "reward": "the negative log-likelihood that the preferred answer is the better one, in nats a pair",
-    "scpo": "the weighted negative log-likelihood that the preferred answer is the better one, in nats a pair",
+    "mix": (
+        "a weighted sum of KL(people ‖ model) over a question's options and the negative"
+        " log-likelihood of opinions, in nats"
+    ),
+    "reward": (
+        "the negative log-likelihood that the preferred answer is the better one, in nats a pair"
+    ),
+    "scpo": (
+        "the weighted negative log-likelihood that the preferred answer is the better one, in nats"
+        " a pair"
+    ),
 }
 
 
 def write(place: Path, models: Sequence[Path]) -> Path:
-    """Write <place>/report.html about tuned models and the matrix beside them, whole or not at all; return its path.
+    """Write <place>/report.html about tuned models and the matrix beside them, whole or not at all;
+    return its path.
 
-    The same manifests, curves and matrix give the same bytes. InputError where a folder holds no tuned model or none is
-    given, ParkError if the page cannot be written.
+    The same manifests, curves and matrix give the same bytes. InputError where a folder holds no
+    tuned model or none is given, ParkError if the page cannot be written.
     """
     text = page(gather(place, models))
     target, partial = place / "report.html", place / "report.html.partial"
@@ -64,15 +91,21 @@ def write(place: Path, models: Sequence[Path]) -> Path:
 
 
 def page(facts: Facts) -> str:
-    """Return the facts as one HTML page that needs nothing from outside: no script, no font, no picture."""
-    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    """Return the facts as one HTML page that needs nothing from outside: no script, no font, no
+    picture.
+    """
+    made = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     made.filters |= {"num": number, "pct": percent, "figure": figure}
     source = files(__package__).joinpath("tuned.html.j2").read_text(encoding="utf-8")
     return made.from_string(source).render(f=facts, losses=LOSSES, far=FAR)
 
 
 def gather(place: Path, models: Sequence[Path]) -> Facts:
-    """Return all that is told of a tuning job as JSON-able data; what is not known is None, never 0."""
+    """Return all that is told of a tuning job as JSON-able data; what is not known is None, never
+    0.
+    """
     if not models:
         raise InputError(f"no tuned model to report on in {place}")
     made = [manifest.read(folder) for folder in models]
@@ -97,10 +130,14 @@ def gather(place: Path, models: Sequence[Path]) -> Facts:
 
 
 def jobs(folder: Path) -> list[Facts]:
-    """Return the tuning jobs below a run's models/, one row each; none where there are none, and no complaint of odd files."""
+    """Return the tuning jobs below a run's models/, one row each; none where there are none, and no
+    complaint of odd files.
+    """
     found: dict[Path, list[Facts]] = {}
     for path in sorted(folder.glob(f"models/*/*/{manifest.FILE}")):
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts):  # what is still being written
+        if not any(
+            part.startswith(".") for part in path.relative_to(folder).parts
+        ):  # what is still being written
             found.setdefault(path.parent.parent, []).append(_plain(path))
     return [_job(place, made) for place, made in found.items()]
 
@@ -109,7 +146,9 @@ def _job(place: Path, made: Sequence[Facts]) -> Facts:
     losses = [real(s.get("eval_loss")) for m in made if isinstance(s := m.get("scores"), Mapping)]
     return {
         "job": place.name,
-        "objective": "; ".join(_several(m.get("objective") or m.get("method") for m in made)) or None,
+        "objective": (
+            "; ".join(_several(m.get("objective") or m.get("method") for m in made)) or None
+        ),
         "base": "; ".join(_several(_public(m.get("base")) for m in made)) or None,
         "models": len(made),
         "eval_loss": mean(losses),
@@ -157,13 +196,17 @@ def _about(made: Sequence[Manifest]) -> list[tuple[str, str]]:
         "hash of the corpus": [m.corpus_hash for m in made],
         "machine": [m.machine for m in made],
         "versions": [", ".join(f"{k} {v}" for k, v in m.versions.items()) for m in made],
-        "made": [" to ".join(_several((min(m.created for m in made), max(m.created for m in made))))],
+        "made": [
+            " to ".join(_several((min(m.created for m in made), max(m.created for m in made))))
+        ],
     }
     return [(name, "; ".join(_several(values)) or "–") for name, values in lines.items()]
 
 
 def _settings(made: Sequence[Manifest]) -> list[tuple[str, str]]:
-    """Return the settings as lines; what is not set is left out, what differs between models is told once each."""
+    """Return the settings as lines; what is not set is left out, what differs between models is
+    told once each.
+    """
     keys = dict.fromkeys(key for m in made for key in m.settings)
     rows = [(key, " / ".join(_several(_public(m.settings.get(key)) for m in made))) for key in keys]
     return [(key, value) for key, value in rows if value]
@@ -179,7 +222,9 @@ def _model(m: Manifest, curves: Facts) -> Facts:
         "steps": None if curves["step"] is None else round(curves["step"]),
         "loss": train[-1][1] if train else real(m.scores.get("loss")),
         "diverged": bool(train) and train[-1][1] is None,
-        "eval_loss": best[1] if best else None if curves["checks"] else real(m.scores.get("eval_loss")),
+        "eval_loss": (
+            best[1] if best else None if curves["checks"] else real(m.scores.get("eval_loss"))
+        ),
         "best_step": round(best[0]) if best else None,
         "stopped": stopped(m.settings, curves),
     }
@@ -196,16 +241,28 @@ def _judged(m: Manifest) -> Facts:
     broken = [key for key in (*SIDES, "kl") if key in m.scores and real(m.scores[key]) is None]
     worse, said = _verdict(before, after, kl)
     if broken:
-        said.insert(0, f"The model is broken: its {', '.join(broken)} on held-out pairs is not a finite number.")
+        said.insert(
+            0,
+            f"The model is broken: its {', '.join(broken)} on held-out pairs is not a finite"
+            " number.",
+        )
     there = any(v is not None for v in after.values()) or bool(broken)
-    return {"name": m.name, "before": before, "after": after, "kl": kl, "there": there, "worse": worse or bool(broken),
-            "warnings": said}  # fmt: skip
+    return {
+        "name": m.name,
+        "before": before,
+        "after": after,
+        "kl": kl,
+        "there": there,
+        "worse": worse or bool(broken),
+        "warnings": said,
+    }
 
 
 def _verdict(
     before: Mapping[str, float | None], after: Mapping[str, float | None], kl: float | None
 ) -> tuple[bool, list[str]]:
-    """Return whether a run made its model worse at telling pairs apart, and the warnings in plain words.
+    """Return whether a run made its model worse at telling pairs apart, and the warnings in plain
+    words.
 
     Accuracy decides, the margin where there is no accuracy (KTO) or where it could not rise.
     """
@@ -213,23 +270,38 @@ def _verdict(
     was, now = before["accuracy"], after["accuracy"]
     if was is not None and now is not None and (now < was or now == was < 1):
         worse = now < was
-        said.append(f"This run made the model worse by {100 * (was - now):.1f} points of accuracy ({100 * was:.1f}% before, "
-                    f"{100 * now:.1f}% after)." if worse else f"Accuracy did not rise ({100 * now:.1f}% before and after): this run "
-                    "made the model no better.")  # fmt: skip
+        said.append(
+            f"This run made the model worse by {100 * (was - now):.1f} points of accuracy"
+            f" ({100 * was:.1f}% before, {100 * now:.1f}% after)."
+            if worse
+            else (
+                f"Accuracy did not rise ({100 * now:.1f}% before and after): this run "
+                "made the model no better."
+            )
+        )
     else:
         start, end = before["margin"], after["margin"]
         if start is not None and end is not None and end <= start and (was is None or was == 1):
             worse = end < start
-            said.append(f"This run made the model worse by {figure(start - end)} nats a token of margin ({figure(start)} before, "
-                        f"{figure(end)} after)." if worse else f"The margin did not rise ({figure(end)} before and after): this run "
-                        "made the model no better.")  # fmt: skip
+            said.append(
+                f"This run made the model worse by {figure(start - end)} nats a token of margin"
+                f" ({figure(start)} before, {figure(end)} after)."
+                if worse
+                else (
+                    f"The margin did not rise ({figure(end)} before and after): this run "
+                    "made the model no better."
+                )
+            )
     start, end = before["chosen"], after["chosen"]
     if start is not None and end is not None and end < start:
-        said.append(f"The chosen answers became less likely, by {figure(start - end)} nats a token: the run pushed away what it "
-                    "was to bring nearer.")  # fmt: skip
+        said.append(
+            f"The chosen answers became less likely, by {figure(start - end)} nats a token: the run"
+            " pushed away what it was to bring nearer."
+        )
     if kl is not None and kl > FAR:
         said.append(
-            f"The model is {figure(kl, 2)} nats a token from its base, more than {FAR:g}: what else the base could do may be lost."
+            f"The model is {figure(kl, 2)} nats a token from its base, more than {FAR:g}: what else"
+            " the base could do may be lost."
         )
     return worse, said
 
@@ -238,7 +310,9 @@ def _verdict(
 
 
 def _matrix(path: Path, names: Sequence[str]) -> Facts | None:
-    """Return the matrix beside the models as tables; None where there is none, `trouble` where it cannot be read."""
+    """Return the matrix beside the models as tables; None where there is none, `trouble` where it
+    cannot be read.
+    """
     if not path.is_file():
         return None
     try:
@@ -251,12 +325,19 @@ def _compared(data: Facts, names: Sequence[str]) -> Facts:
     cultures, models = ([str(name) for name in data[key]] for key in ("cultures", "models"))
     tuned = [m for m in models if m != BASE]
     tables = {
-        key: [dict(zip(models, map(real, row), strict=True)) for _, row in zip(cultures, data[key], strict=True)]
+        key: [
+            dict(zip(models, map(real, row), strict=True))
+            for _, row in zip(cultures, data[key], strict=True)
+        ]
         for key in ("likelihood", "accuracy")
     }
     told = zip(cultures, data["recognised"], data["n"], strict=True)
     rows: list[Facts] = [
-        {"culture": c, "recognised": real(share) if c in tuned else None, "n": n if isinstance(n, int) else None}
+        {
+            "culture": c,
+            "recognised": real(share) if c in tuned else None,
+            "n": n if isinstance(n, int) else None,
+        }
         for c, share, n in told
     ]
     return {
@@ -266,27 +347,40 @@ def _compared(data: Facts, names: Sequence[str]) -> Facts:
         "other": sorted(tuned) != sorted(names),
         "chance": 1 / len(tuned) if tuned else None,
         "recognised": mean([r["recognised"] for r in rows]),
-        "tables": {key: _shaded(cultures, table, whole=key == "accuracy") for key, table in tables.items()},
+        "tables": {
+            key: _shaded(cultures, table, whole=key == "accuracy") for key, table in tables.items()
+        },
         "ahead": {key: _ahead(cultures, table) for key, table in tables.items()},
     }
 
 
-def _shaded(cultures: Sequence[str], table: Sequence[Mapping[str, float | None]], *, whole: bool) -> list[list[Facts]]:
-    """Return cells with their shade, h0 to h5: of 0 to 1 for a `whole` table, else of the least to the most of a row."""
+def _shaded(
+    cultures: Sequence[str], table: Sequence[Mapping[str, float | None]], *, whole: bool
+) -> list[list[Facts]]:
+    """Return cells with their shade, h0 to h5: of 0 to 1 for a `whole` table, else of the least to
+    the most of a row.
+    """
     made = []
     for culture, row in zip(cultures, table, strict=True):
         held = [v for v in row.values() if v is not None]
         low, high = (0.0, 1.0) if whole else (min(held, default=0.0), max(held, default=0.0))
-        made.append([{"value": v, "own": m == culture, "heat": _heat(v, low, high)} for m, v in row.items()])
+        made.append(
+            [{"value": v, "own": m == culture, "heat": _heat(v, low, high)} for m, v in row.items()]
+        )
     return made
 
 
 def _heat(value: float | None, low: float, high: float) -> str:
-    return "h0" if value is None or high <= low else f"h{math.ceil(5 * min(1, max(0, (value - low) / (high - low))))}"
+    return (
+        "h0"
+        if value is None or high <= low
+        else f"h{math.ceil(5 * min(1, max(0, (value - low) / (high - low))))}"
+    )
 
 
 def _ahead(cultures: Sequence[str], table: Sequence[Mapping[str, float | None]]) -> Facts:
-    """Return for how many cultures their own model beats every other tuned one and the base, and its mean lead on the others.
+    """Return for how many cultures their own model beats every other tuned one and the base, and
+    its mean lead on the others.
 
     `of` counts the cultures that have a model of their own and another to hold it against.
     """
@@ -300,4 +394,10 @@ def _ahead(cultures: Sequence[str], table: Sequence[Mapping[str, float | None]])
         if own is not None and plain is not None:
             against += 1
             base += own > plain
-    return {"beats": beats, "of": len(leads), "margin": mean(leads), "base": base, "against": against}
+    return {
+        "beats": beats,
+        "of": len(leads),
+        "margin": mean(leads),
+        "base": base,
+        "against": against,
+    }

@@ -1,8 +1,10 @@
-"""A local server that speaks OpenAI's protocol, with the embedded engine or your own answers behind it: the public test double.
+"""A local server that speaks OpenAI's protocol, with the embedded engine or your own answers behind
+it: the public test double.
 
-Real HTTP on 127.0.0.1 for any OpenAI client: chat completions (streamed too), embeddings of hashed words, models, files,
-batches and fine-tuning jobs; faults, latency, a rate limit and a key on demand. Tokens are approximate, texts of the engine
-are templated, and nothing is trained: a tuned model answers as its base does, and its losses and accuracies are made up.
+Real HTTP on 127.0.0.1 for any OpenAI client: chat completions (streamed too), embeddings of hashed
+words, models, files, batches and fine-tuning jobs; faults, latency, a rate limit and a key on
+demand. Tokens are approximate, texts of the engine are templated, and nothing is trained: a tuned
+model answers as its base does, and its losses and accuracies are made up.
 """
 
 from __future__ import annotations
@@ -42,12 +44,15 @@ GRACE = 0.2  # seconds that answers under way get when the server stops
 class Server:
     """An OpenAI-compatible server on this machine.
 
-    `answer` maps a request's number (from 1) and body to the text to say, a whole completion, or (status, headers, JSON
-    body), or is awaited for one of these (or for a stream's chunks); None lets the embedded engine answer from the cards of `workspace`. `faults` maps kinds (KINDS) to shares of the
-    requests, drawn by number and `seed`; the header `X-Fault: kind` forces one. `latency` is in seconds, `rpm` bounds the
-    requests of any minute, `key` is asked of every caller, `batch_seconds` is what a batch takes and `tune_seconds` what a
-    fine-tuning job does, `keep` fills `seen`. `chat_only` serves chat and text completions and models alone: nothing is made
-    up. `limits` are what it takes at most; `tell` gets a sentence when one is reached (default: a warning in the log).
+    `answer` maps a request's number (from 1) and body to the text to say, a whole completion, or
+    (status, headers, JSON body), or is awaited for one of these (or for a stream's chunks); None
+    lets the embedded engine answer from the cards of `workspace`. `faults` maps kinds (KINDS) to
+    shares of the requests, drawn by number and `seed`; the header `X-Fault: kind` forces one.
+    `latency` is in seconds, `rpm` bounds the requests of any minute, `key` is asked of every
+    caller, `batch_seconds` is what a batch takes and `tune_seconds` what a fine-tuning job does,
+    `keep` fills `seen`. `chat_only` serves chat and text completions and models alone: nothing is
+    made up. `limits` are what it takes at most; `tell` gets a sentence when one is reached
+    (default: a warning in the log).
 
     >>> with Server(lambda number, body: "Hello.") as server:
     ...     server.url.startswith("http://127.0.0.1:")
@@ -76,14 +81,23 @@ class Server:
         if not models or isinstance(models, str):
             raise InputError(f"models: {models!r} is no list of at least one name")
         if min(latency, batch_seconds, tune_seconds) < 0:
-            raise InputError("latency, batch_seconds and tune_seconds are seconds, "
-                             f"not {latency}, {batch_seconds} and {tune_seconds}")  # fmt: skip
+            raise InputError(
+                "latency, batch_seconds and tune_seconds are seconds, "
+                f"not {latency}, {batch_seconds} and {tune_seconds}"
+            )
         if rpm is not None and rpm < 1:
             raise InputError(f"rpm: {rpm} requests a minute; give at least 1, or None for no limit")
         if answer is None and workspace is None:
             workspace = cards.load()
-        self._desk = Desk(answer, models, planting.Draws(planting.checked(faults or {}), seed), latency, rpm, workspace,
-                          chat_only)  # fmt: skip
+        self._desk = Desk(
+            answer,
+            models,
+            planting.Draws(planting.checked(faults or {}), seed),
+            latency,
+            rpm,
+            workspace,
+            chat_only,
+        )
         self._key, self._port, self._keep = key, port, keep
         self._watch = Watch(limits or Limits(), self._desk.counts["limits"], tell)
         self._batch_seconds, self._tune_seconds = batch_seconds, tune_seconds
@@ -98,16 +112,23 @@ class Server:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
     def start(self) -> Server:
-        """Start in a thread and an event loop of its own; `url` is set on return. InputError where the port is taken."""
+        """Start in a thread and an event loop of its own; `url` is set on return. InputError where
+        the port is taken.
+        """
         if self._thread is not None:
             raise InputError(f"this server runs already, at {self.url}")
         ready: Future[None] = Future()
-        self._thread = threading.Thread(target=self._work, args=(ready,), name="culturepark-server", daemon=True)
+        self._thread = threading.Thread(
+            target=self._work, args=(ready,), name="culturepark-server", daemon=True
+        )
         self._thread.start()
         try:
             ready.result()
@@ -153,14 +174,25 @@ class Server:
         watch = self._watch
         shelf = Shelf(self._desk, self._batch_seconds, watch)
         tunes = Tunes(self._desk, shelf, self._tune_seconds)
-        wire = Wire(self._desk, shelf, tunes, self._key, self.seen.append if self._keep else None, watch)
+        wire = Wire(
+            self._desk, shelf, tunes, self._key, self.seen.append if self._keep else None, watch
+        )
 
-        def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> BaseRequest:
-            most = watch.limits.file if message.path.startswith("/v1/files") else watch.limits.request
+        def request(
+            message: Any, payload: Any, protocol: Any, writer: Any, task: Any
+        ) -> BaseRequest:
+            most = (
+                watch.limits.file if message.path.startswith("/v1/files") else watch.limits.request
+            )
             return BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=most)
 
-        protocol = Protocol(wire.handle, request_factory=request, handler_cancellation=True, access_log=None,
-                            keepalive_timeout=2 * watch.limits.idle)  # fmt: skip
+        protocol = Protocol(
+            wire.handle,
+            request_factory=request,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=2 * watch.limits.idle,
+        )
 
         def connect() -> Any:
             connection = protocol()
@@ -172,7 +204,8 @@ class Server:
             listener = await loop.create_server(connect, HOST, self._port, backlog=BACKLOG)
         except OSError as error:
             raise InputError(
-                f"cannot open port {self._port} on {HOST}: {plain(error)}; choose another with --port"
+                f"cannot open port {self._port} on {HOST}: {plain(error)}; choose another with"
+                " --port"
             ) from error
         self.url = f"http://{HOST}:{listener.sockets[0].getsockname()[1]}/v1"
         self._loop, self._stopping = loop, stopping

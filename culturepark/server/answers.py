@@ -1,4 +1,6 @@
-"""Answers of models of this machine as OpenAI words them: chat and text completions, whole or in chunks."""
+"""Answers of models of this machine as OpenAI words them: chat and text completions, whole or in
+chunks.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def frame(number: int, model: str, kind: str) -> dict[str, Any]:
 
 
 def count_usage(made: Sequence[Made], prompts: int) -> dict[str, int]:
-    """Return the tokens of answers, and of `prompts` prompts that they are answers to, each counted once."""
+    """Return the tokens of answers, and of `prompts` prompts that they are answers to, each counted
+    once.
+    """
     each = len(made) // prompts
     used, said = sum(m.prompt_tokens for m in made[::each]), sum(m.completion_tokens for m in made)
     return {"prompt_tokens": used, "completion_tokens": said, "total_tokens": used + said}
@@ -42,7 +46,9 @@ def count_usage(made: Sequence[Made], prompts: int) -> dict[str, int]:
 
 
 def chat_choice(index: int, made: Made, logprobs: bool, free: bool = True) -> dict[str, Any]:
-    """Return an answer as a choice of a chat completion; one that is `free` of a schema may hold thoughts."""
+    """Return an answer as a choice of a chat completion; one that is `free` of a schema may hold
+    thoughts.
+    """
     found = part_exactly(made.text) if free else Parted("", made.text)
     message = {"role": "assistant", "content": found.text, "refusal": None}
     if found.reasoning:
@@ -65,8 +71,12 @@ def chat_chunk(index: int, piece: ChatPiece | Made | None, logprobs: bool) -> di
     return {"index": index, "delta": delta, "logprobs": logs, "finish_reason": finish}
 
 
-async def part_thoughts(stream: AsyncGenerator[Piece | Made, None]) -> AsyncGenerator[ChatPiece | Made, None]:
-    """Yield what a stream says with its thoughts apart; the tokens of what is kept back come with what follows."""
+async def part_thoughts(
+    stream: AsyncGenerator[Piece | Made, None],
+) -> AsyncGenerator[ChatPiece | Made, None]:
+    """Yield what a stream says with its thoughts apart; the tokens of what is kept back come with
+    what follows.
+    """
     listener, tokens = Listener(), list["Token"]()
     async with aclosing(stream):
         async for piece in stream:
@@ -91,7 +101,10 @@ def _delta(said: str | Parted) -> dict[str, str]:
 
 def chat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:
     """Return tokens as the log-probabilities of a chat completion."""
-    shown = [{**_shown(t.text, t.logprob), "top_logprobs": [_shown(*pair) for pair in t.top]} for t in tokens]
+    shown = [
+        {**_shown(t.text, t.logprob), "top_logprobs": [_shown(*pair) for pair in t.top]}
+        for t in tokens
+    ]
     return {"content": shown, "refusal": None}
 
 
@@ -102,13 +115,17 @@ def _shown(text: str, logprob: float) -> dict[str, Any]:
 # ---------------------------------------------------------------------- text
 
 
-def text_choice(index: int, text: str, finish: str, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+def text_choice(
+    index: int, text: str, finish: str, logprobs: dict[str, Any] | None
+) -> dict[str, Any]:
     """Return an answer as a choice of a text completion."""
     return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish}
 
 
 def text_chunk(index: int, piece: Piece | Made | None, logprobs: bool) -> dict[str, Any] | None:
-    """Return a choice of a chunk: a piece of an answer, or its end; its beginning (None) says nothing."""
+    """Return a choice of a chunk: a piece of an answer, or its end; its beginning (None) says
+    nothing.
+    """
     if piece is None:
         return None
     if not isinstance(piece, tuple):
@@ -117,10 +134,13 @@ def text_chunk(index: int, piece: Piece | Made | None, logprobs: bool) -> dict[s
     return {**text_choice(index, piece[0], "", logs), "finish_reason": None}
 
 
-def text_logprobs(pieces: Sequence[str], tokens: Sequence[Token | None], start: int) -> dict[str, Any]:
+def text_logprobs(
+    pieces: Sequence[str], tokens: Sequence[Token | None], start: int
+) -> dict[str, Any]:
     """Return tokens as the log-probabilities of a text completion.
 
-    `pieces` are what each adds to the text, `start` is where the first begins; a token that nothing stands before is None.
+    `pieces` are what each adds to the text, `start` is where the first begins; a token that nothing
+    stands before is None.
     """
     offsets = [start]
     for piece in pieces:
@@ -134,7 +154,9 @@ def text_logprobs(pieces: Sequence[str], tokens: Sequence[Token | None], start: 
 
 
 def _likeliest(token: Token) -> dict[str, float]:
-    """Return a token's alternatives by text, itself among them; of two that look alike the likelier."""
+    """Return a token's alternatives by text, itself among them; of two that look alike the
+    likelier.
+    """
     shown = {text: max(logprob, LEAST) for text, logprob in reversed(token.top)}
     return {token.text: max(token.logprob, LEAST)} | shown
 
@@ -143,11 +165,19 @@ def _likeliest(token: Token) -> dict[str, float]:
 
 
 async def stream_chunks(
-    streams: Sequence[AsyncGenerator[Any, None]], around: Mapping[str, Any], body: Mapping[str, Any],
-    shape: Callable[[int, Any, bool], dict[str, Any] | None], each: int,
-) -> AsyncGenerator[dict[str, Any], None]:  # fmt: skip
-    """Yield answers as they are said, `each` to a prompt: beginnings, pieces, ends, and the usage where asked for."""
-    with_usage, logprobs = bool((body.get("stream_options") or {}).get("include_usage")), _wants_logprobs(body)
+    streams: Sequence[AsyncGenerator[Any, None]],
+    around: Mapping[str, Any],
+    body: Mapping[str, Any],
+    shape: Callable[[int, Any, bool], dict[str, Any] | None],
+    each: int,
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield answers as they are said, `each` to a prompt: beginnings, pieces, ends, and the usage
+    where asked for.
+    """
+    with_usage, logprobs = (
+        bool((body.get("stream_options") or {}).get("include_usage")),
+        _wants_logprobs(body),
+    )
     usage: dict[str, Any] = {"usage": None} if with_usage else {}
     made: dict[int, Made] = {}
     try:
@@ -163,15 +193,21 @@ async def stream_chunks(
             whole = [made[i] for i in range(len(streams))]
             yield {**around, "choices": [], "usage": count_usage(whole, len(streams) // each)}
     except Exception as error:  # the status has been sent: the caller is told here
-        yield Problem(500, f"The answer of this server failed: {type(error).__name__}: {error}").body
+        yield Problem(
+            500, f"The answer of this server failed: {type(error).__name__}: {error}"
+        ).body
 
 
 def _wants_logprobs(body: Mapping[str, Any]) -> bool:
     return body.get("logprobs") not in (None, False)
 
 
-async def _merge(streams: Sequence[AsyncGenerator[Any, None]]) -> AsyncGenerator[tuple[int, Any], None]:
-    """Yield what streams say as it comes, with each stream's number; the first that fails ends them all."""
+async def _merge(
+    streams: Sequence[AsyncGenerator[Any, None]],
+) -> AsyncGenerator[tuple[int, Any], None]:
+    """Yield what streams say as it comes, with each stream's number; the first that fails ends them
+    all.
+    """
     queue = asyncio.Queue[tuple[int, Any, Exception | None]]()
 
     async def pump(index: int, stream: AsyncGenerator[Any, None]) -> None:

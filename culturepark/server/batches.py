@@ -37,9 +37,17 @@ class Stored:
     @property
     def shown(self) -> dict[str, Any]:
         """The file object."""
-        return {"id": self.id, "object": "file", "bytes": len(self.data), "created_at": self.created_at,
-                "expires_at": None, "filename": self.filename, "purpose": self.purpose, "status": "processed",
-                "status_details": None}  # fmt: skip
+        return {
+            "id": self.id,
+            "object": "file",
+            "bytes": len(self.data),
+            "created_at": self.created_at,
+            "expires_at": None,
+            "filename": self.filename,
+            "purpose": self.purpose,
+            "status": "processed",
+            "status_details": None,
+        }
 
 
 class Shelf:
@@ -67,16 +75,22 @@ class Shelf:
 
     @contextmanager
     def room(self) -> Iterator[Callable[[int], None]]:
-        """Yield what asks for room for so many more bytes of one upload; Problem where all files would be too large."""
+        """Yield what asks for room for so many more bytes of one upload; Problem where all files
+        would be too large.
+        """
         taken = 0
 
         def ask(size: int) -> None:
             nonlocal taken
             taken, self._coming = taken + size, self._coming + size
-            held, most = sum(len(f.data) for f in self._files.values()) + self._coming, self._watch.limits.files
+            held, most = (
+                sum(len(f.data) for f in self._files.values()) + self._coming,
+                self._watch.limits.files,
+            )
             if held > most:
                 message = (
-                    f"All files together are larger than {most} bytes, which is what this server keeps; delete some."
+                    f"All files together are larger than {most} bytes, which is what this server"
+                    " keeps; delete some."
                 )
                 raise self._watch.reach("files", message, param="file")
 
@@ -89,7 +103,9 @@ class Shelf:
         """Keep a file and return its object; Problem for a purpose that there is not."""
         if purpose not in (*PURPOSES, *OUTPUTS):
             raise Problem(
-                400, f"Invalid value for 'purpose': {purpose!r}; there are: {', '.join(PURPOSES)}.", param="purpose"
+                400,
+                f"Invalid value for 'purpose': {purpose!r}; there are: {', '.join(PURPOSES)}.",
+                param="purpose",
             )
         stored = Stored(self.name("file-"), filename, purpose, int(time.time()), data)
         self._files[stored.id] = stored
@@ -128,16 +144,26 @@ class Shelf:
     def create(self, body: Any, forced: str) -> dict[str, Any]:
         """Start a batch and return it as it stands; Problem for a parameter that cannot be."""
         if not isinstance(body, dict):
-            raise Problem(400, "We could not parse the JSON body of your request: it is not an object.")
+            raise Problem(
+                400, "We could not parse the JSON body of your request: it is not an object."
+            )
         for name, allowed in (("endpoint", (CHAT, EMBEDDINGS)), ("completion_window", ("24h",))):
             if body.get(name) not in allowed:
-                raise Problem(400, f"Invalid value for '{name}': there is {' and '.join(allowed)}.", param=name)
+                raise Problem(
+                    400,
+                    f"Invalid value for '{name}': there is {' and '.join(allowed)}.",
+                    param=name,
+                )
         if not isinstance(body.get("input_file_id"), str):
-            raise Problem(400, "Missing required parameter: 'input_file_id'.", param="input_file_id")
+            raise Problem(
+                400, "Missing required parameter: 'input_file_id'.", param="input_file_id"
+            )
         stored = self.file(body["input_file_id"])
         if stored.purpose != "batch":
             raise Problem(
-                400, f"File {stored.id} has the purpose {stored.purpose!r}, not 'batch'.", param="input_file_id"
+                400,
+                f"File {stored.id} has the purpose {stored.purpose!r}, not 'batch'.",
+                param="input_file_id",
             )
         now = int(time.time())
         stamps = (
@@ -150,11 +176,21 @@ class Shelf:
             "cancelled_at",
         )
         batch = {
-            "id": self.name("batch_"), "object": "batch", "endpoint": body["endpoint"], "errors": None,
-            "input_file_id": stored.id, "completion_window": "24h", "status": "validating", "output_file_id": None,
-            "error_file_id": None, "created_at": now, **dict.fromkeys(stamps), "expires_at": now + DAY,
-            "request_counts": {"total": 0, "completed": 0, "failed": 0}, "metadata": body.get("metadata"),
-        }  # fmt: skip
+            "id": self.name("batch_"),
+            "object": "batch",
+            "endpoint": body["endpoint"],
+            "errors": None,
+            "input_file_id": stored.id,
+            "completion_window": "24h",
+            "status": "validating",
+            "output_file_id": None,
+            "error_file_id": None,
+            "created_at": now,
+            **dict.fromkeys(stamps),
+            "expires_at": now + DAY,
+            "request_counts": {"total": 0, "completed": 0, "failed": 0},
+            "metadata": body.get("metadata"),
+        }
         self._batches[batch["id"]] = batch
         late = self._desk.draws.expires() or forced == "expire"
         if late:
@@ -184,23 +220,34 @@ class Shelf:
         batch["request_counts"] = {"total": len(lines), "completed": 0, "failed": 0}
         if batch["status"] == "validating":
             _step(batch, "in_progress")
-        good, bad = await self._answered(batch, lines, late, "" if forced == "expire" else forced, start)
+        good, bad = await self._answered(
+            batch, lines, late, "" if forced == "expire" else forced, start
+        )
         if batch["status"] == "in_progress" and not late:
             _step(batch, "finalizing")
             await asyncio.sleep(self._seconds / 10)
         for key, rows in (("output_file_id", good), ("error_file_id", bad)):
             if rows:
                 data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-                batch[key] = self.put(f"{batch['id']}_{key.partition('_')[0]}.jsonl", "batch_output", data)["id"]
+                batch[key] = self.put(
+                    f"{batch['id']}_{key.partition('_')[0]}.jsonl", "batch_output", data
+                )["id"]
         if batch["status"] == "cancelling":
             _step(batch, "cancelled")
         else:
             _step(batch, "expired" if late else "completed")
 
     async def _answered(
-        self, batch: dict[str, Any], lines: list[dict[str, Any]], late: bool, forced: str, start: float
+        self,
+        batch: dict[str, Any],
+        lines: list[dict[str, Any]],
+        late: bool,
+        forced: str,
+        start: float,
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Work through a batch's lines; one that is late gets half of them done. Return the output's rows and the errors'."""
+        """Work through a batch's lines; one that is late gets half of them done. Return the
+        output's rows and the errors'.
+        """
         good: list[dict[str, Any]] = []
         bad: list[dict[str, Any]] = []
         for i, line in enumerate(lines):
@@ -231,8 +278,13 @@ class Shelf:
         except Problem as problem:
             return problem.status, problem.body
         if outcome.wire in LOST:
-            return 500, Problem(500, f"The answer was lost ({outcome.wire}, a fault on demand).").body
-        return outcome.status, json.loads(outcome.body) if isinstance(outcome.body, bytes) else outcome.body
+            return (
+                500,
+                Problem(500, f"The answer was lost ({outcome.wire}, a fault on demand).").body,
+            )
+        return outcome.status, (
+            json.loads(outcome.body) if isinstance(outcome.body, bytes) else outcome.body
+        )
 
 
 def _step(batch: dict[str, Any], status: str) -> None:
@@ -260,10 +312,18 @@ def parsed(data: bytes, endpoint: str) -> tuple[list[dict[str, Any]], list[dict[
             wrong(number, "invalid_json_line", "This line is not parseable as valid JSON.")
         elif not isinstance(line.get("custom_id"), str) or not isinstance(line.get("body"), dict):
             param = "body" if isinstance(line.get("custom_id"), str) else "custom_id"
-            wrong(number, "missing_required_parameter", f"Missing required parameter: '{param}'.", param)
+            wrong(
+                number,
+                "missing_required_parameter",
+                f"Missing required parameter: '{param}'.",
+                param,
+            )
         elif line["custom_id"] in ids:
             wrong(
-                number, "duplicate_custom_id", f"The custom_id {line['custom_id']!r} has been used before.", "custom_id"
+                number,
+                "duplicate_custom_id",
+                f"The custom_id {line['custom_id']!r} has been used before.",
+                "custom_id",
             )
         elif line.get("method") != "POST":
             wrong(number, "invalid_method", "The method of a request is POST.", "method")
@@ -280,12 +340,18 @@ def parsed(data: bytes, endpoint: str) -> tuple[list[dict[str, Any]], list[dict[
     if not lines and not errors:
         wrong(None, "empty_file", "The input file holds no request.")
     if len(lines) > LINES:
-        wrong(None, "too_many_requests", f"The input file holds {len(lines)} requests; a batch has at most {LINES}.")
+        wrong(
+            None,
+            "too_many_requests",
+            f"The input file holds {len(lines)} requests; a batch has at most {LINES}.",
+        )
     return lines, errors
 
 
 def listed(found: Iterable[dict[str, Any]], query: Mapping[str, str], limit: int) -> dict[str, Any]:
-    """Return a page of a list: what comes `after` an id, at most `limit`; Problem for a page that cannot be."""
+    """Return a page of a list: what comes `after` an id, at most `limit`; Problem for a page that
+    cannot be.
+    """
     rows = list(found)
     try:
         size = int(query.get("limit", limit))
@@ -293,7 +359,9 @@ def listed(found: Iterable[dict[str, Any]], query: Mapping[str, str], limit: int
         size = 0
     if size < 1:
         raise Problem(
-            400, f"Invalid value for 'limit': {query['limit']!r} is not a whole number of at least 1.", param="limit"
+            400,
+            f"Invalid value for 'limit': {query['limit']!r} is not a whole number of at least 1.",
+            param="limit",
         )
     if (after := query.get("after")) is not None:
         place = next((i for i, row in enumerate(rows) if row["id"] == after), None)
@@ -301,5 +369,9 @@ def listed(found: Iterable[dict[str, Any]], query: Mapping[str, str], limit: int
             raise Problem(404, f"Nothing in this list has the id {after!r}.", param="after")
         rows = rows[place + 1 :]
     page = rows[:size]
-    ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {"first_id": None, "last_id": None}
+    ends = (
+        {"first_id": page[0]["id"], "last_id": page[-1]["id"]}
+        if page
+        else {"first_id": None, "last_id": None}
+    )
     return {"object": "list", "data": page, **ends, "has_more": len(rows) > size}

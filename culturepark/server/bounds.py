@@ -13,15 +13,22 @@ from culturepark.errors import InputError
 from culturepark.server.problems import Problem
 
 MIB = 2**20
-OPTIONS = {"request": "--max-request", "file": "--max-file", "files": "--max-files", "idle": "--idle"}
+OPTIONS = {
+    "request": "--max-request",
+    "file": "--max-file",
+    "files": "--max-files",
+    "idle": "--idle",
+}
 WATCHES = 4  # looks at each connection within the time that it may be idle
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes at most: bytes of a request, of one file and of all files that it keeps; seconds of silence.
+    """What a server takes at most: bytes of a request, of one file and of all files that it keeps;
+    seconds of silence.
 
-    `idle` is how long a connection may wait for its next request, a request take to arrive, and a caller not read its answer.
+    `idle` is how long a connection may wait for its next request, a request take to arrive, and a
+    caller not read its answer.
     """
 
     request: int = 32 * MIB
@@ -36,15 +43,20 @@ class Limits:
 
 
 class Watch:
-    """Says once of each kind when a limit is reached, counts them all in `counts`, and closes connections that are idle."""
+    """Says once of each kind when a limit is reached, counts them all in `counts`, and closes
+    connections that are idle.
+    """
 
-    def __init__(self, limits: Limits, counts: dict[str, int], tell: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, limits: Limits, counts: dict[str, int], tell: Callable[[str], None] | None = None
+    ) -> None:
         self.limits, self._counts = limits, counts
         self._tell = tell or logging.getLogger(__name__).warning
         self._waiting: dict[Any, float] = {}
 
     def reach(self, kind: str, message: str, param: str | None = None) -> Problem:
-        """Count a limit that was reached and return the Problem that says so and names the option that raises it.
+        """Count a limit that was reached and return the Problem that says so and names the option
+        that raises it.
 
         Its status is 408 for time, 413 for size.
         """
@@ -53,7 +65,9 @@ class Watch:
         if self._counts[kind] == 1:
             self._tell(f"{message} Further ones are counted at /counts.")
         late = kind == "idle"
-        return Problem(408 if late else 413, message, code="timeout" if late else "too_large", param=param)
+        return Problem(
+            408 if late else 413, message, code="timeout" if late else "too_large", param=param
+        )
 
     # ---------------------------------------------------------- connections
 
@@ -66,7 +80,9 @@ class Watch:
         self._waiting.pop(connection, None)
 
     async def close_idle(self) -> None:
-        """Close the connections that have waited too long, whatever they dribble meanwhile; goes on until cancelled."""
+        """Close the connections that have waited too long, whatever they dribble meanwhile; goes on
+        until cancelled.
+        """
         while True:
             await asyncio.sleep(self.limits.idle / WATCHES)
             now = monotonic()
@@ -75,5 +91,8 @@ class Watch:
                     continue
                 del self._waiting[connection]
                 if connection.transport is not None:
-                    self.reach("idle", f"A connection that sent no request for {self.limits.idle:g} s was closed.")
+                    self.reach(
+                        "idle",
+                        f"A connection that sent no request for {self.limits.idle:g} s was closed.",
+                    )
                     connection.transport.close()

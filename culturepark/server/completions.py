@@ -1,4 +1,5 @@
-"""Chat completions as OpenAI words them: what is asked is checked, tokens are counted, answers and their chunks are built.
+"""Chat completions as OpenAI words them: what is asked is checked, tokens are counted, answers and
+their chunks are built.
 
 Tokens are approximate: a fourth of a text's UTF-8 bytes, at least one, and four more a message.
 """
@@ -65,22 +66,29 @@ def sampling(body: Mapping[str, Any], least: int) -> None:
     """Raise the Problem with how an answer is to be drawn; it has at least `least` tokens."""
     for name in ("max_tokens", "max_completion_tokens"):
         limit = body.get(name)
-        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < least):
+        if limit is not None and (
+            not isinstance(limit, int) or isinstance(limit, bool) or limit < least
+        ):
             raise _wrong(name, f"expected a whole number of at least {least}")
     warmth = body.get("temperature")
     if warmth is not None and (
         isinstance(warmth, bool) or not isinstance(warmth, (int, float)) or not 0 <= warmth <= 2
     ):
         raise _wrong("temperature", "expected a number from 0 to 2")
-    if body.get("seed") is not None and (not isinstance(body["seed"], int) or isinstance(body["seed"], bool)):
+    if body.get("seed") is not None and (
+        not isinstance(body["seed"], int) or isinstance(body["seed"], bool)
+    ):
         raise _wrong("seed", "expected a whole number")
     if body.get("stream_options") is not None and not isinstance(body["stream_options"], dict):
         raise _wrong("stream_options", "expected an object")
     shape = body.get("response_format")
     if shape is not None and (
-        not isinstance(shape, dict) or shape.get("type") not in ("text", "json_object", "json_schema")
+        not isinstance(shape, dict)
+        or shape.get("type") not in ("text", "json_object", "json_schema")
     ):
-        raise _wrong("response_format.type", "supported types are text, json_object and json_schema")
+        raise _wrong(
+            "response_format.type", "supported types are text, json_object and json_schema"
+        )
 
 
 def model(body: Any, models: Sequence[str]) -> None:
@@ -96,12 +104,20 @@ def model(body: Any, models: Sequence[str]) -> None:
 
 def unknown_model(name: str, models: Sequence[str]) -> Problem:
     """Return the Problem of a model that is not served here."""
-    message = f"The model `{name}` does not exist or you do not have access to it. {nearest(name, models)}"
+    message = (
+        f"The model `{name}` does not exist or you do not have access to it."
+        f" {nearest(name, models)}"
+    )
     return Problem(404, message, code="model_not_found", param="model")
 
 
 def _missing(param: str) -> Problem:
-    return Problem(400, f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param)
+    return Problem(
+        400,
+        f"Missing required parameter: '{param}'.",
+        code="missing_required_parameter",
+        param=param,
+    )
 
 
 def _wrong(param: str, why: str) -> Problem:
@@ -136,18 +152,28 @@ def stopped(text: str, body: Mapping[str, Any]) -> str:
 def text_completion(
     number: int, body: Mapping[str, Any], prompts: Sequence[str], texts: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the text completion that says `texts` after `prompts`, each cut to what the request allows."""
+    """Return the text completion that says `texts` after `prompts`, each cut to what the request
+    allows.
+    """
     most = body.get("max_tokens")
     said = [cut(text, 16 if most is None else most) for text in texts]
-    shown = [(prompt if body.get("echo") else "") + text for prompt, (text, _) in zip(prompts, said, strict=True)]
+    shown = [
+        (prompt if body.get("echo") else "") + text
+        for prompt, (text, _) in zip(prompts, said, strict=True)
+    ]
     used, made = sum(map(tokens, prompts)), sum(tokens(text) if text else 0 for text, _ in said)
     return {
-        "id": f"cmpl-{number:08x}", "object": "text_completion", "created": int(time.time()), "model": body["model"],
-        "choices": [{"text": text, "index": i, "logprobs": None, "finish_reason": finish}
-                    for i, (text, (_, finish)) in enumerate(zip(shown, said, strict=True))],
+        "id": f"cmpl-{number:08x}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": body["model"],
+        "choices": [
+            {"text": text, "index": i, "logprobs": None, "finish_reason": finish}
+            for i, (text, (_, finish)) in enumerate(zip(shown, said, strict=True))
+        ],
         "usage": {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made},
         "system_fingerprint": None,
-    }  # fmt: skip
+    }
 
 
 def text_chunks(whole: Mapping[str, Any], with_usage: bool) -> Iterator[dict[str, Any]]:
@@ -167,26 +193,43 @@ def completion(number: int, body: Mapping[str, Any], text: str) -> dict[str, Any
     said, finish = cut(text, limit(body))
     used, made = prompt_tokens(body["messages"]), tokens(said)
     return {
-        "id": f"chatcmpl-{number:08x}", "object": "chat.completion", "created": int(time.time()), "model": body["model"],
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": said, "refusal": None}, "logprobs": None,
-                     "finish_reason": finish}],
+        "id": f"chatcmpl-{number:08x}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body["model"],
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": said, "refusal": None},
+                "logprobs": None,
+                "finish_reason": finish,
+            }
+        ],
         "usage": {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made},
         "system_fingerprint": None,
-    }  # fmt: skip
+    }
 
 
-def finished(whole: Mapping[str, Any], text: str | None, finish: str, refusal: str | None = None) -> dict[str, Any]:
+def finished(
+    whole: Mapping[str, Any], text: str | None, finish: str, refusal: str | None = None
+) -> dict[str, Any]:
     """Return a completion that says something else, its tokens counted anew."""
     first = whole["choices"][0]
     message = {**first["message"], "content": text, "refusal": refusal}
     used = (whole.get("usage") or {}).get("prompt_tokens", 0)
     made = tokens(text or refusal or "")
     usage = {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}
-    return {**whole, "choices": [{**first, "message": message, "finish_reason": finish}], "usage": usage}
+    return {
+        **whole,
+        "choices": [{**first, "message": message, "finish_reason": finish}],
+        "usage": usage,
+    }
 
 
 def chunks(whole: Mapping[str, Any], with_usage: bool) -> Iterator[dict[str, Any]]:
-    """Yield a completion piece by piece, as it is streamed: role, words, finish reason, and the usage where asked for."""
+    """Yield a completion piece by piece, as it is streamed: role, words, finish reason, and the
+    usage where asked for.
+    """
     choice = whole["choices"][0]
     message = choice["message"]
     frame = {
@@ -211,4 +254,8 @@ def chunks(whole: Mapping[str, Any], with_usage: bool) -> Iterator[dict[str, Any
 def spoken(body: Any) -> bool:
     """Say whether a body is a chat completion with a message in it."""
     choices = body.get("choices") if isinstance(body, Mapping) else None
-    return isinstance(choices, list) and bool(choices) and isinstance(choices[0].get("message"), Mapping)
+    return (
+        isinstance(choices, list)
+        and bool(choices)
+        and isinstance(choices[0].get("message"), Mapping)
+    )

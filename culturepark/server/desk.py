@@ -24,13 +24,26 @@ Answer = Callable[[int, dict[str, Any]], Said | Awaitable[Said]]
 CHAT, TEXT, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 EMBEDDED = "The embedded engine"
 EMBEDDED_TEXT = frozenset(
-    ["model", "prompt", "echo", "max_tokens", "stream", "stream_options", "stop", "temperature", "top_p", "seed"]
+    [
+        "model",
+        "prompt",
+        "echo",
+        "max_tokens",
+        "stream",
+        "stream_options",
+        "stop",
+        "temperature",
+        "top_p",
+        "seed",
+    ]
 )
 
 
 @runtime_checkable
 class TextModel(Protocol):
-    """An answer of a server that goes on with texts too, and heeds or refuses every parameter itself."""
+    """An answer of a server that goes on with texts too, and heeds or refuses every parameter
+    itself.
+    """
 
     async def continue_text(
         self, number: int, body: Mapping[str, Any]
@@ -40,7 +53,9 @@ class TextModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a request gets: status, JSON body (or ready bytes), headers, and the fault that befalls it on its way."""
+    """What a request gets: status, JSON body (or ready bytes), headers, and the fault that befalls
+    it on its way.
+    """
 
     status: int
     body: Any
@@ -67,11 +82,23 @@ class Desk:
         self._engine = Embedded()
         self._speaks = answer if isinstance(answer, TextModel) else None
         self._names = {name: json.dumps(name).encode() for name in self.models}
-        self.counts: dict[str, Any] = {"requests": 0, "answered": 0, "prompt_tokens": 0, "completion_tokens": 0,
-                                       "faults": {}, "limits": {}, "in_flight": 0, "peak_in_flight": 0}  # fmt: skip
+        self.counts: dict[str, Any] = {
+            "requests": 0,
+            "answered": 0,
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+            "faults": {},
+            "limits": {},
+            "in_flight": 0,
+            "peak_in_flight": 0,
+        }
 
-    async def ask(self, path: str, body: Any, forced: str = "", *, batched: bool = False) -> Outcome:
-        """Answer the request at CHAT, TEXT or EMBEDDINGS; Problem where it gets an error. A batch knows no limit and no latency."""
+    async def ask(
+        self, path: str, body: Any, forced: str = "", *, batched: bool = False
+    ) -> Outcome:
+        """Answer the request at CHAT, TEXT or EMBEDDINGS; Problem where it gets an error. A batch
+        knows no limit and no latency.
+        """
         self.counts["requests"] += 1
         number, kind = self.counts["requests"], self.draws.request()
         kind = forced or kind
@@ -97,8 +124,12 @@ class Desk:
         return outcome
 
     def _check(self, path: str, body: Any) -> None:
-        """Raise the Problem with a request: what OpenAI would refuse, and what the answers here do not heed."""
-        check = {CHAT: completions.checked, TEXT: completions.text_checked}.get(path, completions.model)
+        """Raise the Problem with a request: what OpenAI would refuse, and what the answers here do
+        not heed.
+        """
+        check = {CHAT: completions.checked, TEXT: completions.text_checked}.get(
+            path, completions.model
+        )
         check(body, self.models)
         if path == EMBEDDINGS or self._speaks is not None:
             return
@@ -106,10 +137,14 @@ class Desk:
             heeded = EMBEDDED_TEXT if path == TEXT else parameters.CHAT - {"n"}
             parameters.check_parameters(body, heeded, EMBEDDED)
         elif body.get("n") not in (None, 1):
-            raise Problem(400, "Invalid value for 'n': this server gives one choice a request.", param="n")
+            raise Problem(
+                400, "Invalid value for 'n': this server gives one choice a request.", param="n"
+            )
 
     async def befallen(self, forced: str = "") -> str:
-        """Return the fault of the wire that befalls a request about fine-tuning; Problem where it gets an error instead."""
+        """Return the fault of the wire that befalls a request about fine-tuning; Problem where it
+        gets an error instead.
+        """
         kind = forced or self.draws.tune()
         if kind in faults.ERRORS:
             self.met(kind)
@@ -131,10 +166,16 @@ class Desk:
         """Count a fault."""
         self.counts["faults"][kind] = self.counts["faults"].get(kind, 0) + 1
 
-    async def _chat(self, number: int, body: dict[str, Any], kind: str, headers: Mapping[str, str]) -> Outcome:
+    async def _chat(
+        self, number: int, body: dict[str, Any], kind: str, headers: Mapping[str, str]
+    ) -> Outcome:
         answer, limit = self._answer, completions.limit(body)
-        if isinstance(answer, Canned) and kind not in faults.TEXTS and not body.get("stream") \
-                and (limit is None or limit >= answer.tokens):  # fmt: skip
+        if (
+            isinstance(answer, Canned)
+            and kind not in faults.TEXTS
+            and not body.get("stream")
+            and (limit is None or limit >= answer.tokens)
+        ):
             used = completions.prompt_tokens(body["messages"])
             whole = answer.encoded(number, self._names[body["model"]], used, int(time.time()))
             self._used(used, answer.tokens)
@@ -152,16 +193,25 @@ class Desk:
         return self._counted(outcome)
 
     async def _text(self, number: int, body: dict[str, Any], headers: Mapping[str, str]) -> Outcome:
-        """Answer a request for a text completion: each prompt is to other answers than a model's own what a user says."""
+        """Answer a request for a text completion: each prompt is to other answers than a model's
+        own what a user says.
+        """
         if self._speaks is not None:
             return Outcome(200, await self._speaks.continue_text(number, body), headers)
         prompts = body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
         if not prompts or not all(isinstance(p, str) for p in prompts):
-            raise Problem(400, "Invalid value for 'prompt': this server has no tokens; give a text or a list of texts.",
-                          code="invalid_value", param="prompt")  # fmt: skip
+            raise Problem(
+                400,
+                "Invalid value for 'prompt': this server has no tokens; give a text or a list of"
+                " texts.",
+                code="invalid_value",
+                param="prompt",
+            )
         texts = []
         for prompt in prompts:
-            said = await self._say(number, {**body, "messages": [{"role": "user", "content": prompt}]})
+            said = await self._say(
+                number, {**body, "messages": [{"role": "user", "content": prompt}]}
+            )
             if isinstance(said, tuple):
                 return Outcome(said[0], said[2], {**headers, **said[1]})
             if not isinstance(said, str):
@@ -175,12 +225,16 @@ class Desk:
                 said = self._answer(number, body)
                 return await said if inspect.isawaitable(said) else said
             request = hear(self._workspace, body) if self._workspace else None
-            text = templated(body) if request is None else (await self._engine.complete(request)).text
+            text = (
+                templated(body) if request is None else (await self._engine.complete(request)).text
+            )
             return completions.stopped(text, body)
         except Problem:
             raise
         except Exception as error:
-            raise Problem(500, f"The answer of this server failed: {type(error).__name__}: {error}") from error
+            raise Problem(
+                500, f"The answer of this server failed: {type(error).__name__}: {error}"
+            ) from error
 
     def _counted(self, outcome: Outcome) -> Outcome:
         usage = outcome.body.get("usage") if isinstance(outcome.body, Mapping) else None

@@ -1,4 +1,6 @@
-"""Embeddings of hashed words: deterministic unit vectors that know which words two texts share, and nothing of meaning."""
+"""Embeddings of hashed words: deterministic unit vectors that know which words two texts share, and
+nothing of meaning.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,14 @@ def embedded(body: Any, models: Sequence[str]) -> dict[str, Any]:
     size = body.get("dimensions")
     size = SIZE if size is None else size
     if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= LARGEST:
-        raise Problem(400, f"Invalid value for 'dimensions': expected 1 to {LARGEST}.", param="dimensions")
+        raise Problem(
+            400, f"Invalid value for 'dimensions': expected 1 to {LARGEST}.", param="dimensions"
+        )
     form = body.get("encoding_format", "float")
     if form not in ("float", "base64"):
-        raise Problem(400, "Invalid value for 'encoding_format': float or base64.", param="encoding_format")
+        raise Problem(
+            400, "Invalid value for 'encoding_format': float or base64.", param="encoding_format"
+        )
     data = [
         {"object": "embedding", "index": i, "embedding": _encoded(vector(text, size), form)}
         for i, text in enumerate(inputs)
@@ -63,7 +69,11 @@ def _place(word: str) -> tuple[int, float]:
 
 
 def _encoded(found: list[float], form: str) -> list[float] | str:
-    return found if form == "float" else base64.b64encode(struct.pack(f"<{len(found)}f", *found)).decode()
+    return (
+        found
+        if form == "float"
+        else base64.b64encode(struct.pack(f"<{len(found)}f", *found)).decode()
+    )
 
 
 def _inputs(given: Any) -> list[str]:
@@ -75,6 +85,9 @@ def _inputs(given: Any) -> list[str]:
     if not found or len(found) > MOST or not all(isinstance(t, str) and t for t in found):
         problem = f"Invalid value for 'input': expected a text, or 1 to {MOST} of them, none empty."
         raise Problem(
-            400, problem, param="input", code="missing_required_parameter" if given is None else "invalid_value"
+            400,
+            problem,
+            param="input",
+            code="missing_required_parameter" if given is None else "invalid_value",
         )
     return found

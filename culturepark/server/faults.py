@@ -35,7 +35,9 @@ def checked(rates: Mapping[str, float]) -> dict[str, float]:
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
             raise InputError(f"fault {kind}: the share {rate!r} is not a number from 0 to 1")
     if sum(rates.values()) > 1 + 1e-9:
-        raise InputError(f"the shares of faults add up to {sum(rates.values()):.2f}; a request gets at most one")
+        raise InputError(
+            f"the shares of faults add up to {sum(rates.values()):.2f}; a request gets at most one"
+        )
     return {kind: float(rate) for kind, rate in rates.items() if rate}
 
 
@@ -54,7 +56,9 @@ def failure(kind: str) -> Problem:
 
 @dataclass
 class Draws:
-    """The faults of one server: the n-th request gets the n-th draw, so a run meets the same ones again."""
+    """The faults of one server: the n-th request gets the n-th draw, so a run meets the same ones
+    again.
+    """
 
     rates: dict[str, float]
     seed: int = 0
@@ -71,7 +75,9 @@ class Draws:
         return self._drawn(self._requests)
 
     def tune(self) -> str:
-        """Return the fault of the next request about fine-tuning; empty for none, or for one that only a model's text can have."""
+        """Return the fault of the next request about fine-tuning; empty for none, or for one that
+        only a model's text can have.
+        """
         kind = self._drawn(self._tunes)
         return "" if kind in TEXTS else kind
 

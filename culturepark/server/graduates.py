@@ -1,4 +1,6 @@
-"""Answers requests for chat and text with models of this machine, each under its name; what it cannot do, it refuses."""
+"""Answers requests for chat and text with models of this machine, each under its name; what it
+cannot do, it refuses.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +24,18 @@ Answered = dict[str, Any] | AsyncIterator[dict[str, Any]]
 
 
 class Graduates:
-    """The answer of a Server: tuned models and bases, one engine a base. `names` are those it answers to.
+    """The answer of a Server: tuned models and bases, one engine a base. `names` are those it
+    answers to.
 
-    `models` are folders of tuned models (or of several), `tiny`, folders of bases or hub names; the base of an adapter is served
-    too. `rows` bounds a batch.
+    `models` are folders of tuned models (or of several), `tiny`, folders of bases or hub names; the
+    base of an adapter is served too. `rows` bounds a batch.
 
     >>> with Server(answer := Graduates(["outputs/first/models/sft"]), models=answer.names, chat_only=True) as server: ...
     """
 
-    def __init__(self, models: Sequence[str], machine: Machine | None = None, rows: int = 32) -> None:
+    def __init__(
+        self, models: Sequence[str], machine: Machine | None = None, rows: int = 32
+    ) -> None:
         self.models: dict[str, Graduate] = named(found(models))
         self._machine, self._rows = machine, rows
         self._loaded: dict[str, tuple[Engine, str]] = {}
@@ -55,7 +60,9 @@ class Graduates:
         return self
 
     async def __call__(self, number: int, body: Mapping[str, Any]) -> Answered:
-        """Return a chat completion, or its chunks as they come; Problem for what cannot be answered."""
+        """Return a chat completion, or its chunks as they come; Problem for what cannot be
+        answered.
+        """
         parameters.check_parameters(body, parameters.CHAT | parameters.LOGPROBS, WHO)
         engine, adapter = self._loaded[body["model"]]
         talk, how = wishes.read_talk(body["messages"]), wishes.read_sampling(body)
@@ -66,30 +73,52 @@ class Graduates:
         asks, held = _repeat(ask, count), ask.schema is not None
         if body.get("stream"):
             frame = answers.frame(number, body["model"], "chat.completion.chunk")
-            said = [engine.stream(a) if held else answers.part_thoughts(engine.stream(a)) for a in asks]
+            said = [
+                engine.stream(a) if held else answers.part_thoughts(engine.stream(a)) for a in asks
+            ]
             return answers.stream_chunks(said, frame, body, answers.chat_chunk, count)
         made = await _say_all(engine, asks)
-        choices = [answers.chat_choice(i, one, ask.top is not None, not held) for i, one in enumerate(made)]
+        choices = [
+            answers.chat_choice(i, one, ask.top is not None, not held) for i, one in enumerate(made)
+        ]
         frame = answers.frame(number, body["model"], "chat.completion")
         return {**frame, "choices": choices, "usage": answers.count_usage(made, 1)}
 
     async def continue_text(self, number: int, body: Mapping[str, Any]) -> Answered:
-        """Return a text completion of each prompt, or its chunks as they come; Problem for what cannot be answered."""
+        """Return a text completion of each prompt, or its chunks as they come; Problem for what
+        cannot be answered.
+        """
         parameters.check_parameters(body, parameters.TEXT, WHO)
         engine, adapter = self._loaded[body["model"]]
         how = wishes.read_sampling(body) | {"top": wishes.read_text_logprobs(body)}
-        limit, count, echo = wishes.read_text_limit(body), wishes.read_count(body), wishes.check_echo(body)
+        limit, count, echo = (
+            wishes.read_text_limit(body),
+            wishes.read_count(body),
+            wishes.check_echo(body),
+        )
         with refusals("prompt"):
-            texts = await asyncio.to_thread(lambda: [_read(engine, p) for p in wishes.read_prompts(body)])
+            texts = await asyncio.to_thread(
+                lambda: [_read(engine, p) for p in wishes.read_prompts(body)]
+            )
             asks = [
                 ask
                 for text in texts
-                for ask in (_repeat(engine.ask_tokens(text.tokens, adapter, limit, **how), count) if limit else ())
+                for ask in (
+                    _repeat(engine.ask_tokens(text.tokens, adapter, limit, **how), count)
+                    if limit
+                    else ()
+                )
             ]
         frame = answers.frame(number, body["model"], "text_completion")
         if body.get("stream"):
-            return answers.stream_chunks([engine.stream(a) for a in asks], frame, body, answers.text_chunk, count)
-        made = await _say_all(engine, asks) if limit else [_say_nothing(t) for t in texts for _ in range(count)]
+            return answers.stream_chunks(
+                [engine.stream(a) for a in asks], frame, body, answers.text_chunk, count
+            )
+        made = (
+            await _say_all(engine, asks)
+            if limit
+            else [_say_nothing(t) for t in texts for _ in range(count)]
+        )
         if echo:
             texts = await _weigh_all(engine, texts, adapter, how["top"])
         shown = [t for t in texts for _ in range(count)]
@@ -101,7 +130,9 @@ class Graduates:
 
 
 async def _checked_schema(engine: Engine, body: Mapping[str, Any]) -> str | None:
-    """Return the JSON schema that a request asks for, as text; Problem where an answer cannot be held to it."""
+    """Return the JSON schema that a request asks for, as text; Problem where an answer cannot be
+    held to it.
+    """
     with refusals("response_format"):
         schema = schema_of(body.get("response_format"))
         if schema is not None:
@@ -116,7 +147,9 @@ def _repeat(ask: Ask, count: int) -> list[Ask]:
 
 async def _say_all(engine: Engine, asks: Sequence[Ask]) -> list[Made]:
     with refusals("response_format"):
-        return list(await asyncio.gather(*(asyncio.wrap_future(engine.submit(ask)) for ask in asks)))
+        return list(
+            await asyncio.gather(*(asyncio.wrap_future(engine.submit(ask)) for ask in asks))
+        )
 
 
 # ---------------------------------------------------------------------- text
@@ -124,7 +157,9 @@ async def _say_all(engine: Engine, asks: Sequence[Ask]) -> list[Made]:
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt of a text completion: its tokens, its text, and how likely each token was, where that was asked for."""
+    """A prompt of a text completion: its tokens, its text, and how likely each token was, where
+    that was asked for.
+    """
 
     tokens: tuple[int, ...]
     text: str
@@ -147,16 +182,24 @@ def _say_nothing(text: Text) -> Made:
     return Made("", "length", len(text.tokens), 0)
 
 
-async def _weigh_all(engine: Engine, texts: Sequence[Text], adapter: str, top: int | None) -> list[Text]:
-    """Return prompts with how likely their tokens are; as they are where no log-probabilities are asked for."""
+async def _weigh_all(
+    engine: Engine, texts: Sequence[Text], adapter: str, top: int | None
+) -> list[Text]:
+    """Return prompts with how likely their tokens are; as they are where no log-probabilities are
+    asked for.
+    """
     if top is None:
         return list(texts)
     with refusals("prompt"):
         read = await asyncio.gather(*(engine.read(t.tokens, adapter, top) for t in texts))
-    return [replace(text, weighed=(None, *tokens)) for text, tokens in zip(texts, read, strict=True)]
+    return [
+        replace(text, weighed=(None, *tokens)) for text, tokens in zip(texts, read, strict=True)
+    ]
 
 
-def _text_choice(index: int, engine: Engine, before: Text | None, made: Made, top: int | None) -> dict[str, Any]:
+def _text_choice(
+    index: int, engine: Engine, before: Text | None, made: Made, top: int | None
+) -> dict[str, Any]:
     """Return an answer as a choice, after the prompt where that is said back (`before`)."""
     text = (before.text if before else "") + made.text
     if top is None:

@@ -1,7 +1,7 @@
 """Recovers from a chat's messages the role and the facts that the embedded engine answers from.
 
-A chat request carries only messages. Those that were rendered from this workspace's cards are read back through the cards'
-own templates, so edited cards are understood as well as the shipped ones.
+A chat request carries only messages. Those that were rendered from this workspace's cards are read
+back through the cards' own templates, so edited cards are understood as well as the shipped ones.
 """
 
 from __future__ import annotations
@@ -13,7 +13,19 @@ from typing import Any, cast
 from culturepark.dialogue import floor
 from culturepark.dialogue.casting import shares as answered
 from culturepark.llm.codec import FITTING
-from culturepark.records import Culture, Dialogue, Message, Norm, Persona, Question, Request, Role, Shares, Turn, digest
+from culturepark.records import (
+    Culture,
+    Dialogue,
+    Message,
+    Norm,
+    Persona,
+    Question,
+    Request,
+    Role,
+    Shares,
+    Turn,
+    digest,
+)
 from culturepark.server.patterns import Bound, Match, Pattern
 from culturepark.settings import Settings
 from culturepark.workspace import Workspace
@@ -22,16 +34,20 @@ SEATS = {"main_contact": 0, "delegate": 1}
 READERS = ("extractor", "verifier", "rewriter")
 SITTER = "respondent"  # not every workspace has one
 KEPT = 4096  # system prompts whose reading is kept; a dialogue sends the same one turn after turn
-FOLDS = 30  # paragraphs among which the end of a system message is looked for where it opens the first user message
+# paragraphs among which the end of a system message is looked for where it opens the first user
+# message
+FOLDS = 30
 TURNS = Settings.model_fields["turns"].default
 
 
 def hear(workspace: Workspace, body: Mapping[str, Any]) -> Request | None:
-    """Return the request that a chat's messages were rendered from; None where they were not rendered from these cards.
+    """Return the request that a chat's messages were rendered from; None where they were not
+    rendered from these cards.
 
-    `body` is a chat completion's: `messages`, and `seed`, `temperature` and `max_tokens` where given. What messages do not
-    tell is taken as usual: the number of turns a dialogue has in all, the shares of the shipped survey. A dialogue's
-    random streams are named by those at the table, the question and the first turn, or the seed before there is one.
+    `body` is a chat completion's: `messages`, and `seed`, `temperature` and `max_tokens` where
+    given. What messages do not tell is taken as usual: the number of turns a dialogue has in all,
+    the shares of the shipped survey. A dialogue's random streams are named by those at the table,
+    the question and the first turn, or the seed before there is one.
     """
     return _ear(workspace).hear(body)
 
@@ -59,10 +75,15 @@ class Ear:
         self.questions = tuple((s.name, q) for s in self.scenarios for q in s.questions)
         self.norms = tuple(n for c in self.cultures for n in c.norms)
         candidates: dict[str, Sequence[Any]] = {
-            "me": self.people, "culture": self.cultures, "question": tuple(q for _, q in self.questions),
-            "guest": tuple(floor.guest(p, workspace.culture(p.culture)) for p in self.people), "norm": self.norms,
-            "setting": tuple(s.setting for s in self.scenarios), "style": ("guided", "free"), "mode": ("cross", "in"),
-        }  # fmt: skip
+            "me": self.people,
+            "culture": self.cultures,
+            "question": tuple(q for _, q in self.questions),
+            "guest": tuple(floor.guest(p, workspace.culture(p.culture)) for p in self.people),
+            "norm": self.norms,
+            "setting": tuple(s.setting for s in self.scenarios),
+            "style": ("guided", "free"),
+            "mode": ("cross", "in"),
+        }
         readers = (*READERS, *({SITTER} & set(workspace.roles)))
         roles = {name: workspace.role(name) for name in (*SEATS, *readers)}
         self._systems = {name: Pattern(role.system, candidates) for name, role in roles.items()}
@@ -82,13 +103,21 @@ class Ear:
         told = [Message(m.get("role", "user"), content(m)) for m in body["messages"]]
         for messages in _unfolded(told):
             for name, match in self._system(messages[0].content):
-                facts = self._sits(name, match, messages) if name in SEATS else self._reads(name, match, messages)
+                facts = (
+                    self._sits(name, match, messages)
+                    if name in SEATS
+                    else self._reads(name, match, messages)
+                )
                 if facts is not None:
                     return self._request(self.workspace.role(name), messages, facts, body)
         return None
 
     def _request(
-        self, role: Role, messages: Sequence[Message], facts: Mapping[str, Any], body: Mapping[str, Any]
+        self,
+        role: Role,
+        messages: Sequence[Message],
+        facts: Mapping[str, Any],
+        body: Mapping[str, Any],
     ) -> Request:
         seed = body.get("seed")
         drawn = int(digest([(m.role, m.content) for m in messages]), 16) >> 1
@@ -96,8 +125,12 @@ class Ear:
             role=role.name,
             messages=tuple(messages),
             facts=facts,
-            temperature=role.temperature if body.get("temperature") is None else body["temperature"],
-            max_tokens=body.get("max_completion_tokens") or body.get("max_tokens") or role.max_tokens,
+            temperature=role.temperature
+            if body.get("temperature") is None
+            else body["temperature"],
+            max_tokens=body.get("max_completion_tokens")
+            or body.get("max_tokens")
+            or role.max_tokens,
             seed=drawn if seed is None else int(digest(seed, drawn), 16) >> 1,
         )
 
@@ -112,7 +145,9 @@ class Ear:
     # ----------------------------------------------------------- speakers
 
     def _sits(self, name: str, match: Match, messages: Sequence[Message]) -> dict[str, Any] | None:
-        """Return the facts of a seat at the table; None where the messages name no one person or no one question."""
+        """Return the facts of a seat at the table; None where the messages name no one person or no
+        one question.
+        """
         nudge, rest = _nudge(messages, self._nudge)
         cue, told = self._cue(nudge, match.bound)
         question = self._question(told.bound)
@@ -121,8 +156,11 @@ class Ear:
             return None
         me, culture = mine[0], self.workspace.culture(mine[0].culture)
         near = match.lists.get("guest") or [told.bound["guest"]]
-        others = tuple(self.people[min(left)] for found in near if (left := found - {self.people.index(me)})
-                       and len(left) < len(self.people) - 1)  # fmt: skip
+        others = tuple(
+            self.people[min(left)]
+            for found in near
+            if (left := found - {self.people.index(me)}) and len(left) < len(self.people) - 1
+        )
         seat, seats = SEATS[name], len(others) + 1
         history = _history(rest, me, others, seat)
         if nudge is None and history:
@@ -131,14 +169,26 @@ class Ear:
         guests = tuple(floor.guest(p, self.workspace.culture(p.culture)) for p in others)
         last = next((t.speaker for t in reversed(history) if t.seat != seat), None)
         return {
-            "me": me, "culture": culture, "norms": self._norms(match), "others": guests, "question": question,
-            "other": next((g for g in guests if g.given_name == last), guests[0] if guests else None),
-            "answer": answer, "view": match.said.get("view", ""), "shares": self.shares(culture, question),
+            "me": me,
+            "culture": culture,
+            "norms": self._norms(match),
+            "others": guests,
+            "question": question,
+            "other": next(
+                (g for g in guests if g.given_name == last), guests[0] if guests else None
+            ),
+            "answer": answer,
+            "view": match.said.get("view", ""),
+            "shares": self.shares(culture, question),
             "style": "free" if cue in ("opening", "free") else "guided",
             "mode": "in" if others and others[0].culture == me.culture else "cross",
-            "seat": seat % seats, "turns": TURNS, "history": history, "n": len(history), "cue": cue,
+            "seat": seat % seats,
+            "turns": TURNS,
+            "history": history,
+            "n": len(history),
+            "cue": cue,
             "dialogue": _dialogue(me, others, question, history, answer, messages, cue),
-        }  # fmt: skip
+        }
 
     def _cue(self, nudge: str | None, bound: Bound) -> tuple[str, Match]:
         """Return the moderator's cue that rendered to this nudge, and what it tells besides."""
@@ -165,10 +215,14 @@ class Ear:
     def _of(self, kind: str, cards: Sequence[Any], bound: Bound) -> list[Any]:
         """Return the cards that fit; none where nothing was told, so that all do."""
         found = bound[kind]
-        return [cards[i] for i in sorted(found)] if len(found) < len(cards) or len(cards) == 1 else []
+        return (
+            [cards[i] for i in sorted(found)] if len(found) < len(cards) or len(cards) == 1 else []
+        )
 
     def shares(self, culture: Culture, question: Question) -> Shares | None:
-        """Return what a culture's people answered in the shipped survey; None where the codes are another question's."""
+        """Return what a culture's people answered in the shipped survey; None where the codes are
+        another question's.
+        """
         key = (culture.name, question.id)
         if key not in self._shares:
             found = answered(culture, question, None)
@@ -180,7 +234,8 @@ class Ear:
 
     def _reads(self, name: str, match: Match, messages: Sequence[Message]) -> dict[str, Any] | None:
         """Return the facts of a role that answers once; None where the prompt is not its card's."""
-        # A schema in words, and a second asking after an answer that could not be read, are not the card's.
+        # A schema in words, and a second asking after an answer that could not be read, are not the
+        # card's.
         asked = messages[1].content.partition(FITTING)[0]
         found = self._prompts[name].read(asked, match.bound) if len(messages) in (2, 4) else None
         question = self._question(found.bound) if found else None
@@ -188,10 +243,16 @@ class Ear:
             return None
         if name == SITTER:
             me = self._of("me", self.people, match.bound)
-            return {"options": [o.code for o in question.options], "view": me[0].views.get(question.id) if me else None}
+            return {
+                "options": [o.code for o in question.options],
+                "view": me[0].views.get(question.id) if me else None,
+            }
         facts: dict[str, Any] = {**found.said, "question": question, "turns": _turns(found)}
         if name == "extractor":
-            return {**facts, "culture": self._culture(found, " ".join(t.speaker for t in facts["turns"]))}
+            return {
+                **facts,
+                "culture": self._culture(found, " ".join(t.speaker for t in facts["turns"])),
+            }
         answer = _answer(question, found.said.get("view", ""))
         opinion = found.said.get("opinion")
         if answer is None or opinion is None:
@@ -199,10 +260,14 @@ class Ear:
         return {**facts, "answer": answer, "culture": self._culture(found, opinion)}
 
     def _culture(self, match: Match, text: str) -> Culture:
-        """Return the culture that was told, or whose place or people a text names, else one of no named place."""
+        """Return the culture that was told, or whose place or people a text names, else one of no
+        named place.
+        """
         told = self._of("culture", self.cultures, match.bound)
         by_place = [c for c in self.cultures if re.search(rf"\b{re.escape(c.place)}\b", text)]
-        by_name = [self.workspace.culture(p.culture) for p in self.people if p.given_name in text.split()]
+        by_name = [
+            self.workspace.culture(p.culture) for p in self.people if p.given_name in text.split()
+        ]
         found = next(iter((*told, *by_place, *by_name)), None)
         return found or self.cultures[0].model_copy(update={"place": "the country"})
 
@@ -219,7 +284,9 @@ def content(message: Mapping[str, Any]) -> str:
 
 
 def _unfolded(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    """Yield the messages with their system message in front; where there is none, each way to part it from the first user message."""
+    """Yield the messages with their system message in front; where there is none, each way to part
+    it from the first user message.
+    """
     if not messages or messages[0].role in ("system", "developer"):
         if len(messages) > 1:
             yield messages
@@ -242,8 +309,12 @@ def _nudge(messages: Sequence[Message], mark: str) -> tuple[str | None, list[Mes
     return None, rest
 
 
-def _history(talk: Sequence[Message], me: Persona, others: Sequence[Persona], seat: int) -> tuple[Turn, ...]:
-    """Return the turns of a talk: one's own as assistant, the others' by name; a user message by nobody is no turn."""
+def _history(
+    talk: Sequence[Message], me: Persona, others: Sequence[Persona], seat: int
+) -> tuple[Turn, ...]:
+    """Return the turns of a talk: one's own as assistant, the others' by name; a user message by
+    nobody is no turn.
+    """
     turns: list[Turn] = []
     seats = [i for i in range(len(others) + 1) if i != seat]
     names = {p.given_name: i for p, i in zip(others, seats, strict=False)}
@@ -260,13 +331,20 @@ def _history(talk: Sequence[Message], me: Persona, others: Sequence[Persona], se
 
 
 def _turn(n: int, seat: int, speaker: str, text: str) -> Turn:
-    return Turn.model_construct(n=n, seat=seat, speaker=speaker, text=text, cue="", call="", faults=())
+    return Turn.model_construct(
+        n=n, seat=seat, speaker=speaker, text=text, cue="", call="", faults=()
+    )
 
 
 def _turns(match: Match) -> tuple[Turn, ...]:
     """Return the numbered turns of an extractor's prompt; one without a number counts on."""
     return tuple(
-        _turn(int(t["n"]) if t.get("n", "").isdecimal() else i, 0, t.get("speaker", ""), t.get("text", ""))
+        _turn(
+            int(t["n"]) if t.get("n", "").isdecimal() else i,
+            0,
+            t.get("speaker", ""),
+            t.get("text", ""),
+        )
         for i, t in enumerate(match.turns)
     )
 
@@ -276,8 +354,21 @@ def _answer(question: Question, view: str) -> int | None:
     return next((o.code for o in question.options if question.spoken(o.code) == view), None)
 
 
-def _dialogue(me: Persona, others: Sequence[Persona], question: Question, history: Sequence[Turn], answer: int | None,
-              messages: Sequence[Message], cue: str) -> str:  # fmt: skip
-    """Return a name for a dialogue's random streams that both its seats arrive at once it has a turn."""
+def _dialogue(
+    me: Persona,
+    others: Sequence[Persona],
+    question: Question,
+    history: Sequence[Turn],
+    answer: int | None,
+    messages: Sequence[Message],
+    cue: str,
+) -> str:
+    """Return a name for a dialogue's random streams that both its seats arrive at once it has a
+    turn.
+    """
     table = [sorted(p.id for p in (me, *others)), question.id]
-    return digest(table, history[0].text) if history else digest(table, answer, cue, messages[0].content)
+    return (
+        digest(table, history[0].text)
+        if history
+        else digest(table, answer, cue, messages[0].content)
+    )

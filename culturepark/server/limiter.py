@@ -20,7 +20,9 @@ class Limiter:
         self._let: deque[float] = deque()
 
     def enter(self) -> dict[str, str]:
-        """Let a request through and return the headers that say what is left; Problem 429 says when there is room again."""
+        """Let a request through and return the headers that say what is left; Problem 429 says when
+        there is room again.
+        """
         now = self._clock()
         while self._let and self._let[0] <= now - WINDOW:
             self._let.popleft()
@@ -31,11 +33,17 @@ class Limiter:
                 "Retry-After": str(math.ceil(wait)),
                 "retry-after-ms": str(math.ceil(wait * 1000)),
             }
-            message = f"Rate limit reached: {self.rpm} requests a minute. Please try again in {wait:.3f}s."
+            message = (
+                f"Rate limit reached: {self.rpm} requests a minute. Please try again in"
+                f" {wait:.3f}s."
+            )
             raise Problem(429, message, code="rate_limit_exceeded", headers=headers)
         self._let.append(now)
         return self._headers(self._let[0] + WINDOW - now)
 
     def _headers(self, reset: float) -> dict[str, str]:
-        return {"x-ratelimit-limit-requests": str(self.rpm), "x-ratelimit-remaining-requests": str(self.rpm - len(self._let)),
-                "x-ratelimit-reset-requests": f"{reset:.3f}s"}  # fmt: skip
+        return {
+            "x-ratelimit-limit-requests": str(self.rpm),
+            "x-ratelimit-remaining-requests": str(self.rpm - len(self._let)),
+            "x-ratelimit-reset-requests": f"{reset:.3f}s",
+        }

@@ -1,4 +1,6 @@
-"""Turns the templates of cards into patterns that read a rendered prompt backwards, into the facts it was made from."""
+"""Turns the templates of cards into patterns that read a rendered prompt backwards, into the facts
+it was made from.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,11 @@ from culturepark.sandbox import SANDBOX
 
 EFFORT = 200_000  # steps after which a text counts as not rendered from a template
 LONGEST = 500_000  # characters of a prompt that is read at all
-LISTS = {"norms": "norm", "others": "guest", "turns": "turn"}  # what the elements of a prompt's lists are
+LISTS = {
+    "norms": "norm",
+    "others": "guest",
+    "turns": "turn",
+}  # what the elements of a prompt's lists are
 Bound = Mapping[str, frozenset[int]]  # the numbers of the candidates that still fit, by kind
 
 
@@ -20,8 +26,8 @@ Bound = Mapping[str, frozenset[int]]  # the numbers of the candidates that still
 class Match:
     """What a prompt was rendered from, as far as it tells.
 
-    `bound` holds the candidates that fit, by kind; `lists` those of each element of a list; `said` the free texts by name;
-    `turns` the free texts of each element of the list of turns.
+    `bound` holds the candidates that fit, by kind; `lists` those of each element of a list; `said`
+    the free texts by name; `turns` the free texts of each element of the list of turns.
     """
 
     bound: Bound
@@ -76,7 +82,9 @@ class Fork(Step):
     ways: tuple[Step, ...] = ()
 
 
-Event = tuple[str, str, Any]  # what was read: ("known", kind, candidates), ("free", name, text) or ("mark", kind, None)
+Event = tuple[
+    str, str, Any
+]  # what was read: ("known", kind, candidates), ("free", name, text) or ("mark", kind, None)
 Chain = tuple["Chain", Event] | None
 State = tuple[Step, int, tuple[frozenset[int], ...], Chain]
 
@@ -84,9 +92,9 @@ State = tuple[Step, int, tuple[frozenset[int], ...], Chain]
 class Pattern:
     """A template, compiled so that it can be held against what it may have rendered.
 
-    `candidates` holds what each kind may be (`me`, `culture`, `question`, `guest`, `norm`, …). Whatever part of the
-    template depends on one kind only is rendered for each of its candidates; so edited cards, filters and conditions are
-    read as they are written, not as we wrote them.
+    `candidates` holds what each kind may be (`me`, `culture`, `question`, `guest`, `norm`, …).
+    Whatever part of the template depends on one kind only is rendered for each of its candidates;
+    so edited cards, filters and conditions are read as they are written, not as we wrote them.
     """
 
     def __init__(self, source: str, candidates: Mapping[str, Sequence[Any]]) -> None:
@@ -115,7 +123,10 @@ class Pattern:
         if (known := self._known(part, after, scope)) is not None:
             return known
         if isinstance(part, nodes.CondExpr):
-            ways = (self._part(w, after, scope) if w is not None else after for w in (part.expr1, part.expr2))
+            ways = (
+                self._part(w, after, scope) if w is not None else after
+                for w in (part.expr1, part.expr2)
+            )
             return Fork(None, tuple(ways))
         if isinstance(part, nodes.If):
             branches = [part.body, *(e.body for e in part.elif_), part.else_]
@@ -128,15 +139,23 @@ class Pattern:
 
     def _loop(self, part: nodes.For, after: Step, scope: Mapping[str, str]) -> Step:
         kind = LISTS.get(part.iter.name, "") if isinstance(part.iter, nodes.Name) else ""
-        inner = {**scope, part.target.name: kind} if isinstance(part.target, nodes.Name) else dict(scope)
+        inner = (
+            {**scope, part.target.name: kind}
+            if isinstance(part.target, nodes.Name)
+            else dict(scope)
+        )
         round_ = Fork()
         body = Mark(self._sequence(part.body, round_, inner), kind)
         round_.ways = (body, after)
         return Fork(None, (body, self._sequence(part.else_, after, scope)))
 
     def _known(self, part: nodes.Node, after: Step, scope: Mapping[str, str]) -> Step | None:
-        """Render a part for every candidate of the one kind it depends on; None where it depends on more or on none."""
-        whole = nodes.Template([part if isinstance(part, nodes.Stmt) else nodes.Output([part])], lineno=1)
+        """Render a part for every candidate of the one kind it depends on; None where it depends on
+        more or on none.
+        """
+        whole = nodes.Template(
+            [part if isinstance(part, nodes.Stmt) else nodes.Output([part])], lineno=1
+        )
         whole.set_environment(SANDBOX)
         names = meta.find_undeclared_variables(whole)
         kind = scope.get(next(iter(names)), "") if len(names) == 1 else ""
@@ -155,14 +174,18 @@ class Pattern:
     # ------------------------------------------------------------ reading
 
     def read(self, text: str, bound: Bound | None = None) -> Match | None:
-        """Return what the text was rendered from, given what is known already; None where it was not rendered from this.
+        """Return what the text was rendered from, given what is known already; None where it was
+        not rendered from this.
 
-        Work is bounded: each step is tried once at each place for each set of candidates, EFFORT times in all.
+        Work is bounded: each step is tried once at each place for each set of candidates, EFFORT
+        times in all.
         """
         text, bound = text.strip(), bound or {}
         if len(text) > LONGEST:
             return None
-        open_ = tuple(bound.get(kind, every) for kind, every in zip(self._slots, self._every, strict=True))
+        open_ = tuple(
+            bound.get(kind, every) for kind, every in zip(self._slots, self._every, strict=True)
+        )
         ahead: list[Iterator[State]] = [iter([(self._start, 0, open_, None)])]
         seen: set[tuple[int, int, tuple[frozenset[int], ...]]] = set()
         for _ in range(EFFORT):
@@ -199,7 +222,12 @@ class Pattern:
             slot = self._slots[step.kind]
             for value, who in step.values:
                 if (left := held[slot] & who) and (end := _behind(text, value, place)) is not None:
-                    yield after, end, (*held[:slot], left, *held[slot + 1 :]), (chain, ("known", step.kind, left))
+                    yield (
+                        after,
+                        end,
+                        (*held[:slot], left, *held[slot + 1 :]),
+                        (chain, ("known", step.kind, left)),
+                    )
         elif isinstance(step, Mark):
             if step.kind in self._slots:
                 slot = self._slots[step.kind]
@@ -239,7 +267,9 @@ def _named(part: nodes.Node, scope: Mapping[str, str]) -> str:
 
 
 def _behind(text: str, piece: str, place: int) -> int | None:
-    """Return where a piece ends that begins at `place`; a rendered prompt has lost the white space at its two ends."""
+    """Return where a piece ends that begins at `place`; a rendered prompt has lost the white space
+    at its two ends.
+    """
     if not place:
         piece = piece.lstrip()
     if text.startswith(piece, place):

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-KINDS = {400: "invalid_request_error", 401: "invalid_request_error", 403: "invalid_request_error",
-         404: "invalid_request_error", 405: "invalid_request_error", 408: "invalid_request_error", 413: "invalid_request_error",
-         429: "rate_limit_error", 500: "server_error", 503: "server_error"}  # fmt: skip
+KINDS = {
+    400: "invalid_request_error",
+    401: "invalid_request_error",
+    403: "invalid_request_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
 
 
 class Problem(Exception):
-    """A request that gets an error for an answer: status, message, and the code and parameter where there are any."""
+    """A request that gets an error for an answer: status, message, and the code and parameter where
+    there are any.
+    """
 
     def __init__(
         self,
@@ -30,4 +41,6 @@ class Problem(Exception):
     def body(self) -> dict[str, Any]:
         """The error as JSON, as OpenAI words it."""
         kind = KINDS.get(self.status, "server_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        return {
+            "error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        }

@@ -1,4 +1,6 @@
-"""Answers that are no model's: the canned ones of load tests, and the embedded engine's to prompts it does not know."""
+"""Answers that are no model's: the canned ones of load tests, and the embedded engine's to prompts
+it does not know.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,10 @@ from typing import Any
 
 from culturepark.server.completions import BYTES, tokens
 
-WORDS = "tea bread market river song table window garden letter morning neighbour bridge market lamp stone season road".split()
+WORDS = (
+    "tea bread market river song table window garden letter morning neighbour bridge market lamp"
+    " stone season road".split()
+)
 DEPTH = 12  # levels of a schema below which only what must be there is made
 NOTE = "templated text by the embedded engine"
 
@@ -25,10 +30,15 @@ def templated(body: Mapping[str, Any]) -> str:
     if shape.get("type") == "json_object":
         return json.dumps({"note": f"This is {NOTE}."})
     count = len(body["messages"])
-    return f"This is {NOTE}; it knows no card for this prompt of {count} message{'s' if count != 1 else ''}."
+    return (
+        f"This is {NOTE}; it knows no card for this prompt of {count}"
+        f" message{'s' if count != 1 else ''}."
+    )
 
 
-def instance(schema: Mapping[str, Any] | bool, root: Mapping[str, Any] | None = None, depth: int = 0) -> Any:
+def instance(
+    schema: Mapping[str, Any] | bool, root: Mapping[str, Any] | None = None, depth: int = 0
+) -> Any:
     """Return a small value that fits a JSON schema; patterns and formats are not met."""
     if isinstance(schema, bool) or depth > 2 * DEPTH:
         return None
@@ -42,22 +52,40 @@ def instance(schema: Mapping[str, Any] | bool, root: Mapping[str, Any] | None = 
     ways = schema.get("anyOf") or schema.get("oneOf")
     if ways:
         # Deep inside, a way that ends is better than one that goes round.
-        return instance(min(ways, key=lambda w: depth > DEPTH and w != {"type": "null"}), root, depth + 1)
+        return instance(
+            min(ways, key=lambda w: depth > DEPTH and w != {"type": "null"}), root, depth + 1
+        )
     if schema.get("allOf"):
         made = [instance(part, root, depth + 1) for part in schema["allOf"]]
-        return {k: v for part in made for k, v in part.items()} if all(isinstance(m, dict) for m in made) else made[0]
-    kind = schema.get("type") or ("object" if "properties" in schema else "array" if "items" in schema else "string")
+        return (
+            {k: v for part in made for k, v in part.items()}
+            if all(isinstance(m, dict) for m in made)
+            else made[0]
+        )
+    kind = schema.get("type") or (
+        "object" if "properties" in schema else "array" if "items" in schema else "string"
+    )
     return _of(kind[0] if isinstance(kind, list) else kind, schema, root, depth)
 
 
 def _of(kind: str, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
     if kind == "object":
         known = schema.get("properties") or {}
-        return {name: instance(known.get(name, {}), root, depth + 1) for name in schema.get("required", ())}
+        return {
+            name: instance(known.get(name, {}), root, depth + 1)
+            for name in schema.get("required", ())
+        }
     if kind == "array":
-        return [instance(schema.get("items") or {}, root, depth + 1) for _ in range(schema.get("minItems", 0))]
+        return [
+            instance(schema.get("items") or {}, root, depth + 1)
+            for _ in range(schema.get("minItems", 0))
+        ]
     if kind in ("integer", "number"):
-        least = schema["exclusiveMinimum"] + 1 if "exclusiveMinimum" in schema else schema.get("minimum", 0)
+        least = (
+            schema["exclusiveMinimum"] + 1
+            if "exclusiveMinimum" in schema
+            else schema.get("minimum", 0)
+        )
         return min(max(0, least), schema.get("maximum", max(0, least)))
     if kind == "string":
         return NOTE[: schema.get("maxLength", len(NOTE))].ljust(schema.get("minLength", 0), ".")
@@ -67,12 +95,18 @@ def _of(kind: str, schema: Mapping[str, Any], root: Mapping[str, Any], depth: in
 def _referred(path: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
     found: Any = root
     for part in path.removeprefix("#").strip("/").split("/") if path != "#" else ():
-        found = found.get(part.replace("~1", "/").replace("~0", "~"), {}) if isinstance(found, Mapping) else {}
+        found = (
+            found.get(part.replace("~1", "/").replace("~0", "~"), {})
+            if isinstance(found, Mapping)
+            else {}
+        )
     return found if isinstance(found, Mapping) else {}
 
 
 class Canned:
-    """An answer of about `size` tokens with the request's number in it, so that no two are alike; made for load tests."""
+    """An answer of about `size` tokens with the request's number in it, so that no two are alike;
+    made for load tests.
+    """
 
     def __init__(self, size: int = 60) -> None:
         start = "Answer number {:010d}: "
@@ -80,8 +114,10 @@ class Canned:
         filling = " ".join(WORDS[i % len(WORDS)] for i in range(length // 4 + 1))[:length]
         self._text = start + filling
         self.tokens = tokens(self._text.format(0))
-        self._rest = (f'"choices":[{{"index":0,"message":{{"role":"assistant","content":"{start}{filling}","refusal":null}},'
-                      f'"logprobs":null,"finish_reason":"stop"}}],"usage":')  # fmt: skip
+        self._rest = (
+            f'"choices":[{{"index":0,"message":{{"role":"assistant","content":"{start}{filling}","refusal":null}},'
+            '"logprobs":null,"finish_reason":"stop"}],"usage":'
+        )
         before, _, after = self._rest.partition("{:010d}")
         self._parts = before.encode(), after.encode()
 
@@ -90,13 +126,19 @@ class Canned:
         return self._text.format(number)
 
     def encoded(self, number: int, model: bytes, used: int, created: int) -> bytes:
-        """Return the whole completion as it goes over the wire; `model` is the model's name as JSON."""
+        """Return the whole completion as it goes over the wire; `model` is the model's name as
+        JSON.
+        """
         before, after = self._parts
-        return b'{"id":"chatcmpl-%08x","object":"chat.completion","created":%d,"model":%b,%b%010d%b' \
-               b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d},"system_fingerprint":null}' % (
-                   number, created, model, before, number, after, used, self.tokens, used + self.tokens)  # fmt: skip
+        return (
+            b'{"id":"chatcmpl-%08x","object":"chat.completion","created":%d,"model":%b,%b%010d%b'
+            b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d},"system_fingerprint":null}'
+            % (number, created, model, before, number, after, used, self.tokens, used + self.tokens)
+        )
 
 
 def canned(size: int = 60) -> Canned:
-    """Return a cheap answer of about `size` tokens, another one for each request: `Server(canned(60))`."""
+    """Return a cheap answer of about `size` tokens, another one for each request:
+    `Server(canned(60))`.
+    """
     return Canned(size)

@@ -1,4 +1,6 @@
-"""Training files: what a fine-tuning service refuses in one, by line, and figures for it that are made up, for nothing is trained."""
+"""Training files: what a fine-tuning service refuses in one, by line, and figures for it that are
+made up, for nothing is trained.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,16 @@ from culturepark.tables import safe_cell
 
 LEAST = 10  # rows
 TOLD = ("messages", "tools", "parallel_tool_calls", "functions")
-SAID = ("role", "content", "name", "weight", "tool_calls", "tool_call_id", "function_call", "refusal")
+SAID = (
+    "role",
+    "content",
+    "name",
+    "weight",
+    "tool_calls",
+    "tool_call_id",
+    "function_call",
+    "refusal",
+)
 PAIR = ("input", "preferred_output", "non_preferred_output")
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 MADE_UP = "made up: this server does not train"
@@ -39,7 +50,9 @@ class Examined:
 
 
 def examined(data: bytes, method: str, kind: str = "training") -> Examined:
-    """Read a training (or validation) file for `supervised` or `dpo`; Refused names the first line that is wrong."""
+    """Read a training (or validation) file for `supervised` or `dpo`; Refused names the first line
+    that is wrong.
+    """
     rows = tokens = 0
     for number, raw in enumerate(data.split(b"\n"), 1):
         if not raw.strip():
@@ -50,20 +63,30 @@ def examined(data: bytes, method: str, kind: str = "training") -> Examined:
             row = None
         why = "it is no JSON object" if not isinstance(row, dict) else wrong(row, method)
         if why is not None:
-            message = f"The job failed due to an invalid {kind} file. Invalid file format. Line {number}: {why}."
+            message = (
+                f"The job failed due to an invalid {kind} file. Invalid file format. Line {number}:"
+                f" {why}."
+            )
             raise Refused(f"invalid_{kind}_file", message)
         rows, tokens = rows + 1, tokens + _tokens(row)
     least = LEAST if kind == "training" else 1
     if rows < least:
-        raise Refused("invalid_n_examples", f"{kind.capitalize()} file has {rows} example(s), but must have at least {least} "
-                      "examples.")  # fmt: skip
+        raise Refused(
+            "invalid_n_examples",
+            f"{kind.capitalize()} file has {rows} example(s), but must have at least {least} "
+            "examples.",
+        )
     return Examined(rows, tokens)
 
 
 def wrong(row: Mapping[str, Any], method: str) -> str | None:
     """Say what is wrong with a row; None for nothing."""
     if method != "dpo":
-        return _keys(row, "messages", TOLD) or _messages(row["messages"], "messages") or _taught(row["messages"])
+        return (
+            _keys(row, "messages", TOLD)
+            or _messages(row["messages"], "messages")
+            or _taught(row["messages"])
+        )
     if why := next(filter(None, (_keys(row, key, PAIR) for key in PAIR)), None):
         return why
     asked = row["input"]
@@ -99,7 +122,9 @@ def _message(message: Any, at: str) -> str | None:
     if odd := next((key for key in message if key not in SAID), None):
         return f"unknown key '{at}.{odd}'"
     assistant = message["role"] == "assistant"
-    if not isinstance(message.get("content"), (str, list)) and not (assistant and message.get("tool_calls")):
+    if not isinstance(message.get("content"), (str, list)) and not (
+        assistant and message.get("tool_calls")
+    ):
         return f"'{at}.content' is no text"
     weight = message.get("weight", 0)
     if "weight" in message and (not assistant or isinstance(weight, bool) or weight not in (0, 1)):
@@ -119,29 +144,40 @@ def _answer(output: Any, at: str) -> str | None:
     if not isinstance(output, list) or len(output) != 1:
         return f"'{at}' is no array of one message"
     why = _message(output[0], f"{at}[0]")
-    return why or (f"'{at}[0].role' must be 'assistant'" if output[0]["role"] != "assistant" else None)
+    return why or (
+        f"'{at}[0].role' must be 'assistant'" if output[0]["role"] != "assistant" else None
+    )
 
 
 def _tokens(row: Mapping[str, Any]) -> int:
     if "messages" in row:
         return prompt_tokens(row["messages"])
-    return prompt_tokens([*row["input"]["messages"], *row["preferred_output"], *row["non_preferred_output"]])
+    return prompt_tokens(
+        [*row["input"]["messages"], *row["preferred_output"], *row["non_preferred_output"]]
+    )
 
 
 # ------------------------------------------------------------- made-up figures
 
 
 def figures(step: int, steps: int, checked: bool) -> dict[str, float | None]:
-    """Return the made-up figures of a step: losses that fall and accuracies that rise, alike for every job of its length."""
+    """Return the made-up figures of a step: losses that fall and accuracies that rise, alike for
+    every job of its length.
+    """
     loss = 0.6 + 1.4 * math.exp(-3 * step / steps)
     valid = loss + 0.15 if checked else None
-    return {"train_loss": round(loss, 5), "train_accuracy": round(1 - loss / 4, 5),
-            "valid_loss": None if valid is None else round(valid, 5),
-            "valid_mean_token_accuracy": None if valid is None else round(1 - valid / 4, 5)}  # fmt: skip
+    return {
+        "train_loss": round(loss, 5),
+        "train_accuracy": round(1 - loss / 4, 5),
+        "valid_loss": None if valid is None else round(valid, 5),
+        "valid_mean_token_accuracy": None if valid is None else round(1 - valid / 4, 5),
+    }
 
 
 def results(steps: int, checked: bool) -> bytes:
-    """Return the result file of a job, CSV of COLUMNS, with made-up figures: at most POINTS steps, the last among them."""
+    """Return the result file of a job, CSV of COLUMNS, with made-up figures: at most POINTS steps,
+    the last among them.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)

@@ -1,7 +1,9 @@
-"""Fine-tuning jobs, in memory, under OpenAI's names: files are checked as the service does, and nothing is trained.
+"""Fine-tuning jobs, in memory, under OpenAI's names: files are checked as the service does, and
+nothing is trained.
 
-A job goes through all the states of a real one; its losses, accuracies and checkpoints are made up, and its events say so. The
-tuned model that it ends in is served like any other here, and answers as its base does.
+A job goes through all the states of a real one; its losses, accuracies and checkpoints are made up,
+and its events say so. The tuned model that it ends in is served like any other here, and answers as
+its base does.
 """
 
 from __future__ import annotations
@@ -16,13 +18,31 @@ from typing import Any
 from culturepark.server.batches import Shelf, listed
 from culturepark.server.desk import Desk
 from culturepark.server.problems import Problem
-from culturepark.server.training import MADE_UP, Examined, Refused, examined, figures, points, results
+from culturepark.server.training import (
+    MADE_UP,
+    Examined,
+    Refused,
+    examined,
+    figures,
+    points,
+    results,
+)
 
 ENDED = ("succeeded", "failed", "cancelled")
 METHODS = ("supervised", "dpo")
-RANGES = {"n_epochs": (1, 50), "batch_size": (1, 256), "learning_rate_multiplier": (0, 100), "beta": (0, 2)}
+RANGES = {
+    "n_epochs": (1, 50),
+    "batch_size": (1, 256),
+    "learning_rate_multiplier": (0, 100),
+    "beta": (0, 2),
+}
 WHOLE = ("n_epochs", "batch_size")
-AUTO = {"n_epochs": 3, "batch_size": 1, "learning_rate_multiplier": 1.8, "beta": 0.1}  # what `auto` comes to here
+AUTO = {
+    "n_epochs": 3,
+    "batch_size": 1,
+    "learning_rate_multiplier": 1.8,
+    "beta": 0.1,
+}  # what `auto` comes to here
 SUFFIX = re.compile(r"[A-Za-z0-9_-]{0,64}")
 PAIRS, NAME, VALUE = 16, 64, 512  # pairs of metadata, and characters of their parts
 TOLD = 20  # steps of a job that are told as events, at most
@@ -51,13 +71,26 @@ class Tunes:
     def job(self, name: str) -> dict[str, Any]:
         """Return a job; Problem 404 where there is none."""
         if name not in self._jobs:
-            raise Problem(404, f"Could not find fine tune: {name}", code="fine_tune_not_found", param="fine_tune_id")
+            raise Problem(
+                404,
+                f"Could not find fine tune: {name}",
+                code="fine_tune_not_found",
+                param="fine_tune_id",
+            )
         return self._jobs[name]
 
     def jobs(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """Return the list of jobs, the newest first; `metadata[KEY]`, `after` and `limit` choose."""
-        wanted = {k[len("metadata[") : -1]: v for k, v in query.items() if k.startswith("metadata[")}
-        found = [dict(j) for j in reversed(self._jobs.values()) if wanted.items() <= (j["metadata"] or {}).items()]
+        """Return the list of jobs, the newest first; `metadata[KEY]`, `after` and `limit`
+        choose.
+        """
+        wanted = {
+            k[len("metadata[") : -1]: v for k, v in query.items() if k.startswith("metadata[")
+        }
+        found = [
+            dict(j)
+            for j in reversed(self._jobs.values())
+            if wanted.items() <= (j["metadata"] or {}).items()
+        ]
         return listed(found, query, 20)
 
     def events(self, name: str, query: Mapping[str, str]) -> dict[str, Any]:
@@ -74,31 +107,54 @@ class Tunes:
         """Stop a job."""
         job = self.job(name)
         if job["status"] in ENDED:
-            raise Problem(400, f"Job has already completed: {job['status']}.", code="invalid_status")
+            raise Problem(
+                400, f"Job has already completed: {job['status']}.", code="invalid_status"
+            )
         self._end(job, "cancelled", "The job was cancelled.", "warn")
         return dict(job)
 
     def create(self, body: Any) -> dict[str, Any]:
         """Start a job and return it as it stands; Problem for a parameter that cannot be."""
         if not isinstance(body, dict):
-            raise Problem(400, "We could not parse the JSON body of your request: it is not an object.")
+            raise Problem(
+                400, "We could not parse the JSON body of your request: it is not an object."
+            )
         model = body.get("model")
         if model not in self._desk.models:
-            raise Problem(400, f"Model {model!r} is not available for fine-tuning or does not exist; there are: "
-                          f"{', '.join(self._desk.models)}.", code="model_not_available", param="model")  # fmt: skip
+            raise Problem(
+                400,
+                f"Model {model!r} is not available for fine-tuning or does not exist; there are: "
+                f"{', '.join(self._desk.models)}.",
+                code="model_not_available",
+                param="model",
+            )
         kind, asked = _method(body)
         self._stored(body, "training_file", needed=True)
         self._stored(body, "validation_file")
         suffix, metadata, seed = _suffix(body), _metadata(body), _seed(body)
         name = self._shelf.name("ftjob-")
         job = {
-            "id": name, "object": "fine_tuning.job", "created_at": int(time.time()), "error": None,
-            "estimated_finish": None, "fine_tuned_model": None, "finished_at": None, "hyperparameters": asked,
-            "integrations": [], "metadata": metadata, "method": {"type": kind, kind: {"hyperparameters": asked}},
-            "model": model, "organization_id": "org-culturepark", "result_files": [], "seed": seed,
-            "status": "validating_files", "trained_tokens": None, "training_file": body["training_file"],
-            "user_provided_suffix": suffix or None, "validation_file": body.get("validation_file"),
-        }  # fmt: skip
+            "id": name,
+            "object": "fine_tuning.job",
+            "created_at": int(time.time()),
+            "error": None,
+            "estimated_finish": None,
+            "fine_tuned_model": None,
+            "finished_at": None,
+            "hyperparameters": asked,
+            "integrations": [],
+            "metadata": metadata,
+            "method": {"type": kind, kind: {"hyperparameters": asked}},
+            "model": model,
+            "organization_id": "org-culturepark",
+            "result_files": [],
+            "seed": seed,
+            "status": "validating_files",
+            "trained_tokens": None,
+            "training_file": body["training_file"],
+            "user_provided_suffix": suffix or None,
+            "validation_file": body.get("validation_file"),
+        }
         self._jobs[name], self._events[name], self._checkpoints[name] = job, [], []
         self._suffixes[name] = suffix
         self._tell(job, f"Created fine-tuning job: {name}")
@@ -114,14 +170,23 @@ class Tunes:
             return
         if not isinstance(name, str):
             raise Problem(
-                400, f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param
+                400,
+                f"Missing required parameter: '{param}'.",
+                code="missing_required_parameter",
+                param=param,
             )
         try:
             stored = self._shelf.file(name)
         except Problem:
-            raise Problem(400, f"invalid {param}: {name}", code="invalid_file_id", param=param) from None
+            raise Problem(
+                400, f"invalid {param}: {name}", code="invalid_file_id", param=param
+            ) from None
         if stored.purpose != "fine-tune":
-            raise Problem(400, f"File {name} has the purpose {stored.purpose!r}, not 'fine-tune'.", param=param)
+            raise Problem(
+                400,
+                f"File {name} has the purpose {stored.purpose!r}, not 'fine-tune'.",
+                param=param,
+            )
 
     # ------------------------------------------------------------- working
 
@@ -147,7 +212,9 @@ class Tunes:
             self._succeed(job, steps, checked)
 
     def _examined(self, job: Mapping[str, Any]) -> tuple[Examined, bool]:
-        """Return what the training file holds, and whether there is one to validate with; Refused for a bad or lost one."""
+        """Return what the training file holds, and whether there is one to validate with; Refused
+        for a bad or lost one.
+        """
         kind = job["method"]["type"]
         try:
             found = examined(self._shelf.file(job["training_file"]).data, kind)
@@ -171,8 +238,12 @@ class Tunes:
             if job["status"] != "running":
                 return False
             found = figures(step, steps, checked)
-            self._tell(job, f"Step {step}/{steps}: training loss={found['train_loss']:.2f} ({MADE_UP})",
-                       data={"step": step, "total_steps": steps, **found}, kind="metrics")  # fmt: skip
+            self._tell(
+                job,
+                f"Step {step}/{steps}: training loss={found['train_loss']:.2f} ({MADE_UP})",
+                data={"step": step, "total_steps": steps, **found},
+                kind="metrics",
+            )
         return True
 
     def _succeed(self, job: dict[str, Any], steps: int, checked: bool) -> None:
@@ -181,23 +252,39 @@ class Tunes:
         epochs = job["hyperparameters"]["n_epochs"]
         for epoch in range(max(1, epochs - KEPT + 1), epochs + 1):
             step = steps * epoch // epochs
-            self._keep(job, model if step == steps else f"{model}:ckpt-step-{step}", step, steps, checked)
+            self._keep(
+                job, model if step == steps else f"{model}:ckpt-step-{step}", step, steps, checked
+            )
         file = self._shelf.put("step_metrics.csv", "fine-tune-results", results(steps, checked))
         job.update(fine_tuned_model=model, result_files=[file["id"]])
         self._tell(job, f"New fine-tuned model created: {model}")
         self._end(job, "succeeded", "The job has successfully completed", "info")
 
-    def _keep(self, job: Mapping[str, Any], model: str, step: int, steps: int, checked: bool) -> None:
+    def _keep(
+        self, job: Mapping[str, Any], model: str, step: int, steps: int, checked: bool
+    ) -> None:
         """Keep a checkpoint, and serve it."""
         found = figures(step, steps, checked)
-        metrics = {"step": step, "train_loss": found["train_loss"], "valid_loss": found["valid_loss"],
-                   "train_mean_token_accuracy": found["train_accuracy"], "full_valid_loss": found["valid_loss"],
-                   "valid_mean_token_accuracy": found["valid_mean_token_accuracy"],
-                   "full_valid_mean_token_accuracy": found["valid_mean_token_accuracy"]}  # fmt: skip
-        self._checkpoints[job["id"]].append({
-            "id": self._shelf.name("ftckpt_"), "object": "fine_tuning.job.checkpoint", "created_at": int(time.time()),
-            "fine_tuned_model_checkpoint": model, "fine_tuning_job_id": job["id"], "metrics": metrics,
-            "step_number": step})  # fmt: skip
+        metrics = {
+            "step": step,
+            "train_loss": found["train_loss"],
+            "valid_loss": found["valid_loss"],
+            "train_mean_token_accuracy": found["train_accuracy"],
+            "full_valid_loss": found["valid_loss"],
+            "valid_mean_token_accuracy": found["valid_mean_token_accuracy"],
+            "full_valid_mean_token_accuracy": found["valid_mean_token_accuracy"],
+        }
+        self._checkpoints[job["id"]].append(
+            {
+                "id": self._shelf.name("ftckpt_"),
+                "object": "fine_tuning.job.checkpoint",
+                "created_at": int(time.time()),
+                "fine_tuned_model_checkpoint": model,
+                "fine_tuning_job_id": job["id"],
+                "metrics": metrics,
+                "step_number": step,
+            }
+        )
         self._desk.serve(model)
 
     def _moved(self, job: dict[str, Any], status: str, message: str) -> bool:
@@ -212,17 +299,34 @@ class Tunes:
         job.update(status=status, estimated_finish=None, finished_at=int(time.time()))
         self._tell(job, message, level=level)
 
-    def _tell(self, job: Mapping[str, Any], message: str, *, level: str = "info", data: Any = None,
-              kind: str = "message") -> None:  # fmt: skip
-        self._events[job["id"]].append({
-            "id": self._shelf.name("ftevent-"), "object": "fine_tuning.job.event", "created_at": int(time.time()),
-            "level": level, "message": message, "type": kind, "data": data or {}})  # fmt: skip
+    def _tell(
+        self,
+        job: Mapping[str, Any],
+        message: str,
+        *,
+        level: str = "info",
+        data: Any = None,
+        kind: str = "message",
+    ) -> None:
+        self._events[job["id"]].append(
+            {
+                "id": self._shelf.name("ftevent-"),
+                "object": "fine_tuning.job.event",
+                "created_at": int(time.time()),
+                "level": level,
+                "message": message,
+                "type": kind,
+                "data": data or {},
+            }
+        )
 
 
 def _resolved(job: dict[str, Any]) -> dict[str, Any]:
     """Settle what was left to the service, and return the hyperparameters."""
     kind, asked = job["method"]["type"], job["hyperparameters"]
-    job["hyperparameters"] = {name: AUTO[name] if value == "auto" else value for name, value in asked.items()}
+    job["hyperparameters"] = {
+        name: AUTO[name] if value == "auto" else value for name, value in asked.items()
+    }
     job["method"] = {"type": kind, kind: {"hyperparameters": job["hyperparameters"]}}
     return dict(job["hyperparameters"])
 
@@ -231,7 +335,9 @@ def _resolved(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _method(body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return a job's method and hyperparameters, from `method` or the older `hyperparameters`; Problem where they cannot be."""
+    """Return a job's method and hyperparameters, from `method` or the older `hyperparameters`;
+    Problem where they cannot be.
+    """
     older = {"type": "supervised", "supervised": {"hyperparameters": body.get("hyperparameters")}}
     method = body.get("method") or older
     kind = method.get("type") if isinstance(method, dict) else None
@@ -254,9 +360,15 @@ def _method(body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def _ranged(at: str, value: Any, name: str) -> None:
     """Refuse a number that cannot be."""
     least, most = RANGES[name]
-    number = isinstance(value, int if name in WHOLE else (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, int if name in WHOLE else (int, float)) and not isinstance(
+        value, bool
+    )
     if not number or not least <= value <= most:
-        raise _wrong(at, f"expected 'auto' or a{' whole' if name in WHOLE else ''} number from {least} to {most}")
+        raise _wrong(
+            at,
+            f"expected 'auto' or a{' whole' if name in WHOLE else ''} number from {least} to"
+            f" {most}",
+        )
 
 
 def _suffix(body: Mapping[str, Any]) -> str:
@@ -270,11 +382,16 @@ def _metadata(body: Mapping[str, Any]) -> dict[str, str] | None:
     found = body.get("metadata")
     if found is None:
         return None
-    sound = isinstance(found, dict) and len(found) <= PAIRS and all(
-        isinstance(v, str) and len(k) <= NAME and len(v) <= VALUE for k, v in found.items())  # fmt: skip
+    sound = (
+        isinstance(found, dict)
+        and len(found) <= PAIRS
+        and all(isinstance(v, str) and len(k) <= NAME and len(v) <= VALUE for k, v in found.items())
+    )
     if not sound:
         raise _wrong(
-            "metadata", f"expected at most {PAIRS} pairs of texts, names up to {NAME} and values up to {VALUE} long"
+            "metadata",
+            f"expected at most {PAIRS} pairs of texts, names up to {NAME} and values up to {VALUE}"
+            " long",
         )
     return dict(found)
 

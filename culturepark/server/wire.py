@@ -1,4 +1,6 @@
-"""Speaks HTTP: who may ask, which path means what, and how an answer is sent, whole or mistreated."""
+"""Speaks HTTP: who may ask, which path means what, and how an answer is sent, whole or
+mistreated.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,14 @@ class Wire:
     """Handles the HTTP requests of one server. `saw` gets what is kept of each request."""
 
     def __init__(
-        self, desk: Desk, shelf: Shelf, tunes: Tunes, key: str | None, saw: Callable[[dict[str, Any]], None] | None,
+        self,
+        desk: Desk,
+        shelf: Shelf,
+        tunes: Tunes,
+        key: str | None,
+        saw: Callable[[dict[str, Any]], None] | None,
         watch: Watch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         from orjson import dumps, loads
 
         self._desk, self._shelf, self._tunes, self._key, self._saw = desk, shelf, tunes, key, saw
@@ -70,17 +77,23 @@ class Wire:
             raise  # the caller has gone; nobody is left to be told
         except Exception as error:
             logging.getLogger(__name__).exception("%s %s", request.method, request.path)
-            return self._json(Problem(500, f"This server failed: {type(error).__name__}: {error}").body, 500)
+            return self._json(
+                Problem(500, f"This server failed: {type(error).__name__}: {error}").body, 500
+            )
 
     # ------------------------------------------------------------ admission
 
     def _admit(self, request: BaseRequest) -> None:
-        """Refuse what a web page elsewhere could send (another host's name, another origin), and a wrong key."""
+        """Refuse what a web page elsewhere could send (another host's name, another origin), and a
+        wrong key.
+        """
         headers = request.headers
         host = headers.get("Host", "")
         if host not in self._hosts:
             if _hostname(f"//{host}") not in LOCAL:
-                raise Problem(403, "This server answers to localhost and 127.0.0.1 only.", code="host_refused")
+                raise Problem(
+                    403, "This server answers to localhost and 127.0.0.1 only.", code="host_refused"
+                )
             if len(self._hosts) < HOSTS:
                 self._hosts.add(host)
         origin = headers.get("Origin")
@@ -129,7 +142,9 @@ class Wire:
             if path != EMBEDDINGS and body.get("stream") and outcome.status == 200:
                 with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
                 if path == TEXT and isinstance(outcome.body, dict):
-                    return await self._stream(request, outcome, text_chunks(outcome.body, with_usage))
+                    return await self._stream(
+                        request, outcome, text_chunks(outcome.body, with_usage)
+                    )
                 if spoken(outcome.body):
                     return await self._stream(request, outcome, chunks(outcome.body, with_usage))
             return await self._send(request, outcome)
@@ -152,12 +167,20 @@ class Wire:
         match (method, *rest):
             case ("POST",):
                 name, purpose, data = await self._upload(request)
-                self._keep(request, request.path, {"filename": name, "purpose": purpose, "bytes": len(data)})
+                self._keep(
+                    request,
+                    request.path,
+                    {"filename": name, "purpose": purpose, "bytes": len(data)},
+                )
                 fault = await self._befallen(request, purpose)
-                return await self._send(request, Outcome(200, self._shelf.put(name, purpose, data), {}, fault))
+                return await self._send(
+                    request, Outcome(200, self._shelf.put(name, purpose, data), {}, fault)
+                )
             case ("GET",):
                 fault = await self._befallen(request, request.query.get("purpose", ""))
-                return await self._send(request, Outcome(200, self._shelf.files(request.query), {}, fault))
+                return await self._send(
+                    request, Outcome(200, self._shelf.files(request.query), {}, fault)
+                )
             case ("GET", str(file)):
                 return self._json(self._shelf.file(file).shown)
             case ("DELETE", str(file)):
@@ -171,7 +194,9 @@ class Wire:
 
     async def _befallen(self, request: BaseRequest, purpose: str) -> str:
         """Return the fault that befalls a file on its way; only those of fine-tuning have any."""
-        return await self._desk.befallen(_forced(request)) if purpose.startswith("fine-tune") else ""
+        return (
+            await self._desk.befallen(_forced(request)) if purpose.startswith("fine-tune") else ""
+        )
 
     async def _tuning(self, request: BaseRequest, method: str, rest: list[str]) -> StreamResponse:
         body = None
@@ -179,9 +204,13 @@ class Wire:
             body = await self._body(request)
             self._keep(request, request.path, body)
         fault = await self._desk.befallen(_forced(request))
-        return await self._send(request, Outcome(200, self._tuned(request, method, rest, body), {}, fault))
+        return await self._send(
+            request, Outcome(200, self._tuned(request, method, rest, body), {}, fault)
+        )
 
-    def _tuned(self, request: BaseRequest, method: str, rest: list[str], body: Any) -> dict[str, Any]:
+    def _tuned(
+        self, request: BaseRequest, method: str, rest: list[str], body: Any
+    ) -> dict[str, Any]:
         match (method, *rest):
             case ("POST",):
                 return self._tunes.create(body)
@@ -223,7 +252,9 @@ class Wire:
             raise Problem(400, "We could not parse the JSON body of your request.") from None
 
     async def _upload(self, request: BaseRequest) -> tuple[str, str, bytes]:
-        """Return an uploaded file's name, purpose and bytes; Problem for anything else, or where there is no room for it."""
+        """Return an uploaded file's name, purpose and bytes; Problem for anything else, or where
+        there is no room for it.
+        """
         from aiohttp import BodyPartReader
 
         if not request.content_type.startswith("multipart/"):
@@ -276,45 +307,72 @@ class Wire:
             yield
         except TimeoutError:
             seconds = self._watch.limits.idle
-            raise self._watch.reach("idle", f"A request did not arrive within {seconds:g} s.") from None
+            raise self._watch.reach(
+                "idle", f"A request did not arrive within {seconds:g} s."
+            ) from None
 
     def _keep(self, request: BaseRequest, path: str, body: Any) -> None:
         if self._saw is not None:
             self._saw(
-                {**(body if isinstance(body, dict) else {"body": body}), "path": path, "headers": dict(request.headers)}
+                {
+                    **(body if isinstance(body, dict) else {"body": body}),
+                    "path": path,
+                    "headers": dict(request.headers),
+                }
             )
 
     # -------------------------------------------------------------- sending
 
-    def _json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> StreamResponse:
+    def _json(
+        self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> StreamResponse:
         from aiohttp.web import Response
 
-        return Response(body=self._dumps(value), status=status, headers={**JSON, **headers} if headers else JSON)
+        return Response(
+            body=self._dumps(value), status=status, headers={**JSON, **headers} if headers else JSON
+        )
 
     async def _send(self, request: BaseRequest, outcome: Outcome) -> StreamResponse:
         """Send an answer, whole or as its fault has it."""
         from aiohttp.web import Response
 
         headers = {**JSON, **outcome.headers} if outcome.headers else JSON
-        data = outcome.body if isinstance(outcome.body, bytes) else _encoded(outcome.body, self._dumps)
+        data = (
+            outcome.body if isinstance(outcome.body, bytes) else _encoded(outcome.body, self._dumps)
+        )
         if outcome.wire == "truncated":
             data = data[: len(data) // 2]
         if outcome.wire not in ("reset", "drip"):
             return Response(body=data, status=outcome.status, headers=headers)
         if outcome.wire == "reset":
-            return await self._write(request, outcome.status, {**headers, "Content-Length": str(len(data))},
-                                _pieces([data[: len(data) // 2]], 0.0), cut=True)  # fmt: skip
+            return await self._write(
+                request,
+                outcome.status,
+                {**headers, "Content-Length": str(len(data))},
+                _pieces([data[: len(data) // 2]], 0.0),
+                cut=True,
+            )
         size = max(16, len(data) // DRIPS)
         pieces = [data[i : i + size] for i in range(0, len(data), size)]
         return await self._write(
-            request, outcome.status, {**headers, "Content-Length": str(len(data))}, _pieces(pieces, DRIP)
+            request,
+            outcome.status,
+            {**headers, "Content-Length": str(len(data))},
+            _pieces(pieces, DRIP),
         )
 
     async def _write(
-        self, request: BaseRequest, status: int, headers: Mapping[str, str], pieces: AsyncIterator[bytes], *,
+        self,
+        request: BaseRequest,
+        status: int,
+        headers: Mapping[str, str],
+        pieces: AsyncIterator[bytes],
+        *,
         cut: bool = False,
-    ) -> StreamResponse:  # fmt: skip
-        """Write an answer piece by piece; `cut` breaks the connection off after the last, a caller who reads none does too."""
+    ) -> StreamResponse:
+        """Write an answer piece by piece; `cut` breaks the connection off after the last, a caller
+        who reads none does too.
+        """
         from aiohttp.web import StreamResponse
 
         response = StreamResponse(status=status, headers=headers)
@@ -325,7 +383,10 @@ class Wire:
                     async with asyncio.timeout(self._watch.limits.idle):
                         await response.write(piece)
                 except TimeoutError:
-                    self._watch.reach("idle", f"A caller that read nothing for {self._watch.limits.idle:g} s was left.")
+                    self._watch.reach(
+                        "idle",
+                        f"A caller that read nothing for {self._watch.limits.idle:g} s was left.",
+                    )
                     cut = True
                     break
             if cut and request.transport is not None:
@@ -335,8 +396,12 @@ class Wire:
                     request.transport.abort()
         return response
 
-    async def _stream(self, request: BaseRequest, outcome: Outcome, said: Iterable[dict[str, Any]]) -> StreamResponse:
-        """Send an answer as server-sent events; a truncated one lacks its second half and its end."""
+    async def _stream(
+        self, request: BaseRequest, outcome: Outcome, said: Iterable[dict[str, Any]]
+    ) -> StreamResponse:
+        """Send an answer as server-sent events; a truncated one lacks its second half and its
+        end.
+        """
         events = [b"data: " + self._dumps(chunk) + b"\n\n" for chunk in said]
         events.append(DONE)
         if outcome.wire in ("truncated", "reset"):
@@ -362,7 +427,9 @@ async def _pieces(pieces: list[bytes], pause: float) -> AsyncIterator[bytes]:
 
 
 def _encoded(value: Any, dumps: Callable[[Any], bytes]) -> bytes:
-    """Return JSON; what orjson does not take (whole numbers beyond 64 bits) the standard library does."""
+    """Return JSON; what orjson does not take (whole numbers beyond 64 bits) the standard library
+    does.
+    """
     try:
         return dumps(value)
     except TypeError:
@@ -387,7 +454,9 @@ def _forced(request: BaseRequest) -> str:
 
 def _only(allowed: str, method: str, path: str) -> None:
     if method != allowed:
-        raise Problem(405, f"Not allowed to {method} on {path}; {allowed} it.", headers={"Allow": allowed})
+        raise Problem(
+            405, f"Not allowed to {method} on {path}; {allowed} it.", headers={"Allow": allowed}
+        )
 
 
 def _nowhere(method: str, path: str) -> Problem:

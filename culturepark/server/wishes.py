@@ -1,4 +1,6 @@
-"""Reads how a request to models of this machine wants to be answered; what it may not want is a Problem."""
+"""Reads how a request to models of this machine wants to be answered; what it may not want is a
+Problem.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,11 @@ from culturepark.errors import InputError
 from culturepark.server.problems import Problem
 
 STOPS, ALTERNATIVES = 16, 20  # stop texts of a request, and alternatives per token, at most
-CHOICES, PROMPTS, ANSWERS = 128, 256, 1024  # answers per prompt, and prompts and answers of a request, at most
+CHOICES, PROMPTS, ANSWERS = (
+    128,
+    256,
+    1024,
+)  # answers per prompt, and prompts and answers of a request, at most
 LENGTH = 16  # tokens of a text completion that does not say how many: OpenAI's own
 Prompt = str | tuple[int, ...]
 
@@ -22,33 +28,55 @@ def read_talk(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     for i, message in enumerate(messages):
         parts = message.get("content") or ""
         if not isinstance(parts, str):
-            odd = next((p for p in parts if not isinstance(p, Mapping) or not isinstance(p.get("text"), str)), None)
+            odd = next(
+                (
+                    p
+                    for p in parts
+                    if not isinstance(p, Mapping) or not isinstance(p.get("text"), str)
+                ),
+                None,
+            )
             if odd is not None:
                 raise wrong(f"messages[{i}].content", "these models read texts only")
             parts = "".join(p["text"] for p in parts)
         if message["role"] in ("tool", "function"):
             raise wrong(f"messages[{i}].role", "these models use no tools")
-        talk.append({"role": "system" if message["role"] == "developer" else message["role"], "content": parts})
+        talk.append(
+            {
+                "role": "system" if message["role"] == "developer" else message["role"],
+                "content": parts,
+            }
+        )
     return talk
 
 
 def read_sampling(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return temperature, top-p, seed and stop texts."""
     top_p, stop = body.get("top_p"), body.get("stop")
-    if top_p is not None and (isinstance(top_p, bool) or not isinstance(top_p, (int, float)) or not 0 < top_p <= 1):
+    if top_p is not None and (
+        isinstance(top_p, bool) or not isinstance(top_p, (int, float)) or not 0 < top_p <= 1
+    ):
         raise wrong("top_p", "expected a number above 0 and up to 1")
     stops = [stop] if isinstance(stop, str) else stop or []
-    if not isinstance(stops, list) or len(stops) > STOPS or not all(isinstance(s, str) and s for s in stops):
+    if (
+        not isinstance(stops, list)
+        or len(stops) > STOPS
+        or not all(isinstance(s, str) and s for s in stops)
+    ):
         raise wrong("stop", f"expected a text, or up to {STOPS}, none empty")
     warmth, seed = body.get("temperature"), body.get("seed")
     return {
-        "temperature": 1.0 if warmth is None else float(warmth), "top_p": 1.0 if top_p is None else float(top_p),
-        "seed": secrets.randbits(31) if seed is None else seed, "stop": tuple(stops),
-    }  # fmt: skip
+        "temperature": 1.0 if warmth is None else float(warmth),
+        "top_p": 1.0 if top_p is None else float(top_p),
+        "seed": secrets.randbits(31) if seed is None else seed,
+        "stop": tuple(stops),
+    }
 
 
 def read_chat_logprobs(body: Mapping[str, Any]) -> int | None:
-    """Return how many alternatives per token a chat request wants; None for no log-probabilities at all."""
+    """Return how many alternatives per token a chat request wants; None for no log-probabilities at
+    all.
+    """
     top = body.get("top_logprobs")
     if top is not None and not _is_count(top, ALTERNATIVES):
         raise wrong("top_logprobs", f"expected a whole number from 0 to {ALTERNATIVES}")
@@ -58,7 +86,9 @@ def read_chat_logprobs(body: Mapping[str, Any]) -> int | None:
 
 
 def read_text_logprobs(body: Mapping[str, Any]) -> int | None:
-    """Return how many alternatives per token a text completion wants; None for no log-probabilities at all."""
+    """Return how many alternatives per token a text completion wants; None for no log-probabilities
+    at all.
+    """
     top = body.get("logprobs")
     if top is not None and not _is_count(top, ALTERNATIVES):
         raise wrong("logprobs", f"expected a whole number from 0 to {ALTERNATIVES}")
@@ -88,12 +118,23 @@ def read_prompts(body: Mapping[str, Any]) -> list[Prompt]:
         return [given]
     if _are_tokens(given):
         return [tuple(given)]  # type: ignore[arg-type]
-    if not isinstance(given, list) or not given or not all(isinstance(p, str) or _are_tokens(p) for p in given):
-        raise wrong("prompt", "expected a text, a list of token ids, or a list of either, none of them empty")
+    if (
+        not isinstance(given, list)
+        or not given
+        or not all(isinstance(p, str) or _are_tokens(p) for p in given)
+    ):
+        raise wrong(
+            "prompt",
+            "expected a text, a list of token ids, or a list of either, none of them empty",
+        )
     if len(given) > PROMPTS:
         raise wrong("prompt", f"{len(given)} prompts; one request has at most {PROMPTS}")
     if len(given) * read_count(body) > ANSWERS:
-        raise wrong("n", f"{len(given)} prompts with so many answers each; one request has at most {ANSWERS} answers")
+        raise wrong(
+            "n",
+            f"{len(given)} prompts with so many answers each; one request has at most {ANSWERS}"
+            " answers",
+        )
     return [p if isinstance(p, str) else tuple(p) for p in given]
 
 
@@ -114,7 +155,9 @@ def refusals(param: str) -> Iterator[None]:
         yield
     except InputError as error:
         code = "context_length_exceeded" if type(error).__name__ == "TooLong" else "invalid_value"
-        name = f"{param}: " if param == "response_format" else ""  # for clients that read words alone
+        name = (
+            f"{param}: " if param == "response_format" else ""
+        )  # for clients that read words alone
         raise Problem(400, f"{name}{error}.", code=code, param=param) from error
 
 
@@ -128,4 +171,6 @@ def _is_count(value: Any, most: int) -> bool:
 
 
 def _are_tokens(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(_is_count(token, 2**31) for token in value)
+    return (
+        isinstance(value, list) and bool(value) and all(_is_count(token, 2**31) for token in value)
+    )

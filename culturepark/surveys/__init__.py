@@ -1,10 +1,10 @@
 """What surveys say: figures shipped with the package, and a reader for the official releases.
 
-    shipped()                 the 15 countries × 50 items of CulturePark
-    surveyed(path)            either: your own, read once and with its notices told, or, without a path, the shipped ones
+    shipped()                 the 15 countries × 50 items of CulturePark surveyed(path)
+    either: your own, read once and with its notices told, or, without a path, the shipped ones
     read(path)                the same from your own copy of the World Values Survey, wave 7
-    hofstede(code)            Hofstede's six dimensions of one country or region
-    dimensions()              all of them
+    hofstede(code)            Hofstede's six dimensions of one country or region dimensions()
+    all of them
 
 Figures are shares, counts and means; no respondent's answers are shipped.
 """
@@ -29,5 +29,10 @@ def surveyed(survey: str | None) -> Figures:
         return shipped()
     found = read(survey)
     if found.notices:
-        log.warning("%s: %s", found.source, found.noticed(), extra={"event": "survey_read", "notices": found.notices})
+        log.warning(
+            "%s: %s",
+            found.source,
+            found.noticed(),
+            extra={"event": "survey_read", "notices": found.notices},
+        )
     return found

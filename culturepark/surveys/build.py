@@ -1,9 +1,9 @@
 """Makes the shipped figures: `python -m culturepark.surveys.build SURVEY_FOLDER HOFSTEDE_CSV`.
 
-SURVEY_FOLDER holds the national files of WVS wave 7 that Li et al. (2024) used as seeds, HOFSTEDE_CSV is
-"six dimensions", 2015-08-16, `;` separated. It writes figures.json (15 countries × 50 items: valid
-answers, missing answers, share of each option) and hofstede.json beside this module. Neither the
-respondents' answers nor the questions' wording go into them.
+SURVEY_FOLDER holds the national files of WVS wave 7 that Li et al. (2024) used as seeds,
+HOFSTEDE_CSV is "six dimensions", 2015-08-16, `;` separated. It writes figures.json (15 countries ×
+50 items: valid answers, missing answers, share of each option) and hofstede.json beside this
+module. Neither the respondents' answers nor the questions' wording go into them.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ def survey(figures: Figures, computed: date) -> dict[str, Any]:
         "version": "national files of WVS wave 7, 2017–2022, as used by Li et al. 2024",
         "doi": "10.14281/18241.20",
         "computed": computed.isoformat(),
-        "weights": f"W_WEIGHT in {len(figures.weighted)} countries"
-        if figures.weighted
-        else "unweighted: the files hold no W_WEIGHT",
+        "weights": (
+            f"W_WEIGHT in {len(figures.weighted)} countries"
+            if figures.weighted
+            else "unweighted: the files hold no W_WEIGHT"
+        ),
         "countries": {country: figures.country_name(country) for country in figures.countries()},
         "figures": {
             country: {item: _entry(shares) for item, shares in figures.table[country].items()}
@@ -50,32 +52,56 @@ def survey(figures: Figures, computed: date) -> dict[str, Any]:
 
 
 def _entry(shares: Shares) -> dict[str, Any]:
-    """Round the shares; what rounding adds or takes goes to the largest, so that they still sum to 1."""
+    """Round the shares; what rounding adds or takes goes to the largest, so that they still sum to
+    1.
+    """
     rounded = {code: round(share, PLACES) for code, share in shares.shares.items()}
     rounded[shares.modal] = round(rounded[shares.modal] + 1 - sum(rounded.values()), PLACES)
     missing = round(shares.n * shares.missing / (1 - shares.missing))
-    return {"n": shares.n, "missing": missing, "shares": {str(code): share for code, share in rounded.items()}}
+    return {
+        "n": shares.n,
+        "missing": missing,
+        "shares": {str(code): share for code, share in rounded.items()},
+    }
 
 
 def hofstede(path: Path) -> dict[str, Any]:
     """Return the content of hofstede.json; `#NULL!` is null."""
     rows = [row.cells for row in tables.read(path).rows]
     return {
-        "source": "Hofstede, Hofstede & Minkov (2010), Cultures and Organizations; file of 2015-08-16",
+        "source": (
+            "Hofstede, Hofstede & Minkov (2010), Cultures and Organizations; file of 2015-08-16"
+        ),
         "dimensions": {row["ctr"]: {"title": row["country"]} | _scores(row) for row in rows},
     }
 
 
 def _scores(row: Mapping[str, str]) -> dict[str, int | None]:
-    columns = {"pdi": "pdi", "idv": "idv", "mas": "mas", "uai": "uai", "lto": "ltowvs", "ivr": "ivr"}
-    return {name: None if tables.is_missing(row[column]) else int(row[column]) for name, column in columns.items()}
+    columns = {
+        "pdi": "pdi",
+        "idv": "idv",
+        "mas": "mas",
+        "uai": "uai",
+        "lto": "ltowvs",
+        "ivr": "ivr",
+    }
+    return {
+        name: None if tables.is_missing(row[column]) else int(row[column])
+        for name, column in columns.items()
+    }
 
 
 def _lines(value: Any, depth: int) -> str:
-    """Return JSON with the first `depth` levels broken into lines, so that a changed figure is one changed line."""
+    """Return JSON with the first `depth` levels broken into lines, so that a changed figure is one
+    changed line.
+    """
     if depth == 0 or not isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False)
-    return "{\n" + ",\n".join(f"{json.dumps(key)}: {_lines(v, depth - 1)}" for key, v in value.items()) + "\n}"
+    return (
+        "{\n"
+        + ",\n".join(f"{json.dumps(key)}: {_lines(v, depth - 1)}" for key, v in value.items())
+        + "\n}"
+    )
 
 
 def main(folder: str, dimensions: str) -> None:

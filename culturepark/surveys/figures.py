@@ -19,9 +19,10 @@ class Figures(Record):
     """What the peoples of one survey answered.
 
     `table` holds Shares by country code (ISO 3166 alpha-3), then item; an item never asked in a
-    country, or never validly answered, is absent there. `names` holds the countries' names,
-    `years` those of the interviews, where they are known, `weighted` the countries whose shares use the release's weights, `source` what was read, `notices`
-    how often each thing was met that a reader should know: people left out, codes that are no answers.
+    country, or never validly answered, is absent there. `names` holds the countries' names, `years`
+    those of the interviews, where they are known, `weighted` the countries whose shares use the
+    release's weights, `source` what was read, `notices` how often each thing was met that a reader
+    should know: people left out, codes that are no answers.
     """
 
     survey: str
@@ -48,8 +49,12 @@ class Figures(Record):
         return "weighted by W_WEIGHT" + (f", but for {', '.join(bare)}" if bare else "")
 
     def describe(self, countries: Iterable[str]) -> dict[str, Any]:
-        """Return what names these figures: survey, source, years, weights, and how many people answered a question in these countries."""
-        asked = [shares.n for country in countries for shares in self.table.get(country, {}).values()]
+        """Return what names these figures: survey, source, years, weights, and how many people
+        answered a question in these countries.
+        """
+        asked = [
+            shares.n for country in countries for shares in self.table.get(country, {}).values()
+        ]
         years = sorted({self.years[0], self.years[-1]}) if self.years else []
         return {
             "survey": self.survey,
@@ -65,7 +70,9 @@ class Figures(Record):
         return tuple(sorted(self.table))
 
     def items(self, country: str) -> tuple[str, ...]:
-        """Return the items with an answer from this country, in the survey's order; NotFound names the nearest."""
+        """Return the items with an answer from this country, in the survey's order; NotFound names
+        the nearest.
+        """
         self.country_name(country)
         return tuple(self.table[country])
 
@@ -76,7 +83,9 @@ class Figures(Record):
         return self.names.get(country, country)
 
     def get(self, country: str, item: str) -> Shares | None:
-        """Return what one country answered; None where it was never asked (or is no part of this survey)."""
+        """Return what one country answered; None where it was never asked (or is no part of this
+        survey).
+        """
         return self.table.get(country, {}).get(item)
 
     def pool(self, countries: Iterable[str], item: str) -> Shares | None:
@@ -97,7 +106,9 @@ class Figures(Record):
             item=item,
             n=n,
             missing=(asked - n) / asked,
-            shares={code: fsum(s.shares.get(code, 0.0) for s in found) / len(found) for code in codes},
+            shares={
+                code: fsum(s.shares.get(code, 0.0) for s in found) / len(found) for code in codes
+            },
         )
 
 
@@ -113,7 +124,9 @@ def shipped() -> Figures:
     Source: World Values Survey wave 7 (Haerpfer et al. 2022, doi 10.14281/18241.20);
     `culturepark.surveys.build` says how the file was made.
     """
-    data = json.loads(files("culturepark.surveys").joinpath("figures.json").read_text(encoding="utf-8"))
+    data = json.loads(
+        files("culturepark.surveys").joinpath("figures.json").read_text(encoding="utf-8")
+    )
     return Figures(
         survey=data["survey"],
         source=data["version"],

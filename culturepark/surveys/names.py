@@ -1,4 +1,6 @@
-"""English names of the countries and territories of World Values Survey wave 7, by ISO 3166 alpha-3 code."""
+"""English names of the countries and territories of World Values Survey wave 7, by ISO 3166 alpha-3
+code.
+"""
 
 from __future__ import annotations
 

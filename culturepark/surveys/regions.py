@@ -13,12 +13,15 @@ from culturepark.surveys.names import NAMES
 
 @cache
 def dimensions() -> tuple[Dimensions, ...]:
-    """Return every country and region, each dimension roughly 0 to 100 (some exceed it), None if unpublished.
+    """Return every country and region, each dimension roughly 0 to 100 (some exceed it), None if
+    unpublished.
 
     Source: Hofstede, Hofstede & Minkov (2010), file of 2015-08-16. Codes are theirs, not ISO's:
     Germany is GER, China CHI, and regions such as ARA (Arab countries) have codes too.
     """
-    data = json.loads(files("culturepark.surveys").joinpath("hofstede.json").read_text(encoding="utf-8"))
+    data = json.loads(
+        files("culturepark.surveys").joinpath("hofstede.json").read_text(encoding="utf-8")
+    )
     return tuple(Dimensions(code=code, **entry) for code, entry in data["dimensions"].items())
 
 
@@ -28,10 +31,13 @@ def _by_code() -> dict[str, Dimensions]:
 
 
 def hofstede(code: str) -> Dimensions:
-    """Return the dimensions under one of Hofstede's codes; NotFound names the nearest, and the one of an ISO code."""
+    """Return the dimensions under one of Hofstede's codes; NotFound names the nearest, and the one
+    of an ISO code.
+    """
     known = _by_code()
     if code not in known:
-        # ISO's DEU looks most like DEN, Denmark; say what Germany is called here. Names of countries are told theirs too.
+        # ISO's DEU looks most like DEN, Denmark; say what Germany is called here. Names of
+        # countries are told theirs too.
         same = [
             d
             for d in known.values()

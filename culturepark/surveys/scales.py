@@ -1,12 +1,22 @@
-"""The answer codes of World Values Survey wave 7's items, from its questionnaire; negative codes, which are no answers, aside."""
+"""The answer codes of World Values Survey wave 7's items, from its questionnaire; negative codes,
+which are no answers, aside.
+"""
 
 from __future__ import annotations
 
-# First and last item of a block, first and last code. Codebook: Haerpfer et al. (2022), doi 10.14281/18241.20.
-# Not here: parties, religions, languages, countries, regions and incomes of each country, and the year of birth.
+# First and last item of a block, first and last code. Codebook: Haerpfer et al. (2022), doi
+# 10.14281/18241.20. Not here: parties, religions, languages, countries, regions and incomes of each
+# country, and the year of birth.
 BLOCKS = (
     *((1, 6, 1, 4), (7, 26, 1, 2), (27, 32, 1, 4), (33, 41, 1, 5), (42, 45, 1, 3), (46, 46, 1, 4)),
-    *((47, 47, 1, 5), (48, 50, 1, 10), (51, 55, 1, 4), (56, 56, 1, 3), (57, 57, 1, 2), (58, 89, 1, 4)),
+    *(
+        (47, 47, 1, 5),
+        (48, 50, 1, 10),
+        (51, 55, 1, 4),
+        (56, 56, 1, 3),
+        (57, 57, 1, 2),
+        (58, 89, 1, 4),
+    ),
     *((90, 90, 1, 10), (91, 93, 1, 3), (94, 105, 0, 2), (106, 110, 1, 10), (111, 111, 1, 3)),
     *((112, 112, 1, 10), (113, 118, 1, 4), (119, 119, 0, 4), (120, 120, 1, 10), (121, 121, 1, 5)),
     *((122, 129, 0, 2), (130, 138, 1, 4), (139, 141, 1, 2), (142, 143, 1, 4), (144, 145, 1, 2)),
@@ -19,6 +29,11 @@ BLOCKS = (
     *((274, 274, 0, 7), (275, 278, 0, 8), (279, 280, 1, 8), (281, 283, 0, 11), (284, 284, 1, 3)),
     *((285, 285, 1, 2), (286, 286, 1, 4), (287, 287, 1, 5), (288, 288, 1, 10), (289, 289, 0, 9)),
 )
-SCALES = {f"Q{n}": range(low, high + 1) for first, last, low, high in BLOCKS for n in range(first, last + 1)}
-# What other waves and other programs' exports write for "don't know" and "no answer" where a scale is not known.
+SCALES = {
+    f"Q{n}": range(low, high + 1)
+    for first, last, low, high in BLOCKS
+    for n in range(first, last + 1)
+}
+# What other waves and other programs' exports write for "don't know" and "no answer" where a scale
+# is not known.
 RESERVED = frozenset((*range(95, 100), *range(995, 1000), *range(9995, 10000), 99999))

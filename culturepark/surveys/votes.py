@@ -1,4 +1,6 @@
-"""Reads people's judgements into preference pairs: labels a country, scored conversations, preference rows; splits them by user."""
+"""Reads people's judgements into preference pairs: labels a country, scored conversations,
+preference rows; splits them by user.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,28 @@ ASKED = "Is this post hateful?\n\n{text}"
 LABELS = ("This post is not hateful.", "This post is hateful.")
 VOTE, TEXT, ID = "_hate", ("text", "post"), ("id", "post_id")
 UNSAID = ("", "prefer not to say")
-SHORT = {"US": "United States", "UK": "United Kingdom", "GB": "United Kingdom", "AU": "Australia", "ZA": "South Africa", "SG": "Singapore",
-         "CA": "Canada", "CL": "Chile", "IL": "Israel", "MX": "Mexico", "NZ": "New Zealand"}  # fmt: skip
+SHORT = {
+    "US": "United States",
+    "UK": "United Kingdom",
+    "GB": "United Kingdom",
+    "AU": "Australia",
+    "ZA": "South Africa",
+    "SG": "Singapore",
+    "CA": "Canada",
+    "CL": "Chile",
+    "IL": "Israel",
+    "MX": "Mexico",
+    "NZ": "New Zealand",
+}
 
 
 class Pair(Record):
     """One preference: of two answers to the same history, the one that was preferred.
 
-    `user` is what is split and resampled as one: whose preference it is or, where a file names nobody, the item voted on.
-    `item` is shared by pairs over the same two answers; empty where nobody else judged them. `minority` says whether most
-    countries preferred the other answer; None where the data don't say.
+    `user` is what is split and resampled as one: whose preference it is or, where a file names
+    nobody, the item voted on. `item` is shared by pairs over the same two answers; empty where
+    nobody else judged them. `minority` says whether most countries preferred the other answer; None
+    where the data don't say.
     """
 
     id: str
@@ -66,7 +80,9 @@ class Votes:
         return tuple(sorted({p.country for p in self.pairs}))
 
     def named(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return countries by name or usual abbreviation, all of them where none is named; NotFound gives the nearest."""
+        """Return countries by name or usual abbreviation, all of them where none is named; NotFound
+        gives the nearest.
+        """
         there = {c.casefold(): c for c in self.countries()}
         found = []
         for name in names:
@@ -83,7 +99,9 @@ def slug(country: str) -> str:
     >>> slug("South Africa")
     'south-africa'
     """
-    return "".join(c if c.isalnum() else "-" for c in country.casefold()).strip("-") or digest(country)
+    return "".join(c if c.isalnum() else "-" for c in country.casefold()).strip("-") or digest(
+        country
+    )
 
 
 # ------------------------------------------------------------------ reading
@@ -92,11 +110,12 @@ def slug(country: str) -> str:
 def read(source: str | Path, layout: tables.Layout | None = None) -> Votes:
     """Read judgements of one of three shapes, told apart by what is in them.
 
-    A CSV of posts with a 0/1 column `<Country>_Hate` each (CREHate: Lee et al., NAACL 2024, arXiv 2308.16705); JSONL of scored
-    conversations with the users' countries in `country`, `location` or survey.jsonl beside it (PRISM: Kirk et al. 2024, arXiv
+    A CSV of posts with a 0/1 column `<Country>_Hate` each (CREHate: Lee et al., NAACL 2024, arXiv
+    2308.16705); JSONL of scored conversations with the users' countries in `country`, `location` or
+    survey.jsonl beside it (PRISM: Kirk et al. 2024, arXiv
     2404.16019); JSONL of `prompt`, `chosen`, `rejected` with `metadata.country` and `metadata.user` (TRL). A folder is read as
-    conversations.jsonl or, all of them together, its SPLIT.jsonl; `simulated`, where there is no such file, is what the module of
-    that name makes. InputError names file, line and mistake.
+    conversations.jsonl or, all of them together, its SPLIT.jsonl; `simulated`, where there is no
+    such file, is what the module of that name makes. InputError names file, line and mistake.
     """
     source = Path(source).expanduser()
     if str(source) == "simulated" and not source.exists():
@@ -110,24 +129,33 @@ def read(source: str | Path, layout: tables.Layout | None = None) -> Votes:
     for path in files:
         table = tables.kind_of(path, "votes are") in tables.TABLES
         pairs += (
-            _table(path, layout or tables.Layout(), skipped, notices) if table else _objects(path, skipped, notices)
+            _table(path, layout or tables.Layout(), skipped, notices)
+            if table
+            else _objects(path, skipped, notices)
         )
     if twice := [i for i, n in Counter(p.id for p in pairs).items() if n > 1]:
         raise InputError(
-            f"{source}: {len(twice)} pairs have an id of another, for example {twice[0]!r}; ids are to be different"
+            f"{source}: {len(twice)} pairs have an id of another, for example {twice[0]!r}; ids are"
+            " to be different"
         )
     if not pairs:
-        raise InputError(f"{source}: no two answers of which one was preferred ({_reasons(skipped)})")
+        raise InputError(
+            f"{source}: no two answers of which one was preferred ({_reasons(skipped)})"
+        )
     return Votes(source.name, made.hexdigest(), tuple(marked(pairs)), dict(skipped), +notices)
 
 
 def simulation(**how: Any) -> Votes:
-    """Return simulated votes, whose minorities are known; `how` as for `simulated.conversations`."""
+    """Return simulated votes, whose minorities are known; `how` as for
+    `simulated.conversations`.
+    """
     from culturepark.surveys.simulated import conversations
 
     skipped = Counter[str]()
     pairs = [
-        p for n, row in enumerate(conversations(**how), 1) for p in conversation(row, {}, f"simulated:{n}", skipped)
+        p
+        for n, row in enumerate(conversations(**how), 1)
+        for p in conversation(row, {}, f"simulated:{n}", skipped)
     ]
     return Votes("simulated", digest(how, [p.id for p in pairs]), tuple(pairs), dict(skipped))
 
@@ -137,7 +165,8 @@ def _files(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise InputError(
-            f"no votes at {source}. {nearest(source.name, sorted(p.name for p in source.parent.glob('*')))}"
+            f"no votes at {source}."
+            f" {nearest(source.name, sorted(p.name for p in source.parent.glob('*')))}"
         )
     names = (
         ("conversations.jsonl",),
@@ -149,7 +178,8 @@ def _files(source: Path) -> list[Path]:
             return found
     there = sorted(p.name for p in source.iterdir())
     raise InputError(
-        f"{source} holds no conversations.jsonl, train.jsonl or CSV. {nearest('conversations.jsonl', there)}"
+        f"{source} holds no conversations.jsonl, train.jsonl or CSV."
+        f" {nearest('conversations.jsonl', there)}"
     )
 
 
@@ -157,7 +187,9 @@ def _reasons(skipped: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {why}" for why, n in skipped.items()) or "the file is empty"
 
 
-def _table(path: Path, layout: tables.Layout, skipped: Counter[str], notices: Counter[str]) -> Iterator[Pair]:
+def _table(
+    path: Path, layout: tables.Layout, skipped: Counter[str], notices: Counter[str]
+) -> Iterator[Pair]:
     """Yield a pair a post and country: what its annotators said of the post, over the opposite."""
     table = tables.read(path, layout, "votes are")
     notices.update(table.notices)
@@ -165,7 +197,10 @@ def _table(path: Path, layout: tables.Layout, skipped: Counter[str], notices: Co
     text, key = _column(path, names, TEXT), _column(path, names, ID)
     votes = [n for n in names if n.casefold().endswith(VOTE)]
     if not votes:
-        raise InputError(f"{path}: no column <Country>_Hate. {nearest('Country_Hate', names)}{tables.headless(path)}")
+        raise InputError(
+            f"{path}: no column <Country>_Hate."
+            f" {nearest('Country_Hate', names)}{tables.headless(path)}"
+        )
     for line, row in table.rows:
         yield from _post(row, text, key, votes, f"{path}:{line}", skipped)
 
@@ -178,7 +213,12 @@ def _column(path: Path, names: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def _post(
-    row: Mapping[str, Any], text: str, key: str, votes: Sequence[str], where: str, skipped: Counter[str]
+    row: Mapping[str, Any],
+    text: str,
+    key: str,
+    votes: Sequence[str],
+    where: str,
+    skipped: Counter[str],
 ) -> Iterator[Pair]:
     if not row[text].strip():
         skipped["posts without a text"] += 1
@@ -194,8 +234,15 @@ def _post(
             raise InputError(f"{where}: {name}: {row[name]!r} is neither 0 nor 1")
         said = int(float(row[name]))
         country = name[: -len(VOTE)].replace("_", " ")
-        yield Pair(id=f"{row[key]}:{country}", user=row[key], country=country, history=history, chosen=LABELS[said],
-                   rejected=LABELS[1 - said], item=row[key])  # fmt: skip
+        yield Pair(
+            id=f"{row[key]}:{country}",
+            user=row[key],
+            country=country,
+            history=history,
+            chosen=LABELS[said],
+            rejected=LABELS[1 - said],
+            item=row[key],
+        )
 
 
 def _objects(path: Path, skipped: Counter[str], notices: Counter[str]) -> list[Pair]:
@@ -209,9 +256,14 @@ def _objects(path: Path, skipped: Counter[str], notices: Counter[str]) -> list[P
         homes = _homes(path.parent / "survey.jsonl")
         return [p for where, row in rows for p in conversation(row, homes, where, skipped)]
     if "chosen" not in first and "rejected" not in first:
-        hint = " (of PRISM give conversations.jsonl, which has whole histories)" if "interaction_id" in first else ""
+        hint = (
+            " (of PRISM give conversations.jsonl, which has whole histories)"
+            if "interaction_id" in first
+            else ""
+        )
         raise InputError(
-            f"{rows[0][0]}: neither conversation_history nor chosen and rejected{hint}. {nearest('chosen', first)}"
+            f"{rows[0][0]}: neither conversation_history nor chosen and rejected{hint}."
+            f" {nearest('chosen', first)}"
         )
     return [_preference(row, where) for where, row in rows]
 
@@ -231,21 +283,28 @@ def _home(row: Mapping[str, Any]) -> str:
     return str(found.get("reside_country") or "") if isinstance(found, dict) else str(found)
 
 
-def conversation(row: Mapping[str, Any], homes: Mapping[str, str], where: str, skipped: Counter[str]) -> list[Pair]:
-    """Return the pairs of one scored conversation: every two answers of a turn that a user scored differently.
+def conversation(
+    row: Mapping[str, Any], homes: Mapping[str, str], where: str, skipped: Counter[str]
+) -> list[Pair]:
+    """Return the pairs of one scored conversation: every two answers of a turn that a user scored
+    differently.
 
-    Each keeps every earlier turn: what the user wrote and the answer the conversation went on with (`if_chosen`, else the best
-    scored). Ties make no pair, nor do answers without a score. Where answers carry `majority_score`, a pair is a minority's
-    exactly if that score puts the two the other way round.
+    Each keeps every earlier turn: what the user wrote and the answer the conversation went on with
+    (`if_chosen`, else the best scored). Ties make no pair, nor do answers without a score. Where
+    answers carry `majority_score`, a pair is a minority's exactly if that score puts the two the
+    other way round.
     """
-    if lacking := [k for k in ("user_id", "conversation_id", "conversation_history") if k not in row]:
+    if lacking := [
+        k for k in ("user_id", "conversation_id", "conversation_history") if k not in row
+    ]:
         raise InputError(f"{where}: no {lacking[0]!r}. {nearest(lacking[0], row)}")
     user = str(row["user_id"])
     country = _home(row) or homes.get(user, "")
     if country.strip().casefold() in UNSAID:
         if not country and not homes:
             raise InputError(
-                f"{where}: where does user {user!r} live? Give country or location in the row, or survey.jsonl beside the file"
+                f"{where}: where does user {user!r} live? Give country or location in the row, or"
+                " survey.jsonl beside the file"
             )
         skipped["conversations without a country"] += 1
         return []
@@ -255,14 +314,28 @@ def conversation(row: Mapping[str, Any], homes: Mapping[str, str], where: str, s
         history.append(Message("user", asked))
         told = tuple(history)
         for (i, a), (j, b) in itertools.combinations(enumerate(answers), 2):
-            if a.get("score") is None or b.get("score") is None or not a["content"].strip() or not b["content"].strip():
+            if (
+                a.get("score") is None
+                or b.get("score") is None
+                or not a["content"].strip()
+                or not b["content"].strip()
+            ):
                 skipped["answers without a score or text"] += 1
             elif a["score"] == b["score"] or a["content"] == b["content"]:
                 skipped["ties"] += 1
             else:
                 good, bad = (a, b) if a["score"] > b["score"] else (b, a)
-                made.append(Pair(id=f"{row['conversation_id']}:{turn}:{i}-{j}", user=user, country=country, history=told,
-                                 chosen=good["content"], rejected=bad["content"], minority=_against(good, bad)))  # fmt: skip
+                made.append(
+                    Pair(
+                        id=f"{row['conversation_id']}:{turn}:{i}-{j}",
+                        user=user,
+                        country=country,
+                        history=told,
+                        chosen=good["content"],
+                        rejected=bad["content"],
+                        minority=_against(good, bad),
+                    )
+                )
         history.append(Message("assistant", _chosen(answers, where, turn)["content"]))
     return made
 
@@ -274,13 +347,16 @@ def _turns(told: Any, where: str) -> Iterator[tuple[int, str, list[dict[str, Any
     for message in told:
         if why := _wrong(message):
             raise InputError(f"{where}: conversation_history: {why}: {message!r:.80}")
-    for turn, messages in itertools.groupby(sorted(told, key=lambda m: int(m["turn"])), key=lambda m: int(m["turn"])):
+    for turn, messages in itertools.groupby(
+        sorted(told, key=lambda m: int(m["turn"])), key=lambda m: int(m["turn"])
+    ):
         held = list(messages)
         asked = [m["content"] for m in held if m["role"] == "user"]
         answers = [m for m in held if m["role"] in ("model", "assistant")]
         if len(asked) != 1 or not answers:
             raise InputError(
-                f"{where}: turn {turn} has {len(asked)} messages of the user's and {len(answers)} answers; one and some are needed"
+                f"{where}: turn {turn} has {len(asked)} messages of the user's and {len(answers)}"
+                " answers; one and some are needed"
             )
         yield turn, asked[0], answers
 
@@ -294,7 +370,11 @@ def _wrong(message: Any) -> str:
     if not re.fullmatch("[0-9]{1,9}", str(message["turn"])):
         return "turn is a whole number"
     scores = [message[key] for key in ("score", "majority_score") if message.get(key) is not None]
-    return "" if all(isinstance(s, (int, float)) and isfinite(s) for s in scores) else "a score is a number"
+    return (
+        ""
+        if all(isinstance(s, (int, float)) and isfinite(s) for s in scores)
+        else "a score is a number"
+    )
 
 
 def _chosen(answers: Sequence[dict[str, Any]], where: str, turn: int) -> dict[str, Any]:
@@ -302,7 +382,9 @@ def _chosen(answers: Sequence[dict[str, Any]], where: str, turn: int) -> dict[st
         return marked[0]
     if scored := [a for a in answers if a.get("score") is not None]:
         return max(scored, key=lambda a: float(a["score"]))
-    raise InputError(f"{where}: turn {turn}: with which answer did it go on? None has if_chosen or score")
+    raise InputError(
+        f"{where}: turn {turn}: with which answer did it go on? None has if_chosen or score"
+    )
 
 
 def _against(good: Mapping[str, Any], bad: Mapping[str, Any]) -> bool | None:
@@ -319,20 +401,31 @@ def _preference(row: Mapping[str, Any], where: str) -> Pair:
     made = checked(dict(row), "dpo", where)
     about = {**row, **made["metadata"]}
     if not isinstance(about.get("minority"), (bool, type(None))):
-        raise InputError(f"{where}: metadata.minority: {about['minority']!r:.60} is neither true nor false")
-    country, user = (_about(about, names, where) for names in (("country", "culture"), ("user", "user_id", "persona")))
+        raise InputError(
+            f"{where}: metadata.minority: {about['minority']!r:.60} is neither true nor false"
+        )
+    country, user = (
+        _about(about, names, where)
+        for names in (("country", "culture"), ("user", "user_id", "persona"))
+    )
     return Pair(
-        id=str(about.get("id") or where.rpartition("/")[2]), user=user, country=country, item=str(about.get("item") or ""),
-        history=tuple(Message(m["role"], m["content"]) for m in made["prompt"]), chosen=made["chosen"][0]["content"],
-        rejected=made["rejected"][0]["content"], minority=about.get("minority"),
-    )  # fmt: skip
+        id=str(about.get("id") or where.rpartition("/")[2]),
+        user=user,
+        country=country,
+        item=str(about.get("item") or ""),
+        history=tuple(Message(m["role"], m["content"]) for m in made["prompt"]),
+        chosen=made["chosen"][0]["content"],
+        rejected=made["rejected"][0]["content"],
+        minority=about.get("minority"),
+    )
 
 
 def _about(about: Mapping[str, Any], names: Sequence[str], where: str) -> str:
     found = next((str(about[n]) for n in names if about.get(n)), "")
     if not found:
         raise InputError(
-            f"{where}: no metadata.{names[0]}. {nearest(names[0], [k for k in about if k not in ('prompt', 'chosen', 'rejected')])}"
+            f"{where}: no metadata.{names[0]}."
+            f" {nearest(names[0], [k for k in about if k not in ('prompt', 'chosen', 'rejected')])}"
         )
     return found
 
@@ -341,18 +434,28 @@ def _about(about: Mapping[str, Any], names: Sequence[str], where: str) -> str:
 
 
 def marked(pairs: Sequence[Pair]) -> Iterator[Pair]:
-    """Yield pairs with `minority` set where people of at least three countries judged the same item.
+    """Yield pairs with `minority` set where people of at least three countries judged the same
+    item.
 
-    A country's side is what most of its people preferred; a pair is a minority's where most countries are on the other side. No
-    model is asked, so the same definition holds for every split and for whichever model is judged.
+    A country's side is what most of its people preferred; a pair is a minority's where most
+    countries are on the other side. No model is asked, so the same definition holds for every split
+    and for whichever model is judged.
     """
     sides: dict[str, dict[str, Counter[str]]] = {}
     for p in pairs:
         if p.item:
             sides.setdefault(p.item, {}).setdefault(p.country, Counter())[p.chosen] += 1
-    most = {item: _most(Counter(filter(None, map(_most, by.values())))) for item, by in sides.items() if len(by) > 2}
+    most = {
+        item: _most(Counter(filter(None, map(_most, by.values()))))
+        for item, by in sides.items()
+        if len(by) > 2
+    }
     for p in pairs:
-        yield p.model_copy(update={"minority": most[p.item] not in (None, p.chosen)}) if p.item in most else p
+        yield (
+            p.model_copy(update={"minority": most[p.item] not in (None, p.chosen)})
+            if p.item in most
+            else p
+        )
 
 
 def _most(votes: Counter[str]) -> str | None:
@@ -361,11 +464,15 @@ def _most(votes: Counter[str]) -> str | None:
     return ranked[0][0] if len(ranked) == 1 or (ranked and ranked[0][1] > ranked[1][1]) else None
 
 
-def split(pairs: Sequence[Pair], share: float, seed: int, purpose: str = "test") -> tuple[list[Pair], list[Pair]]:
-    """Return pairs kept and pairs held out: a share of the users of each country, all pairs of a user on one side.
+def split(
+    pairs: Sequence[Pair], share: float, seed: int, purpose: str = "test"
+) -> tuple[list[Pair], list[Pair]]:
+    """Return pairs kept and pairs held out: a share of the users of each country, all pairs of a
+    user on one side.
 
-    Users who come under several countries (items that all of them judged) are a stratum of their own. At least one user of a
-    stratum of two or more is held out, and never all of them. Who is held out depends on `seed` and `purpose` alone.
+    Users who come under several countries (items that all of them judged) are a stratum of their
+    own. At least one user of a stratum of two or more is held out, and never all of them. Who is
+    held out depends on `seed` and `purpose` alone.
     """
     held: set[str] = set()
     for countries, users in _strata(pairs).items():
@@ -375,14 +482,17 @@ def split(pairs: Sequence[Pair], share: float, seed: int, purpose: str = "test")
 
 
 def folds(pairs: Sequence[Pair], count: int, seed: int) -> list[list[Pair]]:
-    """Return pairs in `count` parts, every part with its share of each country's users; InputError where users are too few."""
+    """Return pairs in `count` parts, every part with its share of each country's users; InputError
+    where users are too few.
+    """
     part: dict[str, int] = {}
     for countries, users in _strata(pairs).items():
         for user in stream("scpo", "folds", seed, *countries).sample(users, len(users)):
             part[user] = len(part) % count
     if len(part) < count:
         raise InputError(
-            f"{len(part)} users cannot be in {count} parts, each told by the others' model; more users are needed"
+            f"{len(part)} users cannot be in {count} parts, each told by the others' model; more"
+            " users are needed"
         )
     return [[p for p in pairs if part[p.user] == i] for i in range(count)]
 

@@ -20,14 +20,22 @@ from culturepark.tables import delimited
 from culturepark.tables.lines import Unreadable
 
 SURVEY = "World Values Survey wave 7"
-COUNTRY, ALPHA, WEIGHT, INTERVIEW, YEAR = "B_COUNTRY", "B_COUNTRY_ALPHA", "W_WEIGHT", "D_INTERVIEW", "A_YEAR"
+COUNTRY, ALPHA, WEIGHT, INTERVIEW, YEAR = (
+    "B_COUNTRY",
+    "B_COUNTRY_ALPHA",
+    "W_WEIGHT",
+    "D_INTERVIEW",
+    "A_YEAR",
+)
 ITEM = re.compile(r"Q\d+")  # recodes and national variants (Q33_3, Q82_EU, Q288R) are no items
 INTEGER = re.compile(r"[+-]?\d{1,9}(\.0*)?")  # statistics programs write 2 as 2.0
 ISO = re.compile(r"[A-Z]{3}")
 UNIT = 10**12  # weights are summed as whole 10^-12: exact, so the order of people cannot matter
 
 DUPLICATE = "interviews that stand twice, the later ones left out"
-TWICE_AT_MOST = 0.5  # of a country's rows; where more stand twice, the column holds no ids of interviews
+TWICE_AT_MOST = (
+    0.5  # of a country's rows; where more stand twice, the column holds no ids of interviews
+)
 AVERAGES = "rows that are no respondents, left out"
 
 
@@ -37,18 +45,23 @@ def read(
     items: Collection[str] | None = None,
     valid: Mapping[str, Collection[int]] | None = None,
 ) -> Figures:
-    """Read the wave 7 CSV release, a per-country file with the same columns, or a folder of such files.
+    """Read the wave 7 CSV release, a per-country file with the same columns, or a folder of such
+    files.
 
-    `path` is a CSV file (columns parted by `,` `;` tab or `|`), or a folder of them; `countries` (ISO alpha-3) and `items` (`Q27`)
-    choose what to read, all when None; `valid` gives the option codes of an item, where known: any other code is then an error.
+    `path` is a CSV file (columns parted by `,` `;` tab or `|`), or a folder of them; `countries`
+    (ISO alpha-3) and `items` (`Q27`) choose what to read, all when None; `valid` gives the option
+    codes of an item, where known: any other code is then an error.
 
-    Missing are negative codes (don't know, no answer, not applicable, not asked), what `tables.is_missing` knows (blank, NA, .a, :)
-    and, of an item that `valid` does not name, codes beyond its scale in the questionnaire, such as 99; of an item whose scale is
-    not known, codes that such files reserve for no answer. Shares are weighted by W_WEIGHT in files that have it
-    (`Figures.weighted` lists their countries); counts never are. Rows of computed averages, without a numeric B_COUNTRY or without
-    a country code, are no people and are left out. A person counts once: of rows of one country with one D_INTERVIEW, the first
-    (missing codes, 0 and negative numbers are no id; an error where more than half of a country's rows would be left out).
-    `Figures.notices` counts all of that. Memory grows with countries × items, and with people where there is a D_INTERVIEW.
+    Missing are negative codes (don't know, no answer, not applicable, not asked), what
+    `tables.is_missing` knows (blank, NA, .a, :) and, of an item that `valid` does not name, codes
+    beyond its scale in the questionnaire, such as 99; of an item whose scale is not known, codes
+    that such files reserve for no answer. Shares are weighted by W_WEIGHT in files that have it
+    (`Figures.weighted` lists their countries); counts never are. Rows of computed averages, without
+    a numeric B_COUNTRY or without a country code, are no people and are left out. A person counts
+    once: of rows of one country with one D_INTERVIEW, the first (missing codes, 0 and negative
+    numbers are no id; an error where more than half of a country's rows would be left out).
+    `Figures.notices` counts all of that. Memory grows with countries × items, and with people where
+    there is a D_INTERVIEW.
 
     Raises SurveyError, naming file, line, column and value, where the file is no such release.
     Source: WVS-7 codebook, Haerpfer et al. (2022), doi 10.14281/18241.20.
@@ -59,17 +72,23 @@ def read(
     offered = {item for count in counts for item in count.items}
     for item in items or ():
         if item not in offered:
-            raise SurveyError(f"{path}: no item {item!r}. {nearest(item, sorted(offered, key=_number))}")
+            raise SurveyError(
+                f"{path}: no item {item!r}. {nearest(item, sorted(offered, key=_number))}"
+            )
     present = {code for count in counts for code in count.present}
     for code in countries or ():
         if code not in present:
-            raise SurveyError(f"{path}: no respondents from {code!r}. {nearest(code, sorted(present))}")
+            raise SurveyError(
+                f"{path}: no respondents from {code!r}. {nearest(code, sorted(present))}"
+            )
     return _figures(path.name, counts)
 
 
 @contextmanager
 def _as_survey_error() -> Iterator[None]:
-    """Raise what the reader of tables says as a SurveyError, without options, which surveys do not have."""
+    """Raise what the reader of tables says as a SurveyError, without options, which surveys do not
+    have.
+    """
     try:
         yield
     except SurveyError:
@@ -79,7 +98,9 @@ def _as_survey_error() -> Iterator[None]:
 
 
 def _figures(source: str, counts: Iterable[_Count]) -> Figures:
-    """Join the counts of all files; a country must come from one file only, or people would count twice."""
+    """Join the counts of all files; a country must come from one file only, or people would count
+    twice.
+    """
     table: dict[str, dict[str, Shares]] = {}
     origin: dict[str, _Count] = {}
     notices: Counter[str] = Counter()
@@ -87,7 +108,9 @@ def _figures(source: str, counts: Iterable[_Count]) -> Figures:
         notices.update(count.told())
         for country, tallies in count.countries.items():
             if country in origin:
-                raise SurveyError(f"{count.file}: {country} is in {origin[country].file} too; keep one of the two")
+                raise SurveyError(
+                    f"{count.file}: {country} is in {origin[country].file} too; keep one of the two"
+                )
             origin[country] = count
             found = ((item, tally.shares(country, item)) for item, tally in tallies.items())
             table[country] = {item: shares for item, shares in found if shares}
@@ -117,15 +140,20 @@ class _Answer:
 class _Tally:
     """One country's answers to one item, by code; the missing ones are under None.
 
-    `cells` finds what is counted by the text of its cell, so that each spelling is parsed only once.
+    `cells` finds what is counted by the text of its cell, so that each spelling is parsed only
+    once.
     """
 
     codes: dict[int | None, _Answer] = field(default_factory=lambda: defaultdict(_Answer))
     cells: dict[str, tuple[_Answer, ...]] = field(default_factory=dict)
 
     def shares(self, country: str, item: str) -> Shares | None:
-        """Return the shares of the valid answers; None when there are none, or none with any weight."""
-        answers = {code: self.codes[code] for code in sorted(c for c in self.codes if c is not None)}
+        """Return the shares of the valid answers; None when there are none, or none with any
+        weight.
+        """
+        answers = {
+            code: self.codes[code] for code in sorted(c for c in self.codes if c is not None)
+        }
         total = sum(a.weight for a in answers.values())
         if total == 0:
             return None
@@ -143,7 +171,9 @@ class _Tally:
 
 @dataclass
 class _Count:
-    """What one file holds: its items, every country in it, and the tallies of the countries asked for."""
+    """What one file holds: its items, every country in it, and the tallies of the countries asked
+    for.
+    """
 
     file: Path
     weighted: bool
@@ -156,17 +186,26 @@ class _Count:
 
     def told(self) -> Mapping[str, int]:
         """Return what is worth a notice, and how often it was met."""
-        return self.notices + Counter({_beyond(item, code): answer.n for (item, code), answer in self.beyond.items()})
+        return self.notices + Counter(
+            {_beyond(item, code): answer.n for (item, code), answer in self.beyond.items()}
+        )
 
 
 def _beyond(item: str, code: int) -> str:
     scale = SCALES.get(item)
-    reach = f"not on its scale, {scale[0]} to {scale[-1]}" if scale else "which such files write for no answer"
+    reach = (
+        f"not on its scale, {scale[0]} to {scale[-1]}"
+        if scale
+        else "which such files write for no answer"
+    )
     return f"{item}: {code}, {reach}: missing"
 
 
 def _count(
-    file: Path, countries: Collection[str] | None, items: Collection[str] | None, valid: Mapping[str, Collection[int]]
+    file: Path,
+    countries: Collection[str] | None,
+    items: Collection[str] | None,
+    valid: Mapping[str, Collection[int]],
 ) -> _Count:
     """Count one file's answers in a single pass."""
     notices: Counter[str] = Counter()
@@ -207,8 +246,9 @@ def _check_interviews(file: Path, repeated: Mapping[str, int], rows: Mapping[str
     for country, count in repeated.items():
         if count > TWICE_AT_MOST * rows[country]:
             raise SurveyError(
-                f"{file}, column {INTERVIEW}: {count:,} of {rows[country]:,} rows from {country} have the id of an earlier row, so it tells "
-                "no interviews apart. Keep each interview once, or leave the column out if its values are no ids"
+                f"{file}, column {INTERVIEW}: {count:,} of {rows[country]:,} rows from {country}"
+                " have the id of an earlier row, so it tells no interviews apart. Keep each"
+                " interview once, or leave the column out if its values are no ids"
             )
 
 
@@ -230,9 +270,17 @@ def _is_id(text: str) -> bool:
 
 
 def _answer(
-    file: Path, line: int, item: str, cell: str, valid: Collection[int] | None, tally: _Tally, count: _Count
+    file: Path,
+    line: int,
+    item: str,
+    cell: str,
+    valid: Collection[int] | None,
+    tally: _Tally,
+    count: _Count,
 ) -> tuple[_Answer, ...]:
-    """Return what a cell counts for: an answer, or the missing ones and, where its code is beyond the scale, those of this code."""
+    """Return what a cell counts for: an answer, or the missing ones and, where its code is beyond
+    the scale, those of this code.
+    """
     code = _code(file, line, item, cell, valid)
     if code is None or valid is not None or not _is_beyond(item, code):
         return (tally.codes[code],)
@@ -249,7 +297,9 @@ def _code(file: Path, line: int, item: str, cell: str, valid: Collection[int] | 
     if tables.is_missing(text):
         return None
     if not INTEGER.fullmatch(text):
-        raise SurveyError(f"{file}, line {line}, column {item}: {cell!r} is not an answer code (a whole number)")
+        raise SurveyError(
+            f"{file}, line {line}, column {item}: {cell!r} is not an answer code (a whole number)"
+        )
     code = int(text.partition(".")[0])
     if code < 0:
         return None
@@ -271,7 +321,9 @@ def _weight(file: Path, line: int, cell: str) -> int:
         weight = math.nan
     if not 0 <= weight < math.inf:
         found = repr(cell) if cell.strip() else "nothing"
-        raise SurveyError(f"{file}, line {line}, column {WEIGHT}: {found} is not a weight (a number from 0 up)")
+        raise SurveyError(
+            f"{file}, line {line}, column {WEIGHT}: {found} is not a weight (a number from 0 up)"
+        )
     return round(weight)
 
 
@@ -294,7 +346,11 @@ class _Layout:
 def _files(path: Path) -> list[Path]:
     """Return the file, or the folder's CSV files by name."""
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.name.lower().endswith((".csv", ".csv.gz")) and p.is_file())
+        found = sorted(
+            p
+            for p in path.iterdir()
+            if p.name.lower().endswith((".csv", ".csv.gz")) and p.is_file()
+        )
         if not found:
             raise SurveyError(f"{path}: no CSV file in this folder")
         return found
@@ -307,9 +363,12 @@ def _files(path: Path) -> list[Path]:
 
 
 def _layout(file: Path, notices: Counter[str]) -> tuple[_Layout, Iterator[tuple[int, list[str]]]]:
-    """Return where the columns are, and the rows below the header. `Q27: label`, as some versions write it, is `Q27`."""
-    # All that is read here is ASCII, whose bytes mean the same in UTF-8, Latin-1 and Windows-1252: Latin-1, which can decode every
-    # byte, is right for all three. A byte order mark goes before it.
+    """Return where the columns are, and the rows below the header. `Q27: label`, as some versions
+    write it, is `Q27`.
+    """
+    # All that is read here is ASCII, whose bytes mean the same in UTF-8, Latin-1 and Windows-1252:
+    # Latin-1, which can decode every byte, is right for all three. A byte order mark goes before
+    # it.
     _, rows = delimited.split(file, ".csv", tables.Layout(encoding="latin-1"), notices)
     _, header = next(rows, (1, []))
     names = [cell.partition(":")[0].strip() for cell in header]
@@ -318,7 +377,8 @@ def _layout(file: Path, notices: Counter[str]) -> tuple[_Layout, Iterator[tuple[
     if ALPHA not in names:
         if len(names) == 1 and ALPHA in header[0]:
             raise SurveyError(
-                f"{file}: the whole header is one cell; put , or ; between the columns, and no quotes around all"
+                f"{file}: the whole header is one cell; put , or ; between the columns, and no"
+                " quotes around all"
             )
         raise SurveyError(f"{file}: no column {ALPHA!r} in the first line. {nearest(ALPHA, names)}")
     single = (COUNTRY, ALPHA, WEIGHT, INTERVIEW, YEAR)
@@ -330,28 +390,48 @@ def _layout(file: Path, notices: Counter[str]) -> tuple[_Layout, Iterator[tuple[
     items = {name: at[name] for name in sorted(filter(ITEM.fullmatch, names), key=_number)}
     if not items:
         raise SurveyError(f"{file}: no item columns (Q1 to Q290). {nearest('Q1', names)}")
-    return _Layout(len(names), at[ALPHA], at.get(COUNTRY), at.get(WEIGHT), at.get(INTERVIEW), at.get(YEAR), items), rows
+    return (
+        _Layout(
+            len(names),
+            at[ALPHA],
+            at.get(COUNTRY),
+            at.get(WEIGHT),
+            at.get(INTERVIEW),
+            at.get(YEAR),
+            items,
+        ),
+        rows,
+    )
 
 
 def _people(
     file: Path, rows: Iterable[tuple[int, list[str]]], layout: _Layout, notices: Counter[str]
 ) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield line number, country code and cells of each respondent; other rows are counted in `notices`."""
+    """Yield line number, country code and cells of each respondent; other rows are counted in
+    `notices`.
+    """
     people, other = 0, ""
     for line, row in rows:
         if any(row) and len(row) != layout.width:
-            raise SurveyError(f"{file}, line {line}: {len(row)} cells, but the header has {layout.width}")
+            raise SurveyError(
+                f"{file}, line {line}: {len(row)} cells, but the header has {layout.width}"
+            )
         if not _is_person(row, layout):
             other = other or f"; line {line} begins {', '.join(map(repr, row[:3]))}"
             notices[AVERAGES] += any(row)
             continue
         country = row[layout.alpha].strip()
         if not ISO.fullmatch(country):
-            raise SurveyError(f"{file}, line {line}, column {ALPHA}: {country!r} is not a three-letter country code")
+            raise SurveyError(
+                f"{file}, line {line}, column {ALPHA}: {country!r} is not a three-letter country"
+                " code"
+            )
         people += 1
         yield line, country, row
     if not people:
-        raise SurveyError(f"{file}: no respondents (rows with a numeric {COUNTRY} and a {ALPHA}){other}")
+        raise SurveyError(
+            f"{file}: no respondents (rows with a numeric {COUNTRY} and a {ALPHA}){other}"
+        )
 
 
 def _is_person(row: list[str], layout: _Layout) -> bool:

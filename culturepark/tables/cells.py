@@ -1,4 +1,6 @@
-"""Judges single cells: which ones say that there is no answer, and which ones a spreadsheet would take for a formula."""
+"""Judges single cells: which ones say that there is no answer, and which ones a spreadsheet would
+take for a formula.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ import io
 import re
 from typing import Any
 
-# What statistics programs and survey offices write where there is no answer: R, pandas, SPSS, Stata (., .a to .z), Eurostat (:).
+# What statistics programs and survey offices write where there is no answer: R, pandas, SPSS, Stata
+# (., .a to .z), Eurostat (:).
 MISSING = re.compile(r"|na|n/a|#n/a|<na>|nan|null|#null!|none|:|\.[a-z]?", re.IGNORECASE)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
@@ -32,7 +35,8 @@ def as_text(value: Any) -> str:
 
 
 def safe_cell(value: Any) -> str:
-    """Return a value as a cell of a CSV file that a spreadsheet does not run: an apostrophe goes before what begins a formula.
+    """Return a value as a cell of a CSV file that a spreadsheet does not run: an apostrophe goes
+    before what begins a formula.
 
     >>> [safe_cell(v) for v in ("=1+1", "@x", -0.5, "plain")]
     ["'=1+1", "'@x", '-0.5', 'plain']
@@ -42,7 +46,9 @@ def safe_cell(value: Any) -> str:
 
 
 def safe_table(data: bytes) -> bytes:
-    """Return a CSV file from elsewhere with each of its cells made safe; as it is where none needs it or it is no CSV in UTF-8."""
+    """Return a CSV file from elsewhere with each of its cells made safe; as it is where none needs
+    it or it is no CSV in UTF-8.
+    """
     try:
         rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
     except (UnicodeDecodeError, csv.Error):

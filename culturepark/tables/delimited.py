@@ -1,4 +1,6 @@
-"""Reads CSV, TSV and other delimited text into cells, and compares rows with lines, so that no stray quote swallows any unseen."""
+"""Reads CSV, TSV and other delimited text into cells, and compares rows with lines, so that no
+stray quote swallows any unseen.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +22,22 @@ SAMPLE = 50  # lines from which the delimiter is found out
 LARGEST = 1 << 24  # characters of one cell
 HEADER = "rows that repeat the header, left out"
 WITHIN = "line breaks within quoted cells"
-ENOUGH = 6  # delimiters within quotes by which lines there are taken for rows; a tab counts as three
+ENOUGH = (
+    6  # delimiters within quotes by which lines there are taken for rows; a tab counts as three
+)
 LONG = 20  # lines of a row from which on it is named
-JSON = re.compile(r'\s*(\{\s*("([^"\\]|\\.)*"\s*:|\}?\s*$)|\[\s*([\[{]|\]?\s*$))')  # how a line of JSON begins
+JSON = re.compile(
+    r'\s*(\{\s*("([^"\\]|\\.)*"\s*:|\}?\s*$)|\[\s*([\[{]|\]?\s*$))'
+)  # how a line of JSON begins
 SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 PLAIN = "If a benchmark reads this file and quotes are plain text in it: -o quoting=none"
 
 
 @dataclass
 class Cells:
-    """A table's column names and its rows, each the line it begins on and its cells; `notices` grow as rows are read."""
+    """A table's column names and its rows, each the line it begins on and its cells; `notices` grow
+    as rows are read.
+    """
 
     path: Path
     columns: tuple[str, ...]
@@ -39,7 +47,9 @@ class Cells:
 
 
 def read(path: Path, suffix: str, layout: Layout, notices: Counter[str]) -> Cells:
-    """Open a table; InputError, here or while its rows are read, for what is none, with file and line."""
+    """Open a table; InputError, here or while its rows are read, for what is none, with file and
+    line.
+    """
     delimiter, records = split(path, suffix, layout, notices)
     columns, whose = layout.columns, "the option columns names"
     if not columns:
@@ -53,14 +63,24 @@ def read(path: Path, suffix: str, layout: Layout, notices: Counter[str]) -> Cell
 def split(
     path: Path, suffix: str, layout: Layout, notices: Counter[str]
 ) -> tuple[str, Iterator[tuple[int, list[str]]]]:
-    """Return the delimiter, and every row's line and cells, the header's like any other's and of whatever number."""
+    """Return the delimiter, and every row's line and cells, the header's like any other's and of
+    whatever number.
+    """
     source = lines.read(path, layout.encoding, notices)
     head = list(islice(source, SAMPLE))
     if head and "\r" in head[0][1].rstrip("\r\n") and not head[0][1].endswith("\n"):
-        raise InputError(f"{path}: its lines end in a carriage return alone; save it with line ends \\n or \\r\\n")
-    if not layout.columns and (like := next((text for _, text in head if text.strip()), "")) and JSON.match(like):
         raise InputError(
-            f"{path}: this seems to be JSON, not a table; name it .json, or .jsonl where each line is an object"
+            f"{path}: its lines end in a carriage return alone; save it with line ends \\n or"
+            " \\r\\n"
+        )
+    if (
+        not layout.columns
+        and (like := next((text for _, text in head if text.strip()), ""))
+        and JSON.match(like)
+    ):
+        raise InputError(
+            f"{path}: this seems to be JSON, not a table; name it .json, or .jsonl where each line"
+            " is an object"
         )
     delimiter = layout.delimiter or _delimiter(head, suffix, layout)
     if head and (said := SEP.fullmatch(head[0][1].strip())):  # Excel's own first line
@@ -82,7 +102,9 @@ def _columns(path: Path, line: int, header: Sequence[str]) -> tuple[str, ...]:
 def without_header(
     records: Iterator[tuple[int, list[str]]], header: Sequence[str], notices: Counter[str]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that do not repeat the header, as files that were joined do; those that do are counted."""
+    """Yield the rows that do not repeat the header, as files that were joined do; those that do are
+    counted.
+    """
     names = _bare(header)
     for line, cells in records:
         if any(names) and _bare(cells) == names:
@@ -96,28 +118,50 @@ def _bare(cells: Sequence[str]) -> list[str]:
 
 
 def _checked(
-    path: Path, records: Iterator[tuple[int, list[str]]], columns: Sequence[str], whose: str, delimiter: str
+    path: Path,
+    records: Iterator[tuple[int, list[str]]],
+    columns: Sequence[str],
+    whose: str,
+    delimiter: str,
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield rows of as many cells as there are columns; InputError for another, and for a header where columns were given."""
+    """Yield rows of as many cells as there are columns; InputError for another, and for a header
+    where columns were given.
+    """
     for n, (line, cells) in enumerate(records):
         if len(cells) != len(columns):
-            raise InputError(f"{path}:{line}: {len(cells)} columns; {whose} {len(columns)}. Columns are parted by {delimiter!r} here; "
-                             "-o delimiter= and -o quoting=none|minimal say otherwise")  # fmt: skip
-        if n == 0 and whose.startswith("the option") and [c.strip() for c in cells] == list(columns):
-            raise InputError(f"{path}:{line}: this line names the columns already; leave the option columns out")
+            raise InputError(
+                f"{path}:{line}: {len(cells)} columns; {whose} {len(columns)}. Columns are parted"
+                f" by {delimiter!r} here; -o delimiter= and -o quoting=none|minimal say otherwise"
+            )
+        if (
+            n == 0
+            and whose.startswith("the option")
+            and [c.strip() for c in cells] == list(columns)
+        ):
+            raise InputError(
+                f"{path}:{line}: this line names the columns already; leave the option columns out"
+            )
         yield line, cells
 
 
 def _delimiter(head: Sequence[tuple[int, str]], suffix: str, layout: Layout) -> str:
-    """Return what parts the columns: a tab in a TSV that has one, else the commonest in the first line, outside quotes.
+    """Return what parts the columns: a tab in a TSV that has one, else the commonest in the first
+    line, outside quotes.
 
     Where columns are named, it is what parts most of the first lines into so many cells.
     """
-    bare = [text if layout.quoting == "none" else re.sub(r'"[^"]*"', "", text) for _, text in head if text.strip()]
+    bare = [
+        text if layout.quoting == "none" else re.sub(r'"[^"]*"', "", text)
+        for _, text in head
+        if text.strip()
+    ]
     first = bare[0] if bare else ""
     order = "\t,;|" if suffix in (".tsv", ".txt") else DELIMITERS
     if layout.columns:
-        return max(order, key=lambda mark: sum(text.count(mark) == len(layout.columns) - 1 for text in bare))
+        return max(
+            order,
+            key=lambda mark: sum(text.count(mark) == len(layout.columns) - 1 for text in bare),
+        )
     if suffix == ".tsv" and "\t" in first:
         return "\t"
     return max(order, key=first.count)
@@ -147,7 +191,9 @@ class _Feed:
 def _records(
     path: Path, feed: _Feed, delimiter: str, layout: Layout, notices: Counter[str]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row's first line and cells; blank lines and line breaks within quotes are counted."""
+    """Yield each row's first line and cells; blank lines and line breaks within quotes are
+    counted.
+    """
     csv.field_size_limit(LARGEST)
     quoting: Literal[0, 3] = csv.QUOTE_NONE if layout.quoting == "none" else csv.QUOTE_MINIMAL
     reader = csv.reader(feed, delimiter=delimiter, quoting=quoting, strict=True)
@@ -173,27 +219,38 @@ def _records(
         yield feed.first, cells
 
 
-def _compare(path: Path, feed: _Feed, cells: Sequence[str], width: int, delimiter: str, layout: Layout) -> None:
-    """Raise InputError for a row of several lines most of which look like rows, unless they are said to be none.
+def _compare(
+    path: Path, feed: _Feed, cells: Sequence[str], width: int, delimiter: str, layout: Layout
+) -> None:
+    """Raise InputError for a row of several lines most of which look like rows, unless they are
+    said to be none.
 
-    What tells are delimiters within quotes: tabs, or marks without the space that follows one in a sentence.
+    What tells are delimiters within quotes: tabs, or marks without the space that follows one in a
+    sentence.
     """
     if layout.quoting == "minimal":
         return
     alike = sum(text.count(delimiter) == width - 1 for text in feed.row)
     within = "\n".join(cell for cell in cells if "\n" in cell)
-    tells = 3 * within.count("\t") if delimiter == "\t" else len(re.findall(rf"{re.escape(delimiter)}(?! )", within))
+    tells = (
+        3 * within.count("\t")
+        if delimiter == "\t"
+        else len(re.findall(rf"{re.escape(delimiter)}(?! )", within))
+    )
     if tells >= ENOUGH and alike >= 0.8 * len(feed.row):
         first, last = _span(feed.row, delimiter)
         raise lines.Unreadable(
-            f"{path}:{feed.first + first}: a quote opens here and closes on line {feed.first + last}, and {alike} of the {len(feed.row)} "
-            "lines in this row look like rows of their own",
+            f"{path}:{feed.first + first}: a quote opens here and closes on line"
+            f" {feed.first + last}, and {alike} of the {len(feed.row)} lines in this row look like"
+            " rows of their own",
             f"{PLAIN}. If the cell does span these lines: -o quoting=minimal",
         )
 
 
 def _span(row: Sequence[str], delimiter: str) -> tuple[int, int]:
-    """Return in which lines of a row the longest quoted cell opens and closes; the last line where it does not close."""
+    """Return in which lines of a row the longest quoted cell opens and closes; the last line where
+    it does not close.
+    """
     inside, before, opened = False, delimiter, 0
     best = (0, 0)
     for n, text in enumerate(row):
@@ -213,18 +270,25 @@ def _broken(path: Path, feed: _Feed, delimiter: str, error: csv.Error) -> InputE
     if "unexpected end" in said or "field limit" in said or "field larger" in said:
         first, _ = _span(feed.row, delimiter)
         lost = len(feed.row) - first - 1
-        why = "never closes" if "unexpected end" in said else f"holds more than {LARGEST:,} characters"
+        why = (
+            "never closes"
+            if "unexpected end" in said
+            else f"holds more than {LARGEST:,} characters"
+        )
         opened = "a quote opens here and" if '"' in "".join(feed.row) else "a cell"
         return lines.Unreadable(
-            f"{path}:{feed.first + first}: no CSV row: {opened} {why}; {lost} more lines are in it", PLAIN
+            f"{path}:{feed.first + first}: no CSV row: {opened} {why}; {lost} more lines are in it",
+            PLAIN,
         )
     if "expected after" in said:
         return lines.Unreadable(
-            f"{path}:{feed.first}: no CSV row: text follows a closing quote; a quote within quotes is written twice",
+            f"{path}:{feed.first}: no CSV row: text follows a closing quote; a quote within quotes"
+            " is written twice",
             PLAIN,
         )
     if "new-line" in said:
         return InputError(
-            f"{path}:{feed.first}: no CSV row: a carriage return stands in a cell without quotes; lines end in \\n or \\r\\n"
+            f"{path}:{feed.first}: no CSV row: a carriage return stands in a cell without quotes;"
+            " lines end in \\n or \\r\\n"
         )
     return InputError(f"{path}:{feed.first}: no CSV row: {said}")

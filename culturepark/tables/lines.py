@@ -1,4 +1,6 @@
-"""Turns a file's bytes into numbered lines of text: packed or not, in its encoding, within bounds."""
+"""Turns a file's bytes into numbered lines of text: packed or not, in its encoding, within
+bounds.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from culturepark.errors import InputError
 
 LONGEST = 1 << 27  # bytes of one line
 LARGEST = 1 << 33  # bytes of a file, unpacked
-WIDE = 1 << 30  # bytes of a file in an encoding whose lines cannot be told apart before it is decoded
+WIDE = (
+    1 << 30
+)  # bytes of a file in an encoding whose lines cannot be told apart before it is decoded
 LONE = re.compile("[\ud800-\udfff]")
 HALVES = "halves of characters, replaced by U+FFFD"
 MARKS = (
@@ -33,7 +37,9 @@ FOREIGN = {
     b"\xd0\xcf\x11\xe0": "an Excel workbook; save it as CSV",
     b"<stata_dta>": "a Stata file; export it as CSV, with codes instead of labels",
     b"RDX": "R data; export it as CSV",
-    b"PAR1": "a Parquet file; write it as JSON Lines (pandas: to_json(orient='records', lines=True))",
+    b"PAR1": (
+        "a Parquet file; write it as JSON Lines (pandas: to_json(orient='records', lines=True))"
+    ),
     b"ARROW1": "an Arrow file; write it as JSON Lines",
     b"SQLite format 3": "an SQLite database; export the table as CSV",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
@@ -41,25 +47,36 @@ FOREIGN = {
     b"\xfd7zXZ": "packed with xz; unpack it",
     b"\x28\xb5\x2f\xfd": "packed with zstd; unpack it",
     b"%PDF": "a PDF file; a table is needed",
-    b"<!DOCTYPE": "a web page, perhaps the one that the file was to be downloaded from; download the file itself",
-    b"<html": "a web page, perhaps the one that the file was to be downloaded from; download the file itself",
+    b"<!DOCTYPE": (
+        "a web page, perhaps the one that the file was to be downloaded from; download the file"
+        " itself"
+    ),
+    b"<html": (
+        "a web page, perhaps the one that the file was to be downloaded from; download the file"
+        " itself"
+    ),
     b"version https://git-lfs": "a Git LFS pointer, not the file; fetch it (git lfs pull)",
 }
 
 
 class Unreadable(InputError):
-    """Text that cannot be read: `what` is wrong, and which option helps where a benchmark reads the file."""
+    """Text that cannot be read: `what` is wrong, and which option helps where a benchmark reads the
+    file.
+    """
 
     def __init__(self, what: str, option: str) -> None:
         self.what = what
         super().__init__(f"{what}. {option}")
 
 
-def read(path: Path, encoding: str = "", notices: Counter[str] | None = None) -> Iterator[tuple[int, str]]:
+def read(
+    path: Path, encoding: str = "", notices: Counter[str] | None = None
+) -> Iterator[tuple[int, str]]:
     """Yield every line with its number, from 1, and its line end, which the last one may lack.
 
-    `encoding` is for files without a byte order mark, UTF-8 where it is empty. Halves of characters become U+FFFD, counted in
-    `notices`. InputError for what is no text or beyond the bounds, with file, line and column.
+    `encoding` is for files without a byte order mark, UTF-8 where it is empty. Halves of characters
+    become U+FFFD, counted in `notices`. InputError for what is no text or beyond the bounds, with
+    file, line and column.
     """
     notices = Counter() if notices is None else notices
     try:
@@ -92,13 +109,19 @@ def _head(path: Path, file: BinaryIO) -> bytes:
     return head
 
 
-def _narrow(path: Path, file: BinaryIO, encoding: str, notices: Counter[str]) -> Iterator[tuple[int, str]]:
+def _narrow(
+    path: Path, file: BinaryIO, encoding: str, notices: Counter[str]
+) -> Iterator[tuple[int, str]]:
     """Yield the lines of a file in an encoding in which byte 10 ends a line, one after another."""
     number = size = 0
     while raw := file.readline(LONGEST + 1):
         number, size = number + 1, size + len(raw)
         if len(raw) > LONGEST or size > LARGEST:
-            most = f"a line of more than {LONGEST:,}" if len(raw) > LONGEST else f"more than {LARGEST:,}"
+            most = (
+                f"a line of more than {LONGEST:,}"
+                if len(raw) > LONGEST
+                else f"more than {LARGEST:,}"
+            )
             raise InputError(f"{path}:{number}: {most} bytes; split the file")
         try:
             text = raw.decode(encoding)
@@ -107,7 +130,9 @@ def _narrow(path: Path, file: BinaryIO, encoding: str, notices: Counter[str]) ->
         yield number, _sound(path, number, text)
 
 
-def _wide(path: Path, file: BinaryIO, encoding: str, notices: Counter[str]) -> Iterator[tuple[int, str]]:
+def _wide(
+    path: Path, file: BinaryIO, encoding: str, notices: Counter[str]
+) -> Iterator[tuple[int, str]]:
     """Yield the lines of a file that must be decoded as a whole."""
     raw = file.read(WIDE + 1)
     if len(raw) > WIDE:
@@ -121,7 +146,9 @@ def _wide(path: Path, file: BinaryIO, encoding: str, notices: Counter[str]) -> I
 
 
 def _halves(raw: bytes, encoding: str, notices: Counter[str]) -> str:
-    """Return text in which halves of characters are replaced and counted; empty where something else is wrong with it."""
+    """Return text in which halves of characters are replaced and counted; empty where something
+    else is wrong with it.
+    """
     if not encoding.casefold().replace("-", "").replace("_", "").startswith("utf"):
         return ""
     try:
@@ -138,7 +165,9 @@ def replace_halves(text: str, notices: Counter[str]) -> str:
     return mended
 
 
-def _refuse(path: Path, number: int, raw: bytes, error: UnicodeDecodeError, encoding: str) -> NoReturn:
+def _refuse(
+    path: Path, number: int, raw: bytes, error: UnicodeDecodeError, encoding: str
+) -> NoReturn:
     """Raise InputError for bytes that are no text in an encoding."""
     where = f"{path}:{number}:{error.start + 1}" if number else f"{path}, byte {error.start + 1}"
     held = raw[error.start : error.start + 1].hex()
@@ -153,8 +182,8 @@ def _sound(path: Path, number: int, text: str) -> str:
     """Return a line as it is; InputError for one with a NUL character."""
     if "\0" in text:
         raise Unreadable(
-            f"{path}:{number}:{text.index(chr(0)) + 1}: a NUL character: a binary file, or UTF-16 without its byte order mark; "
-            "if it is text, save it as UTF-8",
+            f"{path}:{number}:{text.index(chr(0)) + 1}: a NUL character: a binary file, or UTF-16"
+            " without its byte order mark; if it is text, save it as UTF-8",
             "If a benchmark reads this file: -o encoding=utf-16-le",
         )
     return text

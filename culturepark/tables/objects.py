@@ -1,4 +1,6 @@
-"""Reads JSON and JSON Lines: objects with the line they stand on, no key twice, no half of a character."""
+"""Reads JSON and JSON Lines: objects with the line they stand on, no key twice, no half of a
+character.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +34,17 @@ class _Twice(ValueError):
 
 
 def parse(text: str | bytes, where: str, notices: Counter[str] | None = None) -> Any:
-    """Return what a JSON text holds; InputError, beginning with `where`, for what is none, for a key that stands twice in an
-    object, and for a text that is nested too deep.
+    """Return what a JSON text holds; InputError, beginning with `where`, for what is none, for a
+    key that stands twice in an object, and for a text that is nested too deep.
     """
     try:
         text = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
         held = DECODER.decode(text.removeprefix("\ufeff"))
-        return _whole(held, Counter() if notices is None else notices) if ESCAPED.search(text) else held
+        return (
+            _whole(held, Counter() if notices is None else notices)
+            if ESCAPED.search(text)
+            else held
+        )
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not JSON: {_why(error)} ({_place(error)})") from error
     except _Twice as error:
@@ -52,7 +58,9 @@ def parse(text: str | bytes, where: str, notices: Counter[str] | None = None) ->
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        raise _Twice(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
+        raise _Twice(
+            next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        )
     return made
 
 
@@ -61,7 +69,11 @@ DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 def _place(error: json.JSONDecodeError) -> str:
     """Return line and column within a text of several lines, the column alone within one line."""
-    return f"line {error.lineno}, column {error.colno}" if "\n" in error.doc else f"column {error.colno}"
+    return (
+        f"line {error.lineno}, column {error.colno}"
+        if "\n" in error.doc
+        else f"column {error.colno}"
+    )
 
 
 def _why(error: json.JSONDecodeError) -> str:
@@ -78,8 +90,10 @@ def _why(error: json.JSONDecodeError) -> str:
     if error.pos == 0 and after not in BRACKETS:
         return _why_no_object(error.doc)
     if not error.doc[error.pos :].strip():
-        return "it ends before its last bracket closes: is it cut, or does an object span several lines? " \
-               "Write each object on one line, or all of them in one list: [{…}, {…}]"  # fmt: skip
+        return (
+            "it ends before its last bracket closes: is it cut, or does an object span several"
+            " lines? Write each object on one line, or all of them in one list: [{…}, {…}]"
+        )
     return next((plain for said, plain in PLAIN if error.msg.startswith(said)), error.msg)
 
 
@@ -89,7 +103,9 @@ def _why_more(before: str, text: str) -> str:
         return "its lines end in a carriage return alone; save it with line ends \\n or \\r\\n"
     if text[len(before) :].startswith("{"):
         return "one object follows another; put each on a line of its own"
-    return "text follows the last bracket" if before.lstrip()[:1] in BRACKETS else _why_no_object(text)
+    return (
+        "text follows the last bracket" if before.lstrip()[:1] in BRACKETS else _why_no_object(text)
+    )
 
 
 def _why_no_object(text: str) -> str:
@@ -114,7 +130,9 @@ def _whole(value: Any, notices: Counter[str]) -> Any:
 def json_lines(
     path: Path, notices: Counter[str] | None = None, encoding: str = ""
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the object of every line that is not blank, with the line's number; blank lines are counted in `notices`."""
+    """Yield the object of every line that is not blank, with the line's number; blank lines are
+    counted in `notices`.
+    """
     notices = Counter() if notices is None else notices
     yield from _objects(path, lines.read(path, encoding, notices), notices)
 
@@ -131,13 +149,18 @@ def _objects(
 
 def _row(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InputError(f"{where}: {type(value).__name__} where an object should stand; a row is an object")
+        raise InputError(
+            f"{where}: {type(value).__name__} where an object should stand; a row is an object"
+        )
     return value
 
 
-def read(path: Path, suffix: str, encoding: str, notices: Counter[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield the objects of a file: JSON Lines (with their lines), a list of objects, or one object that holds one such list (with
-    their places in the list, from 1). Its first character says which of them it is, and whether it ends after one object.
+def read(
+    path: Path, suffix: str, encoding: str, notices: Counter[str]
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the objects of a file: JSON Lines (with their lines), a list of objects, or one object
+    that holds one such list (with their places in the list, from 1). Its first character says which
+    of them it is, and whether it ends after one object.
     """
     source = lines.read(path, encoding, notices)
     head = list(_up_to_text(source))
@@ -175,6 +198,8 @@ def _list(path: Path, held: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
         lists = [value for value in held.values() if isinstance(value, list)]
         held = lists[0] if len(lists) == 1 else held
     if not isinstance(held, list):
-        raise InputError(f"{path}: neither a list of objects nor an object that holds one such list")
+        raise InputError(
+            f"{path}: neither a list of objects nor an object that holds one such list"
+        )
     for place, row in enumerate(held, 1):
         yield place, _row(row, f"{path}: object {place}")

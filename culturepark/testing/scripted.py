@@ -8,13 +8,16 @@ from culturepark.records import Reply, Request
 
 
 class Scripted:
-    """Answers with the given lines in order (the last repeats), or with whatever a function returns.
+    """Answers with the given lines in order (the last repeats), or with whatever a function
+    returns.
 
     >>> model = Scripted(["Hello.", Reply(status="failed", reason="busy")])
     """
 
     def __init__(
-        self, script: Iterable[str | Reply] | Callable[[Request], str | Reply], identity: str = "scripted"
+        self,
+        script: Iterable[str | Reply] | Callable[[Request], str | Reply],
+        identity: str = "scripted",
     ) -> None:
         self.identity = identity
         self.requests: list[Request] = []
@@ -30,4 +33,8 @@ class Scripted:
         """Record the request and return the script's next reply."""
         self.requests.append(request)
         answer = self._answer(request)
-        return Reply(status="ok", text=answer, model=self.identity) if isinstance(answer, str) else answer
+        return (
+            Reply(status="ok", text=answer, model=self.identity)
+            if isinstance(answer, str)
+            else answer
+        )

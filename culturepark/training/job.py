@@ -1,4 +1,5 @@
-"""One tuning job: a model a culture on one loaded base, each checked, resumable, and whole or not there at all.
+"""One tuning job: a model a culture on one loaded base, each checked, resumable, and whole or not
+there at all.
 
 <folder>/tune.toml, corpus.json     what was asked, over which corpus
 <folder>/arabic/                    the adapter (or model), its manifest, card and curves.jsonl
@@ -54,15 +55,27 @@ class Job:
         there = self.corpus.cultures()
         for name in self.recipe.cultures:
             if name not in there:
-                raise InputError(f"no rows of the culture {name!r} in {self.corpus.title}. {nearest(name, there)}")
+                raise InputError(
+                    f"no rows of the culture {name!r} in {self.corpus.title}."
+                    f" {nearest(name, there)}"
+                )
         return (POOLED,) if self.recipe.pooled else self.recipe.cultures or there
 
 
-def tune(corpus: Corpus, told: Recipe, folder: Path, tell: Tell = lambda what, how: None, *, fresh: bool = False,
-         opinions: Corpus | None = None) -> list[Path]:  # fmt: skip
-    """Make every model of a job and return their folders; what is whole already is left, what was begun goes on.
+def tune(
+    corpus: Corpus,
+    told: Recipe,
+    folder: Path,
+    tell: Tell = lambda what, how: None,
+    *,
+    fresh: bool = False,
+    opinions: Corpus | None = None,
+) -> list[Path]:
+    """Make every model of a job and return their folders; what is whole already is left, what was
+    begun goes on.
 
-    `opinions` are the samples beside the shares, for `mix`. InputError where the folder holds another job's models.
+    `opinions` are the samples beside the shares, for `mix`. InputError where the folder holds
+    another job's models.
     """
     found = machine.look(told.device, told.dtype, told.attention)
     for tracker in told.track:
@@ -72,7 +85,9 @@ def tune(corpus: Corpus, told: Recipe, folder: Path, tell: Tell = lambda what, h
         corpus = replace(corpus, hash=digest(corpus.hash, opinions.hash))
     with _kept(folder), quiet(), writing(f"the models in {folder}"):
         agreed(lambda: _claim(folder, told, corpus, fresh))
-        job = Job(told, corpus, folder, found, tell if first() else lambda what, how: None, opinions)
+        job = Job(
+            told, corpus, folder, found, tell if first() else lambda what, how: None, opinions
+        )
         return [_whole(job, culture) for culture in agreed(lambda: job.cultures)]
 
 
@@ -114,21 +129,25 @@ def _claim(folder: Path, told: Recipe, corpus: Corpus, fresh: bool) -> None:
         if changed or was["hash"] != corpus.hash:
             changed += ["the corpus"] if was["hash"] != corpus.hash else []
             raise InputError(
-                f"{folder} was tuned otherwise: {', '.join(changed)} changed. Give another --name, or --fresh to throw it away"
+                f"{folder} was tuned otherwise: {', '.join(changed)} changed. Give another --name,"
+                " or --fresh to throw it away"
             )
     write_text(folder / "corpus.json", json.dumps(mark))
     recipe.write(told, folder / "tune.toml")
 
 
 def _corpus_of(folder: Path) -> dict[str, Any]:
-    """Return title and hash of the corpus that a folder's models are of; InputError where that cannot be read."""
+    """Return title and hash of the corpus that a folder's models are of; InputError where that
+    cannot be read.
+    """
     path = folder / "corpus.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return {"title": found["title"], "hash": found["hash"]}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"{path} does not say which corpus the models are of ({error!r}). Give another --name, or --fresh to throw them away"
+            f"{path} does not say which corpus the models are of ({error!r}). Give another --name,"
+            " or --fresh to throw them away"
         ) from error
 
 
@@ -136,7 +155,9 @@ def _corpus_of(folder: Path) -> dict[str, Any]:
 
 
 def _whole(job: Job, culture: str) -> Path:
-    """Train one culture's model unless it is there, and put it in place when all of it is written."""
+    """Train one culture's model unless it is there, and put it in place when all of it is
+    written.
+    """
     target = job.folder / culture
     if agreed((target / manifest.FILE).is_file):
         job.tell("kept", {"culture": culture})
@@ -157,7 +178,9 @@ def _whole(job: Job, culture: str) -> Path:
     return target
 
 
-def _trainer(job: Job, culture: str, train: Sequence[Row], validation: Sequence[Row]) -> tuple[Any, Path]:
+def _trainer(
+    job: Job, culture: str, train: Sequence[Row], validation: Sequence[Row]
+) -> tuple[Any, Path]:
     from transformers import PrinterCallback
 
     told, work = job.recipe, job.folder / ".work" / culture
@@ -165,25 +188,35 @@ def _trainer(job: Job, culture: str, train: Sequence[Row], validation: Sequence[
     learnt: Any = train
     checked: Any = validation
     if told.objective in MATCHED:
-        learnt, checked = _matched(job, culture, "train", train), _matched(job, culture, "validation", validation)
+        learnt, checked = (
+            _matched(job, culture, "train", train),
+            _matched(job, culture, "validation", validation),
+        )
     elif told.answers == "modal":
         learnt, checked = rows.modal(train), rows.modal(validation)
     if not learnt:
         raise InputError(
-            f"nothing to learn for {culture} in {job.corpus.title}: mix needs its opinions beside its shares"
+            f"nothing to learn for {culture} in {job.corpus.title}: mix needs its opinions beside"
+            " its shares"
         )
     settings = arguments(told, job.machine, len(learnt), checked, work, job.model)
     if culture == job.cultures[0] and first():
         job.tell("machine", _chosen(job, settings))
     adapter = lora(told) if told.method != "full" else None
     if told.objective == "sft":
-        made = sft.trainer(job.model, job.tokenizer, learnt, checked, settings, told, job.machine, adapter)
+        made = sft.trainer(
+            job.model, job.tokenizer, learnt, checked, settings, told, job.machine, adapter
+        )
     elif told.objective in PREFERENCE:
-        made = preference.trainer(job.model, job.tokenizer, learnt, checked, settings, told, adapter)
+        made = preference.trainer(
+            job.model, job.tokenizer, learnt, checked, settings, told, adapter
+        )
     else:
         made = shares.trainer(job.model, job.tokenizer, learnt, checked, settings, told, adapter)
     made.remove_callback(PrinterCallback)
-    if made.args.n_gpu > 1:  # one process beside several cards: the trainer would split every batch among them
+    if (
+        made.args.n_gpu > 1
+    ):  # one process beside several cards: the trainer would split every batch among them
         made.args._n_gpu = 1
         made._train_batch_size = made.args.train_batch_size
     _listen(made, told, checked, lambda step: job.tell("step", {"culture": culture, **step}))
@@ -193,10 +226,18 @@ def _trainer(job: Job, culture: str, train: Sequence[Row], validation: Sequence[
 def _chosen(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
     """Return what was chosen for this machine, to be told before the work begins."""
     found, told = job.machine, job.recipe
-    rows = f"{settings['per_device_train_batch_size']} at once × {settings['gradient_accumulation_steps']} accumulated"
+    rows = (
+        f"{settings['per_device_train_batch_size']} at once ×"
+        f" {settings['gradient_accumulation_steps']} accumulated"
+    )
     packed = "packed" if told.objective == "sft" and sft.packs(told, found) else "one by one"
-    return {"machine": str(found), "base": f"{told.base}, {job.model.num_parameters():,} parameters, {told.method}",
-            "rows": f"{rows} × {found.count} processes, {packed}", "step size": f"{told.rate:g}", "models": ", ".join(job.cultures)}  # fmt: skip
+    return {
+        "machine": str(found),
+        "base": f"{told.base}, {job.model.num_parameters():,} parameters, {told.method}",
+        "rows": f"{rows} × {found.count} processes, {packed}",
+        "step size": f"{told.rate:g}",
+        "models": ", ".join(job.cultures),
+    }
 
 
 def _matched(job: Job, culture: str, split: str, part: Sequence[Row]) -> Any:
@@ -208,18 +249,23 @@ def _matched(job: Job, culture: str, split: str, part: Sequence[Row]) -> Any:
 
 
 def _load(job: Job) -> None:
-    """Load tokenizer and base once for all cultures; a whole model is loaded anew for each, since training changes it."""
+    """Load tokenizer and base once for all cultures; a whole model is loaded anew for each, since
+    training changes it.
+    """
     if job.tokenizer is None:
         job.tokenizer = base.tokenizer(job.recipe.base)
     if job.model is None:
         whole = job.recipe.method == "full"
-        # Whole models keep their weights in float32 and compute in the machine's format: small steps would be lost in 16 bits.
+        # Whole models keep their weights in float32 and compute in the machine's format: small
+        # steps would be lost in 16 bits.
         held = replace(job.machine, dtype="float32") if whole else job.machine
         job.model = base.model(job.recipe.base, held, quantise=job.recipe.method == "qlora")
 
 
 def _release(job: Job, trainer: Any) -> None:
-    """Take the adapter off the base, or drop the model that was trained whole or is in shards, which cannot be had back."""
+    """Take the adapter off the base, or drop the model that was trained whole or is in shards,
+    which cannot be had back.
+    """
     keep = job.recipe.method != "full" and not machine.sharded()
     job.model = trainer.model.unload() if keep else None
     if job.model is not None and "forward" in vars(job.model):
@@ -227,40 +273,75 @@ def _release(job: Job, trainer: Any) -> None:
 
 
 def lora(told: Recipe) -> Any:
-    """Return the adapter's shape: every linear layer but the head (Dettmers et al. 2023, §4: all of them are needed)."""
+    """Return the adapter's shape: every linear layer but the head (Dettmers et al. 2023, §4: all of
+    them are needed).
+    """
     from peft import LoraConfig, TaskType
 
-    return LoraConfig(task_type=TaskType.CAUSAL_LM, r=told.rank, lora_alpha=told.alpha, lora_dropout=told.dropout,
-                      target_modules="all-linear")  # fmt: skip
+    return LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=told.rank,
+        lora_alpha=told.alpha,
+        lora_dropout=told.dropout,
+        target_modules="all-linear",
+    )
 
 
 def arguments(
     told: Recipe, found: Machine, count: int, validation: Sequence[Row], work: Path, model: Any
 ) -> dict[str, Any]:
-    """Return the trainer's arguments: batch by memory, accumulation up to `rows` a step, checks and checkpoints by epoch."""
+    """Return the trainer's arguments: batch by memory, accumulation up to `rows` a step, checks and
+    checkpoints by epoch.
+    """
     if told.rows % (found.count * (told.batch or 1)):
         each = f" of --batch {told.batch}" if told.batch else ""
-        raise InputError(f"--rows {told.rows} a step is no multiple of {found.count} processes{each}; give one that is")
+        raise InputError(
+            f"--rows {told.rows} a step is no multiple of {found.count} processes{each}; give one"
+            " that is"
+        )
     batch = told.batch or fitting(told, found, model)
     accumulated = max(1, told.rows // (batch * found.count))
     epoch = max(1, math.ceil(count / (batch * accumulated * found.count)))
     often = max(1, epoch // told.checks)
     gpu = found.device != "cpu"
     return {
-        "output_dir": str(work), "use_cpu": not gpu, "bf16": gpu and found.dtype == "bfloat16", "fp16": gpu and found.dtype == "float16",
-        "gradient_checkpointing": gpu, "dataloader_pin_memory": gpu, "disable_tqdm": True, "report_to": list(told.track) or "none",
-        "learning_rate": told.rate, "lr_scheduler_type": "cosine", "warmup_steps": told.warmup, "weight_decay": told.decay,
-        "num_train_epochs": told.epochs, "max_steps": told.steps or -1, "seed": told.seed, "data_seed": told.seed,
-        "per_device_train_batch_size": batch, "per_device_eval_batch_size": batch, "gradient_accumulation_steps": accumulated,
+        "output_dir": str(work),
+        "use_cpu": not gpu,
+        "bf16": gpu and found.dtype == "bfloat16",
+        "fp16": gpu and found.dtype == "float16",
+        "gradient_checkpointing": gpu,
+        "dataloader_pin_memory": gpu,
+        "disable_tqdm": True,
+        "report_to": list(told.track) or "none",
+        "learning_rate": told.rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": told.warmup,
+        "weight_decay": told.decay,
+        "num_train_epochs": told.epochs,
+        "max_steps": told.steps or -1,
+        "seed": told.seed,
+        "data_seed": told.seed,
+        "per_device_train_batch_size": batch,
+        "per_device_eval_batch_size": batch,
+        "gradient_accumulation_steps": accumulated,
         "ddp_find_unused_parameters": False,
-        "logging_strategy": "steps", "logging_steps": max(1, often // 5), "save_strategy": "steps", "save_steps": often,
-        "save_total_limit": 2, "eval_strategy": "steps" if validation else "no", "eval_steps": often,
-        "load_best_model_at_end": bool(validation) and told.patience > 0, "metric_for_best_model": "eval_loss", "greater_is_better": False,
-    }  # fmt: skip
+        "logging_strategy": "steps",
+        "logging_steps": max(1, often // 5),
+        "save_strategy": "steps",
+        "save_steps": often,
+        "save_total_limit": 2,
+        "eval_strategy": "steps" if validation else "no",
+        "eval_steps": often,
+        "load_best_model_at_end": bool(validation) and told.patience > 0,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
 
 
 def fitting(told: Recipe, found: Machine, model: Any) -> int:
-    """Return the rows of one forward pass that fit the device, at most those of one step and dividing them."""
+    """Return the rows of one forward pass that fit the device, at most those of one step and
+    dividing them.
+    """
     total = model.num_parameters()
     trained = total if told.method == "full" else int(total * told.rank * 0.001)
     parts = found.count if machine.sharded() else 1
@@ -270,11 +351,15 @@ def fitting(told: Recipe, found: Machine, model: Any) -> int:
     return max(n for n in range(1, share + 1) if share % n == 0 and n <= max(1, min(most, share)))
 
 
-def _listen(trainer: Any, told: Recipe, validation: Sequence[Row], tell: Callable[[dict[str, Any]], None]) -> None:
+def _listen(
+    trainer: Any, told: Recipe, validation: Sequence[Row], tell: Callable[[dict[str, Any]], None]
+) -> None:
     from transformers import EarlyStoppingCallback, TrainerCallback
 
     class Listener(TrainerCallback):
-        """Passes on steps and what the trainer logs, and marks a checkpoint when every process has written its part."""
+        """Passes on steps and what the trainer logs, and marks a checkpoint when every process has
+        written its part.
+        """
 
         def __init__(self) -> None:
             self.figures: dict[str, float] = {}
@@ -289,7 +374,9 @@ def _listen(trainer: Any, told: Recipe, validation: Sequence[Row], tell: Callabl
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             tell({"step": state.global_step, "of": state.max_steps, **self.figures})
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
+        ) -> None:
             self.figures |= {k: v for k, v in (logs or {}).items() if isinstance(v, (int, float))}
             tell({"step": state.global_step, "of": state.max_steps, **self.figures})
 
@@ -300,12 +387,18 @@ def _listen(trainer: Any, told: Recipe, validation: Sequence[Row], tell: Callabl
 
 def _checkpoint(work: Path) -> str | None:
     """Return the last checkpoint that was written whole, by every process, or None."""
-    held = [p for p in work.glob("checkpoint-*") if (p / WHOLE).is_file() and p.name.rpartition("-")[2].isdigit()]
+    held = [
+        p
+        for p in work.glob("checkpoint-*")
+        if (p / WHOLE).is_file() and p.name.rpartition("-")[2].isdigit()
+    ]
     return str(max(held, key=lambda p: int(p.name.rpartition("-")[2]))) if held else None
 
 
 def _judged(job: Job, trainer: Any, validation: Sequence[Row], *, base: bool) -> dict[str, float]:
-    """Return what a preference run makes of held-out pairs: `base_*` before it, and after it with the distance from the base."""
+    """Return what a preference run makes of held-out pairs: `base_*` before it, and after it with
+    the distance from the base.
+    """
     if job.recipe.objective not in PREFERENCE or not validation or machine.sharded():
         return {}
     part = validation[:HELD_OUT]
@@ -314,7 +407,11 @@ def _judged(job: Job, trainer: Any, validation: Sequence[Row], *, base: bool) ->
     if base:
         return {f"base_{name}": value for name, value in found.items()}
     side = "chosen" if "chosen" in part[0] else "completion"
-    moved = {"kl": preference.drift(held, job.tokenizer, part, side)} if job.recipe.method != "full" else {}
+    moved = (
+        {"kl": preference.drift(held, job.tokenizer, part, side)}
+        if job.recipe.method != "full"
+        else {}
+    )
     return found | moved
 
 
@@ -327,7 +424,12 @@ def _scores(trainer: Any) -> dict[str, float]:
 
 
 def _finish(
-    job: Job, culture: str, trainer: Any, partial: Path, scores: dict[str, float], counts: dict[str, int]
+    job: Job,
+    culture: str,
+    trainer: Any,
+    partial: Path,
+    scores: dict[str, float],
+    counts: dict[str, int],
 ) -> None:
     """Write what stands beside the weights, then move all of it into place."""
     told = job.recipe
@@ -337,14 +439,27 @@ def _finish(
     config = partial / "adapter_config.json"
     if config.is_file():  # which base, by the name it was asked for
         config.write_text(
-            json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": base.place(told.base)}, indent=1)
+            json.dumps(
+                json.loads(config.read_text()) | {"base_model_name_or_path": base.place(told.base)},
+                indent=1,
+            )
         )
     made = Manifest(
-        kind="adapter" if config.is_file() else "model", name=culture, base=told.base, base_hash=base.fingerprint(told.base),
-        base_licence=base.licence(told.base), objective=told.objective, corpus=job.corpus.title, corpus_hash=job.corpus.hash, rows=counts,
-        settings=told.model_dump(mode="json", exclude_none=True), machine=str(job.machine), versions=manifest.versions(), scores=scores,
+        kind="adapter" if config.is_file() else "model",
+        name=culture,
+        base=told.base,
+        base_hash=base.fingerprint(told.base),
+        base_licence=base.licence(told.base),
+        objective=told.objective,
+        corpus=job.corpus.title,
+        corpus_hash=job.corpus.hash,
+        rows=counts,
+        settings=told.model_dump(mode="json", exclude_none=True),
+        machine=str(job.machine),
+        versions=manifest.versions(),
+        scores=scores,
         created=manifest.now(),
-    )  # fmt: skip
+    )
     manifest.write(made, partial)
     target = job.folder / culture
     move(partial, target)

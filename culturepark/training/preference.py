@@ -1,8 +1,10 @@
-"""Preference tuning with TRL's trainers: DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), ORPO (Hong et al. 2024,
-arXiv 2403.07691, eq. 6) and KTO (Ethayarajh et al. 2024, arXiv 2402.01306, eq. 8), and what a run did to its model.
+"""Preference tuning with TRL's trainers: DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), ORPO
+(Hong et al. 2024, arXiv 2403.07691, eq. 6) and KTO (Ethayarajh et al. 2024, arXiv 2402.01306, eq.
+8), and what a run did to its model.
 
-A preference run can make a model worse (Banerjee et al. 2025, arXiv 2410.12880, table 5: DPO tripled harm), so `judged` tells
-margins, accuracies and the distance from the base on held-out pairs, before and after.
+A preference run can make a model worse (Banerjee et al. 2025, arXiv 2410.12880, table 5: DPO
+tripled harm), so `judged` tells margins, accuracies and the distance from the base on held-out
+pairs, before and after.
 """
 
 from __future__ import annotations
@@ -17,9 +19,18 @@ from culturepark.training.recipe import Recipe
 from culturepark.training.rows import Row, answered
 
 
-def trainer(model: Any, tokenizer: Any, train: Sequence[Row], validation: Sequence[Row], told: dict[str, Any], recipe: Recipe,
-            adapter: Any) -> Any:  # fmt: skip
-    """Return the trainer of one model; its reference is the base, which an adapter leaves as it was."""
+def trainer(
+    model: Any,
+    tokenizer: Any,
+    train: Sequence[Row],
+    validation: Sequence[Row],
+    told: dict[str, Any],
+    recipe: Recipe,
+    adapter: Any,
+) -> Any:
+    """Return the trainer of one model; its reference is the base, which an adapter leaves as it
+    was.
+    """
     config, kind = _kind(recipe.objective)
     args = config(**told, beta=recipe.beta, max_length=recipe.length)
     learnt, checked = (
@@ -27,13 +38,19 @@ def trainer(model: Any, tokenizer: Any, train: Sequence[Row], validation: Sequen
         for rows in (train, validation)
     )
     return kind(
-        model=model, args=args, train_dataset=learnt, eval_dataset=checked,
-        processing_class=tokenizer, peft_config=adapter,
-    )  # fmt: skip
+        model=model,
+        args=args,
+        train_dataset=learnt,
+        eval_dataset=checked,
+        processing_class=tokenizer,
+        peft_config=adapter,
+    )
 
 
 def _kind(objective: str) -> tuple[Any, Any]:
-    """Return TRL's configuration and trainer of an objective; the trainer takes rows as tokens, as `dataset` gives them."""
+    """Return TRL's configuration and trainer of an objective; the trainer takes rows as tokens, as
+    `dataset` gives them.
+    """
     import trl
 
     if objective == "orpo":  # TRL keeps it among its experimental trainers, and says so at import
@@ -47,7 +64,9 @@ def _kind(objective: str) -> tuple[Any, Any]:
 
 
 def _takes_tokens(kind: Any) -> Any:
-    """Return a trainer that takes rows as they are: TRL's own would render prompts otherwise than sampling does."""
+    """Return a trainer that takes rows as they are: TRL's own would render prompts otherwise than
+    sampling does.
+    """
 
     def prepare(self: Any, dataset: Any, *how: Any) -> Any:
         return dataset
@@ -59,25 +78,36 @@ def _takes_tokens(kind: Any) -> Any:
 
 
 def dataset(tokenizer: Any, rows: Sequence[Row], length: int, batch: int) -> Any:
-    """Return rows as the columns of tokens that TRL's trainers learn from, pairs (DPO, ORPO) or judged answers (KTO).
+    """Return rows as the columns of tokens that TRL's trainers learn from, pairs (DPO, ORPO) or
+    judged answers (KTO).
 
-    KTO's divergence is estimated on answers to other prompts: within each `batch` they are moved on by one (§4.1 there).
-    InputError where a row is longer than `length` tokens.
+    KTO's divergence is estimated on answers to other prompts: within each `batch` they are moved on
+    by one (§4.1 there). InputError where a row is longer than `length` tokens.
     """
     from datasets import Dataset
 
     if "label" in rows[0]:
         parts = answered(tokenizer, rows, "completion", length)
         said = [ids for _, ids in parts]
-        moved = [i for at in range(0, len(said), batch) for i in _rotated(range(at, min(at + batch, len(said))))]
-        return Dataset.from_dict({
-            "prompt_ids": [prompt for prompt, _ in parts], "completion_ids": said,
-            "KL_completion_ids": [said[i] for i in moved], "label": [row["label"] for row in rows],
-        })  # fmt: skip
+        moved = [
+            i
+            for at in range(0, len(said), batch)
+            for i in _rotated(range(at, min(at + batch, len(said))))
+        ]
+        return Dataset.from_dict(
+            {
+                "prompt_ids": [prompt for prompt, _ in parts],
+                "completion_ids": said,
+                "KL_completion_ids": [said[i] for i in moved],
+                "label": [row["label"] for row in rows],
+            }
+        )
     chosen, rejected = (answered(tokenizer, rows, side, length) for side in ("chosen", "rejected"))
     columns = {"prompt": [prompt for prompt, _ in chosen]}
     columns |= {"chosen": [ids for _, ids in chosen], "rejected": [ids for _, ids in rejected]}
-    return Dataset.from_dict({f"{name}_ids": ids for name, ids in columns.items()} | _whole(columns))
+    return Dataset.from_dict(
+        {f"{name}_ids": ids for name, ids in columns.items()} | _whole(columns)
+    )
 
 
 def _rotated(places: Sequence[int]) -> list[int]:
@@ -85,8 +115,13 @@ def _rotated(places: Sequence[int]) -> list[int]:
 
 
 def _whole(columns: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
-    """Return the columns that ORPO's collator reads: whole rows, their attention, and labels of the answers alone."""
-    made = {"prompt_input_ids": columns["prompt"], "prompt_attention_mask": [[1] * len(p) for p in columns["prompt"]]}
+    """Return the columns that ORPO's collator reads: whole rows, their attention, and labels of the
+    answers alone.
+    """
+    made = {
+        "prompt_input_ids": columns["prompt"],
+        "prompt_attention_mask": [[1] * len(p) for p in columns["prompt"]],
+    }
     for side in ("chosen", "rejected"):
         pairs = list(zip(columns["prompt"], columns[side], strict=True))
         made[f"{side}_input_ids"] = [prompt + ids for prompt, ids in pairs]
@@ -98,8 +133,9 @@ def _whole(columns: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
 def judged(model: Any, tokenizer: Any, rows: Sequence[Row], *, base: bool) -> dict[str, float]:
     """Return what a model makes of held-out pairs (KTO rows: of its good and bad answers).
 
-    `accuracy` is the share of pairs whose chosen answer it finds likelier (mean log-probability a token), `margin` the mean
-    difference (nats a token), `chosen` and `rejected` the means themselves. With `base` the adapter is left out.
+    `accuracy` is the share of pairs whose chosen answer it finds likelier (mean log-probability a
+    token), `margin` the mean difference (nats a token), `chosen` and `rejected` the means
+    themselves. With `base` the adapter is left out.
     """
     from contextlib import nullcontext
 
@@ -122,7 +158,9 @@ def judged(model: Any, tokenizer: Any, rows: Sequence[Row], *, base: bool) -> di
 
 
 def _said(model: Any, tokenizer: Any, rows: Sequence[Row], side: str) -> list[float]:
-    return choices.likelihood(model, tokenizer, [r["prompt"] for r in rows], [r[side][0]["content"] for r in rows])
+    return choices.likelihood(
+        model, tokenizer, [r["prompt"] for r in rows], [r[side][0]["content"] for r in rows]
+    )
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -130,19 +168,25 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def drift(model: Any, tokenizer: Any, rows: Sequence[Row], side: str, batch: int = 16) -> float:
-    """Return how far an adapter took its model from the base: KL(tuned ‖ base), nats a token, over the answers of rows.
+    """Return how far an adapter took its model from the base: KL(tuned ‖ base), nats a token, over
+    the answers of rows.
 
-    The mean over answer tokens of the divergence of whole next-token distributions; not an estimate from samples.
+    The mean over answer tokens of the divergence of whole next-token distributions; not an estimate
+    from samples.
     """
     import torch
 
-    parts = tokenize_answers(tokenizer, [r["prompt"] for r in rows], [r[side][0]["content"] for r in rows])
+    parts = tokenize_answers(
+        tokenizer, [r["prompt"] for r in rows], [r[side][0]["content"] for r in rows]
+    )
     whole = [prompt + said for prompt, said in parts]
     total, count, was = 0.0, 0, model.training
     model.eval()
     for at in range(0, len(whole), batch):
         part = choices.padded(tokenizer, whole[at : at + batch], model.device)
-        starts = torch.tensor([[len(prompt)] for prompt, _ in parts[at : at + batch]], device=model.device)
+        starts = torch.tensor(
+            [[len(prompt)] for prompt, _ in parts[at : at + batch]], device=model.device
+        )
         places = torch.arange(part["input_ids"].shape[1], device=model.device)
         mask = (
             (places >= starts - 1)

@@ -1,4 +1,6 @@
-"""What a tuning job is told to do: one frozen recipe, its presets, and how it is kept in tune.toml."""
+"""What a tuning job is told to do: one frozen recipe, its presets, and how it is kept in
+tune.toml.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,9 @@ from culturepark.records import Record
 from culturepark.toml import explain, misread, read_toml
 
 OBJECTIVES = ("sft", "dpo", "orpo", "kto", "shares", "mix")
-# The export format that each objective reads, and what it learns from a row with by default: a step size for adapters and one
-# for whole models. Adapters need about ten times the steps of whole models; preference losses a tenth of SFT's.
+# The export format that each objective reads, and what it learns from a row with by default: a step
+# size for adapters and one for whole models. Adapters need about ten times the steps of whole
+# models; preference losses a tenth of SFT's.
 READS = {"sft": "trl", "dpo": "dpo", "orpo": "dpo", "kto": "kto", "shares": "shares", "mix": "trl"}
 RATES = {
     "sft": (2e-4, 2e-5),
@@ -26,19 +29,22 @@ RATES = {
     "shares": (2e-4, 2e-5),
     "mix": (2e-4, 2e-5),
 }
-TINY = 20  # the offline base is small and learns at so many times these steps (a default of 4e-3 for SFT)
+# the offline base is small and learns at so many times these steps (a default of 4e-3 for SFT)
+TINY = 20
 
 
 class Recipe(Record):
     """Everything that determines a tuning job, save its data.
 
-    `method`: `lora` (adapters: Hu et al. 2022, arXiv 2106.09685), `qlora` (adapters over a base in 4 bits: Dettmers et al.
-    2023, arXiv 2305.14314) or `full`. `rank`, `alpha`, `dropout` shape adapters. `lr` is the largest step size, `batch` the
-    rows of one forward pass (None: chosen by memory), `rows` those of one step (accumulated), `length` the most tokens of a
-    row, `patience` the checks of the validation split without progress after which training stops (0: never), `checks` how
-    often an epoch it is checked and a checkpoint written. `pooled` makes one model of all cultures. `answers`: what SFT
-    learns, the corpus' opinions or the majority's answer alone (`modal`). `beta` is the preference losses' own, `weight` the
-    share of the distribution loss in `mix` (0 to 1).
+    `method`: `lora` (adapters: Hu et al. 2022, arXiv 2106.09685), `qlora` (adapters over a base in
+    4 bits: Dettmers et al. 2023, arXiv 2305.14314) or `full`. `rank`, `alpha`, `dropout` shape
+    adapters. `lr` is the largest step size, `batch` the rows of one forward pass (None: chosen by
+    memory), `rows` those of one step (accumulated), `length` the most tokens of a row, `patience`
+    the checks of the validation split without progress after which training stops (0: never),
+    `checks` how often an epoch it is checked and a checkpoint written. `pooled` makes one model of
+    all cultures. `answers`: what SFT learns, the corpus' opinions or the majority's answer alone
+    (`modal`). `beta` is the preference losses' own, `weight` the share of the distribution loss in
+    `mix` (0 to 1).
     """
 
     objective: Literal["sft", "dpo", "orpo", "kto", "shares", "mix"] = "sft"
@@ -91,32 +97,55 @@ class Recipe(Record):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Li et al. 2024 (arXiv 2405.15145), Llama-2-70B: nf4, r 64, alpha 16, dropout 0.1, 2e-4, 6 epochs, batch 4.
+    # Li et al. 2024 (arXiv 2405.15145), Llama-2-70B: nf4, r 64, alpha 16, dropout 0.1, 2e-4, 6
+    # epochs, batch 4.
     "culturepark-llama": {
-        "objective": "sft", "base": "meta-llama/Llama-2-70b-hf", "method": "qlora", "rank": 64, "alpha": 16, "dropout": 0.1, "lr": 2e-4,
-        "epochs": 6, "rows": 4, "patience": 0,
+        "objective": "sft",
+        "base": "meta-llama/Llama-2-70b-hf",
+        "method": "qlora",
+        "rank": 64,
+        "alpha": 16,
+        "dropout": 0.1,
+        "lr": 2e-4,
+        "epochs": 6,
+        "rows": 4,
+        "patience": 0,
     },
-    # Yin et al. 2024 (arXiv 2412.06483) name base and objective; step size, beta and epochs are those of the recipe for DPO of the
-    # base's own authors (Tunstall et al. 2023, arXiv 2310.16944).
+    # Yin et al. 2024 (arXiv 2412.06483) name base and objective; step size, beta and epochs are
+    # those of the recipe for DPO of the base's own authors (Tunstall et al. 2023, arXiv
+    # 2310.16944).
     "safeworld-dpo": {
-        "objective": "dpo", "base": "alignment-handbook/zephyr-7b-sft-full", "method": "full", "lr": 5e-7, "beta": 0.1, "epochs": 1,
-        "rows": 32, "patience": 0,
+        "objective": "dpo",
+        "base": "alignment-handbook/zephyr-7b-sft-full",
+        "method": "full",
+        "lr": 5e-7,
+        "beta": 0.1,
+        "epochs": 1,
+        "rows": 32,
+        "patience": 0,
     },
-}  # fmt: skip
+}
 
 
 def build(given: Mapping[str, Any], preset: str | None = None, where: str = "recipe") -> Recipe:
-    """Return a recipe from a preset and what was said beside it; CardError names each mistake, InputError a preset there is not."""
+    """Return a recipe from a preset and what was said beside it; CardError names each mistake,
+    InputError a preset there is not.
+    """
     if preset is not None and preset not in PRESETS:
         raise InputError(f"no preset {preset!r} for tuning. {nearest(preset, (*PRESETS, 'scpo'))}")
-    data = {**(PRESETS[preset] if preset else {}), **{k: v for k, v in given.items() if v is not None}}
+    data = {
+        **(PRESETS[preset] if preset else {}),
+        **{k: v for k, v in given.items() if v is not None},
+    }
     if preset and data["objective"] != PRESETS[preset]["objective"]:
         raise InputError(
-            f"preset {preset} is for `tune {PRESETS[preset]['objective']}`, not `tune {data['objective']}`"
+            f"preset {preset} is for `tune {PRESETS[preset]['objective']}`, not `tune"
+            f" {data['objective']}`"
         )
     if "base" not in data:
         raise InputError(
-            "which base? Give --base with a folder, a hub name, or `tiny` (built here, no download), or a --preset"
+            "which base? Give --base with a folder, a hub name, or `tiny` (built here, no"
+            " download), or a --preset"
         )
     try:
         recipe = Recipe.model_validate(data)

@@ -1,4 +1,6 @@
-"""Trains reward models: TRL's RewardTrainer with a weight a pair, on the very tokens that are scored."""
+"""Trains reward models: TRL's RewardTrainer with a weight a pair, on the very tokens that are
+scored.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ HEADS = ("score", "classifier")
 
 @dataclass(frozen=True)
 class Drill:
-    """How a reward model is trained: optimiser steps, pairs a step, largest step size, seed; `rank` and `alpha` shape adapters."""
+    """How a reward model is trained: optimiser steps, pairs a step, largest step size, seed; `rank`
+    and `alpha` shape adapters.
+    """
 
     steps: int
     batch: int
@@ -32,9 +36,11 @@ class Drill:
 
 
 def loss(chosen: Any, rejected: Any, weights: Any) -> Any:
-    """Return −mean(w · log σ(r_θ(y⁺) − r_θ(y⁻))), nats (SCPO, arXiv 2606.18606, §3); all three of shape (pairs,).
+    """Return −mean(w · log σ(r_θ(y⁺) − r_θ(y⁻))), nats (SCPO, arXiv 2606.18606, §3); all three of
+    shape (pairs,).
 
-    ValueError for any other shape: (pairs,) against (pairs, 1) would be broadcast to every chosen answer against every rejected.
+    ValueError for any other shape: (pairs,) against (pairs, 1) would be broadcast to every chosen
+    answer against every rejected.
     """
     from torch.nn.functional import logsigmoid
 
@@ -44,9 +50,18 @@ def loss(chosen: Any, rejected: Any, weights: Any) -> Any:
     return -(weights * logsigmoid(chosen - rejected)).mean()
 
 
-def train(model: Any, held: Texts, pairs: Sequence[Pair], weights: Sequence[float], drill: Drill, machine: Machine,
-          work: Path) -> tuple[Any, float]:  # fmt: skip
-    """Train a model on weighted pairs with TRL's RewardTrainer; return it (an adapter on it for `lora`) and its last loss."""
+def train(
+    model: Any,
+    held: Texts,
+    pairs: Sequence[Pair],
+    weights: Sequence[float],
+    drill: Drill,
+    machine: Machine,
+    work: Path,
+) -> tuple[Any, float]:
+    """Train a model on weighted pairs with TRL's RewardTrainer; return it (an adapter on it for
+    `lora`) and its last loss.
+    """
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import RewardConfig
@@ -54,18 +69,41 @@ def train(model: Any, held: Texts, pairs: Sequence[Pair], weights: Sequence[floa
     held.add(pairs)
     gpu = machine.device != "cpu"
     told = RewardConfig(
-        output_dir=str(work), use_cpu=not gpu, bf16=gpu and machine.dtype == "bfloat16", fp16=gpu and machine.dtype == "float16",
-        gradient_checkpointing=gpu, dataloader_pin_memory=gpu, disable_tqdm=True, report_to="none", save_strategy="no", max_steps=drill.steps,
-        per_device_train_batch_size=drill.batch, learning_rate=drill.lr, seed=drill.seed, data_seed=drill.seed, max_length=None,
-        logging_strategy="steps", logging_steps=max(1, drill.steps // 4), disable_dropout=False,
-    )  # fmt: skip
-    rows = Dataset.from_dict({
-        "chosen_ids": [list(held.of(p, True)) for p in pairs], "rejected_ids": [list(held.of(p, False)) for p in pairs],
-        "weight": [float(w) for w in weights],
-    })  # fmt: skip
+        output_dir=str(work),
+        use_cpu=not gpu,
+        bf16=gpu and machine.dtype == "bfloat16",
+        fp16=gpu and machine.dtype == "float16",
+        gradient_checkpointing=gpu,
+        dataloader_pin_memory=gpu,
+        disable_tqdm=True,
+        report_to="none",
+        save_strategy="no",
+        max_steps=drill.steps,
+        per_device_train_batch_size=drill.batch,
+        learning_rate=drill.lr,
+        seed=drill.seed,
+        data_seed=drill.seed,
+        max_length=None,
+        logging_strategy="steps",
+        logging_steps=max(1, drill.steps // 4),
+        disable_dropout=False,
+    )
+    rows = Dataset.from_dict(
+        {
+            "chosen_ids": [list(held.of(p, True)) for p in pairs],
+            "rejected_ids": [list(held.of(p, False)) for p in pairs],
+            "weight": [float(w) for w in weights],
+        }
+    )
     kinds = _kinds()
-    made = kinds[0](model=model, args=told, train_dataset=rows, processing_class=held.tokenizer, peft_config=_lora(model, drill),
-                    data_collator=kinds[1](pad_token_id=held.tokenizer.pad_token_id))  # fmt: skip
+    made = kinds[0](
+        model=model,
+        args=told,
+        train_dataset=rows,
+        processing_class=held.tokenizer,
+        peft_config=_lora(model, drill),
+        data_collator=kinds[1](pad_token_id=held.tokenizer.pad_token_id),
+    )
     made.remove_callback(PrinterCallback)
     made.train()
     losses = [entry["loss"] for entry in made.state.log_history if "loss" in entry]
@@ -93,7 +131,11 @@ def _kinds() -> tuple[Any, Any]:
             self._signature_columns = ["chosen_ids", "rejected_ids", "weight"]
 
         def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+            self,
+            model: Any,
+            inputs: Any,
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
         ) -> Any:
             out = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
             chosen, rejected = out.logits.float().squeeze(-1).chunk(2)
@@ -104,20 +146,32 @@ def _kinds() -> tuple[Any, Any]:
 
 
 def _lora(model: Any, drill: Drill) -> Any:
-    """Return an adapter on every linear layer, with the head trained whole; None where the whole model is trained."""
+    """Return an adapter on every linear layer, with the head trained whole; None where the whole
+    model is trained.
+    """
     if drill.method != "lora":
         return None
     from peft import LoraConfig, TaskType
 
     heads = [h for h in (*HEADS, "pooler") if hasattr(model, h)]
-    return LoraConfig(task_type=TaskType.SEQ_CLS, r=drill.rank, lora_alpha=drill.alpha, lora_dropout=0.0, target_modules="all-linear",
-                      modules_to_save=heads)  # fmt: skip
+    return LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=drill.rank,
+        lora_alpha=drill.alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        modules_to_save=heads,
+    )
 
 
-def keep(model: Any, tokenizer: Any, folder: Path, about: Mapping[str, Any], below: Path | None = None) -> Path:
-    """Write a reward model with its manifest, whole or not at all, and return the folder; safetensors only.
+def keep(
+    model: Any, tokenizer: Any, folder: Path, about: Mapping[str, Any], below: Path | None = None
+) -> Path:
+    """Write a reward model with its manifest, whole or not at all, and return the folder;
+    safetensors only.
 
-    `about` is what the manifest says beside kind, versions and time; `below` is the whole model that an adapter belongs to.
+    `about` is what the manifest says beside kind, versions and time; `below` is the whole model
+    that an adapter belongs to.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -128,8 +182,14 @@ def keep(model: Any, tokenizer: Any, folder: Path, about: Mapping[str, Any], bel
         import json
 
         config.write_text(
-            json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": str(below.resolve())}, indent=1)
+            json.dumps(
+                json.loads(config.read_text()) | {"base_model_name_or_path": str(below.resolve())},
+                indent=1,
+            )
         )
-    manifest.write(Manifest(kind="reward", versions=manifest.versions(), created=manifest.now(), **about), partial)
+    manifest.write(
+        Manifest(kind="reward", versions=manifest.versions(), created=manifest.now(), **about),
+        partial,
+    )
     move(partial, folder)
     return folder

@@ -15,7 +15,8 @@ from culturepark.local_models.rows import Row as Row
 from culturepark.local_models.rows import checked
 
 SPLITS = ("train", "validation", "test")
-POOLED = "pooled"  # what a model of all cultures is called, and the one job of a corpus that is not parted
+# what a model of all cultures is called, and the one job of a corpus that is not parted
+POOLED = "pooled"
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,19 @@ class Corpus:
     def of(self, split: str, culture: str) -> Sequence[Row]:
         """Return a culture's rows of a split; `pooled` has everybody's."""
         held = self.rows.get(split, {})
-        return [row for name in sorted(held) for row in held[name]] if culture == POOLED else held.get(culture, ())
+        return (
+            [row for name in sorted(held) for row in held[name]]
+            if culture == POOLED
+            else held.get(culture, ())
+        )
 
 
 def read(source: Path, form: str, culture: str | None = None) -> Corpus:
-    """Read a file or a folder (SPLIT.jsonl, or a folder of them per culture, or both of the same rows) in one
-    of the forms of KEYS.
+    """Read a file or a folder (SPLIT.jsonl, or a folder of them per culture, or both of the same
+    rows) in one of the forms of KEYS.
 
-    A row's culture is `metadata.culture`, else its folder's name, else `culture`. InputError names file, line and mistake.
+    A row's culture is `metadata.culture`, else its folder's name, else `culture`. InputError names
+    file, line and mistake.
     """
     files = _files(source)
     if not any(split == "train" for _, split, _ in files):
@@ -54,7 +60,8 @@ def read(source: Path, form: str, culture: str | None = None) -> Corpus:
             name = culture or row["metadata"].get("culture") or folder
             if not name:
                 raise InputError(
-                    f"{path}:{number}: whose answer is this? It has no metadata.culture; name one with --culture, or pool them"
+                    f"{path}:{number}: whose answer is this? It has no metadata.culture; name one"
+                    " with --culture, or pool them"
                 )
             made.setdefault(split, {}).setdefault(str(name), []).append(row)
     return Corpus(source.parent.name + "/" + source.name, digest.hexdigest(), made)
@@ -66,18 +73,29 @@ def _files(source: Path) -> list[tuple[Path, str, str | None]]:
         return [(source, "train", None)]
     if not source.is_dir():
         raise InputError(
-            f"no corpus at {source}. {nearest(source.name, sorted(p.name for p in source.parent.glob('*')))}"
+            f"no corpus at {source}."
+            f" {nearest(source.name, sorted(p.name for p in source.parent.glob('*')))}"
         )
     here = [(source / f"{s}.jsonl", s, None) for s in SPLITS]
-    folders = [f for f in sorted(source.iterdir()) if f.is_dir() and not f.name.startswith((".", "_"))]
+    folders = [
+        f for f in sorted(source.iterdir()) if f.is_dir() and not f.name.startswith((".", "_"))
+    ]
     below = [(f / f"{s}.jsonl", s, f.name) for f in folders for s in SPLITS]
     there = [(p, s, c) for p, s, c in [*here, *below] if p.is_file()]
-    return [(p, s, c) for p, s, c in there if c is None or not _told_already(source / f"{s}.jsonl", s, there)]
+    return [
+        (p, s, c)
+        for p, s, c in there
+        if c is None or not _told_already(source / f"{s}.jsonl", s, there)
+    ]
 
 
 def _told_already(whole: Path, split: str, there: Sequence[tuple[Path, str, str | None]]) -> bool:
-    """Say whether a split's files by culture hold the rows of the file of all cultures once more."""
-    return whole.is_file() and same_rows(whole, [path for path, s, culture in there if s == split and culture])
+    """Say whether a split's files by culture hold the rows of the file of all cultures once
+    more.
+    """
+    return whole.is_file() and same_rows(
+        whole, [path for path, s, culture in there if s == split and culture]
+    )
 
 
 def same_rows(whole: Path, parts: Iterable[Path]) -> bool:
@@ -91,7 +109,9 @@ def _fingerprint(paths: Iterable[Path]) -> int:
     for path in paths:
         try:
             with path.open("rb") as file:
-                total += sum(int.from_bytes(hashlib.blake2b(line, digest_size=16).digest()) for line in file)
+                total += sum(
+                    int.from_bytes(hashlib.blake2b(line, digest_size=16).digest()) for line in file
+                )
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     return total
@@ -108,12 +128,17 @@ def _hash(path: Path, digest: Any) -> None:
 
 
 def modal(rows: Iterable[Row]) -> list[Row]:
-    """Return rows that answer each question with the majority's option alone (the first among equals)."""
+    """Return rows that answer each question with the majority's option alone (the first among
+    equals).
+    """
     return [
         {
             "prompt": row["prompt"],
             "completion": [
-                {"role": "assistant", "content": f"{row['options'][row['shares'].index(max(row['shares']))]}."}
+                {
+                    "role": "assistant",
+                    "content": f"{row['options'][row['shares'].index(max(row['shares']))]}.",
+                }
             ],
             "metadata": row["metadata"],
         }
@@ -125,9 +150,11 @@ def modal(rows: Iterable[Row]) -> list[Row]:
 
 
 def tokenised(tokenizer: Any, rows: Sequence[Row], length: int) -> dict[str, list[list[int]]]:
-    """Return `input_ids` and `labels` of prompt-completion rows; the loss is on the completion alone (labels -100 before it).
+    """Return `input_ids` and `labels` of prompt-completion rows; the loss is on the completion
+    alone (labels -100 before it).
 
-    InputError where a row is longer than `length` tokens: cutting an answer would teach unfinished ones.
+    InputError where a row is longer than `length` tokens: cutting an answer would teach unfinished
+    ones.
     """
     parts = answered(tokenizer, rows, "completion", length)
     return {
@@ -136,8 +163,12 @@ def tokenised(tokenizer: Any, rows: Sequence[Row], length: int) -> dict[str, lis
     }
 
 
-def answered(tokenizer: Any, rows: Sequence[Row], side: str, length: int) -> list[tuple[list[int], list[int]]]:
-    """Return each row's prompt and its answer of a `side` as token ids; InputError where they are more than `length`."""
+def answered(
+    tokenizer: Any, rows: Sequence[Row], side: str, length: int
+) -> list[tuple[list[int], list[int]]]:
+    """Return each row's prompt and its answer of a `side` as token ids; InputError where they are
+    more than `length`.
+    """
     answers = [row[side][0]["content"] for row in rows]
     parts = tokenize_answers(tokenizer, [row["prompt"] for row in rows], answers)
     if (longest := max((len(prompt) + len(said) for prompt, said in parts), default=0)) > length:

@@ -1,4 +1,6 @@
-"""Supervised fine-tuning: TRL's SFTTrainer on rows that were tokenised once, with the loss on the completions alone."""
+"""Supervised fine-tuning: TRL's SFTTrainer on rows that were tokenised once, with the loss on the
+completions alone.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +13,43 @@ from culturepark.training.rows import Row, tokenised
 
 
 def packs(recipe: Recipe, machine: Machine) -> bool:
-    """Say whether rows are packed: only where attention keeps them apart (FlashAttention); elsewhere it mixes or slows them."""
+    """Say whether rows are packed: only where attention keeps them apart (FlashAttention);
+    elsewhere it mixes or slows them.
+    """
     return machine.attention == "flash_attention_2" if recipe.packing is None else recipe.packing
 
 
-def trainer(model: Any, tokenizer: Any, train: Sequence[Row], validation: Sequence[Row], told: dict[str, Any], recipe: Recipe,
-            machine: Machine, adapter: Any) -> Any:  # fmt: skip
+def trainer(
+    model: Any,
+    tokenizer: Any,
+    train: Sequence[Row],
+    validation: Sequence[Row],
+    told: dict[str, Any],
+    recipe: Recipe,
+    machine: Machine,
+    adapter: Any,
+) -> Any:
     """Return the trainer of one model."""
     from trl import SFTConfig
 
     packing = packs(recipe, machine)
     config = SFTConfig(
-        **told, packing=packing, eval_packing=False, max_length=recipe.length if packing else None, shuffle_dataset=packing,
+        **told,
+        packing=packing,
+        eval_packing=False,
+        max_length=recipe.length if packing else None,
+        shuffle_dataset=packing,
         train_sampling_strategy="random" if packing else "group_by_length",
         dataset_kwargs=None if packing else {"skip_prepare_dataset": True},
-    )  # fmt: skip
+    )
     return _kind()(
-        model=model, args=config, train_dataset=dataset(tokenizer, train, recipe.length),
+        model=model,
+        args=config,
+        train_dataset=dataset(tokenizer, train, recipe.length),
         eval_dataset=dataset(tokenizer, validation, recipe.length) if validation else None,
-        processing_class=tokenizer, peft_config=adapter,
-    )  # fmt: skip
+        processing_class=tokenizer,
+        peft_config=adapter,
+    )
 
 
 def dataset(tokenizer: Any, rows: Sequence[Row], length: int) -> Any:
@@ -41,23 +60,37 @@ def dataset(tokenizer: Any, rows: Sequence[Row], length: int) -> Any:
 
 
 def _kind() -> Any:
-    """Return TRL's trainer; where its fused head has no kernels (no Triton), one that scores the completions alone."""
+    """Return TRL's trainer; where its fused head has no kernels (no Triton), one that scores the
+    completions alone.
+    """
     from torch.nn.functional import cross_entropy
     from trl import SFTTrainer
 
     class Completions(SFTTrainer):
-        """On a CPU TRL projects every position to the vocabulary, the prompt's too; the loss needs those from the first label on."""
+        """On a CPU TRL projects every position to the vocabulary, the prompt's too; the loss needs
+        those from the first label on.
+        """
 
         def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+            self,
+            model: Any,
+            inputs: Any,
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
         ) -> Any:
             if inputs["input_ids"].device.type == "cuda" or return_outputs:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             labels = inputs.pop("labels")
             first = int((labels != -100).any(0).nonzero()[0])
-            logits = model(**inputs, logits_to_keep=labels.shape[1] - first + 1, use_cache=False).logits[:, :-1].float()
+            logits = (
+                model(**inputs, logits_to_keep=labels.shape[1] - first + 1, use_cache=False)
+                .logits[:, :-1]
+                .float()
+            )
             said = labels[:, first:]
-            total = cross_entropy(logits.flatten(0, 1), said.flatten(), ignore_index=-100, reduction="sum")
+            total = cross_entropy(
+                logits.flatten(0, 1), said.flatten(), ignore_index=-100, reduction="sum"
+            )
             spoken = said != -100
             mode, right = (
                 "train" if self.model.training else "eval",

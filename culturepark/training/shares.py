@@ -1,8 +1,10 @@
-"""Tuning to distributions: the model's option probabilities are drawn to the shares of a people, alone or beside its opinions.
+"""Tuning to distributions: the model's option probabilities are drawn to the shares of a people,
+alone or beside its opinions.
 
-The loss is KL(people ‖ model) over a question's options (Cao et al., NAACL 2025, arXiv 2502.07068, §3.2; Suh et al. 2025,
-SubPOP, arXiv 2502.16761, §3.1). Where options share their first tokens, the divergence is summed over the places where they
-part, each weighted by the people's share that comes there: by the chain rule of relative entropy that is the divergence itself.
+The loss is KL(people ‖ model) over a question's options (Cao et al., NAACL 2025, arXiv 2502.07068,
+§3.2; Suh et al. 2025, SubPOP, arXiv 2502.16761, §3.1). Where options share their first tokens, the
+divergence is summed over the places where they part, each weighted by the people's share that comes
+there: by the chain rule of relative entropy that is the divergence itself.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from culturepark.training.rows import Row, tokenised
 
 @dataclass(frozen=True)
 class Place:
-    """One place where a question's options part: tokens up to there, branch tokens, the people's shares of them, its weight."""
+    """One place where a question's options part: tokens up to there, branch tokens, the people's
+    shares of them, its weight.
+    """
 
     ids: list[int]
     tokens: list[int]
@@ -39,13 +43,21 @@ def places(tokenizer: Any, rows: Sequence[Row]) -> list[Place]:
             held = [sum(row["shares"][i] for i in branch) for branch in fork.options]
             if (weight := sum(held)) > 0:
                 made.append(
-                    Place([*opening.tokens, *fork.prefix], list(fork.tokens), [h / weight for h in held], weight)
+                    Place(
+                        [*opening.tokens, *fork.prefix],
+                        list(fork.tokens),
+                        [h / weight for h in held],
+                        weight,
+                    )
                 )
     return made
 
 
 def loss(
-    logits: Any, tokens: Sequence[Sequence[int]], shares: Sequence[Sequence[float]], weights: Sequence[float]
+    logits: Any,
+    tokens: Sequence[Sequence[int]],
+    shares: Sequence[Sequence[float]],
+    weights: Sequence[float],
 ) -> Any:
     """Return the summed weighted KL(people ‖ model) over places, nats.
 
@@ -61,8 +73,12 @@ def loss(
     return total
 
 
-def dataset(tokenizer: Any, train: Sequence[Row], opinions: Sequence[Row], length: int, seed: int) -> Any:
-    """Return rows that hold a place each and, where there are opinions, one opinion each; the fewer are repeated in turn."""
+def dataset(
+    tokenizer: Any, train: Sequence[Row], opinions: Sequence[Row], length: int, seed: int
+) -> Any:
+    """Return rows that hold a place each and, where there are opinions, one opinion each; the fewer
+    are repeated in turn.
+    """
     from datasets import Dataset
 
     held = places(tokenizer, train)
@@ -74,18 +90,28 @@ def dataset(tokenizer: Any, train: Sequence[Row], opinions: Sequence[Row], lengt
         for n in (len(held), len(opinions))
     )
     made: dict[str, list[Any]] = {
-        "place": [held[i].ids for i in order], "tokens": [held[i].tokens for i in order],
-        "shares": [held[i].shares for i in order], "weight": [held[i].weight for i in order],
-    }  # fmt: skip
+        "place": [held[i].ids for i in order],
+        "tokens": [held[i].tokens for i in order],
+        "shares": [held[i].shares for i in order],
+        "weight": [held[i].weight for i in order],
+    }
     if opinions:
         made |= {name: [column[i] for i in talk] for name, column in said.items()}
     return Dataset.from_dict(made)
 
 
 def trainer(
-    model: Any, tokenizer: Any, train: Any, validation: Any, told: dict[str, Any], recipe: Recipe, adapter: Any
+    model: Any,
+    tokenizer: Any,
+    train: Any,
+    validation: Any,
+    told: dict[str, Any],
+    recipe: Recipe,
+    adapter: Any,
 ) -> Any:
-    """Return the trainer of one model over datasets of `dataset`; the share of the distribution loss is 1 without opinions."""
+    """Return the trainer of one model over datasets of `dataset`; the share of the distribution
+    loss is 1 without opinions.
+    """
     import peft
     from transformers import TrainingArguments, set_seed
 
@@ -97,42 +123,62 @@ def trainer(
             model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=often)
         model = peft.get_peft_model(model, adapter)
     return _kind(share)(
-        model=model, args=TrainingArguments(**told, remove_unused_columns=False, label_names=[]), train_dataset=train,
-        eval_dataset=validation, data_collator=partial(_collated, tokenizer, share < 1), processing_class=tokenizer,
-    )  # fmt: skip
+        model=model,
+        args=TrainingArguments(**told, remove_unused_columns=False, label_names=[]),
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=partial(_collated, tokenizer, share < 1),
+        processing_class=tokenizer,
+    )
 
 
 def _kind(share: float) -> Any:
-    """Return a trainer whose loss is `share` of the distribution's and the rest of the opinions'."""
+    """Return a trainer whose loss is `share` of the distribution's and the rest of the
+    opinions'.
+    """
     import torch
     from transformers import Trainer
 
     class Matching(Trainer):
-        """Adds what the two losses say of a batch; a step's losses are means over all its batches and processes."""
+        """Adds what the two losses say of a batch; a step's losses are means over all its batches
+        and processes.
+        """
 
         loss_is_scaled_for_ga = True
 
         def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
-            """Return what the losses of one step are divided by: the weight of its places and the tokens of its opinions."""
+            """Return what the losses of one step are divided by: the weight of its places and the
+            tokens of its opinions.
+            """
             sizes = torch.tensor([_sizes(batch) for batch in batch_samples], device=device)
             return self.accelerator.reduce(sizes.sum(0), "sum")
 
         def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+            self,
+            model: Any,
+            inputs: Any,
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
         ) -> Any:
             at, here = inputs["place"], _sizes(inputs)
             logits = model(input_ids=at["input_ids"], attention_mask=at["attention_mask"]).logits
             ends = at["attention_mask"].sum(1) - 1
             last = logits[range(len(ends)), ends]
             weights, spoken = here if num_items_in_batch is None else num_items_in_batch.tolist()
-            total = share * loss(last, inputs["tokens"], inputs["shares"], inputs["weight"]) / weights
+            total = (
+                share * loss(last, inputs["tokens"], inputs["shares"], inputs["weight"]) / weights
+            )
             if share < 1:
                 total = total + (1 - share) * model(**inputs["opinion"]).loss * here[1] / spoken
-            if num_items_in_batch is not None:  # gradients are averaged over processes; these are parts of one mean
+            if (
+                num_items_in_batch is not None
+            ):  # gradients are averaged over processes; these are parts of one mean
                 total = total * self.accelerator.num_processes
             return (total, {}) if return_outputs else total
 
-        def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        def prediction_step(
+            self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
+        ) -> Any:
             with torch.no_grad():
                 found = self.compute_loss(model, self._prepare_inputs(inputs))
             return found.detach(), None, None
@@ -141,16 +187,24 @@ def _kind(share: float) -> Any:
 
 
 def _collated(tokenizer: Any, opinions: bool, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return rows as one batch: places padded on the right, and the opinions beside them where they are learnt too."""
-    made: dict[str, Any] = {name: [r[name] for r in rows] for name in ("tokens", "shares", "weight")}
+    """Return rows as one batch: places padded on the right, and the opinions beside them where they
+    are learnt too.
+    """
+    made: dict[str, Any] = {
+        name: [r[name] for r in rows] for name in ("tokens", "shares", "weight")
+    }
     made["place"] = choices.padded(tokenizer, [r["place"] for r in rows], "cpu")
     if opinions:
-        made["opinion"] = _padded([r["input_ids"] for r in rows], [r["labels"] for r in rows], tokenizer.pad_token_id)
+        made["opinion"] = _padded(
+            [r["input_ids"] for r in rows], [r["labels"] for r in rows], tokenizer.pad_token_id
+        )
     return made
 
 
 def _sizes(batch: dict[str, Any]) -> tuple[float, float]:
-    """Return the summed weight of a batch's places and how many tokens of its opinions are learnt."""
+    """Return the summed weight of a batch's places and how many tokens of its opinions are
+    learnt.
+    """
     said = batch["opinion"]["labels"][:, 1:] if "opinion" in batch else None
     return sum(batch["weight"]), 0.0 if said is None else float((said != -100).sum())
 

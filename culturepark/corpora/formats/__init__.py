@@ -1,9 +1,11 @@
-"""Export formats: one file each, which says what it `READS` and has one function, `write(source, folder)`.
+"""Export formats: one file each, which says what it `READS` and has one function, `write(source,
+folder)`.
 
-`source` yields a split's samples, pairs or shares (`READS` names one of the three). `write` returns its Subsets, which the
-folder's card names, so that `datasets.load_dataset(folder)` reads these files and no others.
-A format that needs libraries beyond the base install names them in `NEEDS`, each with the extra that brings it; they are
-looked for before a run asks its first question. To add one, write a module here and name it in FORMATS.
+`source` yields a split's samples, pairs or shares (`READS` names one of the three). `write` returns
+its Subsets, which the folder's card names, so that `datasets.load_dataset(folder)` reads these
+files and no others. A format that needs libraries beyond the base install names them in `NEEDS`,
+each with the extra that brings it; they are looked for before a run asks its first question. To add
+one, write a module here and name it in FORMATS.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ Chat = list[dict[str, str]]
 Files = dict[str, str]  # split → path of its rows, from the format's folder
 Subsets = dict[str, Files]  # name → files; the first is what is loaded where none is named
 WHOLE = "default"  # the name of the only subset
-BESIDE = "__metadata__"  # where files lie that are not rows: loaders of data sets pass over names like this one
+# where files lie that are not rows: loaders of data sets pass over names like this one
+BESIDE = "__metadata__"
 SPLITS = ("train", "validation", "test")
 FORMATS = {
     "trl": "culturepark.corpora.formats.trl",
@@ -60,7 +63,10 @@ def chat(sample: Sample) -> tuple[Chat, Chat]:
 
 def asked(record: Sample | Pair) -> Chat:
     """Return the prompt as chat messages: system and user."""
-    return [{"role": "system", "content": record.system}, {"role": "user", "content": record.prompt}]
+    return [
+        {"role": "system", "content": record.system},
+        {"role": "user", "content": record.prompt},
+    ]
 
 
 def said(text: str) -> Chat:
@@ -70,7 +76,9 @@ def said(text: str) -> Chat:
 
 def metadata(sample: Sample) -> dict[str, Any]:
     """Return where a sample came from."""
-    return sample.model_dump(include={"id", "culture", "question", "topic", "answer", "dialogue", "opinion", "persona"})
+    return sample.model_dump(
+        include={"id", "culture", "question", "topic", "answer", "dialogue", "opinion", "persona"}
+    )
 
 
 def origin(pair: Pair) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""TRL's conversational preference format: a prompt, what is chosen, what is rejected; origin in one nested column."""
+"""TRL's conversational preference format: a prompt, what is chosen, what is rejected; origin in one
+nested column.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A Hugging Face dataset in Parquet: conversations, so that trainers keep system prompt and chat template; origin in one nested column."""
+"""A Hugging Face dataset in Parquet: conversations, so that trainers keep system prompt and chat
+template; origin in one nested column.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,18 @@ ORIGIN = (
 
 
 def write(source: Source, folder: Path) -> Subsets:
-    """Write `data/SPLIT-00000-of-00001.parquet` with the columns `prompt`, `completion` and `metadata`."""
+    """Write `data/SPLIT-00000-of-00001.parquet` with the columns `prompt`, `completion` and
+    `metadata`.
+    """
     schema = _schema()
     files = {split: f"data/{split}-00000-of-00001.parquet" for split in SPLITS}
-    return {WHOLE: {split: path for split, path in files.items() if _written(source, split, folder / path, schema)}}
+    return {
+        WHOLE: {
+            split: path
+            for split, path in files.items()
+            if _written(source, split, folder / path, schema)
+        }
+    }
 
 
 def _written(source: Source, split: str, path: Path, schema: Any) -> bool:

@@ -1,4 +1,6 @@
-"""TRL's conversational format of unpaired preferences: each completion once, labelled as one to give or not to give."""
+"""TRL's conversational format of unpaired preferences: each completion once, labelled as one to
+give or not to give.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ def write(source: Source, folder: Path) -> Subsets:
 
 
 def rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
-    """Yield both sides of each pair, a text once a prompt: chosen where it is chosen anywhere, with its first pair's origin.
+    """Yield both sides of each pair, a text once a prompt: chosen where it is chosen anywhere, with
+    its first pair's origin.
 
     Pairs of one prompt stand together, so that no more than these are held.
     """
@@ -36,4 +39,9 @@ def rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
 
 def row(pair: Pair, text: str, label: bool) -> dict[str, Any]:
     """Return `{prompt, completion, label, metadata}`."""
-    return {"prompt": asked(pair), "completion": said(text), "label": label, "metadata": origin(pair)}
+    return {
+        "prompt": asked(pair),
+        "completion": said(text),
+        "label": label,
+        "metadata": origin(pair),
+    }

@@ -1,4 +1,6 @@
-"""LLaMA-Factory's ShareGPT format: samples, and where there are pairs, preferences (DPO) and marked answers (KTO), with their registry."""
+"""LLaMA-Factory's ShareGPT format: samples, and where there are pairs, preferences (DPO) and marked
+answers (KTO), with their registry.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,12 @@ KINDS: dict[str, dict[str, Any]] = {
 def write(source: Source, folder: Path) -> Subsets:
     """Write `KIND_SPLIT.jsonl`, and `dataset_info.json`, which names each of them `KIND_SPLIT`."""
     subsets = {
-        "sft": splits(folder, "sft_{split}.jsonl", lambda split: map(sample_row, source.samples(split))),
-        "dpo": splits(folder, "dpo_{split}.jsonl", lambda split: map(pair_row, source.pairs(split))),
+        "sft": splits(
+            folder, "sft_{split}.jsonl", lambda split: map(sample_row, source.samples(split))
+        ),
+        "dpo": splits(
+            folder, "dpo_{split}.jsonl", lambda split: map(pair_row, source.pairs(split))
+        ),
         "kto": splits(folder, "kto_{split}.jsonl", lambda split: marked_rows(source.pairs(split))),
     }
     registry = {
@@ -48,7 +54,9 @@ def sample_row(sample: Sample) -> dict[str, Any]:
 
 
 def pair_row(pair: Pair) -> dict[str, Any]:
-    """Return `{conversations, chosen, rejected, system, metadata}`: a question, and one message on each side."""
+    """Return `{conversations, chosen, rejected, system, metadata}`: a question, and one message on
+    each side.
+    """
     return {
         "conversations": [_human(pair.prompt)],
         "chosen": _model(pair.chosen),
@@ -59,11 +67,18 @@ def pair_row(pair: Pair) -> dict[str, Any]:
 
 
 def marked_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
-    """Yield `{conversations, kto_tag, system, metadata}`: an answer, and whether it is one to give."""
+    """Yield `{conversations, kto_tag, system, metadata}`: an answer, and whether it is one to
+    give.
+    """
     for row in kto.rows(pairs):
         system, user = (message["content"] for message in row["prompt"])
         talk = [_human(user), _model(row["completion"][0]["content"])]
-        yield {"conversations": talk, "kto_tag": row["label"], "system": system, "metadata": row["metadata"]}
+        yield {
+            "conversations": talk,
+            "kto_tag": row["label"],
+            "system": system,
+            "metadata": row["metadata"],
+        }
 
 
 def _human(text: str) -> dict[str, str]:

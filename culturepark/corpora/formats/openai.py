@@ -1,4 +1,6 @@
-"""OpenAI's chat fine-tuning format; origins stand in `__metadata__/`, line for line, since the service refuses other keys."""
+"""OpenAI's chat fine-tuning format; origins stand in `__metadata__/`, line for line, since the
+service refuses other keys.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ READS = "samples"
 
 
 def write(source: Source, folder: Path) -> Subsets:
-    """Write one JSONL file per split, and `__metadata__/SPLIT.jsonl` with a line for each of its lines."""
+    """Write one JSONL file per split, and `__metadata__/SPLIT.jsonl` with a line for each of its
+    lines.
+    """
     splits(folder / BESIDE, "{split}.jsonl", lambda split: map(metadata, source.samples(split)))
     return {WHOLE: splits(folder, "{split}.jsonl", lambda split: map(row, source.samples(split)))}
 

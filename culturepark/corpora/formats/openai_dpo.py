@@ -1,4 +1,6 @@
-"""The preference format of OpenAI, Together and Fireworks; origins stand in `__metadata__/`, line for line, since they refuse other keys."""
+"""The preference format of OpenAI, Together and Fireworks; origins stand in `__metadata__/`, line
+for line, since they refuse other keys.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,17 @@ READS = "pairs"
 
 
 def write(source: Source, folder: Path) -> Subsets:
-    """Write one JSONL file per split, and `__metadata__/SPLIT.jsonl` with a line for each of its lines."""
+    """Write one JSONL file per split, and `__metadata__/SPLIT.jsonl` with a line for each of its
+    lines.
+    """
     splits(folder / BESIDE, "{split}.jsonl", lambda split: map(origin, source.pairs(split)))
     return {WHOLE: splits(folder, "{split}.jsonl", lambda split: map(row, source.pairs(split)))}
 
 
 def row(pair: Pair) -> dict[str, object]:
-    """Return `{input, preferred_output, non_preferred_output}`, one assistant message on each side."""
+    """Return `{input, preferred_output, non_preferred_output}`, one assistant message on each
+    side.
+    """
     return {
         "input": {"messages": asked(pair)},
         "preferred_output": said(pair.chosen),

@@ -1,4 +1,6 @@
-"""What the peoples answered: a row a culture and question, with every option and the share that gave it."""
+"""What the peoples answered: a row a culture and question, with every option and the share that
+gave it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""TRL's conversational prompt-completion format: loss on the completion only, origin in one nested column."""
+"""TRL's conversational prompt-completion format: loss on the completion only, origin in one nested
+column.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,8 @@ def write(source: Source, folder: Path) -> Subsets:
 
 
 def row(sample: Sample) -> dict[str, Any]:
-    """Return `{prompt, completion, metadata}`; `messages` beside `prompt` would crash SFTTrainer."""
+    """Return `{prompt, completion, metadata}`; `messages` beside `prompt` would crash
+    SFTTrainer.
+    """
     prompt, completion = chat(sample)
     return {"prompt": prompt, "completion": completion, "metadata": metadata(sample)}

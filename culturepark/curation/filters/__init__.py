@@ -1,7 +1,9 @@
-"""Sieves: one file each, one function each: `sieve(opinion, case, earlier) -> why it must go, or None`.
+"""Sieves: one file each, one function each: `sieve(opinion, case, earlier) -> why it must go, or
+None`.
 
-`earlier` holds the opinions of this dialogue that have passed so far. To add one, write a module here with a function
-`sieve` and name it in SIEVES; or keep it in your own package and name it `package.module:function` in the settings.
+`earlier` holds the opinions of this dialogue that have passed so far. To add one, write a module
+here with a function `sieve` and name it in SIEVES; or keep it in your own package and name it
+`package.module:function` in the settings.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ def load(name: str) -> Sieve:
     """Return the sieve of this short name or `package.module:function`."""
     path = SIEVES.get(name, name)
     if ":" not in path:
-        raise InputError(f"no sieve {name!r}. {nearest(name, SIEVES)} Or package.module:function for one of your own.")
+        raise InputError(
+            f"no sieve {name!r}. {nearest(name, SIEVES)} Or package.module:function for one of your"
+            " own."
+        )
     found: Sieve = imported(path, "cannot import sieve")
     return found

@@ -1,4 +1,6 @@
-"""Drops what gives its speaker another age or home than the persona's card: the persona has drifted."""
+"""Drops what gives its speaker another age or home than the persona's card: the persona has
+drifted.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,12 @@ from culturepark.records import Opinion
 
 SELF = r"(?:(?:^|[,;:.—] )as an?|\bbeing an?|\bi(?:['’]m| am)(?: an?)?)"  # not "as much as a man"
 AGE = re.compile(SELF + r" (\d{1,3})[- ]years?[- ]old", re.IGNORECASE)
-IDENTITY = re.compile(r"(?:^|[,;:.—] )[Aa]s an? (?P<who>[^,.;]{3,60}?) (?:from|in|of) (?P<home>[A-Z][^,.;]{1,40})")
+IDENTITY = re.compile(
+    r"(?:^|[,;:.—] )[Aa]s an? (?P<who>[^,.;]{3,60}?) (?:from|in|of) (?P<home>[A-Z][^,.;]{1,40})"
+)
 GENDER = re.compile(
-    SELF + r" (?:[\w-]+ ){0,2}?(woman|man|mother|father|grandmother|grandfather|husband|wife)\b", re.IGNORECASE
+    SELF + r" (?:[\w-]+ ){0,2}?(woman|man|mother|father|grandmother|grandfather|husband|wife)\b",
+    re.IGNORECASE,
 )
 WOMEN = {"woman", "mother", "grandmother", "wife"}
 
@@ -28,6 +33,8 @@ def sieve(opinion: Opinion, case: Case, earlier: Sequence[Opinion]) -> str | Non
         if home not in f"{persona.home} {culture.place} {culture.people}".casefold():
             return f"says {found['home']!r}; the card says {persona.home!r}"
     for word in GENDER.findall(opinion.text):
-        if persona.gender != "nonbinary" and (word.casefold() in WOMEN) != (persona.gender == "woman"):
+        if persona.gender != "nonbinary" and (word.casefold() in WOMEN) != (
+            persona.gender == "woman"
+        ):
             return f"says {word!r}; the card says {persona.gender!r}"
     return None

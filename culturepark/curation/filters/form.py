@@ -1,4 +1,6 @@
-"""Drops what is no opinion by its form: bullets, preambles, questions, fragments, essays, markup."""
+"""Drops what is no opinion by its form: bullets, preambles, questions, fragments, essays,
+markup.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ SHORTEST, LONGEST = 4, 120  # words
 RULES = (
     (re.compile(r"^\s*([-*•–]|\(?\d{1,2}[.)])\s"), "it starts with a bullet or number"),
     (
-        re.compile(r"^(here (is|are)|sure[,!]|certainly|the following|opinions?:|below)\b", re.IGNORECASE),
+        re.compile(
+            r"^(here (is|are)|sure[,!]|certainly|the following|opinions?:|below)\b", re.IGNORECASE
+        ),
         "it is a preamble",
     ),
     (re.compile(r"\?\s*$"), "it is a question"),

@@ -11,10 +11,15 @@ from culturepark.records import Opinion
 REFUSAL = re.compile(
     r"\bas an? (ai|artificial intelligence|(large )?language model|virtual assistant)\b"
     r"|\bi(['’]m| am) (just |only )?an? (ai|language model|virtual assistant)\b"
-    r"|\bi(['’]m| am) (sorry|afraid|unable|not able|not comfortable|not in a position)\b[^.!?]{0,60}"
-    r"\b(can(['’]t|not)|unable|not able|won['’]t|decline|engag|discuss|help|assist|comment|continue|provide|take part|speak|role)"
+    r"|\bi(['’]m| am) (sorry|afraid|unable|not able|not comfortable|not in a"
+    r" position)\b[^.!?]{0,60}"
+    r"\b(can(['’]t|not)|unable|not"
+    r" able|won['’]t|decline|engag|discuss|help|assist|comment|continue|provide|take"
+    r" part|speak|role)"
     r"|\bi (must|have to|will have to) decline\b"
-    r"|\bi (can(['’]t|not)|won['’]t) (to )?(help|assist|provide|discuss|engage|comment|continue|take part|role-?play|answer|generate|do that|share)\b"
+    r"|\bi (can(['’]t|not)|won['’]t) (to"
+    r" )?(help|assist|provide|discuss|engage|comment|continue|take"
+    r" part|role-?play|answer|generate|do that|share)\b"
     r"|\bi do(n['’]t| not) have (personal|any) (opinions?|beliefs?|views?|experiences?)\b",
     re.IGNORECASE,
 )

@@ -1,1 +1,3 @@
-"""One kind of benchmark a file, each a `KIND`: vsm, survey, opinions, moderation, education, reward, answers."""
+"""One kind of benchmark a file, each a `KIND`: vsm, survey, opinions, moderation, education,
+reward, answers.
+"""

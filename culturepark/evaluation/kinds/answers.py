@@ -1,4 +1,6 @@
-"""One's own benchmark: questions, open or with options, scored against references, by a judge, or by any function."""
+"""One's own benchmark: questions, open or with options, scored against references, by a judge, or
+by any function.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +40,18 @@ class People(Record):
 
 
 def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
-    """Yield every question once a seed; InputError for what the card or a row says wrong, before anything is asked."""
+    """Yield every question once a seed; InputError for what the card or a row says wrong, before
+    anything is asked.
+    """
     panel = _checked(benchmark, setup)
     role = benchmark.asks(setup.workspace)
     for entry in entries(benchmark, setup, referred=benchmark.score in SCORES):
         likely = setup.method == "likelihood" and bool(entry.question.options)
         for seed in setup.seeds[:1] if likely else setup.seeds:
             item = _item(entry, seed, role, panel, benchmark, setup)
-            if panel:  # a judge's prompt that cannot be rendered is found before answers are paid for
+            if (
+                panel
+            ):  # a judge's prompt that cannot be rendered is found before answers are paid for
                 judge.question(item, "", panel, 0)
             yield item
 
@@ -54,15 +60,22 @@ def _checked(benchmark: Benchmark, setup: Setup) -> Panel | None:
     """Check what the card says; return who judges, None where nobody does."""
     where = f"benchmark {benchmark.name!r}"
     if benchmark.prompt is None and not benchmark.role:
-        raise InputError(f"{where}: who asks? Write a [prompt], or name a role card: role = \"respondent\"")  # fmt: skip
+        raise InputError(
+            f'{where}: who asks? Write a [prompt], or name a role card: role = "respondent"'
+        )
     short = {"parser": tuple(parsers.PARSERS), "score": (*SCORES, "judge")}
     for key, known in short.items():
         name = getattr(benchmark, key)
         if ":" not in name and name not in known:
             what = f"no {key} {name!r}" if name else "missing"
-            raise InputError(f"{where}: {key}: {what}. {nearest(name, known)} Or package.module:name.")
+            raise InputError(
+                f"{where}: {key}: {what}. {nearest(name, known)} Or package.module:name."
+            )
     if odd := sorted(set(benchmark.fields) - set(FIELDS)):
-        raise InputError(f"{where}: fields.{odd[0]}: unknown. {nearest(odd[0], FIELDS)} Further columns: options.more")
+        raise InputError(
+            f"{where}: fields.{odd[0]}: unknown. {nearest(odd[0], FIELDS)} Further columns:"
+            " options.more"
+        )
     if (better := setup.options["better"]) not in ("high", "low"):
         raise InputError(f"{where}: options.better: {better!r} is neither high nor low")
     parsers.load(benchmark.parser)
@@ -73,27 +86,45 @@ def _checked(benchmark: Benchmark, setup: Setup) -> Panel | None:
     return None
 
 
-def _item(entry: Entry, seed: int, role: Role, panel: Panel | None, benchmark: Benchmark, setup: Setup) -> Item:
+def _item(
+    entry: Entry, seed: int, role: Role, panel: Panel | None, benchmark: Benchmark, setup: Setup
+) -> Item:
     name = f"{entry.culture or 'any'}/{entry.id}/{seed}"
     labels = [o.label for o in entry.question.options]
     codes = [o.code for o in entry.question.options] if benchmark.parser == "option" else labels
     facts = {
-        **entry.more, "question": entry.question.text, "topic": entry.topic, "scale": list(setup.options["scale"]),
-        **({"codes": codes, "labels": labels} if labels else {}), **({} if entry.of is None else {"of": entry.of}),
-        **({"judge's card": digest(panel.role)} if panel else {}), **({"read": entry.read} if entry.read else {}),
-    }  # fmt: skip
+        **entry.more,
+        "question": entry.question.text,
+        "topic": entry.topic,
+        "scale": list(setup.options["scale"]),
+        **({"codes": codes, "labels": labels} if labels else {}),
+        **({} if entry.of is None else {"of": entry.of}),
+        **({"judge's card": digest(panel.role)} if panel else {}),
+        **({"read": entry.read} if entry.read else {}),
+    }
     shown = {
-        **entry.more, **_choice(labels, benchmark), "question": entry.question, "topic": entry.topic, "culture": _people(entry.culture, setup),
-        "me": None, "country": "", "numbered": benchmark.parser == "option", "panel": panel,
-    }  # fmt: skip
+        **entry.more,
+        **_choice(labels, benchmark),
+        "question": entry.question,
+        "topic": entry.topic,
+        "culture": _people(entry.culture, setup),
+        "me": None,
+        "country": "",
+        "numbered": benchmark.parser == "option",
+        "panel": panel,
+    }
     request = session.once(role, shown, None, "answers", benchmark.name, name)
     if setup.method == "likelihood" and labels:
         request = replace(request, options=tuple(labels))
-    return Item(name, entry.culture, entry.id, request, entry.topic, seed, list(entry.reference), facts)
+    return Item(
+        name, entry.culture, entry.id, request, entry.topic, seed, list(entry.reference), facts
+    )
 
 
 def _choice(labels: Sequence[str], benchmark: Benchmark) -> dict[str, Any]:
-    """Return the facts by which the embedded engine answers: what there is to choose from, or that the question is open."""
+    """Return the facts by which the embedded engine answers: what there is to choose from, or that
+    the question is open.
+    """
     if not labels:
         return {"open": True}
     if benchmark.parser == "option":
@@ -103,7 +134,9 @@ def _choice(labels: Sequence[str], benchmark: Benchmark) -> dict[str, Any]:
 
 def _people(culture: str, setup: Setup) -> Culture | People | None:
     known = setup.workspace.cultures.get(culture)
-    return known or (People(name=culture, title=culture.replace("-", " ").title()) if culture else None)
+    return known or (
+        People(name=culture, title=culture.replace("-", " ").title()) if culture else None
+    )
 
 
 # ------------------------------------------------------------------ scores
@@ -120,7 +153,9 @@ def normal(text: Any) -> str:
 
 
 def _kept(character: str) -> str:
-    """Return letters, marks, digits and symbols as they are, what only joins as nothing, and the rest as a space."""
+    """Return letters, marks, digits and symbols as they are, what only joins as nothing, and the
+    rest as a space.
+    """
     category = unicodedata.category(character)
     return character if category[0] in "LMNS" else "" if category == "Cf" else " "
 
@@ -133,7 +168,9 @@ def exact(answer: Any, item: Item) -> float:
 
 
 def contains(answer: Any, item: Item) -> float:
-    """Return 1 where any of the references stands in the answer as whole words (anywhere, in scripts without spaces), else 0."""
+    """Return 1 where any of the references stands in the answer as whole words (anywhere, in
+    scripts without spaces), else 0.
+    """
     return float(any(_within(normal(reference), normal(answer)) for reference in item.gold))
 
 
@@ -149,7 +186,9 @@ SCORES: Mapping[str, Score] = {"exact": exact, "contains": contains}
 def _score(name: str) -> Score:
     if name in SCORES:
         return SCORES[name]
-    own: Score = imported(name, "cannot import score", ". For a module that lies here: PYTHONPATH=.")
+    own: Score = imported(
+        name, "cannot import score", ". For a module that lies here: PYTHONPATH=."
+    )
     return own
 
 
@@ -167,17 +206,24 @@ async def hold(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
         return made.model_copy(update={"score": _likeliest(made)})
     value = _score(benchmark.score)(made.answer, item)
     if isinstance(value, Unparsed):
-        return made.model_copy(update={"status": "unparsed", "reason": f"score: {value.reason}", "answer": None})
+        return made.model_copy(
+            update={"status": "unparsed", "reason": f"score: {value.reason}", "answer": None}
+        )
     if not isinstance(value, (int, float)) or not isfinite(value):
         raise InputError(
-            f"score {benchmark.score!r} gave {value!r} for {item.id}: neither a finite number nor Unparsed"
+            f"score {benchmark.score!r} gave {value!r} for {item.id}: neither a finite number nor"
+            " Unparsed"
         )
     return made.model_copy(update={"score": float(value)})
 
 
 def _likeliest(made: Outcome) -> float:
     """Return 1 where the likeliest option is right; where several are, the part of them that is."""
-    best = [c for c, share in zip(made.facts["codes"], made.shares, strict=True) if share == max(made.shares)]
+    best = [
+        c
+        for c, share in zip(made.facts["codes"], made.shares, strict=True)
+        if share == max(made.shares)
+    ]
     return sum(c in made.gold for c in best) / len(best)
 
 
@@ -185,37 +231,81 @@ def _likeliest(made: Outcome) -> float:
 
 
 def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Measure]:
-    """Return score and share answered, overall, by culture and by topic; where there was a judge, grades and its agreement."""
+    """Return score and share answered, overall, by culture and by topic; where there was a judge,
+    grades and its agreement.
+    """
     cultures = sorted({o.culture for o in outcomes} - {""})
     topics = sorted({o.subset for o in outcomes} - {""})
-    parts = [("", "", list(outcomes)), *((c, "", [o for o in outcomes if o.culture == c]) for c in cultures)]
+    parts = [
+        ("", "", list(outcomes)),
+        *((c, "", [o for o in outcomes if o.culture == c]) for c in cultures),
+    ]
     if len(topics) > 1:
         parts += [("", t, [o for o in outcomes if o.subset == t]) for t in topics]
-    return [made for culture, topic, those in parts for made in _of(those, culture, topic, {**OPTIONS, **options})]
+    return [
+        made
+        for culture, topic, those in parts
+        for made in _of(those, culture, topic, {**OPTIONS, **options})
+    ]
 
 
-def _of(outcomes: Sequence[Outcome], culture: str, topic: str, options: Mapping[str, Any]) -> Iterator[Measure]:
+def _of(
+    outcomes: Sequence[Outcome], culture: str, topic: str, options: Mapping[str, Any]
+) -> Iterator[Measure]:
     part = partial(Measure, culture=culture, subset=topic, what="questions")
     scored = [o for o in outcomes if o.score is not None]
-    told, answered = _sums((o, (o.score, 1)) for o in scored), _sums((o, (o.score is not None, 1)) for o in outcomes)
-    yield part("score", told, mean, better=options["better"], headline=not topic, note=_note(outcomes, options),
-               share=all(o.score in (0, 1) or "grades" in o.facts for o in scored))  # fmt: skip
-    yield part("answered", answered, mean, note="share of all outcomes that have a score", share=True)
-    grades = [(o, [g for g in o.facts["grades"] if g is not None]) for o in scored if "grades" in o.facts]
+    told, answered = (
+        _sums((o, (o.score, 1)) for o in scored),
+        _sums((o, (o.score is not None, 1)) for o in outcomes),
+    )
+    yield part(
+        "score",
+        told,
+        mean,
+        better=options["better"],
+        headline=not topic,
+        note=_note(outcomes, options),
+        share=all(o.score in (0, 1) or "grades" in o.facts for o in scored),
+    )
+    yield part(
+        "answered", answered, mean, note="share of all outcomes that have a score", share=True
+    )
+    grades = [
+        (o, [g for g in o.facts["grades"] if g is not None]) for o in scored if "grades" in o.facts
+    ]
     if grades:
         told, (low, high) = _sums((o, (sum(g) / len(g), 1)) for o, g in grades), options["scale"]
-        yield part("grade", told, mean, better=options["better"], note=f"the judge's mean grade, from {low} to {high}",
-                   within=(float(low), float(high)))  # fmt: skip
+        yield part(
+            "grade",
+            told,
+            mean,
+            better=options["better"],
+            note=f"the judge's mean grade, from {low} to {high}",
+            within=(float(low), float(high)),
+        )
     if several := [(o, g) for o, g in grades if len(g) > 1]:
         again = partial(part, better="", what="questions graded more than once")
         note = "how steady one judge is that is asked again, not whether it is right"
-        yield again("judges' alpha", _sums((o, judge.spread(g)) for o, g in several), judge.alpha,
-                    note=f"Krippendorff's alpha, interval metric: {note}; none where all grades are the same")  # fmt: skip
-        yield again("judges alike", _sums((o, (len(set(g)) == 1, 1)) for o, g in several), mean,
-                    note=f"share given one and the same grade: {note}", share=True)  # fmt: skip
+        yield again(
+            "judges' alpha",
+            _sums((o, judge.spread(g)) for o, g in several),
+            judge.alpha,
+            note=(
+                f"Krippendorff's alpha, interval metric: {note}; none where all grades are the same"
+            ),
+        )
+        yield again(
+            "judges alike",
+            _sums((o, (len(set(g)) == 1, 1)) for o, g in several),
+            mean,
+            note=f"share given one and the same grade: {note}",
+            share=True,
+        )
 
 
-def _sums(told: Iterable[tuple[Outcome, Sequence[Any]]]) -> dict[tuple[int, str], tuple[float, ...]]:
+def _sums(
+    told: Iterable[tuple[Outcome, Sequence[Any]]],
+) -> dict[tuple[int, str], tuple[float, ...]]:
     """Return the sums a seed and unit."""
     made: dict[tuple[int, str], tuple[float, ...]] = {}
     for o, values in told:
@@ -225,19 +315,28 @@ def _sums(told: Iterable[tuple[Outcome, Sequence[Any]]]) -> dict[tuple[int, str]
 
 
 def _note(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> str:
-    """Return what a score is, what guessing gives, what is left out, and of how many questions it was drawn."""
+    """Return what a score is, what guessing gives, what is left out, and of how many questions it
+    was drawn.
+    """
     low, high = options["scale"]
     judged = any("grades" in o.facts for o in outcomes)
-    parts = [f"graded by rubric: 0 for {low}, 1 for {high}" if judged else "mean of the answers' scores"]
+    parts = [
+        f"graded by rubric: 0 for {low}, 1 for {high}" if judged else "mean of the answers' scores"
+    ]
     if outcomes and all("labels" in o.facts and o.gold for o in outcomes):
         chance = sum(len(o.gold) / len(o.facts["labels"]) for o in outcomes) / len(outcomes)
         parts.append(f"guessing gives {chance:.2f}")
     if lost := sum(o.score is None for o in outcomes):
         parts.append(f"{lost} of {len(outcomes)} outcomes have no score and are left out")
-    if short := sum(None in o.facts["grades"] for o in outcomes if o.score is not None and "grades" in o.facts):
+    if short := sum(
+        None in o.facts["grades"] for o in outcomes if o.score is not None and "grades" in o.facts
+    ):
         parts.append(f"{short} outcomes lack one of their grades")
     if of := {(o.culture, o.facts["of"]) for o in outcomes if "of" in o.facts}:
-        parts.append(f"{len({(o.culture, o.unit) for o in outcomes})} questions, drawn of {sum(n for _, n in of)}")
+        parts.append(
+            f"{len({(o.culture, o.unit) for o in outcomes})} questions, drawn of"
+            f" {sum(n for _, n in of)}"
+        )
     parts += notices.describe(o.facts for o in outcomes)
     return "; ".join(parts)
 

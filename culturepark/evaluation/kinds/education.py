@@ -1,8 +1,10 @@
-"""Cultural education: a learner sits an exam on a culture, talks with the model as its teacher, and sits it again.
+"""Cultural education: a learner sits an exam on a culture, talks with the model as its teacher, and
+sits it again.
 
-After the human study of Li et al. 2024, CulturePark (arXiv 2405.15145), with a learner that a model plays. The figure of merit is
-how much nearer the learner's answers come to the people's. What is taught and what is examined are different questions, so that
-knowing is measured and not repeating, unless `leak` is set.
+After the human study of Li et al. 2024, CulturePark (arXiv 2405.15145), with a learner that a model
+plays. The figure of merit is how much nearer the learner's answers come to the people's. What is
+taught and what is examined are different questions, so that knowing is measured and not repeating,
+unless `leak` is set.
 """
 
 from __future__ import annotations
@@ -18,7 +20,17 @@ from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Parser, Setup, Unparsed
 from culturepark.llm import session
-from culturepark.records import Culture, Message, Persona, Question, Reply, Request, Role, digest, stream
+from culturepark.records import (
+    Culture,
+    Message,
+    Persona,
+    Question,
+    Reply,
+    Request,
+    Role,
+    digest,
+    stream,
+)
 from culturepark.surveys import Figures
 
 if TYPE_CHECKING:
@@ -33,7 +45,9 @@ Said = dict[str, str]  # who ("learner" or "teacher"), and text
 
 @dataclass(frozen=True)
 class Study:
-    """One learner's study of one culture. `modal` holds what most answer to the lesson's questions, for the embedded engine."""
+    """One learner's study of one culture. `modal` holds what most answer to the lesson's questions,
+    for the embedded engine.
+    """
 
     id: str
     culture: Culture
@@ -50,7 +64,8 @@ class Study:
 
 
 def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
-    """Yield one study a culture, learner and seed. It is talk: answers are sampled whatever `setup.method` says.
+    """Yield one study a culture, learner and seed. It is talk: answers are sampled whatever
+    `setup.method` says.
 
     InputError for options that cannot be, and for a culture without people's answers to examine.
     """
@@ -63,13 +78,35 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
             lesson = tuple(order[i % len(order)] for i in range(options["turns"]))
             for seed in setup.seeds:
                 name = f"{culture}/{me.id}/{seed}"
-                study = Study(name, setup.workspace.culture(culture), me, setup.workspace.culture(me.culture), asked, lesson,
-                              modal, teacher, learner)  # fmt: skip
-                told = {"learner": me.id, "exam": [q.id for q in asked], "lesson": [q.id for q in lesson],
-                        "cards": digest(study.culture, me, study.home, asked, lesson, modal, teacher, learner)}  # fmt: skip
+                study = Study(
+                    name,
+                    setup.workspace.culture(culture),
+                    me,
+                    setup.workspace.culture(me.culture),
+                    asked,
+                    lesson,
+                    modal,
+                    teacher,
+                    learner,
+                )
+                told = {
+                    "learner": me.id,
+                    "exam": [q.id for q in asked],
+                    "lesson": [q.id for q in lesson],
+                    "cards": digest(
+                        study.culture, me, study.home, asked, lesson, modal, teacher, learner
+                    ),
+                }
                 first = _learner(study, "sit", (), asked[0])
-                yield Item(id=name, culture=culture, unit=me.id, seed=seed, gold=gold, facts=told,
-                           request=replace(first, facts={**first.facts, "study": study}))  # fmt: skip
+                yield Item(
+                    id=name,
+                    culture=culture,
+                    unit=me.id,
+                    seed=seed,
+                    gold=gold,
+                    facts=told,
+                    request=replace(first, facts={**first.facts, "study": study}),
+                )
 
 
 def checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -77,7 +114,11 @@ def checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
     if options["exam"] not in EXAMS:
         raise InputError(f"education: exam = {options['exam']!r}; there are: {', '.join(EXAMS)}")
     for name in ("questions", "turns"):
-        if isinstance(options[name], bool) or not isinstance(options[name], int) or options[name] < 1:
+        if (
+            isinstance(options[name], bool)
+            or not isinstance(options[name], int)
+            or options[name] < 1
+        ):
             raise InputError(f"education: {name} = {options[name]!r} is no whole number above 0")
     if not isinstance(options["leak"], bool):
         raise InputError(f"education: leak = {options['leak']!r} is neither true nor false")
@@ -85,21 +126,28 @@ def checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def learners(setup: Setup, culture: str, first: str) -> list[Persona]:
-    """Return who learns about a culture: `setup.count` people of other cultures, those of the culture `first` before the rest."""
+    """Return who learns about a culture: `setup.count` people of other cultures, those of the
+    culture `first` before the rest.
+    """
     setup.workspace.culture(first)
     others = [p for _, p in sorted(setup.workspace.personas.items()) if p.culture != culture]
     order = stream("learners", culture).sample(others, len(others))
     near = [p for p in order if p.culture == first]
-    found = [*near, *(p for p in order if p.culture != first)][: min(setup.count, setup.limit or setup.count)]
+    found = [*near, *(p for p in order if p.culture != first)][
+        : min(setup.count, setup.limit or setup.count)
+    ]
     if not found:
         raise InputError(
-            f"nobody to learn about the {culture} culture: {setup.workspace.root} has no persona of another"
+            f"nobody to learn about the {culture} culture: {setup.workspace.root} has no persona of"
+            " another"
         )
     return found
 
 
 class Course(NamedTuple):
-    """What is examined in a culture, what may be taught, what answers are held against, and what most answer to what is taught."""
+    """What is examined in a culture, what may be taught, what answers are held against, and what
+    most answer to what is taught.
+    """
 
     exam: tuple[Question, ...]
     taught: list[Question]
@@ -107,9 +155,16 @@ class Course(NamedTuple):
     modal: dict[str, int]
 
 
-def course(park: Workspace, culture: str, options: Mapping[str, Any], figures: Figures | None = None) -> Course:
-    """Return a culture's course. `gold` also holds what the people of the park's other cultures answer, for the specific gain."""
-    pack, others = park.scenario(options["pack"]), [name for name in sorted(park.cultures) if name != culture]
+def course(
+    park: Workspace, culture: str, options: Mapping[str, Any], figures: Figures | None = None
+) -> Course:
+    """Return a culture's course. `gold` also holds what the people of the park's other cultures
+    answer, for the specific gain.
+    """
+    pack, others = (
+        park.scenario(options["pack"]),
+        [name for name in sorted(park.cultures) if name != culture],
+    )
     known = exam.targets(park, culture, pack.name, figures)
     modal = {name: target.modal for name, target in known.items()}
     if options["exam"] == exam.VSM:
@@ -120,11 +175,17 @@ def course(park: Workspace, culture: str, options: Mapping[str, Any], figures: F
     else:
         names, rest = exam.parted([*known], options["questions"], culture)
         means = [exam.targets(park, name, pack.name, figures) for name in others]
-        gold = {n: {**known[n].model_dump(), "others": [m[n].mean for m in means if n in m]} for n in names}
+        gold = {
+            n: {**known[n].model_dump(), "others": [m[n].mean for m in means if n in m]}
+            for n in names
+        }
         asked = tuple(q for q in pack.questions if q.id in names)
         taught = [q for q in pack.questions if q.id in (names if options["leak"] else rest)]
     if not taught:
-        raise InputError(f"education: nothing in scenarios/{pack.name}.toml has known answers by the {culture} culture")
+        raise InputError(
+            f"education: nothing in scenarios/{pack.name}.toml has known answers by the {culture}"
+            " culture"
+        )
     return Course(asked, taught, gold, modal)
 
 
@@ -132,38 +193,69 @@ def course(park: Workspace, culture: str, options: Mapping[str, Any], figures: F
 
 
 async def hold(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
-    """Hold one study. A lesson that breaks off is the outcome's status; an exam answer that cannot be read is that answer's own."""
+    """Hold one study. A lesson that breaks off is the outcome's status; an exam answer that cannot
+    be read is that answer's own.
+    """
     study: Study = item.request.facts["study"]
     before = await _sit(study, (), ask)
     talk, broken = await _lesson(study, ask)
     facts: dict[str, Any] = {**item.facts, "before": before}
     if broken is not None:
         who, reply = broken
-        return _outcome(item, study, talk, facts, status=reply.status, reason=f"{who}: {reply.reason or reply.status}")
+        return _outcome(
+            item,
+            study,
+            talk,
+            facts,
+            status=reply.status,
+            reason=f"{who}: {reply.reason or reply.status}",
+        )
     facts["after"] = await _sit(study, talk, ask)
     request = _learner(study, "rate", talk)
-    facts["satisfaction"] = _read(await ask(request, "learner"), request, parsers.rating, {"scale": exam.SCALE})
+    facts["satisfaction"] = _read(
+        await ask(request, "learner"), request, parsers.rating, {"scale": exam.SCALE}
+    )
     return _outcome(item, study, talk, facts, status="ok")
 
 
-def _outcome(item: Item, study: Study, talk: Sequence[Said], facts: dict[str, Any], **how: Any) -> Outcome:
+def _outcome(
+    item: Item, study: Study, talk: Sequence[Said], facts: dict[str, Any], **how: Any
+) -> Outcome:
     """Return the outcome, with the lesson as the teacher's model saw it."""
-    seen = tuple((m.role, m.content) for m in teaching(study.teacher, study.culture, talk, "").messages[:-1])
-    return Outcome(item=item.id, culture=item.culture, unit=item.unit, subset=item.subset, seed=item.seed, gold=item.gold,
-                   facts=facts, talk=seen, **how)  # fmt: skip
+    seen = tuple(
+        (m.role, m.content) for m in teaching(study.teacher, study.culture, talk, "").messages[:-1]
+    )
+    return Outcome(
+        item=item.id,
+        culture=item.culture,
+        unit=item.unit,
+        subset=item.subset,
+        seed=item.seed,
+        gold=item.gold,
+        facts=facts,
+        talk=seen,
+        **how,
+    )
 
 
 async def _sit(study: Study, talk: Sequence[Said], ask: Ask) -> dict[str, dict[str, Any]]:
-    """Return what the learner answers to each exam question: answer (None where there is none), status and reason."""
+    """Return what the learner answers to each exam question: answer (None where there is none),
+    status and reason.
+    """
     found = {}
     for question in study.exam:
         request = _learner(study, "sit", talk, question)
-        codes = {"codes": [o.code for o in question.options], "labels": [o.label for o in question.options]}
+        codes = {
+            "codes": [o.code for o in question.options],
+            "labels": [o.label for o in question.options],
+        }
         found[question.id] = _read(await ask(request, "learner"), request, parsers.option, codes)
     return found
 
 
-def _read(reply: Reply, request: Request, parser: Parser, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _read(
+    reply: Reply, request: Request, parser: Parser, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     if reply.status != "ok":
         return {"answer": None, "status": reply.status, "reason": reply.reason}
     read = parser(reply.text, Item(id="", culture="", unit="", request=request, facts=facts))
@@ -180,7 +272,9 @@ async def _lesson(study: Study, ask: Ask) -> tuple[tuple[Said, ...], tuple[str, 
         if asked.status != "ok":
             return talk, ("learner", asked)
         facts = {"question": question, "answer": study.modal.get(question.id)}
-        told = await ask(teaching(study.teacher, study.culture, talk, asked.text, study.id, n, **facts))
+        told = await ask(
+            teaching(study.teacher, study.culture, talk, asked.text, study.id, n, **facts)
+        )
         talk = (*talk, {"who": "learner", "text": asked.text})
         if told.status != "ok":
             return talk, ("teacher", told)
@@ -188,19 +282,35 @@ async def _lesson(study: Study, ask: Ask) -> tuple[tuple[Said, ...], tuple[str, 
     return talk, None
 
 
-def _learner(study: Study, task: str, talk: Sequence[Said], question: Question | None = None, n: int = 0) -> Request:
-    """Return what the learner is sent. An exam question has one seed before and after: what differs is what was heard."""
+def _learner(
+    study: Study, task: str, talk: Sequence[Said], question: Question | None = None, n: int = 0
+) -> Request:
+    """Return what the learner is sent. An exam question has one seed before and after: what differs
+    is what was heard.
+    """
     name = question.id if question is not None else ""
     facts = {
-        "task": task, "me": study.me, "home": study.home, "culture": study.culture, "talk": tuple(talk), "question": question,
-        "lesson": study.lesson, "view": study.me.views.get(name),
-    }  # fmt: skip
+        "task": task,
+        "me": study.me,
+        "home": study.home,
+        "culture": study.culture,
+        "talk": tuple(talk),
+        "question": question,
+        "lesson": study.lesson,
+        "view": study.me.views.get(name),
+    }
     return session.once(study.learner, facts, None, study.id, task, name, n)
 
 
-def teaching(role: Role, culture: Culture, talk: Sequence[Said], asked: str, *purpose: Any, **facts: Any) -> Request:
-    """Return what the teacher is sent: the culture's system message, the conversation so far, and what was asked now."""
-    request = session.once(role, {"culture": culture, "asked": asked, "talk": tuple(talk), **facts}, None, *purpose)
+def teaching(
+    role: Role, culture: Culture, talk: Sequence[Said], asked: str, *purpose: Any, **facts: Any
+) -> Request:
+    """Return what the teacher is sent: the culture's system message, the conversation so far, and
+    what was asked now.
+    """
+    request = session.once(
+        role, {"culture": culture, "asked": asked, "talk": tuple(talk), **facts}, None, *purpose
+    )
     system, prompt = request.messages
     held = (Message("assistant" if t["who"] == "teacher" else "user", t["text"]) for t in talk)
     return replace(request, messages=(system, *held, prompt))
@@ -212,7 +322,9 @@ Vector = Sequence[float]
 
 
 def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Measure]:
-    """Return distance before and after, gain, satisfaction and unreadable answers, over all cultures and each; units are learners."""
+    """Return distance before and after, gain, satisfaction and unreadable answers, over all
+    cultures and each; units are learners.
+    """
     options = {**KIND.options, **options}
     done, groups = [o for o in outcomes if o.status == "ok"], options["exam"] == exam.VSM
     constants = fitted(done) if groups else {}
@@ -225,7 +337,9 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
     return found
 
 
-def _measures(done: Sequence[Outcome], culture: str, scale: Scale, note: str, alike: tuple[str, ...]) -> list[Measure]:
+def _measures(
+    done: Sequence[Outcome], culture: str, scale: Scale, note: str, alike: tuple[str, ...]
+) -> list[Measure]:
     common: dict[str, Any] = {"culture": culture, "what": "learners", "alike": alike}
     pairs = _units(done, scale.sums)
 
@@ -236,27 +350,43 @@ def _measures(done: Sequence[Outcome], culture: str, scale: Scale, note: str, al
     return [
         Measure("gain", pairs, gain, headline=True, note=f"{note}. {HEDGE}", within=far, **common),
         Measure("specific gain", pairs, scale.specific, note=f"{note}. {SPECIFIC}", **common),
-        Measure("distance before", pairs, scale.before, better="low", note=note, within=near, **common),
-        Measure("distance after", pairs, scale.after, better="low", note=note, within=near, **common),
+        Measure(
+            "distance before", pairs, scale.before, better="low", note=note, within=near, **common
+        ),
+        Measure(
+            "distance after", pairs, scale.after, better="low", note=note, within=near, **common
+        ),
         Measure("satisfaction", _units(done, _liked), mean, note=LIKED, within=LIKES, **common),
-        Measure("unparsed", _units(done, _unread), mean, better="low", note=UNREAD, share=True, **common),
+        Measure(
+            "unparsed", _units(done, _unread), mean, better="low", note=UNREAD, share=True, **common
+        ),
     ]
 
 
-def _units(done: Iterable[Outcome], sums: Callable[[Outcome], Vector]) -> dict[tuple[int, str], Vector]:
-    """Return the sums of each learner in each seed, over the cultures that were learnt; who has none is left out."""
+def _units(
+    done: Iterable[Outcome], sums: Callable[[Outcome], Vector]
+) -> dict[tuple[int, str], Vector]:
+    """Return the sums of each learner in each seed, over the cultures that were learnt; who has
+    none is left out.
+    """
     found: dict[tuple[int, str], Vector] = {}
     for o in done:
         made, key = sums(o), (o.seed, o.unit)
         if not made:
             continue
-        found[key] = [a + b for a, b in zip(found[key], made, strict=True)] if key in found else made
+        found[key] = (
+            [a + b for a, b in zip(found[key], made, strict=True)] if key in found else made
+        )
     return found
 
 
 def paired(o: Outcome) -> dict[str, tuple[int, int]]:
-    """Return the answers before and after, by question, to the questions that were answered readably both times."""
-    both = ((q, o.facts["before"][q]["answer"], o.facts["after"][q]["answer"]) for q in o.facts["exam"])
+    """Return the answers before and after, by question, to the questions that were answered
+    readably both times.
+    """
+    both = (
+        (q, o.facts["before"][q]["answer"], o.facts["after"][q]["answer"]) for q in o.facts["exam"]
+    )
     return {q: (b, a) for q, b, a in both if b is not None and a is not None}
 
 
@@ -273,7 +403,9 @@ class Scale(NamedTuple):
 
 
 def _distances(o: Outcome) -> Vector:
-    """Return sums over the questions answered both times: distance before and after, the same to other peoples, and the counts."""
+    """Return sums over the questions answered both times: distance before and after, the same to
+    other peoples, and the counts.
+    """
     sums = [0.0] * 6
     for q, answers in paired(o).items():
         target, others = o.gold[q], o.gold[q]["others"]
@@ -285,13 +417,19 @@ def _distances(o: Outcome) -> Vector:
 
 
 SURVEY = Scale(
-    _distances, lambda t: mean(t[..., [0, 2]]), lambda t: mean(t[..., [1, 2]]),
-    lambda t: mean(t[..., [0, 2]]) - mean(t[..., [1, 2]]) - mean(t[..., [3, 5]]) + mean(t[..., [4, 5]]),
-)  # fmt: skip
+    _distances,
+    lambda t: mean(t[..., [0, 2]]),
+    lambda t: mean(t[..., [1, 2]]),
+    lambda t: (
+        mean(t[..., [0, 2]]) - mean(t[..., [1, 2]]) - mean(t[..., [3, 5]]) + mean(t[..., [4, 5]])
+    ),
+)
 
 
 def _vsm(asked: Sequence[Outcome], constants: Mapping[str, Mapping[str, float]]) -> Scale:
-    """Return the scale of the VSM exam: item means over a culture's learners, Euclidean distance of their dimensions, mean over cultures."""
+    """Return the scale of the VSM exam: item means over a culture's learners, Euclidean distance of
+    their dimensions, mean over cultures.
+    """
     gold = {o.culture: o.gold for o in sorted(asked, key=lambda o: o.culture)}
     cultures, items = [*gold], asked[0].facts["exam"]
     zero = dict.fromkeys(next(iter(constants.values()), {}), 0.0)
@@ -300,7 +438,11 @@ def _vsm(asked: Sequence[Outcome], constants: Mapping[str, Mapping[str, float]])
         held = paired(o)
         rows = [(*held[q], 1.0) if q in held else (0.0, 0.0, 0.0) for q in items]
         own = [row[which] for which in range(3) for row in rows]
-        return [x for c in cultures for x in (own if c == o.culture else [0.0] * len(own))] if held else []
+        return (
+            [x for c in cultures for x in (own if c == o.culture else [0.0] * len(own))]
+            if held
+            else []
+        )
 
     def far(totals: Any, which: int, whose: str) -> Any:
         import numpy as np
@@ -308,10 +450,13 @@ def _vsm(asked: Sequence[Outcome], constants: Mapping[str, Mapping[str, float]])
         parts = totals.reshape(*totals.shape[:-1], len(cultures), 3, len(items))
         with np.errstate(invalid="ignore", divide="ignore"):
             means = parts[..., which, :] / parts[..., 2, :]
-        answers = {c: {q: means[..., n, i] for i, q in enumerate(items)} for n, c in enumerate(cultures)}
+        answers = {
+            c: {q: means[..., n, i] for i, q in enumerate(items)} for n, c in enumerate(cultures)
+        }
         none = np.full(parts.shape[:-3], np.nan)  # the mean over nobody, in a park of one culture
         each = [
-            [exam.apart(answers[c], people, constants.get(c, zero)) for people in gold[c][whose]] or [none]
+            [exam.apart(answers[c], people, constants.get(c, zero)) for people in gold[c][whose]]
+            or [none]
             for c in cultures
         ]
         return np.mean([np.mean(distances, axis=0) for distances in each], axis=0)
@@ -326,9 +471,11 @@ def _vsm(asked: Sequence[Outcome], constants: Mapping[str, Mapping[str, float]])
 
 
 def fitted(done: Sequence[Outcome]) -> dict[str, dict[str, float]]:
-    """Return the VSM's constants by culture and dimension, fitted on the other cultures' learners before any lesson.
+    """Return the VSM's constants by culture and dimension, fitted on the other cultures' learners
+    before any lesson.
 
-    They are the same before and after, and zero where too few other cultures have the dimension (see `vsm.fitted`).
+    They are the same before and after, and zero where too few other cultures have the dimension
+    (see `vsm.fitted`).
     """
     import numpy as np
 
@@ -338,12 +485,20 @@ def fitted(done: Sequence[Outcome]) -> dict[str, dict[str, float]]:
     if not held:
         return {}
     means = {c: _before([paired(o) for o in done if o.culture == c], vsm.ITEMS) for c in held}
-    gaps = [[own.get(d, np.nan) - vsm.score(d, means[c]) for d in vsm.FORMULAS] for c, own in held.items()]
+    gaps = [
+        [own.get(d, np.nan) - vsm.score(d, means[c]) for d in vsm.FORMULAS]
+        for c, own in held.items()
+    ]
     constants = vsm.fitted(np.array(gaps))[0]
-    return {c: dict(zip(vsm.FORMULAS, map(float, row), strict=True)) for c, row in zip(held, constants, strict=True)}
+    return {
+        c: dict(zip(vsm.FORMULAS, map(float, row), strict=True))
+        for c, row in zip(held, constants, strict=True)
+    }
 
 
-def _before(answers: Sequence[Mapping[str, tuple[int, int]]], items: Sequence[str]) -> dict[str, float]:
+def _before(
+    answers: Sequence[Mapping[str, tuple[int, int]]], items: Sequence[str]
+) -> dict[str, float]:
     """Return the mean answer to each item before the lesson; NaN where nobody answered it."""
     found = {q: [held[q][0] for held in answers if q in held] for q in items}
     return {q: sum(a) / len(a) if a else float("nan") for q, a in found.items()}
@@ -362,22 +517,54 @@ def _unread(o: Outcome) -> Vector:
 def _note(options: Mapping[str, Any], broken: int) -> str:
     """Say what was compared."""
     if options["exam"] == exam.VSM:
-        what = ("Euclidean distance of the learners' VSM 2013 dimensions, as a group, from those published; constants, the same before and "
-                "after, fitted on the other cultures' learners before, zero where they are too few; few learners' noise makes such a distance larger")  # fmt: skip
+        what = (
+            "Euclidean distance of the learners' VSM 2013 dimensions, as a group, from those"
+            " published; constants, the same before and after, fitted on the other cultures'"
+            " learners before, zero where they are too few; few learners' noise makes such a"
+            " distance larger"
+        )
     else:
-        what = (f"mean of |answer − the people's mean| / length of the scale, {options['questions']} questions a learner; "
-                "a people's mean lies between options, so 0 is out of reach")  # fmt: skip
+        what = (
+            f"mean of |answer − the people's mean| / length of the scale, {options['questions']}"
+            " questions a learner; a people's mean lies between options, so 0 is out of reach"
+        )
     taught = "the exam's own questions" if options["leak"] else "questions other than the exam's"
     out = f"; {broken} broken off, left out" if broken else ""
-    return f"{what}; answers readable both before and after; lessons of {options['turns']} exchanges on {taught}; the learner is a model{out}"
+    return (
+        f"{what}; answers readable both before and after; lessons of {options['turns']} exchanges"
+        f" on {taught}; the learner is a model{out}"
+    )
 
 
-HEDGE = "Answers nearer the middle of a scale come nearer to every people: read it beside the specific gain"
-SPECIFIC = "Less the mean gain of the same answers towards the other cultures' people, so that hedging does not count"
+HEDGE = (
+    "Answers nearer the middle of a scale come nearer to every people: read it beside the specific"
+    " gain"
+)
+SPECIFIC = (
+    "Less the mean gain of the same answers towards the other cultures' people, so that hedging"
+    " does not count"
+)
 LIKED = "the learner's rating of the lesson, 1 to 5"
-UNREAD = "share of exam answers and ratings that are none: unreadable, refused or failed; no distance counts them"
+UNREAD = (
+    "share of exam answers and ratings that are none: unreadable, refused or failed; no distance"
+    " counts them"
+)
 
 KIND = Kind(
-    surveyed=True, constructed=lambda setup: "The embedded teacher is told what people answer: it is a ceiling, not a rival.", plan=plan, measures=measures, hold=hold, needs=lambda benchmark: ("learner",), options={
-    "exam": "survey", "pack": "world_values", "questions": 12, "turns": 6, "leak": False, "learners": "english-us",
-})  # fmt: skip
+    surveyed=True,
+    constructed=lambda setup: (
+        "The embedded teacher is told what people answer: it is a ceiling, not a rival."
+    ),
+    plan=plan,
+    measures=measures,
+    hold=hold,
+    needs=lambda benchmark: ("learner",),
+    options={
+        "exam": "survey",
+        "pack": "world_values",
+        "questions": 12,
+        "turns": 6,
+        "leak": False,
+        "learners": "english-us",
+    },
+)

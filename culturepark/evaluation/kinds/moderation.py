@@ -1,7 +1,9 @@
-"""Content moderation: posts are labelled without examples and held against people's labels, by macro-F1.
+"""Content moderation: posts are labelled without examples and held against people's labels, by
+macro-F1.
 
-The task is CulturePark's (Li et al. 2024, arXiv 2405.15145, content moderation). Macro-F1 is the plain mean over labels of
-F1 = 2 TP / (2 TP + FP + FN): the "averaged F1" of Opitz & Burst (2019, arXiv 1911.03347), and scikit-learn's.
+The task is CulturePark's (Li et al. 2024, arXiv 2405.15145, content moderation). Macro-F1 is the
+plain mean over labels of F1 = 2 TP / (2 TP + FP + FN): the "averaged F1" of Opitz & Burst (2019,
+arXiv 1911.03347), and scikit-learn's.
 """
 
 from __future__ import annotations
@@ -25,15 +27,20 @@ from culturepark.evaluation.posts import Dataset, Post
 from culturepark.llm import session
 from culturepark.records import Role, stream
 
-UNREAD = "share of answers that could not be read or did not come; each counts against its gold label"
+UNREAD = (
+    "share of answers that could not be read or did not come; each counts against its gold label"
+)
 OTHERS = "*"  # in a map: every label that it does not name
-FEW_TEXTS = 12  # of which macro-F1 gets an interval: of fewer, a label that hardly occurs makes it jump
+FEW_TEXTS = (
+    12  # of which macro-F1 gets an interval: of fewer, a label that hardly occurs makes it jump
+)
 COUNTS = 3  # what is summed for each label: rightly said, gold, said
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of a post, and the labels that are offered; `means` says for each gold label which of them it is.
+    """What is asked of a post, and the labels that are offered; `means` says for each gold label
+    which of them it is.
 
     The gold label `*` stands for every other one. "" means that a post with this label has none.
     """
@@ -48,15 +55,21 @@ class Task:
         return self.means.get(_folded(label), self.means.get(OTHERS))
 
     def gold(self, post: Post) -> str:
-        """Return the offered label that a post should get: of several, the one that comes first in `means`."""
+        """Return the offered label that a post should get: of several, the one that comes first in
+        `means`.
+        """
         order = {gold: place for place, gold in enumerate(self.means)}
-        first = min(post.labels, key=lambda label: order.get(_folded(label), order.get(OTHERS, len(order))))
+        first = min(
+            post.labels, key=lambda label: order.get(_folded(label), order.get(OTHERS, len(order)))
+        )
         return self.meaning(first) or ""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A data set with its task, culture and group (the sets that share texts with it), and those of its posts that are asked."""
+    """A data set with its task, culture and group (the sets that share texts with it), and those of
+    its posts that are asked.
+    """
 
     data: Dataset
     task: Task
@@ -69,16 +82,26 @@ class Trial:
         """What outcomes are told of it."""
         data, task = self.data, self.task
         repeats = len(data.posts) - len(data.marks)
-        return {"labels": list(task.labels), "codes": list(task.labels), "task": task.name, "group": list(self.group),
-                "rows": data.rows, "unlabelled": data.unlabelled, "empty": data.empty, "repeats": repeats,
-                **({"read": {data.path.name: dict(data.notices)}} if data.notices else {})}  # fmt: skip
+        return {
+            "labels": list(task.labels),
+            "codes": list(task.labels),
+            "task": task.name,
+            "group": list(self.group),
+            "rows": data.rows,
+            "unlabelled": data.unlabelled,
+            "empty": data.empty,
+            "repeats": repeats,
+            **({"read": {data.path.name: dict(data.notices)}} if data.notices else {}),
+        }
 
 
 # ------------------------------------------------------------------- plan
 
 
 def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
-    """Yield every labelled post of the setup's data, once a seed; nothing before all label maps are checked."""
+    """Yield every labelled post of the setup's data, once a seed; nothing before all label maps are
+    checked.
+    """
     options = settled(benchmark, setup.options)
     role = benchmark.asks(setup.workspace)
     for trial in trials(setup, options):
@@ -88,7 +111,9 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
 
 
 def trials(setup: Setup, options: Mapping[str, Any]) -> list[Trial]:
-    """Return the data sets that are asked; InputError lists every one whose labels do not fit the task's."""
+    """Return the data sets that are asked; InputError lists every one whose labels do not fit the
+    task's.
+    """
     known, checked, problems = _tasks(options["tasks"]), [], []
     for name, (path, culture) in _chosen(setup, options).items():
         try:
@@ -100,7 +125,10 @@ def trials(setup: Setup, options: Mapping[str, Any]) -> list[Trial]:
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
     groups = posts.grouped({data.name: data.marks for data, *_ in checked}, float(options["share"]))
-    return [Trial(data, task, culture, groups[data.name], _drawn(data, setup.limit)) for data, task, culture in checked]
+    return [
+        Trial(data, task, culture, groups[data.name], _drawn(data, setup.limit))
+        for data, task, culture in checked
+    ]
 
 
 def _read(name: str, path: Path, options: Mapping[str, Any]) -> Dataset:
@@ -110,22 +138,39 @@ def _read(name: str, path: Path, options: Mapping[str, Any]) -> Dataset:
 
 
 def _left(data: Dataset, task: Task) -> Dataset:
-    """Return a data set without the posts whose label a map says to mean none; they count as unlabelled."""
+    """Return a data set without the posts whose label a map says to mean none; they count as
+    unlabelled.
+    """
     kept = tuple(post for post in data.posts if task.gold(post))
     return replace(data, posts=kept, unlabelled=data.unlabelled + len(data.posts) - len(kept))
 
 
 def _chosen(setup: Setup, options: Mapping[str, Any]) -> dict[str, tuple[Path, str]]:
-    """Return the files that are asked, by name, each with its culture ("" for none); those of other cultures are left out."""
+    """Return the files that are asked, by name, each with its culture ("" for none); those of other
+    cultures are left out.
+    """
     without = _many(options["without"])
-    files = {name: file for name, file in posts.found(setup.data).items() if not any(fnmatch(name, w) for w in without)}
-    there = {name: (file, _culture(tables.stem_of(file), setup, options)) for name, file in files.items()}
+    files = {
+        name: file
+        for name, file in posts.found(setup.data).items()
+        if not any(fnmatch(name, w) for w in without)
+    }
+    there = {
+        name: (file, _culture(tables.stem_of(file), setup, options)) for name, file in files.items()
+    }
     asked = {
-        name: found for name, found in there.items() if not found[1] or not setup.cultures or found[1] in setup.cultures
+        name: found
+        for name, found in there.items()
+        if not found[1] or not setup.cultures or found[1] in setup.cultures
     }
     if not asked:
-        listed = ", ".join(f"{name} ({culture})" for name, (_, culture) in there.items()) or "none but what is left out"
-        raise InputError(f"no posts of {', '.join(setup.cultures)} in what was given; there are: {listed}")
+        listed = (
+            ", ".join(f"{name} ({culture})" for name, (_, culture) in there.items())
+            or "none but what is left out"
+        )
+        raise InputError(
+            f"no posts of {', '.join(setup.cultures)} in what was given; there are: {listed}"
+        )
     return asked
 
 
@@ -134,7 +179,9 @@ def _many(value: Any) -> tuple[str, ...]:
 
 
 def _culture(stem: str, setup: Setup, options: Mapping[str, Any]) -> str:
-    """Return the culture that is given for all files, else the one that a file's first word names, "" where it names none."""
+    """Return the culture that is given for all files, else the one that a file's first word names,
+    "" where it names none.
+    """
     if options["culture"]:
         return str(setup.workspace.culture(options["culture"]).name)
     word = next(iter("".join(c if c.isalpha() else " " for c in stem.casefold()).split()), "")
@@ -149,7 +196,9 @@ def _drawn(data: Dataset, limit: int | None) -> tuple[Post, ...]:
     return tuple(data.posts[i] for i in sorted(rng.sample(range(len(data.posts)), limit)))
 
 
-def _item(trial: Trial, post: Post, seed: int, role: Role, setup: Setup, options: Mapping[str, Any]) -> Item:
+def _item(
+    trial: Trial, post: Post, seed: int, role: Role, setup: Setup, options: Mapping[str, Any]
+) -> Item:
     task, name = trial.task, trial.data.name
     whose = setup.workspace.cultures.get(trial.culture) if options["as_people"] else None
     facts = {"task": task.ask, "text": post.text, "labels": list(task.labels), "culture": whose}
@@ -157,14 +206,29 @@ def _item(trial: Trial, post: Post, seed: int, role: Role, setup: Setup, options
     if setup.method == "likelihood":
         request = replace(request, options=task.labels)
     part = _cell(post, trial, options["part"]) if options["part"] else ""
-    unit = next((u for u in (_cell(post, trial, column) for column in _many(options["unit"])) if u), "") or post.mark
-    return Item(f"{trial.culture or 'none'}/{name}/{post.line}/{seed}", trial.culture, unit, request, name, seed,
-                task.gold(post), {**trial.facts, "part": part})  # fmt: skip
+    unit = (
+        next(
+            (u for u in (_cell(post, trial, column) for column in _many(options["unit"])) if u), ""
+        )
+        or post.mark
+    )
+    return Item(
+        f"{trial.culture or 'none'}/{name}/{post.line}/{seed}",
+        trial.culture,
+        unit,
+        request,
+        name,
+        seed,
+        task.gold(post),
+        {**trial.facts, "part": part},
+    )
 
 
 def _cell(post: Post, trial: Trial, column: str) -> str:
     if column not in post.more:
-        raise InputError(f"{trial.data.path}:{post.line}: no column {column!r}. {nearest(column, post.more)}")
+        raise InputError(
+            f"{trial.data.path}:{post.line}: no column {column!r}. {nearest(column, post.more)}"
+        )
     return post.more[column]
 
 
@@ -176,12 +240,18 @@ def _folded(label: str) -> str:
 
 
 def _tasks(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
-    """Return the card's tasks; a gold label or an offered one may stand but once in a task, an offered one but once in all."""
+    """Return the card's tasks; a gold label or an offered one may stand but once in a task, an
+    offered one but once in all.
+    """
     made, offered = {}, dict[str, str]()
     for name, card in cards.items():
         if not {"ask", "labels"} <= set(card):
-            raise InputError(f"tasks.{name}: wants `ask`, and `labels` as {{ offered label = [gold labels] }}")
-        pairs = [(_folded(gold), label) for label, golds in card["labels"].items() for gold in golds]
+            raise InputError(
+                f"tasks.{name}: wants `ask`, and `labels` as {{ offered label = [gold labels] }}"
+            )
+        pairs = [
+            (_folded(gold), label) for label, golds in card["labels"].items() for gold in golds
+        ]
         twice = [gold for gold, count in Counter(gold for gold, _ in pairs).items() if count > 1]
         twice += [label for label in card["labels"] if offered.setdefault(label, name) != name]
         if twice:
@@ -193,7 +263,9 @@ def _tasks(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
 
 
 def _task(data: Dataset, known: Mapping[str, Task], options: Mapping[str, Any]) -> Task:
-    """Return a data set's task with a map that was checked: all gold labels mean one that is offered, and all of those occur."""
+    """Return a data set's task with a map that was checked: all gold labels mean one that is
+    offered, and all of those occur.
+    """
     if not data.posts:
         raise InputError(f"{data.path}: none of its {data.rows} rows has a text and a label")
     mapped = _mapped(data.name, options["map"]) or _mapped(data.name, options["maps"])
@@ -202,18 +274,25 @@ def _task(data: Dataset, known: Mapping[str, Task], options: Mapping[str, Any]) 
     met = {task.gold(post) for post in data.posts}
     never = [label for label in task.labels if label not in met]
     if lacking:
-        raise InputError(f"{_has(data)}; nothing says which of {_listed(task.labels)} {_listed(lacking)} is")
+        raise InputError(
+            f"{_has(data)}; nothing says which of {_listed(task.labels)} {_listed(lacking)} is"
+        )
     if never:
         raise InputError(
-            f"{_has(data)}; none of them means {_listed(never)}, so that answer to {task.name!r} could never be right"
+            f"{_has(data)}; none of them means {_listed(never)}, so that answer to {task.name!r}"
+            " could never be right"
         )
     return task
 
 
 def _mapped(name: str, maps: Any) -> Mapping[str, str] | None:
     """Return the first map whose pattern a name matches."""
-    if not isinstance(maps, Mapping) or not all(isinstance(held, Mapping) for held in maps.values()):
-        raise InputError(f'the option `map` is {{ FILE = {{ "gold label" = "offered label" }} }}, not {maps!r}')
+    if not isinstance(maps, Mapping) or not all(
+        isinstance(held, Mapping) for held in maps.values()
+    ):
+        raise InputError(
+            f'the option `map` is {{ FILE = {{ "gold label" = "offered label" }} }}, not {maps!r}'
+        )
     return next((held for pattern, held in maps.items() if fnmatch(name, pattern)), None)
 
 
@@ -224,21 +303,36 @@ def _told(data: Dataset, mapped: Mapping[str, str], known: Mapping[str, Task]) -
             return replace(task, means={_folded(gold): label for gold, label in mapped.items()})
     owners = {label: task.name for task in known.values() for label in task.labels}
     odd = [label for label in mapped.values() if label and label not in owners]
-    why = f"no task offers {odd[0]!r}. {nearest(odd[0], owners)}" if odd else \
-        f"its map mixes the labels of several tasks: {', '.join(f'{v!r} ({owners[v]})' for v in mapped.values())}"  # fmt: skip
+    why = (
+        f"no task offers {odd[0]!r}. {nearest(odd[0], owners)}"
+        if odd
+        else (
+            "its map mixes the labels of several tasks:"
+            f" {', '.join(f'{v!r} ({owners[v]})' for v in mapped.values())}"
+        )
+    )
     raise InputError(f"{_has(data)}; {why}")
 
 
 def _guessed(data: Dataset, known: Mapping[str, Task]) -> Task:
     """Return the one task that knows all of a data set's labels."""
-    fits = [task for task in known.values() if all(_folded(gold) in task.means for gold in data.labels)]
+    fits = [
+        task for task in known.values() if all(_folded(gold) in task.means for gold in data.labels)
+    ]
     if len(fits) == 1:
         return fits[0]
     example = ", ".join(f'{_quoted(gold)} = "…"' for gold in data.labels)
-    why = f"they fit several tasks ({', '.join(t.name for t in fits)})" if fits else "no task knows all of them"
+    why = (
+        f"they fit several tasks ({', '.join(t.name for t in fits)})"
+        if fits
+        else "no task knows all of them"
+    )
     offered = "; ".join(_listed(t.labels) for t in fits or known.values())
-    raise InputError(f'{_has(data)}; {why}. Say what they mean with the option map = {{ {_quoted(data.name)} = {{ {example} }} }}, where … is '
-                     f'one of {offered}; or leave the file out with without = [{_quoted(data.name)}]')  # fmt: skip
+    raise InputError(
+        f"{_has(data)}; {why}. Say what they mean with the option map = {{ {_quoted(data.name)} ="
+        f" {{ {example} }} }}, where … is one of {offered}; or leave the file out with without ="
+        f" [{_quoted(data.name)}]"
+    )
 
 
 def _quoted(text: str) -> str:
@@ -247,7 +341,10 @@ def _quoted(text: str) -> str:
 
 
 def _has(data: Dataset) -> str:
-    return f"{data.path}: its labels are {', '.join(f'{label!r} ({count})' for label, count in data.labels.items())}"
+    return (
+        f"{data.path}: its labels are"
+        f" {', '.join(f'{label!r} ({count})' for label, count in data.labels.items())}"
+    )
 
 
 def _listed(labels: Iterable[str]) -> str:
@@ -258,10 +355,12 @@ def _listed(labels: Iterable[str]) -> str:
 
 
 def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Measure]:
-    """Return macro-F1, accuracy and the share of unread answers of each data set, each culture and all; accuracy of each part.
+    """Return macro-F1, accuracy and the share of unread answers of each data set, each culture and
+    all; accuracy of each part.
 
-    A culture's figure, and that of all, is the mean over groups of data sets, a group's the mean over its sets. What was answered
-    wrongly, unreadably or not at all counts against its gold label. In a figure of a set or part without culture, `subset` names it.
+    A culture's figure, and that of all, is the mean over groups of data sets, a group's the mean
+    over its sets. What was answered wrongly, unreadably or not at all counts against its gold
+    label. In a figure of a set or part without culture, `subset` names it.
     """
     made, what = list[Measure](), str(options.get("what", "texts"))
     for culture, subset, those in _scopes(outcomes):
@@ -291,12 +390,32 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
                 share=len(held.sets) == 1,
                 within=SHARE,
             ),
-            Measure("unparsed", held.units, held.unread, culture, subset, "low", what=what, note=UNREAD, share=True),
+            Measure(
+                "unparsed",
+                held.units,
+                held.unread,
+                culture,
+                subset,
+                "low",
+                what=what,
+                note=UNREAD,
+                share=True,
+            ),
         ]
     for culture, subset, those in _parts(outcomes):
         held = Counts(those)
-        made.append(Measure("accuracy", held.units, held.mean(_accuracy), culture, subset, what=what,
-                            share=len(held.sets) == 1, within=SHARE))  # fmt: skip
+        made.append(
+            Measure(
+                "accuracy",
+                held.units,
+                held.mean(_accuracy),
+                culture,
+                subset,
+                what=what,
+                share=len(held.sets) == 1,
+                within=SHARE,
+            )
+        )
     return made
 
 
@@ -311,21 +430,29 @@ def _scopes(outcomes: Sequence[Outcome]) -> list[Scope]:
         sets.setdefault((o.culture, o.subset), []).append(o)
         if o.culture:
             cultures.setdefault((o.culture, ""), []).append(o)
-    return [(culture, subset, those) for (culture, subset), those in (*cultures.items(), *sets.items())]
+    return [
+        (culture, subset, those) for (culture, subset), those in (*cultures.items(), *sets.items())
+    ]
 
 
 def _parts(outcomes: Sequence[Outcome]) -> list[Scope]:
-    """Return the same of each part (HateCheck's functionality): of all data sets, and of each culture or set without one."""
+    """Return the same of each part (HateCheck's functionality): of all data sets, and of each
+    culture or set without one.
+    """
     parts = dict[tuple[str, str], list[Outcome]]()
     for o in outcomes:
         if part := o.facts.get("part"):
             parts.setdefault(("", part), []).append(o)
-            parts.setdefault((o.culture, part) if o.culture else ("", f"{o.subset}/{part}"), []).append(o)
+            parts.setdefault(
+                (o.culture, part) if o.culture else ("", f"{o.subset}/{part}"), []
+            ).append(o)
     return [(culture, subset, those) for (culture, subset), those in sorted(parts.items())]
 
 
 class Counts:
-    """For each unit and seed how often each label of each data set is rightly said, is gold, and is said."""
+    """For each unit and seed how often each label of each data set is rightly said, is gold, and is
+    said.
+    """
 
     def __init__(self, outcomes: Sequence[Outcome]) -> None:
         self.sets = {o.subset: o.facts for o in outcomes}
@@ -356,11 +483,16 @@ class Counts:
         return list(made.values())
 
     def mean(self, score: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return the mean over groups of the mean over their sets of a score of counts, shape (..., labels, 3)."""
+        """Return the mean over groups of the mean over their sets of a score of counts, shape (...,
+        labels, 3).
+        """
         spans = [[self._spans[name] for name in group] for group in self.groups]
 
         def value(sums: Any) -> Any:
-            each = [sum(score(_by_label(sums[..., a:b])) for a, b in group) / len(group) for group in spans]
+            each = [
+                sum(score(_by_label(sums[..., a:b])) for a, b in group) / len(group)
+                for group in spans
+            ]
             return sum(each) / len(each)
 
         return value
@@ -371,9 +503,12 @@ class Counts:
         return 1 - _share(sums[..., 2::COUNTS].sum(-1), sums[..., 1::COUNTS].sum(-1))
 
     def note(self) -> str:
-        """Say what was asked, what was left out, which sets count as one, and what labels drawn at random would give."""
+        """Say what was asked, what was left out, which sets count as one, and what labels drawn at
+        random would give.
+        """
         by_chance = [
-            [chance(self.asked[name], len(self.sets[name]["labels"])) for name in group] for group in self.groups
+            [chance(self.asked[name], len(self.sets[name]["labels"])) for name in group]
+            for group in self.groups
         ]
         luck = sum(sum(each) / len(each) for each in by_chance) / len(by_chance)
         return f"{self._mean()}{self._asked()}; labels drawn at random give about {luck:.2f}"
@@ -382,27 +517,39 @@ class Counts:
         if len(self.sets) == 1:
             return f"{next(iter(self.sets.values()))['task']}: "
         joined = ", ".join(" + ".join(group) for group in self.groups if len(group) > 1)
-        return f"mean over {len(self.sets)} data sets{f', of which these share texts and enter as one: {joined}' if joined else ''}: "
+        return (
+            f"mean over {len(self.sets)} data"
+            f" sets{f', of which these share texts and enter as one: {joined}' if joined else ''}: "
+        )
 
     def _asked(self) -> str:
         total = {
-            key: sum(facts[key] for facts in self.sets.values()) for key in ("rows", "unlabelled", "empty", "repeats")
+            key: sum(facts[key] for facts in self.sets.values())
+            for key in ("rows", "unlabelled", "empty", "repeats")
         }
         count = sum(sum(asked.values()) for asked in self.asked.values())
         labelled = total["rows"] - total["unlabelled"] - total["empty"]
         left = [
-            f"{total[key]} without {what}" for key, what in (("unlabelled", "label"), ("empty", "text")) if total[key]
+            f"{total[key]} without {what}"
+            for key, what in (("unlabelled", "label"), ("empty", "text"))
+            if total[key]
         ]
-        said = f"{count} of {total['rows']} rows" if count == labelled else f"{count} drawn of {labelled} labelled rows"
+        said = (
+            f"{count} of {total['rows']} rows"
+            if count == labelled
+            else f"{count} drawn of {labelled} labelled rows"
+        )
         said += f", left out {' and '.join(left)}" if left else ""
         said += f", repeated texts {total['repeats']}" if total["repeats"] else ""
         return said + "".join(f"; {line}" for line in notices.describe(self.sets.values()))
 
 
 def chance(gold: Mapping[str, int], labels: int) -> float:
-    """Return the macro-F1 to be expected when every one of so many labels is drawn alike, from how often each is gold.
+    """Return the macro-F1 to be expected when every one of so many labels is drawn alike, from how
+    often each is gold.
 
-    F1's formula with expected counts, 2p / (kp + 1) for a gold label's share p among k labels: exact in the limit of many posts.
+    F1's formula with expected counts, 2p / (kp + 1) for a gold label's share p among k labels:
+    exact in the limit of many posts.
     """
     count = sum(gold.values())
     return sum(2 * n / (labels * n + count) for n in gold.values()) / labels if count else 0.0
@@ -433,16 +580,34 @@ def _share(part: Any, whole: Any) -> Any:
         return np.true_divide(part, whole)
 
 
-# `tasks`: what can be asked, each with `ask` and `labels` (offered label → gold labels that mean it). `maps` and, before it, `map`:
-# file name pattern → gold label → offered label. `cultures`: a file name's first word → the culture it means; `culture`: that of all
-# files. `without`: patterns of files to leave out. `share`: of the smaller set's texts from which on two sets count as one.
-# `unit`: columns that say what is drawn as one, the first that holds something; `part`: the column by which accuracy is told.
-# `as_people`: whether the model is asked as a person of the post's culture.
+# `tasks`: what can be asked, each with `ask` and `labels` (offered label → gold labels that mean
+# it). `maps` and, before it, `map`: file name pattern → gold label → offered label. `cultures`: a
+# file name's first word → the culture it means; `culture`: that of all files. `without`: patterns
+# of files to leave out. `share`: of the smaller set's texts from which on two sets count as one.
+# `unit`: columns that say what is drawn as one, the first that holds something; `part`: the column
+# by which accuracy is told. `as_people`: whether the model is asked as a person of the post's
+# culture.
 KIND = Kind(
     plan=plan,
     peoples="data",
     graded=True,
     measures=measures,
-    options={**tables.OPTIONS, "text": "", "label": (), "separator": "", "votes": 1.0, "tasks": {}, "maps": {}, "map": {}, "cultures": {}, "culture": "", "without": (), "share": 0.05,
-             "unit": (), "part": "", "what": "texts", "as_people": True},
-)  # fmt: skip
+    options={
+        **tables.OPTIONS,
+        "text": "",
+        "label": (),
+        "separator": "",
+        "votes": 1.0,
+        "tasks": {},
+        "maps": {},
+        "map": {},
+        "cultures": {},
+        "culture": "",
+        "without": (),
+        "share": 0.05,
+        "unit": (),
+        "part": "",
+        "what": "texts",
+        "as_people": True,
+    },
+)

@@ -1,4 +1,6 @@
-"""Survey alignment on files of the shape of GlobalOpinionQA: each country's shares over the options of each question."""
+"""Survey alignment on files of the shape of GlobalOpinionQA: each country's shares over the options
+of each question.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +26,42 @@ from culturepark.surveys.names import NAMES, articled
 SLACK = 0.02  # shares of rounded percentages may miss 1 by so much and are then made to sum to 1
 
 # Names of such files on the left, ours on the right.
-TWINS = {"S. Korea": "South Korea", "S. Africa": "South Africa", "Britain": "Great Britain", "Czech Rep.": "Czechia",
-         "Taiwan ROC": "Taiwan", "Hong Kong SAR": "Hong Kong", "Macau SAR": "Macau", "Palest. ter.": "Palestinian territories",
-         "Bosnia Herzegovina": "Bosnia and Herzegovina"}  # fmt: skip
+TWINS = {
+    "S. Korea": "South Korea",
+    "S. Africa": "South Africa",
+    "Britain": "Great Britain",
+    "Czech Rep.": "Czechia",
+    "Taiwan ROC": "Taiwan",
+    "Hong Kong SAR": "Hong Kong",
+    "Macau SAR": "Macau",
+    "Palest. ter.": "Palestinian territories",
+    "Bosnia Herzegovina": "Bosnia and Herzegovina",
+}
 SAMPLE = re.compile(r"\s*\((?P<which>[^()]*\bsample)\)$", re.IGNORECASE)
 
 # Options that are no answers. "Hard to say" is one where it was read out, and stays.
-EMPTY = re.compile(r"^(?:don.?t know\b|dk\b|don.?t -\d|no answer\b|refused?\b|(?:other )?missing\b|not (?:available|applicable)\b|inap\b|"
-                   r"never heard of|can.?t rate|haven.?t heard enough|i do not know examples)", re.IGNORECASE)  # fmt: skip
+EMPTY = re.compile(
+    r"^(?:don.?t know\b|dk\b|don.?t -\d|no answer\b|refused?\b|(?:other )?missing\b|not"
+    r" (?:available|applicable)\b|inap\b|"
+    r"never heard of|can.?t rate|haven.?t heard enough|i do not know examples)",
+    re.IGNORECASE,
+)
 TOTAL = re.compile(r"^total\s+n\s*=", re.IGNORECASE)  # a column of a table, no option
 UNREAD = re.compile(r"\s*\((?:vol\.?|volunteered|do not read|spontaneous)\)", re.IGNORECASE)
-PERSON = re.compile(r"\b(?:President|Prime Minister|Chancellor|King|Prince|Pope|Secretary(?:[ -]General| of State)?|Minister|Senator|"
-                    r"General|leader|candidate)\s+[A-Z][\w’'-]+")  # fmt: skip
+PERSON = re.compile(
+    r"\b(?:President|Prime Minister|Chancellor|King|Prince|Pope|Secretary(?:[ -]General| of"
+    r" State)?|Minister|Senator|"
+    r"General|leader|candidate)\s+[A-Z][\w’'-]+"
+)
 NAMED = "names a person"
 PLACE = re.compile(r"\(survey country\)('s|’s)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Poll:
-    """What one country answered to one question; `valid` is the share of its people who gave any of the options."""
+    """What one country answered to one question; `valid` is the share of its people who gave any of
+    the options.
+    """
 
     country: str
     question: Question
@@ -68,13 +87,17 @@ class Polls:
 # ------------------------------------------------------------------ reading
 
 
-def read(paths: Iterable[Path], national: bool = True, layout: tables.Layout | None = None) -> Polls:
-    """Read files of {country, question, options, distribution}, or of {question, selections, options} as the data set's hub has it.
+def read(
+    paths: Iterable[Path], national: bool = True, layout: tables.Layout | None = None
+) -> Polls:
+    """Read files of {country, question, options, distribution}, or of {question, selections,
+    options} as the data set's hub has it.
 
-    JSON, JSONL or a table, as `layout` says. Twin spellings of a country are one country. `national` leaves out samples that stand for a part of
-    one; else they count as countries of their own. Rows whose shares miss 1 by more than 0.02, or that have fewer than two answers, are
-    left out; what is no answer ("don't know", "refused") is dropped and the rest made to sum to 1. All of it is counted in
-    `faults`. InputError, with file and row, for what has another shape.
+    JSON, JSONL or a table, as `layout` says. Twin spellings of a country are one country.
+    `national` leaves out samples that stand for a part of one; else they count as countries of
+    their own. Rows whose shares miss 1 by more than 0.02, or that have fewer than two answers, are
+    left out; what is no answer ("don't know", "refused") is dropped and the rest made to sum to 1.
+    All of it is counted in `faults`. InputError, with file and row, for what has another shape.
     """
     faults: Counter[str] = Counter()
     made: dict[tuple[str, str], Poll] = {}
@@ -84,7 +107,13 @@ def read(paths: Iterable[Path], national: bool = True, layout: tables.Layout | N
         for where, row in _rows(table):
             for country, distribution in _spread(row, where):
                 poll = _poll(
-                    country, str(row["question"]), _list(row["options"], where), distribution, where, national, faults
+                    country,
+                    str(row["question"]),
+                    _list(row["options"], where),
+                    distribution,
+                    where,
+                    national,
+                    faults,
                 )
                 if poll is None:
                     continue
@@ -101,8 +130,9 @@ def _rows(table: tables.Table) -> Iterator[tuple[str, Mapping[str, Any]]]:
         where = f"{table.path}, row {line}"
         if not {"question", "options"} <= set(row) or not {"distribution", "selections"} & set(row):
             raise InputError(
-                f"{where}: no row of {{country, question, options, distribution}} or {{question, selections, options}}; "
-                f"found {', '.join(map(str, row))}.{tables.headless(table.path)}"
+                f"{where}: no row of {{country, question, options, distribution}} or {{question,"
+                " selections, options}; found"
+                f" {', '.join(map(str, row))}.{tables.headless(table.path)}"
             )
         if not isinstance(row["question"], str) or not row["question"].strip():
             raise InputError(f"{where}: question: a text, not {row['question']!r:.60}")
@@ -139,7 +169,13 @@ def _literal(text: str, where: str) -> Any:
 
 
 def _poll(
-    country: str, text: str, options: list[Any], shares: list[Any], where: str, national: bool, faults: Counter[str]
+    country: str,
+    text: str,
+    options: list[Any],
+    shares: list[Any],
+    where: str,
+    national: bool,
+    faults: Counter[str],
 ) -> Poll | None:
     """Return a row's poll; None, counted, where it is to be left out."""
     name = named(country)
@@ -152,7 +188,10 @@ def _poll(
     if len(options) != len(shares) or not all(
         isinstance(s, (int, float)) and isfinite(s) and 0 <= s <= 1 for s in shares
     ):
-        raise InputError(f"{where}: {len(options)} options need as many shares from 0 to 1, found {str(shares)[:60]}")
+        raise InputError(
+            f"{where}: {len(options)} options need as many shares from 0 to 1, found"
+            f" {str(shares)[:60]}"
+        )
     total = sum(shares)
     if abs(total - 1) > SLACK:
         faults["shares do not sum to 1, left out"] += 1
@@ -186,14 +225,19 @@ def _words(option: Any) -> str:
 
 
 def _question(text: str, labels: Sequence[str]) -> Question:
-    """Return a question of a file; its options are numbered as they number themselves, else from 1."""
-    numbers = [int(found[1]) if (found := re.match(r"(\d+)(?:\s|$)", label)) else None for label in labels]
+    """Return a question of a file; its options are numbered as they number themselves, else from
+    1.
+    """
+    numbers = [
+        int(found[1]) if (found := re.match(r"(\d+)(?:\s|$)", label)) else None for label in labels
+    ]
     starts = {n - i for i, n in enumerate(numbers) if n is not None}
     own = len(starts) == 1 and min(starts) >= 0 and sum(n is not None for n in numbers) > 1
     first = starts.pop() if own else 1
     if own:
         labels = [
-            re.sub(r"^\d+\s*", "", label) if n is not None else label for label, n in zip(labels, numbers, strict=True)
+            re.sub(r"^\d+\s*", "", label) if n is not None else label
+            for label, n in zip(labels, numbers, strict=True)
         ]
     options = tuple(Option(code=first + i, label=label) for i, label in enumerate(labels))
     name = f"G-{digest(text, labels)}"
@@ -201,7 +245,8 @@ def _question(text: str, labels: Sequence[str]) -> Question:
 
 
 def named(country: str) -> str:
-    """Return our name of a country; a sample that does not stand for the whole country keeps its mark.
+    """Return our name of a country; a sample that does not stand for the whole country keeps its
+    mark.
 
     >>> named("S. Korea"), named("India (Current national sample)"), named("S. Africa (Non-national sample)")
     ('South Korea', 'India', 'South Africa (Non-national sample)')
@@ -216,15 +261,18 @@ def named(country: str) -> str:
 
 
 def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
-    """Yield every question of a file to every country that answered it, and, where `unprompted`, to nobody in particular.
+    """Yield every question of a file to every country that answered it, and, where `unprompted`, to
+    nobody in particular.
 
-    Countries are those of `countries`, else those that the cultures are surveyed through. Under a limit, questions that more of
-    them answered come first. InputError without a file; NotFound for a country that is in none.
+    Countries are those of `countries`, else those that the cultures are surveyed through. Under a
+    limit, questions that more of them answered come first. InputError without a file; NotFound for
+    a country that is in none.
     """
     options = settled(benchmark, setup.options)
     if not setup.data:
         raise InputError(
-            f"benchmark {benchmark.name!r} needs a file of countries' shares of each answer; none is shipped"
+            f"benchmark {benchmark.name!r} needs a file of countries' shares of each answer; none"
+            " is shipped"
         )
     polls = read(setup.data, options["national"], tables.Layout.of(options))
     homes = _countries(setup)
@@ -244,16 +292,21 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
 
 
 def _countries(setup: Setup) -> dict[str, str]:
-    """Return the countries through which the cultures are surveyed, each with its culture; InputError for a culture without one."""
+    """Return the countries through which the cultures are surveyed, each with its culture;
+    InputError for a culture without one.
+    """
     return {
-        NAMES.get(code, code): c.name for c in map(setup.workspace.culture, setup.cultures) for code in _surveyed(c)
+        NAMES.get(code, code): c.name
+        for c in map(setup.workspace.culture, setup.cultures)
+        for code in _surveyed(c)
     }
 
 
 def _surveyed(culture: Culture) -> Sequence[str]:
     if not culture.survey:
         raise InputError(
-            f"culture {culture.name!r} names no country under survey; name countries instead, or leave it out"
+            f"culture {culture.name!r} names no country under survey; name countries instead, or"
+            " leave it out"
         )
     return culture.survey
 
@@ -261,9 +314,17 @@ def _surveyed(culture: Culture) -> Sequence[str]:
 def _asked(country: str, home: str, poll: Poll, of: int, faults: Mapping[str, int]) -> Asked:
     bare = SAMPLE.sub("", country)
     spoken = articled(bare)
-    facts = {"countries": [country], "home": home, "of": of, "valid": round(poll.valid, 6), "faults": dict(faults)}
+    facts = {
+        "countries": [country],
+        "home": home,
+        "of": of,
+        "valid": round(poll.valid, 6),
+        "faults": dict(faults),
+    }
     question = _placed(poll.question, spoken)
-    return Asked(country, question, [Voice("people", country=spoken)], poll.shares, _part(question), facts)
+    return Asked(
+        country, question, [Voice("people", country=spoken)], poll.shares, _part(question), facts
+    )
 
 
 def _placed(question: Question, place: str) -> Question:
@@ -283,12 +344,18 @@ def _part(question: Question) -> str:
 
 
 def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> Sequence[Measure]:
-    """Return the figures of survey alignment; options are no scale here, so variance is that of unordered answers."""
+    """Return the figures of survey alignment; options are no scale here, so variance is that of
+    unordered answers.
+    """
     faults: dict[str, int] = next((o.facts["faults"] for o in outcomes if "faults" in o.facts), {})
     told = "; ".join(f"{what}: {n}" for what, n in faults.items())
-    return alignment.measures(outcomes, ordered=False, note=f"Rows of the files: {told or 'no fault'}")
+    return alignment.measures(
+        outcomes, ordered=False, note=f"Rows of the files: {told or 'no fault'}"
+    )
 
 
 KIND = Kind(
-    plan=plan, measures=measures, options={**tables.OPTIONS, "countries": (), "national": True, "unprompted": True}
+    plan=plan,
+    measures=measures,
+    options={**tables.OPTIONS, "countries": (), "national": True, "unprompted": True},
 )

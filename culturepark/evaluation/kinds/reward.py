@@ -1,4 +1,6 @@
-"""Reward models: of two answers, is the one that somebody of a country preferred given more, whose preferences are got wrong, and how sure is it?"""
+"""Reward models: of two answers, is the one that somebody of a country preferred given more, whose
+preferences are got wrong, and how sure is it?
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,18 @@ if TYPE_CHECKING:
 
 CODES = (1, 2)  # how the two answers are named
 SIDES = {None: "unknown", True: "minority", False: "majority"}
-SUBSETS = {"": "all pairs", "minority": "pairs on which most countries preferred the other answer, as the data tell",
-           "shared": "pairs on which no majority of countries preferred the other answer, as the data tell"}  # fmt: skip
+SUBSETS = {
+    "": "all pairs",
+    "minority": "pairs on which most countries preferred the other answer, as the data tell",
+    "shared": (
+        "pairs on which no majority of countries preferred the other answer, as the data tell"
+    ),
+}
 BINS = 10
 EDGES = [n / BINS for n in range(1, BINS)]
-LEAST = sys.float_info.epsilon  # a chosen answer's probability below it counts as it: no loss is above 36.05 nats
+LEAST = (
+    sys.float_info.epsilon
+)  # a chosen answer's probability below it counts as it: no loss is above 36.05 nats
 Right = tuple[int, str, str, bool]  # seed, unit, country, got right
 
 # ------------------------------------------------------------------- asking
@@ -39,14 +48,19 @@ Right = tuple[int, str, str, bool]  # seed, unit, country, got right
 def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     """Yield an item a pair (and seed, where answers are sampled), in the file's order.
 
-    `setup.data` is one file or folder in a shape that `votes.read` knows, or the word simulated. The option `countries`, else
-    `setup.cultures`, names countries of it, by name or usual abbreviation, all of them where neither does. `setup.limit` is the most users a country, the
+    `setup.data` is one file or folder in a shape that `votes.read` knows, or the word simulated.
+    The option `countries`, else `setup.cultures`, names countries of it, by name or usual
+    abbreviation, all of them where neither does. `setup.limit` is the most users a country, the
     same ones wherever one user comes under several. InputError or NotFound for what is not there.
     """
     options = settled(benchmark, setup.options)
     votes = _read(setup, options)
-    pairs = list(_limited(_held(votes, options), _countries(votes, setup, options["countries"]), setup.limit))
-    judge = benchmark.asks(setup.workspace) if setup.method == "sample" or options["judge"] else None
+    pairs = list(
+        _limited(_held(votes, options), _countries(votes, setup, options["countries"]), setup.limit)
+    )
+    judge = (
+        benchmark.asks(setup.workspace) if setup.method == "sample" or options["judge"] else None
+    )
     for seed in setup.seeds if setup.method == "sample" else setup.seeds[:1]:
         for pair in pairs:
             yield _item(pair, seed, setup, judge, _passed_over(votes, setup))
@@ -55,14 +69,17 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
 def _read(setup: Setup, options: Mapping[str, Any]) -> Votes:
     if len(setup.data) != 1:
         raise InputError(
-            f"the benchmark reward is held on one file of people's preferences, not {len(setup.data)}: a CSV of posts with a column "
-            "<Country>_Hate each, JSONL of scored conversations or of prompt, chosen, rejected, or the word simulated"
+            "the benchmark reward is held on one file of people's preferences, not"
+            f" {len(setup.data)}: a CSV of posts with a column <Country>_Hate each, JSONL of scored"
+            " conversations or of prompt, chosen, rejected, or the word simulated"
         )
     return read(setup.data[0], tables.Layout.of(options))
 
 
 def _passed_over(votes: Votes, setup: Setup) -> Mapping[str, Mapping[str, int]]:
-    """Return what made no pair and what the reader passed over, by file; nothing of what is simulated."""
+    """Return what made no pair and what the reader passed over, by file; nothing of what is
+    simulated.
+    """
     counts = {**votes.skipped, **votes.notices}
     return {votes.title: counts} if counts and str(setup.data[0]) != "simulated" else {}
 
@@ -73,10 +90,15 @@ def _countries(votes: Votes, setup: Setup, given: str | Sequence[str]) -> Sequen
 
 
 def _held(votes: Votes, options: Mapping[str, Any]) -> Sequence[Pair]:
-    """Return all pairs or, with `held_out` above 0, those of the users whom SCPO holds out with this share and `seed`."""
+    """Return all pairs or, with `held_out` above 0, those of the users whom SCPO holds out with
+    this share and `seed`.
+    """
     share = options["held_out"]
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
-        raise InputError(f"held_out: a share of the users, from 0 (all pairs are asked) to below 1, not {share!r}")
+        raise InputError(
+            "held_out: a share of the users, from 0 (all pairs are asked) to below 1, not"
+            f" {share!r}"
+        )
     return split(votes.pairs, share, options["seed"])[1] if share else votes.pairs
 
 
@@ -90,7 +112,9 @@ def _limited(pairs: Sequence[Pair], countries: Sequence[str], limit: int | None)
         yield from (p for p in own if p.user in kept)
 
 
-def _item(pair: Pair, seed: int, setup: Setup, judge: Role | None, read: Mapping[str, Mapping[str, int]]) -> Item:
+def _item(
+    pair: Pair, seed: int, setup: Setup, judge: Role | None, read: Mapping[str, Mapping[str, int]]
+) -> Item:
     """Return a pair as an item; which answer comes first is drawn, so the place tells nothing."""
     first = stream("reward", "order", pair.id, seed).randrange(2)  # the place of the chosen one
     answers = (pair.chosen, pair.rejected) if first == 0 else (pair.rejected, pair.chosen)
@@ -102,13 +126,22 @@ def _item(pair: Pair, seed: int, setup: Setup, judge: Role | None, read: Mapping
         **({"read": read} if read else {}),
     }
     return Item(
-        id=f"{pair.country}/{pair.id}/{seed}", culture=pair.country, unit=pair.user, seed=seed, gold=SIDES[pair.minority], facts=facts,
+        id=f"{pair.country}/{pair.id}/{seed}",
+        culture=pair.country,
+        unit=pair.user,
+        seed=seed,
+        gold=SIDES[pair.minority],
+        facts=facts,
         request=_request(pair, seed, answers, setup.method == "likelihood", judge),
-    )  # fmt: skip
+    )
 
 
-def _request(pair: Pair, seed: int, answers: tuple[str, str], likelihood: bool, judge: Role | None) -> Request:
-    """Return the conversation with both answers as options or, for a judge, the prompt that shows them, with their numbers."""
+def _request(
+    pair: Pair, seed: int, answers: tuple[str, str], likelihood: bool, judge: Role | None
+) -> Request:
+    """Return the conversation with both answers as options or, for a judge, the prompt that shows
+    them, with their numbers.
+    """
     if judge is None:
         return Request("reward", pair.history, temperature=0.0, max_tokens=1, options=answers)
     told = [{"role": m.role, "content": m.content} for m in pair.history]
@@ -118,27 +151,44 @@ def _request(pair: Pair, seed: int, answers: tuple[str, str], likelihood: bool, 
 
 
 async def hold(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
-    """Ask once. Right is an answer whose probability is above one half, or whose number is named; equal rewards are wrong."""
+    """Ask once. Right is an answer whose probability is above one half, or whose number is named;
+    equal rewards are wrong.
+    """
     reply = await ask(item.request)
     if reply.status != "ok":
         return outcome(item, reply)
     chosen = item.facts["chosen"]
     if not item.request.options:
         named = parsers.load(benchmark.parser)(reply.text, item)
-        return outcome(item, reply, named, None if isinstance(named, Unparsed) else float(named == CODES[chosen]))
+        return outcome(
+            item,
+            reply,
+            named,
+            None if isinstance(named, Unparsed) else float(named == CODES[chosen]),
+        )
     if odd := _odd(reply.shares):
         return outcome(item, reply, Unparsed(odd))
     a, b = reply.shares
     return outcome(
-        item, reply, None if a == b else CODES[a < b], float(reply.shares[chosen] > reply.shares[1 - chosen])
+        item,
+        reply,
+        None if a == b else CODES[a < b],
+        float(reply.shares[chosen] > reply.shares[1 - chosen]),
     )
 
 
 def _odd(shares: Sequence[float]) -> str:
     """Say what is wrong with probabilities of two answers; empty where nothing is."""
     if not shares:
-        return "no probabilities of the two answers were told; --method sample asks which one is better"
-    right = len(shares) == 2 and all(isfinite(s) and s >= 0 for s in shares) and abs(sum(shares) - 1) < 1e-3
+        return (
+            "no probabilities of the two answers were told; --method sample asks which one is"
+            " better"
+        )
+    right = (
+        len(shares) == 2
+        and all(isfinite(s) and s >= 0 for s in shares)
+        and abs(sum(shares) - 1) < 1e-3
+    )
     return "" if right else f"these are no probabilities of two answers: {tuple(shares)}"
 
 
@@ -146,7 +196,9 @@ def _odd(shares: Sequence[float]) -> str:
 
 
 def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Measure]:
-    """Return accuracies (all, minority's, shared; by country and as the mean over countries) and, of probabilities, calibration."""
+    """Return accuracies (all, minority's, shared; by country and as the mean over countries) and,
+    of probabilities, calibration.
+    """
     answered = [o for o in outcomes if o.status == "ok"]
     countries = sorted({o.culture for o in outcomes})
     made: list[Measure] = []
@@ -164,7 +216,9 @@ def _within(o: Outcome, subset: str) -> bool:
     return not subset or o.gold == {"minority": "minority", "shared": "majority"}[subset]
 
 
-def _accuracies(part: Sequence[Outcome], countries: Sequence[str], subset: str, asked: int) -> Iterator[Measure]:
+def _accuracies(
+    part: Sequence[Outcome], countries: Sequence[str], subset: str, asked: int
+) -> Iterator[Measure]:
     rows = [(o.seed, o.unit, o.culture, o.score == 1) for o in part]
     note = f"{SUBSETS[subset]}; {len(part)} of {asked} answers could be read"
     if equal := sum(o.answer is None for o in part):
@@ -186,16 +240,20 @@ def _accuracies(part: Sequence[Outcome], countries: Sequence[str], subset: str, 
 
 
 def accuracy(rows: Iterable[Right], countries: Sequence[str], **told: Any) -> Measure:
-    """Return the share of pairs got right, the mean over those countries that have pairs; `told` is the measure's own.
+    """Return the share of pairs got right, the mean over those countries that have pairs; `told` is
+    the measure's own.
 
-    A unit's sums: how many of each country it got right, then how many of each it was asked; shape (2 · countries,).
+    A unit's sums: how many of each country it got right, then how many of each it was asked; shape
+    (2 · countries,).
     """
     place, sums = {c: n for n, c in enumerate(countries)}, dict[tuple[int, str], list[float]]()
     for seed, unit, country, right in rows:
         row = sums.setdefault((seed, unit), [0.0] * (2 * len(place)))
         row[place[country]] += right
         row[len(place) + place[country]] += 1
-    return Measure("accuracy", sums, _macro, what="users or items", share=len(place) == 1, within=SHARE, **told)
+    return Measure(
+        "accuracy", sums, _macro, what="users or items", share=len(place) == 1, within=SHARE, **told
+    )
 
 
 def _macro(sums: Any) -> Any:
@@ -209,23 +267,54 @@ def _macro(sums: Any) -> Any:
 
 
 def _calibration(told: Sequence[Outcome], countries: Sequence[str]) -> Iterator[Measure]:
-    """Yield expected calibration error, Brier score and log loss, over all pairs and by country; which came first changes none."""
+    """Yield expected calibration error, Brier score and log loss, over all pairs and by country;
+    which came first changes none.
+    """
     for country in ("", *countries):
         own = [o for o in told if country in ("", o.culture)]
         if not own:
             continue
         binned = _summed(own, _binned)
         how: dict[str, Any] = {"culture": country, "better": "low", "what": "users or items"}
-        yield Measure("calibration error", binned, gap, **how, note=f"expected calibration error (Guo et al. 2017, §2) over {BINS} bins, each "
-                      f"pair in both orders; above 0 by chance where pairs are few. {_reliability(binned)}", within=SHARE)  # fmt: skip
-        yield Measure("Brier score", _summed(own, lambda p: ((1 - p) ** 2, 1.0)), mean, **how, note="mean squared error of the chosen "
-                      "answer's probability; 0.25 for one that cannot tell (Brier 1950)", within=SHARE)  # fmt: skip
-        yield Measure("log loss", _summed(own, lambda p: (-log(max(p, LEAST)), 1.0)), mean, **how, note="nats a pair; 0.693 for one that cannot "
-                      f"tell; probabilities below {LEAST:.1e} count as that", within=POSITIVE)  # fmt: skip
+        yield Measure(
+            "calibration error",
+            binned,
+            gap,
+            **how,
+            note=(
+                f"expected calibration error (Guo et al. 2017, §2) over {BINS} bins, each pair in"
+                f" both orders; above 0 by chance where pairs are few. {_reliability(binned)}"
+            ),
+            within=SHARE,
+        )
+        yield Measure(
+            "Brier score",
+            _summed(own, lambda p: ((1 - p) ** 2, 1.0)),
+            mean,
+            **how,
+            note=(
+                "mean squared error of the chosen "
+                "answer's probability; 0.25 for one that cannot tell (Brier 1950)"
+            ),
+            within=SHARE,
+        )
+        yield Measure(
+            "log loss",
+            _summed(own, lambda p: (-log(max(p, LEAST)), 1.0)),
+            mean,
+            **how,
+            note=(
+                "nats a pair; 0.693 for one that cannot "
+                f"tell; probabilities below {LEAST:.1e} count as that"
+            ),
+            within=POSITIVE,
+        )
 
 
 def _summed(told: Sequence[Outcome], worth: Any) -> dict[tuple[int, str], list[float]]:
-    """Return by seed and unit the sums of what each chosen answer's probability is worth, a vector."""
+    """Return by seed and unit the sums of what each chosen answer's probability is worth, a
+    vector.
+    """
     sums: dict[tuple[int, str], list[float]] = {}
     for o in told:
         row = worth(o.shares[o.facts["chosen"]])
@@ -235,10 +324,12 @@ def _summed(told: Sequence[Outcome], worth: Any) -> dict[tuple[int, str], list[f
 
 
 def _binned(p: float) -> list[float]:
-    """Return a pair's place in the bins, in both orders: sums of the probability, of how often it came true, and counts; shape (30,).
+    """Return a pair's place in the bins, in both orders: sums of the probability, of how often it
+    came true, and counts; shape (30,).
 
-    Read as (probability that the first is better, is it), a pair in one order is (p, 1), in the other (1 − p, 0). Taken together
-    that is the model's confidence against its accuracy in five bins from one half to 1.
+    Read as (probability that the first is better, is it), a pair in one order is (p, 1), in the
+    other (1 − p, 0). Taken together that is the model's confidence against its accuracy in five
+    bins from one half to 1.
     """
     made = [0.0] * (3 * BINS)
     for q, true in ((p, 1.0), (1 - p, 0.0)):
@@ -250,9 +341,11 @@ def _binned(p: float) -> list[float]:
 
 
 def gap(sums: Any) -> Any:
-    """Return the expected calibration error, Σ_b n_b/n · |mean probability − share that came true| (Naeini et al. 2015; Guo et al. 2017, §2).
+    """Return the expected calibration error, Σ_b n_b/n · |mean probability − share that came true|
+    (Naeini et al. 2015; Guo et al. 2017, §2).
 
-    `sums` is of shape (..., 3 · bins): probabilities, what came true, counts; the result of shape (...), NaN without a pair.
+    `sums` is of shape (..., 3 · bins): probabilities, what came true, counts; the result of shape
+    (...), NaN without a pair.
     """
     import numpy as np
 

@@ -1,4 +1,6 @@
-"""Survey alignment: a scenario's questions, asked under each culture's name and under none, held against what peoples answered."""
+"""Survey alignment: a scenario's questions, asked under each culture's name and under none, held
+against what peoples answered.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Voice:
 
 @dataclass(frozen=True)
 class Asked:
-    """One question to one people: what it is called, how its people answered, and what is told of that."""
+    """One question to one people: what it is called, how its people answered, and what is told of
+    that.
+    """
 
     culture: str
     question: Question
@@ -40,12 +44,16 @@ class Asked:
 
 
 def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
-    """Yield every question to every culture whose people were asked it, and, where `unprompted`, to nobody in particular.
+    """Yield every question to every culture whose people were asked it, and, where `unprompted`, to
+    nobody in particular.
 
     InputError for a culture that no survey figures are known of.
     """
     options = settled(benchmark, setup.options)
-    role, questions = benchmark.asks(setup.workspace), setup.workspace.scenario(options["scenario"]).questions
+    role, questions = (
+        benchmark.asks(setup.workspace),
+        setup.workspace.scenario(options["scenario"]).questions,
+    )
     figures = surveys.surveyed(options["survey"]) if options["survey"] else setup.surveyed
     order = ranked(questions, setup.limit, lambda q: (options["scenario"], q.id))
     seen: dict[str, Question] = {}
@@ -56,22 +64,40 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     if options["unprompted"]:
         for question in seen.values():
             asked = Asked(
-                "", question, [Voice("nobody")], subset=part(setup, question.id), facts={"topic": question.topic}
+                "",
+                question,
+                [Voice("nobody")],
+                subset=part(setup, question.id),
+                facts={"topic": question.topic},
             )
             yield from items(benchmark.name, role, setup, asked)
 
 
-def ranked(questions: Sequence[Question], limit: int | None, key: Callable[[Question], Any]) -> Sequence[Question]:
-    """Return questions as they are, or, under a limit, in a random order that depends on the key alone."""
-    return questions if limit is None else sorted(questions, key=lambda q: stream("limit", *key(q)).random())
+def ranked(
+    questions: Sequence[Question], limit: int | None, key: Callable[[Question], Any]
+) -> Sequence[Question]:
+    """Return questions as they are, or, under a limit, in a random order that depends on the key
+    alone.
+    """
+    return (
+        questions
+        if limit is None
+        else sorted(questions, key=lambda q: stream("limit", *key(q)).random())
+    )
 
 
-def _answered(setup: Setup, culture: Culture, questions: Sequence[Question], figures: Figures) -> Iterator[Asked]:
-    found = [(q, shares) for q in questions if (shares := figures.pool(culture.survey, q.id)) is not None]
+def _answered(
+    setup: Setup, culture: Culture, questions: Sequence[Question], figures: Figures
+) -> Iterator[Asked]:
+    found = [
+        (q, shares) for q in questions if (shares := figures.pool(culture.survey, q.id)) is not None
+    ]
     if not found:
         countries = ", ".join(culture.survey) or "no country"
-        raise InputError(f"culture {culture.name!r} is surveyed through {countries}; {figures.source} holds no answer of these questions "
-                         f"from there. There are: {', '.join(figures.countries())}.")  # fmt: skip
+        raise InputError(
+            f"culture {culture.name!r} is surveyed through {countries}; {figures.source} holds no"
+            f" answer of these questions from there. There are: {', '.join(figures.countries())}."
+        )
     voices = voiced(setup, culture)
     for question, shares in found[: setup.limit]:
         facts = {
@@ -83,39 +109,50 @@ def _answered(setup: Setup, culture: Culture, questions: Sequence[Question], fig
             "of": len(found),
             **({"read": {figures.source: figures.notices}} if figures.notices else {}),
         }
-        yield Asked(culture.name, question, voices, gold(question, shares), part(setup, question.id), facts)
+        yield Asked(
+            culture.name, question, voices, gold(question, shares), part(setup, question.id), facts
+        )
 
 
 def voiced(setup: Setup, culture: Culture) -> list[Voice]:
-    """Return who answers for a culture: its people, or each of its personas; InputError where it has none."""
+    """Return who answers for a culture: its people, or each of its personas; InputError where it
+    has none.
+    """
     if setup.respondents == "people":
         return [Voice("people", culture)]
     found = [Voice(p.name, culture, me=p) for p in setup.workspace.people(culture.name)]
     if not found:
         raise InputError(
-            f"culture {culture.name!r} has no persona; ask its people, or write personas/{culture.name}/NAME.toml"
+            f"culture {culture.name!r} has no persona; ask its people, or write"
+            f" personas/{culture.name}/NAME.toml"
         )
     return found
 
 
 def gold(question: Question, shares: Shares) -> list[float]:
-    """Return a people's shares in the order of a question's options; InputError where they are of another question."""
+    """Return a people's shares in the order of a question's options; InputError where they are of
+    another question.
+    """
     codes = [o.code for o in question.options]
     if unknown := sorted(set(shares.shares) - set(codes)):
         raise InputError(
-            f"question {question.id}: the figures of {', '.join(shares.countries)} hold the codes {unknown}, its options are {codes}"
+            f"question {question.id}: the figures of {', '.join(shares.countries)} hold the codes"
+            f" {unknown}, its options are {codes}"
         )
     return [shares.shares.get(code, 0.0) for code in codes]
 
 
 def part(setup: Setup, question: str) -> str:
-    """Return in which part of the corpus a question is: alignment.TUNED or HELD; "" where no corpus is known, or not of this question."""
+    """Return in which part of the corpus a question is: alignment.TUNED or HELD; "" where no corpus
+    is known, or not of this question.
+    """
     split = setup.held.get(question, "")
     return {"": "", "train": alignment.TUNED}.get(split, alignment.HELD)
 
 
 def items(benchmark: str, role: Role, setup: Setup, asked: Asked) -> Iterator[Item]:
-    """Yield the requests of one question to one people: one a voice for likelihoods, `count` of them in turns for samples.
+    """Yield the requests of one question to one people: one a voice for likelihoods, `count` of
+    them in turns for samples.
 
     The items of one question are one unit.
     """
@@ -127,11 +164,21 @@ def items(benchmark: str, role: Role, setup: Setup, asked: Asked) -> Iterator[It
         for i in range(rounds):
             voice = asked.voices[i % len(asked.voices)]
             name = f"{asked.culture or 'none'}/{question.id}/{voice.name}/{i}/{seed}"
-            facts = {**told, "question": question, "culture": voice.culture, "country": voice.country, "me": voice.me,
-                     "numbered": setup.numbered, "options": codes, "view": voice.me.views.get(question.id) if voice.me else None}  # fmt: skip
+            facts = {
+                **told,
+                "question": question,
+                "culture": voice.culture,
+                "country": voice.country,
+                "me": voice.me,
+                "numbered": setup.numbered,
+                "options": codes,
+                "view": voice.me.views.get(question.id) if voice.me else None,
+            }
             request = session.once(role, facts, None, benchmark, name)
             if likelihood:
-                request = replace(request, options=tuple(setup.begins(question, code) for code in codes))
+                request = replace(
+                    request, options=tuple(setup.begins(question, code) for code in codes)
+                )
             yield Item(
                 name,
                 asked.culture,
@@ -145,9 +192,15 @@ def items(benchmark: str, role: Role, setup: Setup, asked: Asked) -> Iterator[It
 
 
 def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> Sequence[Measure]:
-    """Return alignment, margin, steerability, variance and what to read them by; units are questions."""
+    """Return alignment, margin, steerability, variance and what to read them by; units are
+    questions.
+    """
     surveys = sorted(
-        {", ".join(filter(None, (o.facts["survey"], o.facts.get("weights")))) for o in outcomes if "survey" in o.facts}
+        {
+            ", ".join(filter(None, (o.facts["survey"], o.facts.get("weights"))))
+            for o in outcomes
+            if "survey" in o.facts
+        }
     )
     return alignment.measures(outcomes, ordered=True, note=_source(surveys))
 
@@ -157,17 +210,27 @@ def _source(surveys: Iterable[str]) -> str:
 
 
 def _constructed(setup: Setup) -> str:
-    """Return why the embedded engine's row is no model's: its views follow the shipped figures, and not another survey's."""
+    """Return why the embedded engine's row is no model's: its views follow the shipped figures, and
+    not another survey's.
+    """
     if setup.figures is None:
         return (
-            "True by construction: the embedded engine answers with the personas' views, which were given to them so that together they "
-            "follow this survey's shares. The row shows how well they do; it is no model that knows a culture."
+            "True by construction: the embedded engine answers with the personas' views, which were"
+            " given to them so that together they follow this survey's shares. The row shows how"
+            " well they do; it is no model that knows a culture."
         )
     return (
-        "No model's row: the embedded engine answers with the personas' views. Those of the shipped personas follow the shipped figures, "
-        f"not {setup.figures.source}; the row shows how far apart the two are."
+        "No model's row: the embedded engine answers with the personas' views. Those of the"
+        f" shipped personas follow the shipped figures, not {setup.figures.source}; the row shows"
+        " how far apart the two are."
     )
 
 
-KIND = Kind(plan=plan, measures=measures, options={"scenario": "world_values", "survey": "", "unprompted": True},
-            respondents=("people", "personas"), surveyed=True, constructed=_constructed)  # fmt: skip
+KIND = Kind(
+    plan=plan,
+    measures=measures,
+    options={"scenario": "world_values", "survey": "", "unprompted": True},
+    respondents=("people", "personas"),
+    surveyed=True,
+    constructed=_constructed,
+)

@@ -1,12 +1,16 @@
-"""Hofstede's VSM 2013: six dimensions from the answers of many simulated respondents, and how far they are from published ones.
+"""Hofstede's VSM 2013: six dimensions from the answers of many simulated respondents, and how far
+they are from published ones.
 
-Formulas: Hofstede & Minkov (2013), Values Survey Module 2013 manual. Each has a constant C that is the user's to choose, for only
-differences between groups mean anything; here it is zero, or fitted on the other cultures alone, so that no culture's own figure
-helps its own distance. The instrument compares groups: all figures are of means over respondents, and nothing scores one of them.
+Formulas: Hofstede & Minkov (2013), Values Survey Module 2013 manual. Each has a constant C that is
+the user's to choose, for only differences between groups mean anything; here it is zero, or fitted
+on the other cultures alone, so that no culture's own figure helps its own distance. The instrument
+compares groups: all figures are of means over respondents, and nothing scores one of them.
 
-The squared error of a mean over few respondents is too large by its sampling variance, the more so the more they differ: a model
-whose people all answer alike would seem near. So squared errors are products of the errors of two halves of the respondents, whose
-noise is independent (the cross-validated distance of Walther et al. 2016, NeuroImage 137). Where all answer alike it is Euclid's.
+The squared error of a mean over few respondents is too large by its sampling variance, the more so
+the more they differ: a model whose people all answer alike would seem near. So squared errors are
+products of the errors of two halves of the respondents, whose noise is independent (the
+cross-validated distance of Walther et al. 2016, NeuroImage 137). Where all answer alike it is
+Euclid's.
 """
 
 from __future__ import annotations
@@ -54,7 +58,8 @@ TINY = 1e-9  # what varies less does so by rounding
 
 
 def score(dimension: str, means: Mapping[str, Any]) -> Any:
-    """Return a dimension with C = 0 from the item means of a group (numbers, or arrays of one shape).
+    """Return a dimension with C = 0 from the item means of a group (numbers, or arrays of one
+    shape).
 
     >>> score("mas", {"m05": 3.0, "m03": 2.0, "m08": 2.0, "m10": 2.5})
     17.5
@@ -63,7 +68,9 @@ def score(dimension: str, means: Mapping[str, Any]) -> Any:
 
 
 def published(culture: Culture) -> dict[str, int]:
-    """Return the published figures of a culture's row of Hofstede's table, by dimension; those that there are."""
+    """Return the published figures of a culture's row of Hofstede's table, by dimension; those that
+    there are.
+    """
     if culture.hofstede is None:
         return {}
     row = surveys.hofstede(culture.hofstede)
@@ -75,7 +82,8 @@ def published(culture: Culture) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Respondent:
-    """Who is asked: a persona, or nobody in particular; `turn` counts how often the same one was asked before.
+    """Who is asked: a persona, or nobody in particular; `turn` counts how often the same one was
+    asked before.
 
     `half` is the half of the respondents that they are in, 0 or 1.
     """
@@ -93,12 +101,19 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     """
     how = settled(benchmark, setup.options)["constants"]
     if how not in CONSTANTS:
-        raise InputError(f"benchmark {benchmark.name!r}: no constants {how!r}. {nearest(how, CONSTANTS)}")
+        raise InputError(
+            f"benchmark {benchmark.name!r}: no constants {how!r}. {nearest(how, CONSTANTS)}"
+        )
     questions = _questions(setup.workspace, benchmark.items.removeprefix("scenario:"))
-    there = {name: held for name in setup.cultures if (held := published(setup.workspace.culture(name)))}
+    there = {
+        name: held for name in setup.cultures if (held := published(setup.workspace.culture(name)))
+    }
     if not there:
         named = ", ".join(setup.cultures)
-        raise InputError(f"none of {named} has published dimensions: `hofstede` in a culture's card names its row")
+        raise InputError(
+            f"none of {named} has published dimensions: `hofstede` in a culture's card names"
+            " its row"
+        )
     left = [name for name in setup.cultures if name not in there]
     for name, held in there.items():
         yield from _asked(benchmark, setup, questions, setup.workspace.culture(name), held, left)
@@ -111,36 +126,68 @@ def _questions(workspace: Workspace, pack: str) -> tuple[Question, ...]:
         codes = [o.code for o in known[item].options] if item in known else []
         if sorted(codes) != list(CODES):
             told = f"has the options {codes}, not 1 to 5" if codes else "is missing"
-            raise InputError(f"scenarios/{pack}.toml: {item} {told}; the formulas need {ITEMS[0]} to {ITEMS[-1]}")
+            raise InputError(
+                f"scenarios/{pack}.toml: {item} {told}; the formulas need {ITEMS[0]} to {ITEMS[-1]}"
+            )
     return tuple(known[item] for item in ITEMS)
 
 
-def _asked(benchmark: Benchmark, setup: Setup, questions: Sequence[Question], culture: Culture, held: Mapping[str, int],
-           left: Sequence[str]) -> Iterator[Item]:  # fmt: skip
+def _asked(
+    benchmark: Benchmark,
+    setup: Setup,
+    questions: Sequence[Question],
+    culture: Culture,
+    held: Mapping[str, int],
+    left: Sequence[str],
+) -> Iterator[Item]:
     people, gold = respondents(setup, culture), dict(held)
-    told = {"respondents": setup.respondents, "count": _count(setup), "limit": setup.limit, "left": list(left)}
+    told = {
+        "respondents": setup.respondents,
+        "count": _count(setup),
+        "limit": setup.limit,
+        "left": list(left),
+    }
     for seed in setup.seeds[:1] if setup.method == "likelihood" else setup.seeds:
         for who, question in product(people, questions):
-            name, unit = f"{culture.name}/{who.name}/{question.id}/{who.turn}/{seed}", f"{culture.name}/{who.name}"
+            name, unit = (
+                f"{culture.name}/{who.name}/{question.id}/{who.turn}/{seed}",
+                f"{culture.name}/{who.name}",
+            )
             facts = {"item": question.id, **_answers(question), "half": who.half, **told}
             request = _request(benchmark, setup, culture, who, question, name)
             yield Item(name, culture.name, unit, request, seed=seed, gold=gold, facts=facts)
 
 
 def _request(
-    benchmark: Benchmark, setup: Setup, culture: Culture, who: Respondent, question: Question, name: str
+    benchmark: Benchmark,
+    setup: Setup,
+    culture: Culture,
+    who: Respondent,
+    question: Question,
+    name: str,
 ) -> Request:
     told = _answers(question)
     view = who.me.views.get(question.id) if who.me else None
-    facts = {"me": who.me, "culture": culture, "country": None, "question": question, "numbered": setup.numbered,
-             "view": view, "options": told["codes"], **told}  # fmt: skip
+    facts = {
+        "me": who.me,
+        "culture": culture,
+        "country": None,
+        "question": question,
+        "numbered": setup.numbered,
+        "view": view,
+        "options": told["codes"],
+        **told,
+    }
     made = session.once(benchmark.asks(setup.workspace), facts, None, benchmark.name, name)
     weighed = told["codes"] if setup.method == "likelihood" else ()
     return replace(made, options=tuple(setup.begins(question, code) for code in weighed))
 
 
 def _answers(question: Question) -> dict[str, list[Any]]:
-    return {"codes": [o.code for o in question.options], "labels": [o.label for o in question.options]}
+    return {
+        "codes": [o.code for o in question.options],
+        "labels": [o.label for o in question.options],
+    }
 
 
 def _count(setup: Setup) -> int:
@@ -148,20 +195,32 @@ def _count(setup: Setup) -> int:
 
 
 def respondents(setup: Setup, culture: Culture) -> list[Respondent]:
-    """Return who is asked: `count` people, or personas in turns until they are as many, each at least once.
+    """Return who is asked: `count` people, or personas in turns until they are as many, each at
+    least once.
 
-    For likelihoods that is one of the people, or each persona once. A limit holds for respondents; personas are then drawn.
+    For likelihoods that is one of the people, or each persona once. A limit holds for respondents;
+    personas are then drawn.
     """
     likelihood = setup.method == "likelihood"
     if setup.respondents == "people":
-        return [Respondent("people")] if likelihood else [Respondent(f"{n:04}", n % 2) for n in range(_count(setup))]
+        return (
+            [Respondent("people")]
+            if likelihood
+            else [Respondent(f"{n:04}", n % 2) for n in range(_count(setup))]
+        )
     cast = setup.workspace.people(culture.name)
     if not cast:
-        raise InputError(f"culture {culture.name!r} has no persona in personas/{culture.name}/; ask its people instead")
+        raise InputError(
+            f"culture {culture.name!r} has no persona in personas/{culture.name}/; ask its people"
+            " instead"
+        )
     if setup.limit is not None and setup.limit < len(cast):
         cast = tuple(stream("limit", "vsm", culture.name).sample(cast, setup.limit))
     rounds = len(cast) if likelihood else max(_count(setup), len(cast))
-    return [Respondent((me := cast[i % len(cast)]).name, i % len(cast) % 2, i // len(cast), me) for i in range(rounds)]
+    return [
+        Respondent((me := cast[i % len(cast)]).name, i % len(cast) % 2, i // len(cast), me)
+        for i in range(rounds)
+    ]
 
 
 # ------------------------------------------------------------------ people
@@ -169,8 +228,8 @@ def respondents(setup: Setup, culture: Culture) -> list[Respondent]:
 
 @dataclass(frozen=True)
 class People:
-    """The answers of one culture. `units` hold a table, flat, of 5 rows of 24 items: for each half of the respondents the sums of
-    answers and their counts, then the sums of all squared answers.
+    """The answers of one culture. `units` hold a table, flat, of 5 rows of 24 items: for each half
+    of the respondents the sums of answers and their counts, then the sums of all squared answers.
     """
 
     culture: str
@@ -184,7 +243,10 @@ class People:
         import numpy as np
 
         seeds = sorted({seed for seed, _ in self.units})
-        each = [np.sum([sums for (s, _), sums in self.units.items() if s == seed], axis=0) for seed in seeds]
+        each = [
+            np.sum([sums for (s, _), sums in self.units.items() if s == seed], axis=0)
+            for seed in seeds
+        ]
         return np.array(each).reshape(-1, ROWS * ASKED)
 
     @cached_property
@@ -202,16 +264,22 @@ class People:
         if facts["respondents"] == "people":
             many = f"{facts['count']} respondents{cut}"
             return (
-                f"{many} drawn from the model's own distribution, as many as one likes: nothing is tested"
+                f"{many} drawn from the model's own distribution, as many as one likes: nothing is"
+                " tested"
                 if drawn
                 else many
             )
         cast = len({o.unit for o in self.asked})
-        return f"{cast} personas{cut}, {'each by the distribution that the model tells' if drawn else f'{self.interviews} interviews'}"
+        return (
+            f"{cast} personas{cut},"
+            f" {'each by the distribution that the model tells' if drawn else f'{self.interviews} interviews'}"
+        )
 
     @property
     def interviews(self) -> int:
-        """How many people answered in each seed: those drawn from a distribution, the interviews of personas, or respondents."""
+        """How many people answered in each seed: those drawn from a distribution, the interviews of
+        personas, or respondents.
+        """
         facts = self.asked[0].facts
         if facts["respondents"] == "people":
             return int(facts["count"])
@@ -219,7 +287,9 @@ class People:
 
     @property
     def drawn(self) -> bool:
-        """Whether its respondents are drawn from a distribution that was asked once, so that their number says nothing."""
+        """Whether its respondents are drawn from a distribution that was asked once, so that their
+        number says nothing.
+        """
         return self.asked[0].facts["respondents"] == "people" and any(o.shares for o in self.asked)
 
     @property
@@ -233,11 +303,16 @@ def peoples(outcomes: Sequence[Outcome]) -> list[People]:
     groups: dict[str, list[Outcome]] = {}
     for o in outcomes:
         groups.setdefault(o.culture, []).append(o)
-    return [People(culture, asked[0].gold, _summed(asked), asked) for culture, asked in sorted(groups.items())]
+    return [
+        People(culture, asked[0].gold, _summed(asked), asked)
+        for culture, asked in sorted(groups.items())
+    ]
 
 
 def _summed(outcomes: Iterable[Outcome]) -> dict[tuple[int, str], list[float]]:
-    """Return each unit's sums; what is no answer adds nothing, and who answered nothing is no unit."""
+    """Return each unit's sums; what is no answer adds nothing, and who answered nothing is no
+    unit.
+    """
     made: dict[tuple[int, str], list[float]] = {}
     for o in outcomes:
         place = ITEMS.index(o.facts["item"])
@@ -250,31 +325,43 @@ def _summed(outcomes: Iterable[Outcome]) -> dict[tuple[int, str], list[float]]:
 
 
 def answers(o: Outcome) -> Iterator[tuple[str, int, float, float]]:
-    """Yield unit, half, answer and its square: one answer, a persona's expected one, or those of people drawn from a distribution."""
+    """Yield unit, half, answer and its square: one answer, a persona's expected one, or those of
+    people drawn from a distribution.
+    """
     codes, half = o.facts["codes"], o.facts["half"]
     if o.status != "ok":
         return
     if not o.shares:
         yield o.unit, half, o.answer, o.answer**2
     elif o.facts["respondents"] == "personas":
-        first, second = (sum(s * c**power for s, c in zip(o.shares, codes, strict=True)) for power in (1, 2))
+        first, second = (
+            sum(s * c**power for s, c in zip(o.shares, codes, strict=True)) for power in (1, 2)
+        )
         yield o.unit, half, first, second
     else:
         count, purpose = o.facts["count"], (o.culture, o.facts["item"])
-        # Each half keeps to the distribution by itself: what one lacks the other does not make up for.
+        # Each half keeps to the distribution by itself: what one lacks the other does not make up
+        # for.
         for part in (0, 1):
-            for n, answer in enumerate(drawn(codes, o.shares, (count + 1 - part) // 2, *purpose, part)):
+            for n, answer in enumerate(
+                drawn(codes, o.shares, (count + 1 - part) // 2, *purpose, part)
+            ):
                 yield f"{o.unit}/{2 * n + part:04}", part, answer, answer**2
 
 
 def drawn(codes: Sequence[int], shares: Sequence[float], count: int, *purpose: Any) -> list[int]:
-    """Return the answers of `count` people to one item, by systematic sampling (Cochran 1977, ch. 8), in random order.
+    """Return the answers of `count` people to one item, by systematic sampling (Cochran 1977, ch.
+    8), in random order.
 
-    Every person's answer has the distribution `shares`, and as a group they keep to it: no option is further than one person off.
+    Every person's answer has the distribution `shares`, and as a group they keep to it: no option
+    is further than one person off.
     """
     rng, edges = stream("vsm", *purpose), list(accumulate(shares))
     start = rng.random()
-    places = (bisect_right(edges, (k + start) / count * edges[-1]) for k in rng.sample(range(count), count))
+    places = (
+        bisect_right(edges, (k + start) / count * edges[-1])
+        for k in rng.sample(range(count), count)
+    )
     return [codes[min(place, len(codes) - 1)] for place in places]
 
 
@@ -282,17 +369,23 @@ def drawn(codes: Sequence[int], shares: Sequence[float], count: int, *purpose: A
 
 
 def _halves(sums: Any) -> Any:
-    """Return total sums, shape (..., at least 96), as sums and counts of each half and item, shape (..., 2, 2, 24)."""
+    """Return total sums, shape (..., at least 96), as sums and counts of each half and item, shape
+    (..., 2, 2, 24).
+    """
     return sums[..., :HALVES].reshape(*sums.shape[:-1], 2, 2, ASKED)
 
 
 def scores(sums: Any) -> Any:
-    """Return the six dimensions with C = 0 from total sums, shape (..., at least 96), as shape (..., 6); NaN without an answer."""
+    """Return the six dimensions with C = 0 from total sums, shape (..., at least 96), as shape
+    (..., 6); NaN without an answer.
+    """
     return _scored(_means(_halves(sums).sum(-3)))
 
 
 def parted(sums: Any) -> Any:
-    """Return the dimensions of each half, shape (..., 2, 6); an item that a half did not answer is taken from the other."""
+    """Return the dimensions of each half, shape (..., 2, 6); an item that a half did not answer is
+    taken from the other.
+    """
     import numpy as np
 
     halves = _halves(sums)
@@ -315,7 +408,9 @@ def _scored(means: Any) -> Any:
 
 
 def spread(sums: Any) -> Any:
-    """Return the standard deviation of answers, the mean over items that were answered, from total sums of shape (..., 120)."""
+    """Return the standard deviation of answers, the mean over items that were answered, from total
+    sums of shape (..., 120).
+    """
     import numpy as np
 
     total, counts = (_halves(sums)[..., i, :].sum(-2) for i in (0, 1))
@@ -326,9 +421,11 @@ def spread(sums: Any) -> Any:
 
 
 def fitted(gaps: Any) -> tuple[Any, Any]:
-    """Return constants from `gaps` = published − score, NaN where there is none, shape (..., cultures, 6), and on how many they rest.
+    """Return constants from `gaps` = published − score, NaN where there is none, shape (...,
+    cultures, 6), and on how many they rest.
 
-    A culture's constant is the mean gap of the other cultures; 0 where fewer than OTHERS have the dimension.
+    A culture's constant is the mean gap of the other cultures; 0 where fewer than OTHERS have the
+    dimension.
     """
     import numpy as np
 
@@ -340,7 +437,8 @@ def fitted(gaps: Any) -> tuple[Any, Any]:
 
 
 def apart(errors: Any, held: Any) -> Any:
-    """Return distances from the errors of both halves, shape (..., 2, 6), over the dimensions that are published: `held`, (..., 6).
+    """Return distances from the errors of both halves, shape (..., 2, 6), over the dimensions that
+    are published: `held`, (..., 6).
 
     Euclidean where the halves agree; 0 where they err to opposite sides.
     """
@@ -350,14 +448,18 @@ def apart(errors: Any, held: Any) -> Any:
 
 
 def squared(errors: Any, held: Any) -> Any:
-    """Return the squares of `apart`, below 0 where the halves err to opposite sides: without the noise, on average right."""
+    """Return the squares of `apart`, below 0 where the halves err to opposite sides: without the
+    noise, on average right.
+    """
     import numpy as np
 
     return np.where(held, errors[..., 0, :] * errors[..., 1, :], 0).sum(-1)
 
 
 def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Measure]:
-    """Return distances and the six dimensions, how dimensions go together with published ones, spread, and what was unreadable."""
+    """Return distances and the six dimensions, how dimensions go together with published ones,
+    spread, and what was unreadable.
+    """
     import numpy as np
 
     found = peoples(outcomes)
@@ -375,7 +477,13 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
     for i, people in enumerate(found):
         note = _constants(people, constants[i], others[i]) if fit else "constants zero"
         made += _distances(
-            people, table[i], halves[:, i] if fit else 0.0, plain[i], note, ("cultures",) if fit else (), warning
+            people,
+            table[i],
+            halves[:, i] if fit else 0.0,
+            plain[i],
+            note,
+            ("cultures",) if fit else (),
+            warning,
         )
         made += _dimensions(people)
         made.append(_unread(people.asked, people.culture, people.what))
@@ -383,12 +491,26 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
 
 
 def _distances(
-    people: People, row: Any, constants: Any, plain: float, note: str, alike: tuple[str, ...], warning: str
+    people: People,
+    row: Any,
+    constants: Any,
+    plain: float,
+    note: str,
+    alike: tuple[str, ...],
+    warning: str,
 ) -> Iterator[Measure]:
-    """Yield a culture's distance, whole and a dimension; constants, of each half, stay when respondents are drawn again."""
+    """Yield a culture's distance, whole and a dimension; constants, of each half, stay when
+    respondents are drawn again.
+    """
     held = row == row  # NaN is not
     many = len(people.published)
-    parts = (f"{many} of {len(FORMULAS)} dimensions", note, people.who, _noisy(plain), _lacking([people]))
+    parts = (
+        f"{many} of {len(FORMULAS)} dimensions",
+        note,
+        people.who,
+        _noisy(plain),
+        _lacking([people]),
+    )
 
     def far(sums: Any) -> Any:
         return apart(row - parted(sums) - constants, held)
@@ -406,21 +528,36 @@ def _distances(
         "tested": not people.drawn,
     }
     yield Measure("distance", people.units, far, headline=True, square=square, **common)
-    yield Measure("distance a dimension", people.units, lambda sums: far(sums) / many**0.5,
-                  square=lambda sums: square(sums) / many, **common)  # fmt: skip
+    yield Measure(
+        "distance a dimension",
+        people.units,
+        lambda sums: far(sums) / many**0.5,
+        square=lambda sums: square(sums) / many,
+        **common,
+    )
 
 
 def _uninformative(found: Sequence[People]) -> str:
-    """Say why distances tell little, where they do: of few cultures, or of few respondents, chance makes most of them."""
+    """Say why distances tell little, where they do: of few cultures, or of few respondents, chance
+    makes most of them.
+    """
     few = min(p.interviews for p in found)
-    why = [f"{len(found)} culture{'s' if len(found) > 1 else ''}"] if len(found) <= FEW_CULTURES else []
+    why = (
+        [f"{len(found)} culture{'s' if len(found) > 1 else ''}"]
+        if len(found) <= FEW_CULTURES
+        else []
+    )
     if few < MANY_PEOPLE:
         why.append(
-            f"{few} respondents in a culture, where the manual wants {MANY_PEOPLE} and forbids fewer than {LEAST_PEOPLE}"
+            f"{few} respondents in a culture, where the manual wants {MANY_PEOPLE} and forbids"
+            f" fewer than {LEAST_PEOPLE}"
         )
     if not why:
         return ""
-    return f"Not informative: {' and '.join(why)}. Chance makes most of such a distance; ask more than {FEW_CULTURES} cultures and --count 200."
+    return (
+        f"Not informative: {' and '.join(why)}. Chance makes most of such a distance; ask more than"
+        f" {FEW_CULTURES} cultures and --count 200."
+    )
 
 
 def _noisy(plain: float) -> str:
@@ -439,15 +576,24 @@ def _constants(people: People, constants: Any, others: Any) -> str:
         if d in people.published:
             few = f"constants zero, for fewer than {OTHERS} other cultures have a figure"
             how = few if many < OTHERS else f"constants fitted on the other {many} cultures"
-            groups.setdefault(how, []).append(d.upper() if many < OTHERS else f"{d.upper()} {constant:+.1f}")
+            groups.setdefault(how, []).append(
+                d.upper() if many < OTHERS else f"{d.upper()} {constant:+.1f}"
+            )
     return "; ".join(f"{how}: {', '.join(told)}" for how, told in groups.items())
 
 
 def _lacking(found: Iterable[People], dimensions: Iterable[str] | None = None) -> str:
-    """Say why there is no figure: which items nobody answered that these dimensions need, else those that are published."""
+    """Say why there is no figure: which items nobody answered that these dimensions need, else
+    those that are published.
+    """
     lost = []
     for people in found:
-        needed = {item for d in dimensions or people.published for _, *pair in FORMULAS[d] for item in pair}
+        needed = {
+            item
+            for d in dimensions or people.published
+            for _, *pair in FORMULAS[d]
+            for item in pair
+        }
         if items := [item for item in people.missing if item in needed]:
             lost.append(f"{', '.join(items)} ({people.culture})")
     return f"no figure: nobody answered {', '.join(lost)}" if lost else ""
@@ -460,7 +606,10 @@ def _dimensions(people: People) -> Iterator[Measure]:
         told = people.published.get(d, "none")
         note = _joined((f"constant zero; published {told}", people.who, _lacking([people], [d])))
         yield Measure(d.upper(), people.units, partial(_one, i), note=note, **common)
-    note = f"standard deviation over respondents, mean over {ASKED - len(people.missing)} items; 0: all answer alike; {people.who}"
+    note = (
+        f"standard deviation over respondents, mean over {ASKED - len(people.missing)} items; 0:"
+        f" all answer alike; {people.who}"
+    )
     yield Measure("spread", people.units, spread, note=note, within=POSITIVE, **common)
 
 
@@ -469,7 +618,9 @@ def _one(dimension: int, sums: Any) -> Any:
 
 
 def _unread(outcomes: Sequence[Outcome], culture: str, what: str) -> Measure:
-    """Return the share of answers that cannot be read; what was never answered is told beside it."""
+    """Return the share of answers that cannot be read; what was never answered is told beside
+    it.
+    """
     units: dict[tuple[int, str], list[float]] = {}
     for o in outcomes:
         sums = units.setdefault((o.seed, o.unit), [0.0, 0.0])
@@ -478,23 +629,35 @@ def _unread(outcomes: Sequence[Outcome], culture: str, what: str) -> Measure:
     counts = Counter(o.status for o in outcomes if o.status not in ("ok", "unparsed"))
     rest = "".join(f"; {many} {status}" for status, many in sorted(counts.items()))
     note = f"of {len(outcomes)} answers{rest}; none of them is a number"
-    return Measure("unparsed", units, mean, culture=culture, better="low", what=what, note=note, share=True)
+    return Measure(
+        "unparsed", units, mean, culture=culture, better="low", what=what, note=note, share=True
+    )
 
 
 # ------------------------------------------------------------ all cultures
 
 
-def _overall(found: Sequence[People], table: Any, fit: bool, plain: Any, warning: str) -> Iterator[Measure]:
-    """Yield the means over cultures, constants fitted anew whenever respondents are drawn again, and the correlations."""
+def _overall(
+    found: Sequence[People], table: Any, fit: bool, plain: Any, warning: str
+) -> Iterator[Measure]:
+    """Yield the means over cultures, constants fitted anew whenever respondents are drawn again,
+    and the correlations.
+    """
     import numpy as np
 
-    units = {key: _block(sums, i, len(found)) for i, p in enumerate(found) for key, sums in p.units.items()}
+    units = {
+        key: _block(sums, i, len(found))
+        for i, p in enumerate(found)
+        for key, sums in p.units.items()
+    }
     held = np.isfinite(table)
     many = held.sum(1)
     full = many == many.max()
 
     def far(sums: Any) -> Any:
-        gaps = table - np.moveaxis(parted(sums.reshape(*sums.shape[:-1], len(found), HALVES)), -2, 0)
+        gaps = table - np.moveaxis(
+            parted(sums.reshape(*sums.shape[:-1], len(found), HALVES)), -2, 0
+        )
         return apart(np.moveaxis(gaps - fitted(gaps)[0] if fit else gaps, 0, -2), held)
 
     common: dict[str, Any] = {
@@ -507,15 +670,35 @@ def _overall(found: Sequence[People], table: Any, fit: bool, plain: Any, warning
     }
     like = _said(found, [p for p, whole in zip(found, full, strict=True) if whole], fit)
     like = _joined((like, _noisy(plain[full].mean())))
-    yield Measure("distance", value=lambda sums: far(sums)[..., full].mean(-1), headline=True, note=like, **common)
+    yield Measure(
+        "distance",
+        value=lambda sums: far(sums)[..., full].mean(-1),
+        headline=True,
+        note=like,
+        **common,
+    )
     each = _said(found, found, fit)
-    yield Measure("distance a dimension", value=lambda sums: (far(sums) / many**0.5).mean(-1), note=each, **common)
+    yield Measure(
+        "distance a dimension",
+        value=lambda sums: (far(sums) / many**0.5).mean(-1),
+        note=each,
+        **common,
+    )
     for i, d in enumerate(FORMULAS):
         if (there := held[:, i]).sum() >= PEERS:
             value = _correlated(table[there, i], there, i)
-            note = f"Pearson, score with published figure, over {there.sum()} cultures, which are not drawn again; no constant matters"
+            note = (
+                f"Pearson, score with published figure, over {there.sum()} cultures, which are not"
+                " drawn again; no constant matters"
+            )
             yield Measure(
-                "correlation", units, value, subset=d.upper(), what=found[0].what, note=note, within=(-1.0, 1.0)
+                "correlation",
+                units,
+                value,
+                subset=d.upper(),
+                what=found[0].what,
+                note=note,
+                within=(-1.0, 1.0),
             )
 
 
@@ -528,13 +711,29 @@ def _said(found: Sequence[People], used: Sequence[People], fit: bool) -> str:
     """Say which cultures a mean is over, and with which constants."""
     many = sorted({len(p.published) for p in used})
     parts = (
-        f"mean over {len(used)} cultures, {' or '.join(map(str, many))} of {len(FORMULAS)} dimensions each",
-        "constants fitted on the other cultures"
-        if fit and len(found) > OTHERS
-        else f"constants zero{f', for fewer than {OTHERS} other cultures were asked' if fit else ''}",
+        (
+            f"mean over {len(used)} cultures, {' or '.join(map(str, many))} of {len(FORMULAS)}"
+            " dimensions each"
+        ),
+        (
+            "constants fitted on the other cultures"
+            if fit and len(found) > OTHERS
+            else (
+                "constants"
+                f" zero{f', for fewer than {OTHERS} other cultures were asked' if fit else ''}"
+            )
+        ),
         f"in each {' or '.join(dict.fromkeys(p.who for p in used))}",
-        "".join(f"left out: {p.culture}, {len(p.published)} dimensions; " for p in found if p not in used).rstrip("; "),
-        f"left out, no published figures: {', '.join(left)}" if (left := found[0].asked[0].facts["left"]) else "",
+        "".join(
+            f"left out: {p.culture}, {len(p.published)} dimensions; "
+            for p in found
+            if p not in used
+        ).rstrip("; "),
+        (
+            f"left out, no published figures: {', '.join(left)}"
+            if (left := found[0].asked[0].facts["left"])
+            else ""
+        ),
         _lacking(used),
     )
     return _joined(parts)
@@ -553,4 +752,9 @@ def _correlated(row: Any, there: Any, dimension: int) -> Callable[[Any], Any]:
     return value
 
 
-KIND = Kind(plan=plan, measures=measures, options={"constants": "fitted"}, respondents=("people", "personas"))
+KIND = Kind(
+    plan=plan,
+    measures=measures,
+    options={"constants": "fitted"},
+    respondents=("people", "personas"),
+)

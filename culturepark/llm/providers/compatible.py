@@ -1,8 +1,9 @@
-"""Any endpoint that speaks OpenAI's chat completions: OpenAI, vLLM, Ollama, llama.cpp, `transformers serve` and many more.
+"""Any endpoint that speaks OpenAI's chat completions: OpenAI, vLLM, Ollama, llama.cpp,
+`transformers serve` and many more.
 
-The openai SDK gives address, key and headers; calls then go over the transport that the SDK offers for concurrency, aiohttp,
-directly. Through the SDK's own `create` a whole turn costs some four times as much (`python -m benchmarks frameworks`: `aio`
-beside `park`).
+The openai SDK gives address, key and headers; calls then go over the transport that the SDK offers
+for concurrency, aiohttp, directly. Through the SDK's own `create` a whole turn costs some four
+times as much (`python -m benchmarks frameworks`: `aio` beside `park`).
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ CONNECT = 20.0  # seconds that making a connection may take
 
 
 class Compatible:
-    """A client for one endpoint. `needs` names the environment variables of which one must hold the key, if any must.
+    """A client for one endpoint. `needs` names the environment variables of which one must hold the
+    key, if any must.
 
-    `start` is the command that starts such a server, `max_reply_mb` the largest answer that is read (megabytes, unpacked).
+    `start` is the command that starts such a server, `max_reply_mb` the largest answer that is read
+    (megabytes, unpacked).
     """
 
     gated, discount = True, 1.0
@@ -50,12 +53,15 @@ class Compatible:
         self._proxy: str | None = None
 
     def check(self) -> None:
-        """Raise ModelError where no key is set and one is needed, or for a proxy that cannot be spoken to."""
+        """Raise ModelError where no key is set and one is needed, or for a proxy that cannot be
+        spoken to.
+        """
         proxy_for(self.base_url)
         check_key(self._key, self.identity)
         if self._key is None and self._needs:
             raise ModelError(
-                f"{self.identity}: no key: set {self._needs[0]}, or give --base-url for an endpoint that needs none"
+                f"{self.identity}: no key: set {self._needs[0]}, or give --base-url for an endpoint"
+                " that needs none"
             )
 
     def sdk(self) -> AsyncOpenAI:
@@ -68,8 +74,11 @@ class Compatible:
         proxy = proxy_for(self.base_url)
         if proxy and is_socks(proxy):
             need_library("socksio", proxy, self.base_url)
-        # Proxies go by our own rule; the system's certificates, and those that SSL_CERT_FILE names, by OpenSSL's.
-        http = DefaultAsyncHttpxClient(trust_env=False, proxy=proxy, verify=ssl.create_default_context())
+        # Proxies go by our own rule; the system's certificates, and those that SSL_CERT_FILE names,
+        # by OpenSSL's.
+        http = DefaultAsyncHttpxClient(
+            trust_env=False, proxy=proxy, verify=ssl.create_default_context()
+        )
         return AsyncOpenAI(
             api_key=self._key or "none",
             base_url=self.base_url,
@@ -84,16 +93,26 @@ class Compatible:
         import culturepark
 
         sdk = self.sdk()
-        told = {**sdk.default_headers, **sdk.auth_headers, "User-Agent": f"CulturePark/{culturepark.__version__}"}
+        told = {
+            **sdk.default_headers,
+            **sdk.auth_headers,
+            "User-Agent": f"CulturePark/{culturepark.__version__}",
+        }
         # X-Stainless-… says that the SDK itself is calling, which it is not.
-        headers = {k: v for k, v in told.items() if isinstance(v, str) and not k.lower().startswith("x-stainless")}
+        headers = {
+            k: v
+            for k, v in told.items()
+            if isinstance(v, str) and not k.lower().startswith("x-stainless")
+        }
         proxy = proxy_for(self.base_url)
         through = proxy is not None and is_socks(proxy)
         self._proxy = None if through else proxy
         return ClientSession(
-            connector=socks_connector(proxy, limit=0)
-            if proxy and through
-            else TCPConnector(limit=0, ttl_dns_cache=300),
+            connector=(
+                socks_connector(proxy, limit=0)
+                if proxy and through
+                else TCPConnector(limit=0, ttl_dns_cache=300)
+            ),
             timeout=ClientTimeout(total=self.timeout, sock_connect=CONNECT),
             headers=headers | {"Accept-Encoding": "gzip, deflate"},
             auto_decompress=False,
@@ -108,7 +127,9 @@ class Compatible:
             self._session = self._open()
         try:
             url = join_address(self.base_url, "chat/completions")
-            post = self._session.post(url, data=dumps(body), proxy=self._proxy, allow_redirects=False)
+            post = self._session.post(
+                url, data=dumps(body), proxy=self._proxy, allow_redirects=False
+            )
             async with post as answer:
                 data = await read_bounded(answer, self.max_reply_mb)
                 status, headers = answer.status, answer.headers
@@ -117,12 +138,17 @@ class Compatible:
         except TimeoutError:
             raise Trouble("slow", f"no answer within {self.timeout:g} s") from None
         except (ClientError, OSError) as error:
-            raise Trouble("lost", f"the connection to {self.base_url} broke: {plain(error)}") from None
+            raise Trouble(
+                "lost", f"the connection to {self.base_url} broke: {plain(error)}"
+            ) from None
         return opened(status, data, headers)
 
     def _why_unreached(self, why: str) -> str:
         if self._proxy:
-            return f"no connection to {self.base_url} through the proxy {self._proxy} of the environment: {why}"
+            return (
+                f"no connection to {self.base_url} through the proxy {self._proxy} of the"
+                f" environment: {why}"
+            )
         return unreached(self.base_url, why, self.start)
 
     async def close(self) -> None:
@@ -133,7 +159,9 @@ class Compatible:
 
 
 async def read_bounded(answer: ClientResponse, most_mb: float) -> bytes:
-    """Return an answer's body, unpacked; Trouble once it is larger than `most_mb` megabytes, packed or unpacked."""
+    """Return an answer's body, unpacked; Trouble once it is larger than `most_mb` megabytes, packed
+    or unpacked.
+    """
     most = int(most_mb * 1e6)
     data = bytearray()
     async for chunk in answer.content.iter_any():
@@ -146,15 +174,26 @@ async def read_bounded(answer: ClientResponse, most_mb: float) -> bytes:
         if packing in ("gzip", "x-gzip", "deflate"):
             text = _unpack(text, most_mb)
         elif packing in UNREADABLE:
-            raise Trouble("garbled", f"the answer is packed as {packing!r}, which was not asked for")
+            raise Trouble(
+                "garbled", f"the answer is packed as {packing!r}, which was not asked for"
+            )
     return text
 
 
-UNREADABLE = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")  # other names say nothing of packing
+UNREADABLE = (
+    "br",
+    "zstd",
+    "compress",
+    "x-compress",
+    "dcb",
+    "dcz",
+)  # other names say nothing of packing
 
 
 def _unpack(data: bytes, most_mb: float) -> bytes:
-    """Return what was packed as gzip, of one member or several, or as deflate with its header or without."""
+    """Return what was packed as gzip, of one member or several, or as deflate with its header or
+    without.
+    """
     import zlib
 
     text, most = b"", int(most_mb * 1e6)
@@ -164,7 +203,9 @@ def _unpack(data: bytes, most_mb: float) -> bytes:
         try:
             text += unpacker.decompress(data, most - len(text) + 1)
         except zlib.error as error:
-            raise Trouble("garbled", f"the answer is packed and cannot be unpacked: {error}") from None
+            raise Trouble(
+                "garbled", f"the answer is packed and cannot be unpacked: {error}"
+            ) from None
         if len(text) > most:
             raise _too_large(most_mb)
         if not unpacker.eof:

@@ -1,4 +1,6 @@
-"""Every provider that does not speak OpenAI's protocol (Anthropic, Gemini, Bedrock, …), through litellm, imported when used."""
+"""Every provider that does not speak OpenAI's protocol (Anthropic, Gemini, Bedrock, …), through
+litellm, imported when used.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from culturepark.records import Request
 CONNECTIONS = "100000"  # litellm's own session stops at 500 a host, and takes 0 for aiohttp's 100
 
 
-UNREAD = "Invalid response object"  # what litellm says of an answer in whose types it does not believe
+UNREAD = (  # what litellm says of an answer in whose types it does not believe
+    "Invalid response object"
+)
 _heard: ContextVar[list[Any] | None] = ContextVar(
     "heard", default=None
 )  # answers of the call of the moment, as they came
@@ -32,8 +36,12 @@ def _keeper() -> Any:
     from litellm.integrations.custom_logger import CustomLogger
 
     class Keeper(CustomLogger):
-        def log_post_api_call(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-            if (heard := _heard.get()) is not None and (answer := kwargs.get("original_response")) is not None:
+        def log_post_api_call(
+            self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
+        ) -> None:
+            if (heard := _heard.get()) is not None and (
+                answer := kwargs.get("original_response")
+            ) is not None:
                 heard.append(answer)
 
     return Keeper()
@@ -41,9 +49,14 @@ def _keeper() -> Any:
 
 @lru_cache(maxsize=1)
 def load() -> Any:
-    """Return litellm, quiet and without its import-time look at the network; ModelError if it is not installed."""
+    """Return litellm, quiet and without its import-time look at the network; ModelError if it is
+    not installed.
+    """
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    for noise in ("Items? .* (is|are) using the `ReadOnly` qualifier", "Pydantic serializer warnings"):
+    for noise in (
+        "Items? .* (is|are) using the `ReadOnly` qualifier",
+        "Pydantic serializer warnings",
+    ):
         warnings.filterwarnings("ignore", noise)  # of its own types; nobody can act on it
     logging.getLogger("LiteLLM").setLevel(logging.ERROR)  # what it warns of, we read for ourselves
     for name in ("AIOHTTP_CONNECTOR_LIMIT", "AIOHTTP_CONNECTOR_LIMIT_PER_HOST"):
@@ -52,22 +65,32 @@ def load() -> Any:
         import litellm
     except ImportError:
         raise ModelError(
-            "this model is reached through litellm, which is not installed: pip install 'culturepark[litellm]'"
+            "this model is reached through litellm, which is not installed: pip install"
+            " 'culturepark[litellm]'"
         ) from None
     litellm.suppress_debug_info = True
     litellm.telemetry = False
     litellm.input_callback.append(_keeper())
-    litellm.drop_params = True  # a parameter that a provider does not know is left out, not an error
+    litellm.drop_params = (
+        True  # a parameter that a provider does not know is left out, not an error
+    )
     return litellm
 
 
 class Lite:
-    """A client for one model of one provider. litellm finds the provider's key in the environment where none is given."""
+    """A client for one model of one provider. litellm finds the provider's key in the environment
+    where none is given.
+    """
 
     gated, discount = True, 1.0
 
     def __init__(
-        self, identity: str, model: str, base_url: str | None, key: str | None, timeout: float = 120.0
+        self,
+        identity: str,
+        model: str,
+        base_url: str | None,
+        key: str | None,
+        timeout: float = 120.0,
     ) -> None:
         if base_url is not None:
             check_address(base_url)
@@ -75,17 +98,23 @@ class Lite:
         self._key = remember(key)
 
     def check(self) -> None:
-        """Raise for a provider that litellm does not know, whose key is not set, or a proxy that cannot be spoken to."""
+        """Raise for a provider that litellm does not know, whose key is not set, or a proxy that
+        cannot be spoken to.
+        """
         litellm = load()
         check_httpx_proxies(self.identity)
         provider = self.model.split("/")[0]
         known = [str(getattr(p, "value", p)) for p in litellm.provider_list]
         if provider not in known:
-            raise InputError(f"no model provider {provider!r} in {self.model!r}. {nearest(provider, known)}")
+            raise InputError(
+                f"no model provider {provider!r} in {self.model!r}. {nearest(provider, known)}"
+            )
         if self._key is None and self.base_url is None:
             wants = litellm.validate_environment(self.model)
             if not wants["keys_in_environment"] and wants["missing_keys"]:
-                raise ModelError(f"{self.identity}: no key: set {' and '.join(wants['missing_keys'])}")
+                raise ModelError(
+                    f"{self.identity}: no key: set {' and '.join(wants['missing_keys'])}"
+                )
         for name, value in os.environ.items():  # litellm may take any of them
             if name.endswith(("_API_KEY", "_SECRET_ACCESS_KEY", "_TOKEN")):
                 remember(value.strip())
@@ -97,7 +126,9 @@ class Lite:
         return {k: v for k, v in given.items() if v is not None}
 
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
-        """Ask once and return the answer as a chat completion's body; Trouble when there is none."""
+        """Ask once and return the answer as a chat completion's body; Trouble when there is
+        none.
+        """
         litellm = load()
         heard: list[Any] = []
         _heard.set(heard)
@@ -117,23 +148,33 @@ class Lite:
 
 
 def _plain(answer: Any) -> Any:
-    """Return litellm's answer as plain JSON, with the provider's own reason to stop, which litellm turns into "stop"."""
+    """Return litellm's answer as plain JSON, with the provider's own reason to stop, which litellm
+    turns into "stop".
+    """
     try:
-        body = answer if isinstance(answer, dict) else answer.model_dump(mode="json", warnings=False)
+        body = (
+            answer if isinstance(answer, dict) else answer.model_dump(mode="json", warnings=False)
+        )
     except Exception as error:
-        raise Trouble("garbled", f"litellm's answer cannot be read ({type(error).__name__}: {error})") from None
+        raise Trouble(
+            "garbled", f"litellm's answer cannot be read ({type(error).__name__}: {error})"
+        ) from None
     for choice in body.get("choices") or () if isinstance(body, dict) else ():
         fields = (choice.get("provider_specific_fields") or {}) if isinstance(choice, dict) else {}
         if native := fields.get("native_finish_reason"):
             choice["finish_reason"] = native
         message = choice.get("message") if isinstance(choice, dict) else None
-        if isinstance(message, dict) and isinstance(more := message.get("provider_specific_fields"), dict):
+        if isinstance(message, dict) and isinstance(
+            more := message.get("provider_specific_fields"), dict
+        ):
             message["refusal"] = message.get("refusal") or more.get("refusal")
     return body
 
 
 def _status(code: Any) -> int | None:
-    """Return the HTTP status that a code is, which litellm copies from an answer as it stands there."""
+    """Return the HTTP status that a code is, which litellm copies from an answer as it stands
+    there.
+    """
     return None if code is None else provider_errors.refusal({"code": code}).status
 
 
@@ -143,7 +184,9 @@ def told(error: Exception) -> Trouble:
     status = _status(getattr(error, "status_code", None))
     if UNREAD in text:
         return Trouble(
-            "garbled", f"litellm could not read the answer: {text.strip().splitlines()[-1][:300]}", status=status
+            "garbled",
+            f"litellm could not read the answer: {text.strip().splitlines()[-1][:300]}",
+            status=status,
         )
     response = getattr(error, "response", None)
     if "ContextWindow" in name:
@@ -153,7 +196,12 @@ def told(error: Exception) -> Trouble:
     if name == "Timeout":
         return Trouble("slow", text, status=status)
     if name == "APIConnectionError" or status is None:
-        # litellm does not tell a connection that was refused from one that broke or an answer that it could not read.
+        # litellm does not tell a connection that was refused from one that broke or an answer that
+        # it could not read.
         why = plain_text(text)
-        return Trouble("down" if why else "lost", f"no connection: {why}" if why else f"{name}: {text}", status=status)
+        return Trouble(
+            "down" if why else "lost",
+            f"no connection: {why}" if why else f"{name}: {text}",
+            status=status,
+        )
     return trouble(status, text, dict(getattr(response, "headers", None) or {}))

@@ -1,4 +1,6 @@
-"""A model on this machine at the table: a tuned adapter on its base, or a base; seats of one base share it."""
+"""A model on this machine at the table: a tuned adapter on its base, or a base; seats of one base
+share it.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +21,31 @@ if TYPE_CHECKING:
 
 
 class Tuned:
-    """Answers with the model in a folder, or with a base by name. The weights are loaded when it is first asked.
+    """Answers with the model in a folder, or with a base by name. The weights are loaded when it is
+    first asked.
 
-    `identity` holds a hash of adapter and base. A prompt that does not fit is a failed reply, an answer that is cut is
-    `truncated`, one without text `empty`. A request with options is answered by the distribution over them. InputError where there is no model of this name, ModelError where it cannot be loaded.
+    `identity` holds a hash of adapter and base. A prompt that does not fit is a failed reply, an
+    answer that is cut is `truncated`, one without text `empty`. A request with options is answered
+    by the distribution over them. InputError where there is no model of this name, ModelError where
+    it cannot be loaded.
     """
 
     def __init__(self, name: str, **params: Any) -> None:
         odd = sorted(set(params) - {"top_p"})
         if odd:
-            raise InputError(f"the model {name!r} of this machine takes no {', '.join(odd)}; of params it takes top_p")
+            raise InputError(
+                f"the model {name!r} of this machine takes no {', '.join(odd)}; of params it takes"
+                " top_p"
+            )
         self.found = find(name)
         self.identity = self.found.identity + (f"+top_p={params['top_p']:g}" if params else "")
         self._params, self._adapter = params, ""
         self._engine: Engine | None = None
 
     def check(self) -> None:
-        """Raise what would make every call fail: libraries that are not installed, an adapter that cannot share its base."""
+        """Raise what would make every call fail: libraries that are not installed, an adapter that
+        cannot share its base.
+        """
         look()
         if self.found.adapter is not None:
             mixable(self.found.adapter)
@@ -49,11 +59,18 @@ class Tuned:
         try:
             if request.options:
                 shares = await engine.weigh(_talk(request), request.options, self._adapter)
-                return chosen(request.options, shares, self.identity, (time.perf_counter() - started) * 1000)
+                return chosen(
+                    request.options, shares, self.identity, (time.perf_counter() - started) * 1000
+                )
             made = await engine.complete(
-                _talk(request), self._adapter, request.max_tokens, temperature=request.temperature,
-                seed=(request.seed + request.index) % 2**31, stop=request.stop, **self._params,
-            )  # fmt: skip
+                _talk(request),
+                self._adapter,
+                request.max_tokens,
+                temperature=request.temperature,
+                seed=(request.seed + request.index) % 2**31,
+                stop=request.stop,
+                **self._params,
+            )
         except InputError as error:
             return Reply("failed", reason=str(error), model=self.identity)
         return _reply(made, self.identity, (time.perf_counter() - started) * 1000)
@@ -75,7 +92,9 @@ def chosen(options: Sequence[str], shares: Sequence[float], identity: str, ms: f
 
 def _talk(request: Request) -> list[dict[str, str]]:
     """Return the messages; a structured answer is asked for in words."""
-    body: dict[str, Any] = {"messages": [{"role": m.role, "content": m.content} for m in request.messages]}
+    body: dict[str, Any] = {
+        "messages": [{"role": m.role, "content": m.content} for m in request.messages]
+    }
     if request.reply_schema is not None:
         shape(body, request.role, strict(request.reply_schema), "text")
     return list(body["messages"])
@@ -84,5 +103,10 @@ def _talk(request: Request) -> list[dict[str, str]]:
 def _reply(made: Made, identity: str, ms: float) -> Reply:
     text = made.text.strip()
     status: Status = "truncated" if made.finish == "length" else "ok" if text else "empty"
-    reason = {"truncated": "the answer was cut at max_tokens", "empty": "the answer holds no text"}.get(status, "")
-    return apart(Reply(status, text, reason, identity, made.prompt_tokens, made.completion_tokens, ms=ms))
+    reason = {
+        "truncated": "the answer was cut at max_tokens",
+        "empty": "the answer holds no text",
+    }.get(status, "")
+    return apart(
+        Reply(status, text, reason, identity, made.prompt_tokens, made.completion_tokens, ms=ms)
+    )

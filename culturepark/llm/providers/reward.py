@@ -1,4 +1,6 @@
-"""A reward model on this machine: says which of a request's options is best, with probabilities from their rewards."""
+"""A reward model on this machine: says which of a request's options is best, with probabilities
+from their rewards.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +20,32 @@ from culturepark.local_models import base, local_model, machine, manifest, rewar
 from culturepark.records import Reply, Request, digest
 
 LINGER = 0.01  # seconds in which those that ask at once gather
-LENGTH = 2**15  # the most tokens that are read of a conversation where neither manifest nor model says
+LENGTH = (
+    2**15
+)  # the most tokens that are read of a conversation where neither manifest nor model says
 Waiting = tuple[Request, Future[Reply]]
 
 
 class Rewarder:
-    """Answers with the option that has the largest reward; `shares` are softmax(rewards), of two options σ(r₁ − r₂) and σ(r₂ − r₁).
+    """Answers with the option that has the largest reward; `shares` are softmax(rewards), of two
+    options σ(r₁ − r₂) and σ(r₂ − r₁).
 
-    `name` is the folder of a reward model, or a sequence classifier of one output by folder or hub name. Rewards are told without
-    dropout, of the whole conversation in the text that SCPO trained on; where it is longer than the model was trained on, its
-    beginning is cut and the reply's `reason` says so. What waits is scored together; `batches` and `answered` count that. The
-    weights are loaded when it is first asked, in float32 as SCPO judged them unless `dtype` says otherwise (coarser numbers tie more
-    pairs). InputError for a name that is no reward model's, ModelError where it can't be loaded.
+    `name` is the folder of a reward model, or a sequence classifier of one output by folder or hub
+    name. Rewards are told without dropout, of the whole conversation in the text that SCPO trained
+    on; where it is longer than the model was trained on, its beginning is cut and the reply's
+    `reason` says so. What waits is scored together; `batches` and `answered` count that. The
+    weights are loaded when it is first asked, in float32 as SCPO judged them unless `dtype` says
+    otherwise (coarser numbers tie more pairs). InputError for a name that is no reward model's,
+    ModelError where it can't be loaded.
     """
 
     def __init__(self, name: str, **params: Any) -> None:
         if not rewards.found(name):
             raise InputError(f"{name!r} is no reward model: it has no head that scores texts")
         if odd := sorted(set(params) - {"dtype"}):
-            raise InputError(f"the reward model {name!r} takes no {', '.join(odd)}; of params it takes dtype")
+            raise InputError(
+                f"the reward model {name!r} takes no {', '.join(odd)}; of params it takes dtype"
+            )
         self.name, self.dtype = name, str(params.get("dtype", "float32"))
         self.identity = _identity(name) + (f"+{self.dtype}" if params else "")
         self.batches = self.answered = 0
@@ -46,7 +55,9 @@ class Rewarder:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="culturepark-rewards")
 
     def check(self) -> None:
-        """Raise what would make every call fail: libraries that are not installed, an unknown number format."""
+        """Raise what would make every call fail: libraries that are not installed, an unknown
+        number format.
+        """
         machine.look(dtype=self.dtype)
 
     async def complete(self, request: Request) -> Reply:
@@ -54,7 +65,10 @@ class Rewarder:
         if len(request.options) < 2:
             return Reply(
                 "failed",
-                reason="a reward model tells which of several options is best, and was given none to compare",
+                reason=(
+                    "a reward model tells which of several options is best, and was given none to"
+                    " compare"
+                ),
                 model=self.identity,
             )
         future: Future[Reply] = Future()
@@ -84,8 +98,13 @@ class Rewarder:
         """Score the options of all requests, and answer each."""
         started = time.perf_counter()
         model, tokenizer, length = self._loaded = self._loaded or _load(self.name, self.dtype)
-        read = [(request, future, *self._read(request, future, tokenizer, length)) for request, future in batch]
-        flat = iter(rewards.score(model, tokenizer, [row for _, _, rows, _ in read for row in rows]))
+        read = [
+            (request, future, *self._read(request, future, tokenizer, length))
+            for request, future in batch
+        ]
+        flat = iter(
+            rewards.score(model, tokenizer, [row for _, _, rows, _ in read for row in rows])
+        )
         self.batches += 1
         ms = (time.perf_counter() - started) * 1000 / max(1, len(batch))
         for request, future, rows, cut in read:
@@ -105,15 +124,26 @@ class Rewarder:
     def _read(
         self, request: Request, future: Future[Reply], tokenizer: Any, length: int
     ) -> tuple[list[list[int]], str]:
-        """Return the tokens of the conversation with each option, and what was cut; where the model's template refuses it, say so."""
+        """Return the tokens of the conversation with each option, and what was cut; where the
+        model's template refuses it, say so.
+        """
         told = [{"role": m.role, "content": m.content} for m in request.messages]
         try:
-            whole = rewards.tokens(tokenizer, [[*told, {"role": "assistant", "content": o}] for o in request.options])
+            whole = rewards.tokens(
+                tokenizer, [[*told, {"role": "assistant", "content": o}] for o in request.options]
+            )
         except InputError as error:
             _tell(future, Reply("failed", reason=str(error), model=self.identity))
             return [], ""
         rows = [rewards.clip(tokenizer, row, length) for row in whole]
-        return rows, f"the beginning was cut: of a conversation, {length} tokens are read" if rows != whole else ""
+        return (
+            rows,
+            (
+                f"the beginning was cut: of a conversation, {length} tokens are read"
+                if rows != whole
+                else ""
+            ),
+        )
 
 
 def _reply(options: Sequence[str], found: Sequence[float], cut: str) -> Reply:
@@ -150,7 +180,9 @@ def _kept(name: str) -> manifest.Manifest | None:
 
 
 def _identity(name: str) -> str:
-    """Return name and hash of all that shapes the rewards: weights, tokenizer, the length that is read, an adapter's base."""
+    """Return name and hash of all that shapes the rewards: weights, tokenizer, the length that is
+    read, an adapter's base.
+    """
     kept = _kept(name)
     if kept is None:
         return local_model.find(name).identity
@@ -163,7 +195,8 @@ def _identity(name: str) -> str:
         if p.is_file()
     ]
     if not any(p.suffix == ".safetensors" for p in files):
-        raise ModelError(f"the reward model at {folder} has no weights (*.safetensors); pickled ones are not loaded")
-    return (
-        f"local/{kept.name}@{digest(*((p.name, local_model.content(p)) for p in files), kept.settings.get('length'))}"
-    )
+        raise ModelError(
+            f"the reward model at {folder} has no weights (*.safetensors); pickled ones are not"
+            " loaded"
+        )
+    return f"local/{kept.name}@{digest(*((p.name, local_model.content(p)) for p in files), kept.settings.get('length'))}"

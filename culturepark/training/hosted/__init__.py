@@ -1,11 +1,13 @@
-"""Hosted fine-tuning: a corpus goes to a service that speaks OpenAI's protocol, a job a culture, and tuned models come back.
+"""Hosted fine-tuning: a corpus goes to a service that speaks OpenAI's protocol, a job a culture,
+and tuned models come back.
 
-`plan` says what will be sent and what it will cost, `submit` uploads and starts, `follow` waits, `cancel` stops. Where each
-job stands is in `OUT/CULTURE/job.json`, written before and after every step: a run that was killed goes on with the same call, and
-nothing is uploaded or started twice. A tuned model is a `manifest.json` beside it, written last, and the service's `curves.csv`.
+`plan` says what will be sent and what it will cost, `submit` uploads and starts, `follow` waits,
+`cancel` stops. Where each job stands is in `OUT/CULTURE/job.json`, written before and after every
+step: a run that was killed goes on with the same call, and nothing is uploaded or started twice. A
+tuned model is a `manifest.json` beside it, written last, and the service's `curves.csv`.
 
-OpenAI's own service is closed to new users and takes no job after 2027-01-06, and a model tuned there ends with its base; other
-services speak the protocol.
+OpenAI's own service is closed to new users and takes no job after 2027-01-06, and a model tuned
+there ends with its base; other services speak the protocol.
 """
 
 from __future__ import annotations
@@ -48,12 +50,18 @@ log = logging.getLogger("culturepark")
 T = TypeVar("T")
 Tell = Callable[[str, str], None]  # culture, and what befell its job
 STATE, MANIFEST, CURVES, LOCK = "job.json", "manifest.json", "curves.csv", "hosted.lock"
-POLL, SLOWER, SLOWEST = 5.0, 1.5, 60.0  # seconds between two looks at a job, how they grow, and to what
+POLL, SLOWER, SLOWEST = (
+    5.0,
+    1.5,
+    60.0,
+)  # seconds between two looks at a job, how they grow, and to what
 GONE = 3  # times in a row that a job is not known any more before it is taken for lost
 
 
 class State(Record):
-    """Where the job of a culture stands. `said` is all that determines it, `key` its hash; `since` is when it was asked for."""
+    """Where the job of a culture stands. `said` is all that determines it, `key` its hash; `since`
+    is when it was asked for.
+    """
 
     culture: str
     key: str
@@ -82,8 +90,11 @@ def _silent(culture: str, text: str) -> None:
     """Tell nobody."""
 
 
-async def tune(made: Plan, out: str | Path, tell: Tell = _silent, key: str | None = None) -> dict[str, dict[str, Any]]:
-    """Start every job that has not been and follow all to their ends; return the manifests by culture.
+async def tune(
+    made: Plan, out: str | Path, tell: Tell = _silent, key: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """Start every job that has not been and follow all to their ends; return the manifests by
+    culture.
 
     RunFailed names the jobs that failed, in the service's words, when the others have ended.
     """
@@ -96,22 +107,34 @@ async def tune(made: Plan, out: str | Path, tell: Tell = _silent, key: str | Non
     return await _together(made, place, key, through)
 
 
-async def submit(made: Plan, out: str | Path, tell: Tell = _silent, key: str | None = None) -> dict[str, State]:
-    """Upload the files and start the jobs that have not been; return where all stand, by culture."""
+async def submit(
+    made: Plan, out: str | Path, tell: Tell = _silent, key: str | None = None
+) -> dict[str, State]:
+    """Upload the files and start the jobs that have not been; return where all stand, by
+    culture.
+    """
     place = Path(out)
-    return await _together(made, place, key, lambda service, part: _submitted(service, made, part, place, tell))
+    return await _together(
+        made, place, key, lambda service, part: _submitted(service, made, part, place, tell)
+    )
 
 
 async def follow(
     made: Plan, out: str | Path, tell: Tell = _silent, key: str | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Wait for the jobs that were started, telling each event once; return the manifests by culture."""
+    """Wait for the jobs that were started, telling each event once; return the manifests by
+    culture.
+    """
     place = Path(out)
-    return await _together(made, place, key, lambda service, part: _followed(service, made, part, place, tell))
+    return await _together(
+        made, place, key, lambda service, part: _followed(service, made, part, place, tell)
+    )
 
 
 async def cancel(out: str | Path, key: str | None = None) -> dict[str, str]:
-    """Ask the service to stop every job that is under way; return their states by culture, as it tells them."""
+    """Ask the service to stop every job that is under way; return their states by culture, as it
+    tells them.
+    """
     found = states(out)
     if not found:
         raise InputError(f"no job was ever started in {out}: there is no {STATE} in it")
@@ -127,14 +150,19 @@ async def _cancelled(state: State, out: Path, key: str | None) -> str:
         if job is not None and job.status not in ENDED:
             job = await service.cancel(job.id)
     except Trouble as error:
-        raise RunFailed(f"{state.culture}: the service does not know {state.job}: {error}") from None
+        raise RunFailed(
+            f"{state.culture}: the service does not know {state.job}: {error}"
+        ) from None
     finally:
         await service.close()
     if job is None:
         return "never started"
     with _held(out, must=False) as mine:  # else a process that follows it writes this down
         if mine:
-            _keep(out, state.model_copy(update={"step": "started", "job": job.id, "status": job.status}))
+            _keep(
+                out,
+                state.model_copy(update={"step": "started", "job": job.id, "status": job.status}),
+            )
     return job.status
 
 
@@ -146,12 +174,16 @@ def states(out: str | Path) -> dict[str, State]:
 
 def manifests(out: str | Path) -> dict[str, dict[str, Any]]:
     """Return the manifests of the tuned models in a folder, by culture."""
-    found = {culture: _manifest(Path(out) / culture, state.job) for culture, state in states(out).items()}
+    found = {
+        culture: _manifest(Path(out) / culture, state.job) for culture, state in states(out).items()
+    }
     return {culture: manifest for culture, manifest in found.items() if manifest is not None}
 
 
 def pending(made: Plan, out: str | Path) -> tuple[Part, ...]:
-    """Return the parts whose job is yet to be started, and paid; InputError where one was started otherwise."""
+    """Return the parts whose job is yet to be started, and paid; InputError where one was started
+    otherwise.
+    """
     found = states(out)
     for part in made.parts:
         _same(made, part, found.get(part.culture), Path(out))
@@ -173,24 +205,46 @@ async def _submitted(service: Service, made: Plan, part: Part, out: Path, tell: 
         state = _keep(out, state.model_copy(update={"since": int(time.time())}))
     job = await service.start(_order(made, part, state, service.base), sure=fresh)
     tell(part.culture, f"job {job.id} is {job.status}")
-    log.info("%s: fine-tuning job %s", part.culture, job.id, extra={"event": "tune_sent", "job": job.id})
-    return _keep(out, state.model_copy(update={"step": "started", "job": job.id, "status": job.status}))
+    log.info(
+        "%s: fine-tuning job %s", part.culture, job.id, extra={"event": "tune_sent", "job": job.id}
+    )
+    return _keep(
+        out, state.model_copy(update={"step": "started", "job": job.id, "status": job.status})
+    )
 
 
 async def _uploaded(service: Service, made: Plan, part: Part, out: Path) -> State:
-    """Return a state that is about to start, or one that is taken over from a job with the same data and settings."""
+    """Return a state that is about to start, or one that is taken over from a job with the same
+    data and settings.
+    """
     said, data = made.said(part), _read(part)
     key = digest(said | {"base_url": None})
     state = _keep(out, State(culture=part.culture, key=key, said=said))
     last = await service.last(key)
     if last is not None and last.status not in ("failed", "cancelled"):
-        log.warning("%s: job %s at the service has the same data and settings and is taken over; another suffix or seed starts "
-                    "anew", part.culture, last.id, extra={"event": "tune_adopted", "job": last.id})  # fmt: skip
-        return _keep(out, state.model_copy(update={"step": "started", "attempt": last.attempt, "job": last.id}))
+        log.warning(
+            "%s: job %s at the service has the same data and settings and is taken over; another"
+            " suffix or seed starts anew",
+            part.culture,
+            last.id,
+            extra={"event": "tune_adopted", "job": last.id},
+        )
+        return _keep(
+            out,
+            state.model_copy(update={"step": "started", "attempt": last.attempt, "job": last.id}),
+        )
     files = [await service.upload(_name(one), one) for one in data]
-    return _keep(out, state.model_copy(update={
-        "step": "starting", "attempt": last.attempt + 1 if last else 1, "training": files[0],
-        "validation": files[1] if len(files) > 1 else ""}))  # fmt: skip
+    return _keep(
+        out,
+        state.model_copy(
+            update={
+                "step": "starting",
+                "attempt": last.attempt + 1 if last else 1,
+                "training": files[0],
+                "validation": files[1] if len(files) > 1 else "",
+            }
+        ),
+    )
 
 
 def _read(part: Part) -> list[bytes]:
@@ -206,12 +260,26 @@ def _name(data: bytes) -> str:
 
 
 def _order(made: Plan, part: Part, state: State, model: str) -> Order:
-    return Order(state.key, state.attempt, model, state.training, state.validation or None, METHODS[made.method],
-                 made.hyperparameters, made.named(part), made.seed, state.since)  # fmt: skip
+    return Order(
+        state.key,
+        state.attempt,
+        model,
+        state.training,
+        state.validation or None,
+        METHODS[made.method],
+        made.hyperparameters,
+        made.named(part),
+        made.seed,
+        state.since,
+    )
 
 
-async def _followed(service: Service, made: Plan, part: Part, out: Path, tell: Tell) -> dict[str, Any]:
-    """Wait for a part's job; return its manifest, RunFailed with the service's own words where it brings none."""
+async def _followed(
+    service: Service, made: Plan, part: Part, out: Path, tell: Tell
+) -> dict[str, Any]:
+    """Wait for a part's job; return its manifest, RunFailed with the service's own words where it
+    brings none.
+    """
     state = _state(out / part.culture)
     if state is None or state.step != "started":
         raise InputError(f"{part.culture}: no job has been started in {out}")
@@ -221,8 +289,12 @@ async def _followed(service: Service, made: Plan, part: Part, out: Path, tell: T
     if job.status == "succeeded" and job.model:
         return await finished(service, made, part, job, out)
     if job.status == "cancelled":
-        raise RunFailed(f"{part.culture}: job {job.id} was cancelled; the same command starts another")
-    raise RunFailed(f"{part.culture}: job {job.id} {job.status}: {job.error or 'the service gives no reason'}")
+        raise RunFailed(
+            f"{part.culture}: job {job.id} was cancelled; the same command starts another"
+        )
+    raise RunFailed(
+        f"{part.culture}: job {job.id} {job.status}: {job.error or 'the service gives no reason'}"
+    )
 
 
 async def _ended(service: Service, part: Part, state: State, out: Path, tell: Tell) -> Job:
@@ -257,16 +329,31 @@ async def finished(service: Service, made: Plan, part: Part, job: Job, out: Path
     folder = out / part.culture
     try:
         for file in job.results[:1]:
-            write_bytes(folder / CURVES, tables.safe_table(await service.read(file)))  # a spreadsheet may open it
+            write_bytes(
+                folder / CURVES, tables.safe_table(await service.read(file))
+            )  # a spreadsheet may open it
     except Trouble as error:
-        log.warning("%s: no curves: %s", part.culture, error, extra={"event": "tune_no_curves", "job": job.id})
+        log.warning(
+            "%s: no curves: %s",
+            part.culture,
+            error,
+            extra={"event": "tune_no_curves", "job": job.id},
+        )
     when = datetime.fromtimestamp(job.finished, UTC) if job.finished else datetime.now(UTC)
     manifest = {
-        "kind": "hosted", "model": job.model, "base": made.model, "base_url": made.base_url, "method": made.method,
-        "corpus_hash": part.hash, "rows": {"train": part.rows, "validation": part.checked}, "trained_tokens": job.tokens,
-        "hyperparameters": dict(job.hyperparameters) or dict(made.hyperparameters), "job": job.id,
-        "created": when.isoformat(timespec="seconds"), "usd_estimate": made.cost(part),
-    }  # fmt: skip
+        "kind": "hosted",
+        "model": job.model,
+        "base": made.model,
+        "base_url": made.base_url,
+        "method": made.method,
+        "corpus_hash": part.hash,
+        "rows": {"train": part.rows, "validation": part.checked},
+        "trained_tokens": job.tokens,
+        "hyperparameters": dict(job.hyperparameters) or dict(made.hyperparameters),
+        "job": job.id,
+        "created": when.isoformat(timespec="seconds"),
+        "usd_estimate": made.cost(part),
+    }
     write_bytes(folder / MANIFEST, _json(manifest))
     return manifest
 
@@ -277,31 +364,46 @@ async def finished(service: Service, made: Plan, part: Part, job: Job, out: Path
 async def _together(
     made: Plan, out: Path, key: str | None, work: Callable[[Service, Part], Awaitable[T]]
 ) -> dict[str, T]:
-    """Work on every part at once; what befalls one leaves the others alone and is raised when all have ended."""
+    """Work on every part at once; what befalls one leaves the others alone and is raised when all
+    have ended.
+    """
     service = Service(made.model, made.base_url, key)
     try:
         with _held(out):
             pending(made, out)  # refuses what was started otherwise, before anything is sent
-            done = await asyncio.gather(*(work(service, part) for part in made.parts), return_exceptions=True)
+            done = await asyncio.gather(
+                *(work(service, part) for part in made.parts), return_exceptions=True
+            )
     finally:
         await service.close()
     _raise([(p, d) for p, d in zip(made.parts, done, strict=True) if isinstance(d, BaseException)])
-    return {p.culture: d for p, d in zip(made.parts, done, strict=True) if not isinstance(d, BaseException)}
+    return {
+        p.culture: d
+        for p, d in zip(made.parts, done, strict=True)
+        if not isinstance(d, BaseException)
+    }
 
 
 def _raise(failed: Sequence[tuple[Part, BaseException]]) -> None:
-    """Raise what befell the parts: what is no failure of a job as it is, else all of them as one."""
+    """Raise what befell the parts: what is no failure of a job as it is, else all of them as
+    one.
+    """
     for _, error in failed:
         if not isinstance(error, (RunFailed, Trouble)):
             raise error
     if failed:
-        said = [str(e) if str(e).startswith(f"{p.culture}: ") else f"{p.culture}: {e}" for p, e in failed]
+        said = [
+            str(e) if str(e).startswith(f"{p.culture}: ") else f"{p.culture}: {e}"
+            for p, e in failed
+        ]
         raise RunFailed("\n".join(redact(text) for text in said))
 
 
 @contextmanager
 def _held(out: Path, *, must: bool = True) -> Iterator[bool]:
-    """Keep other processes from this folder; Locked where one is at work, False instead if it need not be ours."""
+    """Keep other processes from this folder; Locked where one is at work, False instead if it need
+    not be ours.
+    """
     from filelock import FileLock, Timeout
 
     try:
@@ -310,7 +412,9 @@ def _held(out: Path, *, must: bool = True) -> Iterator[bool]:
         lock.acquire()
     except Timeout:
         if must:
-            raise Locked(f"{out} is being written by another process; wait for it, or give --name another") from None
+            raise Locked(
+                f"{out} is being written by another process; wait for it, or give --name another"
+            ) from None
         yield False
         return
     except OSError as error:
@@ -331,9 +435,13 @@ def _same(made: Plan, part: Part, state: State | None, out: Path) -> None:
     said = made.said(part)
     changed = [name for name, value in said.items() if state.said.get(name) != value]
     if changed:
-        told = "; ".join(f"{name} was {state.said.get(name)!r}, is {said[name]!r}" for name in changed)
-        raise InputError(f"{out / part.culture} was tuned otherwise: {told}. Give what it was started with to go on with it, "
-                         "or another --name to start anew.")  # fmt: skip
+        told = "; ".join(
+            f"{name} was {state.said.get(name)!r}, is {said[name]!r}" for name in changed
+        )
+        raise InputError(
+            f"{out / part.culture} was tuned otherwise: {told}. Give what it was started with to go"
+            " on with it, or another --name to start anew."
+        )
 
 
 def _state(folder: Path) -> State | None:
@@ -344,8 +452,10 @@ def _state(folder: Path) -> State | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ParkError(f"{path} cannot be read: {error}. The job it speaks of may be at the service: look there before "
-                        "you remove it.") from error  # fmt: skip
+        raise ParkError(
+            f"{path} cannot be read: {error}. The job it speaks of may be at the service: look"
+            " there before you remove it."
+        ) from error
 
 
 def _keep(out: Path, state: State) -> State:

@@ -1,4 +1,6 @@
-"""What a hosted fine-tuning will send and about what it will cost, before anything leaves this machine."""
+"""What a hosted fine-tuning will send and about what it will cost, before anything leaves this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be asked of a service: a job a part. `counted` says how tokens were, `price` is USD per million of them."""
+    """What will be asked of a service: a job a part. `counted` says how tokens were, `price` is USD
+    per million of them.
+    """
 
     folder: Path
     model: str
@@ -60,9 +64,16 @@ class Plan:
 
     def said(self, part: Part) -> dict[str, Any]:
         """Return all that determines a job."""
-        return {"culture": part.culture, "corpus": part.hash, "model": self.model, "base_url": self.base_url,
-                "method": self.method, "hyperparameters": dict(self.hyperparameters), "seed": self.seed,
-                "suffix": self.named(part)}  # fmt: skip
+        return {
+            "culture": part.culture,
+            "corpus": part.hash,
+            "model": self.model,
+            "base_url": self.base_url,
+            "method": self.method,
+            "hyperparameters": dict(self.hyperparameters),
+            "seed": self.seed,
+            "suffix": self.named(part),
+        }
 
 
 def plan(
@@ -80,11 +91,13 @@ def plan(
     max_usd: float | None = None,
     base_url: str | None = None,
 ) -> Plan:
-    """Return what tuning `model` (PROVIDER/NAME) on a folder of OpenAI's JSONL takes; nothing is sent.
+    """Return what tuning `model` (PROVIDER/NAME) on a folder of OpenAI's JSONL takes; nothing is
+    sent.
 
-    `FOLDER/CULTURE/train.jsonl` makes a job a culture, `FOLDER/train.jsonl` one; `validation.jsonl` goes with it. `lr` is
-    the service's multiplier, `price` USD per million training tokens: without it the cost is unknown. InputError lists
-    every row that a service would refuse; BudgetReached where the cost would pass `max_usd`.
+    `FOLDER/CULTURE/train.jsonl` makes a job a culture, `FOLDER/train.jsonl` one; `validation.jsonl`
+    goes with it. `lr` is the service's multiplier, `price` USD per million training tokens: without
+    it the cost is unknown. InputError lists every row that a service would refuse; BudgetReached
+    where the cost would pass `max_usd`.
     """
     if method not in METHODS:
         raise InputError(f"no method {method!r}. {nearest(method, METHODS)}")
@@ -92,19 +105,37 @@ def plan(
     client, name = reach(model, base_url)
     counted, count = counter(name)
     folder = Path(corpus).expanduser()
-    made = Plan(folder, model, client.base_url, method, hyperparameters, seed, suffix, _price(price), counted,
-                parts(folder, method, count))  # fmt: skip
+    made = Plan(
+        folder,
+        model,
+        client.base_url,
+        method,
+        hyperparameters,
+        seed,
+        suffix,
+        _price(price),
+        counted,
+        parts(folder, method, count),
+    )
     _afford(made, max_usd)
     return made
 
 
-def _hyperparameters(method: str, epochs: int, batch_size: int | None, lr: float | None,
-                     beta: float | None) -> dict[str, float]:  # fmt: skip
-    given = {"n_epochs": epochs, "batch_size": batch_size, "learning_rate_multiplier": lr, "beta": beta}
+def _hyperparameters(
+    method: str, epochs: int, batch_size: int | None, lr: float | None, beta: float | None
+) -> dict[str, float]:
+    given = {
+        "n_epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate_multiplier": lr,
+        "beta": beta,
+    }
     told = {name: value for name, value in given.items() if value is not None}
     for name, value in told.items():
         if not value > 0 or (name in WHOLE and value != int(value)):
-            raise InputError(f"{name}: {value!r} is no {'whole ' if name in WHOLE else ''}number above 0")
+            raise InputError(
+                f"{name}: {value!r} is no {'whole ' if name in WHOLE else ''}number above 0"
+            )
     if beta is not None and method != "dpo":
         raise InputError(f"beta: {beta} belongs to the method dpo, not to {method}")
     return {name: int(value) if name in WHOLE else value for name, value in told.items()}
@@ -121,19 +152,24 @@ def _afford(made: Plan, max_usd: float | None) -> None:
     if max_usd is None:
         return
     if made.usd is None:
-        raise InputError("--max-usd needs the price of training, which is unknown: give --price, USD per million "
-                         "training tokens, as the service's price list has it")  # fmt: skip
+        raise InputError(
+            "--max-usd needs the price of training, which is unknown: give --price, USD per million"
+            " training tokens, as the service's price list has it"
+        )
     if made.usd > max_usd:
-        raise BudgetReached(f"training costs about {_usd(made.usd)} ({made.tokens:,} tokens at ${made.price:g} a million), "
-                            f"more than the cap of ${max_usd:g}; nothing was sent. A higher --max-usd, fewer --epochs or a "
-                            "smaller corpus goes on.")  # fmt: skip
+        raise BudgetReached(
+            f"training costs about {_usd(made.usd)} ({made.tokens:,} tokens at ${made.price:g} a"
+            f" million), more than the cap of ${max_usd:g}; nothing was sent. A higher --max-usd,"
+            " fewer --epochs or a smaller corpus goes on."
+        )
 
 
 # ---------------------------------------------------------------------- words
 
 
 def tidy(text: str) -> str:
-    """Return a text as a service takes it in a model's name: letters, digits and hyphens, at most 64.
+    """Return a text as a service takes it in a model's name: letters, digits and hyphens, at most
+    64.
 
     >>> tidy("arabic (Jordan)"), tidy("português")
     ('arabic-Jordan', 'portugues')
@@ -154,7 +190,9 @@ def told(made: Plan) -> str:
         checked = f" and {part.checked} to validate with" if part.checked else ""
         usd = made.cost(part)
         cost = "" if usd is None else f", about {_usd(usd)}"
-        lines.append(f"  {part.culture}: {part.rows} rows{checked}, {made.trained(part):,} tokens{cost}")
+        lines.append(
+            f"  {part.culture}: {part.rows} rows{checked}, {made.trained(part):,} tokens{cost}"
+        )
     known = None if made.usd is None else f"about {_usd(made.usd)} at ${made.price:g} a million"
     cost = known or "cost unknown: --price USD, of a million training tokens, tells"
     return "\n".join([*lines, f"in all {made.tokens:,} tokens, {cost} ({made.counted})"])
@@ -166,8 +204,28 @@ def _usd(usd: float) -> str:
 
 def figures(made: Plan) -> dict[str, Any]:
     """Return a plan for machines."""
-    parts = [{"culture": p.culture, "rows": p.rows, "validation_rows": p.checked, "tokens": made.trained(p),
-              "usd": made.cost(p), "corpus_hash": p.hash, "suffix": made.named(p)} for p in made.parts]  # fmt: skip
-    return {"corpus": str(made.folder), "model": made.model, "base_url": made.base_url, "method": made.method,
-            "hyperparameters": dict(made.hyperparameters), "seed": made.seed, "tokens": made.tokens, "usd": made.usd,
-            "price": made.price, "counted": made.counted, "jobs": parts}  # fmt: skip
+    parts = [
+        {
+            "culture": p.culture,
+            "rows": p.rows,
+            "validation_rows": p.checked,
+            "tokens": made.trained(p),
+            "usd": made.cost(p),
+            "corpus_hash": p.hash,
+            "suffix": made.named(p),
+        }
+        for p in made.parts
+    ]
+    return {
+        "corpus": str(made.folder),
+        "model": made.model,
+        "base_url": made.base_url,
+        "method": made.method,
+        "hyperparameters": dict(made.hyperparameters),
+        "seed": made.seed,
+        "tokens": made.tokens,
+        "usd": made.usd,
+        "price": made.price,
+        "counted": made.counted,
+        "jobs": parts,
+    }

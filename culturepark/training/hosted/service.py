@@ -1,4 +1,6 @@
-"""A fine-tuning service: its files and jobs through the openai SDK, asked again for as long as a failure may pass."""
+"""A fine-tuning service: its files and jobs through the openai SDK, asked again for as long as a
+failure may pass.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from culturepark.errors import InputError, ModelError, RunFailed
 from culturepark.llm import PROVIDERS, load
@@ -33,14 +41,19 @@ ENDED = ("succeeded", "failed", "cancelled")
 ABSENT = (404, 405, 501)  # statuses of an address that is not there
 PAGE, SEARCHED = 100, 20  # of a listing, and listings that are looked through
 SLACK = 300  # seconds by which the service's clock may differ from ours
-WORKING, WORKS = ("pending", "running"), 2.0  # states of a file that is not ready, and seconds between two looks at it
+WORKING, WORKS = (
+    ("pending", "running"),
+    2.0,
+)  # states of a file that is not ready, and seconds between two looks at it
 PATIENCE, LONG = 600.0, 3600.0  # seconds that the service may fail: before a job is made, and after
 JITTER = wait_random_exponential(multiplier=0.5, max=60)
 
 
 @dataclass(frozen=True)
 class Order:
-    """All that a job is made of. `key` is the same for the same data and settings; `since` is when it was first asked for."""
+    """All that a job is made of. `key` is the same for the same data and settings; `since` is when
+    it was first asked for.
+    """
 
     key: str
     attempt: int
@@ -56,7 +69,9 @@ class Order:
 
 @dataclass(frozen=True)
 class Job:
-    """Where a job stands. `key` and `attempt` are those of our order; `error` says in the service's words why it failed."""
+    """Where a job stands. `key` and `attempt` are those of our order; `error` says in the service's
+    words why it failed.
+    """
 
     id: str
     status: str
@@ -80,17 +95,26 @@ class Event:
     text: str
 
 
-def reach(model: str, base_url: str | None = None, key: str | None = None) -> tuple[Compatible, str]:
-    """Return the client of PROVIDER/NAME and the name; InputError for a provider that does not speak OpenAI's protocol."""
+def reach(
+    model: str, base_url: str | None = None, key: str | None = None
+) -> tuple[Compatible, str]:
+    """Return the client of PROVIDER/NAME and the name; InputError for a provider that does not
+    speak OpenAI's protocol.
+    """
     line = load(model, build_endpoint(base_url=base_url), key=key)
     if not isinstance(line, Line) or not isinstance(line.client, Compatible):
-        raise InputError(f"{model!r} cannot be tuned at a service: write PROVIDER/NAME, with a provider that speaks OpenAI's "
-                         f"protocol ({', '.join(PROVIDERS)}) and --base-url where it is not at its own address")  # fmt: skip
+        raise InputError(
+            f"{model!r} cannot be tuned at a service: write PROVIDER/NAME, with a provider that"
+            f" speaks OpenAI's protocol ({', '.join(PROVIDERS)}) and --base-url where it is not at"
+            " its own address"
+        )
     return line.client, line.model
 
 
 class Service:
-    """One account at one address. A failure that may pass is waited out; what is made is looked for before it is made again."""
+    """One account at one address. A failure that may pass is waited out; what is made is looked for
+    before it is made again.
+    """
 
     def __init__(self, model: str, base_url: str | None = None, key: str | None = None) -> None:
         self.client, self.base = reach(model, base_url, key)
@@ -103,7 +127,9 @@ class Service:
     # -------------------------------------------------------------- making
 
     async def upload(self, name: str, data: bytes) -> str:
-        """Return the id of the file of this name and size, uploaded if it is not there. Names hold the content's hash."""
+        """Return the id of the file of this name and size, uploaded if it is not there. Names hold
+        the content's hash.
+        """
 
         async def placed() -> str:
             try:
@@ -111,15 +137,24 @@ class Service:
             except Trouble as error:
                 if passes(error) or error.status in (401, 403):
                     raise
-                log.warning("%s does not list its files: %s", self.client.identity, error, extra={"event": "unlisted"})
+                log.warning(
+                    "%s does not list its files: %s",
+                    self.client.identity,
+                    error,
+                    extra={"event": "unlisted"},
+                )
                 found = None
-            return found or _id(await self._sdk.files.create(file=(name, data), purpose="fine-tune"))
+            return found or _id(
+                await self._sdk.files.create(file=(name, data), purpose="fine-tune")
+            )
 
         try:
             file = await self._ask(placed)
         except Trouble as error:
             if error.status in ABSENT:
-                raise ModelError(f"{self.client.identity}: no fine-tuning service at this address ({error})") from None
+                raise ModelError(
+                    f"{self.client.identity}: no fine-tuning service at this address ({error})"
+                ) from None
             raise RunFailed(f"the service refused the file {name}: {error}") from None
         with suppress(Trouble):  # a service that does not show its files takes them as they are
             await self._ready(file)
@@ -152,7 +187,9 @@ class Service:
             await asyncio.sleep(WORKS)
 
     async def start(self, order: Order, *, sure: bool) -> Job:
-        """Start a job. Unless it is `sure` that none has been, and before each further try, it is looked for."""
+        """Start a job. Unless it is `sure` that none has been, and before each further try, it is
+        looked for.
+        """
         looked = not sure
 
         async def started() -> Job:
@@ -174,15 +211,25 @@ class Service:
         except Trouble as error:
             if passes(error) or error.status in (401, 403):
                 raise
-            raise ModelError(f"{self.client.identity}: whether a job was started cannot be told, for the service does not list "
-                             f"its jobs ({error}). Look there; to start another, remove its job.json.") from None  # fmt: skip
+            raise ModelError(
+                f"{self.client.identity}: whether a job was started cannot be told, for the service"
+                f" does not list its jobs ({error}). Look there; to start another, remove its"
+                " job.json."
+            ) from None
 
     async def last(self, key: str) -> Job | None:
-        """Return the newest job of this key; None where there is none, or the service does not list its jobs."""
+        """Return the newest job of this key; None where there is none, or the service does not list
+        its jobs.
+        """
         try:
             return await self._ask(lambda: self._find(lambda job: job.key == key))
         except Trouble as error:
-            log.warning("%s does not list its jobs: %s", self.client.identity, error, extra={"event": "unlisted"})
+            log.warning(
+                "%s does not list its jobs: %s",
+                self.client.identity,
+                error,
+                extra={"event": "unlisted"},
+            )
             return None
 
     async def _find(self, fits: Callable[[Job], bool]) -> Job | None:
@@ -206,7 +253,9 @@ class Service:
         return await self._ask(look, LONG)
 
     async def events(self, job: str, last: str) -> list[Event]:
-        """Return what befell a job after the event `last`, the oldest first; nothing where the service does not tell."""
+        """Return what befell a job after the event `last`, the oldest first; nothing where the
+        service does not tell.
+        """
         found: list[Any] = []
         while True:
             more = {"after": found[-1].id} if found else {}
@@ -214,7 +263,9 @@ class Service:
                 page = await self._ask(partial(self._events, job, more), LONG)
             except Trouble:
                 break
-            known = next((i for i, event in enumerate(page.data) if event.id == last), len(page.data))
+            known = next(
+                (i for i, event in enumerate(page.data) if event.id == last), len(page.data)
+            )
             found += page.data[:known]
             if known < len(page.data) or not known or not page.has_next_page():
                 break
@@ -224,7 +275,9 @@ class Service:
         return await self._sdk.fine_tuning.jobs.list_events(job, limit=PAGE, **more)
 
     async def cancel(self, job: str) -> Job:
-        """Ask a job to stop, if it has not ended; RunFailed with the service's words where it does not."""
+        """Ask a job to stop, if it has not ended; RunFailed with the service's words where it does
+        not.
+        """
         try:
             return _job(await self._ask(lambda: self._sdk.fine_tuning.jobs.cancel(job)))
         except Trouble as error:
@@ -250,21 +303,32 @@ class Service:
         return data
 
     async def _ask(self, what: Callable[[], Awaitable[T]], patience: float | None = None) -> T:
-        """Ask; passing failures are tried again for a while, the others are Troubles, or ModelError for a key that will not do.
+        """Ask; passing failures are tried again for a while, the others are Troubles, or ModelError
+        for a key that will not do.
 
         With a `patience` the service is one that has answered before.
         """
         wait = PATIENCE if patience is None else patience
         once = partial(_troubled if patience is None else partial(ask_again, _troubled), what)
         try:
-            return await AsyncRetrying(stop=stop_after_delay(wait), wait=_pause, retry=retry_if_exception(passes), reraise=True,
-                                       before_sleep=noticing(f"{self.client.identity}: the fine-tuning service", wait))(once)  # fmt: skip
+            return await AsyncRetrying(
+                stop=stop_after_delay(wait),
+                wait=_pause,
+                retry=retry_if_exception(passes),
+                reraise=True,
+                before_sleep=noticing(f"{self.client.identity}: the fine-tuning service", wait),
+            )(once)
         except Trouble as error:
             if passes(error):
-                raise ModelError(f"{self.client.identity}: the fine-tuning service has not worked for {wait / 60:.0f} minutes: "
-                                 f"{error}. Nothing is lost: the same command goes on when it is back.") from None  # fmt: skip
+                raise ModelError(
+                    f"{self.client.identity}: the fine-tuning service has not worked for"
+                    f" {wait / 60:.0f} minutes: {error}. Nothing is lost: the same command goes on"
+                    " when it is back."
+                ) from None
             if error.status in (401, 403):
-                raise ModelError(f"{self.client.identity}: the fine-tuning service refused the key: {error}") from None
+                raise ModelError(
+                    f"{self.client.identity}: the fine-tuning service refused the key: {error}"
+                ) from None
             raise
 
 
@@ -288,7 +352,10 @@ def _asked(order: Order) -> dict[str, Any]:
     asked = {
         "model": order.model,
         "training_file": order.training,
-        "method": {"type": order.method, order.method: {"hyperparameters": dict(order.hyperparameters)}},
+        "method": {
+            "type": order.method,
+            order.method: {"hyperparameters": dict(order.hyperparameters)},
+        },
         "suffix": order.suffix,
         "metadata": {TAG: f"{order.key}.{order.attempt}"},
     }
@@ -297,27 +364,39 @@ def _asked(order: Order) -> dict[str, Any]:
 
 
 def _is(job: Job, order: Order) -> bool:
-    """Say whether a job is that of an order: by what we wrote on it, else, where the service keeps no such notes, by its files."""
+    """Say whether a job is that of an order: by what we wrote on it, else, where the service keeps
+    no such notes, by its files.
+    """
     if job.key:
         return job.key == order.key and job.attempt >= order.attempt
-    return job.files == (order.training, order.validation or "") and job.created >= order.since - SLACK
+    return (
+        job.files == (order.training, order.validation or "") and job.created >= order.since - SLACK
+    )
 
 
 def _id(made: Any) -> str:
     check_page(made)
     found = getattr(made, "id", None)
     if not isinstance(found, str):
-        raise Trouble("hopeless", f"it answers {str(made)[:100]!r} where a file is asked for", status=404)
+        raise Trouble(
+            "hopeless", f"it answers {str(made)[:100]!r} where a file is asked for", status=404
+        )
     return found
 
 
 def _job(made: Any) -> Job:
     """Read the SDK's job."""
     check_page(made)
-    if not isinstance(getattr(made, "id", None), str) or not isinstance(getattr(made, "status", None), str):
-        raise Trouble("hopeless", f"it answers {str(made)[:100]!r} where a job is asked for", status=404)
+    if not isinstance(getattr(made, "id", None), str) or not isinstance(
+        getattr(made, "status", None), str
+    ):
+        raise Trouble(
+            "hopeless", f"it answers {str(made)[:100]!r} where a job is asked for", status=404
+        )
     metadata = getattr(made, "metadata", None)
-    key, _, attempt = str((metadata or {}).get(TAG, "") if isinstance(metadata, Mapping) else "").partition(".")
+    key, _, attempt = str(
+        (metadata or {}).get(TAG, "") if isinstance(metadata, Mapping) else ""
+    ).partition(".")
     error = getattr(made, "error", None)
     why = f"{error.message} ({error.code})" if error and getattr(error, "message", None) else ""
     return Job(

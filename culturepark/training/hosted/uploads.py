@@ -1,4 +1,6 @@
-"""The files of hosted fine-tuning jobs: found, checked row by row as a service would, hashed, and their tokens counted."""
+"""The files of hosted fine-tuning jobs: found, checked row by row as a service would, hashed, and
+their tokens counted.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ MESSAGE = ("role", "content", "name", "weight")
 
 @dataclass(frozen=True)
 class Part:
-    """The files of one job: rows to train on and to validate with, tokens of one pass, and the hash of what they hold."""
+    """The files of one job: rows to train on and to validate with, tokens of one pass, and the hash
+    of what they hold.
+    """
 
     culture: str
     train: Path
@@ -44,48 +48,73 @@ def parts(folder: Path, method: str, count: Callable[[str], int]) -> tuple[Part,
     found = layout(folder)
     if not found:
         there = sorted(p.name for p in folder.iterdir())[:10] if folder.is_dir() else []
-        raise InputError(f"{folder}: no {TRAIN} in it, nor in a folder of it for each culture; "
-                         f"{'it holds ' + ', '.join(there) if there else 'there is nothing'}. "
-                         f"`culturepark export RUN --to {FOLDERS[method]} --by-culture` writes them.")  # fmt: skip
+        raise InputError(
+            f"{folder}: no {TRAIN} in it, nor in a folder of it for each culture; "
+            f"{'it holds ' + ', '.join(there) if there else 'there is nothing'}. "
+            f"`culturepark export RUN --to {FOLDERS[method]} --by-culture` writes them."
+        )
     problems: list[str] = []
     read = tuple(_part(culture, place, method, count, problems) for culture, place in found)
     if problems:
         more = f"\nand {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise InputError("nothing was sent: a fine-tuning service would refuse these files\n"
-                         + "\n".join(problems[:SHOWN]) + more)  # fmt: skip
+        raise InputError(
+            "nothing was sent: a fine-tuning service would refuse these files\n"
+            + "\n".join(problems[:SHOWN])
+            + more
+        )
     return read
 
 
 def layout(folder: Path) -> list[tuple[str, Path]]:
     """Return the jobs of a folder: culture and where its files are.
 
-    A folder that holds all rows together and the same rows by culture (`export --by-culture`) makes a job per culture.
-    InputError where the two hold different rows.
+    A folder that holds all rows together and the same rows by culture (`export --by-culture`) makes
+    a job per culture. InputError where the two hold different rows.
     """
-    cultures = sorted(p for p in folder.glob("[!._]*") if (p / TRAIN).is_file()) if folder.is_dir() else []
-    if not (folder / TRAIN).is_file() or (cultures and same_rows(folder / TRAIN, [p / TRAIN for p in cultures])):
+    cultures = (
+        sorted(p for p in folder.glob("[!._]*") if (p / TRAIN).is_file()) if folder.is_dir() else []
+    )
+    if not (folder / TRAIN).is_file() or (
+        cultures and same_rows(folder / TRAIN, [p / TRAIN for p in cultures])
+    ):
         return [(p.name, p) for p in cultures]
     if cultures:
-        raise InputError(f"{folder} has a {TRAIN} of its own and others in {', '.join(p.name for p in cultures)}: "
-                         "keep all cultures together or each apart")  # fmt: skip
+        raise InputError(
+            f"{folder} has a {TRAIN} of its own and others in"
+            f" {', '.join(p.name for p in cultures)}: keep all cultures together or each apart"
+        )
     return [(POOLED, folder)]
 
 
-def _part(culture: str, folder: Path, method: str, count: Callable[[str], int], problems: list[str]) -> Part:
+def _part(
+    culture: str, folder: Path, method: str, count: Callable[[str], int], problems: list[str]
+) -> Part:
     """Read the files of a job; what is wrong with them is added to `problems`."""
     train, validation = folder / TRAIN, folder / VALIDATION
     files = [train, *([validation] if validation.is_file() else [])]
     data = [_bytes(path) for path in files]
-    rows = [list(_rows(path, text, method, problems)) for path, text in zip(files, data, strict=True)]
+    rows = [
+        list(_rows(path, text, method, problems)) for path, text in zip(files, data, strict=True)
+    ]
     if len(rows[0]) < LEAST and not any(p.startswith(f"{train}:") for p in problems):
         problems.append(f"{train}: {len(rows[0])} rows; a service takes at least {LEAST}")
     seen = {line for line, _ in rows[0]}
     both = sum(line in seen for line, _ in rows[1]) if len(rows) > 1 else 0
     if both:
-        problems.append(f"{validation}: {both} of its rows stand in {TRAIN} too, so nothing would be validated by them")
+        problems.append(
+            f"{validation}: {both} of its rows stand in {TRAIN} too, so nothing would be validated"
+            " by them"
+        )
     tokens = sum(_tokens(row, count) for _, row in rows[0])
-    return Part(culture, train, validation if len(rows) > 1 else None, len(rows[0]),
-                len(rows[1]) if len(rows) > 1 else 0, tokens, hashed(*data))  # fmt: skip
+    return Part(
+        culture,
+        train,
+        validation if len(rows) > 1 else None,
+        len(rows[0]),
+        len(rows[1]) if len(rows) > 1 else 0,
+        tokens,
+        hashed(*data),
+    )
 
 
 def hashed(*data: bytes) -> str:
@@ -103,7 +132,9 @@ def _bytes(path: Path) -> bytes:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _rows(path: Path, data: bytes, method: str, problems: list[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def _rows(
+    path: Path, data: bytes, method: str, problems: list[str]
+) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Yield every sound row with its line; what is wrong with the others is added to `problems`."""
     for number, line in enumerate(data.split(b"\n"), 1):
         if not line.strip():
@@ -114,7 +145,11 @@ def _rows(path: Path, data: bytes, method: str, problems: list[str]) -> Iterator
         except InputError as error:
             problems.append(str(error))
             continue
-        why = "it holds half a character, which a service would refuse" if halves else wrong(row, method)
+        why = (
+            "it holds half a character, which a service would refuse"
+            if halves
+            else wrong(row, method)
+        )
         if why is None:
             yield line, row
         else:
@@ -133,7 +168,9 @@ def wrong(row: Any, method: str) -> str | None:
     if method == "sft":
         return _spoken(row["messages"], "messages") or _taught(row["messages"])
     asked = row["input"].get("messages") if isinstance(row["input"], Mapping) else None
-    return _spoken(asked, "input.messages") or next(filter(None, (_answer(row[key], key) for key in known[1:])), None)
+    return _spoken(asked, "input.messages") or next(
+        filter(None, (_answer(row[key], key) for key in known[1:])), None
+    )
 
 
 def _spoken(messages: Any, at: str) -> str | None:
@@ -148,8 +185,12 @@ def _spoken(messages: Any, at: str) -> str | None:
         if odd := next((key for key in message if key not in MESSAGE), None):
             return f"{at}[{i}] has the key {odd!r}. {nearest(str(odd), MESSAGE)}"
         weight = message.get("weight", 0)
-        if "weight" in message and (message["role"] != "assistant" or isinstance(weight, bool) or weight not in (0, 1)):
-            return f"{at}[{i}] has the weight {weight!r}; it is 0 or 1, and of an assistant's message"
+        if "weight" in message and (
+            message["role"] != "assistant" or isinstance(weight, bool) or weight not in (0, 1)
+        ):
+            return (
+                f"{at}[{i}] has the weight {weight!r}; it is 0 or 1, and of an assistant's message"
+            )
     return None
 
 
@@ -157,20 +198,28 @@ def _taught(messages: Sequence[Mapping[str, Any]]) -> str | None:
     if messages[-1]["role"] != "assistant":
         return f"the last message is the {messages[-1]['role']}'s, not the assistant's"
     taught = any(m["role"] == "assistant" and m.get("weight", 1) for m in messages)
-    return None if taught else "no message of the assistant has the weight 1: there is nothing to learn"
+    return (
+        None
+        if taught
+        else "no message of the assistant has the weight 1: there is nothing to learn"
+    )
 
 
 def _answer(output: Any, at: str) -> str | None:
     if not isinstance(output, list) or len(output) != 1:
         return f"{at} is no list of one message"
-    return _spoken(output, at) or (f"{at}[0] is not the assistant's" if output[0]["role"] != "assistant" else None)
+    return _spoken(output, at) or (
+        f"{at}[0] is not the assistant's" if output[0]["role"] != "assistant" else None
+    )
 
 
 # --------------------------------------------------------------------- tokens
 
 
 def counter(model: str) -> tuple[str, Callable[[str], int]]:
-    """Return how a model's tokens are counted, in words, and a function that does it: tiktoken's, else bytes/4."""
+    """Return how a model's tokens are counted, in words, and a function that does it: tiktoken's,
+    else bytes/4.
+    """
     about = f"counted as bytes/{BYTES}, about"
     try:
         import tiktoken
@@ -191,7 +240,9 @@ def _fourth(text: str) -> int:
 
 
 def _vocabulary(name: str) -> Callable[[str], list[int]] | None:
-    """Return tiktoken's encoder; None where its vocabulary cannot be had soon. litellm brings those that matter along."""
+    """Return tiktoken's encoder; None where its vocabulary cannot be had soon. litellm brings those
+    that matter along.
+    """
     import os
     import threading
     from importlib.util import find_spec
@@ -205,12 +256,23 @@ def _vocabulary(name: str) -> Callable[[str], list[int]] | None:
             found.append(tiktoken.get_encoding(name).encode_ordinary)
 
     own, spec = "TIKTOKEN_CACHE_DIR", find_spec("litellm")
-    place = Path(spec.origin).parent / "litellm_core_utils" / "tokenizers" if spec and spec.origin else None
-    lent = place is not None and place.is_dir() and own not in os.environ and "DATA_GYM_CACHE_DIR" not in os.environ
+    place = (
+        Path(spec.origin).parent / "litellm_core_utils" / "tokenizers"
+        if spec and spec.origin
+        else None
+    )
+    lent = (
+        place is not None
+        and place.is_dir()
+        and own not in os.environ
+        and "DATA_GYM_CACHE_DIR" not in os.environ
+    )
     if lent:
         os.environ[own] = str(place)
     try:
-        thread = threading.Thread(target=fetch, daemon=True)  # a firewall may leave it waiting: nobody waits for it
+        thread = threading.Thread(
+            target=fetch, daemon=True
+        )  # a firewall may leave it waiting: nobody waits for it
         thread.start()
         thread.join(SLOW)
     finally:
