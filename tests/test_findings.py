@@ -152,6 +152,18 @@ NORTH, TEA = "personas/north/culture.toml", "scenarios/tea.toml"
             "no field 'other.secret'",
         ),
         (
+            "agents/moderator.toml",
+            'free_cue = ""',
+            'free_cue = "{{ 1 / (turns - turns) }}"',
+            "agents/moderator.toml: free_cue: ",
+        ),
+        (
+            "agents/delegate.toml",
+            "{{ norm.text }}",
+            "{{ norm.text if mode != 'in' else 1 / 0 }}",
+            "agents/delegate.toml: system: ",
+        ),
+        (
             "agents/verifier.toml",
             'prompt = """',
             'prompt = ""\nnotes = """',
@@ -190,6 +202,10 @@ def test_a_card_that_cannot_be_meant_is_found(park, place, old, new, told):
                 "culturepark.toml: faults: no fault 'contradicton' to plant. Did you mean"
                 " 'contradiction'"
             ),
+        ),
+        (
+            "scenario = 'tea'\ncontact = 'south'\nmodes = ['in']\npersonas = ['norta']",
+            "culturepark.toml: in-culture dialogues need two personas",
         ),
         ("survey = 'nothing.csv'", "culturepark.toml: survey: "),
         ("model = 'nosuch'", "culturepark.toml: model: model 'nosuch' names no model"),
@@ -237,6 +253,15 @@ def test_settings_made_in_python_take_no_truth_value_for_a_number(wrong):
         match=r"^\w+(\.[\w/]+)*: must be (a (whole )?number|true or false) \(there is ",
     ):
         cp.Settings(**wrong)
+
+
+def test_a_question_whose_options_are_not_those_of_its_figures_is_found(park):
+    edit(park, NORTH, "style =", 'survey = ["DEU"]\nstyle =')
+    edit(park, TEA, 'id = "T1"', 'id = "Q27"')
+    (told,) = problems(park)
+    assert told.startswith(
+        "scenarios/tea.toml: question Q27: options: they are [1, 2], and the figures for north hold"
+    )
 
 
 def test_all_is_found_at_once(park):

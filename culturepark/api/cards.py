@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,14 @@ from culturepark.dialogue.simulate import table
 from culturepark.errors import CardError, InputError
 from culturepark.executor import pool
 from culturepark.records import Dialogue, Question, Request, Scene
-from culturepark.settings import Settings
-from culturepark.workspace import ROLES, Workspace, create, find, load
+from culturepark.settings import Settings, build
+from culturepark.settings import own as read_settings
+from culturepark.workspace import ROLES, SETTINGS, Workspace, create, find, load
 from culturepark.workspace import read as read_workspace
 
+# The settings that say who meets whom; and how many kinds of scenes there are, by mode and style.
+CASTING = {"cultures", "contact", "personas", "scenario", "questions", "modes", "styles", "survey"}
+KINDS = 4
 UNKNOWN = re.compile(
     r"no (?:name|field) '"
 )  # what a trial says of a name that `findings` has named already
@@ -38,6 +44,8 @@ def check(workspace: str | Path | None = None) -> dict[str, Any]:
     found, problems = read_workspace(find(workspace))
     problems += findings(found)
     known = set(map(_place, problems))
+    if not any(p.startswith(SETTINGS) for p in problems):
+        problems += _first_scenes(found)
     problems += [
         p
         for p in _prompts(_without_wrong_codes(found))
@@ -86,14 +94,18 @@ def _answerable(question: Question) -> Question:
 
 
 def _prompts(found: Workspace) -> list[str]:
-    """Render every role's templates for one scene a culture, and return what goes wrong."""
+    """Cast every scenario, try every role's templates for one scene per culture; return what is wrong.
+
+    The first culture of a scenario holds one scene of each mode and style, as templates may differ in these.
+    """
     problems: list[str] = []
+    survey, tried = _own_settings(found).get("survey"), set[str]()
     if any(role not in found.roles for role in ROLES):
         return problems
     for culture in found.cultures:
         contact = "english-us" if "english-us" in found.cultures else culture
         for scenario in found.scenarios:
-            settings = Settings(scenario=scenario, contact=contact, modes=("cross",))
+            settings = Settings(scenario=scenario, contact=contact, survey=survey)
             if (
                 not found.people(culture)
                 or not found.people(contact)
@@ -101,13 +113,38 @@ def _prompts(found: Workspace) -> list[str]:
             ):
                 continue
             try:
-                scene = next(casting.scenes(found, settings, culture))
-                _try_prompts(found, settings, scene)
+                scenes = casting.scenes(found, settings, culture)
+                for scene in islice(scenes, 1 if scenario in tried else KINDS):
+                    _try_prompts(found, settings, scene)
+                tried.add(scenario)
             except CardError as error:
                 problems += error.problems
             except InputError:
                 continue  # a pack with no seed for this culture is no mistake of the cards
     return list(dict.fromkeys(problems))
+
+
+def _own_settings(found: Workspace) -> dict[str, Any]:
+    """Return what culturepark.toml says, nothing where it is wrong itself; no keys."""
+    try:
+        return {name: value for name, value in read_settings(found.root).items() if name != "keys"}
+    except CardError:
+        return {}
+
+
+def _first_scenes(found: Workspace) -> Iterator[str]:
+    """Yield why a run that culturepark.toml casts would have no first scene."""
+    data = _own_settings(found)
+    settings = build(data)
+    there = settings.contact in found.cultures and settings.scenario in found.scenarios
+    cast = casting.cultures(found, settings) if there and data.keys() & CASTING else ()
+    for culture in cast:
+        try:
+            next(casting.scenes(found, settings, culture))
+        except CardError as error:
+            yield from error.problems
+        except InputError as error:
+            yield f"{SETTINGS}: {error}"
 
 
 def _try_prompts(found: Workspace, settings: Settings, scene: Scene) -> None:

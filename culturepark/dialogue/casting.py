@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from culturepark import surveys
-from culturepark.errors import InputError, NotFound
+from culturepark.errors import CardError, InputError, NotFound
 from culturepark.records import Culture, Persona, Question, Scene, Seat, Shares, stream
 from culturepark.settings import Settings, scene_hash
 from culturepark.workspace import Workspace
@@ -52,18 +52,21 @@ def seeds(
             f" `answers.{culture}`"
         )
     for question, found_shares in found:
-        _fits(question, found_shares, culture)
+        _fits(question, found_shares, culture, pack.name)
     return found
 
 
-def _fits(question: Question, found: Shares | None, culture: str) -> None:
+def _fits(question: Question, found: Shares | None, culture: str, scenario: str) -> None:
     """Refuse figures whose codes the question does not have: they belong to another question."""
     codes = {o.code for o in question.options}
     answers = set(found.shares) if found else {question.answers[culture]}
     if not answers <= codes:
-        raise InputError(
-            f"question {question.id}: the figures for {culture} hold the codes"
-            f" {sorted(answers - codes)}, its options are {sorted(codes)}"
+        where = f"scenarios/{scenario}.toml: question {question.id}: options"
+        raise CardError(
+            [
+                f"{where}: they are {sorted(codes)}, and the figures for {culture} hold the codes"
+                f" {sorted(answers - codes)}"
+            ]
         )
 
 

@@ -180,11 +180,9 @@ def request(
     all_facts = {**known, "other": other, "history": dialogue.turns, "n": n, "cue": name}
     if system is None:
         system = render(role.system, known, f"agents/{role.name}.toml: system")
-    nudge = (
-        render(template, all_facts, f"agents/{table.moderator.name}.toml: {name}")
-        if template
-        else ""
-    )
+    key = "free_cue" if name == "free" else name
+    where = f"agents/{table.moderator.name}.toml: {key}"
+    nudge = render(template, all_facts, where) if template else ""
     return Request(
         role=role.name,
         messages=(Message(role="system", content=system), *history(dialogue, seat, nudge)),
