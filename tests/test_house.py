@@ -124,6 +124,12 @@ def test_the_public_surface_is_what_it_says():
         cp.nothing_here  # noqa: B018
 
 
+def test_a_room_that_the_docs_named_is_still_found_under_its_old_name():
+    with pytest.warns(DeprecationWarning, match=r"culturepark\.surveys"):
+        from culturepark import grounding
+    assert grounding.shipped().get("CHN", "Q33")
+
+
 def test_data_folders_are_cards_only_and_the_wheel_ships_them():
     shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"][
         "targets"
