@@ -255,6 +255,16 @@ def test_calls_shows_the_known_price_after_a_failure_at_once(park):
     assert price["prompt"] == 1 and price["completion"] == 2
 
 
+def test_a_verb_of_which_every_dialogue_failed_exits_with_one_error(park):
+    down = (*TEA[:6], "-m", "test_park:Down", "-n", "3")
+    for words in (("simulate", "down", *down), ("refine", "down"), ("run", "down", "--resume")):
+        ended = command(*words, "--json", cwd=park, code=1)
+        error = json.loads(ended.stdout)
+        assert (error["kind"], error["code"]) == ("RunFailed", 1)
+        assert "no dialogue was held: 3 dialogues failed (failed: broken pipe)" in error["error"]
+        assert ended.stderr == f"culturepark: {error['error']}\n"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_can_complete_the_verbs(shell):
     asked = {

@@ -1,11 +1,14 @@
 """The park: who is sent what, and when it is over."""
 
 import asyncio
+import json
 
 import pytest
-from conftest import TEA, answer
+from click.testing import CliRunner
+from conftest import TEA, Plays, answer
 
 import culturepark as cp
+from culturepark.cli import cli
 from culturepark.dialogue import casting
 from culturepark.dialogue.floor import cue, over, request
 from culturepark.dialogue.runner import hold
@@ -179,3 +182,72 @@ def test_no_more_dialogues_are_open_at_once_than_asked_for(park, tmp_path):
 
 def test_an_open_dialogue_is_not_over(park):
     assert over(Dialogue(scene=scene_of(park)[2])) is None
+
+
+# -------------------------------------------------------- failed dialogues
+
+DOWN = {**TEA, "dialogues": 4, "turns": 2, "modes": ("cross",)}
+
+
+class Down:
+    """A model that answers in no role of `lost`."""
+
+    identity = "down"
+    lost = ("main_contact",)
+
+    async def complete(self, request):
+        if request.role in self.lost:
+            return Reply("failed", reason="broken pipe")
+        return await Plays().complete(request)
+
+
+class Deaf(Down):
+    """A model that plays its people and extracts nothing."""
+
+    identity = "deaf"
+    lost = ("extractor",)
+
+
+class Flaky:
+    """A model that fails where people talk about tea with an odd number of guests."""
+
+    identity = "flaky"
+
+    async def complete(self, request):
+        said = request.messages[0].content
+        odd = any(f"with {n} guests" in said for n in (1, 3, 5, 7, 9))
+        return await (Down() if odd else Plays()).complete(request)
+
+
+def test_a_stage_of_which_every_dialogue_failed_ends_with_the_main_reason(park):
+    run = cp.start("down", {**DOWN, "model": "test_park:Down"})
+    for verb in (cp.simulate, cp.refine, lambda run: cp.run(run)):
+        with pytest.raises(cp.RunFailed, match=r"was held: 4 dialogues failed \(failed: broken"):
+            verb(run)
+
+
+def test_dialogues_of_which_none_could_be_refined_end_with_the_main_reason(park):
+    run = cp.start("deaf", {**DOWN, "model": "test_park:Deaf"})
+    assert cp.simulate(run)["dialogues"] == 4
+    for verb in (cp.refine, cp.run):
+        with pytest.raises(cp.RunFailed, match=r"was refined: 4 dialogues not refined \(failed: "):
+            verb(run)
+
+
+def test_the_closing_line_says_how_many_dialogues_failed_and_why(park):
+    cp.start("flaky", {**DOWN, "model": "test_park:Flaky", "dialogues": 8})
+    for verb in ("simulate flaky --resume", "refine flaky", "run flaky --resume"):
+        words = verb.split()
+        done = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
+        why = f"{done['failed_dialogues']} dialogues failed (failed: broken pipe)"
+        assert done["dialogues"] and done["failures"] == [why]
+        assert why in CliRunner().invoke(cli, words).output
+
+
+def test_a_resume_tries_failed_dialogues_again(park, monkeypatch):
+    run = cp.start("down", {**DOWN, "model": "test_park:Down"})
+    with pytest.raises(cp.RunFailed):
+        cp.simulate(run)
+    monkeypatch.setattr(Down, "lost", ())
+    done = cp.simulate(cp.resume(run.folder))
+    assert (done["dialogues"], done["failed_dialogues"], done["failures"]) == (4, 0, [])

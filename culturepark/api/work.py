@@ -43,40 +43,36 @@ def _silent(stage: str, figures: Mapping[str, Any]) -> None:
 
 
 def simulate(run: Run, tell: Tell = _silent) -> dict[str, Any]:
-    """Hold the run's dialogues (`dialogues` a culture) that are not yet held; return counts."""
+    """Hold the run's dialogues (`dialogues` a culture) that are not yet held; return counts.
+
+    RunFailed, with the main reason, if every dialogue failed.
+    """
     with run.journal() as journal:
         desk = run.desk(journal)
         lengths = dict.fromkeys(_cultures(run), run.settings.dialogues)
-        _work(
-            run,
-            desk,
-            _twice(
-                run,
-                desk,
-                hold_dialogues,
-                lambda: _planned(run, lengths),
-                lambda: _ahead(journal, lengths),
-                tell,
-            ),
-        )
-        return counts(journal) | count_usage(desk)
+        _work(run, desk, _hold(run, desk, lengths, dict.fromkeys(lengths, 0), tell))
+        return counts(journal) | count_usage(desk) | {"failures": describe_failures(journal)}
 
 
 def refine(run: Run, tell: Tell = _silent) -> dict[str, Any]:
-    """Refine every held dialogue that is not yet refined, and build the corpus; return counts."""
+    """Refine every held dialogue that is not yet refined, and build the corpus; return counts.
+
+    RunFailed, with the main reason, if every dialogue failed, in this stage or before it.
+    """
     with run.journal() as journal:
         desk = run.desk(journal)
 
         def left() -> int:
             return int(journal.count(f"SELECT COUNT(*) FROM scenes WHERE {READY}")[0][0])
 
-        _work(
-            run,
-            desk,
-            _twice(run, desk, refine_dialogues, lambda: journal.scenes(READY), left, tell),
-        )
+        async def refine_held() -> None:
+            _require_held(journal)
+            await _twice(run, desk, refine_dialogues, lambda: journal.scenes(READY), left, tell)
+            _require_refined(journal)
+
+        _work(run, desk, refine_held())
         corpus_build.build(run.workspace, run.settings, journal)
-        return counts(journal) | count_usage(desk)
+        return counts(journal) | count_usage(desk) | {"failures": describe_failures(journal)}
 
 
 def export(
@@ -316,14 +312,7 @@ async def _through(
     opened: Run, desk: Desk, until: Mapping[str, int], since: Mapping[str, int], tell: Tell
 ) -> None:
     """Hold and refine these scenes."""
-    await _twice(
-        opened,
-        desk,
-        hold_dialogues,
-        lambda: _planned(opened, until, since),
-        lambda: _ahead(desk.journal, until, since),
-        tell,
-    )
+    await _hold(opened, desk, until, since, tell)
     await _twice(
         opened,
         desk,
@@ -332,6 +321,45 @@ async def _through(
         lambda: _ready(desk.journal, until, since),
         tell,
     )
+    _require_refined(desk.journal)
+
+
+async def _hold(
+    opened: Run,
+    desk: Desk,
+    until: Mapping[str, int],
+    since: Mapping[str, int],
+    tell: Tell,
+) -> None:
+    """Hold these scenes; RunFailed if none of the run's dialogues is held then."""
+    journal = desk.journal
+    await _twice(
+        opened,
+        desk,
+        hold_dialogues,
+        lambda: _planned(opened, until, since),
+        lambda: _ahead(journal, until, since),
+        tell,
+    )
+    _require_held(journal)
+
+
+def _require_held(journal: Journal) -> None:
+    """RunFailed, with the main reason, if dialogues of the run failed and none was held."""
+    done = counts(journal)
+    if done["failed_dialogues"] and not done["dialogues"]:
+        why = "; ".join(describe_failures(journal))
+        raise RunFailed(f"no dialogue was held: {why}. Nothing is lost: --resume tries them again.")
+
+
+def _require_refined(journal: Journal) -> None:
+    """RunFailed, with the main reason, if no dialogue was refined and nothing was kept."""
+    ended = "TOTAL(refined LIKE 'failed: %'), TOTAL(refined = 'ok')"
+    ((failed, refined),) = journal.count(f"SELECT {ended} FROM scenes")
+    if failed and not refined and not counts(journal)["kept"]:
+        why = "; ".join(describe_failures(journal))
+        again = "Nothing is lost: the same command, or --resume, tries them again."
+        raise RunFailed(f"no dialogue was refined: {why}. {again}")
 
 
 async def _twice(
@@ -352,33 +380,30 @@ async def _twice(
         await stage(opened, desk, scenes(), failed, tell)
 
 
+def describe_failures(journal: Journal, culture: str | None = None) -> list[str]:
+    """Return how many dialogues failed or were not refined, with the main reason of each."""
+    from culturepark.reports.facts import gather_failures
+
+    failures = gather_failures(journal, culture)
+    lines = []
+    for stage, what in (("dialogues", "failed"), ("refining", "not refined")):
+        if total := failures[stage]["total"]:
+            main = failures[stage]["top"][0]
+            most = f"{main['count']} of them: " if main["count"] < total else ""
+            lines.append(f"{total} dialogue{'s' * (total > 1)} {what} ({most}{main['reason']})")
+    return lines
+
+
 def _why(journal: Journal, culture: str | None = None) -> str:
     """Return the main reasons why a run, or one of its cultures, has no sample or too few."""
-    own = "AND (? IS NULL OR culture = ?)"
-    failed, refused, dropped = (
-        journal.count(sql, culture, culture)
-        for sql in (
-            (
-                f"SELECT reason, COUNT(*) FROM scenes WHERE status = 'failed' {own} GROUP BY reason"
-                " ORDER BY 2 DESC LIMIT 1"
-            ),
-            (
-                f"SELECT refined, COUNT(*) FROM scenes WHERE refined LIKE 'failed%' {own} GROUP BY"
-                " refined ORDER BY 2 DESC LIMIT 1"
-            ),
-            (
-                f"SELECT dropped, COUNT(*) FROM opinions WHERE dropped != '' {own} GROUP BY dropped"
-                " ORDER BY 2 DESC LIMIT 3"
-            ),
-        )
+    dropped = journal.count(
+        "SELECT dropped, COUNT(*) FROM opinions "
+        "WHERE dropped != '' AND (?1 IS NULL OR culture = ?1) "
+        "GROUP BY dropped ORDER BY 2 DESC LIMIT 3",
+        culture,
     )
-    parts = [f"{n} dialogues failed ({why})" for why, n in failed] + [
-        f"{n} not refined ({why})" for why, n in refused
-    ]
-    return (
-        "; ".join(parts + [f"{n} dropped as {why}" for why, n in dropped])
-        or "the dialogues hold no opinion"
-    )
+    lines = [*describe_failures(journal, culture), *(f"{n} dropped as {why}" for why, n in dropped)]
+    return "; ".join(lines) or "the dialogues hold no opinion"
 
 
 def _cultures(opened: Run) -> tuple[str, ...]:

@@ -145,6 +145,11 @@ def _marked(done: dict[str, Any]) -> str:
     return f" ({n} turn{'s' if n != 1 else ''} marked: the report says why)" if n else ""
 
 
+def _failures(done: dict[str, Any]) -> str:
+    """Return how many dialogues failed and the main reason, where any did."""
+    return "".join(f"; {failure}" for failure in done["failures"])
+
+
 def run_command(function: Callable[..., None]) -> Callable[..., None]:
     """Give a verb the flags with which a run is started or reopened."""
     return together(
@@ -183,8 +188,8 @@ def simulate(
     say(
         done | {"run": str(run.folder)},
         as_json,
-        f"{run.folder}: {done['dialogues']} dialogues, {done['turns']} turns{_marked(done)},"
-        f" {done['failed_dialogues']} failed",
+        f"{run.folder}: {done['dialogues']} dialogues, {done['turns']} turns{_marked(done)}"
+        f"{_failures(done) or ', 0 failed'}",
     )
 
 
@@ -201,11 +206,11 @@ def refine(run: str, workspace: str | None, out: str | None, as_json: bool, **fl
     found = located(run, out, workspace, flags)
     with progress(as_json) as tell:
         done = api.refine(found, tell)
+    kept = f"{done['kept']} kept, {done['samples']} samples{_failures(done)}"
     say(
         done | {"run": str(found.folder)},
         as_json,
-        f"{found.folder}: {done['opinions']} opinions, {done['kept']} kept, {done['samples']}"
-        " samples",
+        f"{found.folder}: {done['opinions']} opinions, {kept}",
     )
 
 
@@ -370,7 +375,8 @@ def run(
     with progress(as_json) as tell:
         api.run(found, tell=tell, formats=wanted, by_culture=by_culture)
     with found.journal(write=False) as journal:
-        done = api.counts(journal)
+        failures = api.describe_failures(journal)
+        done: dict[str, Any] = {**api.counts(journal), "failures": failures}
     page, spare = found.folder / "report" / "report.html", done["kept"] - done["samples"]
     more = f" ({spare} more were kept than asked for; they stay in the journal)" if spare else ""
     say(
@@ -383,7 +389,7 @@ def run(
         },
         as_json,
         f"{done['dialogues']} dialogues{_marked(done)} → {done['opinions']} opinions →"
-        f" {done['samples']} samples{more}\ncorpus: {found.corpus}\nreport: {page}",
+        f" {done['samples']} samples{more}{_failures(done)}\ncorpus: {found.corpus}\nreport: {page}",
     )
 
 

@@ -57,7 +57,7 @@ def gather(journal: Journal, workspace: Workspace, settings: Settings) -> Facts:
             "diversity": diversity(journal, workspace, settings, cultures),
             "calls": calls,
             "models": _models(calls),
-            "failures": _failures(journal),
+            "failures": gather_failures(journal),
             "examples": read_examples(journal, workspace, cultures),
             **({"tuned": made} if (made := tuned.jobs(journal.path.absolute().parent)) else {}),
             **evaluated.told(journal.path.absolute().parent),
@@ -290,28 +290,25 @@ def _sum(values: Iterable[float | None]) -> float | None:
     return round(sum(found), 6) if found else None
 
 
-def _failures(journal: Journal) -> Facts:
-    """Return what failed, with the most frequent reasons: `judging` counts opinions, the others
-    dialogues.
+def gather_failures(journal: Journal, culture: str | None = None) -> Facts:
+    """Return what failed of a run, or of one culture, with the most frequent reasons.
+
+    `judging` counts opinions, the others dialogues.
     """
-    return {
-        "dialogues": _top(
-            journal,
-            "SELECT CASE WHEN reason LIKE 'turn %): %' THEN SUBSTR(reason, INSTR(reason, '): ') +"
-            " 3) ELSE reason END AS r FROM scenes WHERE status = 'failed'",
-        ),
-        "refining": _top(
-            journal, "SELECT SUBSTR(refined, 9) AS r FROM scenes WHERE refined LIKE 'failed: %'"
-        ),
-        "judging": _top(
-            journal,
-            "SELECT dropped || ': ' || json_extract(opinion, '$.detail') AS r FROM opinions "
-            "WHERE dropped IN ('unverified', 'unrewritten')",
-        ),
+    own = "AND (?1 IS NULL OR culture = ?1)"
+    unrefined = f"FROM scenes WHERE refined LIKE 'failed: %' {own}"
+    reasons = {
+        "dialogues": "SELECT CASE WHEN reason LIKE 'turn %): %' "
+        "THEN SUBSTR(reason, INSTR(reason, '): ') + 3) ELSE reason END AS r "
+        f"FROM scenes WHERE status = 'failed' {own}",
+        "refining": f"SELECT SUBSTR(refined, 9) AS r {unrefined}",
+        "judging": "SELECT dropped || ': ' || json_extract(opinion, '$.detail') AS r FROM opinions "
+        f"WHERE dropped IN ('unverified', 'unrewritten') {own}",
     }
+    return {kind: _top(journal, sql, culture) for kind, sql in reasons.items()}
 
 
-def _top(journal: Journal, reasons: str) -> Facts:
+def _top(journal: Journal, reasons: str, culture: str | None) -> Facts:
     """Return how many failures there are and their main reasons, without the answers that these
     quote.
     """
@@ -321,6 +318,7 @@ def _top(journal: Journal, reasons: str) -> Facts:
         " END)"
     )
     grouped = f"SELECT {why} AS why, COUNT(*) AS n FROM ({reasons}) GROUP BY 1"
-    ((total, kinds),) = journal.count(f"SELECT COALESCE(SUM(n), 0), COUNT(*) FROM ({grouped})")
-    rows = journal.count(f"SELECT why, n FROM ({grouped}) ORDER BY n DESC, why LIMIT {TOP}")
+    totals = f"SELECT COALESCE(SUM(n), 0), COUNT(*) FROM ({grouped})"
+    top = f"SELECT why, n FROM ({grouped}) ORDER BY n DESC, why LIMIT {TOP}"
+    ((total, kinds),), rows = (journal.count(sql, culture) for sql in (totals, top))
     return {"total": total, "kinds": kinds, "top": [{"reason": r, "count": n} for r, n in rows]}
