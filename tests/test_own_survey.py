@@ -16,6 +16,8 @@ from culturepark.corpora.card import shared
 from culturepark.errors import InputError
 from culturepark.evaluation import planned, result, tasks
 from culturepark.evaluation.card import load
+from culturepark.evaluation.kinds import survey as survey_kind
+from culturepark.evaluation.outcome import Setup
 from culturepark.surveys import surveyed
 
 ITEMS = (
@@ -239,6 +241,16 @@ def test_the_embedded_row_of_survey_is_told_as_what_it_is_where_personas_speak(
     for text in (found.warning, capsys.readouterr().out, " ".join(table.warnings)):
         assert (words in text) == said
         assert ("True by construction" in text) == (said and not survey)
+
+
+def test_views_of_ones_own_are_not_said_to_follow_the_shipped_figures_by_construction(tmp_path):
+    cards = cp.init(tmp_path / "mine")
+    card = next((cards / "personas/german").glob("[!c]*.toml"))
+    card.write_text(re.sub(r"(?m)^(\[views\]\nQ27 = )\d", r"\g<1>4", card.read_text()))
+    setups = [Setup(cp.load(root), cultures=("german",)) for root in (None, cards)]
+    told = [survey_kind.KIND.constructed(setup) for setup in setups]
+    assert "True by construction" in told[0] and "True by construction" not in told[1]
+    assert "not all of these personas are shipped" in told[1]
 
 
 def test_the_readme_says_so():

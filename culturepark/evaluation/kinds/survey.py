@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from culturepark import surveys
+from culturepark import surveys, workspace
 from culturepark.errors import InputError
 from culturepark.evaluation import alignment
 from culturepark.evaluation.card import Benchmark, settled
@@ -17,6 +17,7 @@ from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
 from culturepark.llm import session
 from culturepark.records import Culture, Persona, Question, Role, Shares, stream
 from culturepark.surveys import Figures
+from culturepark.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -210,20 +211,40 @@ def _source(surveys: Iterable[str]) -> str:
 
 
 def _constructed(setup: Setup) -> str:
-    """Return why the embedded engine's row is no model's: its views follow the shipped figures, and
-    not another survey's.
+    """Return why the embedded engine's row is no model's: the shipped personas' views follow the
+    shipped figures; of other personas and other figures nothing of the kind is known.
     """
-    if setup.figures is None:
+    own = setup.options.get("survey")
+    figures = surveys.surveyed(own) if own else setup.surveyed
+    shipped = figures is surveys.shipped()
+    if shipped and _has_shipped_views(setup):
         return (
             "True by construction: the embedded engine answers with the personas' views, which were"
             " given to them so that together they follow this survey's shares. The row shows how"
             " well they do; it is no model that knows a culture."
         )
+    known = f"follow the shipped figures, not {figures.source}"
+    if shipped:
+        known = "follow the shipped figures, and not all of these personas are shipped"
     return (
         "No model's row: the embedded engine answers with the personas' views. Those of the"
-        f" shipped personas follow the shipped figures, not {setup.figures.source}; the row shows"
-        " how far apart the two are."
+        f" shipped personas {known}; the row shows how far the views are from the figures."
     )
+
+
+def _has_shipped_views(setup: Setup) -> bool:
+    """Return whether these cultures are surveyed, and their personas think, as the shipped ones."""
+    shipped, asked = workspace.load(workspace.shipped()), setup.workspace
+    return all(
+        name in shipped.cultures
+        and shipped.culture(name).survey == asked.culture(name).survey
+        and _views(shipped, name) == _views(asked, name)
+        for name in setup.cultures
+    )
+
+
+def _views(cards: Workspace, culture: str) -> dict[str, Mapping[str, int]]:
+    return {persona.id: persona.views for persona in cards.people(culture)}
 
 
 KIND = Kind(
