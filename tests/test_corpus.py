@@ -180,7 +180,7 @@ def test_samples_hold_no_more_dialogues_than_they_need(park, wanted, dialogues):
     made = {**TEA, "model": "conftest:Plays", "samples": wanted, "turns": 4, "modes": ("in",)}
     run = cp.run("few", made, formats=("trl",))
     with run.journal(write=False) as journal:
-        counts = cp.verbs.counts(journal)
+        counts = cp.api.counts(journal)
     assert (counts["dialogues"], counts["samples"]) == (dialogues, wanted) and counts[
         "kept"
     ] < wanted + 4
