@@ -28,7 +28,7 @@ demo: $(READY)   ## the main job on the embedded engine: cards → dialogues →
 	$(BIN)/culturepark run demo --fresh
 
 test: $(DEV)   ## every test, on as many cores as there are
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 check: $(DEV)  ## style and types
 	$(BIN)/ruff check .

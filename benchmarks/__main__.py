@@ -8,6 +8,7 @@ import sys
 import time
 
 ALL = (
+    "shape",
     "startup",
     "turns",
     "variety",

@@ -33,16 +33,16 @@ settings.register_profile("park", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("park")
 
 ROOT = Path(__file__).parent.parent
-LONGEST = (
-    "test_docs.py",
-    "test_wheel.py",
-    "test_evaluate.py",
-)  # begun first, so that none is left alone at the end
+# Begun first, so that none is left alone at the end.
+LONGEST = ("test_docs.py", "test_wheel.py", "test_launch.py")
 DATA = Path(os.environ.get("CULTUREPARK_DATA", ROOT.parent / "shared" / "data"))
 
 
 def pytest_collection_modifyitems(items):
-    """Put the longest files first."""
+    """Keep files whole on one worker, pages of the docs apart, and put the longest first."""
+    for item in items:
+        page = item.name if item.path.name == "test_docs.py" else ""
+        item.add_marker(pytest.mark.xdist_group(item.path.name + page))
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
