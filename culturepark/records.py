@@ -120,6 +120,7 @@ HASHED = {
     "Persona": {"public", "private", "secret", "views", "notes"},
     "Question": {"claim", "denial", "pros", "cons", "answers"},
     "Scenario": {"survey", "scales"},
+    "Seat": {"view"},
     "Role": {"prompt", "temperature", "max_tokens", "cues", "free_cue", "opening", "repeat_from"},
     "Settings": {
         "contact",
@@ -565,7 +566,7 @@ class Scene(Record):
     @cached_property
     def id(self) -> str:
         """The dialogue's id."""
-        return digest(self.model_dump(mode="json"))
+        return digest(content(self))
 
     @property
     def delegates(self) -> tuple[int, ...]:

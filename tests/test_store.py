@@ -180,6 +180,52 @@ def test_what_determines_dialogues_is_hashed_as_in_the_first_versions():
     assert digest(settings.determining()) == "2741009881e9c7a2"
 
 
+GROW_AND_RESUME = """
+import sys
+import culturepark as cp
+from culturepark import records, settings
+from pydantic.fields import FieldInfo
+
+kinds = [
+    kind
+    for module in (records, settings)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, records.Record)
+]
+for kind in kinds:
+    kind.__pydantic_fields__["later"] = FieldInfo(annotation=str, default="")
+for kind in kinds * 2:
+    kind.model_rebuild(force=True)
+run = cp.run(cp.resume(sys.argv[1]), formats=("trl",))
+with run.journal(write=False) as journal:
+    print([scene.ordinal for scene in journal.scenes()])
+print(sorted(kind.__name__ for kind in kinds if "later" in kind.model_json_schema()["properties"]))
+"""
+
+
+def test_a_half_finished_run_ends_byte_equal_when_every_record_has_grown_a_field(park):
+    whole = cp.run("x", PLAYS, formats=("trl",), out=park / "whole")
+    half = cp.start("x", PLAYS, out=park / "half")
+    cp.estimate(half, pilot=1)
+    cp.simulate(cp.resume(half.folder, dialogues=2))
+    cp.resume(half.folder, dialogues=3)
+    done = subprocess.run(
+        [sys.executable, "-c", GROW_AND_RESUME, str(half.folder)],
+        env=ENV,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("[0, 1, 2]")
+    for name in "Culture Persona Norm Role Scenario Question Scene Seat Turn Settings".split():
+        assert f"'{name}'" in done.stdout
+    assert hash_files(half.folder / "corpus") == hash_files(whole.folder / "corpus")
+
+
+def hash_files(folder):
+    return {p.relative_to(folder): digest(p.read_text()) for p in folder.rglob("*") if p.is_file()}
+
+
 # ------------------------------------------------------------ thrown away
 
 
