@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tomlkit
 from pydantic import (
@@ -226,7 +226,7 @@ class Settings(Record):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _in_plain_words(cls, data: Any, validate: ModelWrapValidatorHandler[Settings]) -> Settings:
+    def _in_plain_words(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         """Raise CardError for settings that cannot be: one line per mistake, with its key."""
         try:
             return validate(data)

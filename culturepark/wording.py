@@ -1,8 +1,10 @@
 """What a sample says around its opinion: the system message that names a people, and the answer
-with which it begins.
+with which it begins; and which scripts put no spaces between words.
 """
 
 from __future__ import annotations
+
+import re
 
 from culturepark.records import Question
 
@@ -13,6 +15,10 @@ SYSTEM = (
 COUNTRY = (
     "You are a person from {name}. Answer as many people there would, from your own life and"
     " customs."
+)
+# Scripts written without spaces between words: kana, Han, Thai, Lao, Khmer, Burmese.
+UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+"
 )
 
 

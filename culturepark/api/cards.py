@@ -16,6 +16,7 @@ from culturepark.dialogue.floor import request
 from culturepark.dialogue.simulate import table
 from culturepark.errors import CardError, InputError
 from culturepark.executor import pool
+from culturepark.llm import load as load_model
 from culturepark.records import Dialogue, Question, Request, Scene
 from culturepark.settings import Settings, build
 from culturepark.settings import own as read_settings
@@ -213,7 +214,6 @@ def preview(
     """
     from culturepark.curation.case import look_up
     from culturepark.curation.preview import preview as refinery_preview
-    from culturepark.offline import Embedded
 
     laid = table(found, settings, scene)
     speaks = role in ("main_contact", "delegate")
@@ -223,7 +223,7 @@ def preview(
             f"turn {turn} is not the {role}'s: seat {own[0]} speaks at turns {own[0]},"
             f" {own[0] + 2}, {own[0] + 4}, …"
         )
-    dialogue = pool.work(_play(laid, Embedded(), Dialogue(scene=scene), turn))
+    dialogue = pool.work(_play(laid, load_model("embedded"), Dialogue(scene=scene), turn))
     return (
         request(laid, dialogue)
         if speaks

@@ -18,7 +18,6 @@ from culturepark.dialogue.floor import Guest
 from culturepark.errors import CardError, NotFound, ParkError, nearest
 from culturepark.llm import PROVIDERS
 from culturepark.llm import load as load_model
-from culturepark.offline.faults import checked
 from culturepark.prompts import parse
 from culturepark.records import Culture, Norm, Persona, Question, Record, Role, Turn
 from culturepark.sandbox import PROPERTIES, SANDBOX
@@ -146,8 +145,9 @@ def _parts(chosen: Settings) -> Iterator[str]:
         *(("refine.sieves", partial(filters.load, name)) for name in chosen.refine.sieves),
         ("refine.embedder", partial(embedders.load, chosen.refine.embedder)),
         ("survey", partial(surveys.surveyed, chosen.survey)),
-        *([("faults", partial(checked, chosen.faults))] if chosen.model == "embedded" else []),
     ]
+    if chosen.model == "embedded":
+        loads.append(("faults", partial(load_model, "embedded", faults=chosen.faults)))
     named = [
         ("model", chosen.model),
         *((f"models.{role}", name) for role, name in chosen.models.items()),

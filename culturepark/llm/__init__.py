@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from culturepark.errors import InputError, nearest
 from culturepark.llm.secrets import check_address, remember, secret
@@ -90,6 +90,7 @@ PROVIDERS = {
     "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
     "fireworks_ai": Provider("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
 }
+OFFLINE = "culturepark.offline:Embedded"  # a provider by name: nothing else here knows it
 OWN = "CULTUREPARK_API_KEY"  # the key of an endpoint that is given by its address
 
 
@@ -119,9 +120,7 @@ def load(
             "the model's name is empty; write embedded, PROVIDER/NAME, or leave the setting out"
         )
     if provider == "embedded":
-        from culturepark.offline import Embedded
-
-        return Embedded(faults=faults or {})
+        return cast(Model, imported(OFFLINE, "cannot import model")(faults=faults or {}))
     if faults:
         raise InputError(f"faults are planted by the embedded engine only, not by {name!r}")
     if (place := local(name)) is not None:

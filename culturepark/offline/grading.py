@@ -7,18 +7,13 @@ The grades are lexical. They prove the pipeline and nothing about what an answer
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from culturepark.records import Request
-
-# Scripts written without spaces between words: kana, Han, Thai, Lao, Khmer, Burmese.
-UNSPACED = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+"
-)
+from culturepark.wording import UNSPACED
 
 
 def answer(facts: Mapping[str, Any]) -> str:

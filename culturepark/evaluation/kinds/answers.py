@@ -22,8 +22,8 @@ from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Setup, Unparsed, Who, once
 from culturepark.llm import session
 from culturepark.named import imported
-from culturepark.offline.grading import UNSPACED
 from culturepark.records import Culture, Record, Role, digest
+from culturepark.wording import UNSPACED
 
 OPTIONS = {**judge.OPTIONS, **tables.OPTIONS, "cultures": {}, "more": (), "better": "high"}
 Score = Callable[[Any, Item], Any]  # what was read, and what was asked → a number, or Unparsed
@@ -122,9 +122,7 @@ def _item(
 
 
 def _choice(labels: Sequence[str], benchmark: Benchmark) -> dict[str, Any]:
-    """Return the facts by which the embedded engine answers: what there is to choose from, or that
-    the question is open.
-    """
+    """Return the facts that say what there is to choose from, or that the question is open."""
     if not labels:
         return {"open": True}
     if benchmark.parser == "option":

@@ -45,8 +45,8 @@ Said = dict[str, str]  # who ("learner" or "teacher"), and text
 
 @dataclass(frozen=True)
 class Study:
-    """One learner's study of one culture. `modal` holds what most answer to the lesson's questions,
-    for the embedded engine.
+    """One learner's study of one culture. `modal` holds what most of its people answer to the
+    lesson's questions: the fact `answer` of what its teacher is sent.
     """
 
     id: str
