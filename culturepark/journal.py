@@ -76,7 +76,7 @@ CREATE TABLE samples (rank INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, culture
     split TEXT NOT NULL, sample TEXT NOT NULL);
 CREATE INDEX samples_order ON samples (split, rank);
 """
-TOLD = tuple(f.name for f in fields(Reply))
+TOLD = tuple(f.name for f in fields(Reply) if f.name != "final")
 
 
 @contextmanager

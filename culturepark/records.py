@@ -519,7 +519,8 @@ class Reply:
     price or the tokens are unknown. `attempts` counts what was sent, `lost` those of them that may
     have been billed without an answer. `shares` is the distribution over the request's options,
     which sums to 1; empty where none was asked for or told. `reasoning` is what the model thought
-    before it answered: never part of `text`, kept for reading, counted as tokens.
+    before it answered: never part of `text`, kept for reading, counted as tokens. `final` says of a
+    failure that the same request would fail again; it is not kept, for settings may change.
     """
 
     status: Status
@@ -536,6 +537,7 @@ class Reply:
     faults: tuple[Fault, ...] = ()
     shares: tuple[float, ...] = ()
     reasoning: str = ""
+    final: bool = False
 
 
 # --------------------------------------------------------------------- park

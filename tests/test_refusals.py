@@ -337,6 +337,10 @@ def test_a_dialogue_that_grows_too_long_fails_and_the_others_give_their_samples(
             and "too long" in why
             and next(journal.samples())
         )
+        asked = journal.count(
+            "SELECT COUNT(*), COUNT(DISTINCT key) FROM calls WHERE status = 'failed'"
+        )
+        assert asked == [(ended["failed"], ended["failed"])]  # not once more at the stage's end
 
 
 # -------------------------------------------------------------- system role

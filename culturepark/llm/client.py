@@ -126,6 +126,7 @@ class Line:
                     "filtered" if error.kind == "filtered" else "failed",
                     reason=reason,
                     model=self.identity,
+                    final=error.kind == "long",
                 )
             reply = replace(
                 reply, ms=(time.perf_counter() - started) * 1000, attempts=tally[0], lost=tally[1]

@@ -101,9 +101,10 @@ class Desk:
 
     `usd` and `tokens` are the whole run's so far, with what may have been billed unseen.
 
-    What an earlier process of the run was answered is not asked again. With `replay`, another run's
-    journal gives every answer and no model is asked at all; ReplayMiss on the first question that
-    it does not hold.
+    What an earlier process of the run was answered is not asked again, nor what this one knows to
+    fail whenever it is asked (a prompt that does not fit). With `replay`, another run's journal
+    gives every answer and no model is asked at all; ReplayMiss on the first question that it does
+    not hold.
     """
 
     models: Models
@@ -113,6 +114,7 @@ class Desk:
     failures: int = 0
     usd: float = 0.0
     tokens: int = 0
+    _final: dict[str, Reply] = field(default_factory=dict, init=False, repr=False)  # by key
 
     def __post_init__(self) -> None:
         self.usd, self.tokens = self.journal.spent()
@@ -131,6 +133,8 @@ class Desk:
         known = self.journal.known(key)
         if known is not None:
             return apart(known), key
+        if key in self._final:
+            return self._final[key], key
         if self.replay is None:
             await stopping.current().pass_or_wait()
             reply = apart(await model.complete(request))
@@ -143,6 +147,8 @@ class Desk:
                 " settings, cards and version"
             )
         self.journal.add_call(key, subject, request.role, reply)
+        if reply.final:
+            self._final[key] = reply
         self.calls += 1
         self.tokens += (reply.prompt_tokens or 0) + (reply.completion_tokens or 0)
         self.failures += reply.status != "ok"

@@ -72,7 +72,7 @@ class Tuned:
                 **self._params,
             )
         except InputError as error:
-            return Reply("failed", reason=str(error), model=self.identity)
+            return Reply("failed", reason=str(error), model=self.identity, final=True)
         return _reply(made, self.identity, (time.perf_counter() - started) * 1000)
 
     def _load(self) -> Engine:

@@ -133,7 +133,7 @@ class Rewarder:
                 tokenizer, [[*told, {"role": "assistant", "content": o}] for o in request.options]
             )
         except InputError as error:
-            _tell(future, Reply("failed", reason=str(error), model=self.identity))
+            _tell(future, Reply("failed", reason=str(error), model=self.identity, final=True))
             return [], ""
         rows = [rewards.clip(tokenizer, row, length) for row in whole]
         return (
