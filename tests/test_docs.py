@@ -181,9 +181,6 @@ def test_the_docs_name_only_what_there_is():
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
     assert all((ROOT / link).exists() or (ROOT / "docs" / link).exists() for link in links)
     modules = re.findall(r"^  (\w+)/?  ", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
-    there = {
-        p.stem
-        for p in (ROOT / "culturepark").iterdir()
-        if not p.name.startswith("__") and p.suffix in ("", ".py")
-    }
-    assert set(modules) == there - {"py"}
+    there = {p.stem for p in (ROOT / "culturepark").glob("*.py")}
+    there |= {p.parent.name for p in (ROOT / "culturepark").glob("*/__init__.py")}
+    assert set(modules) == {name for name in there if not name.startswith("__")}
