@@ -193,7 +193,7 @@ def test_a_card_that_cannot_be_meant_is_found(park, place, old, new, told):
         ("turns = 'many'", "culturepark.toml: turns: must be a whole number (there is 'many')"),
         (
             "[refine]\nsieves = ['frm']",
-            "culturepark.toml: refine.sieves: no sieve 'frm'. Did you mean 'form'",
+            "culturepark.toml: refine.sieves: no filter 'frm'. Did you mean 'form'",
         ),
         ("[refine]\nembedder = 'bert'", "culturepark.toml: refine.embedder: no embedder 'bert'"),
         (

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 import culturepark as cp
 from culturepark import atomic, markdown
 from culturepark.corpora.card import LICENCES, licensed
-from culturepark.corpora.formats import FORMATS, SPLITS
+from culturepark.corpora.formats import SPLITS
+from culturepark.registry import FORMATS
 
 VALUES = {
     "cultures": ("arabic", "german"),

@@ -12,7 +12,7 @@ import culturepark as cp
 
 PACKAGE = ROOT / "culturepark"
 ROWS = [
-    {"records", "errors", "toml", "cache"},
+    {"records", "errors", "toml", "cache", "registry"},
     {
         "atomic",
         "prompts",
@@ -25,7 +25,6 @@ ROWS = [
         "executor",
         "local_models",
         "wording",
-        "named",
         "markdown",
         "tables",
     },

@@ -18,8 +18,8 @@ from culturepark.api.waves import Yield, wave
 from culturepark.corpora import build as corpus_build
 from culturepark.corpora import card
 from culturepark.corpora.export import export as export_files
-from culturepark.corpora.export import lacking, writer
-from culturepark.corpora.formats import DEFAULT
+from culturepark.corpora.export import lacking, load_format
+from culturepark.corpora.formats import DEFAULT, Format
 from culturepark.corpora.source import Source
 from culturepark.curation.case import look_up
 from culturepark.curation.pipeline import spoken
@@ -209,7 +209,7 @@ def run(
     opened = name if isinstance(name, Run) else start(name, given, **options)
     parts(opened.settings)
     with opened.journal() as journal:
-        if "shares" in {form.READS for form in forms} and (
+        if "shares" in {form.reads for form in forms} and (
             why := lacking(_source(opened, journal), "shares")
         ):
             raise InputError(f"nothing was asked: there will be nothing to export as shares: {why}")
@@ -222,11 +222,11 @@ def run(
     return opened
 
 
-def exporters(formats: Sequence[str]) -> list[Any]:
-    """Return the modules of export formats; InputError for a name that is none, or a library that
+def exporters(formats: Sequence[str]) -> list[Format]:
+    """Return export formats by name; InputError for a name that is none, or a library that
     is not installed.
     """
-    return [writer(name) for name in formats]
+    return [load_format(name) for name in formats]
 
 
 def _work(opened: Run, desk: Desk, task: Coroutine[Any, Any, None]) -> None:

@@ -166,7 +166,7 @@ def _seat(made: Plan, culture: str, model: str) -> str:
     from culturepark.training.rows import POOLED
 
     provider = made.model.partition("/")[0]
-    there = "" if made.base_url == PROVIDERS[provider].url else f" --base-url {made.base_url}"
+    there = "" if made.base_url == PROVIDERS.load(provider).url else f" --base-url {made.base_url}"
     if culture == POOLED:
         return f"culturepark run NAME --model {provider}/{model}{there}"
     base = f" --model {made.model}" if there else ""

@@ -8,15 +8,15 @@ import shutil
 from collections.abc import Sequence
 from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import Any
 
 from culturepark.atomic import move, recover
 from culturepark.corpora.build import crossing
 from culturepark.corpora.card import Card, page
-from culturepark.corpora.formats import DEFAULT, FORMATS, SPLITS, WHOLE, Subsets, lines
+from culturepark.corpora.formats import DEFAULT, SPLITS, WHOLE, Format, Subsets, lines
 from culturepark.corpora.source import Source
-from culturepark.errors import InputError, ParkError, RunFailed, nearest
+from culturepark.errors import InputError, ParkError, RunFailed
 from culturepark.journal import Journal
+from culturepark.registry import FORMATS
 
 WHY = {  # there is none of it
     "samples": "no opinion has been kept. `culturepark report` shows why they were dropped.",
@@ -42,9 +42,9 @@ def export(
     its files. Rejected opinions go to `rejects.jsonl`. RunFailed, before anything is written, if a
     format has nothing to write at all or a question stands in two splits.
     """
-    writers = {name: writer(name) for name in formats}
+    writers = {name: load_format(name) for name in formats}
     for name, form in writers.items():
-        if why := lacking(source, form.READS):
+        if why := lacking(source, form.reads):
             raise RunFailed(f"there is nothing to export as {name}: {why}")
     if crossed := crossing(source.journal):
         raise RunFailed(
@@ -53,7 +53,8 @@ def export(
     written = {}
     try:
         for name, form in writers.items():
-            written[name] = _whole(folder / name, form, source, card, by_culture)
+            target = folder / folder_name(name)
+            written[name] = _whole(target, form, source, card, by_culture)
         _rejects(source.journal, folder / "rejects.jsonl")
     except OSError as error:
         raise ParkError(
@@ -63,23 +64,27 @@ def export(
     return written
 
 
-def writer(name: str) -> Any:
-    """Return the module of a format, ready to write.
+def load_format(name: str) -> Format:
+    """Return a format by short name or `package.module:NAME`, ready to write.
 
     InputError names the nearest format, or the package to install where a library is missing.
     """
-    if name not in FORMATS:
-        raise InputError(f"no export format {name!r}. {nearest(name, FORMATS)}")
-    form = importlib.import_module(FORMATS[name])
-    for library, extra in getattr(form, "NEEDS", {}).items():
+    form: Format = FORMATS.load(name)
+    for library, extra in form.needs.items():
         try:
             importlib.import_module(library)
         except ImportError as error:
+            package = f"'culturepark[{extra}]'" if extra else library
             raise InputError(
-                f"the export format {name!r} needs {library}: pip install 'culturepark[{extra}]', "
+                f"the export format {name!r} needs {library}: pip install {package}, "
                 f"or choose formats that need nothing more: --to {','.join(DEFAULT)} ({error})"
             ) from error
     return form
+
+
+def folder_name(form: str) -> str:
+    """Return the name of a format's folder: its short name, or `package.module.NAME`."""
+    return form.replace(":", ".")
 
 
 def lacking(source: Source, what: str) -> str:
@@ -93,7 +98,7 @@ def lacking(source: Source, what: str) -> str:
     return WHY[what].format(cultures=", ".join(source.cultures), pack=source.settings.scenario)
 
 
-def _whole(target: Path, form: Any, source: Source, card: Card, by_culture: bool) -> Path:
+def _whole(target: Path, form: Format, source: Source, card: Card, by_culture: bool) -> Path:
     """Write one format beside its place, then move it there."""
     partial = target.with_name(f".{target.name}.partial")
     recover(target)
@@ -102,7 +107,7 @@ def _whole(target: Path, form: Any, source: Source, card: Card, by_culture: bool
     try:
         subsets = form.write(source, partial)
         for one in map(source.only, source.cultures if by_culture else ()):
-            if not lacking(one, form.READS):
+            if not lacking(one, form.reads):
                 subsets |= _culture(partial, form, one, card)
         _describe(partial, form, card, subsets)
     except BaseException:
@@ -112,7 +117,7 @@ def _whole(target: Path, form: Any, source: Source, card: Card, by_culture: bool
     return target
 
 
-def _culture(folder: Path, form: Any, source: Source, card: Card) -> Subsets:
+def _culture(folder: Path, form: Format, source: Source, card: Card) -> Subsets:
     """Write one culture's rows to a folder of its own in `folder`; return its subsets as they are
     seen from there.
     """
@@ -127,9 +132,9 @@ def _culture(folder: Path, form: Any, source: Source, card: Card) -> Subsets:
     }
 
 
-def _describe(folder: Path, form: Any, card: Card, subsets: Subsets) -> None:
+def _describe(folder: Path, form: Format, card: Card, subsets: Subsets) -> None:
     """Write the card of a folder."""
-    about = (form.__doc__ or "").splitlines()[0]
+    about = (form.about or "").partition("\n")[0]
     text = page(card, about, subsets, _hash_files(folder, subsets))
     (folder / "README.md").write_text(text, encoding="utf-8")
 

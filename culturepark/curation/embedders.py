@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from culturepark.errors import InputError, nearest
-from culturepark.named import imported
+from culturepark.registry import EMBEDDERS
 
 Embedder = Callable[
     [Sequence[str]], Any
@@ -31,20 +30,10 @@ def hashing(texts: Sequence[str]) -> Any:
     return _vectorizer().transform(texts).toarray()
 
 
-EMBEDDERS: dict[str, Embedder] = {"hashing": hashing}
-
-
 def load(name: str) -> Embedder:
     """Return the embedder of this short name, or `package.module:function`."""
-    if name in EMBEDDERS:
-        return EMBEDDERS[name]
-    if ":" not in name:
-        raise InputError(
-            f"no embedder {name!r}. {nearest(name, EMBEDDERS)} Or package.module:function for one"
-            " of your own."
-        )
-    found: Embedder = imported(name, "cannot import embedder")
-    return found
+    embedder: Embedder = EMBEDDERS.load(name)
+    return embedder
 
 
 def diversity(generated: Any, seeds: Any) -> float:

@@ -13,13 +13,12 @@ from pydantic import Field, ValidationError
 
 from culturepark.errors import CardError, InputError, NotFound, nearest
 from culturepark.evaluation.outcome import Kind
-from culturepark.named import imported
 from culturepark.records import Name, PromptText, Record, Role, Text
+from culturepark.registry import KINDS
 from culturepark.toml import explain, misread, read_toml
 from culturepark.workspace import Workspace
 
 TAKEN = ("board", "logs")  # folders of a run's evals/ that are no benchmark's
-KINDS = ("vsm", "survey", "opinions", "moderation", "education", "reward", "answers")
 SUFFIX = ".toml"
 
 
@@ -144,17 +143,8 @@ def allowed(names: Iterable[str], where: str, *, code: bool) -> None:
 
 def load_kind(name: str, where: str = "benchmark") -> Kind:
     """Return a kind by short name or `package.module:NAME`; InputError names the nearest."""
-    if ":" not in name and name not in KINDS:
-        raise InputError(
-            f"{where}: kind: no kind {name!r}. {nearest(name, KINDS)} Or package.module:NAME."
-        )
-    found = imported(
-        name if ":" in name else f"culturepark.evaluation.kinds.{name}:KIND",
-        f"{where}: kind: cannot import",
-    )
-    if not isinstance(found, Kind):
-        raise InputError(f"{where}: kind: {name!r} is no Kind")
-    return found
+    kind: Kind = KINDS.load(name, f"{where}: kind: ")
+    return kind
 
 
 def settled(card: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:

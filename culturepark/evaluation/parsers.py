@@ -7,12 +7,10 @@ A parser is a function of what was said and the item that was asked. Short names
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
-from culturepark.errors import InputError, nearest
 from culturepark.evaluation.outcome import Item, Parser, Unparsed
-from culturepark.named import imported
+from culturepark.registry import PARSERS
 
 # What may stand before an answer without making it another one.
 LEAD = re.compile(
@@ -26,12 +24,8 @@ AFTER = re.compile(r"[\s.,;:!?)\]*\"'”’`—–-]|$")
 
 def load(name: str) -> Parser:
     """Return a parser by short name or `package.module:name`; InputError names the nearest."""
-    if ":" in name:
-        own: Parser = imported(name, "cannot import parser")
-        return own
-    if name not in PARSERS:
-        raise InputError(f"no parser {name!r}. {nearest(name, PARSERS)} Or package.module:name.")
-    return PARSERS[name]
+    parser: Parser = PARSERS.load(name)
+    return parser
 
 
 def option(said: str, item: Item) -> Any:
@@ -119,4 +113,3 @@ def _listed(values: Any) -> str:
 
 
 HEADS = ("option", "rating")  # they read the beginning of an answer and nothing else
-PARSERS: Mapping[str, Parser] = {"option": option, "label": label, "rating": rating, "text": text}

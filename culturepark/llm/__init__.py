@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from culturepark.errors import InputError, nearest
 from culturepark.llm.secrets import check_address, remember, secret
-from culturepark.named import imported
 from culturepark.records import Reply, Request, digest
+from culturepark.registry import Registry, import_attribute, is_path
 from culturepark.settings import Endpoint, build_endpoint
 
 if TYPE_CHECKING:
@@ -47,49 +47,53 @@ class Provider:
     start: str = ""
 
 
-PROVIDERS = {
-    "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "OPENAI_BASE_URL"),
-    "hosted_vllm": Provider(
-        "http://localhost:8000/v1",
-        "HOSTED_VLLM_API_KEY",
-        "HOSTED_VLLM_API_BASE",
-        local=True,
-        start="vllm serve MODEL",
-    ),
-    "ollama": Provider(
-        "http://localhost:11434/v1",
-        "OLLAMA_API_KEY",
-        "OLLAMA_API_BASE",
-        local=True,
-        start="ollama serve",
-    ),
-    "llamacpp": Provider(
-        "http://localhost:8080/v1",
-        "LLAMACPP_API_KEY",
-        "LLAMACPP_API_BASE",
-        local=True,
-        start="llama-server -m MODEL.gguf --port 8080",
-    ),
-    "transformers": Provider(
-        "http://localhost:8000/v1",
-        "TRANSFORMERS_API_KEY",
-        "TRANSFORMERS_API_BASE",
-        local=True,
-        start="transformers serve",
-    ),
-    "lm_studio": Provider(
-        "http://localhost:1234/v1",
-        "LM_STUDIO_API_KEY",
-        "LM_STUDIO_API_BASE",
-        local=True,
-        start="lms server start",
-    ),
-    "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    "together_ai": Provider("https://api.together.xyz/v1", "TOGETHERAI_API_KEY"),
-    "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
-    "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
-    "fireworks_ai": Provider("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
-}
+PROVIDERS: Registry[Provider] = Registry(
+    "provider",
+    {
+        "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "OPENAI_BASE_URL"),
+        "hosted_vllm": Provider(
+            "http://localhost:8000/v1",
+            "HOSTED_VLLM_API_KEY",
+            "HOSTED_VLLM_API_BASE",
+            local=True,
+            start="vllm serve MODEL",
+        ),
+        "ollama": Provider(
+            "http://localhost:11434/v1",
+            "OLLAMA_API_KEY",
+            "OLLAMA_API_BASE",
+            local=True,
+            start="ollama serve",
+        ),
+        "llamacpp": Provider(
+            "http://localhost:8080/v1",
+            "LLAMACPP_API_KEY",
+            "LLAMACPP_API_BASE",
+            local=True,
+            start="llama-server -m MODEL.gguf --port 8080",
+        ),
+        "transformers": Provider(
+            "http://localhost:8000/v1",
+            "TRANSFORMERS_API_KEY",
+            "TRANSFORMERS_API_BASE",
+            local=True,
+            start="transformers serve",
+        ),
+        "lm_studio": Provider(
+            "http://localhost:1234/v1",
+            "LM_STUDIO_API_KEY",
+            "LM_STUDIO_API_BASE",
+            local=True,
+            start="lms server start",
+        ),
+        "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+        "together_ai": Provider("https://api.together.xyz/v1", "TOGETHERAI_API_KEY"),
+        "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+        "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
+        "fireworks_ai": Provider("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
+    },
+    "culturepark.llm:Provider",
+)
 OFFLINE = "culturepark.offline:Embedded"  # a provider by name: nothing else here knows it
 OWN = "CULTUREPARK_API_KEY"  # the key of an endpoint that is given by its address
 
@@ -106,7 +110,8 @@ def load(
 
     `embedded`; `PROVIDER/NAME` (`openai/gpt-4o-mini`, `ollama/llama3.1`,
     `anthropic/claude-sonnet-4-5`, …), reached as `endpoint` says; `litellm/PROVIDER/NAME` to go
-    through litellm all the same; the folder of a tuned model (`outputs/first/models/sft/arabic`; a
+    through litellm all the same; `package.module:PROVIDER/NAME` for a Provider of one's own; the
+    folder of a tuned model (`outputs/first/models/sft/arabic`; a
     reward model's is answered with the best of a request's options), or `local/NAME` for a base on
     this machine (`local/tiny`); or `package.module:NAME` for one of your own. `faults` are the
     embedded engine's, `key` is used in the place of the environment's, `batch` sends calls in
@@ -120,7 +125,7 @@ def load(
             "the model's name is empty; write embedded, PROVIDER/NAME, or leave the setting out"
         )
     if provider == "embedded":
-        return cast(Model, imported(OFFLINE, "cannot import model")(faults=faults or {}))
+        return cast(Model, import_attribute(OFFLINE, "cannot import model")(faults=faults or {}))
     if faults:
         raise InputError(f"faults are planted by the embedded engine only, not by {name!r}")
     if (place := local(name)) is not None:
@@ -152,7 +157,7 @@ def local(name: str) -> str | None:
     provider, _, rest = name.partition("/")
     if provider == "local" and rest:
         return rest
-    if provider in PROVIDERS or provider == "litellm":
+    if provider in PROVIDERS or provider == "litellm" or (is_path(provider) and rest):
         return None
     # A folder that is gone is told as such, not asked for at some provider.
     return (
@@ -167,7 +172,17 @@ def is_hosted(name: str) -> bool:
     nor Python's.
     """
     provider, slash, _ = name.partition("/")
-    return bool(slash) and ":" not in provider and local(name) is None
+    at_provider = ":" not in provider or is_path(provider)
+    return bool(slash) and at_provider and local(name) is None
+
+
+def find_provider(name: str) -> Provider | None:
+    """Return the provider of a model's name, PROVIDER/NAME; None for one that only litellm knows,
+    InputError for what cannot be imported.
+    """
+    provider, _, model = name.partition("/")
+    own = is_path(provider) and model
+    return PROVIDERS.load(provider) if provider in PROVIDERS or own else None
 
 
 def model(name: str, *, key: str | None = None, **how: Any) -> Model:
@@ -182,7 +197,7 @@ def address(name: str) -> str | None:
     none.
     """
     provider = name.partition("/")[0]
-    known = PROVIDERS.get(provider)
+    known = find_provider(name)
     url = (secret(known.address) or "").rstrip("/") if known and known.address else ""
     # Ollama's own variable names the server without /v1.
     if url:
@@ -200,7 +215,7 @@ def _line(
     from culturepark.llm.rate_limiter import Limits
 
     client: Client
-    known = PROVIDERS.get(provider)
+    known = find_provider(name)
     key = remember(key or (secret(how.key_env) if how.key_env else None))
     if known is not None:
         client, official = (
@@ -257,7 +272,7 @@ def _identity(name: str, how: Endpoint, url: str | None) -> str:
 
 
 def _imported(name: str) -> Model:
-    found = imported(name, "cannot import model")
+    found = import_attribute(name, "cannot import model")
     model = found() if isinstance(found, type) else found
     if not isinstance(model, Model):
         raise InputError(f"{name!r} is no model: it needs `identity` and `async complete(request)`")

@@ -1,19 +1,14 @@
-"""Export formats: one file each, which says what it `READS` and has one function, `write(source,
-folder)`.
-
-`source` yields a split's samples, pairs or shares (`READS` names one of the three). `write` returns
-its Subsets, which the folder's card names, so that `datasets.load_dataset(folder)` reads these
-files and no others. A format that needs libraries beyond the base install names them in `NEEDS`,
-each with the extra that brings it; they are looked for before a run asks its first question. To add
-one, write a module here and name it in FORMATS.
+"""Export formats: one file each, with a Format. To add one, write a module here and name it in
+`registry.FORMATS`; or keep it in your own package and export to `package.module:NAME`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from culturepark.records import Pair, Sample
 
@@ -24,17 +19,25 @@ WHOLE = "default"  # the name of the only subset
 # where files lie that are not rows: loaders of data sets pass over names like this one
 BESIDE = "__metadata__"
 SPLITS = ("train", "validation", "test")
-FORMATS = {
-    "trl": "culturepark.corpora.formats.trl",
-    "openai": "culturepark.corpora.formats.openai",
-    "hub": "culturepark.corpora.formats.hub",
-    "dpo": "culturepark.corpora.formats.dpo",
-    "kto": "culturepark.corpora.formats.kto",
-    "openai-dpo": "culturepark.corpora.formats.openai_dpo",
-    "shares": "culturepark.corpora.formats.shares",
-    "llamafactory": "culturepark.corpora.formats.llamafactory",
-}
 DEFAULT = ("trl", "openai")  # what the base install can write
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a corpus is written: `write(source, folder)` writes its files and returns its Subsets,
+    which the folder's card names, so that `datasets.load_dataset(folder)` reads these files and no
+    others.
+
+    `source` yields a split's samples, pairs or shares; `reads` says which of the three there must
+    be some of. The first line of `about` stands on the card. `needs` names libraries beyond the
+    base install, each with the extra that brings it ("" for none of ours); they are looked for
+    before a run asks its first question.
+    """
+
+    write: Callable[[Any, Path], Subsets]
+    reads: Literal["samples", "pairs", "shares"]
+    about: str | None = None
+    needs: Mapping[str, str] = field(default_factory=dict)
 
 
 def splits(folder: Path, name: str, rows: Callable[[str], Iterable[dict[str, Any]]]) -> Files:

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpora.formats import WHOLE, Subsets, asked, origin, said, splits
+from culturepark.corpora.formats import WHOLE, Format, Subsets, asked, origin, said, splits
 from culturepark.corpora.source import Source
 from culturepark.records import Pair
-
-READS = "pairs"
 
 
 def write(source: Source, folder: Path) -> Subsets:
@@ -26,3 +24,6 @@ def row(pair: Pair) -> dict[str, object]:
         "rejected": said(pair.rejected),
         "metadata": origin(pair),
     }
+
+
+FORMAT = Format(write, "pairs", about=__doc__)

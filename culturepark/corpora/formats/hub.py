@@ -8,12 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from culturepark.corpora.formats import SPLITS, WHOLE, Subsets
+from culturepark.corpora.formats import SPLITS, WHOLE, Format, Subsets
 from culturepark.corpora.formats.trl import row
 from culturepark.corpora.source import Source
 
-READS = "samples"
-NEEDS = {"pyarrow.parquet": "hub"}
 BATCH = 1000  # rows held in memory at once
 ORIGIN = (
     "id",
@@ -65,3 +63,6 @@ def _schema() -> Any:
     chat = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     origin = pa.struct([(name, pa.int64() if name == "answer" else pa.string()) for name in ORIGIN])
     return pa.schema([("prompt", chat), ("completion", chat), ("metadata", origin)])
+
+
+FORMAT = Format(write, "samples", about=__doc__, needs={"pyarrow.parquet": "hub"})

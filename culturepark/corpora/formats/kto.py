@@ -9,11 +9,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from culturepark.corpora.formats import WHOLE, Subsets, asked, origin, said, splits
+from culturepark.corpora.formats import WHOLE, Format, Subsets, asked, origin, said, splits
 from culturepark.corpora.source import Source
 from culturepark.records import Pair
-
-READS = "pairs"
 
 
 def write(source: Source, folder: Path) -> Subsets:
@@ -45,3 +43,6 @@ def row(pair: Pair, text: str, label: bool) -> dict[str, Any]:
         "label": label,
         "metadata": origin(pair),
     }
+
+
+FORMAT = Format(write, "pairs", about=__doc__)

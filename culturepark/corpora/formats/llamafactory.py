@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from culturepark.corpora.formats import Subsets, kto, metadata, origin, splits
+from culturepark.corpora.formats import Format, Subsets, kto, metadata, origin, splits
 from culturepark.corpora.source import Source
 from culturepark.records import Pair, Sample
 
-READS = "samples"
 REGISTRY = "dataset_info.json"  # by which LLaMA-Factory finds data sets in a folder
 COLUMNS = {"messages": "conversations", "system": "system"}
 KINDS: dict[str, dict[str, Any]] = {
@@ -87,3 +86,6 @@ def _human(text: str) -> dict[str, str]:
 
 def _model(text: str) -> dict[str, str]:
     return {"from": "gpt", "value": text}
+
+
+FORMAT = Format(write, "samples", about=__doc__)

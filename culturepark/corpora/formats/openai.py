@@ -6,11 +6,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpora.formats import BESIDE, WHOLE, Subsets, chat, metadata, splits
+from culturepark.corpora.formats import BESIDE, WHOLE, Format, Subsets, chat, metadata, splits
 from culturepark.corpora.source import Source
 from culturepark.records import Sample
-
-READS = "samples"
 
 
 def write(source: Source, folder: Path) -> Subsets:
@@ -25,3 +23,6 @@ def row(sample: Sample) -> dict[str, object]:
     """Return `{messages}`: system, user, assistant."""
     prompt, completion = chat(sample)
     return {"messages": prompt + completion}
+
+
+FORMAT = Format(write, "samples", about=__doc__)

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpora.formats import BESIDE, WHOLE, Subsets, asked, origin, said, splits
+from culturepark.corpora.formats import BESIDE, WHOLE, Format, Subsets, asked, origin, said, splits
 from culturepark.corpora.source import Source
 from culturepark.records import Pair
-
-READS = "pairs"
 
 
 def write(source: Source, folder: Path) -> Subsets:
@@ -30,3 +28,6 @@ def row(pair: Pair) -> dict[str, object]:
         "preferred_output": said(pair.chosen),
         "non_preferred_output": said(pair.rejected),
     }
+
+
+FORMAT = Format(write, "pairs", about=__doc__)

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpora.formats import WHOLE, Subsets, splits
+from culturepark.corpora.formats import WHOLE, Format, Subsets, splits
 from culturepark.corpora.source import Source
-
-READS = "shares"
 
 
 def write(source: Source, folder: Path) -> Subsets:
     """Write one JSONL file per split; `culturepark.corpora.shares.row` says what a line holds."""
     return {WHOLE: splits(folder, "{split}.jsonl", lambda split: source.shares(split))}
+
+
+FORMAT = Format(write, "shares", about=__doc__)

@@ -7,11 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from culturepark.corpora.formats import WHOLE, Subsets, chat, metadata, splits
+from culturepark.corpora.formats import WHOLE, Format, Subsets, chat, metadata, splits
 from culturepark.corpora.source import Source
 from culturepark.records import Sample
-
-READS = "samples"
 
 
 def write(source: Source, folder: Path) -> Subsets:
@@ -25,3 +23,6 @@ def row(sample: Sample) -> dict[str, Any]:
     """
     prompt, completion = chat(sample)
     return {"prompt": prompt, "completion": completion, "metadata": metadata(sample)}
+
+
+FORMAT = Format(write, "samples", about=__doc__)

@@ -21,8 +21,8 @@ from culturepark.evaluation.judge import Panel
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Setup, Unparsed, Who, once
 from culturepark.llm import session
-from culturepark.named import imported
 from culturepark.records import Culture, Record, Role, digest
+from culturepark.registry import PARSERS, SCORES
 from culturepark.wording import UNSPACED
 
 OPTIONS = {**judge.OPTIONS, **tables.OPTIONS, "cultures": {}, "more": (), "better": "high"}
@@ -63,7 +63,7 @@ def _checked(benchmark: Benchmark, setup: Setup) -> Panel | None:
         raise InputError(
             f'{where}: who asks? Write a [prompt], or name a role card: role = "respondent"'
         )
-    short = {"parser": tuple(parsers.PARSERS), "score": (*SCORES, "judge")}
+    short = {"parser": tuple(PARSERS), "score": (*SCORES, "judge")}
     for key, known in short.items():
         name = getattr(benchmark, key)
         if ":" not in name and name not in known:
@@ -82,7 +82,7 @@ def _checked(benchmark: Benchmark, setup: Setup) -> Panel | None:
     judge.scale(setup.options["scale"], where)
     if benchmark.score == "judge":
         return judge.panel(benchmark, setup, where)
-    _score(benchmark.score)
+    SCORES.load(benchmark.score)
     return None
 
 
@@ -178,18 +178,6 @@ def _within(part: str, whole: str) -> bool:
     return bool(part) and re.search(rf"(?<!\S){re.escape(part)}(?!\S)", whole) is not None
 
 
-SCORES: Mapping[str, Score] = {"exact": exact, "contains": contains}
-
-
-def _score(name: str) -> Score:
-    if name in SCORES:
-        return SCORES[name]
-    own: Score = imported(
-        name, "cannot import score", ". For a module that lies here: PYTHONPATH=."
-    )
-    return own
-
-
 # -------------------------------------------------------------------- hold
 
 
@@ -202,7 +190,7 @@ async def hold(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
         return await judge.judged(item, made, item.request.facts["panel"], ask)
     if made.shares and benchmark.score == "exact":
         return made.model_copy(update={"score": _likeliest(made)})
-    value = _score(benchmark.score)(made.answer, item)
+    value = SCORES.load(benchmark.score)(made.answer, item)
     if isinstance(value, Unparsed):
         return made.model_copy(
             update={"status": "unparsed", "reason": f"score: {value.reason}", "answer": None}
