@@ -48,10 +48,10 @@ def main() -> None:
         done = cp.simulate(cp.resume(run.folder, max_tokens=SECOND_CAP))
         met, bill = counts(url), cp.calls(run)
         with run.journal(write=False) as journal:
-            texts = journal.count(
+            texts = journal.select(
                 "SELECT COUNT(*), COUNT(DISTINCT json_extract(turn, '$.text')) FROM turns"
             )[0]
-            cut = journal.count(
+            cut = journal.select(
                 "SELECT COUNT(*) FROM turns WHERE json_extract(turn, '$.text') NOT LIKE 'Answer"
                 " number%'"
             )[0][0]

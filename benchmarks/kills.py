@@ -55,8 +55,8 @@ def main() -> None:
         again = repeated([repr((b["messages"], b["seed"])) for b in server.seen], ends)
         sent = len(server.seen)
         with run.journal(write=False) as journal:
-            done = journal.count("SELECT COUNT(*) FROM scenes WHERE status = 'done'")[0][0]
-            turns, texts = journal.count(
+            done = journal.select("SELECT COUNT(*) FROM scenes WHERE status = 'done'")[0][0]
+            turns, texts = journal.select(
                 "SELECT COUNT(*), COUNT(DISTINCT json_extract(turn, '$.text')) FROM turns"
             )[0]
     planned, worst = DIALOGUES * TURNS, max(again)

@@ -9,8 +9,8 @@ import time
 from typing import Any
 
 import culturepark as cp
-from culturepark.journal import Journal
 from culturepark.records import MARKS
+from culturepark.store import RunStore
 
 DIALOGUES, TURNS = 8, 4
 READERS = dict.fromkeys(("extractor", "verifier", "rewriter"), "embedded")
@@ -40,7 +40,7 @@ def main(folder: str = "") -> None:
             _print(journal, seconds, cpu)
 
 
-def _print(journal: Journal, seconds: float, cpu: float) -> None:
+def _print(journal: RunStore, seconds: float, cpu: float) -> None:
     calls = "FROM calls WHERE role IN ('main_contact', 'delegate')"
     counts = cp.verbs.counts(journal)
     (marked,) = journal.marked_turns("culture") or [dict.fromkeys(("marked", *MARKS), 0)]
@@ -62,5 +62,5 @@ def _print(journal: Journal, seconds: float, cpu: float) -> None:
     )
 
 
-def _row(journal: Journal, sql: str) -> tuple[Any, ...]:
-    return tuple(value or 0 for value in journal.count(sql)[0])
+def _row(journal: RunStore, sql: str) -> tuple[Any, ...]:
+    return tuple(value or 0 for value in journal.select(sql)[0])

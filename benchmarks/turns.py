@@ -11,9 +11,9 @@ from pathlib import Path
 
 import culturepark as cp
 from culturepark.dialogue.simulate import plan, simulate
-from culturepark.journal import Journal
 from culturepark.llm.session import Desk, Models
 from culturepark.records import Reply, Request
+from culturepark.store import RunStore
 
 DIALOGUES, TURNS = 1000, 14
 
@@ -32,7 +32,7 @@ def main() -> None:
     """Print CPU ms a turn and turns a second."""
     workspace, settings = cp.load(), cp.Settings(cultures=("arabic",), concurrency=500)
     scenes = list(plan(workspace, settings, "arabic", DIALOGUES))
-    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
+    with tempfile.TemporaryDirectory() as folder, RunStore(Path(folder)) as journal:
         desk = Desk(Models(cp.Scripted(line)), journal)
         cpu, wall = time.process_time(), time.perf_counter()
         asyncio.run(simulate(workspace, settings, desk, scenes))

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import culturepark as cp
 from culturepark.dialogue.simulate import plan, simulate
-from culturepark.journal import Journal
 from culturepark.llm.session import Desk, Models
 from culturepark.offline import Embedded
 from culturepark.offline.measure import shared_sentences
+from culturepark.store import RunStore
 
 DIALOGUES = 100  # a culture: every question about twice
 
@@ -27,7 +27,7 @@ def main() -> None:
         f"{'culture':12} {'different: mean':>16} {'max':>7} {'same: mean':>12} {'max':>7}   pairs"
     )
     for culture in cultures:
-        with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
+        with tempfile.TemporaryDirectory() as folder, RunStore(Path(folder)) as journal:
             scenes = list(plan(workspace, settings, culture, DIALOGUES))
             asyncio.run(simulate(workspace, settings, Desk(Models(Embedded()), journal), scenes))
             texts = [(s.question, [t.text for t in journal.turns(s.id)]) for s in scenes]

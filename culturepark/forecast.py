@@ -9,14 +9,14 @@ from math import ceil, sqrt
 from statistics import fmean, linear_regression
 from typing import Any
 
-from culturepark.journal import Journal
+from culturepark.store import RunStore
 
 COVER = 0.95  # probability with which the run's true cost lies in the band
 FIGURES = ("calls", "prompt_tokens", "completion_tokens", "usd")
 
 
 def forecast(
-    journal: Journal, dialogues: int, samples: int | None, cultures: int, discount: float = 1.0
+    journal: RunStore, dialogues: int, samples: int | None, cultures: int, discount: float = 1.0
 ) -> dict[str, Any]:
     """Return the whole run's calls, tokens and USD, each as (low, middle, high), in all and by role
     and model.
@@ -29,9 +29,9 @@ def forecast(
     """
     held = [
         row[0]
-        for row in journal.count("SELECT id FROM scenes WHERE status = 'done' AND refined = 'ok'")
+        for row in journal.select("SELECT id FROM scenes WHERE status = 'done' AND refined = 'ok'")
     ]
-    kept = journal.count("SELECT COUNT(*) FROM opinions WHERE dropped = ''")[0][0]
+    kept = journal.select("SELECT COUNT(*) FROM opinions WHERE dropped = ''")[0][0]
     if samples is not None:
         dialogues = ceil(samples * cultures * len(held) / kept) if kept else 0
     costs = _costs(journal)
@@ -53,12 +53,12 @@ def forecast(
     }
 
 
-def _costs(journal: Journal) -> dict[tuple[str, str], dict[str, dict[str, float | None]]]:
+def _costs(journal: RunStore) -> dict[tuple[str, str], dict[str, dict[str, float | None]]]:
     """Return what each dialogue took, by role and model; what told no tokens or has no price is
     None.
     """
     found: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
-    for role, model, dialogue, *figures in journal.count(
+    for role, model, dialogue, *figures in journal.select(
         "SELECT c.role, c.model, COALESCE(o.dialogue, c.subject), COUNT(*), "
         + ", ".join(f"CASE WHEN COUNT({f}) = COUNT(*) THEN SUM({f}) END" for f in FIGURES[1:])
         + " FROM calls c LEFT JOIN opinions o ON o.id = c.subject GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"

@@ -17,7 +17,6 @@ from typing import Any
 from culturepark import settings as settings_
 from culturepark.atomic import discard, sweep
 from culturepark.errors import InputError, JournalError, ParkError, nearest
-from culturepark.journal import DAMAGED, Journal, require, sole_writer
 from culturepark.llm import Model, address
 from culturepark.llm import load as load_model
 from culturepark.llm.budget import Ledger
@@ -28,6 +27,7 @@ from culturepark.llm.providers.reward import Rewarder
 from culturepark.llm.session import Desk, Models
 from culturepark.records import digest
 from culturepark.settings import LOOSE, Endpoint, Settings
+from culturepark.store import DAMAGED, RunStore, lock_folder, require_database
 from culturepark.workspace import FOLDERS, Workspace, load, output
 
 log = logging.getLogger("culturepark")
@@ -53,9 +53,9 @@ class Run:
         """Where exported files go."""
         return self.folder / "corpus"
 
-    def journal(self, *, write: bool = True) -> Journal:
+    def journal(self, *, write: bool = True) -> RunStore:
         """Open the run's journal; InputError where it was made with other settings or cards."""
-        journal = Journal(self.folder, write=write)
+        journal = RunStore(self.folder, write=write)
         try:
             claim(journal, self, write=write)
         except BaseException:
@@ -63,12 +63,12 @@ class Run:
             raise
         return journal
 
-    def desk(self, journal: Journal) -> Desk:
+    def desk(self, journal: RunStore) -> Desk:
         """Return the models of this run, their ledger and their journal."""
         s = self.settings
         models = lines(s, self.keys)
         if self.replay is not None:
-            return Desk(models, journal, replay=Journal(self.replay, write=False))
+            return Desk(models, journal, replay=RunStore(self.replay, write=False))
         usable(s, models)
         attach(models.all(), journal, s)
         return Desk(models, journal)
@@ -77,7 +77,7 @@ class Run:
 # ----------------------------------------------------------------- identity
 
 
-def claim(journal: Journal, run: Run, *, write: bool) -> None:
+def claim(journal: RunStore, run: Run, *, write: bool) -> None:
     """Hold a journal to the settings and cards that it was begun with; where it is new, write down
     what they are.
 
@@ -115,11 +115,11 @@ def _file_hash(path: Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
-def _begun_with(journal: Journal) -> dict[str, Any] | None:
+def _begun_with(journal: RunStore) -> dict[str, Any] | None:
     """Return the identity of the run that a journal belongs to; None where it is new, or of the
     first versions.
     """
-    text = journal.meta("run")
+    text = journal.read_meta("run")
     if text is None:
         return None
     try:
@@ -154,14 +154,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _adopt(journal: Journal, run: Run) -> None:
+def _adopt(journal: RunStore, run: Run) -> None:
     """Let a journal of the first versions be this run's only where its dialogues are of these
     settings and cards.
     """
     ours = settings_.scene_hash(run.settings, run.workspace)
     begun = {
         found
-        for (found,) in journal.count("SELECT DISTINCT json_extract(scene, '$.run') FROM scenes")
+        for (found,) in journal.select("SELECT DISTINCT json_extract(scene, '$.run') FROM scenes")
     }
     if begun - {ours}:
         raise InputError(
@@ -174,7 +174,7 @@ def _adopt(journal: Journal, run: Run) -> None:
 # ------------------------------------------------------------------- models
 
 
-def attach(models: Iterable[Model], journal: Journal, settings: Settings) -> None:
+def attach(models: Iterable[Model], journal: RunStore, settings: Settings) -> None:
     """Let models at endpoints join a journal and, where there is a cap, its ledger."""
     capped = settings.max_usd is not None or settings.max_tokens is not None
     ledger = Ledger(journal, settings.max_usd, settings.max_tokens) if capped else None
@@ -275,7 +275,7 @@ def start(
         )
     if (folder / "run.toml").exists():
         return _same(resume(folder, keys), settings, workspace)
-    require(folder)
+    require_database(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         freeze(workspace, folder / "cards")
@@ -300,7 +300,7 @@ def _throw_away(folder: Path) -> None:
         with ExitStack() as locks:
             for writer in (folder, folder / "evals"):
                 if writer.is_dir():
-                    locks.enter_context(sole_writer(writer))
+                    locks.enter_context(lock_folder(writer))
             discard(folder)
     except OSError as error:
         raise InputError(
@@ -329,7 +329,7 @@ def resume(folder: str | Path, keys: Mapping[str, str] | None = None) -> Run:
         found = folder.parent.glob("*/run.toml") if folder.parent.is_dir() else ()
         runs = sorted(p.parent.name for p in found if not p.parent.name.startswith("."))
         raise InputError(f"no run at {folder} (it has no run.toml). {nearest(folder.name, runs)}")
-    require(folder)
+    require_database(folder)
     if settings_.edited(folder / "run.toml"):
         raise InputError(_edited(folder))
     return Run(folder, settings_.read(folder / "run.toml"), load(folder / "cards"), keys or {})
@@ -341,7 +341,7 @@ def _edited(folder: Path) -> str:
     """
     changes = ""
     if (folder / "journal.sqlite").exists():
-        with Journal(folder, write=False) as journal:
+        with RunStore(folder, write=False) as journal:
             kept = _begun_with(journal)
         now = settings_.read(folder / "run.toml").model_dump(mode="json", exclude_none=True)
         apart = _apart(kept["settings"], now) if kept else []

@@ -16,7 +16,6 @@ from test_reading import JSONS
 
 import culturepark as cp
 from culturepark.errors import ModelError
-from culturepark.journal import Journal
 from culturepark.llm import load
 from culturepark.llm.batch_backends import Direct, outcomes
 from culturepark.llm.budget import Ledger
@@ -24,6 +23,7 @@ from culturepark.llm.codec import Trouble
 from culturepark.records import Message, Request
 from culturepark.server import Server
 from culturepark.settings import Endpoint
+from culturepark.store import RunStore
 
 KEY = "sk-secret-0123456789"
 
@@ -204,12 +204,12 @@ async def test_a_status_that_nobody_knows_is_waited_for_no_longer_than_a_failing
 ):
     monkeypatch.setattr("culturepark.llm.batch.PENDING_PATIENCE", 0.2)
     with (
-        Journal(tmp_path) as journal,
+        RunStore(tmp_path) as journal,
         pytest.raises(ModelError, match=r"been 'simmering' for .* CulturePark does not know"),
     ):
         await ask(line(front(stay("simmering", 999)), journal), range(2), journal)
-    with Journal(tmp_path) as journal:
-        assert [status for (status,) in journal.count("SELECT status FROM waves")] == ["pending"]
+    with RunStore(tmp_path) as journal:
+        assert [status for (status,) in journal.select("SELECT status FROM waves")] == ["pending"]
 
 
 async def test_lines_that_fail_in_passing_go_into_later_waves():
@@ -276,7 +276,7 @@ async def test_a_refused_batch_is_told_with_its_errors(front, tmp_path):
         return None
 
     with (
-        Journal(tmp_path) as journal,
+        RunStore(tmp_path) as journal,
         pytest.raises(ModelError, match="as a whole: line 1: No batches of") as caught,
     ):
         await ask(line(front(alter), journal), range(3), journal)
@@ -368,11 +368,11 @@ async def test_a_batch_api_that_stays_away_ends_the_run_and_leaves_the_batch_pen
     monkeypatch.setattr("culturepark.llm.batch.PENDING_PATIENCE", 0.1)
     server = front(lambda method, path, ahead: (503, {}) if "/batches/" in path else None)
     with (
-        Journal(tmp_path) as journal,
+        RunStore(tmp_path) as journal,
         pytest.raises(ModelError, match="start it again when it is back"),
     ):
         await ask(line(server, journal), range(3), journal)
-    with Journal(tmp_path) as journal:
+    with RunStore(tmp_path) as journal:
         ((_, batch, status, keys),) = journal.waves(line(server).identity)
         assert batch and status == "pending" and len(keys) == 3
 
@@ -392,14 +392,14 @@ async def interrupted(server, journal, numbers):
 
 async def test_a_pending_batch_is_taken_over_when_the_run_goes_on(tmp_path):
     with Server(echo, batch_seconds=0.5) as server:
-        with Journal(tmp_path) as journal:
+        with RunStore(tmp_path) as journal:
             await interrupted(server, journal, range(6))
-        with Journal(tmp_path) as journal:
+        with RunStore(tmp_path) as journal:
             first = await ask(
                 line(server, journal), range(2), journal
             )  # somebody asks for a part of it only
             assert journal.waves(line(server).identity), "there is more in it that may be asked for"
-        with Journal(tmp_path) as journal:
+        with RunStore(tmp_path) as journal:
             replies = await ask(line(server, journal), range(2, 8), journal)
             assert [r.text for r in first + replies] == texts(range(8)) and not journal.waves(
                 line(server).identity
@@ -410,7 +410,7 @@ async def test_a_pending_batch_is_taken_over_when_the_run_goes_on(tmp_path):
 
 
 async def test_what_is_asked_late_of_a_fetched_batch_is_there(tmp_path):
-    with Server(echo) as server, Journal(tmp_path) as journal:
+    with Server(echo) as server, RunStore(tmp_path) as journal:
         await interrupted(server, journal, range(4))
         made = line(server, journal)
         replies = [await made.complete(request(n)) for n in range(4)]
@@ -422,7 +422,7 @@ async def test_what_is_asked_late_of_a_fetched_batch_is_there(tmp_path):
 async def test_a_batch_whose_id_was_not_written_down_is_found_and_a_wave_that_never_left_is_forgotten(
     tmp_path,
 ):
-    with Server(echo) as server, Journal(tmp_path) as journal:
+    with Server(echo) as server, RunStore(tmp_path) as journal:
         await interrupted(server, journal, range(4))
         identity = line(server).identity
         ((wave, _, _, keys),) = journal.waves(identity)
@@ -441,11 +441,11 @@ async def test_a_batch_whose_id_was_not_written_down_is_found_and_a_wave_that_ne
 async def test_a_batch_that_is_gone_is_asked_again_and_one_that_was_cancelled_keeps_what_it_answered(
     tmp_path,
 ):
-    with Server(echo) as server, Journal(tmp_path) as journal:
+    with Server(echo) as server, RunStore(tmp_path) as journal:
         identity = line(server).identity
         journal.set_wave("gone", identity, "batch_gone", "pending", [request(0).key(identity)])
         assert [r.text for r in await ask(line(server, journal), [0], journal)] == texts([0])
-    with Server(echo, batch_seconds=2.0) as server, Journal(tmp_path / "other") as journal:
+    with Server(echo, batch_seconds=2.0) as server, RunStore(tmp_path / "other") as journal:
         asking = asyncio.create_task(ask(line(server, journal), range(20), journal))
         while server.counts["requests"] < 3:
             await asyncio.sleep(0.01)
@@ -453,7 +453,7 @@ async def test_a_batch_that_is_gone_is_asked_again_and_one_that_was_cancelled_ke
         await asyncio.to_thread(httpx.post, f"{server.url}/batches/{batch}/cancel")
         with pytest.raises(ModelError, match=r"was cancelled, by somebody with access .* --resume"):
             await asking
-        ((answered,),) = journal.count("SELECT COUNT(*) FROM calls WHERE status = 'ok'")
+        ((answered,),) = journal.select("SELECT COUNT(*) FROM calls WHERE status = 'ok'")
         assert answered == server.counts["answered"] >= 3 and not journal.waves(
             line(server).identity
         )
@@ -497,7 +497,7 @@ def test_a_whole_run_goes_through_batches_and_writes_no_key(park):
             s for s in server.seen if "completions" in s["path"]
         ]
         with run.journal() as journal:
-            assert not journal.count("SELECT 1 FROM waves WHERE status != 'done'")
+            assert not journal.select("SELECT 1 FROM waves WHERE status != 'done'")
     assert not [p for p in run.folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
 
 
@@ -511,7 +511,7 @@ async def test_a_capped_batch_that_was_interrupted_is_on_the_bill_once(tmp_path)
             await made.close()
 
     with Server(echo, batch_seconds=0.5) as server:
-        with Journal(tmp_path) as journal:
+        with RunStore(tmp_path) as journal:
             asking = asyncio.create_task(capped(journal))
             while (
                 not journal.waves(line(server).identity)
@@ -520,13 +520,13 @@ async def test_a_capped_batch_that_was_interrupted_is_on_the_bill_once(tmp_path)
                 await asyncio.sleep(0.01)
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
-        with Journal(tmp_path) as journal:
+        with RunStore(tmp_path) as journal:
             held, _ = journal.spent()
             replies = await capped(journal)
             for n, reply in enumerate(replies):
                 journal.add_call(f"k{n}", "s", "delegate", reply)
             spent, _ = journal.spent()
-            assert journal.count("SELECT COUNT(*) FROM holds") == [(0,)]
+            assert journal.select("SELECT COUNT(*) FROM holds") == [(0,)]
         assert spent == pytest.approx(sum(r.usd for r in replies)) and 0 < spent < held
 
 

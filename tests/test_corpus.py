@@ -17,9 +17,9 @@ from culturepark.corpora import country_rows
 from culturepark.corpora.build import split
 from culturepark.corpora.formats import kto
 from culturepark.corpora.pairs import pairs
-from culturepark.journal import Journal
 from culturepark.records import Option, Pair, Question, Reply, Sample
 from culturepark.settings import Split
+from culturepark.store import RunStore
 from culturepark.surveys import shipped
 from culturepark.wording import completion
 
@@ -168,7 +168,7 @@ def test_samples_asks_for_that_many_and_gets_exactly_that_many(park):
         formats=("trl",),
     )
     with run.journal(write=False) as journal:
-        assert journal.count("SELECT culture, COUNT(*) FROM samples GROUP BY culture") == [
+        assert journal.select("SELECT culture, COUNT(*) FROM samples GROUP BY culture") == [
             ("north", 37)
         ]
 
@@ -261,7 +261,7 @@ def test_a_run_whose_export_would_be_empty_asks_nothing(park):
     with pytest.raises(cp.InputError, match="nothing to export as shares"):
         cp.run("empty", {**TEA, "model": "conftest:Plays"}, formats=("trl", "shares"))
     with cp.resume("outputs/empty").journal(write=False) as journal:
-        assert not journal.count("SELECT 1 FROM calls")
+        assert not journal.select("SELECT 1 FROM calls")
 
 
 def test_the_report_is_written_even_where_the_export_fails(park):
@@ -414,7 +414,7 @@ def test_what_a_people_says_itself_is_never_rejected_for_it(park, tmp_path):
         for i, (culture, answer, text) in enumerate(told)
     ]
     for seed in range(8):
-        with Journal(tmp_path / str(seed)) as journal:
+        with RunStore(tmp_path / str(seed)) as journal:
             journal.set_samples(samples)
             made = list(pairs(cp.load(park), journal, None, seed, "train"))
         assert [(p.sample, p.other) for p in made] == [("0", "3"), ("2", "0"), ("3", "0")]

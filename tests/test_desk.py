@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from test_hosted import ASK
 
 import culturepark as cp
-from culturepark.journal import Journal
 from culturepark.llm.session import Answer, Desk, Failure, Models
 from culturepark.records import Fault, Reply
+from culturepark.store import RunStore
 
 
 class Shape(BaseModel):
@@ -27,7 +27,7 @@ class Shape(BaseModel):
 
 def read(folder, script):
     model = cp.Scripted(script)
-    with Journal(folder) as journal:
+    with RunStore(folder) as journal:
         return asyncio.run(Desk(Models(model), journal).read(ASK, "subject", Shape)), model.requests
 
 
@@ -36,8 +36,8 @@ def test_an_answer_that_cannot_be_read_is_shown_to_the_model_and_asked_for_again
     assert isinstance(found, Answer) and found.value.a == 3
     assert [len(r.messages) for r in asked] == [1, 3, 3] and asked[1].messages[1].content == "well"
     assert "read: a: must be a whole number (there is 'x')." in asked[2].messages[2].content
-    with Journal(tmp_path, write=False) as journal:
-        assert [s for (s,) in journal.count("SELECT status FROM calls ORDER BY id")] == [
+    with RunStore(tmp_path, write=False) as journal:
+        assert [s for (s,) in journal.select("SELECT status FROM calls ORDER BY id")] == [
             "unparsed",
             "unparsed",
             "ok",
@@ -68,7 +68,7 @@ def test_what_an_earlier_process_was_answered_is_not_asked_again_but_failures_ar
     script = iter(["first", Reply("failed", reason="busy"), "second"])
 
     def ask(subject, request):
-        with Journal(tmp_path) as journal:
+        with RunStore(tmp_path) as journal:
             return asyncio.run(Desk(Models(model), journal).ask(request, subject))[0]
 
     model = cp.Scripted(lambda _: next(script))
@@ -82,7 +82,7 @@ def test_a_reply_comes_back_from_the_journal_as_it_was(tmp_path):
     reply = Reply(
         "ok", "text", "", "m", 10, 5, 2, 0.25, 12.5, 3, 1, (Fault(kind="drift", sentence="s"),)
     )
-    with Journal(tmp_path) as journal:
+    with RunStore(tmp_path) as journal:
         journal.add_call("k", "s", "delegate", reply)
         assert journal.reply("k") == reply and journal.reply("other") is None
 
@@ -149,8 +149,8 @@ def test_a_replay_fails_on_the_first_answer_that_is_not_there(park):
     first = cp.run(
         "first", {**TEA, "model": "conftest:Plays", "dialogues": 2, "turns": 4}, formats=("trl",)
     )
-    with Journal(first.folder) as journal:
-        journal._write("DELETE FROM calls WHERE id = 5", ())
+    with RunStore(first.folder) as journal:
+        journal.write("DELETE FROM calls WHERE id = 5")
     with pytest.raises(cp.ReplayMiss, match="does not hold the answer of plays to this"):
         cp.run(cp.replay("again", first.folder))
     with pytest.raises(cp.InputError, match="into itself"):
@@ -162,7 +162,7 @@ def test_a_replay_fails_on_the_first_answer_that_is_not_there(park):
 
 
 def test_calls_are_told_by_role_and_model_with_the_slowest_dearest_and_failed(tmp_path):
-    with Journal(tmp_path) as journal:
+    with RunStore(tmp_path) as journal:
         for i in range(20):
             failed = i == 7
             journal.add_call(
@@ -226,12 +226,12 @@ def test_what_failed_is_tried_once_more_at_the_end_and_only_that_is_asked_again(
         "again", {**TEA, "model": "test_desk:Moody", "dialogues": 3, "turns": 4}, formats=("trl",)
     )
     with run.journal(write=False) as journal:
-        assert journal.count(
+        assert journal.select(
             "SELECT COUNT(*) FROM scenes WHERE status = 'done' AND refined = 'ok'"
         ) == [(3,)]
-        assert journal.count("SELECT COUNT(*) FROM opinions WHERE dropped LIKE 'un%'") == [(0,)]
-        assert journal.count("SELECT status, COUNT(*) FROM calls GROUP BY 1") == [
+        assert journal.select("SELECT COUNT(*) FROM opinions WHERE dropped LIKE 'un%'") == [(0,)]
+        assert journal.select("SELECT status, COUNT(*) FROM calls GROUP BY 1") == [
             ("failed", 2),
             ("ok", len(Moody.requests) - 2),
         ]
-        assert journal.count("SELECT COUNT(*) - COUNT(DISTINCT key) FROM calls") == [(2,)]
+        assert journal.select("SELECT COUNT(*) - COUNT(DISTINCT key) FROM calls") == [(2,)]

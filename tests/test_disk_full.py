@@ -13,11 +13,10 @@ import pytest
 from conftest import ROOT, TEA, room
 
 import culturepark as cp
-from culturepark import journal as journals
 from culturepark import logs
 from culturepark.errors import JournalError, ParkError
-from culturepark.journal import Journal
 from culturepark.records import Scene
+from culturepark.store import RunStore, connection
 
 WIDTH = 8
 SCENE = Scene(
@@ -47,8 +46,8 @@ def started(url, **more):
 
 
 def kept(folder, what="calls"):
-    with Journal(folder, write=False) as journal:
-        return journal.count(f"SELECT COUNT(*) FROM {what}")[0][0]
+    with RunStore(folder, write=False) as journal:
+        return journal.select(f"SELECT COUNT(*) FROM {what}")[0][0]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -110,8 +109,8 @@ def test_evaluating_is_stopped_by_one_line_and_exit_code_1(tmp_path):
 
 
 def test_a_journal_that_another_program_holds_is_told_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(journals, "BUSY", 0.05)
-    with Journal(tmp_path) as journal:
+    monkeypatch.setattr(connection, "BUSY", 0.05)
+    with RunStore(tmp_path) as journal:
         other = sqlite3.connect(tmp_path / "journal.sqlite")
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(JournalError, match=r"locked.*Another program holds the file; close it"):
@@ -128,7 +127,7 @@ def test_a_failed_commit_in_the_loop_ends_work_that_waits_for_a_model(tmp_path):
             with room(1000):
                 await asyncio.sleep(60)
 
-    with Journal(tmp_path) as journal, pytest.raises(JournalError, match="Safe in it are 0 calls"):
+    with RunStore(tmp_path) as journal, pytest.raises(JournalError, match="Safe in it are 0 calls"):
         asyncio.run(work(journal))
 
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 
 import culturepark as cp
-from culturepark.journal import Journal
+from culturepark.store import RunStore
 
 GUIDES = [
     "docs/authoring.md",
@@ -152,7 +152,7 @@ def what_it_shows_is_what_came_out(run):
     row = json.loads((run / "corpus/trl/train.jsonl").read_text().splitlines()[0])
     assert json.loads(re.search(r"```json\n(.*?)```", readme, re.DOTALL)[1]) == row
     quoted = " ".join(readme.replace("\n> ", " ").split())
-    with Journal(run, write=False) as journal:
+    with RunStore(run, write=False) as journal:
         for turn in journal.turns(row["metadata"]["dialogue"])[:2]:
             assert f"**{turn.speaker}:** {turn.text}" in quoted
 

@@ -24,13 +24,13 @@ from culturepark.errors import CardError, InputError, NotFound
 from culturepark.evaluation import card, parsers, result, work
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Item, Kind, Unparsed, once
-from culturepark.journal import Journal
 from culturepark.llm import reading
 from culturepark.llm.session import once as asked
 from culturepark.local_models import choices
 from culturepark.local_models.engine import shared
 from culturepark.local_models.local_model import find
 from culturepark.records import Reply, Request
+from culturepark.store import RunStore
 
 HERE = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
 LABELS = ("Agree", "Disagree")
@@ -363,12 +363,12 @@ async def test_distributions_of_several_adapters_share_a_batch_and_are_those_ask
 
 
 def test_a_journal_from_before_shares_were_kept_is_read_and_gets_a_place_for_them(tmp_path):
-    with Journal(tmp_path) as journal:
+    with RunStore(tmp_path) as journal:
         journal.add_call("a", "x", "respondent", Reply("ok", "1"))
-        journal._write("ALTER TABLE calls DROP COLUMN shares", ())
-    with Journal(tmp_path, write=False) as journal:
+        journal.write("ALTER TABLE calls DROP COLUMN shares")
+    with RunStore(tmp_path, write=False) as journal:
         assert journal.known("a").text == "1"
-    with Journal(tmp_path) as journal:
+    with RunStore(tmp_path) as journal:
         journal.add_call("b", "x", "respondent", Reply("ok", "1", shares=(0.25, 0.75)))
         assert journal.known("b").shares == (0.25, 0.75) and journal.known("a").shares == ()
 
@@ -474,8 +474,8 @@ def test_a_run_tells_its_evaluations_in_its_report(tea):
 
 
 def calls(tea):
-    with Journal(tea / "outputs/mine/evals", write=False) as journal:
-        return journal.count("SELECT COUNT(*) FROM calls")[0][0]
+    with RunStore(tea / "outputs/mine/evals", write=False) as journal:
+        return journal.select("SELECT COUNT(*) FROM calls")[0][0]
 
 
 def test_an_interrupt_exits_130_and_the_same_command_goes_on(tea):

@@ -18,7 +18,7 @@ ROWS = [
         "prompts",
         "sandbox",
         "workspace",
-        "journal",
+        "store",
         "llm",
         "surveys",
         "settings",

@@ -14,8 +14,8 @@ import pytest
 from conftest import ROOT, TEA
 
 import culturepark as cp
-from culturepark.journal import Journal
 from culturepark.records import Reply, Turn
+from culturepark.store import RunStore
 
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 
@@ -31,8 +31,8 @@ def files(run: Path) -> dict[str, bytes]:
 def calls(run: Path) -> int:
     """How many calls a run that is being written has journalled so far."""
     try:
-        with Journal(run, write=False) as journal:
-            return journal.count("SELECT COUNT(*) FROM calls")[0][0]
+        with RunStore(run, write=False) as journal:
+            return journal.select("SELECT COUNT(*) FROM calls")[0][0]
     except cp.ParkError:
         return 0
 
@@ -68,8 +68,8 @@ def test_killed_and_resumed_equals_uninterrupted_byte_for_byte(tmp_path):
         process.wait()
     run("killed", "--resume")
     assert files(killed) == files(tmp_path / "whole" / "job")
-    with Journal(killed, write=False) as journal:
-        assert journal.count(
+    with RunStore(killed, write=False) as journal:
+        assert journal.select(
             "SELECT COUNT(*), COUNT(DISTINCT dialogue || ':' || n) FROM turns"
         ) == [(480, 480)]
 
@@ -77,11 +77,11 @@ def test_killed_and_resumed_equals_uninterrupted_byte_for_byte(tmp_path):
 def test_a_finished_run_run_again_does_no_work(park):
     first = cp.run("again", {**TEA, "model": "conftest:Plays", "dialogues": 4}, formats=("trl",))
     with first.journal(write=False) as journal:
-        calls = journal.count("SELECT COUNT(*) FROM calls")
+        calls = journal.select("SELECT COUNT(*) FROM calls")
     before = files(first.folder)
     again = cp.run("again", {**TEA, "model": "conftest:Plays", "dialogues": 4}, formats=("trl",))
     with again.journal(write=False) as journal:
-        assert journal.count("SELECT COUNT(*) FROM calls") == calls and calls[0][0] > 0
+        assert journal.select("SELECT COUNT(*) FROM calls") == calls and calls[0][0] > 0
     assert files(again.folder) == before
 
 
@@ -115,39 +115,39 @@ def test_a_second_process_on_the_same_run_is_refused(park):
 
 
 def test_a_journal_of_a_newer_version_is_left_alone(tmp_path):
-    Journal(tmp_path).close()
+    RunStore(tmp_path).close()
     db = sqlite3.connect(tmp_path / "journal.sqlite")
     db.execute("UPDATE meta SET value = '99' WHERE key = 'version'")
     db.commit()
     db.close()
     with pytest.raises(cp.ParkError, match=r"version 99.*update CulturePark"):
-        Journal(tmp_path)
+        RunStore(tmp_path)
 
 
 def test_a_file_that_is_no_journal_is_told(tmp_path):
     (tmp_path / "journal.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(cp.ParkError, match=r"journal"):
-        Journal(tmp_path)
+        RunStore(tmp_path)
 
 
 def test_a_full_disk_is_one_clear_error_and_keeps_what_was_committed(tmp_path):
-    with Journal(tmp_path) as journal:
+    with RunStore(tmp_path) as journal:
         journal.add_turn("d", Turn(n=0, seat=0, speaker="A", text="kept", cue="", call=""))
         journal.commit()
-        ((pages,),) = journal.count("PRAGMA page_count")
-        journal.count(f"PRAGMA max_page_count = {pages}")
+        ((pages,),) = journal.select("PRAGMA page_count")
+        journal.select(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(cp.ParkError, match=r"full.*--resume"):
             for n in range(1, 100):
                 journal.add_turn(
                     "d", Turn(n=n, seat=0, speaker="A", text="x" * 9000, cue="", call="")
                 )
-        journal.count("PRAGMA max_page_count = 1000000")
-    with Journal(tmp_path, write=False) as journal:
+        journal.select("PRAGMA max_page_count = 1000000")
+    with RunStore(tmp_path, write=False) as journal:
         assert journal.turns("d")[0].text == "kept"
 
 
 def test_a_turn_is_never_written_twice(tmp_path):
-    with Journal(tmp_path) as journal:
+    with RunStore(tmp_path) as journal:
         turn = Turn(n=0, seat=0, speaker="A", text="once", cue="", call="")
         journal.add_turn("d", turn)
         with pytest.raises(cp.ParkError, match="UNIQUE"):
@@ -155,11 +155,11 @@ def test_a_turn_is_never_written_twice(tmp_path):
 
 
 def test_failed_calls_are_kept_with_their_reason_not_as_empty_answers(tmp_path):
-    with Journal(tmp_path) as journal:
+    with RunStore(tmp_path) as journal:
         journal.add_call(
             "k", "s", "delegate", Reply(status="failed", reason="429 for an hour", model="m")
         )
-        assert journal.count("SELECT status, reason, prompt_tokens FROM calls") == [
+        assert journal.select("SELECT status, reason, prompt_tokens FROM calls") == [
             ("failed", "429 for an hour", None)
         ]
 
@@ -179,13 +179,13 @@ def test_run_toml_is_the_resolved_configuration(park):
 def test_a_journal_from_before_thoughts_were_kept_is_read_as_it_is_and_gets_a_place_for_them_when_it_is_written(
     tmp_path,
 ):
-    with Journal(tmp_path) as journal:
+    with RunStore(tmp_path) as journal:
         journal.add_call("old", "s", "r", Reply("ok", "Tea."))
         for name in ("reasoning", "shares"):
-            journal._db.execute(f"ALTER TABLE calls DROP COLUMN {name}")
-    with Journal(tmp_path, write=False) as reader:
+            journal.write(f"ALTER TABLE calls DROP COLUMN {name}")
+    with RunStore(tmp_path, write=False) as reader:
         assert reader.known("old") == Reply("ok", "Tea.")
-    with Journal(tmp_path) as journal:
+    with RunStore(tmp_path) as journal:
         journal.add_call("new", "s", "r", Reply("ok", "Tea.", shares=(1.0,), reasoning="Hm."))
         assert (
             journal.known("new") == Reply("ok", "Tea.", shares=(1.0,), reasoning="Hm.")

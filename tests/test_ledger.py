@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark.errors import BudgetReached
-from culturepark.journal import Journal
 from culturepark.llm.budget import Ledger
 from culturepark.llm.client import Line
 from culturepark.llm.codec import most_tokens
 from culturepark.records import Message, Request
+from culturepark.store import RunStore
 
 PRICES = {"prompt_price": 1.0, "completion_price": 4.0}
 
@@ -164,15 +164,15 @@ def test_a_run_stops_below_its_cap_with_exit_code_3_and_goes_on_with_a_higher_on
             cp.simulate(run)
         with run.journal(write=False) as journal:
             spent, _ = journal.spent()
-            turns = journal.count("SELECT COUNT(*) FROM turns")[0][0]
-            assert journal.count("SELECT COUNT(*) FROM holds") == [(0,)], (
+            turns = journal.select("SELECT COUNT(*) FROM turns")[0][0]
+            assert journal.select("SELECT COUNT(*) FROM holds") == [(0,)], (
                 "what was in flight came home before the run ended"
             )
         assert caught.value.exit_code == 3 and 0.001 < spent <= 0.01 and 0 < turns < 24
         done = cp.simulate(cp.resume(run.folder, max_usd=1.0))
     assert done["turns"] == 24 and done["usd"] > spent
     with run.journal(write=False) as journal:
-        assert journal.spent()[0] == pytest.approx(done["usd"]) and journal.count(
+        assert journal.spent()[0] == pytest.approx(done["usd"]) and journal.select(
             "SELECT COUNT(*) FROM holds"
         ) == [(0,)]
 
@@ -265,8 +265,8 @@ def test_calls_in_flight_when_the_process_was_killed_stay_on_the_bill(park):
             time.sleep(0.02)
         child.send_signal(signal.SIGKILL)
         child.wait()
-        with Journal(run.folder, write=False) as journal:
-            ((holds,),) = journal.count("SELECT COUNT(*) FROM holds")
+        with RunStore(run.folder, write=False) as journal:
+            ((holds,),) = journal.select("SELECT COUNT(*) FROM holds")
         done = cp.simulate(run)
     assert holds == 6 and done["turns"] == 24 and cp.calls(run)["ledger"]["unsettled"] == 6
 
@@ -291,7 +291,7 @@ def test_the_estimate_is_a_band_that_holds_the_real_cost_and_its_pilot_is_not_pa
         with run.journal(write=False) as journal:
             assert (
                 server.counts["requests"]
-                == journal.count("SELECT SUM(attempts) FROM calls")[0][0]
+                == journal.select("SELECT SUM(attempts) FROM calls")[0][0]
                 > before
             )
             spent, _ = journal.spent()

@@ -10,7 +10,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from culturepark.journal import Journal
+from culturepark.store import RunStore
 
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 TEA = "--scenario tea --contact south -c north -m conftest:Plays -n 1 --turns 2"
@@ -50,8 +50,8 @@ def test_json_stays_json_in_any_encoding(park, encoding):
 
 
 def turns(park):
-    with Journal(park / "outputs/x", write=False) as journal:
-        return journal.count("SELECT COUNT(*) FROM turns")[0][0]
+    with RunStore(park / "outputs/x", write=False) as journal:
+        return journal.select("SELECT COUNT(*) FROM turns")[0][0]
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_card_report_and_result_say_what_figures_and_splits_are_not(run):
 
 def test_personas_in_several_splits_are_counted(run):
     with cp.resume(run / "outputs/own").journal() as journal:
-        samples = journal.count("SELECT json_extract(sample, '$.persona'), split FROM samples")
+        samples = journal.select("SELECT json_extract(sample, '$.persona'), split FROM samples")
         people = {p: {s for q, s in samples if q == p} for p, _ in samples}
         assert shared(journal) == (sum(len(s) > 1 for s in people.values()), len(people))
 

@@ -14,9 +14,9 @@ from culturepark.dialogue.floor import cue, over, request
 from culturepark.dialogue.runner import hold
 from culturepark.dialogue.simulate import simulate, table
 from culturepark.dialogue.trimming import own_words
-from culturepark.journal import Journal
 from culturepark.llm.session import Desk, Models
 from culturepark.records import Dialogue, Reply, Turn
+from culturepark.store import RunStore
 
 
 def scene_of(park, culture="north", **changes):
@@ -27,7 +27,7 @@ def scene_of(park, culture="north", **changes):
 
 def held(park, tmp_path, model, **changes):
     space, settings, scene = scene_of(park, **changes)
-    with Journal(tmp_path / "run") as journal:
+    with RunStore(tmp_path / "run") as journal:
         desk = Desk(Models(model), journal)
         dialogue = asyncio.run(hold(table(space, settings, scene), desk, Dialogue(scene=scene)))
         return dialogue, journal.dialogue(scene.id)
@@ -174,7 +174,7 @@ def test_no_more_dialogues_are_open_at_once_than_asked_for(park, tmp_path):
             return Reply(status="ok", text=str(answer(request)))
 
     scenes = (s for s, _ in zip(casting.scenes(space, settings, "north"), range(12), strict=False))
-    with Journal(tmp_path / "run") as journal:
+    with RunStore(tmp_path / "run") as journal:
         asyncio.run(simulate(space, settings, Desk(Models(Slow()), journal), scenes))
         assert len(list(journal.scenes("status = 'done'"))) == 12
     assert most == 3

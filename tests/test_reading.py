@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from test_hosted import ASK, JSON, ask
 
 import culturepark as cp
-from culturepark.journal import Journal
 from culturepark.llm import reading
 from culturepark.llm.codec import Trouble, opened
 from culturepark.llm.reading import extract_json, read
 from culturepark.llm.reasoning import MARK, Listener, part, part_exactly
 from culturepark.llm.session import Answer, Desk, Models
 from culturepark.records import Reply
+from culturepark.store import RunStore
 
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -91,7 +91,7 @@ def test_what_is_no_chat_completion_says_what_came(body, named):
 def test_half_an_emoji_is_replaced_and_never_breaks_the_journal(tmp_path):
     reply = got("Tea \ud83d today")
     assert reply.text == "Tea � today"
-    with Journal(tmp_path) as journal:
+    with RunStore(tmp_path) as journal:
         journal.add_call("k", "s", "r", reply)
 
 
@@ -440,9 +440,9 @@ def test_thoughts_reach_no_parser_and_are_not_shown_to_the_model_again_but_are_k
     model = cp.Scripted(
         ['<think>{"a": 1} or {so}?</think>well', '<think>{"a": 2}</think>{so} {"a": 3}']
     )
-    with Journal(tmp_path) as journal:
+    with RunStore(tmp_path) as journal:
         found = asyncio.run(Desk(Models(model), journal).read(ASK, "subject", Shape))
-        kept = journal.count("SELECT text, reasoning FROM calls ORDER BY id")
+        kept = journal.select("SELECT text, reasoning FROM calls ORDER BY id")
     assert isinstance(found, Answer) and found.value.a == 3
     assert model.requests[1].messages[1].content == "well"
     assert kept == [("well", '{"a": 1} or {so}?'), ('{so} {"a": 3}', '{"a": 2}')]
@@ -451,14 +451,14 @@ def test_thoughts_reach_no_parser_and_are_not_shown_to_the_model_again_but_are_k
 def test_one_call_can_be_read_whole_with_its_thoughts(tmp_path):
     from culturepark.reports.calls import whole, whole_told
 
-    with Journal(tmp_path) as journal:
+    with RunStore(tmp_path) as journal:
         journal.add_call("k", "scene", "delegate", Reply("ok", "Tea.", model="m", reasoning="Hm."))
         found = whole(journal, 1)
         with pytest.raises(cp.InputError, match="its calls are 1 to 1"):
             whole(journal, 7)
-        journal._db.execute("ALTER TABLE calls DROP COLUMN reasoning")
+        journal.write("ALTER TABLE calls DROP COLUMN reasoning")
     assert "thoughts\nHm." in whole_told(found) and "said\nTea." in whole_told(found)
-    with Journal(tmp_path, write=False) as old:
+    with RunStore(tmp_path, write=False) as old:
         assert whole(old, 1)["reasoning"] == ""
 
 

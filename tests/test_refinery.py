@@ -20,10 +20,10 @@ from culturepark.curation.first_person import TOKEN, bent, decapitalised, first_
 from culturepark.curation.pipeline import distil
 from culturepark.curation.preview import preview
 from culturepark.dialogue import casting
-from culturepark.journal import Journal
 from culturepark.llm.session import Desk, Failure, Models, extract_json
 from culturepark.records import Dialogue, Fault, Opinion, Turn
 from culturepark.settings import Refining
+from culturepark.store import RunStore
 
 
 def case_of(park, *texts, mode="cross"):
@@ -37,7 +37,7 @@ def case_of(park, *texts, mode="cross"):
 
 
 def refined(park, tmp_path, case, model, **how):
-    with Journal(tmp_path / "run") as journal:
+    with RunStore(tmp_path / "run") as journal:
         return asyncio.run(distil(case, Refining(**how), Desk(Models(model), journal)))
 
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark import reports
-from culturepark.journal import Journal
 from culturepark.records import Fault, Opinion, Reply, Sample, Scene, Seat, Turn, Verdict
 from culturepark.reports.stance import bound_mean
 from culturepark.settings import Settings
+from culturepark.store import RunStore
 from culturepark.workspace import load
 
 CARDS = load(ROOT)
@@ -127,7 +127,7 @@ def fill(journal):
 
 @pytest.fixture
 def journal(tmp_path):
-    with Journal(tmp_path / "tiny") as opened:
+    with RunStore(tmp_path / "tiny") as opened:
         fill(opened)
         yield opened
 
@@ -354,7 +354,7 @@ def test_an_unwritable_folder_is_told_with_its_path(journal, tmp_path):
 
 
 def test_an_empty_run_is_reported_as_empty(tmp_path):
-    with Journal(tmp_path / "none") as journal:
+    with RunStore(tmp_path / "none") as journal:
         facts = gather(journal)
     page = reports.page(facts)
     assert "No dialogue has been held yet" in page and "No model was called" in page

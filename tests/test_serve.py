@@ -326,7 +326,7 @@ def test_a_tuned_model_takes_its_seat_and_the_journal_names_it(park, models):
     )
     cp.simulate(run)
     with run.journal(write=False) as journal:
-        said = journal.count("SELECT DISTINCT model FROM calls WHERE role = 'delegate'")
+        said = journal.select("SELECT DISTINCT model FROM calls WHERE role = 'delegate'")
     assert said == [(local_model.find(models / "korean").identity,)] and "korean" in said[0][0]
 
 

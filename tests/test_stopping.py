@@ -43,7 +43,7 @@ def test_after_an_interrupt_no_further_call_is_made_and_the_run_goes_on_later(pa
     assert Interrupts.calls == 5
     run = cp.resume(park / "outputs/tea")
     with run.journal(write=False) as journal:
-        assert journal.count("SELECT COUNT(*) FROM calls")[0][0] == 5
+        assert journal.select("SELECT COUNT(*) FROM calls")[0][0] == 5
 
 
 def test_work_that_never_yields_is_interrupted_all_the_same():
@@ -85,7 +85,7 @@ def test_calls_in_flight_are_answered_and_written_down_before_the_end(park):
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopping, finishing " in err and "--resume" in err
     with cp.resume(park / "outputs/slow").journal(write=False) as journal:
-        assert journal.count("SELECT COUNT(*) FROM calls")[0][0] == server.counts["requests"]
+        assert journal.select("SELECT COUNT(*) FROM calls")[0][0] == server.counts["requests"]
 
 
 def test_a_second_interrupt_ends_at_once(park):

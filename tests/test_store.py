@@ -17,9 +17,9 @@ import culturepark as cp
 from culturepark import workspace
 from culturepark.dialogue import casting
 from culturepark.errors import InputError, JournalError, ParkError
-from culturepark.journal import Journal
 from culturepark.records import Persona, digest
 from culturepark.settings import Endpoint, Settings
+from culturepark.store import RunStore
 
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 PLAYS = {**TEA, "model": "conftest:Plays", "dialogues": 3, "turns": 4}
@@ -116,7 +116,7 @@ def test_runs_of_the_first_versions_go_on_under_their_own_cards(run):
     as_first_versions_left_it(run)
     cp.simulate(cp.resume(run.folder, dialogues=5))
     with run.journal(write=False) as journal:
-        assert journal.meta("run") and journal.count(
+        assert journal.read_meta("run") and journal.select(
             "SELECT COUNT(DISTINCT ordinal), COUNT(*) FROM scenes"
         ) == [(5, 5)]
 
@@ -294,8 +294,8 @@ def test_a_truncated_journal_is_one_error(run, share):
 def test_a_truncated_log_of_a_killed_run_is_an_earlier_state_of_it(park):
     run = cp.start("x", {**PLAYS, "dialogues": 20})
     code = (
-        "import os, sys, culturepark as cp; from culturepark.journal import Journal; "
-        "Journal.close = lambda _: os._exit(9); cp.simulate(cp.resume(sys.argv[1]))"
+        "import os, sys, culturepark as cp; from culturepark.store import RunStore; "
+        "RunStore.close = lambda _: os._exit(9); cp.simulate(cp.resume(sys.argv[1]))"
     )
     assert subprocess.run([sys.executable, "-c", code, str(run.folder)], env=ENV).returncode == 9
     wal = run.folder / "journal.sqlite-wal"
@@ -340,6 +340,6 @@ def test_a_run_that_was_never_begun_is_begun_by_resume(park):
 
 def test_creating_a_journal_that_is_killed_half_way_leaves_none(tmp_path):
     (tmp_path / ".journal.sqlite.partial").write_bytes(b"half")
-    Journal(tmp_path).close()
+    RunStore(tmp_path).close()
     found = sorted(p.name for p in tmp_path.iterdir())
     assert found == ["journal.begun", "journal.lock", "journal.sqlite", "journal.sqlite.crc"]

@@ -19,11 +19,11 @@ from culturepark.dialogue.floor import request
 from culturepark.dialogue.runner import hold
 from culturepark.dialogue.simulate import table
 from culturepark.dialogue.trimming import own_turn
-from culturepark.journal import Journal
 from culturepark.llm.client import Line
 from culturepark.llm.providers.compatible import Compatible
 from culturepark.llm.session import Desk, Models
 from culturepark.records import Dialogue, Message, Reply, Request
+from culturepark.store import RunStore
 
 
 def cut(text):
@@ -379,7 +379,7 @@ def test_a_long_reply_is_read_in_a_moment(piece):
 def held(park, folder, model, **changes):
     space, settings = cp.load(park), cp.Settings(**{**TEA, "turns": 2, **changes})
     scene = next(casting.scenes(space, settings, "north"))
-    with Journal(folder) as journal:
+    with RunStore(folder) as journal:
         laid, desk = table(space, settings, scene), Desk(Models(model), journal)
         return asyncio.run(hold(laid, desk, Dialogue(scene=scene), cut_turns=settings.cut_turns))
 
@@ -511,7 +511,7 @@ def test_nothing_is_cut_off_the_embedded_engines_turns(park):
     )
     cp.simulate(run)
     with run.journal(write=False) as journal:
-        assert journal.count(
+        assert journal.select(
             "SELECT COUNT(*) FROM turns WHERE json_extract(turn, '$.marks') != '[]'"
         ) == [(0,)]
 

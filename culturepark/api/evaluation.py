@@ -20,11 +20,11 @@ from culturepark.evaluation import result as results
 from culturepark.evaluation.result import Result
 from culturepark.evaluation.work import EMBEDDED, Job
 from culturepark.executor import pool
-from culturepark.journal import Journal
 from culturepark.llm import Model, local
 from culturepark.llm import load as load_model
 from culturepark.llm.session import Desk, Models
 from culturepark.settings import Settings
+from culturepark.store import RunStore
 from culturepark.workspace import Workspace, find, load, output
 
 log = logging.getLogger("culturepark")
@@ -98,7 +98,7 @@ def evaluate(
     parts = {part: given for part, given in zip(PARTS, (judge, learner), strict=True) if given}
     _lacking(jobs, parts)
     made = _loaded(_models(jobs, parts), settings, keys)
-    with Journal(folder / "evals") as journal, logs.kept(folder):
+    with RunStore(folder / "evals") as journal, logs.kept(folder):
         runs.attach(made.values(), journal, settings)
         desks = {n: Desk(Models(model), journal) for n, model in made.items()}
         hall = work.Hall(folder / "evals", desks, parts, settings.width, tell)
@@ -117,7 +117,7 @@ def evaluate(
     return [results.read(f) for f in folders]
 
 
-async def _sat(jobs: Sequence[Job], hall: work.Hall, journal: Journal) -> list[Path]:
+async def _sat(jobs: Sequence[Job], hall: work.Hall, journal: RunStore) -> list[Path]:
     """Do all jobs, and let go of the models' connections whatever their end is; a failed write of
     the journal ends them.
     """

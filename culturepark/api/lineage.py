@@ -24,7 +24,7 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
         opinion = journal.opinion(made.opinion if made else sample)
         if opinion is None:
             ids = [
-                i for (i,) in journal.count("SELECT id FROM samples UNION SELECT id FROM opinions")
+                i for (i,) in journal.select("SELECT id FROM samples UNION SELECT id FROM opinions")
             ]
             if len(several := [i for i in sorted(ids) if sample and i.startswith(sample)]) > 1:
                 shown = ", ".join(several[:5]) + (" …" if len(several) > 5 else "")

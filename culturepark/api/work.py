@@ -27,10 +27,10 @@ from culturepark.dialogue import casting
 from culturepark.dialogue.simulate import plan
 from culturepark.errors import InputError, ParkError, RunFailed
 from culturepark.executor import pool
-from culturepark.journal import Journal
 from culturepark.llm.session import Desk
 from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.runs import Run, prices
+from culturepark.store import RunStore
 
 Stage = Callable[[Run, Desk, Iterable[Scene], int, Tell], Coroutine[Any, Any, None]]
 # scenes that are held and not yet refined
@@ -63,7 +63,7 @@ def refine(run: Run, tell: Tell = _silent) -> dict[str, Any]:
         desk = run.desk(journal)
 
         def left() -> int:
-            return int(journal.count(f"SELECT COUNT(*) FROM scenes WHERE {READY}")[0][0])
+            return int(journal.select(f"SELECT COUNT(*) FROM scenes WHERE {READY}")[0][0])
 
         async def refine_held() -> None:
             _require_held(journal)
@@ -80,7 +80,7 @@ def export(
 ) -> dict[str, Path]:
     """Write the corpus in these formats; return format → folder."""
     with run.journal() as journal:
-        if not journal.count(
+        if not journal.select(
             "SELECT 1 FROM samples LIMIT 1"
         ):  # stopped before its end: what is refined so far
             corpus_build.build(run.workspace, run.settings, journal)
@@ -90,7 +90,7 @@ def export(
         )
 
 
-def _source(run: Run, journal: Journal) -> Source:
+def _source(run: Run, journal: RunStore) -> Source:
     """Return what exports read of a run: the park knows its peoples' shares, the refinery the voice
     of its opinions.
     """
@@ -284,16 +284,16 @@ async def _until(opened: Run, desk: Desk, wanted: int, tell: Tell) -> None:
         raise RunFailed(_short_of(opened, desk.journal, wanted, lacking))
 
 
-def _kept(journal: Journal, culture: str, dialogues: int) -> int:
+def _kept(journal: RunStore, culture: str, dialogues: int) -> int:
     """Return how many opinions of a culture's first dialogues are kept."""
     sql = (
         "SELECT COUNT(*) FROM opinions o JOIN scenes s ON s.id = o.dialogue "
         "WHERE o.dropped = '' AND s.culture = ? AND s.ordinal < ?"
     )
-    return int(journal.count(sql, culture, dialogues)[0][0])
+    return int(journal.select(sql, culture, dialogues)[0][0])
 
 
-def _short_of(opened: Run, journal: Journal, wanted: int, found: Mapping[str, Yield]) -> str:
+def _short_of(opened: Run, journal: RunStore, wanted: int, found: Mapping[str, Yield]) -> str:
     """Return what cultures lack, and why their opinions were refused."""
     lines = []
     for culture, y in found.items():
@@ -344,7 +344,7 @@ async def _hold(
     _require_held(journal)
 
 
-def _require_held(journal: Journal) -> None:
+def _require_held(journal: RunStore) -> None:
     """RunFailed, with the main reason, if dialogues of the run failed and none was held."""
     done = counts(journal)
     if done["failed_dialogues"] and not done["dialogues"]:
@@ -352,10 +352,10 @@ def _require_held(journal: Journal) -> None:
         raise RunFailed(f"no dialogue was held: {why}. Nothing is lost: --resume tries them again.")
 
 
-def _require_refined(journal: Journal) -> None:
+def _require_refined(journal: RunStore) -> None:
     """RunFailed, with the main reason, if no dialogue was refined and nothing was kept."""
     ended = "TOTAL(refined LIKE 'failed: %'), TOTAL(refined = 'ok')"
-    ((failed, refined),) = journal.count(f"SELECT {ended} FROM scenes")
+    ((failed, refined),) = journal.select(f"SELECT {ended} FROM scenes")
     if failed and not refined and not counts(journal)["kept"]:
         why = "; ".join(describe_failures(journal))
         again = "Nothing is lost: the same command, or --resume, tries them again."
@@ -380,7 +380,7 @@ async def _twice(
         await stage(opened, desk, scenes(), failed, tell)
 
 
-def describe_failures(journal: Journal, culture: str | None = None) -> list[str]:
+def describe_failures(journal: RunStore, culture: str | None = None) -> list[str]:
     """Return how many dialogues failed or were not refined, with the main reason of each."""
     from culturepark.reports.facts import gather_failures
 
@@ -394,9 +394,9 @@ def describe_failures(journal: Journal, culture: str | None = None) -> list[str]
     return lines
 
 
-def _why(journal: Journal, culture: str | None = None) -> str:
+def _why(journal: RunStore, culture: str | None = None) -> str:
     """Return the main reasons why a run, or one of its cultures, has no sample or too few."""
-    dropped = journal.count(
+    dropped = journal.select(
         "SELECT dropped, COUNT(*) FROM opinions "
         "WHERE dropped != '' AND (?1 IS NULL OR culture = ?1) "
         "GROUP BY dropped ORDER BY 2 DESC LIMIT 3",
@@ -421,7 +421,7 @@ def _planned(
 
 
 def _ahead(
-    journal: Journal, until: Mapping[str, int], since: Mapping[str, int] | None = None
+    journal: RunStore, until: Mapping[str, int], since: Mapping[str, int] | None = None
 ) -> int:
     """Return how many of the planned scenes are not yet held."""
     return (
@@ -432,23 +432,23 @@ def _ahead(
 
 
 def _ready(
-    journal: Journal, until: Mapping[str, int], since: Mapping[str, int] | None = None
+    journal: RunStore, until: Mapping[str, int], since: Mapping[str, int] | None = None
 ) -> int:
     """Return how many of the planned scenes are held and not yet refined."""
     return _count(journal, READY, until, since)
 
 
 def _count(
-    journal: Journal, where: str, until: Mapping[str, int], since: Mapping[str, int] | None
+    journal: RunStore, where: str, until: Mapping[str, int], since: Mapping[str, int] | None
 ) -> int:
     sql = (
         f"SELECT COUNT(*) FROM scenes WHERE {where} AND culture = ? AND ordinal >= ? AND"
         " ordinal < ?"
     )
-    return sum(journal.count(sql, c, (since or {}).get(c, 0), n)[0][0] for c, n in until.items())
+    return sum(journal.select(sql, c, (since or {}).get(c, 0), n)[0][0] for c, n in until.items())
 
 
-def counts(journal: Journal) -> dict[str, int]:
+def counts(journal: RunStore) -> dict[str, int]:
     """Return how much of everything a run holds."""
     ask = {
         "dialogues": "SELECT COUNT(*) FROM scenes WHERE status = 'done'",
@@ -459,4 +459,4 @@ def counts(journal: Journal) -> dict[str, int]:
         "kept": "SELECT COUNT(*) FROM opinions WHERE dropped = ''",
         "samples": "SELECT COUNT(*) FROM samples",
     }
-    return {name: int(journal.count(sql)[0][0]) for name, sql in ask.items()}
+    return {name: int(journal.select(sql)[0][0]) for name, sql in ask.items()}

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from culturepark.journal import Journal
 from culturepark.records import Opinion, Question, Sample, Scene, digest, stream
 from culturepark.settings import Settings, Split
+from culturepark.store import RunStore
 from culturepark.wording import SYSTEM, completion
 from culturepark.workspace import Workspace
 
 Splits = dict[str, str]
 
 
-def build(workspace: Workspace, settings: Settings, journal: Journal) -> dict[str, int]:
+def build(workspace: Workspace, settings: Settings, journal: RunStore) -> dict[str, int]:
     """Fill the journal's corpus from its kept opinions; return how many samples each culture has.
 
     With `settings.samples`, a culture's first that many are taken, in the order of its scenes.
@@ -25,7 +25,11 @@ def build(workspace: Workspace, settings: Settings, journal: Journal) -> dict[st
 
 
 def _samples(
-    workspace: Workspace, settings: Settings, journal: Journal, splits: Splits, counts: Counter[str]
+    workspace: Workspace,
+    settings: Settings,
+    journal: RunStore,
+    splits: Splits,
+    counts: Counter[str],
 ) -> Iterator[Sample]:
     for opinion, raw in journal.kept():
         scene = Scene.model_validate_json(raw)
@@ -83,9 +87,9 @@ def split(questions: Sequence[str], shares: Split, seed: int) -> Splits:
     }
 
 
-def crossing(journal: Journal) -> list[str]:
+def crossing(journal: RunStore) -> list[str]:
     """Return the questions that stand in more than one split; a sound corpus has none."""
-    rows = journal.count(
+    rows = journal.select(
         "SELECT question FROM samples GROUP BY question HAVING COUNT(DISTINCT split) > 1"
     )
     return [question for (question,) in rows]

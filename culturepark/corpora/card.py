@@ -11,10 +11,10 @@ from typing import Any
 
 from culturepark import surveys
 from culturepark.errors import InputError
-from culturepark.journal import Journal
 from culturepark.markdown import code, front_matter, inline
 from culturepark.records import MARKS
 from culturepark.settings import Settings
+from culturepark.store import RunStore
 from culturepark.workspace import Workspace
 
 TEMPLATED = (
@@ -57,11 +57,11 @@ class Card:
     text: str
 
 
-def render(journal: Journal, workspace: Workspace, settings: Settings, name: str) -> Card:
+def render(journal: RunStore, workspace: Workspace, settings: Settings, name: str) -> Card:
     """Return what is said of a run's corpus in whatever format. Text from cards and settings is
     escaped.
     """
-    splits = dict(journal.count("SELECT split, COUNT(*) FROM samples GROUP BY split"))
+    splits = dict(journal.select("SELECT split, COUNT(*) FROM samples GROUP BY split"))
     made = (
         TEMPLATED if settings.model == "embedded" else MODELLED.format(model=code(settings.model))
     )
@@ -146,7 +146,7 @@ def page(card: Card, about: str, subsets: Mapping[str, Mapping[str, str]], rows:
     return f"{head}\n# {inline(card.title)}\n\n{use}\n{card.text}"
 
 
-def _known(journal: Journal, workspace: Workspace, settings: Settings) -> str:
+def _known(journal: RunStore, workspace: Workspace, settings: Settings) -> str:
     """Return what limits what a corpus shows: whose figures seeded it, and whom its splits
     share.
     """
@@ -175,21 +175,21 @@ def _figures(settings: Settings) -> str:
     return f"{inline(figures.survey)} ({inline(figures.source)}), {figures.weights()}"
 
 
-def shared(journal: Journal) -> tuple[int, int]:
+def shared(journal: RunStore) -> tuple[int, int]:
     """Return how many personas speak in more than one split, and how many speak at all."""
-    found = journal.count(
+    found = journal.select(
         "SELECT COUNT(DISTINCT split) FROM samples GROUP BY json_extract(sample, '$.persona')"
     )
     return sum(n > 1 for (n,) in found), len(found)
 
 
-def _held(journal: Journal) -> int:
-    return int(journal.count("SELECT COUNT(*) FROM scenes WHERE status = 'done'")[0][0])
+def _held(journal: RunStore) -> int:
+    return int(journal.select("SELECT COUNT(*) FROM scenes WHERE status = 'done'")[0][0])
 
 
-def _drops(journal: Journal) -> str:
+def _drops(journal: RunStore) -> str:
     """Return a Markdown table: a row per culture, a column per reason."""
-    rows = journal.count(
+    rows = journal.select(
         "SELECT culture, dropped, COUNT(*) FROM opinions GROUP BY culture, dropped"
     )
     reasons = sorted({reason for _, reason, _ in rows if reason})
@@ -204,7 +204,7 @@ def _drops(journal: Journal) -> str:
     return "\n".join([head, *body])
 
 
-def _marked(journal: Journal) -> str:
+def _marked(journal: RunStore) -> str:
     """Return a section on turns of which something was cut off, by culture and by model; nothing
     where there are none.
     """

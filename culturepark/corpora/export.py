@@ -15,8 +15,8 @@ from culturepark.corpora.card import Card, page
 from culturepark.corpora.formats import DEFAULT, SPLITS, WHOLE, Format, Subsets, lines
 from culturepark.corpora.source import Source
 from culturepark.errors import InputError, ParkError, RunFailed
-from culturepark.journal import Journal
 from culturepark.registry import FORMATS
+from culturepark.store import RunStore
 
 WHY = {  # there is none of it
     "samples": "no opinion has been kept. `culturepark report` shows why they were dropped.",
@@ -148,7 +148,7 @@ def _hash_files(folder: Path, subsets: Subsets) -> str:
     return found.hexdigest()
 
 
-def _rejects(journal: Journal, path: Path) -> None:
+def _rejects(journal: RunStore, path: Path) -> None:
     partial = path.with_suffix(".partial")
     rows = (
         {"culture": culture, "question": question, **json.loads(o.model_dump_json())}

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from culturepark.journal import Journal
 from culturepark.records import Opinion, Pair, Sample, Scene, digest, stream
+from culturepark.store import RunStore
 from culturepark.wording import completion
 from culturepark.workspace import Workspace
 
@@ -28,7 +28,7 @@ class Told(NamedTuple):
 
 def pairs(
     workspace: Workspace,
-    journal: Journal,
+    journal: RunStore,
     before: Before,
     seed: int,
     split: str,
@@ -50,7 +50,7 @@ def pairs(
 
 
 def _of(
-    told: Told, crowd: Crowd, workspace: Workspace, journal: Journal, before: Before, seed: int
+    told: Told, crowd: Crowd, workspace: Workspace, journal: RunStore, before: Before, seed: int
 ) -> Iterator[Pair]:
     sample = journal.ranked(told.rank)
     text = _unrewritten(sample, workspace, journal, before)
@@ -62,7 +62,7 @@ def _of(
 
 
 def _unrewritten(
-    sample: Sample, workspace: Workspace, journal: Journal, before: Before
+    sample: Sample, workspace: Workspace, journal: RunStore, before: Before
 ) -> str | None:
     """Return the completion that a sample would have had unrewritten; None where its first wording
     did not contradict.

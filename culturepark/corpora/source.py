@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from culturepark.corpora.build import questions, splits
 from culturepark.corpora.pairs import Before, pairs
 from culturepark.corpora.shares import Row, Surveyed, culture_rows
-from culturepark.journal import Journal
 from culturepark.records import Pair, Sample
 from culturepark.settings import Settings
+from culturepark.store import RunStore
 from culturepark.workspace import Workspace
 
 
@@ -25,7 +25,7 @@ class Source:
 
     workspace: Workspace
     settings: Settings
-    journal: Journal
+    journal: RunStore
     cultures: tuple[str, ...]
     before: Before
     surveyed: Surveyed

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from culturepark.errors import JournalError, ModelError
-from culturepark.journal import Journal
 from culturepark.llm.batch_backends import (
     CHAT,
     Order,
@@ -27,6 +26,7 @@ from culturepark.llm.batch_backends import (
 )
 from culturepark.llm.codec import Trouble
 from culturepark.records import Request
+from culturepark.store import RunStore
 
 log = logging.getLogger("culturepark")
 T = TypeVar("T")
@@ -94,7 +94,7 @@ class Batch:
             LINGER if linger is None else linger,
             POLL if poll is None else poll,
         )
-        self.journal: Journal | None = None
+        self.journal: RunStore | None = None
         self._office = office(client)
         self._open: Wave | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -15,7 +15,6 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 
 from culturepark.errors import ModelError
 from culturepark.executor import stopping
-from culturepark.journal import Journal
 from culturepark.llm.batch import Batch
 from culturepark.llm.budget import Ledger
 from culturepark.llm.codec import PASSING, UNSETTLED, Style, Trouble, most_tokens, payload
@@ -25,6 +24,7 @@ from culturepark.llm.reading import ignores_schema, opens_thoughts, read, shares
 from culturepark.llm.secrets import redact
 from culturepark.llm.tracing import span
 from culturepark.records import Reply, Request
+from culturepark.store import RunStore
 
 log = logging.getLogger("culturepark")
 # How often a call is tried in all, by what went wrong last. 429s are many: the gate slows down
@@ -92,7 +92,7 @@ class Line:
         self.style = Style(structured=structured)
         self.gate = Gate(limits or Limits(), client.identity)
         self.ledger: Ledger | None = None
-        self.journal: Journal | None = None
+        self.journal: RunStore | None = None
         self._uncounted = False  # whether somebody was warned of it
 
     def check(self) -> None:
@@ -101,7 +101,7 @@ class Line:
             raise ModelError(f"{self.identity}: the variable that key_env names for it is not set")
         self.client.check()
 
-    def attach(self, journal: Journal, ledger: Ledger | None) -> None:
+    def attach(self, journal: RunStore, ledger: Ledger | None) -> None:
         """Join a run: its ledger, and where batches are written down."""
         self.ledger, self.journal = ledger, journal
         if isinstance(self.client, Batch):

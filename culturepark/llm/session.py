@@ -14,12 +14,12 @@ from pydantic import BaseModel, ValidationError
 
 from culturepark.errors import ReplayMiss
 from culturepark.executor import stopping
-from culturepark.journal import Journal
 from culturepark.llm import Model
 from culturepark.llm.reading import extract_json
 from culturepark.llm.reasoning import apart
 from culturepark.prompts import render
 from culturepark.records import Message, Reply, Request, Role, digest
+from culturepark.store import RunStore
 from culturepark.toml import explain
 
 T = TypeVar("T", bound=BaseModel)
@@ -108,8 +108,8 @@ class Desk:
     """
 
     models: Models
-    journal: Journal
-    replay: Journal | None = None
+    journal: RunStore
+    replay: RunStore | None = None
     calls: int = 0
     failures: int = 0
     usd: float = 0.0

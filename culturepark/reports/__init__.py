@@ -8,18 +8,18 @@ import json
 from pathlib import Path
 
 from culturepark.atomic import write_text
-from culturepark.journal import Journal
 from culturepark.reports.facts import gather
 from culturepark.reports.show import page, table
 from culturepark.reports.stance import chance, distance
 from culturepark.settings import Settings
+from culturepark.store import RunStore
 from culturepark.workspace import Workspace
 
 __all__ = ["chance", "distance", "gather", "page", "table", "write"]
 
 
 def write(
-    journal: Journal, workspace: Workspace, settings: Settings, folder: Path
+    journal: RunStore, workspace: Workspace, settings: Settings, folder: Path
 ) -> tuple[Path, Path]:
     """Write report.html and report.json to `folder`, each whole or not at all; return both paths.
 

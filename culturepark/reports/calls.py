@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from culturepark.errors import InputError
-from culturepark.journal import Journal
+from culturepark.store import RunStore
 
 ORDERS = {"slowest": "ms DESC", "dearest": "usd DESC", "failed": "id DESC"}
 COLUMNS = (
@@ -28,7 +28,7 @@ COLUMNS = (
 
 
 def calls(
-    journal: Journal, *, role: str | None = None, model: str | None = None, top: int = 10
+    journal: RunStore, *, role: str | None = None, model: str | None = None, top: int = 10
 ) -> dict[str, Any]:
     """Return the calls by role and model, the `top` slowest, dearest and last failed, and the
     ledger.
@@ -56,7 +56,7 @@ def calls(
     )
     groups = [
         dict(zip(names, row, strict=True))
-        for row in journal.count(
+        for row in journal.select(
             "SELECT role, model, COUNT(*), SUM(status != 'ok'), SUM(attempts), SUM(lost),"
             " SUM(prompt_tokens), SUM(completion_tokens), SUM(usd), SUM(usd IS NULL) FROM calls"
             f" WHERE {chosen} GROUP BY 1, 2 ORDER BY 1, 2",
@@ -68,14 +68,14 @@ def calls(
     lists = {}
     for name, order in ORDERS.items():
         more = {"slowest": "", "dearest": "AND usd > 0", "failed": "AND status != 'ok'"}[name]
-        rows = journal.count(
+        rows = journal.select(
             f"SELECT {', '.join(COLUMNS)} FROM calls WHERE {chosen} {more} ORDER BY {order}, id"
             " LIMIT ?",
             *values,
             top,
         )
         lists[name] = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-    ((held, held_tokens, holds),) = journal.count(
+    ((held, held_tokens, holds),) = journal.select(
         "SELECT TOTAL(usd), CAST(TOTAL(tokens) AS INTEGER), COUNT(*) FROM holds"
     )
     usd, tokens = journal.spent()
@@ -89,14 +89,14 @@ def calls(
     return {"groups": groups, **lists, "ledger": ledger}
 
 
-def whole(journal: Journal, number: int) -> dict[str, Any]:
+def whole(journal: RunStore, number: int) -> dict[str, Any]:
     """Return one call with what was said and what was thought before; InputError where there is
     none of this number.
     """
     names = (*COLUMNS, "text", *(["reasoning"] if journal.keeps_reasoning else []))
-    for row in journal.count(f"SELECT {', '.join(names)} FROM calls WHERE id = ?", number):
+    for row in journal.select(f"SELECT {', '.join(names)} FROM calls WHERE id = ?", number):
         return {"reasoning": "", **dict(zip(names, row, strict=True))}
-    ((last,),) = journal.count("SELECT MAX(id) FROM calls")
+    ((last,),) = journal.select("SELECT MAX(id) FROM calls")
     raise InputError(
         f"{journal.path} has no call {number}; "
         + (f"its calls are 1 to {last}" if last else "it has none yet")
@@ -118,11 +118,11 @@ def whole_told(call: Mapping[str, Any]) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _quantile(journal: Journal, group: Mapping[str, Any], q: int) -> float:
+def _quantile(journal: RunStore, group: Mapping[str, Any], q: int) -> float:
     """Return the q-th percentile of a group's milliseconds (nearest rank)."""
     rank = max(0, -(-group["calls"] * q // 100) - 1)
     sql = "SELECT ms FROM calls WHERE role = ? AND model = ? ORDER BY ms LIMIT 1 OFFSET ?"
-    return float(journal.count(sql, group["role"], group["model"], rank)[0][0])
+    return float(journal.select(sql, group["role"], group["model"], rank)[0][0])
 
 
 def told(found: Mapping[str, Any]) -> str:

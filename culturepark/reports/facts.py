@@ -13,11 +13,11 @@ from typing import Any
 
 from culturepark.corpora.card import shared
 from culturepark.dialogue import casting
-from culturepark.journal import Journal
 from culturepark.reports import evaluated, tuned
 from culturepark.reports.reading import read_examples
 from culturepark.reports.stance import diversity, questions, stances
 from culturepark.settings import Settings
+from culturepark.store import RunStore
 from culturepark.workspace import Workspace
 
 Facts = dict[str, Any]
@@ -25,7 +25,7 @@ TOP = 10  # reasons of failures that are told one by one
 SPLITS = ("train", "validation", "test")
 
 
-def gather(journal: Journal, workspace: Workspace, settings: Settings) -> Facts:
+def gather(journal: RunStore, workspace: Workspace, settings: Settings) -> Facts:
     """Return all that is told of a run as JSON-able data; what is not known is None, never 0.
 
     The database counts; opinions are streamed. Memory grows with cultures × questions, not with the
@@ -65,17 +65,17 @@ def gather(journal: Journal, workspace: Workspace, settings: Settings) -> Facts:
 
 
 @contextmanager
-def _moment(journal: Journal) -> Iterator[None]:
+def _moment(journal: RunStore) -> Iterator[None]:
     """See one moment of a run that may still be going on, so that all counts fit together."""
-    journal.count("SAVEPOINT report")
+    journal.select("SAVEPOINT report")
     try:
         yield
     finally:
-        journal.count("RELEASE report")
+        journal.select("RELEASE report")
 
 
-def _cultures(journal: Journal, workspace: Workspace, settings: Settings) -> list[str]:
-    held = [c for (c,) in journal.count("SELECT DISTINCT culture FROM scenes ORDER BY culture")]
+def _cultures(journal: RunStore, workspace: Workspace, settings: Settings) -> list[str]:
+    held = [c for (c,) in journal.select("SELECT DISTINCT culture FROM scenes ORDER BY culture")]
     return list(dict.fromkeys((*casting.cultures(workspace, settings), *held)))
 
 
@@ -107,11 +107,11 @@ def _scenario(workspace: Workspace, settings: Settings) -> Facts:
     }
 
 
-def _stage(journal: Journal, settings: Settings, culture: str, calls: int) -> Facts:
+def _stage(journal: RunStore, settings: Settings, culture: str, calls: int) -> Facts:
     """Return how much of a culture has come through each stage."""
 
     def one(sql: str) -> tuple[int, ...]:
-        return tuple(n or 0 for n in journal.count(sql, culture)[0])
+        return tuple(n or 0 for n in journal.select(sql, culture)[0])
 
     scenes, held, failed, ready, unrefined = one(
         "SELECT COUNT(*), SUM(status = 'done'), SUM(status = 'failed'), SUM(refined = 'ok'), "
@@ -140,12 +140,12 @@ def _stage(journal: Journal, settings: Settings, culture: str, calls: int) -> Fa
     }
 
 
-def _called(journal: Journal) -> dict[str | None, int]:
+def _called(journal: RunStore) -> dict[str | None, int]:
     """Return how many calls each culture took; None holds those about opinions that were never
     stored.
     """
     return dict(
-        journal.count(
+        journal.select(
             "SELECT COALESCE(s.culture, o.culture), COUNT(*) FROM calls c LEFT JOIN scenes s ON"
             " s.id = c.subject LEFT JOIN opinions o ON o.id = c.subject GROUP BY 1"
         )
@@ -160,9 +160,9 @@ def _total(stages: Sequence[Facts]) -> Facts:
     }
 
 
-def _dropped(journal: Journal) -> dict[str, dict[str, int]]:
+def _dropped(journal: RunStore) -> dict[str, dict[str, int]]:
     """Return reason → culture → opinions, the most frequent reason first."""
-    rows = journal.count(
+    rows = journal.select(
         "SELECT dropped, culture, COUNT(*) FROM opinions WHERE dropped != '' GROUP BY 1, 2 ORDER BY"
         " 1, 2"
     )
@@ -172,13 +172,13 @@ def _dropped(journal: Journal) -> dict[str, dict[str, int]]:
     return dict(sorted(table.items(), key=lambda item: -sum(item[1].values())))
 
 
-def _rewrites(journal: Journal, settings: Settings) -> Facts:
+def _rewrites(journal: RunStore, settings: Settings) -> Facts:
     """Return how many opinions a rewrite was tried on, how many then passed, and how many
     stayed.
     """
     if not settings.refine.rewrites:
         return {"tried": 0, "saved": 0, "kept": 0}
-    ((tried, saved, kept),) = journal.count(
+    ((tried, saved, kept),) = journal.select(
         "SELECT COUNT(*), SUM(last = 'entail'), SUM(last = 'entail' AND dropped = '') FROM ("
         "SELECT dropped, json_extract(opinion, '$.verdicts[#-1].label') AS last FROM opinions "
         "WHERE json_extract(opinion, '$.verdicts[0].label') = 'contradict')"
@@ -186,17 +186,17 @@ def _rewrites(journal: Journal, settings: Settings) -> Facts:
     return {"tried": tried, "saved": saved or 0, "kept": kept or 0}
 
 
-def _faults(journal: Journal) -> Facts:
+def _faults(journal: RunStore) -> Facts:
     """Return turns by planted fault, and what became of the opinions that carry one.
 
     Kind "" stands for opinions without a fault; `mended` counts those of the kept that were
     reworded.
     """
-    planted = journal.count(
+    planted = journal.select(
         "SELECT json_extract(f.value, '$.kind'), COUNT(*) FROM turns t, json_each(t.turn,"
         " '$.faults') f GROUP BY 1 ORDER BY 1"
     )
-    rows = journal.count(
+    rows = journal.select(
         "SELECT COALESCE(f.value, ''), o.dropped, COUNT(DISTINCT o.id), COUNT(DISTINCT CASE WHEN"
         " json_extract(o.opinion, '$.final') != json_extract(o.opinion, '$.text') THEN o.id END)"
         " FROM opinions o LEFT JOIN json_each(o.opinion, '$.faults') f GROUP BY 1, 2 ORDER BY 1, 2"
@@ -221,10 +221,10 @@ def _faults(journal: Journal) -> Facts:
     }
 
 
-def _topics(journal: Journal) -> dict[str, dict[str, int]]:
+def _topics(journal: RunStore) -> dict[str, dict[str, int]]:
     """Return topic → culture → samples."""
     table: dict[str, dict[str, int]] = defaultdict(dict)
-    for topic, culture, n in journal.count(
+    for topic, culture, n in journal.select(
         "SELECT json_extract(sample, '$.topic'), culture, COUNT(*) FROM samples GROUP BY 1, 2 ORDER"
         " BY 1, 2"
     ):
@@ -232,10 +232,10 @@ def _topics(journal: Journal) -> dict[str, dict[str, int]]:
     return dict(table)
 
 
-def _splits(journal: Journal) -> list[Facts]:
+def _splits(journal: RunStore) -> list[Facts]:
     found = {
         split: (samples, questions)
-        for split, samples, questions in journal.count(
+        for split, samples, questions in journal.select(
             "SELECT split, COUNT(*), COUNT(DISTINCT question) FROM samples GROUP BY split"
         )
     }
@@ -246,7 +246,7 @@ def _splits(journal: Journal) -> list[Facts]:
     ]
 
 
-def _calls(journal: Journal) -> list[Facts]:
+def _calls(journal: RunStore) -> list[Facts]:
     """Return calls by role, model and status.
 
     Tokens, seconds and USD are None where no call told them; `untold` counts the calls that told no
@@ -264,7 +264,7 @@ def _calls(journal: Journal) -> list[Facts]:
         "unpriced",
         "seconds",
     )
-    rows = journal.count(
+    rows = journal.select(
         "SELECT role, model, status, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens),"
         " SUM(prompt_tokens IS NULL OR completion_tokens IS NULL), SUM(usd), SUM(usd IS NULL),"
         " ROUND(SUM(NULLIF(ms, 0)) / 1000, 3) FROM calls GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
@@ -290,7 +290,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
     return round(sum(found), 6) if found else None
 
 
-def gather_failures(journal: Journal, culture: str | None = None) -> Facts:
+def gather_failures(journal: RunStore, culture: str | None = None) -> Facts:
     """Return what failed of a run, or of one culture, with the most frequent reasons.
 
     `judging` counts opinions, the others dialogues.
@@ -308,7 +308,7 @@ def gather_failures(journal: Journal, culture: str | None = None) -> Facts:
     return {kind: _top(journal, sql, culture) for kind, sql in reasons.items()}
 
 
-def _top(journal: Journal, reasons: str, culture: str | None) -> Facts:
+def _top(journal: RunStore, reasons: str, culture: str | None) -> Facts:
     """Return how many failures there are and their main reasons, without the answers that these
     quote.
     """
@@ -320,5 +320,5 @@ def _top(journal: Journal, reasons: str, culture: str | None) -> Facts:
     grouped = f"SELECT {why} AS why, COUNT(*) AS n FROM ({reasons}) GROUP BY 1"
     totals = f"SELECT COALESCE(SUM(n), 0), COUNT(*) FROM ({grouped})"
     top = f"SELECT why, n FROM ({grouped}) ORDER BY n DESC, why LIMIT {TOP}"
-    ((total, kinds),), rows = (journal.count(sql, culture) for sql in (totals, top))
+    ((total, kinds),), rows = (journal.select(sql, culture) for sql in (totals, top))
     return {"total": total, "kinds": kinds, "top": [{"reason": r, "count": n} for r, n in rows]}

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from culturepark.journal import Journal
 from culturepark.records import Dialogue, Opinion, Sample, Turn
+from culturepark.store import RunStore
 from culturepark.workspace import Workspace
 
 Facts = dict[str, Any]
@@ -16,7 +16,7 @@ SAMPLES = 3  # per culture, of different questions
 LONGEST = 2_000  # characters shown of one text
 
 
-def read_examples(journal: Journal, workspace: Workspace, cultures: Sequence[str]) -> list[Facts]:
+def read_examples(journal: RunStore, workspace: Workspace, cultures: Sequence[str]) -> list[Facts]:
     """Return per culture its first dialogue with a kept opinion, and samples of the first
     questions.
     """
@@ -24,9 +24,9 @@ def read_examples(journal: Journal, workspace: Workspace, cultures: Sequence[str
     return [{"culture": c, "dialogue": d, "samples": s} for c, d, s in found if d or s]
 
 
-def _dialogue(journal: Journal, workspace: Workspace, culture: str) -> Facts | None:
+def _dialogue(journal: RunStore, workspace: Workspace, culture: str) -> Facts | None:
     """Return a dialogue's question, its turns, and what became of each opinion taken from them."""
-    rows = journal.count(
+    rows = journal.select(
         "SELECT s.id FROM scenes s JOIN opinions o ON o.dialogue = s.id WHERE s.culture = ? "
         "AND s.status = 'done' AND o.dropped = '' ORDER BY s.ordinal LIMIT 1",
         culture,
@@ -37,7 +37,7 @@ def _dialogue(journal: Journal, workspace: Workspace, culture: str) -> Facts | N
     scene = dialogue.scene
     opinions = [
         Opinion.model_validate_json(o)
-        for (o,) in journal.count(
+        for (o,) in journal.select(
             "SELECT opinion FROM opinions WHERE dialogue = ? ORDER BY n", scene.id
         )
     ]
@@ -59,8 +59,8 @@ def _turn(dialogue: Dialogue, turn: Turn, opinions: Sequence[Opinion]) -> Facts:
     }
 
 
-def _samples(journal: Journal, culture: str) -> list[Facts]:
-    rows = journal.count(
+def _samples(journal: RunStore, culture: str) -> list[Facts]:
+    rows = journal.select(
         "SELECT sample, MIN(rank) FROM samples WHERE culture = ? GROUP BY question ORDER BY 2"
         " LIMIT ?",
         culture,

@@ -17,9 +17,9 @@ from culturepark.curation import embedders
 from culturepark.errors import InputError
 from culturepark.evaluation import measure
 from culturepark.evaluation.intervals import SHARE
-from culturepark.journal import Journal
 from culturepark.records import Question, Shares
 from culturepark.settings import Settings
+from culturepark.store import RunStore
 from culturepark.surveys import Figures
 from culturepark.workspace import Workspace
 
@@ -58,7 +58,7 @@ def questions(workspace: Workspace, settings: Settings) -> dict[str, Question]:
 
 
 def stances(
-    journal: Journal, workspace: Workspace, settings: Settings, cultures: Sequence[str]
+    journal: RunStore, workspace: Workspace, settings: Settings, cultures: Sequence[str]
 ) -> Facts:
     """Return the survey, and each culture's answers in the corpus beside its people's."""
     figures, trouble = _figures(settings)
@@ -94,10 +94,10 @@ Counts = tuple[
 ]  # samples, and persons' answers in dialogues, by option code
 
 
-def _answers(journal: Journal) -> dict[str, dict[str, Counts]]:
+def _answers(journal: RunStore) -> dict[str, dict[str, Counts]]:
     """Return culture → question → counts."""
     found: dict[str, dict[str, Counts]] = defaultdict(dict)
-    for culture, question, code, samples, given in journal.count(
+    for culture, question, code, samples, given in journal.select(
         "SELECT culture, question, json_extract(sample, '$.answer'), COUNT(*), COUNT(DISTINCT"
         " json_extract(sample, '$.dialogue') || ' ' || json_extract(sample, '$.persona')) FROM"
         " samples GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
@@ -188,14 +188,14 @@ def _compare(
 
 
 def diversity(
-    journal: Journal, workspace: Workspace, settings: Settings, cultures: Sequence[str]
+    journal: RunStore, workspace: Workspace, settings: Settings, cultures: Sequence[str]
 ) -> Facts:
     """Return each culture's diversity gain of kept opinions over its seed questions; None without
     opinions.
     """
     asked = questions(workspace, settings)
     seeds: dict[str, list[str]] = defaultdict(list)
-    for culture, question in journal.count(
+    for culture, question in journal.select(
         "SELECT DISTINCT culture, question FROM scenes ORDER BY 1, 2"
     ):
         seeds[culture].append(asked[question].text)
