@@ -543,16 +543,57 @@ class Reply:
 # --------------------------------------------------------------------- park
 
 
+Edges = tuple[tuple[int, int], ...]
+
+
+class Topology(Record):
+    """How the seats of a dialogue are joined: a kind of turn-taking, and who hears whom.
+
+    `edges` are pairs of seats that hear each other, as networkx reads an edge list.
+    """
+
+    kind: Literal["pair", "hub"] = "pair"
+    edges: Edges = ((0, 1),)
+
+    @cached_property
+    def seats(self) -> tuple[int, ...]:
+        """All seats that are joined to any other."""
+        return tuple(sorted({seat for edge in self.edges for seat in edge}))
+
+    @cached_property
+    def neighbours(self) -> dict[int, tuple[int, ...]]:
+        """By seat, the seats that hear it and are heard by it."""
+        return {
+            seat: tuple(sorted({i for edge in self.edges if seat in edge for i in edge} - {seat}))
+            for seat in self.seats
+        }
+
+
 class Seat(Record):
-    """One place at the table: a role, played as a persona of a culture, with a view or none."""
+    """One place at the table: a role, played as a persona of a culture, with a view or none.
+
+    `language` is what the seat speaks, English where it is empty. `mined` says whether opinions are
+    taken from its turns; where it is None, they are from delegates', and in-culture from everyone's.
+    """
 
     role: Literal["main_contact", "delegate"]
     persona: str
     view: int | None = None
+    language: str = ""
+    mined: bool | None = None
+
+    @property
+    def culture(self) -> str:
+        """The culture of the seat's persona."""
+        return self.persona.partition("/")[0]
 
 
 class Scene(Record):
-    """Everything that determines a dialogue; `id` is the hash of it."""
+    """Everything that determines a dialogue; `id` is the hash of it.
+
+    `culture` is the one that the scene was cast for: its first delegate's. `answer` is what most of
+    that culture's people answered.
+    """
 
     ordinal: int
     culture: str
@@ -564,6 +605,7 @@ class Scene(Record):
     seats: tuple[Seat, ...]
     answer: int
     run: str
+    topology: Topology = Topology()
 
     @cached_property
     def id(self) -> str:
@@ -571,13 +613,19 @@ class Scene(Record):
         return digest(content(self))
 
     @property
-    def delegates(self) -> tuple[int, ...]:
-        """Positions of the seats whose opinions are extracted: delegates, or everyone
-        in-culture.
-        """
+    def mined(self) -> tuple[int, ...]:
+        """Positions of the seats whose opinions are extracted."""
+        everyone = self.mode == "in"
         return tuple(
-            i for i, s in enumerate(self.seats) if s.role == "delegate" or self.mode == "in"
+            i
+            for i, seat in enumerate(self.seats)
+            if seat.mined or (seat.mined is None and (everyone or seat.role == "delegate"))
         )
+
+    def answer_of(self, seat: int) -> int:
+        """Return the answer that a seat's opinions are held against: its own, else its people's."""
+        view = self.seats[seat].view
+        return self.answer if view is None else view
 
 
 # What was cut off a turn: an unfinished end, what the model said as somebody else, the rounds of a

@@ -25,6 +25,7 @@ ROWS = [
         "executor",
         "local_models",
         "wording",
+        "context",
         "markdown",
         "tables",
     },

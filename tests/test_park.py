@@ -9,10 +9,12 @@ from conftest import TEA, Plays, answer
 
 import culturepark as cp
 from culturepark.cli import cli
+from culturepark.context import look_up
 from culturepark.dialogue import casting
-from culturepark.dialogue.floor import cue, over, request
-from culturepark.dialogue.runner import hold
-from culturepark.dialogue.simulate import simulate, table
+from culturepark.dialogue.prompting import build_request, choose_cue
+from culturepark.dialogue.runner import hold_dialogue
+from culturepark.dialogue.simulate import simulate
+from culturepark.dialogue.stopping import stop
 from culturepark.dialogue.trimming import own_words
 from culturepark.llm.session import Desk, Models
 from culturepark.records import Dialogue, Reply, Turn
@@ -26,10 +28,11 @@ def scene_of(park, culture="north", **changes):
 
 
 def held(park, tmp_path, model, **changes):
-    space, settings, scene = scene_of(park, **changes)
+    space, _settings, scene = scene_of(park, **changes)
     with RunStore(tmp_path / "run") as journal:
         desk = Desk(Models(model), journal)
-        dialogue = asyncio.run(hold(table(space, settings, scene), desk, Dialogue(scene=scene)))
+        laid = look_up(space, Dialogue(scene=scene))
+        dialogue = asyncio.run(hold_dialogue(laid, desk, laid.dialogue))
         return dialogue, journal.dialogue(scene.id)
 
 
@@ -48,24 +51,25 @@ def test_free_chat_and_guided_keep_every_turn_to_the_last(park, tmp_path, style)
 
 
 def test_each_speaker_is_assistant_to_itself_and_the_others_are_named(park):
-    space, settings, scene = scene_of(park, modes=("cross",))
+    space, _settings, scene = scene_of(park, modes=("cross",))
     turns = tuple(
         Turn(n=i, seat=i % 2, speaker=("Sou", "Nor")[i % 2], text=f"line {i}", cue="", call="")
         for i in range(3)
     )
-    messages = request(table(space, settings, scene), Dialogue(scene=scene, turns=turns)).messages
+    dialogue = Dialogue(scene=scene, turns=turns)
+    messages = build_request(look_up(space, dialogue), dialogue).messages
     assert [m.role for m in messages] == ["system", "user", "assistant", "user"]
     assert messages[1].content == "Sou: line 0" and messages[2].content == "line 1"
     assert messages[3].content.startswith("Sou: line 2\n\nModerator: ")
 
 
 def test_private_and_secret_are_for_their_owner_only(park):
-    space, settings, scene = scene_of(park, modes=("cross",))
-    laid = table(space, settings, scene)
+    space, _settings, scene = scene_of(park, modes=("cross",))
+    laid = look_up(space, Dialogue(scene=scene))
     for seat in (0, 1):
         turns = (Turn(n=0, seat=0, speaker="x", text="hello", cue="", call=""),) * seat
         text = "\n".join(
-            m.content for m in request(laid, Dialogue(scene=scene, turns=turns)).messages
+            m.content for m in build_request(laid, Dialogue(scene=scene, turns=turns)).messages
         )
         mine, other = laid.personas[seat], laid.personas[1 - seat]
         assert mine.secret[0] in text and mine.private[0] in text
@@ -73,15 +77,15 @@ def test_private_and_secret_are_for_their_owner_only(park):
 
 
 def test_nobody_is_asked_to_introduce_something_to_themselves(park):
-    space, settings, scene = scene_of(park, modes=("cross",))
-    laid = table(space, settings, scene)
+    space, _settings, scene = scene_of(park, modes=("cross",))
+    laid = look_up(space, Dialogue(scene=scene))
     names = [p.given_name for p in laid.personas]
     for n in range(14):
         turns = tuple(
             Turn(n=i, seat=i % 2, speaker=names[i % 2], text="x", cue="", call="") for i in range(n)
         )
         nudge = (
-            request(laid, Dialogue(scene=scene, turns=turns))
+            build_request(laid, Dialogue(scene=scene, turns=turns))
             .messages[-1]
             .content.split("Moderator: ")[1]
         )
@@ -89,8 +93,8 @@ def test_nobody_is_asked_to_introduce_something_to_themselves(park):
 
 
 def test_cues_go_round_and_repeat_for_any_number_of_turns(park):
-    space, settings, scene = scene_of(park, styles=("guided",))
-    names = [cue(table(space, settings, scene), n)[0] for n in range(0, 40, 2)]
+    space, _settings, scene = scene_of(park, styles=("guided",))
+    names = [choose_cue(look_up(space, Dialogue(scene=scene)), n)[0] for n in range(0, 40, 2)]
     assert (
         names[:7] == ["opinion", "respond", "culture", "ideas", "introduce", "compare", "conclude"]
         and "opinion" not in names[1:]
@@ -117,7 +121,7 @@ def test_in_culture_both_seats_are_of_the_culture_and_differ(park):
     assert {s.persona.split("/")[0] for s in scene.seats} == {"north"} and len(
         {s.persona for s in scene.seats}
     ) == 2
-    assert scene.delegates == (0, 1)
+    assert scene.mined == (0, 1)
 
 
 def test_scenes_come_in_one_order_and_their_ids_follow_cards_and_settings(park):
@@ -181,7 +185,7 @@ def test_no_more_dialogues_are_open_at_once_than_asked_for(park, tmp_path):
 
 
 def test_an_open_dialogue_is_not_over(park):
-    assert over(Dialogue(scene=scene_of(park)[2])) is None
+    assert stop(Dialogue(scene=scene_of(park)[2])) is None
 
 
 # -------------------------------------------------------- failed dialogues

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import culturepark as cp
+from culturepark.context import look_up
 from culturepark.curation import deduplication, embedders
-from culturepark.curation.case import look_up
 from culturepark.curation.extract import planted
 from culturepark.curation.filters import load
 from culturepark.curation.first_person import TOKEN, bent, decapitalised, first_person

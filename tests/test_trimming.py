@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark.cli import cli
+from culturepark.context import look_up
 from culturepark.dialogue import casting
-from culturepark.dialogue.floor import request
-from culturepark.dialogue.runner import hold
-from culturepark.dialogue.simulate import table
+from culturepark.dialogue.prompting import build_request
+from culturepark.dialogue.runner import hold_dialogue
 from culturepark.dialogue.trimming import own_turn
 from culturepark.llm.client import Line
 from culturepark.llm.providers.compatible import Compatible
@@ -380,8 +380,8 @@ def held(park, folder, model, **changes):
     space, settings = cp.load(park), cp.Settings(**{**TEA, "turns": 2, **changes})
     scene = next(casting.scenes(space, settings, "north"))
     with RunStore(folder) as journal:
-        laid, desk = table(space, settings, scene), Desk(Models(model), journal)
-        return asyncio.run(hold(laid, desk, Dialogue(scene=scene), cut_turns=settings.cut_turns))
+        laid, desk = look_up(space, Dialogue(scene=scene)), Desk(Models(model), journal)
+        return asyncio.run(hold_dialogue(laid, desk, laid.dialogue, cut_turns=settings.cut_turns))
 
 
 CUT = Reply("truncated", "Tea is good. It war", "the answer was cut at max_tokens", "m")
@@ -445,9 +445,9 @@ def test_a_policy_that_says_nothing_leaves_scenes_as_they_were(park):
 def test_a_seat_is_asked_to_stop_where_the_other_or_the_moderator_begins(park):
     space, settings = cp.load(park), cp.Settings(**TEA, modes=("cross",))
     scene = next(casting.scenes(space, settings, "north"))
-    laid = table(space, settings, scene)
+    laid = look_up(space, Dialogue(scene=scene))
     other = laid.personas[1].given_name
-    assert request(laid, Dialogue(scene=scene)).stop == ("\nModerator:", f"\n{other}:")
+    assert build_request(laid, laid.dialogue).stop == ("\nModerator:", f"\n{other}:")
 
 
 def test_a_second_try_is_sent_without_stop_texts(park, tmp_path):

@@ -11,9 +11,11 @@ from typing import Any
 
 from culturepark.api.findings import findings
 from culturepark.api.runs import settled
+from culturepark.context import DialogueContext, look_up
+from culturepark.curation.preview import preview as preview_curation
 from culturepark.dialogue import casting
-from culturepark.dialogue.floor import request
-from culturepark.dialogue.simulate import table
+from culturepark.dialogue.prompting import build_request
+from culturepark.dialogue.runner import Rehearsal, hold_dialogue
 from culturepark.errors import CardError, InputError
 from culturepark.executor import pool
 from culturepark.llm import load as load_model
@@ -149,10 +151,10 @@ def _first_scenes(found: Workspace) -> Iterator[str]:
 
 
 def _try_prompts(found: Workspace, settings: Settings, scene: Scene) -> None:
-    for turn in range(min(scene.turns, 2 * max(1, len(found.role("moderator").cues)))):
-        preview(found, settings, scene, scene.seats[turn % 2].role, turn)
+    cues = max(1, len(found.role("moderator").cues))
+    held = _rehearse(found, settings, scene, min(scene.turns, cues * len(scene.seats)))
     for role in ("extractor", "verifier", "rewriter"):
-        preview(found, settings, scene, role, 2)
+        preview_curation(held, role, "Many see it so.")
 
 
 def show(
@@ -210,41 +212,30 @@ def preview(
     opinion: str = "Many see it so.",
 ) -> Request:
     """Return the request of a role in a scene once `turn` turns have been held by the embedded
-    engine.
+    engine; InputError where another role speaks at that turn.
     """
-    from culturepark.curation.case import look_up
-    from culturepark.curation.preview import preview as refinery_preview
-
-    laid = table(found, settings, scene)
-    speaks = role in ("main_contact", "delegate")
-    if speaks and scene.seats[turn % len(scene.seats)].role != role:
+    context = _rehearse(found, settings, scene, turn)
+    if role not in ("main_contact", "delegate"):
+        return preview_curation(context, role, opinion)
+    request = build_request(context, context.dialogue)
+    if request.role != role:
+        seat = request.facts["seat"]
         own = [i for i, s in enumerate(scene.seats) if s.role == role]
         raise InputError(
-            f"turn {turn} is not the {role}'s: seat {own[0]} speaks at turns {own[0]},"
-            f" {own[0] + 2}, {own[0] + 4}, …"
+            f"turn {turn} is not the {role}'s: seat {seat}, the {request.role}, speaks then. In"
+            f" each round of {len(scene.seats)} turns the {role} speaks at"
+            f" {', '.join(map(str, own))}, counted from 0"
         )
-    dialogue = pool.work(_play(laid, load_model("embedded"), Dialogue(scene=scene), turn))
-    return (
-        request(laid, dialogue)
-        if speaks
-        else refinery_preview(look_up(found, dialogue), role, opinion)
-    )
+    return request
 
 
-async def _play(laid: Any, model: Any, dialogue: Dialogue, turns: int) -> Dialogue:
-    from culturepark.records import Turn
+def _rehearse(found: Workspace, settings: Settings, scene: Scene, turns: int) -> DialogueContext:
+    """Return a scene's context once so many turns have been held by the embedded engine."""
 
-    while len(dialogue.turns) < turns:
-        asked = request(laid, dialogue)
-        reply = await model.complete(asked)
-        seat = asked.facts["seat"]
-        said = Turn(
-            n=len(dialogue.turns),
-            seat=seat,
-            speaker=laid.personas[seat].given_name,
-            text=reply.text,
-            cue=asked.facts["cue"],
-            call="",
-        )
-        dialogue = dialogue.model_copy(update={"turns": (*dialogue.turns, said)})
-    return dialogue
+    def stop_there(dialogue: Dialogue) -> str | None:
+        return "as far as asked" if len(dialogue.turns) >= turns else None
+
+    context = look_up(found, Dialogue(scene=scene), settings.survey)
+    session = Rehearsal(load_model("embedded"))
+    dialogue = pool.work(hold_dialogue(context, session, context.dialogue, (stop_there,)))
+    return replace(context, dialogue=dialogue)

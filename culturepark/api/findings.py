@@ -13,8 +13,8 @@ from functools import partial
 from jinja2 import meta, nodes
 
 from culturepark import settings, surveys
+from culturepark.context import Guest
 from culturepark.curation import embedders, filters
-from culturepark.dialogue.floor import Guest
 from culturepark.errors import CardError, NotFound, ParkError, nearest
 from culturepark.llm import PROVIDERS
 from culturepark.llm import load as load_model

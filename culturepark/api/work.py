@@ -15,13 +15,13 @@ from culturepark import logs
 from culturepark.api.runs import parts, start
 from culturepark.api.stages import Tell, count_usage, hold_dialogues, refine_dialogues
 from culturepark.api.waves import Yield, wave
+from culturepark.context import look_up
 from culturepark.corpora import build as corpus_build
 from culturepark.corpora import card
 from culturepark.corpora.export import export as export_files
 from culturepark.corpora.export import lacking, load_format
 from culturepark.corpora.formats import DEFAULT, Format
 from culturepark.corpora.source import Source
-from culturepark.curation.case import look_up
 from culturepark.curation.pipeline import spoken
 from culturepark.dialogue import casting
 from culturepark.dialogue.simulate import plan

@@ -33,9 +33,10 @@ def _samples(
 ) -> Iterator[Sample]:
     for opinion, raw in journal.kept():
         scene = Scene.model_validate_json(raw)
-        if settings.samples and counts[scene.culture] >= settings.samples:
+        culture = scene.seats[opinion.seat].culture
+        if settings.samples and counts[culture] >= settings.samples:
             continue
-        counts[scene.culture] += 1
+        counts[culture] += 1
         yield sample(workspace, opinion, scene, splits[scene.question])
 
 
@@ -44,14 +45,14 @@ def sample(workspace: Workspace, opinion: Opinion, scene: Scene, split_name: str
     the first person}".
     """
     question, seat = workspace.question(scene.scenario, scene.question), scene.seats[opinion.seat]
-    answer = scene.answer if seat.view is None else seat.view
+    answer = scene.answer_of(opinion.seat)
     return Sample.model_validate(
         {
             "id": digest(opinion.id, opinion.spoken),
-            "culture": scene.culture,
+            "culture": seat.culture,
             "question": question.id,
             "topic": question.topic,
-            "system": SYSTEM.format(title=workspace.culture(scene.culture).title),
+            "system": SYSTEM.format(title=workspace.culture(seat.culture).title),
             "prompt": question.prompt,
             "completion": completion(question, answer, opinion.spoken),
             "answer": answer,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict
 
-from culturepark.curation.case import Case
+from culturepark.context import DialogueContext
 from culturepark.llm.session import Desk, Failure, once
 from culturepark.records import Opinion, Request, Turn, digest
 
@@ -33,14 +33,14 @@ class Extraction(BaseModel):
     opinions: list[Found]
 
 
-async def extract(case: Case, desk: Desk) -> tuple[Opinion, ...] | Failure:
+async def extract(context: DialogueContext, desk: Desk) -> tuple[Opinion, ...] | Failure:
     """Return the opinions in the turns of the delegates (in-culture: of everyone), as the extractor
     words them.
     """
-    scene, turns = case.dialogue.scene, mined(case)
+    scene, turns = context.scene, mined(context)
     if not turns:
         return ()
-    answer = await desk.read(extraction_request(case), scene.id, Extraction)
+    answer = await desk.read(extraction_request(context), scene.id, Extraction)
     if isinstance(answer, Failure):
         return answer
     by_number = {t.n: t for t in turns}
@@ -57,18 +57,18 @@ async def extract(case: Case, desk: Desk) -> tuple[Opinion, ...] | Failure:
     )
 
 
-def mined(case: Case) -> tuple[Turn, ...]:
+def mined(context: DialogueContext) -> tuple[Turn, ...]:
     """Return the turns that opinions are taken from."""
-    return tuple(t for t in case.dialogue.turns if t.seat in case.dialogue.scene.delegates)
+    return tuple(t for t in context.dialogue.turns if t.seat in context.scene.mined)
 
 
-def extraction_request(case: Case) -> Request:
+def extraction_request(context: DialogueContext) -> Request:
     """Return what the extractor is sent. Its answer may grow with the turns; its card's max_tokens
     is the least.
     """
-    scene, turns, role = case.dialogue.scene, mined(case), case.roles["extractor"]
+    scene, turns, role = context.scene, mined(context), context.roles["extractor"]
     speakers = list(dict.fromkeys(t.speaker for t in turns))
-    facts = case.facts(scene.delegates[-1], turns=turns, speakers=speakers)
+    facts = context.answer_facts(scene.mined[-1], turns=turns, speakers=speakers)
     room = max(role.max_tokens, min(TOKENS_PER_TURN * len(turns), MOST_TOKENS))
     return replace(once(role, facts, Extraction, scene.id), max_tokens=room)
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
+from culturepark.context import DialogueContext, look_up
 from culturepark.curation import deduplication, embedders, filters, first_person
-from culturepark.curation.case import Case, look_up
 from culturepark.curation.extract import extract
 from culturepark.curation.filters.repeat import folded
 from culturepark.curation.verify import verify
@@ -59,21 +59,23 @@ async def refine(
     settle(desk)
 
 
-async def distil(case: Case, how: Refining, desk: Desk) -> tuple[Opinion, ...] | Failure:
+async def distil(
+    context: DialogueContext, how: Refining, desk: Desk
+) -> tuple[Opinion, ...] | Failure:
     """Return all opinions of one dialogue, each kept or dropped with its reason; a Failure if none
     could be extracted.
     """
-    found = await extract(case, desk)
+    found = await extract(context, desk)
     if isinstance(found, Failure):
         return found
     sieved: list[Opinion] = []
     for opinion in found:
-        sieved.append(sift(opinion, case, how, [o for o in sieved if not o.dropped]))
+        sieved.append(sift(opinion, context, how, [o for o in sieved if not o.dropped]))
     async with (
         asyncio.TaskGroup() as group
     ):  # no verdict waits for another: in batch mode that would be a wave each
         ruled = [
-            o if o.dropped else group.create_task(verify(o, case, desk, how.rewrites))
+            o if o.dropped else group.create_task(verify(o, context, desk, how.rewrites))
             for o in sieved
         ]
     judged = [o if isinstance(o, Opinion) else o.result() for o in ruled]
@@ -84,7 +86,7 @@ async def distil(case: Case, how: Refining, desk: Desk) -> tuple[Opinion, ...] |
     )
     merged = (o if o.dropped else next(thinned) for o in judged)
     return tuple(
-        o if o.dropped else o.model_copy(update={"spoken": spoken(o, case)}) for o in merged
+        o if o.dropped else o.model_copy(update={"spoken": spoken(o, context)}) for o in merged
     )
 
 
@@ -104,23 +106,25 @@ def outcome(opinions: Iterable[Opinion]) -> str:
     )
 
 
-def sift(opinion: Opinion, case: Case, how: Refining, earlier: list[Opinion]) -> Opinion:
+def sift(
+    opinion: Opinion, context: DialogueContext, how: Refining, earlier: list[Opinion]
+) -> Opinion:
     """Return the opinion, dropped by the first sieve that objects."""
     for name in how.sieves:
-        why = filters.load(name)(opinion, case, earlier)
+        why = filters.load(name)(opinion, context, earlier)
         if why:
             return opinion.model_copy(update={"dropped": name, "detail": why})
     return opinion
 
 
-def spoken(opinion: Opinion, case: Case) -> str:
+def spoken(opinion: Opinion, context: DialogueContext) -> str:
     """Return the kept wording in the first person of its speaker."""
-    name = case.personas[opinion.seat].given_name
+    name = context.personas[opinion.seat].given_name
     return first_person.first_person(
         opinion.final,
         {name},
         opinion.dialogue,
-        common=_common(case.question, case.cultures[opinion.seat]),
+        common=_common(context.question, context.cultures[opinion.seat]),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from culturepark.curation.case import Case
+from culturepark.context import DialogueContext
 from culturepark.llm.session import Desk, Failure, once
 from culturepark.records import Opinion, Verdict
 
@@ -38,7 +38,9 @@ class Rewriting(BaseModel):
         return " ".join(value.split())
 
 
-async def verify(opinion: Opinion, case: Case, desk: Desk, rewrites: int = 1) -> Opinion:
+async def verify(
+    opinion: Opinion, context: DialogueContext, desk: Desk, rewrites: int = 1
+) -> Opinion:
     """Return the opinion with its verdicts; dropped unless its last wording entails the seed
     answer.
 
@@ -46,7 +48,7 @@ async def verify(opinion: Opinion, case: Case, desk: Desk, rewrites: int = 1) ->
     (CulturePark, arXiv 2405.15145, §3.2).
     """
     for turn in range(rewrites + 1):
-        ruling = await _rule(opinion, case, desk, turn)
+        ruling = await _rule(opinion, context, desk, turn)
         if isinstance(ruling, Failure):
             return _drop(opinion, "unverified", f"{ruling.status}: {ruling.reason}")
         verdict = Verdict(
@@ -57,27 +59,29 @@ async def verify(opinion: Opinion, case: Case, desk: Desk, rewrites: int = 1) ->
             return opinion
         if ruling.verdict == "irrelevant" or turn == rewrites:
             return _drop(opinion, ruling.verdict, ruling.reason)
-        rewritten = await _rewrite(opinion, case, desk, ruling.reason, turn)
+        rewritten = await _rewrite(opinion, context, desk, ruling.reason, turn)
         if isinstance(rewritten, Failure):
             return _drop(opinion, "unrewritten", f"{rewritten.status}: {rewritten.reason}")
         opinion = opinion.model_copy(update={"final": rewritten.opinion})
     raise AssertionError("unreachable")
 
 
-async def _rule(opinion: Opinion, case: Case, desk: Desk, turn: int) -> Ruling | Failure:
-    facts = case.facts(opinion.seat, opinion=opinion.final)
+async def _rule(
+    opinion: Opinion, context: DialogueContext, desk: Desk, turn: int
+) -> Ruling | Failure:
+    facts = context.answer_facts(opinion.seat, opinion=opinion.final)
     answer = await desk.read(
-        once(case.roles["verifier"], facts, Ruling, opinion.id, turn), opinion.id, Ruling
+        once(context.roles["verifier"], facts, Ruling, opinion.id, turn), opinion.id, Ruling
     )
     return answer if isinstance(answer, Failure) else answer.value
 
 
 async def _rewrite(
-    opinion: Opinion, case: Case, desk: Desk, reason: str, turn: int
+    opinion: Opinion, context: DialogueContext, desk: Desk, reason: str, turn: int
 ) -> Rewriting | Failure:
-    facts = case.facts(opinion.seat, opinion=opinion.final, reason=reason)
+    facts = context.answer_facts(opinion.seat, opinion=opinion.final, reason=reason)
     answer = await desk.read(
-        once(case.roles["rewriter"], facts, Rewriting, opinion.id, turn), opinion.id, Rewriting
+        once(context.roles["rewriter"], facts, Rewriting, opinion.id, turn), opinion.id, Rewriting
     )
     return answer if isinstance(answer, Failure) else answer.value
 

@@ -1,3 +1,3 @@
-"""The park: who meets whom (cast), who speaks next (floor), how a dialogue is held (moderator), all
-of them (simulate).
+"""Dialogues: who meets whom (casting), who speaks and who hears it (topology), what they are sent
+(prompting), when it is over (stopping), the loop (runner), and all of a run's (simulate).
 """

@@ -4,81 +4,124 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, Protocol
 
-from culturepark.dialogue.floor import (
-    STOPS,
-    Stop,
-    Table,
-    cue,
-    facts,
-    others,
-    over,
-    request,
-    speaker,
-)
+from culturepark.context import DialogueContext
+from culturepark.dialogue.prompting import build_request
+from culturepark.dialogue.stopping import STOPS, Stop, stop
 from culturepark.dialogue.trimming import OwnTurn, own_turn
-from culturepark.llm.session import Desk, Meter, metered
-from culturepark.prompts import render
-from culturepark.records import CutTurns, Dialogue, Reply, Request, Turn
+from culturepark.llm import Model
+from culturepark.llm.session import Failure, Meter, metered
+from culturepark.records import CutTurns, Dialogue, Reply, Request, Scene, Turn
 
 TRIES = 3  # a turn that says nothing whole is asked for again this often in all, as another sample
 
 
-async def hold(
-    table: Table,
-    desk: Desk,
+class Store(Protocol):
+    """Where a dialogue is kept while it is held."""
+
+    def open_scene(self, scene: Scene) -> None:
+        """Note that a dialogue is to be held."""
+
+    def add_turn(self, dialogue: str, turn: Turn) -> None:
+        """Keep one turn."""
+
+    def end_scene(self, dialogue: str, status: str, reason: str) -> None:
+        """Say that a dialogue has ended, and why."""
+
+
+class Session(Protocol):
+    """Who is asked for turns, and where they are kept."""
+
+    @property
+    def journal(self) -> Store:
+        """Where the dialogue is kept."""
+
+    async def ask(self, request: Request, subject: str) -> tuple[Reply, str]:
+        """Return the reply to a request about `subject`, and the call's key."""
+
+
+class Rehearsal:
+    """A session and store that keeps nothing: one model answers, for previews."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    @property
+    def journal(self) -> Store:
+        """The rehearsal itself, which keeps nothing."""
+        return self
+
+    async def ask(self, request: Request, subject: str) -> tuple[Reply, str]:
+        """Return the model's reply; no call has a key."""
+        return await self._model.complete(request), ""
+
+    def open_scene(self, scene: Scene) -> None:
+        """Keep nothing."""
+
+    def add_turn(self, dialogue: str, turn: Turn) -> None:
+        """Keep nothing."""
+
+    def end_scene(self, dialogue: str, status: str, reason: str) -> None:
+        """Keep nothing."""
+
+
+async def hold_dialogue(
+    context: DialogueContext,
+    session: Session,
     dialogue: Dialogue,
     stops: tuple[Stop, ...] = STOPS,
     cut_turns: CutTurns = "trim",
     *,
     on_turn: Callable[[int, Meter], None] | None = None,
 ) -> Dialogue:
-    """Hold a dialogue from where it stands to its end; every turn is in the journal before the next
+    """Hold a dialogue from where it stands to its end; every turn is in the store before the next
     is asked for.
 
     `on_turn` is told the place and the cost of each turn. A seat whose model fails ends the
     dialogue as failed, with the reason; nothing stands in for what it did not say.
     """
-    scene, journal = dialogue.scene, desk.journal
-    fixed = [facts(table, seat) for seat in range(len(scene.seats))]
-    systems = [
-        render(r.system, f, f"agents/{r.name}.toml: system")
-        for r, f in zip(table.roles, fixed, strict=True)
-    ]
-    journal.open_scene(scene)
-    while (reason := over(dialogue, stops)) is None:
-        seat = speaker(dialogue)
-        asked = request(table, dialogue, fixed[seat], systems[seat])
-        name = table.personas[seat].given_name
+    store = session.journal
+    store.open_scene(dialogue.scene)
+    while (reason := stop(dialogue, stops)) is None:
         with metered() as meter:
-            own, reply, key = await speak(
-                desk, asked, scene.id, name, others(table, seat), cut_turns
-            )
-        if not own.text:
-            why = f"turn {len(dialogue.turns)} ({name}): {_why(reply, own)}"
-            journal.end_scene(scene.id, "failed", why)
-            return dialogue.model_copy(update={"status": "failed", "reason": why})
-        turn = Turn.model_construct(
-            n=len(dialogue.turns),
-            seat=seat,
-            speaker=name,
-            text=own.text,
-            marks=own.marks,
-            cue=cue(table, len(dialogue.turns))[0],
-            call=key,
-            faults=reply.faults,
-        )
-        journal.add_turn(scene.id, turn)
+            turn = await take_turn(context, session, dialogue, cut_turns)
+        if isinstance(turn, Failure):
+            return end_dialogue(store, dialogue, turn.status, turn.reason)
+        store.add_turn(dialogue.scene.id, turn)
         if on_turn:
             on_turn(turn.n, meter)
         dialogue = dialogue.model_copy(update={"turns": (*dialogue.turns, turn)})
-    journal.end_scene(scene.id, "done", reason)
-    return dialogue.model_copy(update={"status": "done", "reason": reason})
+    return end_dialogue(store, dialogue, "done", reason)
 
 
-async def speak(
-    desk: Desk,
-    asked: Request,
+def end_dialogue(store: Store, dialogue: Dialogue, status: str, reason: str) -> Dialogue:
+    """Keep how a dialogue ended, and return it."""
+    store.end_scene(dialogue.scene.id, status, reason)
+    return dialogue.model_copy(update={"status": status, "reason": reason})
+
+
+async def take_turn(
+    context: DialogueContext, session: Session, dialogue: Dialogue, cut_turns: CutTurns
+) -> Turn | Failure:
+    """Ask the next speaker; return the turn, or why there is none."""
+    request = build_request(context, dialogue)
+    seat, n = request.facts["seat"], request.facts["n"]
+    name = context.personas[seat].given_name
+    own, reply, key = await ask_turn(
+        session, request, dialogue.scene.id, name, context.others[seat], cut_turns
+    )
+    if not own.text:
+        return Failure("failed", f"turn {n} ({name}): {_explain_silence(reply, own)}")
+    said: dict[str, Any] = {"text": own.text, "marks": own.marks, "faults": reply.faults}
+    return Turn.model_construct(
+        n=n, seat=seat, speaker=name, cue=request.facts["cue"], call=key, **said
+    )
+
+
+async def ask_turn(
+    session: Session,
+    request: Request,
     subject: str,
     name: str,
     others: tuple[str, ...],
@@ -94,7 +137,7 @@ async def speak(
     """
     own = OwnTurn("")
     for index in range(TRIES):
-        reply, key = await desk.ask(replace(asked, index=index) if index else asked, subject)
+        reply, key = await session.ask(replace(request, index=index) if index else request, subject)
         cut = reply.status == "truncated"
         if reply.status == "ok" or (cut and cut_turns == "trim"):
             own = own_turn(reply.text, name, others, cut=cut)
@@ -105,11 +148,11 @@ async def speak(
         ):
             break
         longer = 2 if cut and cut_turns == "retry" else 1
-        asked = replace(asked, max_tokens=longer * asked.max_tokens, stop=())
+        request = replace(request, max_tokens=longer * request.max_tokens, stop=())
     return own, reply, key
 
 
-def _why(reply: Reply, own: OwnTurn) -> str:
+def _explain_silence(reply: Reply, own: OwnTurn) -> str:
     """Return why a reply gave no turn."""
     if reply.status not in ("ok", "truncated") or not reply.text.strip():
         return f"{reply.status}: {reply.reason or 'the answer holds no text'}"
@@ -118,5 +161,5 @@ def _why(reply: Reply, own: OwnTurn) -> str:
         "looped": "it says one thing over and over",
         "trimmed": "it holds no whole sentence",
     }
-    said = "; ".join(lacking[mark] for mark in own.marks) or reply.reason
-    return f"{'truncated' if reply.status == 'truncated' else 'empty'}: {said}"
+    why = "; ".join(lacking[mark] for mark in own.marks) or reply.reason
+    return f"{'truncated' if reply.status == 'truncated' else 'empty'}: {why}"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from itertools import islice
 
-from culturepark import surveys
+from culturepark.context import look_up
 from culturepark.dialogue import casting
-from culturepark.dialogue.floor import Table, lay
-from culturepark.dialogue.runner import hold
+from culturepark.dialogue.runner import hold_dialogue
 from culturepark.executor.pool import each
 from culturepark.llm.session import Desk, Meter
-from culturepark.records import Dialogue, Scene, Shares
+from culturepark.records import Dialogue, Scene
 from culturepark.settings import Settings
 from culturepark.workspace import Workspace
 
@@ -24,16 +22,6 @@ def plan(
 ) -> Iterator[Scene]:
     """Return scenes `since` to `until` of a culture."""
     return islice(casting.scenes(workspace, settings, culture), since, until)
-
-
-def table(workspace: Workspace, settings: Settings, scene: Scene) -> Table:
-    """Look up a scene's cards and figures."""
-    return lay(workspace, scene, lambda c, q: _shares(c.survey, q.id, settings.survey))
-
-
-@lru_cache(maxsize=4096)
-def _shares(countries: tuple[str, ...], item: str, survey: str | None) -> Shares | None:
-    return surveys.surveyed(survey).pool(countries, item) if countries else None
 
 
 async def simulate(
@@ -63,8 +51,8 @@ async def simulate(
         dialogue = Dialogue(scene=scene, turns=turns)
         if on_begin:
             on_begin(dialogue)
-        ended = await hold(
-            table(workspace, settings, scene),
+        ended = await hold_dialogue(
+            look_up(workspace, dialogue, settings.survey),
             desk,
             dialogue,
             cut_turns=settings.cut_turns,

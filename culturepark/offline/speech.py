@@ -50,11 +50,7 @@ class Talk:
     n: int
     seat: int
     seats: int
-
-    @property
-    def k(self) -> int:
-        """How many turns this seat has had."""
-        return self.n // self.seats
+    k: int  # turns that this seat has had
 
     @property
     def name(self) -> tuple[str, int]:
@@ -95,6 +91,7 @@ def listen(facts: Mapping[str, Any]) -> Talk:
         n,
         seat,
         len(facts["others"]) + 1,
+        sum(said.seat == seat for said in facts["history"]),
     )
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-from culturepark.dialogue import floor
+from culturepark.context import make_guest
 from culturepark.dialogue.casting import shares as answered
+from culturepark.dialogue.prompting import write_messages
 from culturepark.llm.codec import FITTING
 from culturepark.records import (
     Culture,
-    Dialogue,
     Message,
     Norm,
     Persona,
@@ -78,7 +78,7 @@ class Ear:
             "me": self.people,
             "culture": self.cultures,
             "question": tuple(q for _, q in self.questions),
-            "guest": tuple(floor.guest(p, workspace.culture(p.culture)) for p in self.people),
+            "guest": tuple(make_guest(p, workspace.culture(p.culture)) for p in self.people),
             "norm": self.norms,
             "setting": tuple(s.setting for s in self.scenarios),
             "style": ("guided", "free"),
@@ -92,9 +92,8 @@ class Ear:
         self._cues = [(c.name, Pattern(c.text, candidates)) for c in moderator.cues]
         for name, text in (("opening", moderator.opening), ("free", moderator.free_cue)):
             self._cues += [(name, Pattern(text, candidates))] if text else []
-        # What the floor puts before a nudge is asked of the floor, so that it has one home.
-        alone = Dialogue.model_construct(scene=cast(Any, None), turns=())
-        self._nudge = floor.history(alone, 0, "\0")[-1].content.partition("\0")[0]
+        # What stands before a nudge is asked of the dialogue's room, so that it has one home.
+        self._nudge = write_messages((), 0, "\0")[-1].content.partition("\0")[0]
         self._heard: dict[str, list[tuple[str, Match]]] = {}
         self._shares: dict[tuple[str, str], Shares | None] = {}
 
@@ -166,7 +165,7 @@ class Ear:
         if nudge is None and history:
             cue = "free"
         answer = _answer(question, match.said.get("view", ""))
-        guests = tuple(floor.guest(p, self.workspace.culture(p.culture)) for p in others)
+        guests = tuple(make_guest(p, self.workspace.culture(p.culture)) for p in others)
         last = next((t.speaker for t in reversed(history) if t.seat != seat), None)
         return {
             "me": me,

@@ -98,7 +98,7 @@ class RunStore(Connection):
                     opinion.id,
                     opinion.dialogue,
                     opinion.n,
-                    scene.culture,
+                    scene.seats[opinion.seat].culture,
                     scene.question,
                     opinion.dropped,
                     mark,

@@ -1,4 +1,4 @@
-"""Sieves: one file each, one function each: `sieve(opinion, case, earlier) -> why it must go, or
+"""Sieves: one file each, one function each: `sieve(opinion, context, earlier) -> why it must go, or
 None`.
 
 `earlier` holds the opinions of this dialogue that have passed so far. To add one, write a module
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from culturepark.curation.case import Case
+from culturepark.context import DialogueContext
 from culturepark.records import Opinion
 from culturepark.registry import FILTERS
 
-Sieve = Callable[[Opinion, Case, Sequence[Opinion]], str | None]
+Sieve = Callable[[Opinion, DialogueContext, Sequence[Opinion]], str | None]
 
 
 def load(name: str) -> Sieve:

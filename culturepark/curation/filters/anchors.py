@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from culturepark.curation.case import Case
+from culturepark.context import DialogueContext
 from culturepark.records import Opinion
 
 SELF = r"(?:(?:^|[,;:.—] )as an?|\bbeing an?|\bi(?:['’]m| am)(?: an?)?)"  # not "as much as a man"
@@ -22,9 +22,9 @@ GENDER = re.compile(
 WOMEN = {"woman", "mother", "grandmother", "wife"}
 
 
-def sieve(opinion: Opinion, case: Case, earlier: Sequence[Opinion]) -> str | None:
+def sieve(opinion: Opinion, context: DialogueContext, earlier: Sequence[Opinion]) -> str | None:
     """Return the anchor that is broken, as said and as on the card."""
-    persona, culture = case.personas[opinion.seat], case.cultures[opinion.seat]
+    persona, culture = context.personas[opinion.seat], context.cultures[opinion.seat]
     for age in AGE.findall(opinion.text):
         if int(age) != persona.age:
             return f"says {age} years old; the card says {persona.age}"

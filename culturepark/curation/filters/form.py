@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from culturepark.curation.case import Case
+from culturepark.context import DialogueContext
 from culturepark.records import Opinion
 
 SHORTEST, LONGEST = 4, 120  # words
@@ -29,7 +29,7 @@ RULES = (
 UNITED_STATES = re.compile(r"\b(the )?US\b")
 
 
-def sieve(opinion: Opinion, case: Case, earlier: Sequence[Opinion]) -> str | None:
+def sieve(opinion: Opinion, context: DialogueContext, earlier: Sequence[Opinion]) -> str | None:
     """Return the first rule of form that the opinion breaks."""
     words = len(opinion.text.split())
     if not SHORTEST <= words <= LONGEST:

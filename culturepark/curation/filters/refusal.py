@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from culturepark.curation.case import Case
+from culturepark.context import DialogueContext
 from culturepark.records import Opinion
 
 REFUSAL = re.compile(
@@ -25,8 +25,8 @@ REFUSAL = re.compile(
 )
 
 
-def sieve(opinion: Opinion, case: Case, earlier: Sequence[Opinion]) -> str | None:
+def sieve(opinion: Opinion, context: DialogueContext, earlier: Sequence[Opinion]) -> str | None:
     """Return the words by which the turn gives itself away."""
-    turn = next((t for t in case.dialogue.turns if t.n == opinion.turn), None)
+    turn = next((t for t in context.dialogue.turns if t.n == opinion.turn), None)
     found = REFUSAL.search(turn.text) if turn else None
     return f"the turn refuses: {found.group(0)!r}" if found else None

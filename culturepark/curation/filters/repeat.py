@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from culturepark.curation.case import Case
+from culturepark.context import DialogueContext
 from culturepark.records import Opinion
 
 WORD = re.compile(r"\w+")
 
 
-def sieve(opinion: Opinion, case: Case, earlier: Sequence[Opinion]) -> str | None:
+def sieve(opinion: Opinion, context: DialogueContext, earlier: Sequence[Opinion]) -> str | None:
     """Return which earlier opinion says the same, whatever the case and punctuation."""
     own = folded(opinion.text)
     same = next((o for o in earlier if folded(o.text) == own), None)
