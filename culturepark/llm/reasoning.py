@@ -78,6 +78,7 @@ HEAD = re.compile(
     r"\s*(?:\**(?:analysis|thought|thinking)|<\|?(?:channel|start|answer|final_answer|response)\b)",
     re.IGNORECASE,
 )
+RARELY = 256  # a long answer is read anew once this part of it is new, not at each token
 SHORTEST = 16  # characters that tell whether an answer begins with any of these
 QUOTES = "\"'`“”‘’«»"
 TALK = re.compile(
@@ -252,12 +253,16 @@ class Listener:
     def __init__(self) -> None:
         self._heard = ""
         self._passed = Parted("", "")
+        self._read = 0  # characters of it that have been looked at
 
     def hear(self, piece: str) -> Parted:
         """Return which thoughts and which text are new and will stay, now that this piece was
         said.
         """
         self._heard += piece
+        if len(self._heard) - self._read < len(self._heard) // RARELY:
+            return Parted("", "")
+        self._read = len(self._heard)
         tail = TAIL.search(self._heard)
         text = self._heard[: tail.start()] if tail else self._heard
         found = part_exactly(text)
