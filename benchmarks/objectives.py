@@ -43,7 +43,7 @@ def world(seed: int) -> tuple[list[Row], list[Row], dict[str, list[Row]]]:
     countries.
     """
     questions = {q.id: q for s in load(shipped()).scenarios.values() for q in s.questions}
-    figures = surveys.shipped()
+    figures = surveys.load_shipped()
     rng = stream("objectives", seed)
     unasked = set(rng.sample(sorted(questions), len(questions) // 5))
     unseen = set(rng.sample(figures.countries(), len(figures.countries()) // 5))

@@ -95,7 +95,7 @@ def known(folder: Path) -> None:
     """Print what each variant finds of simulated minorities, the sweep on validation users, and the
     data-efficiency curve.
     """
-    data = votes.simulation(users=40)
+    data = votes.simulate_votes(users=40)
     told = scpo.terms(base=_sketch(data, folder / "a"), device="cpu", **SIMULATED)
     share = sum(bool(p.minority) for p in data.pairs) / len(data.pairs)
     print(
@@ -139,7 +139,7 @@ def real(folder: Path) -> None:
     if not CREHATE.is_file():
         print(f"\n-- CREHate: skipped, no {CREHATE}; CULTUREPARK_DATA says where it is")
         return
-    data = votes.read(CREHATE)
+    data = votes.read_votes(CREHATE)
     told = scpo.terms(base=_sketch(data, folder / "b"), device="cpu", **REAL)
     share = sum(bool(p.minority) for p in data.pairs) / len(data.pairs)
     print(
@@ -151,7 +151,7 @@ def real(folder: Path) -> None:
 
 def _sketch(data: Votes, folder: Path) -> str:
     """Return a small untrained base whose tokenizer is learnt from the training users of seed 0."""
-    train, _ = votes.split(data.pairs, 0.15, 0)
+    train, _ = votes.split_by_user(data.pairs, 0.15, 0)
     with quiet():
         return str(
             sketch(

@@ -118,7 +118,7 @@ def look_up(workspace: Workspace, dialogue: Dialogue, survey: str | None = None)
 @lru_cache(maxsize=4096)
 def pool_shares(countries: tuple[str, ...], item: str, survey: str | None) -> Shares | None:
     """Return what the people of these countries answered together; None where none was asked."""
-    return surveys.surveyed(survey).pool(countries, item) if countries else None
+    return surveys.load_survey(survey).pool(countries, item) if countries else None
 
 
 def make_guest(persona: Persona, culture: Culture) -> Guest:

@@ -59,7 +59,7 @@ def test_a_culture_has_people_who_differ(name):
 
 @pytest.mark.parametrize("name", CULTURES)
 def test_views_agree_with_the_shares_and_are_not_all_the_majoritys(name):
-    figures, card, people = surveys.shipped(), PARK.culture(name), PARK.people(name)
+    figures, card, people = surveys.load_shipped(), PARK.culture(name), PARK.people(name)
     distances, unanimous = [], 0
     for question in PARK.scenario("world_values").questions:
         shares = figures.pool(card.survey, question.id)

@@ -20,7 +20,7 @@ from culturepark.corpora.pairs import pairs
 from culturepark.records import Option, Pair, Question, Reply, Sample
 from culturepark.settings import Split
 from culturepark.store import RunStore
-from culturepark.surveys import shipped
+from culturepark.surveys import load_shipped
 from culturepark.wording import completion
 
 SPLITS = ("train", "validation", "test")
@@ -460,7 +460,7 @@ def test_shares_are_what_the_people_answered(paired):
     for row in every(paired, "shares"):
         about = row["metadata"]
         question = paired.workspace.question("world_values", about["question"])
-        found = shipped().pool(paired.workspace.culture(about["culture"]).survey, question.id)
+        found = load_shipped().pool(paired.workspace.culture(about["culture"]).survey, question.id)
         assert row["codes"] == [o.code for o in question.options] and sum(
             row["shares"]
         ) == pytest.approx(1)
@@ -486,7 +486,7 @@ def test_a_country_has_the_same_rows_under_its_own_name(paired):
     questions = paired.workspace.scenario("world_values").questions
     made = list(country_rows("EGY", questions))
     assert [r["metadata"]["question"] for r in made] == [
-        q.id for q in questions if shipped().get("EGY", q.id)
+        q.id for q in questions if load_shipped().get("EGY", q.id)
     ]
     assert {r["prompt"][0]["content"].partition(".")[0] for r in made} == {
         "You are a person from Egypt"

@@ -205,7 +205,7 @@ async def test_the_embedded_engine_plays_a_study_and_is_helped_by_what_it_can_re
 def test_distance_is_in_lengths_of_the_scale_and_the_targets_are_the_surveys():
     found = exam.targets(PARK, "chinese", "world_values")
     assert len(found) == 32
-    shares = surveys.shipped().get("CHN", "Q27").shares
+    shares = surveys.load_shipped().get("CHN", "Q27").shares
     assert found["Q27"].mean == pytest.approx(sum(c * s for c, s in shares.items())) and (
         found["Q27"].low,
         found["Q27"].high,

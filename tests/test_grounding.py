@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from culturepark.errors import NotFound, SurveyError
-from culturepark.surveys import build, dimensions, hofstede, read, shipped
+from culturepark.surveys import build, hofstede, load_dimensions, load_shipped, read_release
 from culturepark.surveys.scales import SCALES
 
 DATA = Path(os.environ.get("CULTUREPARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -56,7 +56,7 @@ def save(tmp_path):
 
 
 def test_shares_are_weighted_and_counts_are_not(save):
-    figures = read(save(SMALL))
+    figures = read_release(save(SMALL))
     shares = figures.get("ARG", "Q1")
     assert (shares.n, shares.missing, shares.shares) == (2, 0.0, {1: 0.25, 2: 0.75})
     assert shares.mean == 1.75 and shares.modal == 2
@@ -64,13 +64,15 @@ def test_shares_are_weighted_and_counts_are_not(save):
 
 
 def test_without_weights_everyone_counts_the_same(save):
-    figures = read(save("B_COUNTRY,B_COUNTRY_ALPHA,Q1\n32,ARG,1\n32,ARG,2\n32,ARG,2\n32,ARG,2\n"))
+    figures = read_release(
+        save("B_COUNTRY,B_COUNTRY_ALPHA,Q1\n32,ARG,1\n32,ARG,2\n32,ARG,2\n32,ARG,2\n")
+    )
     assert figures.get("ARG", "Q1").shares == {1: 0.25, 2: 0.75}
     assert figures.weighted == ()
 
 
 def test_missing_answers_are_counted_apart(save):
-    shares = read(save(SMALL)).get("ARG", "Q2")
+    shares = read_release(save(SMALL)).get("ARG", "Q2")
     assert (shares.n, shares.missing, shares.shares) == (1, 0.5, {4: 1.0})
 
 
@@ -78,12 +80,14 @@ def test_missing_answers_are_counted_apart(save):
     "cell", ["", " ", "NA", "N/A", "nan", "NULL", "#NULL!", ".", ".a", ".z", ":", "-5", "-1.0"]
 )
 def test_what_stands_for_no_answer_is_missing(save, cell):
-    shares = read(save(f"B_COUNTRY,B_COUNTRY_ALPHA,Q1\n32,ARG,1\n32,ARG,{cell}\n")).get("ARG", "Q1")
+    shares = read_release(save(f"B_COUNTRY,B_COUNTRY_ALPHA,Q1\n32,ARG,1\n32,ARG,{cell}\n")).get(
+        "ARG", "Q1"
+    )
     assert (shares.n, shares.missing, shares.shares) == (1, 0.5, {1: 1.0})
 
 
 def test_a_code_beyond_its_items_scale_is_missing_and_noticed(save):
-    figures = read(
+    figures = read_release(
         save(
             "B_COUNTRY,B_COUNTRY_ALPHA,Q1,Q48,Q223\n32,ARG,1,9,32001\n32,ARG,9,10,99\n32,ARG,99,99,999\n"
         )
@@ -104,7 +108,7 @@ def test_a_code_beyond_its_items_scale_is_missing_and_noticed(save):
 
 def test_a_person_who_stands_twice_counts_once_and_is_reported(save):
     rows = "32,ARG,7,1\n32,ARG,8,2\n76,BRA,7,2\n32,ARG,7,1\n32,ARG,7,2\n32,ARG,,2\n32,ARG,,2\n"
-    figures = read(save("B_COUNTRY,B_COUNTRY_ALPHA,D_INTERVIEW,Q1\n" + rows))
+    figures = read_release(save("B_COUNTRY,B_COUNTRY_ALPHA,D_INTERVIEW,Q1\n" + rows))
     assert figures.get("ARG", "Q1").shares == {1: 0.25, 2: 0.75}
     assert figures.notices == {"interviews that stand twice, the later ones left out": 2}
 
@@ -112,7 +116,7 @@ def test_a_person_who_stands_twice_counts_once_and_is_reported(save):
 @pytest.mark.parametrize("code", ["NA", "-5", "-5.0", "0", "", " ", ".", ".a"])
 def test_an_interview_without_an_id_stands_for_itself(save, code):
     rows = "".join(f"32,ARG,{code},{1 + n % 2}\n" for n in range(10))
-    figures = read(save("B_COUNTRY,B_COUNTRY_ALPHA,D_INTERVIEW,Q1\n" + rows))
+    figures = read_release(save("B_COUNTRY,B_COUNTRY_ALPHA,D_INTERVIEW,Q1\n" + rows))
     assert figures.get("ARG", "Q1").n == 10 and not figures.notices
 
 
@@ -121,12 +125,12 @@ def test_a_column_of_ids_by_which_most_people_would_be_left_out_is_an_error(save
     with pytest.raises(
         SurveyError, match="D_INTERVIEW: 2 of 3 rows from ARG have the id of an earlier row"
     ):
-        read(save("B_COUNTRY,B_COUNTRY_ALPHA,D_INTERVIEW,Q1\n" + rows))
+        read_release(save("B_COUNTRY,B_COUNTRY_ALPHA,D_INTERVIEW,Q1\n" + rows))
 
 
 def test_a_header_that_stands_again_in_a_release_is_counted(save):
     head = "B_COUNTRY_ALPHA,Q1\n"
-    figures = read(save(head + "ARG,1\n" + head + "ARG,2\n"))
+    figures = read_release(save(head + "ARG,1\n" + head + "ARG,2\n"))
     assert figures.get("ARG", "Q1").n == 2
     assert figures.notices == {"rows that repeat the header, left out": 1}
 
@@ -136,24 +140,25 @@ def test_a_header_that_stands_again_in_a_release_is_counted(save):
 )
 def test_a_surveys_error_names_no_option_that_a_run_does_not_have(save, held):
     with pytest.raises(SurveyError) as error:
-        read(save(held))
+        read_release(save(held))
     assert "-o " not in str(error.value)
 
 
 def test_a_packed_release_is_read(save):
     assert (
-        read(save(gzip.compress(SMALL.encode()), "survey.csv.gz")).table == read(save(SMALL)).table
+        read_release(save(gzip.compress(SMALL.encode()), "survey.csv.gz")).table
+        == read_release(save(SMALL)).table
     )
 
 
 def test_an_item_without_a_valid_answer_is_absent(save):
-    figures = read(save(SMALL))
+    figures = read_release(save(SMALL))
     assert figures.get("BRA", "Q2") is None
     assert figures.items("BRA") == ("Q1",)
 
 
 def test_only_exact_names_are_items_and_averages_are_no_people(save):
-    figures = read(save(SMALL))
+    figures = read_release(save(SMALL))
     assert figures.countries() == ("ARG", "BRA")
     assert figures.items("ARG") == ("Q1", "Q2")
     assert figures.get("BRA", "Q1").n == 2
@@ -172,7 +177,7 @@ def test_encodings_and_delimiters_give_the_same_figures(save, encoding, delimite
         .replace(",", delimiter)
         .replace("0.5", "0,5" if delimiter == ";" else "0.5")
     )
-    assert read(save(text, encoding=encoding)) == read(save(SMALL))
+    assert read_release(save(text, encoding=encoding)) == read_release(save(SMALL))
 
 
 def test_quoted_and_labelled_headers_are_understood(save):
@@ -180,11 +185,11 @@ def test_quoted_and_labelled_headers_are_understood(save):
         '"B_COUNTRY: ISO code","B_COUNTRY_ALPHA: ISO alpha-3","Q1: Important: family,'
         ' kin"\r\n"32","ARG","1"\r\n'
     )
-    assert read(save(text)).get("ARG", "Q1").shares == {1: 1.0}
+    assert read_release(save(text)).get("ARG", "Q1").shares == {1: 1.0}
 
 
 def test_countries_and_items_choose_what_is_read(save):
-    figures = read(save(SMALL), countries={"ARG"}, items=["Q2"])
+    figures = read_release(save(SMALL), countries={"ARG"}, items=["Q2"])
     assert figures.countries() == ("ARG",)
     assert figures.items("ARG") == ("Q2",)
 
@@ -192,7 +197,7 @@ def test_countries_and_items_choose_what_is_read(save):
 def test_a_folder_joins_its_files(save, tmp_path):
     save("B_COUNTRY,B_COUNTRY_ALPHA,Q1\n32,ARG,1\n", "ARG.csv")
     save("B_COUNTRY,B_COUNTRY_ALPHA,W_WEIGHT,Q1,Q7\n76,BRA,1,1,2\n", "BRA.CSV")
-    figures = read(tmp_path, items=["Q7", "Q1"])
+    figures = read_release(tmp_path, items=["Q7", "Q1"])
     assert figures.countries() == ("ARG", "BRA")
     assert (figures.items("ARG"), figures.items("BRA"), figures.weighted) == (
         ("Q1",),
@@ -205,7 +210,7 @@ def test_a_country_in_two_files_would_count_twice(save, tmp_path):
     save(SMALL, "one.csv")
     save(SMALL, "two.csv")
     with pytest.raises(SurveyError, match=r"two\.csv: ARG is in .*one\.csv too"):
-        read(tmp_path)
+        read_release(tmp_path)
 
 
 # ----------------------------------------------------------------- mistakes
@@ -270,7 +275,7 @@ MISTAKES = {
 def test_a_mistake_in_the_file_is_named(save, content, message):
     path = save(content)
     with pytest.raises(SurveyError) as error:
-        read(path)
+        read_release(path)
     assert str(error.value).startswith(str(path)) and message in str(error.value)
 
 
@@ -278,23 +283,23 @@ def test_a_code_that_is_no_option_is_an_error_not_missing(save):
     with pytest.raises(
         SurveyError, match=r"line 2, column Q2: '4' is not an option; there are: 1, 2, 3"
     ):
-        read(save(SMALL), valid={"Q2": range(1, 4)})
+        read_release(save(SMALL), valid={"Q2": range(1, 4)})
 
 
 def test_unknown_countries_and_items_are_told_the_nearest(save):
     path = save(SMALL)
     with pytest.raises(SurveyError, match=r"no respondents from 'arg'\. Did you mean 'ARG'"):
-        read(path, countries=["arg"])
+        read_release(path, countries=["arg"])
     with pytest.raises(SurveyError, match=r"no item 'Q2_3'\. Did you mean 'Q2'"):
-        read(path, items=["Q2_3"])
+        read_release(path, items=["Q2_3"])
 
 
 def test_a_path_that_holds_no_survey_is_named(save, tmp_path):
     with pytest.raises(SurveyError, match="no CSV file in this folder"):
-        read(tmp_path)
+        read_release(tmp_path)
     save(SMALL)
     with pytest.raises(SurveyError, match=r"no such file. Did you mean 'survey\.csv'"):
-        read(tmp_path / "surveys.csv")
+        read_release(tmp_path / "surveys.csv")
 
 
 # --------------------------------------------------------------- properties
@@ -312,7 +317,7 @@ def _read(folder, people):
     path = folder / "survey.csv"
     rows = [f"{number},{code},{weight!r},{cell}\n" for (number, code), cell, weight in people]
     path.write_text("B_COUNTRY,B_COUNTRY_ALPHA,W_WEIGHT,Q1\n" + "".join(rows), encoding="utf-8")
-    return read(path)
+    return read_release(path)
 
 
 @given(people=PEOPLE)
@@ -338,13 +343,13 @@ def test_the_order_of_people_does_not_matter(tmp_path_factory, people, rng):
 
 def test_pooled_countries_weigh_the_same(save):
     rows = "32,ARG,1\n" * 3 + "32,ARG,-1\n" + "76,BRA,2\n"
-    pooled = read(save("B_COUNTRY,B_COUNTRY_ALPHA,Q1\n" + rows)).pool(["BRA", "ARG"], "Q1")
+    pooled = read_release(save("B_COUNTRY,B_COUNTRY_ALPHA,Q1\n" + rows)).pool(["BRA", "ARG"], "Q1")
     assert pooled.shares == {1: 0.5, 2: 0.5}
     assert (pooled.countries, pooled.n, pooled.missing) == (("BRA", "ARG"), 4, 0.2)
 
 
 def test_a_country_never_asked_is_left_out_of_the_pool(save):
-    figures = read(save(SMALL))
+    figures = read_release(save(SMALL))
     assert figures.pool(["ARG", "BRA"], "Q2").countries == ("ARG",)
     assert figures.pool(["BRA"], "Q2") is None
 
@@ -353,7 +358,7 @@ def test_a_country_never_asked_is_left_out_of_the_pool(save):
 
 
 def test_the_shipped_figures_cover_fifteen_countries_and_fifty_items():
-    figures = shipped()
+    figures = load_shipped()
     assert len(figures.countries()) == 15 and len(build.OPTIONS) == 50
     assert figures.country_name("KOR") == "South Korea"
     with pytest.raises(NotFound, match="Did you mean 'DEU'"):
@@ -361,7 +366,7 @@ def test_the_shipped_figures_cover_fifteen_countries_and_fifty_items():
 
 
 def test_every_shipped_share_is_of_a_real_option_and_they_sum_to_one():
-    figures = shipped()
+    figures = load_shipped()
     for country in figures.countries():
         for item in figures.items(country):
             shares = figures.get(country, item).shares
@@ -370,14 +375,14 @@ def test_every_shipped_share_is_of_a_real_option_and_they_sum_to_one():
 
 
 def test_what_was_never_asked_in_china_is_absent():
-    never = set(build.OPTIONS) - set(shipped().items("CHN"))
+    never = set(build.OPTIONS) - set(load_shipped().items("CHN"))
     assert len(never) == 18 and "Q125" in never
-    assert shipped().get("CHN", "Q33").modal == 4  # disagree
+    assert load_shipped().get("CHN", "Q33").modal == 4  # disagree
 
 
 def test_arab_countries_are_pooled_without_those_never_asked():
-    assert shipped().pool(ARABIC, "Q27").countries == ARABIC
-    assert shipped().pool(ARABIC, "Q226").countries == ("LBY", "MAR", "TUN")
+    assert load_shipped().pool(ARABIC, "Q27").countries == ARABIC
+    assert load_shipped().pool(ARABIC, "Q226").countries == ("LBY", "MAR", "TUN")
 
 
 @real
@@ -389,7 +394,7 @@ def test_shipped_figures_equal_an_independent_count(country, file):
         rows = [row for row in csv.DictReader(lines) if row["B_COUNTRY_ALPHA"] == country]
     for item in build.OPTIONS:
         answers = [int(row[item]) for row in rows if int(row[item]) >= 0]
-        shares = shipped().get(country, item)
+        shares = load_shipped().get(country, item)
         if not answers:
             assert shares is None
             continue
@@ -405,7 +410,7 @@ def test_shipped_figures_equal_an_independent_count(country, file):
 
 @real
 def test_no_real_code_is_beyond_its_scale():
-    figures = read(WVS)
+    figures = read_release(WVS)
     assert set(figures.notices) == {"rows that are no respondents, left out"}
 
 
@@ -426,9 +431,9 @@ def test_every_scale_is_the_codebooks():
 def test_the_shipped_files_are_what_build_makes_of_the_data():
     folder = Path(build.__file__).parent
     kept = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
-    figures = read(WVS, countries=build.COUNTRIES, items=build.OPTIONS, valid=build.OPTIONS)
-    assert build.survey(figures, date.fromisoformat(kept["computed"])) == kept
-    assert build.hofstede(HOFSTEDE) == json.loads(
+    figures = read_release(WVS, countries=build.COUNTRIES, items=build.OPTIONS, valid=build.OPTIONS)
+    assert build.build_survey(figures, date.fromisoformat(kept["computed"])) == kept
+    assert build.build_hofstede(HOFSTEDE) == json.loads(
         (folder / "hofstede.json").read_text(encoding="utf-8")
     )
 
@@ -437,7 +442,7 @@ def test_the_shipped_files_are_what_build_makes_of_the_data():
 
 
 def test_hofstede_has_111_countries_and_regions():
-    assert len({d.code for d in dimensions()}) == 111
+    assert len({d.code for d in load_dimensions()}) == 111
     assert hofstede("GER").title == "Germany"
 
 

@@ -126,7 +126,8 @@ def test_the_public_surface_is_what_it_says():
 def test_a_room_that_the_docs_named_is_still_found_under_its_old_name():
     with pytest.warns(DeprecationWarning, match=r"culturepark\.surveys"):
         from culturepark import grounding
-    assert grounding.shipped().get("CHN", "Q33")
+    with pytest.warns(DeprecationWarning, match="load_shipped"):
+        assert grounding.shipped().get("CHN", "Q33")
 
 
 def test_data_folders_are_cards_only_and_the_wheel_ships_them():

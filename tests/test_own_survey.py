@@ -18,7 +18,7 @@ from culturepark.evaluation import planned, result, tasks
 from culturepark.evaluation.card import load
 from culturepark.evaluation.kinds import survey as survey_kind
 from culturepark.evaluation.outcome import Setup
-from culturepark.surveys import surveyed
+from culturepark.surveys import load_survey
 
 ITEMS = (
     "Q27",
@@ -171,7 +171,7 @@ def test_the_shipped_figures_are_named_as_unweighted(tmp_path, monkeypatch, capl
     assert "World Values Survey wave 7, unweighted" in found.figure("alignment").note
     assert (
         "--survey" not in caplog.text
-        and surveyed(None).describe(["DEU"])["n"] == found.setup["peoples"]["n"]
+        and load_survey(None).describe(["DEU"])["n"] == found.setup["peoples"]["n"]
     )
 
 

@@ -93,7 +93,7 @@ def plan(name, path, **how):
 
 
 READERS = {
-    "votes": votes.read,
+    "votes": votes.read_votes,
     "opinions": lambda path: opinions.read([path]),
     "posts": posts.read,
     **{
@@ -159,7 +159,7 @@ def test_votes_of_any_kind_of_table_and_posts_without_a_text_are_counted(tmp_pat
     path.write_text(
         "id\ttext\tUS_Hate\tSG_Hate\n1\tTea!\t1\tNA\n2\t \t0\t1\n\n3\tx\t.\t0\n", encoding="utf-8"
     )
-    found = votes.read(path)
+    found = votes.read_votes(path)
     assert len(found.pairs) == 2 and found.skipped == {"unlabelled": 2, "posts without a text": 1}
     notes = {
         f.facts["read"]["votes.tsv"]["posts without a text"]

@@ -285,11 +285,11 @@ def test_the_distance_is_scipys_jensen_shannon_to_base_2(p, q):
 
 
 def test_stance_stands_beside_the_peoples_own_shares(journal):
-    from culturepark.surveys import shipped
+    from culturepark.surveys import load_shipped
 
     facts = gather(journal)
     row = facts["stance"][1]["questions"][0]
-    people = shipped().get("DEU", "Q27")
+    people = load_shipped().get("DEU", "Q27")
     assert (
         row["people"] == people.n
         and row["samples"] == 2

@@ -31,7 +31,9 @@ WORKSPACE = load(None)
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return simulated.write(tmp_path_factory.mktemp("votes") / "votes.jsonl", users=8, talks=2)
+    return simulated.write_conversations(
+        tmp_path_factory.mktemp("votes") / "votes.jsonl", users=8, talks=2
+    )
 
 
 def setup(path, method="likelihood", **how):
@@ -90,7 +92,7 @@ def outcome(n, p, user="", country="N", gold="majority", seed=0, chosen=0):
 
 def test_items_are_all_pairs_with_countries_users_and_what_the_data_say_of_minorities(path):
     items = {i.id: i for i in reward.plan(BENCHMARK, setup(path))}
-    pairs = votes.read(path).pairs
+    pairs = votes.read_votes(path).pairs
     assert len(items) == len(pairs)
     for p in pairs:
         item = items[f"{p.country}/{p.id}/0"]
@@ -108,7 +110,7 @@ def test_items_are_all_pairs_with_countries_users_and_what_the_data_say_of_minor
 def test_held_asks_the_users_that_scpo_holds_out(path):
     items = reward.plan(BENCHMARK, setup(path, options={"held_out": 0.15, "seed": 3}))
     assert {i.unit for i in items} == {
-        p.user for p in votes.split(votes.read(path).pairs, 0.15, 3)[1]
+        p.user for p in votes.split_by_user(votes.read_votes(path).pairs, 0.15, 3)[1]
     }
 
 
@@ -347,7 +349,7 @@ def kept(tmp_path_factory, path):
     from culturepark.local_models.sketch import sketch
     from culturepark.training import scpo
 
-    folder, data = tmp_path_factory.mktemp("reward"), votes.read(path)
+    folder, data = tmp_path_factory.mktemp("reward"), votes.read_votes(path)
     texts = [t for p in data.pairs for t in (p.chosen, p.rejected, *(m.content for m in p.history))]
     with quiet():
         base = sketch(folder / "base", texts, width=16, vocabulary=400, dropout=0.5)
@@ -384,7 +386,7 @@ async def test_a_kept_model_is_judged_as_scpo_judged_it_and_what_waits_is_scored
         assert math.log(told) - math.log(1 - told) == pytest.approx(
             own.margins[o.item.split("/")[1]], abs=1e-6
         )
-    cells = {c.what: c for c in steered.figures([own], votes.read(path))}
+    cells = {c.what: c for c in steered.figures([own], votes.read_votes(path))}
     ours = figures(held)
     for what, subset in {"overall": "", "minority": "minority", "shared": "shared"}.items():
         assert ours["accuracy", "Norland", subset].value == pytest.approx(cells[what].accuracy)

@@ -20,7 +20,7 @@ from culturepark.local_models import machine, manifest, rewards
 from culturepark.local_models.base import quiet
 from culturepark.local_models.sketch import sketch
 from culturepark.surveys import simulated, votes
-from culturepark.surveys.votes import Pair, Votes
+from culturepark.surveys.votes import Preference, Votes
 from culturepark.training import reward, scpo
 from culturepark.training.scpo import Result
 
@@ -31,7 +31,7 @@ SIZE = {"users": 4, "talks": 1, "noise": 0.0}
 
 @pytest.fixture(scope="module")
 def data():
-    return votes.simulation(**SIZE)
+    return votes.simulate_votes(**SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def opened(small, length=128):
 
 
 def pair(n, user, country="N", minority=None):
-    return Pair(
+    return Preference(
         id=f"p{n}",
         user=user,
         country=country,
@@ -232,7 +232,7 @@ def test_training_and_scoring_read_the_same_tokens_with_all_earlier_turns(small,
 def test_a_conversation_that_is_too_long_loses_its_beginning_and_it_is_counted(small, data):
     with quiet():
         held = rewards.Texts(rewards.tokenizer(str(small)), 16)
-        whole = rewards.tokens(held.tokenizer, [data.pairs[0].talk(data.pairs[0].chosen)])[0]
+        whole = rewards.tokens(held.tokenizer, [data.pairs[0].with_answer(data.pairs[0].chosen)])[0]
         held.add(data.pairs[:1])
     assert held.of(data.pairs[0], True) == tuple(whole[-16:]) and held.cut == 2
 
@@ -267,7 +267,7 @@ def test_an_encoder_without_chat_template_end_mark_or_sdpa_reads_question_and_an
         "num_attention_heads": 1,
         "intermediate_size": 8,
     }
-    asked = Pair(
+    asked = Preference(
         id="1",
         user="u",
         country="N",
@@ -327,7 +327,7 @@ def test_scored_conversations_make_pairs_within_a_turn_with_the_whole_history_an
         tmp_path / "survey.jsonl",
         [{"user_id": "u1", "location": {"reside_country": "Chile", "birth_country": "Peru"}}],
     )
-    found = votes.read(written(tmp_path / "conversations.jsonl", [prism()]))
+    found = votes.read_votes(written(tmp_path / "conversations.jsonl", [prism()]))
     assert [(p.chosen, p.rejected) for p in found.pairs] == [
         ("B", "A"),
         ("B", "C"),
@@ -345,8 +345,8 @@ def test_preference_rows_are_read_with_their_countries_and_users(tmp_path):
         "rejected": "no",
         "metadata": {"country": "Chile", "user": "u"},
     }
-    found = votes.read(written(tmp_path / "train.jsonl", [row]))
-    assert found.pairs[0].talk("yes") == [
+    found = votes.read_votes(written(tmp_path / "train.jsonl", [row]))
+    assert found.pairs[0].with_answer("yes") == [
         {"role": "user", "content": "Q"},
         {"role": "assistant", "content": "yes"},
     ]
@@ -354,7 +354,7 @@ def test_preference_rows_are_read_with_their_countries_and_users(tmp_path):
     with pytest.raises(
         InputError, match=r"train.jsonl:1: no metadata.country. Did you mean 'countries'"
     ):
-        votes.read(written(tmp_path / "train.jsonl", [row]))
+        votes.read_votes(written(tmp_path / "train.jsonl", [row]))
 
 
 def labelled(path, rows, names=("United_States_Hate", "Singapore_Hate", "Australia_Hate")):
@@ -364,7 +364,7 @@ def labelled(path, rows, names=("United_States_Hate", "Singapore_Hate", "Austral
 
 
 def test_labels_by_country_make_a_pair_each_and_the_data_say_who_is_in_the_minority(tmp_path):
-    found = votes.read(
+    found = votes.read_votes(
         labelled(
             tmp_path / "posts.csv",
             [("1", 'two\n"lines"', "1.0", "0.0", "1.0"), ("2", "b", "0", "", "0")],
@@ -380,12 +380,14 @@ def test_labels_by_country_make_a_pair_each_and_the_data_say_who_is_in_the_minor
     assert 'two\n"lines"' in found.pairs[0].history[0].content and found.skipped == {
         "unlabelled": 1
     }
-    assert {p.user for p in found.pairs} == {"1", "2"} and found.named(["US", "singapore"]) == (
+    assert {p.user for p in found.pairs} == {"1", "2"} and found.find_countries(
+        ["US", "singapore"]
+    ) == (
         "United States",
         "Singapore",
     )
     with pytest.raises(NotFound, match="Did you mean 'Singapore'"):
-        found.named(["Singapur"])
+        found.find_countries(["Singapur"])
 
 
 @pytest.mark.parametrize(
@@ -402,7 +404,7 @@ def test_labels_by_country_make_a_pair_each_and_the_data_say_who_is_in_the_minor
 )
 def test_wrong_labels_name_line_column_and_the_nearest(tmp_path, rows, names, message):
     with pytest.raises(InputError, match=message):
-        votes.read(labelled(tmp_path / "posts.csv", rows, names))
+        votes.read_votes(labelled(tmp_path / "posts.csv", rows, names))
 
 
 def test_a_conversation_without_a_country_says_where_one_could_stand(tmp_path):
@@ -413,12 +415,12 @@ def test_a_conversation_without_a_country_says_where_one_could_stand(tmp_path):
             r" survey.jsonl"
         ),
     ):
-        votes.read(written(tmp_path / "c.jsonl", [prism()]))
+        votes.read_votes(written(tmp_path / "c.jsonl", [prism()]))
     flat = {"interaction_id": "i", "user_id": "u", "chosen_": 1}
     with pytest.raises(
         InputError, match=r"of PRISM give conversations.jsonl.*Did you mean 'chosen_'"
     ):
-        votes.read(written(tmp_path / "u.jsonl", [flat]))
+        votes.read_votes(written(tmp_path / "u.jsonl", [flat]))
 
 
 @given(
@@ -428,18 +430,18 @@ def test_a_conversation_without_a_country_says_where_one_could_stand(tmp_path):
 )
 def test_no_user_is_on_two_sides_and_every_country_is_held_out_in_proportion(rows, share, seed):
     pairs = [pair(n, f"{country}{user}", country) for n, (user, country) in enumerate(rows)]
-    kept, held = votes.split(pairs, share, seed)
+    kept, held = votes.split_by_user(pairs, share, seed)
     assert not {p.user for p in kept} & {p.user for p in held} and len(kept) + len(held) == len(
         pairs
     )
     for country in {p.country for p in pairs}:
         users, out = ({p.user for p in part if p.country == country} for part in (pairs, held))
         assert len(out) == min(len(users) - 1, max(1, round(share * len(users))))
-    assert votes.split(pairs[::-1], share, seed)[1] == held[::-1]
+    assert votes.split_by_user(pairs[::-1], share, seed)[1] == held[::-1]
 
 
 def test_each_fold_holds_apart_users_so_no_reference_comes_from_a_model_that_saw_them(data):
-    parts = votes.folds(data.pairs, 2, 0)
+    parts = votes.split_into_folds(data.pairs, 2, 0)
     assert sum(map(len, parts)) == len(data.pairs) and not {p.user for p in parts[0]} & {
         p.user for p in parts[1]
     }
@@ -447,7 +449,7 @@ def test_each_fold_holds_apart_users_so_no_reference_comes_from_a_model_that_saw
 
 
 def test_simulated_minorities_are_a_countrys_own_topic_and_told_by_the_history_alone():
-    pairs = votes.simulation(users=30, noise=0.0).pairs
+    pairs = votes.simulate_votes(users=30, noise=0.0).pairs
     topics = dict(zip(simulated.COUNTRIES, simulated.TOPICS, strict=True))
     assert all((topics[p.country] in p.history[0].content) for p in pairs if p.minority)
     later = [p for p in pairs if p.minority and len(p.history) > 1]
@@ -460,10 +462,10 @@ def test_simulated_minorities_are_a_countrys_own_topic_and_told_by_the_history_a
 @pytest.mark.conformance
 @pytest.mark.skipif(not CREHATE.is_file(), reason=f"no {CREHATE}; set CULTUREPARK_DATA")
 def test_crehate_is_read_whole_though_its_texts_span_lines():
-    found = votes.read(CREHATE)
+    found = votes.read_votes(CREHATE)
     assert len(found.pairs) == 5 * 1_580 and len(found.countries()) == 5 and not found.skipped
     assert sum(bool(p.minority) for p in found.pairs) == 981  # votes against the majority of five
-    kept, held = votes.split(found.pairs, 0.15, 0)
+    kept, held = votes.split_by_user(found.pairs, 0.15, 0)
     assert len({p.user for p in held}) == 237 and not {p.user for p in kept} & {
         p.user for p in held
     }
@@ -565,7 +567,7 @@ def test_every_variant_starts_from_the_global_model_takes_equal_steps_and_is_jud
 
 def test_references_are_told_once_by_models_that_have_not_seen_the_user(done, data):
     cached = json.loads((done[0] / "results" / "references.test.0.json").read_text())
-    train, held = votes.split(data.pairs, 0.15, 0)
+    train, held = votes.split_by_user(data.pairs, 0.15, 0)
     assert set(cached["references"]) == {p.id for p in train} and not set(cached["references"]) & {
         p.id for p in held
     }
@@ -590,7 +592,7 @@ def test_a_kept_model_is_whole_and_gives_the_rewards_it_was_judged_by(done, data
         tokenizer = rewards.tokenizer(str(out / "norland"))
         model = rewards.load(str(out / "norland"), tokenizer, machine.look("cpu"))
         found = rewards.rewards(
-            model, rewards.Texts(tokenizer, 128), votes.split(data.pairs, 0.15, 0)[1]
+            model, rewards.Texts(tokenizer, 128), votes.split_by_user(data.pairs, 0.15, 0)[1]
         )
     margins = next(
         r.margins for r in made if (r.country, r.variant) == ("Norland", "filter+weight")
@@ -713,7 +715,7 @@ def test_smaller_shares_lie_within_larger_ones(data, how, tmp_path):
         ("full", 1.0),
     ]
     assert [r.pairs / made[-1].pairs for r in made[1:]] == pytest.approx([0.25, 0.5, 1.0], abs=0.05)
-    world = scpo.World(0, "test", *votes.split(data.pairs, 0.15, 0))
+    world = scpo.World(0, "test", *votes.split_by_user(data.pairs, 0.15, 0))
     quarter, half = ({p.id for p in scpo.portion(world, "Norland", share)} for share in (0.25, 0.5))
     assert quarter < half
 
@@ -733,7 +735,7 @@ def test_adapters_are_kept_on_the_global_model_and_loaded_on_it(data, how, tmp_p
         tokenizer = rewards.tokenizer(str(tmp_path / "moved" / "norland"))
         model = rewards.load(str(tmp_path / "moved" / "norland"), tokenizer, machine.look("cpu"))
         found = rewards.rewards(
-            model, rewards.Texts(tokenizer, 128), votes.split(data.pairs, 0.15, 0)[1]
+            model, rewards.Texts(tokenizer, 128), votes.split_by_user(data.pairs, 0.15, 0)[1]
         )
     assert {i: p - m for i, (p, m) in found.items()} == pytest.approx(made[0].margins, abs=1e-6)
 
@@ -779,7 +781,7 @@ def test_the_preset_is_the_papers():
 
 
 def test_the_command_trains_judges_prints_and_goes_on(small, tmp_path):
-    path = simulated.write(tmp_path / "votes.jsonl", **SIZE)
+    path = simulated.write_conversations(tmp_path / "votes.jsonl", **SIZE)
     args = [
         str(path),
         "--base",

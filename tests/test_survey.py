@@ -110,7 +110,7 @@ def test_folding_loses_nothing(some):
 
 
 def test_shorter_scales_are_those_without_both_ends(cards):
-    figures = surveys.shipped()
+    figures = surveys.load_shipped()
     short = Counter()
     for question in cards.scenario("world_values").questions:
         for country in figures.countries():
@@ -151,7 +151,7 @@ def test_who_answers_as_the_people_agrees_wholly_and_with_nobody_else_as_much(ca
 
 def test_alignment_is_what_scipy_makes_of_the_shares(cards):
     outcomes = held(survey, "survey", Setup(cards, CULTURES, method="likelihood"), random_shares)
-    figures, far = surveys.shipped(), []
+    figures, far = surveys.load_shipped(), []
     for o in outcomes:
         if o.culture:
             people = figures.pool(cards.culture(o.culture).survey, o.unit).shares
@@ -171,7 +171,7 @@ def test_margin_and_elsewhere_compare_on_scales_that_both_peoples_had(cards):
     outcomes = [o for o in held(survey, "survey", setup, even) if o.unit == "Q33"]
     found, three = told(survey, outcomes), [0.4, 0.2, 0.4]
     people = {
-        c: survey.gold(cards.question("world_values", "Q33"), surveys.shipped().get(c, "Q33"))
+        c: survey.gold(cards.question("world_values", "Q33"), surveys.load_shipped().get(c, "Q33"))
         for c in ("DEU", "ARG")
     }
     near = {

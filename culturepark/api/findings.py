@@ -144,7 +144,7 @@ def _parts(chosen: Settings) -> Iterator[str]:
     loads: list[tuple[str, Callable[[], object]]] = [
         *(("refine.sieves", partial(filters.load, name)) for name in chosen.refine.sieves),
         ("refine.embedder", partial(embedders.load, chosen.refine.embedder)),
-        ("survey", partial(surveys.surveyed, chosen.survey)),
+        ("survey", partial(surveys.load_survey, chosen.survey)),
     ]
     if chosen.model == "embedded":
         loads.append(("faults", partial(load_model, "embedded", faults=chosen.faults)))
@@ -207,7 +207,7 @@ def _topics(workspace: Workspace) -> Iterator[str]:
 
 def _places(workspace: Workspace) -> Iterator[str]:
     """Codes of surveyed countries and of Hofstede's table."""
-    known = sorted({*NAMES, *surveys.shipped().countries()})
+    known = sorted({*NAMES, *surveys.load_shipped().countries()})
     for culture in workspace.cultures.values():
         where = f"personas/{culture.name}/culture.toml"
         for code in sorted({code for code in culture.survey if culture.survey.count(code) > 1}):

@@ -20,7 +20,7 @@ from culturepark.llm import Model
 from culturepark.llm import load as load_model
 from culturepark.llm.reasoning import apart
 from culturepark.records import Reply
-from culturepark.surveys import Figures, surveyed
+from culturepark.surveys import Figures, load_survey
 from culturepark.workspace import load
 
 QUESTIONS = 12  # of an exam, unless told otherwise
@@ -159,7 +159,9 @@ def _figures(survey: str | Path | None, workspace: str | Path | None) -> Figures
     """Return what peoples answered: in a release that is given, else in the workspace's own, else
     the shipped figures.
     """
-    return surveyed(str(survey) if survey is not None else settled(None, workspace, {})[0].survey)
+    return load_survey(
+        str(survey) if survey is not None else settled(None, workspace, {})[0].survey
+    )
 
 
 def marked(found: Mark) -> str:

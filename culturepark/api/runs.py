@@ -108,7 +108,7 @@ def parts(chosen: Settings) -> None:
     for name in chosen.refine.sieves:
         filters.load(name)
     embedders.load(chosen.refine.embedder)
-    surveys.surveyed(chosen.survey)
+    surveys.load_survey(chosen.survey)
 
 
 def _possible(found: Workspace, chosen: Settings, keys: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ import click
 from culturepark.cli.terminal import echo
 from culturepark.errors import InputError, nearest
 
-CONFIGS = Path(__file__).parent.parent / "tuning" / "launch"
+CONFIGS = Path(__file__).parent.parent / "training" / "launch"
 KINDS = ("ddp", "fsdp", "deepspeed")
 
 

@@ -131,13 +131,13 @@ def scpo(
     never pairs. Stopped, the same command goes on.
     """
     from culturepark.evaluation import steered
-    from culturepark.surveys.votes import read
+    from culturepark.surveys.votes import read_votes
     from culturepark.training import scpo as work
     from culturepark.workspace import find, output
 
     lists = {k: flags.pop(k) for k in LISTS}
     told = work.terms(preset, **flags)
-    votes, folder = read(data), output(find(workspace), name, out)
+    votes, folder = read_votes(data), output(find(workspace), name, out)
     variants = lists["variants"] or work.VARIANTS
     kept = keep or (
         "tuned" if sweep else "filter+weight" if "filter+weight" in variants else "none"

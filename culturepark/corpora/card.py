@@ -169,10 +169,10 @@ def _known(journal: RunStore, workspace: Workspace, settings: Settings) -> str:
 def _figures(settings: Settings) -> str:
     """Return what names the survey figures; a release that has gone since is named all the same."""
     try:
-        figures = surveys.surveyed(settings.survey)
+        figures = surveys.load_survey(settings.survey)
     except InputError:
         return f"{inline(Path(str(settings.survey)).name)}, which cannot be read any more"
-    return f"{inline(figures.survey)} ({inline(figures.source)}), {figures.weights()}"
+    return f"{inline(figures.survey)} ({inline(figures.source)}), {figures.describe_weights()}"
 
 
 def shared(journal: RunStore) -> tuple[int, int]:

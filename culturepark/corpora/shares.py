@@ -11,7 +11,7 @@ from culturepark import surveys
 from culturepark.errors import InputError
 from culturepark.records import Culture, Question, Shares
 from culturepark.surveys import Figures
-from culturepark.surveys.names import articled
+from culturepark.surveys.names import with_article
 from culturepark.wording import COUNTRY, SYSTEM, opening
 
 Surveyed = Callable[[Culture, Question], Shares | None]
@@ -37,8 +37,8 @@ def country_rows(
     The prompt names the country, and `metadata.culture` holds its code, since no culture card
     speaks here. NotFound names the nearest code.
     """
-    figures = figures or surveys.shipped()
-    name = articled(figures.country_name(country))
+    figures = figures or surveys.load_shipped()
+    name = with_article(figures.country_name(country))
     for question in questions:
         if (found := figures.get(country, question.id)) is not None:
             yield row(COUNTRY.format(name=name), country, question, found)

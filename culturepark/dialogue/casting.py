@@ -15,7 +15,7 @@ from culturepark.workspace import Workspace
 
 def shares(culture: Culture, question: Question, survey: str | None) -> Shares | None:
     """Return what a culture's people answered; None where they were never asked."""
-    return surveys.surveyed(survey).pool(culture.survey, question.id) if culture.survey else None
+    return surveys.load_survey(survey).pool(culture.survey, question.id) if culture.survey else None
 
 
 def cultures(workspace: Workspace, settings: Settings) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from culturepark.errors import InputError, nearest
 from culturepark.records import Culture, Question, Record, stream
-from culturepark.surveys import Figures, shipped
+from culturepark.surveys import Figures, load_shipped
 from culturepark.toml import parse_toml, read_text
 from culturepark.workspace import Workspace
 
@@ -52,7 +52,7 @@ def targets(
     return {
         q.id: t
         for q in workspace.scenario(pack).questions
-        if (t := _target(card, q, figures or shipped())) is not None
+        if (t := _target(card, q, figures or load_shipped())) is not None
     }
 
 

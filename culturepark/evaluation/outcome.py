@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import Field
 
 from culturepark.records import Question, Record, Reply, Request
-from culturepark.surveys import Figures, shipped
+from culturepark.surveys import Figures, load_shipped
 from culturepark.wording import opening
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Setup:
     @property
     def surveyed(self) -> Figures:
         """What peoples answered: the figures that were given, else the shipped ones."""
-        return self.figures or shipped()
+        return self.figures or load_shipped()
 
     @property
     def numbered(self) -> bool:

@@ -62,7 +62,7 @@ def setup(
     told = settled(benchmark, options or {})
     _check_mapped(benchmark, options or {}, found)
     path = told.get("survey") or survey
-    figures = surveys.surveyed(str(path)) if kind.surveyed and path else None
+    figures = surveys.load_survey(str(path)) if kind.surveyed and path else None
     chosen = tuple(cultures)
     if kind.peoples == "cards":
         chosen = chosen or _all(found, figures)

@@ -12,7 +12,7 @@ from culturepark.evaluation.measure import Difference, Measure, compare, estimat
 from culturepark.evaluation.outcome import STRIDE
 from culturepark.local_models.rewards import Result
 from culturepark.records import Record
-from culturepark.surveys.votes import Pair, Votes
+from culturepark.surveys.votes import Preference, Votes
 
 # Of whom: the country's own pairs, those of them on which it is in a minority, the rest of them,
 # and other countries' pairs.
@@ -91,7 +91,9 @@ def figures(results: Sequence[Result], votes: Votes) -> list[Cell]:
     return [made[*at, what] for at in groups for what in WHAT if (*at, what) in made]
 
 
-def _asked(result: Result, held: dict[str, Pair], what: str) -> Iterator[tuple[Pair, bool]]:
+def _asked(
+    result: Result, held: dict[str, Preference], what: str
+) -> Iterator[tuple[Preference, bool]]:
     """Yield the pairs that `what` is about and whether they were got right."""
     minority = set(result.minority)
     for key, margin in result.margins.items():
@@ -102,7 +104,7 @@ def _asked(result: Result, held: dict[str, Pair], what: str) -> Iterator[tuple[P
             yield held[key], margin > 0
 
 
-def _measure(group: Sequence[Result], held: dict[str, Pair], what: str) -> Measure:
+def _measure(group: Sequence[Result], held: dict[str, Preference], what: str) -> Measure:
     """Return a variant's accuracy, each country's pairs judged by that country's model; a seed is a
     training.
     """

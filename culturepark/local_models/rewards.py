@@ -18,7 +18,7 @@ from culturepark.local_models import base, manifest
 from culturepark.local_models.chat import render_finished
 from culturepark.local_models.machine import Machine, needed
 from culturepark.records import Record
-from culturepark.surveys.votes import Pair
+from culturepark.surveys.votes import Preference
 
 # For encoders that bring no chat template: turns apart by the separator, the classifier's token
 # before them. On a question and an answer that is what `tokenizer(question, answer)` gives, as
@@ -39,15 +39,15 @@ class Texts:
     cut: int = 0
     ids: dict[tuple[str, bool], tuple[int, ...]] = field(default_factory=dict, repr=False)
 
-    def add(self, pairs: Iterable[Pair]) -> None:
+    def add(self, pairs: Iterable[Preference]) -> None:
         """Tokenise both sides of pairs."""
         new = [(p, side) for p in pairs for side in (True, False) if (p.id, side) not in self.ids]
-        talks = [p.talk(p.chosen if side else p.rejected) for p, side in new]
+        talks = [p.with_answer(p.chosen if side else p.rejected) for p, side in new]
         for (p, side), row in zip(new, tokens(self.tokenizer, talks), strict=True):
             self.cut += len(row) > self.length
             self.ids[p.id, side] = tuple(clip(self.tokenizer, row, self.length))
 
-    def of(self, pair: Pair, chosen: bool) -> tuple[int, ...]:
+    def of(self, pair: Preference, chosen: bool) -> tuple[int, ...]:
         """Return one side of a pair."""
         return self.ids[pair.id, chosen]
 
@@ -229,7 +229,7 @@ def score(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[flo
     return [found[tuple(row)] for row in rows]
 
 
-def rewards(model: Any, held: Texts, pairs: Sequence[Pair]) -> dict[str, tuple[float, float]]:
+def rewards(model: Any, held: Texts, pairs: Sequence[Preference]) -> dict[str, tuple[float, float]]:
     """Return (r⁺, r⁻) of each pair by id: the rewards of what was chosen and of what was
     rejected.
     """

@@ -67,8 +67,8 @@ def stances(
         {
             "name": figures.survey,
             "source": figures.source,
-            "weights": figures.weights(),
-            "notices": figures.noticed(),
+            "weights": figures.describe_weights(),
+            "notices": figures.format_notices(),
         }
         if figures
         else {"name": None, "source": None, "weights": None, "notices": ""}
@@ -84,7 +84,7 @@ def _figures(settings: Settings) -> tuple[Figures | None, str | None]:
     same.
     """
     try:
-        return surveys.surveyed(settings.survey), None
+        return surveys.load_survey(settings.survey), None
     except InputError as error:
         return None, str(error).replace(str(settings.survey), Path(str(settings.survey)).name)
 

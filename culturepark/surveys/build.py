@@ -1,9 +1,9 @@
-"""Makes the shipped figures: `python -m culturepark.surveys.build SURVEY_FOLDER HOFSTEDE_CSV`.
+"""Writes the shipped figures: `python -m culturepark.surveys.build SURVEY_FOLDER HOFSTEDE_CSV`.
 
 SURVEY_FOLDER holds the national files of WVS wave 7 that Li et al. (2024) used as seeds,
 HOFSTEDE_CSV is "six dimensions", 2015-08-16, `;` separated. It writes figures.json (15 countries ×
 50 items: valid answers, missing answers, share of each option) and hofstede.json beside this
-module. Neither the respondents' answers nor the questions' wording go into them.
+module. The files hold neither the respondents' answers nor the questions' wording.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from culturepark import tables
 from culturepark.records import Shares
 from culturepark.surveys.figures import Figures
 from culturepark.surveys.scales import SCALES
-from culturepark.surveys.wvs import read
+from culturepark.surveys.wvs import read_release
 
 COUNTRIES = (
     *("ARG", "BGD", "BRA", "CHN", "DEU", "KOR", "TUR", "USA"),
@@ -31,13 +31,13 @@ OPTIONS = {f"Q{n}": SCALES[f"Q{n}"] for first, last in BLOCKS for n in range(fir
 PLACES = 6
 
 
-def survey(figures: Figures, computed: date) -> dict[str, Any]:
+def build_survey(figures: Figures, day: date) -> dict[str, Any]:
     """Return the content of figures.json; `missing` counts respondents without a valid answer."""
     return {
         "survey": figures.survey,
         "version": "national files of WVS wave 7, 2017–2022, as used by Li et al. 2024",
         "doi": "10.14281/18241.20",
-        "computed": computed.isoformat(),
+        "computed": day.isoformat(),
         "weights": (
             f"W_WEIGHT in {len(figures.weighted)} countries"
             if figures.weighted
@@ -45,43 +45,35 @@ def survey(figures: Figures, computed: date) -> dict[str, Any]:
         ),
         "countries": {country: figures.country_name(country) for country in figures.countries()},
         "figures": {
-            country: {item: _entry(shares) for item, shares in figures.table[country].items()}
+            country: {
+                item: _round_shares(shares) for item, shares in figures.table[country].items()
+            }
             for country in figures.countries()
         },
     }
 
 
-def _entry(shares: Shares) -> dict[str, Any]:
-    """Round the shares; what rounding adds or takes goes to the largest, so that they still sum to
-    1.
-    """
-    rounded = {code: round(share, PLACES) for code, share in shares.shares.items()}
-    rounded[shares.modal] = round(rounded[shares.modal] + 1 - sum(rounded.values()), PLACES)
+def _round_shares(shares: Shares) -> dict[str, Any]:
+    """Return rounded shares that sum to 1: the largest takes up the rounding error."""
+    by_code = {code: round(share, PLACES) for code, share in shares.shares.items()}
+    by_code[shares.modal] = round(by_code[shares.modal] + 1 - sum(by_code.values()), PLACES)
     missing = round(shares.n * shares.missing / (1 - shares.missing))
-    return {
-        "n": shares.n,
-        "missing": missing,
-        "shares": {str(code): share for code, share in rounded.items()},
-    }
+    return {"n": shares.n, "missing": missing, "shares": {str(c): s for c, s in by_code.items()}}
 
 
-def hofstede(path: Path) -> dict[str, Any]:
+def build_hofstede(path: Path) -> dict[str, Any]:
     """Return the content of hofstede.json; `#NULL!` is null."""
     rows = [row.cells for row in tables.read(path).rows]
     return {
         "source": (
             "Hofstede, Hofstede & Minkov (2010), Cultures and Organizations; file of 2015-08-16"
         ),
-        "dimensions": {row["ctr"]: {"title": row["country"]} | _scores(row) for row in rows},
+        "dimensions": {row["ctr"]: {"title": row["country"]} | _read_scores(row) for row in rows},
     }
 
 
-def _scores(row: Mapping[str, str]) -> dict[str, int | None]:
-    columns = {
-        "pdi": "pdi",
-        "idv": "idv",
-        "mas": "mas",
-        "uai": "uai",
+def _read_scores(row: Mapping[str, str]) -> dict[str, int | None]:
+    columns = {name: name for name in ("pdi", "idv", "mas", "uai")} | {
         "lto": "ltowvs",
         "ivr": "ivr",
     }
@@ -91,32 +83,33 @@ def _scores(row: Mapping[str, str]) -> dict[str, int | None]:
     }
 
 
-def _lines(value: Any, depth: int) -> str:
-    """Return JSON with the first `depth` levels broken into lines, so that a changed figure is one
-    changed line.
+def _format_json(value: Any, depth: int) -> str:
+    """Return JSON with one line per figure, so that a changed figure is one changed line.
+
+    The first `depth` levels are broken into lines.
     """
     if depth == 0 or not isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False)
     return (
         "{\n"
-        + ",\n".join(f"{json.dumps(key)}: {_lines(v, depth - 1)}" for key, v in value.items())
+        + ",\n".join(f"{json.dumps(key)}: {_format_json(v, depth - 1)}" for key, v in value.items())
         + "\n}"
     )
 
 
-def main(folder: str, dimensions: str) -> None:
+def write_figures(folder: str, dimensions: str) -> None:
     """Write both files beside this module."""
     here = Path(__file__).parent
-    figures = read(folder, countries=COUNTRIES, items=OPTIONS, valid=OPTIONS)
+    figures = read_release(folder, countries=COUNTRIES, items=OPTIONS, valid=OPTIONS)
     for name, content, depth in (
-        ("figures.json", survey(figures, date.today()), 3),
-        ("hofstede.json", hofstede(Path(dimensions)), 2),
+        ("figures.json", build_survey(figures, date.today()), 3),
+        ("hofstede.json", build_hofstede(Path(dimensions)), 2),
     ):
-        (here / name).write_text(_lines(content, depth) + "\n", encoding="utf-8")
+        (here / name).write_text(_format_json(content, depth) + "\n", encoding="utf-8")
         sys.stdout.write(f"{here / name}\n")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    write_figures(*sys.argv[1:])

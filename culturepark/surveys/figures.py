@@ -20,9 +20,9 @@ class Figures(Record):
 
     `table` holds Shares by country code (ISO 3166 alpha-3), then item; an item never asked in a
     country, or never validly answered, is absent there. `names` holds the countries' names, `years`
-    those of the interviews, where they are known, `weighted` the countries whose shares use the
-    release's weights, `source` what was read, `notices` how often each thing was met that a reader
-    should know: people left out, codes that are no answers.
+    those of the interviews where known, `weighted` the countries whose shares use the release's
+    weights, `source` the name of the release. `notices` counts what the reader left out or took for
+    missing: duplicate interviews, codes that are no answers.
     """
 
     survey: str
@@ -33,14 +33,14 @@ class Figures(Record):
     table: dict[str, dict[str, Shares]]
     notices: dict[str, int] = Field(default_factory=dict)
 
-    def noticed(self) -> str:
-        """Return the notices in one line; empty where there is none."""
+    def format_notices(self) -> str:
+        """Return the notices in one line; empty if there are none."""
         return "; ".join(f"{what}: {n:,}" for what, n in self.notices.items())
 
-    def weights(self) -> str:
-        """Say whether shares are weighted.
+    def describe_weights(self) -> str:
+        """Return in words whether shares are weighted.
 
-        >>> shipped().weights()
+        >>> load_shipped().describe_weights()
         'unweighted'
         """
         bare = [country for country in self.countries() if country not in self.weighted]
@@ -49,10 +49,10 @@ class Figures(Record):
         return "weighted by W_WEIGHT" + (f", but for {', '.join(bare)}" if bare else "")
 
     def describe(self, countries: Iterable[str]) -> dict[str, Any]:
-        """Return what names these figures: survey, source, years, weights, and how many people
-        answered a question in these countries.
+        """Return survey, source, years, weights, hash, and how many people of these countries
+        answered a question (smallest to largest count).
         """
-        asked = [
+        counts = [
             shares.n for country in countries for shares in self.table.get(country, {}).values()
         ]
         years = sorted({self.years[0], self.years[-1]}) if self.years else []
@@ -60,8 +60,8 @@ class Figures(Record):
             "survey": self.survey,
             "source": self.source,
             "years": "–".join(map(str, years)) or "not told",
-            "weights": self.weights(),
-            "n": f"{min(asked):,} to {max(asked):,}" if asked else "0",
+            "weights": self.describe_weights(),
+            "n": f"{min(counts):,} to {max(counts):,}" if counts else "0",
             "hash": digest(self.model_dump(mode="json", exclude={"source", "notices"}), size=4),
         }
 
@@ -70,44 +70,44 @@ class Figures(Record):
         return tuple(sorted(self.table))
 
     def items(self, country: str) -> tuple[str, ...]:
-        """Return the items with an answer from this country, in the survey's order; NotFound names
-        the nearest.
+        """Return the items that this country answered, in the survey's order.
+
+        Raises NotFound, with the nearest code, for a country that the survey lacks.
         """
         self.country_name(country)
         return tuple(self.table[country])
 
     def country_name(self, country: str) -> str:
-        """Return the country's English name; NotFound names the nearest code."""
+        """Return the country's English name; raises NotFound with the nearest code."""
         if country not in self.table:
             raise NotFound("country", country, self.source, self.table)
         return self.names.get(country, country)
 
     def get(self, country: str, item: str) -> Shares | None:
-        """Return what one country answered; None where it was never asked (or is no part of this
-        survey).
-        """
+        """Return what one country answered; None if the item was never asked there."""
         return self.table.get(country, {}).get(item)
 
     def pool(self, countries: Iterable[str], item: str) -> Shares | None:
-        """Return what several countries answered, each weighing the same whatever its sample.
+        """Return the mean of several countries' distributions, each country with the same weight.
 
-        Countries that were never asked are left out, and `countries` of the result says who is in;
-        None when that is nobody. `n` and the respondents behind `missing` are summed.
+        Countries without figures are left out; `countries` of the result names those that count,
+        and None is returned if there are none. `n` and the respondents behind `missing` are summed.
         """
-        found = [s for c in dict.fromkeys(countries) if (s := self.get(c, item))]
-        if not found:
+        distributions = [s for c in dict.fromkeys(countries) if (s := self.get(c, item))]
+        if not distributions:
             return None
-        n = sum(s.n for s in found)
-        asked = sum(_respondents(s) for s in found)
-        codes = sorted({code for s in found for code in s.shares})
+        n = sum(s.n for s in distributions)
+        respondents = sum(_respondents(s) for s in distributions)
+        codes = sorted({code for s in distributions for code in s.shares})
         return Shares(
             survey=self.survey,
-            countries=tuple(c for s in found for c in s.countries),
+            countries=tuple(c for s in distributions for c in s.countries),
             item=item,
             n=n,
-            missing=(asked - n) / asked,
+            missing=(respondents - n) / respondents,
             shares={
-                code: fsum(s.shares.get(code, 0.0) for s in found) / len(found) for code in codes
+                code: fsum(s.shares.get(code, 0.0) for s in distributions) / len(distributions)
+                for code in codes
             },
         )
 
@@ -118,7 +118,7 @@ def _respondents(shares: Shares) -> int:
 
 
 @cache
-def shipped() -> Figures:
+def load_shipped() -> Figures:
     """Return the shipped figures: 15 countries, 50 items, unweighted.
 
     Source: World Values Survey wave 7 (Haerpfer et al. 2022, doi 10.14281/18241.20);

@@ -75,10 +75,10 @@ NAMES = {
 ARTICLES = {"Maldives", "Netherlands", "Palestinian territories", "Philippines", "United States"}
 
 
-def articled(name: str) -> str:
-    """Return a country's name as it stands in a sentence.
+def with_article(name: str) -> str:
+    """Return a country's name as used in a sentence, with its article.
 
-    >>> articled("Netherlands"), articled("Jordan")
+    >>> with_article("Netherlands"), with_article("Jordan")
     ('the Netherlands', 'Jordan')
     """
     return f"the {name}" if name in ARTICLES else name

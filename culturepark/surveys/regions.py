@@ -1,4 +1,4 @@
-"""Gives Hofstede's six dimensions of 111 countries and regions."""
+"""Hofstede's six dimensions of 111 countries and regions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from culturepark.surveys.names import NAMES
 
 
 @cache
-def dimensions() -> tuple[Dimensions, ...]:
-    """Return every country and region, each dimension roughly 0 to 100 (some exceed it), None if
-    unpublished.
+def load_dimensions() -> tuple[Dimensions, ...]:
+    """Return every country and region; dimensions range from 0 to about 100, None if unpublished.
 
     Source: Hofstede, Hofstede & Minkov (2010), file of 2015-08-16. Codes are theirs, not ISO's:
     Germany is GER, China CHI, and regions such as ARA (Arab countries) have codes too.
@@ -27,22 +26,24 @@ def dimensions() -> tuple[Dimensions, ...]:
 
 @cache
 def _by_code() -> dict[str, Dimensions]:
-    return {d.code: d for d in dimensions()}
+    return {d.code: d for d in load_dimensions()}
 
 
 def hofstede(code: str) -> Dimensions:
-    """Return the dimensions under one of Hofstede's codes; NotFound names the nearest, and the one
-    of an ISO code.
+    """Return the dimensions of one of Hofstede's codes.
+
+    Raises NotFound with the nearest code and, for an ISO code or a country's name, Hofstede's.
     """
-    known = _by_code()
-    if code not in known:
-        # ISO's DEU looks most like DEN, Denmark; say what Germany is called here. Names of
-        # countries are told theirs too.
-        same = [
+    by_code = _by_code()
+    if code not in by_code:
+        # ISO's DEU looks most like DEN, Denmark; name Germany's code here.
+        namesakes = [
             d
-            for d in known.values()
+            for d in by_code.values()
             if d.title.casefold() in (NAMES.get(code.upper(), code).casefold(), code.casefold())
         ]
-        where = "Hofstede's dimensions" + "".join(f" (where {d.title} is {d.code!r})" for d in same)
-        raise NotFound("code", code, where, known)
-    return known[code]
+        where = "Hofstede's dimensions" + "".join(
+            f" (where {d.title} is {d.code!r})" for d in namesakes
+        )
+        raise NotFound("code", code, where, by_code)
+    return by_code[code]

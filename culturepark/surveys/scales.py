@@ -1,12 +1,10 @@
-"""The answer codes of World Values Survey wave 7's items, from its questionnaire; negative codes,
-which are no answers, aside.
-"""
+"""The answer codes of World Values Survey wave 7's items, from its questionnaire."""
 
 from __future__ import annotations
 
 # First and last item of a block, first and last code. Codebook: Haerpfer et al. (2022), doi
-# 10.14281/18241.20. Not here: parties, religions, languages, countries, regions and incomes of each
-# country, and the year of birth.
+# 10.14281/18241.20. Left out: negative codes (no answers), each country's parties, religions,
+# languages, regions and incomes, and the year of birth.
 BLOCKS = (
     *((1, 6, 1, 4), (7, 26, 1, 2), (27, 32, 1, 4), (33, 41, 1, 5), (42, 45, 1, 3), (46, 46, 1, 4)),
     *(
@@ -34,6 +32,5 @@ SCALES = {
     for first, last, low, high in BLOCKS
     for n in range(first, last + 1)
 }
-# What other waves and other programs' exports write for "don't know" and "no answer" where a scale
-# is not known.
+# What other waves and programs write for no answer; used where no scale is known.
 RESERVED = frozenset((*range(95, 100), *range(995, 1000), *range(9995, 10000), 99999))

@@ -20,26 +20,20 @@ from culturepark.tables import delimited
 from culturepark.tables.lines import Unreadable
 
 SURVEY = "World Values Survey wave 7"
-COUNTRY, ALPHA, WEIGHT, INTERVIEW, YEAR = (
-    "B_COUNTRY",
-    "B_COUNTRY_ALPHA",
-    "W_WEIGHT",
-    "D_INTERVIEW",
-    "A_YEAR",
-)
+SINGLE = "B_COUNTRY B_COUNTRY_ALPHA W_WEIGHT D_INTERVIEW A_YEAR".split()  # columns other than items
+COUNTRY, ALPHA, WEIGHT, INTERVIEW, YEAR = SINGLE
 ITEM = re.compile(r"Q\d+")  # recodes and national variants (Q33_3, Q82_EU, Q288R) are no items
 INTEGER = re.compile(r"[+-]?\d{1,9}(\.0*)?")  # statistics programs write 2 as 2.0
 ISO = re.compile(r"[A-Z]{3}")
 UNIT = 10**12  # weights are summed as whole 10^-12: exact, so the order of people cannot matter
 
 DUPLICATE = "interviews that stand twice, the later ones left out"
-TWICE_AT_MOST = (
-    0.5  # of a country's rows; where more stand twice, the column holds no ids of interviews
-)
+# of a country's rows; if more stand twice, the column does not hold interview ids
+TWICE_AT_MOST = 0.5
 AVERAGES = "rows that are no respondents, left out"
 
 
-def read(
+def read_release(
     path: Path | str,
     countries: Collection[str] | None = None,
     items: Collection[str] | None = None,
@@ -48,32 +42,32 @@ def read(
     """Read the wave 7 CSV release, a per-country file with the same columns, or a folder of such
     files.
 
-    `path` is a CSV file (columns parted by `,` `;` tab or `|`), or a folder of them; `countries`
-    (ISO alpha-3) and `items` (`Q27`) choose what to read, all when None; `valid` gives the option
-    codes of an item, where known: any other code is then an error.
+    `path` is a CSV file (columns separated by `,` `;` tab or `|`), or a folder of them; `countries`
+    (ISO alpha-3) and `items` (`Q27`) choose what to read, all when None; `valid` maps an item to
+    its option codes: any other code is then an error.
 
-    Missing are negative codes (don't know, no answer, not applicable, not asked), what
-    `tables.is_missing` knows (blank, NA, .a, :) and, of an item that `valid` does not name, codes
-    beyond its scale in the questionnaire, such as 99; of an item whose scale is not known, codes
-    that such files reserve for no answer. Shares are weighted by W_WEIGHT in files that have it
+    Missing answers are negative codes (don't know, no answer, not applicable, not asked), what
+    `tables.is_missing` recognises (blank, NA, .a, :) and, for an item that `valid` does not name,
+    codes beyond its scale in the questionnaire, such as 99; if the scale is not known, codes that
+    such files reserve for no answer. Shares are weighted by W_WEIGHT in files that have it
     (`Figures.weighted` lists their countries); counts never are. Rows of computed averages, without
-    a numeric B_COUNTRY or without a country code, are no people and are left out. A person counts
-    once: of rows of one country with one D_INTERVIEW, the first (missing codes, 0 and negative
-    numbers are no id; an error where more than half of a country's rows would be left out).
-    `Figures.notices` counts all of that. Memory grows with countries × items, and with people where
-    there is a D_INTERVIEW.
+    a numeric B_COUNTRY or without a country code, are left out. Each person counts once: of the
+    rows of one country with the same D_INTERVIEW only the first is read (missing codes, 0 and
+    negative numbers are not ids; if more than half of a country's rows would be left out, that is
+    an error). `Figures.notices` counts all of that. Memory grows with countries × items and, if
+    there is a D_INTERVIEW, with people.
 
-    Raises SurveyError, naming file, line, column and value, where the file is no such release.
+    Raises SurveyError, naming file, line, column and value, if the file is no such release.
     Source: WVS-7 codebook, Haerpfer et al. (2022), doi 10.14281/18241.20.
     """
     path = Path(path).expanduser()
     with _as_survey_error():
-        counts = [_count(file, countries, items, valid or {}) for file in _files(path)]
-    offered = {item for count in counts for item in count.items}
+        counts = [_count_answers(file, countries, items, valid or {}) for file in _list_files(path)]
+    available = {item for count in counts for item in count.items}
     for item in items or ():
-        if item not in offered:
+        if item not in available:
             raise SurveyError(
-                f"{path}: no item {item!r}. {nearest(item, sorted(offered, key=_number))}"
+                f"{path}: no item {item!r}. {nearest(item, sorted(available, key=_item_number))}"
             )
     present = {code for count in counts for code in count.present}
     for code in countries or ():
@@ -81,14 +75,12 @@ def read(
             raise SurveyError(
                 f"{path}: no respondents from {code!r}. {nearest(code, sorted(present))}"
             )
-    return _figures(path.name, counts)
+    return _join_counts(path.name, counts)
 
 
 @contextmanager
 def _as_survey_error() -> Iterator[None]:
-    """Raise what the reader of tables says as a SurveyError, without options, which surveys do not
-    have.
-    """
+    """Raise the table reader's errors as SurveyError, without the options that only tables have."""
     try:
         yield
     except SurveyError:
@@ -97,23 +89,23 @@ def _as_survey_error() -> Iterator[None]:
         raise SurveyError(error.what if isinstance(error, Unreadable) else str(error)) from error
 
 
-def _figures(source: str, counts: Iterable[_Count]) -> Figures:
-    """Join the counts of all files; a country must come from one file only, or people would count
-    twice.
-    """
+def _join_counts(source: str, counts: Iterable[_Count]) -> Figures:
+    """Return the figures of all files; raises SurveyError for a country that stands in two."""
     table: dict[str, dict[str, Shares]] = {}
     origin: dict[str, _Count] = {}
     notices: Counter[str] = Counter()
     for count in counts:
-        notices.update(count.told())
+        notices.update(count.count_notices())
         for country, tallies in count.countries.items():
             if country in origin:
                 raise SurveyError(
                     f"{count.file}: {country} is in {origin[country].file} too; keep one of the two"
                 )
             origin[country] = count
-            found = ((item, tally.shares(country, item)) for item, tally in tallies.items())
-            table[country] = {item: shares for item, shares in found if shares}
+            distributions = (
+                (item, tally.distribution(country, item)) for item, tally in tallies.items()
+            )
+            table[country] = {item: shares for item, shares in distributions if shares}
     return Figures(
         survey=SURVEY,
         source=source,
@@ -140,17 +132,14 @@ class _Answer:
 class _Tally:
     """One country's answers to one item, by code; the missing ones are under None.
 
-    `cells` finds what is counted by the text of its cell, so that each spelling is parsed only
-    once.
+    `cells` maps the text of a cell to what it counts for, so that each spelling is parsed once.
     """
 
     codes: dict[int | None, _Answer] = field(default_factory=lambda: defaultdict(_Answer))
     cells: dict[str, tuple[_Answer, ...]] = field(default_factory=dict)
 
-    def shares(self, country: str, item: str) -> Shares | None:
-        """Return the shares of the valid answers; None when there are none, or none with any
-        weight.
-        """
+    def distribution(self, country: str, item: str) -> Shares | None:
+        """Return the distribution of the valid answers; None if their weights sum to 0."""
         answers = {
             code: self.codes[code] for code in sorted(c for c in self.codes if c is not None)
         }
@@ -171,9 +160,7 @@ class _Tally:
 
 @dataclass
 class _Count:
-    """What one file holds: its items, every country in it, and the tallies of the countries asked
-    for.
-    """
+    """What one file holds: its items, its countries, and the tallies of the chosen countries."""
 
     file: Path
     weighted: bool
@@ -184,14 +171,14 @@ class _Count:
     notices: Counter[str] = field(default_factory=Counter)
     beyond: dict[tuple[str, int], _Answer] = field(default_factory=lambda: defaultdict(_Answer))
 
-    def told(self) -> Mapping[str, int]:
-        """Return what is worth a notice, and how often it was met."""
+    def count_notices(self) -> Mapping[str, int]:
+        """Return how often each thing was met that a reader should know."""
         return self.notices + Counter(
-            {_beyond(item, code): answer.n for (item, code), answer in self.beyond.items()}
+            {_describe_code(item, code): answer.n for (item, code), answer in self.beyond.items()}
         )
 
 
-def _beyond(item: str, code: int) -> str:
+def _describe_code(item: str, code: int) -> str:
     scale = SCALES.get(item)
     reach = (
         f"not on its scale, {scale[0]} to {scale[-1]}"
@@ -201,7 +188,7 @@ def _beyond(item: str, code: int) -> str:
     return f"{item}: {code}, {reach}: missing"
 
 
-def _count(
+def _count_answers(
     file: Path,
     countries: Collection[str] | None,
     items: Collection[str] | None,
@@ -209,41 +196,45 @@ def _count(
 ) -> _Count:
     """Count one file's answers in a single pass."""
     notices: Counter[str] = Counter()
-    layout, rows = _layout(file, notices)
+    layout, rows = _read_header(file, notices)
     count = _Count(file, layout.weight is not None, tuple(layout.items), notices=notices)
-    wanted = [(item, at) for item, at in layout.items.items() if items is None or item in items]
-    seen: set[tuple[str, str]] = set()
-    repeated: Counter[str] = Counter()
+    columns = [(item, at) for item, at in layout.items.items() if items is None or item in items]
+    interviews: set[tuple[str, str]] = set()
+    repeats: Counter[str] = Counter()
     rows_per_country: Counter[str] = Counter()
-    for line, country, row in _people(file, rows, layout, notices):
+    for line, country, row in _read_people(file, rows, layout, notices):
         count.present.add(country)
         if countries is not None and country not in countries:
             continue
         rows_per_country[country] += 1
-        if layout.interview is not None and _again((country, row[layout.interview].strip()), seen):
-            repeated[country] += 1
+        if layout.interview is not None and _is_repeat(
+            (country, row[layout.interview].strip()), interviews
+        ):
+            repeats[country] += 1
             continue
         if layout.year is not None and (year := row[layout.year].strip()).isdecimal():
             count.years.add(int(year))
-        weight = UNIT if layout.weight is None else _weight(file, line, row[layout.weight])
+        weight = UNIT if layout.weight is None else _parse_weight(file, line, row[layout.weight])
         if country not in count.countries:
-            count.countries[country] = {item: _Tally() for item, _ in wanted}
+            count.countries[country] = {item: _Tally() for item, _ in columns}
         tallies = count.countries[country]
-        for item, at in wanted:
+        for item, at in columns:
             tally, cell = tallies[item], row[at]
             if cell not in tally.cells:
-                tally.cells[cell] = _answer(file, line, item, cell, valid.get(item), tally, count)
+                tally.cells[cell] = _find_answers(
+                    file, line, item, cell, valid.get(item), tally, count
+                )
             for answer in tally.cells[cell]:
                 answer.n += 1
                 answer.weight += weight
-    _check_interviews(file, repeated, rows_per_country)
-    notices[DUPLICATE] += repeated.total()
+    _check_interviews(file, repeats, rows_per_country)
+    notices[DUPLICATE] += repeats.total()
     return count
 
 
-def _check_interviews(file: Path, repeated: Mapping[str, int], rows: Mapping[str, int]) -> None:
-    """Raise SurveyError where most of a country's rows have the id of an earlier one."""
-    for country, count in repeated.items():
+def _check_interviews(file: Path, repeats: Mapping[str, int], rows: Mapping[str, int]) -> None:
+    """Raise SurveyError if most of a country's rows have the id of an earlier one."""
+    for country, count in repeats.items():
         if count > TWICE_AT_MOST * rows[country]:
             raise SurveyError(
                 f"{file}, column {INTERVIEW}: {count:,} of {rows[country]:,} rows from {country}"
@@ -252,24 +243,24 @@ def _check_interviews(file: Path, repeated: Mapping[str, int], rows: Mapping[str
             )
 
 
-def _again(person: tuple[str, str], seen: set[tuple[str, str]]) -> bool:
-    """Say whether a person was met before; one without an id never was."""
+def _is_repeat(person: tuple[str, str], interviews: set[tuple[str, str]]) -> bool:
+    """Return whether a person was met before; one without an id never was."""
     if not _is_id(person[1]):
         return False
-    if person in seen:
+    if person in interviews:
         return True
-    seen.add(person)
+    interviews.add(person)
     return False
 
 
 def _is_id(text: str) -> bool:
-    """Say whether a cell names an interview: no missing code, no 0, no negative number."""
+    """Return whether a cell names an interview: no missing code, no 0, no negative number."""
     if tables.is_missing(text):
         return False
     return not INTEGER.fullmatch(text) or int(text.partition(".")[0]) > 0
 
 
-def _answer(
+def _find_answers(
     file: Path,
     line: int,
     item: str,
@@ -278,10 +269,10 @@ def _answer(
     tally: _Tally,
     count: _Count,
 ) -> tuple[_Answer, ...]:
-    """Return what a cell counts for: an answer, or the missing ones and, where its code is beyond
-    the scale, those of this code.
+    """Return what a cell counts for: an answer or a missing one; a code beyond the scale is counted
+    on its own too.
     """
-    code = _code(file, line, item, cell, valid)
+    code = _parse_code(file, line, item, cell, valid)
     if code is None or valid is not None or not _is_beyond(item, code):
         return (tally.codes[code],)
     return tally.codes[None], count.beyond[item, code]
@@ -291,8 +282,10 @@ def _is_beyond(item: str, code: int) -> bool:
     return code not in SCALES[item] if item in SCALES else code in RESERVED
 
 
-def _code(file: Path, line: int, item: str, cell: str, valid: Collection[int] | None) -> int | None:
-    """Return the answer code in a cell, None where the answer is missing."""
+def _parse_code(
+    file: Path, line: int, item: str, cell: str, valid: Collection[int] | None
+) -> int | None:
+    """Return the answer code in a cell; None if the answer is missing."""
     text = cell.strip()
     if tables.is_missing(text):
         return None
@@ -307,12 +300,12 @@ def _code(file: Path, line: int, item: str, cell: str, valid: Collection[int] | 
         options = ", ".join(map(str, sorted(valid)))
         raise SurveyError(
             f"{file}, line {line}, column {item}: {cell!r} is not an option; there are: {options}. "
-            "Where it stands for no answer, write a negative code or nothing"
+            "If it stands for no answer, write a negative code or nothing"
         )
     return code
 
 
-def _weight(file: Path, line: int, cell: str) -> int:
+def _parse_weight(file: Path, line: int, cell: str) -> int:
     """Return a person's weight in UNITs."""
     try:
         # Semicolon files often write a decimal comma.
@@ -320,9 +313,9 @@ def _weight(file: Path, line: int, cell: str) -> int:
     except ValueError:
         weight = math.nan
     if not 0 <= weight < math.inf:
-        found = repr(cell) if cell.strip() else "nothing"
+        value = repr(cell) if cell.strip() else "nothing"
         raise SurveyError(
-            f"{file}, line {line}, column {WEIGHT}: {found} is not a weight (a number from 0 up)"
+            f"{file}, line {line}, column {WEIGHT}: {value} is not a weight (a number from 0 up)"
         )
     return round(weight)
 
@@ -332,7 +325,7 @@ def _weight(file: Path, line: int, cell: str) -> int:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a file is laid out: its width, and where the columns we read are."""
+    """The number of columns of a file, and the indices of those that are read."""
 
     width: int
     alpha: int
@@ -343,17 +336,17 @@ class _Layout:
     items: Mapping[str, int]
 
 
-def _files(path: Path) -> list[Path]:
+def _list_files(path: Path) -> list[Path]:
     """Return the file, or the folder's CSV files by name."""
     if path.is_dir():
-        found = sorted(
+        files = sorted(
             p
             for p in path.iterdir()
             if p.name.lower().endswith((".csv", ".csv.gz")) and p.is_file()
         )
-        if not found:
+        if not files:
             raise SurveyError(f"{path}: no CSV file in this folder")
-        return found
+        return files
     if not path.exists():
         beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
         raise SurveyError(f"{path}: no such file. {nearest(path.name, beside)}")
@@ -362,13 +355,15 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def _layout(file: Path, notices: Counter[str]) -> tuple[_Layout, Iterator[tuple[int, list[str]]]]:
-    """Return where the columns are, and the rows below the header. `Q27: label`, as some versions
-    write it, is `Q27`.
+def _read_header(
+    file: Path, notices: Counter[str]
+) -> tuple[_Layout, Iterator[tuple[int, list[str]]]]:
+    """Return the columns' places and the rows below the header.
+
+    `Q27: label`, as some versions write it, is `Q27`.
     """
     # All that is read here is ASCII, whose bytes mean the same in UTF-8, Latin-1 and Windows-1252:
-    # Latin-1, which can decode every byte, is right for all three. A byte order mark goes before
-    # it.
+    # Latin-1, which decodes every byte, is right for all three. A byte order mark takes precedence.
     _, rows = delimited.split(file, ".csv", tables.Layout(encoding="latin-1"), notices)
     _, header = next(rows, (1, []))
     names = [cell.partition(":")[0].strip() for cell in header]
@@ -381,35 +376,22 @@ def _layout(file: Path, notices: Counter[str]) -> tuple[_Layout, Iterator[tuple[
                 " quotes around all"
             )
         raise SurveyError(f"{file}: no column {ALPHA!r} in the first line. {nearest(ALPHA, names)}")
-    single = (COUNTRY, ALPHA, WEIGHT, INTERVIEW, YEAR)
-    twice = sorted({n for n in names if names.count(n) > 1 and (n in single or ITEM.fullmatch(n))})
+    twice = sorted({n for n in names if names.count(n) > 1 and (n in SINGLE or ITEM.fullmatch(n))})
     if twice:
         raise SurveyError(f"{file}: columns repeat: {', '.join(twice)}")
     rows = delimited.without_header(rows, header, notices)
     at = {name: index for index, name in enumerate(names)}
-    items = {name: at[name] for name in sorted(filter(ITEM.fullmatch, names), key=_number)}
+    items = {name: at[name] for name in sorted(filter(ITEM.fullmatch, names), key=_item_number)}
     if not items:
         raise SurveyError(f"{file}: no item columns (Q1 to Q290). {nearest('Q1', names)}")
-    return (
-        _Layout(
-            len(names),
-            at[ALPHA],
-            at.get(COUNTRY),
-            at.get(WEIGHT),
-            at.get(INTERVIEW),
-            at.get(YEAR),
-            items,
-        ),
-        rows,
-    )
+    country, weight, interview, year = map(at.get, (COUNTRY, WEIGHT, INTERVIEW, YEAR))
+    return _Layout(len(names), at[ALPHA], country, weight, interview, year, items), rows
 
 
-def _people(
+def _read_people(
     file: Path, rows: Iterable[tuple[int, list[str]]], layout: _Layout, notices: Counter[str]
 ) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield line number, country code and cells of each respondent; other rows are counted in
-    `notices`.
-    """
+    """Yield line number, country code and cells of each respondent; `notices` counts other rows."""
     people, other = 0, ""
     for line, row in rows:
         if any(row) and len(row) != layout.width:
@@ -435,11 +417,11 @@ def _people(
 
 
 def _is_person(row: list[str], layout: _Layout) -> bool:
-    """Tell respondents from computed averages and blank lines."""
+    """Return whether a row is a respondent's, not a computed average or blank."""
     if not any(row) or not row[layout.alpha].strip():
         return False
     return layout.country is None or bool(INTEGER.fullmatch(row[layout.country].strip()))
 
 
-def _number(item: str) -> int:
+def _item_number(item: str) -> int:
     return int(item[1:])

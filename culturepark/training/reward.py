@@ -15,7 +15,7 @@ from culturepark.local_models import manifest
 from culturepark.local_models.machine import Machine
 from culturepark.local_models.manifest import Manifest
 from culturepark.local_models.rewards import Texts
-from culturepark.surveys.votes import Pair
+from culturepark.surveys.votes import Preference
 
 HEADS = ("score", "classifier")
 
@@ -53,7 +53,7 @@ def loss(chosen: Any, rejected: Any, weights: Any) -> Any:
 def train(
     model: Any,
     held: Texts,
-    pairs: Sequence[Pair],
+    pairs: Sequence[Preference],
     weights: Sequence[float],
     drill: Drill,
     machine: Machine,

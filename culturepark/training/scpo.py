@@ -32,7 +32,14 @@ from culturepark.local_models.base import quiet, writing
 from culturepark.local_models.machine import Machine
 from culturepark.local_models.rewards import Result
 from culturepark.records import Record, digest, stream
-from culturepark.surveys.votes import Pair, Votes, folds, read, slug, split
+from culturepark.surveys.votes import (
+    Preference,
+    Votes,
+    read_votes,
+    slugify,
+    split_by_user,
+    split_into_folds,
+)
 from culturepark.toml import explain
 from culturepark.training import reward
 
@@ -195,8 +202,8 @@ class World:
 
     seed: int
     split: Literal["test", "validation"]
-    train: Sequence[Pair] = field(repr=False)
-    test: Sequence[Pair] = field(repr=False)
+    train: Sequence[Preference] = field(repr=False)
+    test: Sequence[Preference] = field(repr=False)
     start: str = ""
     references: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     minority: frozenset[str] = frozenset()
@@ -230,7 +237,7 @@ def run(
     if wrong := [s for s in shares if not 0 < s <= 1]:
         raise InputError(f"a share of the pairs is above 0 and at most 1, not {wrong[0]}")
     with _job(data, out, told, fresh, tell) as job:
-        chosen = job.votes.named(countries)
+        chosen = job.votes.find_countries(countries)
         tried = _sweep(job, chosen, seeds, taus, betas) if taus and betas else []
         # Each seed by its own validation users: another seed's may be test users of this one.
         swept = dict.fromkeys((r.seed, r.country) for r in tried)
@@ -239,7 +246,7 @@ def run(
         }
         made = []
         for seed in seeds:
-            world = _world(job, seed, *split(job.votes.pairs, told.held, seed))
+            world = _world(job, seed, *split_by_user(job.votes.pairs, told.held, seed))
             for country, variant, share in _units(chosen, variants, shares, bool(best)):
                 at = best[seed, country] if variant == "tuned" else (told.tau, told.beta)
                 place = (
@@ -266,7 +273,7 @@ def sweep(
     users take no part.
     """
     with _job(data, out, told, False, tell) as job:
-        return _sweep(job, job.votes.named(countries), seeds, taus, betas)
+        return _sweep(job, job.votes.find_countries(countries), seeds, taus, betas)
 
 
 def tuned(results: Sequence[Result], votes: Votes) -> tuple[float, float]:
@@ -307,8 +314,10 @@ def _sweep(
 ) -> list[Result]:
     made = []
     for seed in seeds:
-        train, _ = split(job.votes.pairs, job.terms.held, seed)
-        world = _world(job, seed, *split(train, job.terms.held, seed, "validation"), "validation")
+        train, _ = split_by_user(job.votes.pairs, job.terms.held, seed)
+        world = _world(
+            job, seed, *split_by_user(train, job.terms.held, seed, "validation"), "validation"
+        )
         for country in countries:
             there = [_tried(job, world, country, tau, beta) for tau in taus for beta in betas]
             if not (done := [r for r in there if r is not None]):
@@ -334,7 +343,7 @@ def _job(
 ) -> Iterator[Job]:
     from filelock import FileLock, Timeout
 
-    votes, folder = data if isinstance(data, Votes) else read(data), Path(out)
+    votes, folder = data if isinstance(data, Votes) else read_votes(data), Path(out)
     found = machine.look(told.device)
     if others := _others(folder):
         raise InputError(
@@ -422,8 +431,8 @@ def _write(path: Path, value: Any) -> None:
 def _world(
     job: Job,
     seed: int,
-    train: Sequence[Pair],
-    test: Sequence[Pair],
+    train: Sequence[Preference],
+    test: Sequence[Preference],
     part: Literal["test", "validation"] = "test",
 ) -> World:
     """Return a seed's pairs with the global model trained, reference rewards and minorities
@@ -465,7 +474,7 @@ def _global(job: Job, world: World) -> str:
     return str(folder)
 
 
-def _fitted(job: Job, pairs: Sequence[Pair], seed: int) -> tuple[Any, float]:
+def _fitted(job: Job, pairs: Sequence[Preference], seed: int) -> tuple[Any, float]:
     """Return the base as a reward model trained on pairs, all alike, and its last loss."""
     t = job.terms
     drill = reward.Drill(
@@ -508,7 +517,7 @@ def _references(job: Job, world: World, judge: bool) -> dict[str, Any]:
             )
         found = rewards.rewards(model, job.held, world.train)
     if job.terms.reference == "trained" or judge:
-        parts = folds(world.train, job.terms.folds, world.seed)
+        parts = split_into_folds(world.train, job.terms.folds, world.seed)
         for i, part in enumerate(parts):
             model, last = _fitted(
                 job,
@@ -541,7 +550,7 @@ def _unit(
     stay) is there.
     """
     key = digest(world.split, world.seed, country, variant, share, tau, beta)
-    path = job.folder / "results" / f"{slug(country)}.{variant}.{world.seed}.{key}.json"
+    path = job.folder / "results" / f"{slugify(country)}.{variant}.{world.seed}.{key}.json"
     if path.is_file() and (place is None or variant == "global" or _stays(place, key)):
         return Result.model_validate_json(path.read_text(encoding="utf-8"))
     own = portion(world, country, share)
@@ -601,7 +610,7 @@ def _stays(place: Path, key: str) -> bool:
     return (place / manifest.FILE).is_file() and manifest.read(place).settings.get("key") == key
 
 
-def portion(world: World, country: str, share: float) -> list[Pair]:
+def portion(world: World, country: str, share: float) -> list[Preference]:
     """Return a share of a country's training pairs; smaller shares lie within larger ones.
     InputError where a side has none.
     """
@@ -615,7 +624,13 @@ def portion(world: World, country: str, share: float) -> list[Pair]:
 
 
 def _steered(
-    job: Job, world: World, country: str, variant: str, own: Sequence[Pair], tau: float, beta: float
+    job: Job,
+    world: World,
+    country: str,
+    variant: str,
+    own: Sequence[Preference],
+    tau: float,
+    beta: float,
 ) -> tuple[Any, dict[str, Any]]:
     """Return a country's model, begun from the global one, and what it was trained with; RunFailed
     where its filter leaves nothing.
@@ -675,4 +690,4 @@ def _about(
 
 
 def _place(job: Job, country: str) -> Path:
-    return job.folder / slug(country)
+    return job.folder / slugify(country)

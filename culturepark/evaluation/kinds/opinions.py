@@ -21,7 +21,7 @@ from culturepark.evaluation.kinds.survey import Asked, Voice, items
 from culturepark.evaluation.measure import Measure
 from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
 from culturepark.records import Culture, Option, Question, digest, stream
-from culturepark.surveys.names import NAMES, articled
+from culturepark.surveys.names import NAMES, with_article
 
 SLACK = 0.02  # shares of rounded percentages may miss 1 by so much and are then made to sum to 1
 
@@ -313,7 +313,7 @@ def _surveyed(culture: Culture) -> Sequence[str]:
 
 def _asked(country: str, home: str, poll: Poll, of: int, faults: Mapping[str, int]) -> Asked:
     bare = SAMPLE.sub("", country)
-    spoken = articled(bare)
+    spoken = with_article(bare)
     facts = {
         "countries": [country],
         "home": home,

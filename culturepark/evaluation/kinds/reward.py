@@ -20,7 +20,7 @@ from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Setup, Unparsed, outcome
 from culturepark.llm.session import once
 from culturepark.records import Request, stream
-from culturepark.surveys.votes import Pair, Votes, read, slug, split
+from culturepark.surveys.votes import Preference, Votes, read_votes, slugify, split_by_user
 
 if TYPE_CHECKING:
     from culturepark.evaluation.card import Benchmark
@@ -48,7 +48,7 @@ Right = tuple[int, str, str, bool]  # seed, unit, country, got right
 def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     """Yield an item a pair (and seed, where answers are sampled), in the file's order.
 
-    `setup.data` is one file or folder in a shape that `votes.read` knows, or the word simulated.
+    `setup.data` is one file or folder in a shape that `votes.read_votes` knows, or the word simulated.
     The option `countries`, else `setup.cultures`, names countries of it, by name or usual
     abbreviation, all of them where neither does. `setup.limit` is the most users a country, the
     same ones wherever one user comes under several. InputError or NotFound for what is not there.
@@ -73,7 +73,7 @@ def _read(setup: Setup, options: Mapping[str, Any]) -> Votes:
             f" {len(setup.data)}: a CSV of posts with a column <Country>_Hate each, JSONL of scored"
             " conversations or of prompt, chosen, rejected, or the word simulated"
         )
-    return read(setup.data[0], tables.Layout.of(options))
+    return read_votes(setup.data[0], tables.Layout.of(options))
 
 
 def _passed_over(votes: Votes, setup: Setup) -> Mapping[str, Mapping[str, int]]:
@@ -86,10 +86,10 @@ def _passed_over(votes: Votes, setup: Setup) -> Mapping[str, Mapping[str, int]]:
 
 def _countries(votes: Votes, setup: Setup, given: str | Sequence[str]) -> Sequence[str]:
     names = [n.strip() for n in given.split(",")] if isinstance(given, str) else list(given)
-    return votes.named([n for n in names if n] or setup.cultures)
+    return votes.find_countries([n for n in names if n] or setup.cultures)
 
 
-def _held(votes: Votes, options: Mapping[str, Any]) -> Sequence[Pair]:
+def _held(votes: Votes, options: Mapping[str, Any]) -> Sequence[Preference]:
     """Return all pairs or, with `held_out` above 0, those of the users whom SCPO holds out with
     this share and `seed`.
     """
@@ -99,10 +99,12 @@ def _held(votes: Votes, options: Mapping[str, Any]) -> Sequence[Pair]:
             "held_out: a share of the users, from 0 (all pairs are asked) to below 1, not"
             f" {share!r}"
         )
-    return split(votes.pairs, share, options["seed"])[1] if share else votes.pairs
+    return split_by_user(votes.pairs, share, options["seed"])[1] if share else votes.pairs
 
 
-def _limited(pairs: Sequence[Pair], countries: Sequence[str], limit: int | None) -> Iterator[Pair]:
+def _limited(
+    pairs: Sequence[Preference], countries: Sequence[str], limit: int | None
+) -> Iterator[Preference]:
     """Yield the pairs of these countries, of at most `limit` users each."""
     users = sorted({p.user for p in pairs})
     order = {user: n for n, user in enumerate(stream("reward", "limit").sample(users, len(users)))}
@@ -113,7 +115,11 @@ def _limited(pairs: Sequence[Pair], countries: Sequence[str], limit: int | None)
 
 
 def _item(
-    pair: Pair, seed: int, setup: Setup, judge: Role | None, read: Mapping[str, Mapping[str, int]]
+    pair: Preference,
+    seed: int,
+    setup: Setup,
+    judge: Role | None,
+    read: Mapping[str, Mapping[str, int]],
 ) -> Item:
     """Return a pair as an item; which answer comes first is drawn, so the place tells nothing."""
     first = stream("reward", "order", pair.id, seed).randrange(2)  # the place of the chosen one
@@ -121,7 +127,7 @@ def _item(
     facts = {
         "codes": CODES,
         "chosen": first,
-        "home": slug(pair.country),
+        "home": slugify(pair.country),
         **({"limit": setup.limit} if setup.limit else {}),
         **({"read": read} if read else {}),
     }
@@ -137,7 +143,7 @@ def _item(
 
 
 def _request(
-    pair: Pair, seed: int, answers: tuple[str, str], likelihood: bool, judge: Role | None
+    pair: Preference, seed: int, answers: tuple[str, str], likelihood: bool, judge: Role | None
 ) -> Request:
     """Return the conversation with both answers as options or, for a judge, the prompt that shows
     them, with their numbers.

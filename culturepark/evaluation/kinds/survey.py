@@ -55,7 +55,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
         benchmark.asks(setup.workspace),
         setup.workspace.scenario(options["scenario"]).questions,
     )
-    figures = surveys.surveyed(options["survey"]) if options["survey"] else setup.surveyed
+    figures = surveys.load_survey(options["survey"]) if options["survey"] else setup.surveyed
     order = ranked(questions, setup.limit, lambda q: (options["scenario"], q.id))
     seen: dict[str, Question] = {}
     for name in setup.cultures:
@@ -105,7 +105,7 @@ def _answered(
             "topic": question.topic,
             "n": shares.n,
             "survey": shares.survey,
-            "weights": figures.weights(),
+            "weights": figures.describe_weights(),
             "countries": list(shares.countries),
             "of": len(found),
             **({"read": {figures.source: figures.notices}} if figures.notices else {}),
@@ -215,8 +215,8 @@ def _constructed(setup: Setup) -> str:
     shipped figures; of other personas and other figures nothing of the kind is known.
     """
     own = setup.options.get("survey")
-    figures = surveys.surveyed(own) if own else setup.surveyed
-    shipped = figures is surveys.shipped()
+    figures = surveys.load_survey(own) if own else setup.surveyed
+    shipped = figures is surveys.load_shipped()
     if shipped and _has_shipped_views(setup):
         return (
             "True by construction: the embedded engine answers with the personas' views, which were"
