@@ -12,13 +12,13 @@ from culturepark.prompts import render
 from culturepark.records import (
     Culture,
     Dialogue,
+    Distribution,
     Norm,
     Persona,
     Question,
     Record,
     Role,
     Scene,
-    Shares,
     stream,
 )
 from culturepark.workspace import Workspace
@@ -64,7 +64,7 @@ class DialogueContext:
         """Return the card of the role that a seat plays."""
         return self.roles[self.scene.seats[seat].role]
 
-    def shares(self, seat: int) -> Shares | None:
+    def shares(self, seat: int) -> Distribution | None:
         """Return what a seat's people answered; None where they were never asked."""
         return pool_shares(self.cultures[seat].survey, self.question.id, self.survey)
 
@@ -116,7 +116,7 @@ def look_up(workspace: Workspace, dialogue: Dialogue, survey: str | None = None)
 
 
 @lru_cache(maxsize=4096)
-def pool_shares(countries: tuple[str, ...], item: str, survey: str | None) -> Shares | None:
+def pool_shares(countries: tuple[str, ...], item: str, survey: str | None) -> Distribution | None:
     """Return what the people of these countries answered together; None where none was asked."""
     return surveys.load_survey(survey).pool(countries, item) if countries else None
 
@@ -179,7 +179,7 @@ def _draw_norms(context: DialogueContext, seat: int) -> tuple[Norm, ...]:
     return tuple(chosen + rng.sample(far, min(len(far), NORMS - len(chosen))))
 
 
-def _describe_shares(question: Question, shares: Shares) -> Mapping[str, Any]:
+def _describe_shares(question: Question, shares: Distribution) -> Mapping[str, Any]:
     """Return what a prompt may say of the figures: source and one line per option."""
     lines = [
         f"{question.option(code)}: {share:.0%}" for code, share in sorted(shares.shares.items())

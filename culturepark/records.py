@@ -2,7 +2,7 @@
 
 Cards (written by people, read from TOML): Role, Culture, Persona, Scenario.
 Park: Seat, Scene, Turn, Dialogue.   Models: Message, Request, Reply.
-Refinery: Opinion, Verdict.          Corpus: Sample, Pair.    Surveys: Shares, Dimensions.
+Refinery: Opinion, Verdict.          Corpus: Sample, Pair.    Surveys: Distribution, Dimensions.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class Option(Record):
         return f"{self.code}. {self.label}" if self.label else str(self.code)
 
 
-class Shares(Record):
+class Distribution(Record):
     """What a people answered to one survey item.
 
     `shares` maps option code to its share (0 to 1) of the valid answers, weighted where the

@@ -24,13 +24,13 @@ from culturepark.offline.speech import in_words, town
 from culturepark.offline.stance import side
 from culturepark.records import (
     Culture,
+    Distribution,
     Norm,
     Option,
     Persona,
     Question,
     Request,
     Scenario,
-    Shares,
     Turn,
 )
 
@@ -229,7 +229,7 @@ def test_a_life_is_told_word_for_word_and_only_once():
 
 
 def test_the_survey_is_named_in_words_without_figures():
-    shares = Shares(
+    shares = Distribution(
         survey="WVS7",
         countries=("DEU",),
         item="Q27",

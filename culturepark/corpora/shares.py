@@ -9,12 +9,12 @@ from typing import Any
 
 from culturepark import surveys
 from culturepark.errors import InputError
-from culturepark.records import Culture, Question, Shares
+from culturepark.records import Culture, Distribution, Question
 from culturepark.surveys import Figures
 from culturepark.surveys.names import with_article
 from culturepark.wording import COUNTRY, SYSTEM, opening
 
-Surveyed = Callable[[Culture, Question], Shares | None]
+Surveyed = Callable[[Culture, Question], Distribution | None]
 Row = dict[str, Any]
 
 
@@ -44,7 +44,7 @@ def country_rows(
             yield row(COUNTRY.format(name=name), country, question, found)
 
 
-def row(system: str, culture: str, question: Question, found: Shares) -> Row:
+def row(system: str, culture: str, question: Question, found: Distribution) -> Row:
     """Return `{prompt, options, codes, shares, metadata}`; an option of the card that nobody gave
     has the share 0.
 

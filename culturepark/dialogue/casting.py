@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from culturepark import surveys
 from culturepark.errors import CardError, InputError, NotFound
-from culturepark.records import Culture, Persona, Question, Scene, Seat, Shares, stream
+from culturepark.records import Culture, Distribution, Persona, Question, Scene, Seat, stream
 from culturepark.settings import Settings, scene_hash
 from culturepark.workspace import Workspace
 
 
-def shares(culture: Culture, question: Question, survey: str | None) -> Shares | None:
+def shares(culture: Culture, question: Question, survey: str | None) -> Distribution | None:
     """Return what a culture's people answered; None where they were never asked."""
     return surveys.load_survey(survey).pool(culture.survey, question.id) if culture.survey else None
 
@@ -33,7 +33,7 @@ def cultures(workspace: Workspace, settings: Settings) -> tuple[str, ...]:
 
 def seeds(
     workspace: Workspace, settings: Settings, culture: str
-) -> list[tuple[Question, Shares | None]]:
+) -> list[tuple[Question, Distribution | None]]:
     """Return the questions this culture has an answer to: surveyed there, or answered in the card.
 
     A question never asked there yields no seed.
@@ -56,7 +56,7 @@ def seeds(
     return found
 
 
-def _fits(question: Question, found: Shares | None, culture: str, scenario: str) -> None:
+def _fits(question: Question, found: Distribution | None, culture: str, scenario: str) -> None:
     """Refuse figures whose codes the question does not have: they belong to another question."""
     codes = {o.code for o in question.options}
     answers = set(found.shares) if found else {question.answers[culture]}
@@ -73,7 +73,7 @@ def _fits(question: Question, found: Shares | None, culture: str, scenario: str)
 def stance(
     persona: Persona,
     question: Question,
-    found: Shares | None,
+    found: Distribution | None,
     culture: str,
     how: str,
     *purpose: object,

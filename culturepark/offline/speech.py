@@ -15,7 +15,7 @@ from culturepark.offline import stance
 from culturepark.offline.lexicon import WORD, plain, stems_of, wordset
 from culturepark.offline.phrases import Sides, bank, clauses, fill, order
 from culturepark.offline.sentences import sentences, small
-from culturepark.records import Norm, Option, Question, Shares, Turn, stream
+from culturepark.records import Distribution, Norm, Option, Question, Turn, stream
 
 YOU = re.compile(r"\b(?:you|your)\b", re.IGNORECASE)
 LOCAL = re.compile(r"\bhere\b|\bthis neighbourhood\b|\bthe country's\b")
@@ -539,7 +539,7 @@ def _life(talk: Talk, said: list[str]) -> list[str]:
 
 def _survey(talk: Talk, said: list[str]) -> list[str]:
     """Say in words what the speaker's people answered, once a dialogue."""
-    shares: Shares | None = talk.facts["shares"]
+    shares: Distribution | None = talk.facts["shares"]
     if (
         shares is None
         or not talk.sides.authored
@@ -570,7 +570,7 @@ def _there(clause: str) -> str:
     return re.sub(r"\bhere\b", "there", clause)
 
 
-def shares_by_side(shares: Shares, options: tuple[Option, ...]) -> tuple[float, float]:
+def shares_by_side(shares: Distribution, options: tuple[Option, ...]) -> tuple[float, float]:
     """Return which shares of a people affirm and deny the question's statement."""
     degrees = {o.code: o.degree for o in options}
     return (

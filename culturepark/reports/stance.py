@@ -17,7 +17,7 @@ from culturepark.curation import embedders
 from culturepark.errors import InputError
 from culturepark.evaluation import measure
 from culturepark.evaluation.intervals import SHARE
-from culturepark.records import Question, Shares
+from culturepark.records import Distribution, Question
 from culturepark.settings import Settings
 from culturepark.store import RunStore
 from culturepark.surveys import Figures
@@ -158,7 +158,10 @@ def bound_mean(distances: Mapping[str, float]) -> tuple[float, float] | None:
 
 
 def _compare(
-    question: Question, counts: Mapping[int, int], given: Mapping[int, int], people: Shares | None
+    question: Question,
+    counts: Mapping[int, int],
+    given: Mapping[int, int],
+    people: Distribution | None,
 ) -> Facts:
     """Return one question's answers in the corpus beside the people's; None where they were not
     asked.

@@ -16,13 +16,13 @@ from culturepark.dialogue.prompting import write_messages
 from culturepark.llm.codec import FITTING
 from culturepark.records import (
     Culture,
+    Distribution,
     Message,
     Norm,
     Persona,
     Question,
     Request,
     Role,
-    Shares,
     Turn,
     digest,
 )
@@ -95,7 +95,7 @@ class Ear:
         # What stands before a nudge is asked of the dialogue's room, so that it has one home.
         self._nudge = write_messages((), 0, "\0")[-1].content.partition("\0")[0]
         self._heard: dict[str, list[tuple[str, Match]]] = {}
-        self._shares: dict[tuple[str, str], Shares | None] = {}
+        self._shares: dict[tuple[str, str], Distribution | None] = {}
 
     def hear(self, body: Mapping[str, Any]) -> Request | None:
         """Return the request behind a chat's messages, or None."""
@@ -218,7 +218,7 @@ class Ear:
             [cards[i] for i in sorted(found)] if len(found) < len(cards) or len(cards) == 1 else []
         )
 
-    def shares(self, culture: Culture, question: Question) -> Shares | None:
+    def shares(self, culture: Culture, question: Question) -> Distribution | None:
         """Return what a culture's people answered in the shipped survey; None where the codes are
         another question's.
         """

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from culturepark import tables
-from culturepark.records import Shares
+from culturepark.records import Distribution
 from culturepark.surveys.figures import Figures
 from culturepark.surveys.scales import SCALES
 from culturepark.surveys.wvs import read_release
@@ -46,19 +46,26 @@ def build_survey(figures: Figures, day: date) -> dict[str, Any]:
         "countries": {country: figures.country_name(country) for country in figures.countries()},
         "figures": {
             country: {
-                item: _round_shares(shares) for item, shares in figures.table[country].items()
+                item: _round_shares(distribution)
+                for item, distribution in figures.table[country].items()
             }
             for country in figures.countries()
         },
     }
 
 
-def _round_shares(shares: Shares) -> dict[str, Any]:
+def _round_shares(distribution: Distribution) -> dict[str, Any]:
     """Return rounded shares that sum to 1: the largest takes up the rounding error."""
-    by_code = {code: round(share, PLACES) for code, share in shares.shares.items()}
-    by_code[shares.modal] = round(by_code[shares.modal] + 1 - sum(by_code.values()), PLACES)
-    missing = round(shares.n * shares.missing / (1 - shares.missing))
-    return {"n": shares.n, "missing": missing, "shares": {str(c): s for c, s in by_code.items()}}
+    by_code = {code: round(share, PLACES) for code, share in distribution.shares.items()}
+    by_code[distribution.modal] = round(
+        by_code[distribution.modal] + 1 - sum(by_code.values()), PLACES
+    )
+    missing = round(distribution.n * distribution.missing / (1 - distribution.missing))
+    return {
+        "n": distribution.n,
+        "missing": missing,
+        "shares": {str(c): s for c, s in by_code.items()},
+    }
 
 
 def build_hofstede(path: Path) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from typing import Any
 from pydantic import Field
 
 from culturepark.errors import NotFound
-from culturepark.records import Record, Shares, digest
+from culturepark.records import Distribution, Record, digest
 
 
 class Figures(Record):
     """What the peoples of one survey answered.
 
-    `table` holds Shares by country code (ISO 3166 alpha-3), then item; an item never asked in a
+    `table` holds a Distribution by country code (ISO 3166 alpha-3), then item; an item never asked in a
     country, or never validly answered, is absent there. `names` holds the countries' names, `years`
     those of the interviews where known, `weighted` the countries whose shares use the release's
     weights, `source` the name of the release. `notices` counts what the reader left out or took for
@@ -30,7 +30,7 @@ class Figures(Record):
     names: dict[str, str]
     years: tuple[int, ...] = ()
     weighted: tuple[str, ...] = ()
-    table: dict[str, dict[str, Shares]]
+    table: dict[str, dict[str, Distribution]]
     notices: dict[str, int] = Field(default_factory=dict)
 
     def format_notices(self) -> str:
@@ -53,7 +53,9 @@ class Figures(Record):
         answered a question (smallest to largest count).
         """
         counts = [
-            shares.n for country in countries for shares in self.table.get(country, {}).values()
+            distribution.n
+            for country in countries
+            for distribution in self.table.get(country, {}).values()
         ]
         years = sorted({self.years[0], self.years[-1]}) if self.years else []
         return {
@@ -83,11 +85,11 @@ class Figures(Record):
             raise NotFound("country", country, self.source, self.table)
         return self.names.get(country, country)
 
-    def get(self, country: str, item: str) -> Shares | None:
+    def get(self, country: str, item: str) -> Distribution | None:
         """Return what one country answered; None if the item was never asked there."""
         return self.table.get(country, {}).get(item)
 
-    def pool(self, countries: Iterable[str], item: str) -> Shares | None:
+    def pool(self, countries: Iterable[str], item: str) -> Distribution | None:
         """Return the mean of several countries' distributions, each country with the same weight.
 
         Countries without figures are left out; `countries` of the result names those that count,
@@ -99,7 +101,7 @@ class Figures(Record):
         n = sum(s.n for s in distributions)
         respondents = sum(_respondents(s) for s in distributions)
         codes = sorted({code for s in distributions for code in s.shares})
-        return Shares(
+        return Distribution(
             survey=self.survey,
             countries=tuple(c for s in distributions for c in s.countries),
             item=item,
@@ -112,9 +114,9 @@ class Figures(Record):
         )
 
 
-def _respondents(shares: Shares) -> int:
+def _respondents(distribution: Distribution) -> int:
     """Return how many people were interviewed: `missing` is (respondents - n) / respondents."""
-    return round(shares.n / (1 - shares.missing))
+    return round(distribution.n / (1 - distribution.missing))
 
 
 @cache
@@ -134,7 +136,7 @@ def load_shipped() -> Figures:
         years=(2017, 2022),
         table={
             country: {
-                item: Shares(
+                item: Distribution(
                     survey=data["survey"],
                     countries=(country,),
                     item=item,

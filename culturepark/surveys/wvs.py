@@ -1,4 +1,4 @@
-"""Reads World Values Survey wave 7 releases, row by row, into the shares of each answer."""
+"""Reads World Values Survey wave 7 releases, row by row, into distributions of answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from culturepark import tables
 from culturepark.errors import InputError, SurveyError, nearest
-from culturepark.records import Shares
+from culturepark.records import Distribution
 from culturepark.surveys.figures import Figures
 from culturepark.surveys.names import NAMES
 from culturepark.surveys.scales import RESERVED, SCALES
@@ -91,7 +91,7 @@ def _as_survey_error() -> Iterator[None]:
 
 def _join_counts(source: str, counts: Iterable[_Count]) -> Figures:
     """Return the figures of all files; raises SurveyError for a country that stands in two."""
-    table: dict[str, dict[str, Shares]] = {}
+    table: dict[str, dict[str, Distribution]] = {}
     origin: dict[str, _Count] = {}
     notices: Counter[str] = Counter()
     for count in counts:
@@ -105,7 +105,9 @@ def _join_counts(source: str, counts: Iterable[_Count]) -> Figures:
             distributions = (
                 (item, tally.distribution(country, item)) for item, tally in tallies.items()
             )
-            table[country] = {item: shares for item, shares in distributions if shares}
+            table[country] = {
+                item: distribution for item, distribution in distributions if distribution
+            }
     return Figures(
         survey=SURVEY,
         source=source,
@@ -138,7 +140,7 @@ class _Tally:
     codes: dict[int | None, _Answer] = field(default_factory=lambda: defaultdict(_Answer))
     cells: dict[str, tuple[_Answer, ...]] = field(default_factory=dict)
 
-    def distribution(self, country: str, item: str) -> Shares | None:
+    def distribution(self, country: str, item: str) -> Distribution | None:
         """Return the distribution of the valid answers; None if their weights sum to 0."""
         answers = {
             code: self.codes[code] for code in sorted(c for c in self.codes if c is not None)
@@ -148,7 +150,7 @@ class _Tally:
             return None
         n = sum(a.n for a in answers.values())
         missing = sum(a.n for a in self.codes.values()) - n
-        return Shares(
+        return Distribution(
             survey=SURVEY,
             countries=(country,),
             item=item,

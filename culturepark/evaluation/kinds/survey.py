@@ -15,7 +15,7 @@ from culturepark.evaluation.card import Benchmark, settled
 from culturepark.evaluation.measure import Measure
 from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
 from culturepark.llm import session
-from culturepark.records import Culture, Persona, Question, Role, Shares, stream
+from culturepark.records import Culture, Distribution, Persona, Question, Role, stream
 from culturepark.surveys import Figures
 from culturepark.workspace import Workspace
 
@@ -130,7 +130,7 @@ def voiced(setup: Setup, culture: Culture) -> list[Voice]:
     return found
 
 
-def gold(question: Question, shares: Shares) -> list[float]:
+def gold(question: Question, shares: Distribution) -> list[float]:
     """Return a people's shares in the order of a question's options; InputError where they are of
     another question.
     """
