@@ -20,7 +20,7 @@ from culturepark.errors import InputError, JournalError, ParkError, nearest
 from culturepark.llm import Model, address
 from culturepark.llm import load as load_model
 from culturepark.llm.budget import Ledger
-from culturepark.llm.client import Line
+from culturepark.llm.client import EndpointClient
 from culturepark.llm.pricing import Price
 from culturepark.llm.providers.local import Tuned
 from culturepark.llm.providers.reward import Rewarder
@@ -179,7 +179,7 @@ def attach(models: Iterable[Model], journal: RunStore, settings: Settings) -> No
     capped = settings.max_usd is not None or settings.max_tokens is not None
     ledger = Ledger(journal, settings.max_usd, settings.max_tokens) if capped else None
     for model in models:
-        if isinstance(model, Line):
+        if isinstance(model, EndpointClient):
             model.attach(journal, ledger)
 
 
@@ -213,7 +213,7 @@ def prices(settings: Settings, keys: Mapping[str, str]) -> dict[str, Price | Non
         ParkError
     ):  # what a model needs is not installed here: its price cannot be looked up either
         return {}
-    return {model.identity: model.price for model in models if isinstance(model, Line)}
+    return {model.identity: model.price for model in models if isinstance(model, EndpointClient)}
 
 
 def addressed(settings: Settings) -> Settings:
@@ -232,9 +232,9 @@ def usable(settings: Settings, models: Models) -> None:
     unknown: no cap could hold.
     """
     for model in models.all():
-        if isinstance(model, (Line, Rewarder, Tuned)):
+        if isinstance(model, (EndpointClient, Rewarder, Tuned)):
             model.check()
-    found = [m for m in models.all() if isinstance(m, Line)]
+    found = [m for m in models.all() if isinstance(m, EndpointClient)]
     if settings.base_url is not None and found and settings.addressed_provider() is None:
         raise InputError(
             "--base-url is for one provider's models, and this run has several beside its own"

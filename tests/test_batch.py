@@ -19,7 +19,7 @@ from culturepark.errors import ModelError
 from culturepark.llm import load
 from culturepark.llm.batch_backends import Direct, outcomes
 from culturepark.llm.budget import Ledger
-from culturepark.llm.codec import Trouble
+from culturepark.llm.codec import ProviderError
 from culturepark.records import Message, Request
 from culturepark.server import Server
 from culturepark.settings import Endpoint
@@ -560,4 +560,4 @@ def test_any_line_of_a_batchs_file_is_an_answer_or_a_failure_of_a_kind(response,
         {"custom_id": "b", "response": {"status_code": status, "body": response}},
     ]
     found = dict(outcomes("\n".join(json.dumps(r) for r in rows).encode()))
-    assert all(isinstance(o, Trouble | dict) for o in found.values())
+    assert all(isinstance(o, ProviderError | dict) for o in found.values())

@@ -11,7 +11,7 @@ import pytest
 from conftest import TEA, said
 
 import culturepark as cp
-from culturepark.llm.codec import Style, payload, strict, trouble
+from culturepark.llm.codec import Style, build_body, build_strict_schema, classify_error
 from culturepark.records import Message, Request
 
 KEY = "sk-secret-0123456789"
@@ -234,7 +234,7 @@ def test_a_strict_schema_requires_everything_and_adds_nothing():
             }
         }
     }
-    assert strict(schema)["$defs"]["f"] == {
+    assert build_strict_schema(schema)["$defs"]["f"] == {
         "type": "object",
         "properties": {"title": {"type": "string"}, "n": {}},
         "required": ["title", "n"],
@@ -243,7 +243,7 @@ def test_a_strict_schema_requires_everything_and_adds_nothing():
 
 
 def test_the_users_own_parameters_win():
-    body = payload("m", ASK, Style(), {"temperature": 1.0, "top_p": 0.9})
+    body = build_body("m", ASK, Style(), {"temperature": 1.0, "top_p": 0.9})
     assert (body["temperature"], body["top_p"]) == (1.0, 0.9)
 
 
@@ -257,7 +257,7 @@ def test_the_users_own_parameters_win():
     ],
 )
 def test_what_a_provider_says_of_waiting_is_read_whatever_its_form(headers, seconds):
-    assert trouble(429, "{}", headers).wait == seconds
+    assert classify_error(429, "{}", headers).wait == seconds
 
 
 # --------------------------------------------------------------------- names

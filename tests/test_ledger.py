@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 import culturepark as cp
 from culturepark.errors import BudgetReached
 from culturepark.llm.budget import Ledger
-from culturepark.llm.client import Line
-from culturepark.llm.codec import most_tokens
+from culturepark.llm.client import EndpointClient
+from culturepark.llm.codec import bound_prompt_tokens
 from culturepark.records import Message, Request
 from culturepark.store import RunStore
 
@@ -83,7 +83,7 @@ USAGES = st.dictionaries(st.sampled_from(("prompt_tokens", "completion_tokens"))
 class Told:
     """A client whose answers take a few rounds of the loop and count tokens as the test says."""
 
-    identity, gated, discount = "told", True, 1.0
+    identity, limited, discount = "told", True, 1.0
 
     def __init__(self, usages, delays):
         self.usages, self.delays = cycle(usages), cycle(delays)
@@ -99,7 +99,7 @@ class Told:
 
 
 ASKED = Request("delegate", (Message("user", "Tea?"),), max_tokens=40)
-MOST = most_tokens(ASKED) + ASKED.max_tokens
+MOST = bound_prompt_tokens(ASKED) + ASKED.max_tokens
 
 
 @given(
@@ -111,7 +111,7 @@ MOST = most_tokens(ASKED) + ASKED.max_tokens
 def test_under_any_interleaving_and_any_usage_all_but_one_call_of_the_cap_is_used(
     usages, delays, cap, width
 ):
-    line, book = Line(Told(usages, delays), "m"), Paper()
+    line, book = EndpointClient(Told(usages, delays), "m"), Paper()
 
     async def worker():
         while True:

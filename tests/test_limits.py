@@ -12,7 +12,7 @@ from test_hosted import ASK
 
 import culturepark as cp
 from culturepark.llm import rate_limiter
-from culturepark.llm.rate_limiter import Allowance, Gate, Limits
+from culturepark.llm.rate_limiter import ConcurrencyLimiter, Limits, TokenBucket
 
 
 @pytest.fixture(autouse=True)
@@ -48,20 +48,20 @@ def test_requests_and_tokens_a_minute_are_kept_to_and_tokens_reconciled_with_rea
         assert 0.25 < time.perf_counter() - start < 3
         _, line = many(3, server.url, tpm=60_000)
     used = 3 * (4 + 1 + 1)  # what the server counted: far less than was reckoned with
-    assert line.gate.tpm.holds - line.gate.tpm.level <= used + 1
+    assert line.limiter.tpm.capacity - line.limiter.tpm.level <= used + 1
 
 
 @given(st.integers(1, 600), st.lists(st.integers(1, 50), min_size=1, max_size=30))
 def test_an_allowance_never_lets_more_through_than_its_rate_and_one_second_of_it(rate, amounts):
-    clock, bucket = 0.0, Allowance(rate)
+    clock, bucket = 0.0, TokenBucket(rate)
     rate_limiter.time.monotonic, real = (lambda: clock), rate_limiter.time.monotonic
     try:
-        bucket = Allowance(rate)
+        bucket = TokenBucket(rate)
         let = 0.0
         for amount in amounts:
             clock += bucket.delay(amount)
             let += amount
-            assert let - max(amounts) <= bucket.holds + clock * rate / 60 + 1e-6
+            assert let - max(amounts) <= bucket.capacity + clock * rate / 60 + 1e-6
     finally:
         rate_limiter.time.monotonic = real
 
@@ -85,28 +85,28 @@ def test_a_server_that_says_429_is_asked_less_at_once_and_nothing_is_lost():
         crowd["in"] = 0
         replies, line = many(300, server.url, concurrency=64)
     assert all(r.status == "ok" for r in replies)
-    assert line.gate.cuts > 0 and line.gate.width < 40
+    assert line.limiter.cuts > 0 and line.limiter.width < 40
 
 
 def test_a_stray_429_changes_nothing():
-    gate = Gate(Limits(concurrency=50), "x")
+    limiter = ConcurrencyLimiter(Limits(concurrency=50), "x")
     for _ in range(19):
-        gate.went_well()
-    gate.inside = 30
-    gate.too_fast(time.monotonic(), None)
-    assert (gate.width, gate.cuts) == (50, 0)
+        limiter.note_success()
+    limiter.in_flight = 30
+    limiter.note_rate_limit(time.monotonic(), None)
+    assert (limiter.width, limiter.cuts) == (50, 0)
 
 
 def test_the_width_is_cut_once_for_calls_that_left_together_and_grows_again_by_a_tenth_a_round():
     async def play():
-        gate = Gate(Limits(concurrency=40), "x")
-        gate.inside, sent = 40, time.monotonic()
+        limiter = ConcurrencyLimiter(Limits(concurrency=40), "x")
+        limiter.in_flight, sent = 40, time.monotonic()
         for _ in range(40):
-            gate.too_fast(sent, None)
-        cut = gate.width
+            limiter.note_rate_limit(sent, None)
+        cut = limiter.width
         for _ in range(60):
-            gate.went_well()
-        return cut, gate.width, gate.cuts
+            limiter.note_success()
+        return cut, limiter.width, limiter.cuts
 
     assert asyncio.run(play()) == (30, 33, 1)
 
@@ -146,21 +146,23 @@ def test_an_endpoint_that_stays_dead_stops_the_run_with_advice(monkeypatch):
 
 
 def test_ten_broken_calls_in_a_row_among_many_that_answer_are_no_dead_endpoint(caplog):
-    gate = Gate(Limits(), "x")
-    gate.went_well()
-    assert not any(gate.failed("reset") for _ in range(50)) and "is down" not in caplog.text
+    limiter = ConcurrencyLimiter(Limits(), "x")
+    limiter.note_success()
+    assert (
+        not any(limiter.note_failure("reset") for _ in range(50)) and "is down" not in caplog.text
+    )
 
 
 def test_a_call_cancelled_while_it_waits_gives_its_place_back():
     async def play():
-        gate = Gate(Limits(concurrency=1), "x")
-        await gate.enter(0)
-        waiting = asyncio.create_task(gate.enter(0))
+        limiter = ConcurrencyLimiter(Limits(concurrency=1), "x")
+        await limiter.enter(0)
+        waiting = asyncio.create_task(limiter.enter(0))
         await asyncio.sleep(0)
-        gate.leave()
+        limiter.leave()
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        return gate.inside
+        return limiter.in_flight
 
     assert asyncio.run(play()) == 0
 
@@ -182,7 +184,7 @@ def test_a_server_of_ones_own_that_does_not_answer_is_asked_after_within_seconds
 
 
 def test_an_endpoint_that_was_reached_before_is_waited_for_when_no_connection_can_be_made():
-    gate = Gate(Limits(), "x")
-    gate.failed("503")
-    gate._unreached_since = time.monotonic() - 60
-    assert gate.failed("refused", reached=False) is False
+    limiter = ConcurrencyLimiter(Limits(), "x")
+    limiter.note_failure("503")
+    limiter._unreached_since = time.monotonic() - 60
+    assert limiter.note_failure("refused", reached=False) is False

@@ -13,7 +13,7 @@ from test_hosted import ASK, JSON, ask
 
 import culturepark as cp
 from culturepark.llm import reading
-from culturepark.llm.codec import Trouble, opened
+from culturepark.llm.codec import ProviderError, decode_answer
 from culturepark.llm.reading import extract_json, read
 from culturepark.llm.reasoning import MARK, Listener, part, part_exactly
 from culturepark.llm.session import Answer, Desk, Models
@@ -68,7 +68,7 @@ def test_parts_without_text_are_no_answer_and_parts_of_other_kinds_are_named():
 
 @pytest.mark.parametrize("content", [5, True, 1.5])
 def test_a_content_that_is_neither_text_nor_parts_is_named(content):
-    with pytest.raises(Trouble, match=r"its content is a (number|truth value)"):
+    with pytest.raises(ProviderError, match=r"its content is a (number|truth value)"):
         got(content)
 
 
@@ -83,7 +83,7 @@ def test_a_content_that_is_neither_text_nor_parts_is_named(content):
     ],
 )
 def test_what_is_no_chat_completion_says_what_came(body, named):
-    with pytest.raises(Trouble, match=named) as caught:
+    with pytest.raises(ProviderError, match=named) as caught:
         read(body, "m", ASK)
     assert caught.value.kind == "garbled"
 
@@ -239,8 +239,8 @@ def test_thoughts_that_a_provider_counts_beside_the_answer_are_counted_too():
 )
 @pytest.mark.parametrize("status", [200, 202])
 def test_an_error_inside_of_an_answer_is_the_error_of_its_code(status, error, kind, words):
-    with pytest.raises(Trouble, match=words) as caught:
-        opened(status, json.dumps({"id": None, "choices": None, "error": error}), {})
+    with pytest.raises(ProviderError, match=words) as caught:
+        decode_answer(status, json.dumps({"id": None, "choices": None, "error": error}), {})
     assert caught.value.kind == kind
 
 
@@ -250,9 +250,9 @@ def test_an_error_beside_the_answers_or_without_a_name_is_an_error_too():
         {"object": "error", "message": "no", "code": 401},
         {"code": 401, "message": "no"},
     ):
-        with pytest.raises(Trouble, match="key was refused"):
-            opened(200, body, {})
-    assert opened(200, {**said("Tea."), "error": None}, {})["choices"]
+        with pytest.raises(ProviderError, match="key was refused"):
+            decode_answer(200, body, {})
+    assert decode_answer(200, {**said("Tea."), "error": None}, {})["choices"]
 
 
 def test_a_key_that_is_refused_inside_of_an_answer_stops_the_run_after_one_call(serve):
@@ -527,8 +527,8 @@ BODIES = JSONS | st.fixed_dictionaries(
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_whatever_json_comes_it_ends_as_a_reply_or_a_failure_of_a_kind(status, body):
     try:
-        reply = read(opened(status, json.dumps(body), {}), "m", ASK)
-    except Trouble as error:
+        reply = read(decode_answer(status, json.dumps(body), {}), "m", ASK)
+    except ProviderError as error:
         assert str(error)
     else:
         assert isinstance(reply.text, str) and (reply.status == "ok") <= bool(reply.text)
@@ -604,7 +604,7 @@ def test_both_client_paths_read_the_same_of_odd_answers(serve):
     ],
 )
 def test_json_with_half_a_character_a_byte_order_mark_or_nan_is_an_answer_all_the_same(body):
-    assert read(opened(200, body, {}), "m", ASK).text == "Tea \ufffd today"
+    assert read(decode_answer(200, body, {}), "m", ASK).text == "Tea \ufffd today"
 
 
 @pytest.mark.parametrize(
@@ -621,7 +621,7 @@ def test_json_with_half_a_character_a_byte_order_mark_or_nan_is_an_answer_all_th
     ],
 )
 def test_an_error_that_says_that_there_is_none_leaves_the_answer(error):
-    assert read(opened(200, {**said("Tea."), "error": error}, {}), "m", ASK).text == "Tea."
+    assert read(decode_answer(200, {**said("Tea."), "error": error}, {}), "m", ASK).text == "Tea."
 
 
 @pytest.mark.parametrize(
@@ -636,8 +636,8 @@ def test_an_error_that_says_that_there_is_none_leaves_the_answer(error):
     ],
 )
 def test_an_error_that_says_something_wins_over_an_answer_beside_it(error):
-    with pytest.raises(Trouble):
-        opened(200, {**said("Tea."), "error": error}, {})
+    with pytest.raises(ProviderError):
+        decode_answer(200, {**said("Tea."), "error": error}, {})
 
 
 @pytest.mark.parametrize(
@@ -663,14 +663,16 @@ def test_an_error_that_says_something_wins_over_an_answer_beside_it(error):
     ],
 )
 def test_an_answer_that_is_none_is_named_by_what_it_is(body, kind, words):
-    with pytest.raises(Trouble, match=words) as caught:
-        opened(200, body if isinstance(body, str) else json.dumps(body), {})
+    with pytest.raises(ProviderError, match=words) as caught:
+        decode_answer(200, body if isinstance(body, str) else json.dumps(body), {})
     assert caught.value.kind == kind
 
 
 def test_where_a_redirect_goes_is_shown_without_its_query_and_can_be_written():
-    with pytest.raises(Trouble, match=r"on to https://new\.example/v1\ufffd;") as caught:
-        opened(307, "", {"Location": "https://me:pw@new.example/v1\udcff?ticket=abcdef123456"})
+    with pytest.raises(ProviderError, match=r"on to https://new\.example/v1\ufffd;") as caught:
+        decode_answer(
+            307, "", {"Location": "https://me:pw@new.example/v1\udcff?ticket=abcdef123456"}
+        )
     assert str(caught.value).encode() and "abcdef123456" not in str(caught.value)
 
 

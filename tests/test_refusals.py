@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_hosted import ASK, JSON, ask
 
 import culturepark as cp
-from culturepark.llm.codec import Style, Trouble, opened, trouble
+from culturepark.llm.codec import ProviderError, Style, classify_error, decode_answer
 from culturepark.llm.provider_errors import refusal
 from culturepark.local_models.chat import fold
 from culturepark.records import Message, Request
@@ -263,15 +263,15 @@ MORE_OVERFLOWS = [
 
 @pytest.mark.parametrize("message", MORE_OVERFLOWS)
 def test_more_words_for_a_prompt_that_does_not_fit(message):
-    assert trouble(400, json.dumps({"error": {"message": message}}), {}).kind == "long"
+    assert classify_error(400, json.dumps({"error": {"message": message}}), {}).kind == "long"
 
 
 @pytest.mark.parametrize(("status", "body"), OVERFLOWS)
 def test_a_prompt_that_does_not_fit_is_known_in_any_providers_words_and_status(status, body):
-    found = trouble(status, json.dumps(body), {})
+    found = classify_error(status, json.dumps(body), {})
     assert found.kind == "long" and "too long for this model" in str(found)
-    with pytest.raises(Trouble) as caught:  # the same inside of an answer
-        opened(200, {**(body if isinstance(body, dict) else body[0]), "choices": None}, {})
+    with pytest.raises(ProviderError) as caught:  # the same inside of an answer
+        decode_answer(200, {**(body if isinstance(body, dict) else body[0]), "choices": None}, {})
     assert caught.value.kind == "long"
 
 
@@ -298,7 +298,7 @@ def test_a_prompt_that_does_not_fit_is_known_in_any_providers_words_and_status(s
     ],
 )
 def test_what_only_sounds_like_it_is_not_taken_for_it(status, message, kind):
-    assert trouble(status, json.dumps({"error": {"message": message}}), {}).kind == kind
+    assert classify_error(status, json.dumps({"error": {"message": message}}), {}).kind == kind
 
 
 def test_a_prompt_that_is_too_long_is_sent_once_and_never_tells_the_breaker(serve):
@@ -487,7 +487,7 @@ MORE_NO_SYSTEM = [
 
 @pytest.mark.parametrize("message", MORE_NO_SYSTEM)
 def test_more_words_for_a_system_message_that_is_refused(message):
-    found = trouble(400, json.dumps({"error": {"message": message}}), {})
+    found = classify_error(400, json.dumps({"error": {"message": message}}), {})
     assert found.kind == "refused" and "first user message" in Style().learn(
         found.refusal, TALK, 400
     )
@@ -647,13 +647,13 @@ NO_OVERFLOWS = [
 @pytest.mark.parametrize("status", [400, 422, 500])
 @pytest.mark.parametrize("message", LIKELY_OVERFLOWS)
 def test_a_word_for_the_prompt_near_one_for_too_much_is_a_prompt_that_is_too_long(message, status):
-    assert trouble(status, json.dumps({"error": {"message": message}}), {}).kind == "long"
+    assert classify_error(status, json.dumps({"error": {"message": message}}), {}).kind == "long"
 
 
 @pytest.mark.parametrize("status", [400, 422, 500])
 @pytest.mark.parametrize("message", NO_OVERFLOWS)
 def test_other_limits_are_no_prompt_that_is_too_long(message, status):
-    assert trouble(status, json.dumps({"error": {"message": message}}), {}).kind != "long"
+    assert classify_error(status, json.dumps({"error": {"message": message}}), {}).kind != "long"
 
 
 @pytest.mark.parametrize("status", [400, 422, 500])
@@ -670,7 +670,7 @@ def test_other_limits_are_no_prompt_that_is_too_long(message, status):
     ],
 )
 def test_a_role_that_is_refused_is_a_system_message_that_is_refused(message, status):
-    found = trouble(status, json.dumps({"error": {"message": message}}), {})
+    found = classify_error(status, json.dumps({"error": {"message": message}}), {})
     assert found.kind == "refused" and "first user message" in Style().learn(
         found.refusal, TALK, status
     )
@@ -681,5 +681,5 @@ def test_a_role_that_is_refused_is_a_system_message_that_is_refused(message, sta
     "message", ["The IAM role is invalid", "unknown variant `top_q`", "boom", "invalid user name"]
 )
 def test_other_refusals_are_no_refusal_of_a_system_message(message):
-    found = trouble(500, json.dumps({"error": {"message": message}}), {})
+    found = classify_error(500, json.dumps({"error": {"message": message}}), {})
     assert found.kind == "busy"

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import culturepark as cp
 from culturepark.errors import ModelError, ParkError
 from culturepark.llm import secrets
-from culturepark.llm.codec import _seconds, trouble
+from culturepark.llm.codec import classify_error, parse_retry_after
 from culturepark.llm.proxies import proxy_for
 from culturepark.llm.secrets import holds_secret, join_address, redact, strip_addresses
 from culturepark.records import Message, Request
@@ -367,12 +367,12 @@ def test_a_packing_that_was_not_asked_for_or_is_broken_is_named(monkeypatch):
     ],
 )
 def test_how_long_a_provider_asks_to_wait(headers, seconds):
-    assert trouble(429, "{}", headers).wait == seconds
+    assert classify_error(429, "{}", headers).wait == seconds
 
 
 @given(st.text(), st.text())
 def test_no_header_of_waiting_is_an_error(ms, after):
-    wait = _seconds({"retry-after-ms": ms, "retry-after": after})
+    wait = parse_retry_after({"retry-after-ms": ms, "retry-after": after})
     assert wait is None or wait >= 0
 
 

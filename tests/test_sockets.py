@@ -8,7 +8,7 @@ import ssl
 import pytest
 
 import culturepark as cp
-from culturepark.llm.codec import Trouble
+from culturepark.llm.codec import ProviderError
 from culturepark.llm.providers.compatible import Compatible
 from culturepark.llm.sockets import plain, plain_text, unreached
 
@@ -41,7 +41,7 @@ def failure(url):
         finally:
             await client.close()
 
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(ProviderError) as caught:
         asyncio.run(once())
     return caught.value
 

@@ -19,7 +19,7 @@ from culturepark.dialogue import casting
 from culturepark.dialogue.prompting import build_request
 from culturepark.dialogue.runner import hold_dialogue
 from culturepark.dialogue.trimming import own_turn
-from culturepark.llm.client import Line
+from culturepark.llm.client import EndpointClient
 from culturepark.llm.providers.compatible import Compatible
 from culturepark.llm.session import Desk, Models
 from culturepark.records import Dialogue, Message, Reply, Request
@@ -486,7 +486,7 @@ def test_an_endpoint_that_refuses_stop_texts_is_asked_without(serve):
     asked = Request("delegate", (Message("user", "Tea?"),), stop=("\nTravis:",))
 
     async def ask():
-        line = Line(Compatible("m", server.url, None), "m")
+        line = EndpointClient(Compatible("m", server.url, None), "m")
         try:
             return [await line.complete(asked) for _ in range(2)]
         finally:

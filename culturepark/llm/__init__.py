@@ -14,7 +14,7 @@ from culturepark.registry import Registry, import_attribute, is_path
 from culturepark.settings import Endpoint, build_endpoint
 
 if TYPE_CHECKING:
-    from culturepark.llm.client import Client, Line
+    from culturepark.llm.client import Client, EndpointClient
 
 
 @runtime_checkable
@@ -209,9 +209,9 @@ def address(name: str) -> str | None:
 
 def _line(
     name: str, provider: str, rest: str, how: Endpoint, key: str | None, *, batch: bool
-) -> Line:
+) -> EndpointClient:
     from culturepark.llm import pricing
-    from culturepark.llm.client import Line
+    from culturepark.llm.client import EndpointClient
     from culturepark.llm.rate_limiter import Limits
 
     client: Client
@@ -237,7 +237,7 @@ def _line(
         client = Batch(client)
     limits = Limits(how.concurrency or 200, how.rpm, how.tpm, how.patience)
     price = pricing.find(provider, rest, how, official=official)
-    return Line(
+    return EndpointClient(
         client,
         rest,
         limits,

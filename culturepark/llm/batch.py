@@ -24,7 +24,7 @@ from culturepark.llm.batch_backends import (
     refused,
     unanswered,
 )
-from culturepark.llm.codec import Trouble
+from culturepark.llm.codec import ProviderError
 from culturepark.records import Request
 from culturepark.store import RunStore
 
@@ -84,7 +84,7 @@ class Batch:
     asks for is left alone, and is there whenever somebody does.
     """
 
-    gated, discount = False, 0.5
+    limited, discount = False, 0.5
 
     def __init__(
         self, client: Any, *, linger: float | None = None, poll: float | None = None
@@ -111,7 +111,7 @@ class Batch:
         self.client.check()
 
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
-        """Wait for the wave that this call is in; return its answer's body, Trouble when there is
+        """Wait for the wave that this call is in; return its answer's body, ProviderError when there is
         none.
         """
         if self._adopting is None:
@@ -195,7 +195,7 @@ class Batch:
             ):  # it was killed between making the batch and writing its id down, or before
                 try:
                     found = await self._try(PATIENCE, find, self.identity, self._office, name)
-                except Trouble as error:
+                except ProviderError as error:
                     raise refused(self.identity, error) from None
                 if found is None:
                     self._note(wave, "done")
@@ -228,7 +228,7 @@ class Batch:
             if wave.task is not None:
                 self._handing.add(wave.task)
             await self._hand_out(wave, found, rest)
-        except Trouble as error:
+        except ProviderError as error:
             self._fail(wave, refused(self.identity, error))
         except Exception as error:
             self._fail(wave, error)
@@ -282,7 +282,7 @@ class Batch:
                 order: Order = await self._try(
                     PENDING_PATIENCE, ask_again, self._office.look, wave.batch
                 )
-            except Trouble as error:
+            except ProviderError as error:
                 missing += 1
                 if error.status != 404:
                     raise
@@ -349,12 +349,14 @@ class Batch:
 
     async def _read(
         self, wave: Wave, order: Order | None
-    ) -> tuple[dict[str, Outcome], Callable[[], Trouble]]:
+    ) -> tuple[dict[str, Outcome], Callable[[], ProviderError]]:
         """Return what a batch brought by key, and what befell every call that it says nothing
         of.
         """
         gone = partial(
-            Trouble, "busy", f"batch {wave.batch} or its results are not at the provider any more"
+            ProviderError,
+            "busy",
+            f"batch {wave.batch} or its results are not at the provider any more",
         )
         if order is None:
             return {}, gone
@@ -362,7 +364,7 @@ class Batch:
         for file in order.files:
             try:
                 data = await self._try(PENDING_PATIENCE, ask_again, self._office.read, file)
-            except Trouble as error:
+            except ProviderError as error:
                 if error.status != 404:
                     raise
                 return found, gone
@@ -370,7 +372,7 @@ class Batch:
         return found, partial(unanswered, order)
 
     async def _hand_out(
-        self, wave: Wave, found: Mapping[str, Outcome], rest: Callable[[], Trouble]
+        self, wave: Wave, found: Mapping[str, Outcome], rest: Callable[[], ProviderError]
     ) -> None:
         """Give everybody what they wait for: answers first, so that they are written down before a
         failure stops the run.
@@ -378,7 +380,7 @@ class Batch:
         mine = {k: found.get(k) or rest() for k in wave.keys if self._waves.get(k) is wave}
         for failed in (False, True):
             for key, outcome in mine.items():
-                if isinstance(outcome, Trouble) is failed:
+                if isinstance(outcome, ProviderError) is failed:
                     self._give(wave, key, outcome)
             for _ in range(
                 3
@@ -394,7 +396,7 @@ class Batch:
             return
         del self._waves[key], wave.asked[key]  # sent again, it goes into another wave
         for future in waiting:
-            if isinstance(outcome, Trouble):
+            if isinstance(outcome, ProviderError):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
@@ -407,7 +409,7 @@ class Batch:
             asyncio.get_running_loop().call_soon(
                 self._done, wave
             )  # after the caller has written it down
-        if isinstance(outcome, Trouble):
+        if isinstance(outcome, ProviderError):
             raise outcome
         return outcome
 

@@ -19,7 +19,7 @@ from tenacity import (
 )
 
 from culturepark.errors import ModelError, ParkError
-from culturepark.llm.codec import PASSING, Trouble, check_page, opened, trouble
+from culturepark.llm.codec import PASSING, ProviderError, check_page, classify_error, decode_answer
 from culturepark.llm.providers.compatible import Compatible
 from culturepark.llm.providers.lite import Lite, load, told
 from culturepark.llm.secrets import redact
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("culturepark")
 T = TypeVar("T")
-Outcome = Mapping[str, Any] | Trouble
+Outcome = Mapping[str, Any] | ProviderError
 CHAT: Final = "/v1/chat/completions"
 NAME = "culturepark"  # of the metadata that holds a wave's id
 LISTED, SEARCHED = (
@@ -70,7 +70,7 @@ class Order:
 
 
 class Office(Protocol):
-    """A provider's batch API. Whatever goes wrong is a Trouble; its `status` is that of the HTTP
+    """A provider's batch API. Whatever goes wrong is a ProviderError; its `status` is that of the HTTP
     answer, if there was one.
     """
 
@@ -118,12 +118,12 @@ class Direct:
 
     async def upload(self, name: str, data: bytes) -> str:
         """Upload the lines of a wave; return the file's id."""
-        with _troubles():
+        with _translate_errors():
             return _id(await self._sdk().files.create(file=(name, data), purpose="batch"))
 
     async def create(self, file: str, wave: str) -> Order:
         """Start a batch of an uploaded file."""
-        with _troubles():
+        with _translate_errors():
             return _order(
                 await self._sdk().batches.create(
                     input_file_id=file,
@@ -135,17 +135,17 @@ class Direct:
 
     async def look(self, batch: str) -> Order:
         """Return where a batch stands."""
-        with _troubles():
+        with _translate_errors():
             return _order(await self._sdk().batches.retrieve(batch))
 
     async def read(self, file: str) -> bytes:
         """Return a file's content."""
-        with _troubles():
+        with _translate_errors():
             return _content((await self._sdk().files.content(file)).content)
 
     async def listed(self, after: str | None) -> list[Order]:
         """Return a page of the account's batches, the newest first."""
-        with _troubles():
+        with _translate_errors():
             page = await (
                 self._sdk().batches.list(limit=LISTED, after=after)
                 if after
@@ -175,12 +175,12 @@ class Relayed:
 
     async def upload(self, name: str, data: bytes) -> str:
         """Upload the lines of a wave; return the file's id."""
-        with _troubles():
+        with _translate_errors():
             return _id(await load().acreate_file(file=(name, data), purpose="batch", **self._how))
 
     async def create(self, file: str, wave: str) -> Order:
         """Start a batch of an uploaded file."""
-        with _troubles():
+        with _translate_errors():
             return _order(
                 await load().acreate_batch(
                     input_file_id=file,
@@ -194,19 +194,19 @@ class Relayed:
 
     async def look(self, batch: str) -> Order:
         """Return where a batch stands."""
-        with _troubles():
+        with _translate_errors():
             return _order(
                 await load().aretrieve_batch(batch_id=batch, model=self._client.model, **self._how)
             )
 
     async def read(self, file: str) -> bytes:
         """Return a file's content."""
-        with _troubles():
+        with _translate_errors():
             return _content(bytes((await load().afile_content(file_id=file, **self._how)).content))
 
     async def listed(self, after: str | None) -> list[Order]:
         """Return a page of the account's batches, the newest first."""
-        with _troubles():
+        with _translate_errors():
             page = await load().alist_batches(after=after, limit=LISTED, **self._how)
             return [_order(b) for b in (page["data"] if isinstance(page, dict) else page.data)]
 
@@ -222,7 +222,7 @@ async def find(name: str, place: Office, wave: str) -> Order | None:
     for _ in range(SEARCHED):
         try:
             page = await place.listed(after)
-        except Trouble as error:
+        except ProviderError as error:
             if passes(error) or error.status in (401, 403):
                 raise
             log.warning(
@@ -242,11 +242,11 @@ async def find(name: str, place: Office, wave: str) -> Order | None:
 
 
 def _id(made: Any) -> str:
-    """Return the id of what the provider made; Trouble where that is no such thing."""
+    """Return the id of what the provider made; ProviderError where that is no such thing."""
     check_page(made)
     found = getattr(made, "id", None)
     if not isinstance(found, str):
-        raise Trouble(
+        raise ProviderError(
             "hopeless",
             f"no batch API: it answers {str(made)[:100]!r} where a file or batch is asked for",
             status=404,
@@ -255,7 +255,7 @@ def _id(made: Any) -> str:
 
 
 def _content(data: bytes) -> bytes:
-    """Return a file's content; Trouble for a web page in its place."""
+    """Return a file's content; ProviderError for a web page in its place."""
     check_page(data)
     return data
 
@@ -288,17 +288,17 @@ def _line(error: Any) -> str:
 
 
 @contextmanager
-def _troubles() -> Iterator[None]:
-    """Turn whatever a library raises into a Trouble."""
+def _translate_errors() -> Iterator[None]:
+    """Turn whatever a library raises into a ProviderError."""
     try:
         yield
-    except (ParkError, Trouble):
+    except (ParkError, ProviderError):
         raise
     except Exception as error:
-        raise _trouble(error) from None
+        raise _classify_exception(error) from None
 
 
-def _trouble(error: Exception) -> Trouble:
+def _classify_exception(error: Exception) -> ProviderError:
     import openai
 
     home = type(error).__module__.partition(".")[0]
@@ -307,38 +307,38 @@ def _trouble(error: Exception) -> Trouble:
         and isinstance(error, openai.BadRequestError)
         and "doesn't support" in str(error)
     ):
-        return Trouble("hopeless", str(error), status=501)
+        return ProviderError("hopeless", str(error), status=501)
     if home == "openai" and isinstance(error, openai.APIStatusError):
-        return trouble(error.status_code, error.response.text, error.response.headers)
+        return classify_error(error.status_code, error.response.text, error.response.headers)
     if home == "openai" and isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
         if cause is not None and type(cause).__name__ in UNREACHED:
-            return Trouble("down", f"no connection: {plain_text(str(cause)) or plain(cause)}")
+            return ProviderError("down", f"no connection: {plain_text(str(cause)) or plain(cause)}")
         if isinstance(error, openai.APITimeoutError):
-            return Trouble("slow", "no answer in time")
-        return Trouble("lost", f"the connection broke: {plain(cause or error)}")
+            return ProviderError("slow", "no answer in time")
+        return ProviderError("lost", f"the connection broke: {plain(cause or error)}")
     if home in ("litellm", "httpx", "httpx2", "aiohttp"):
         return told(error)
-    return Trouble("hopeless", f"{type(error).__name__}: {error}")
+    return ProviderError("hopeless", f"{type(error).__name__}: {error}")
 
 
 def passes(error: BaseException) -> bool:
     """Say whether trying again may help."""
-    return isinstance(error, Trouble) and error.kind in PASSING and error.status != 501
+    return isinstance(error, ProviderError) and error.kind in PASSING and error.status != 501
 
 
 async def ask_again(what: Callable[..., Awaitable[T]], *args: Any) -> T:
     """Ask a service that has answered before: a web page in place of its answer passes."""
     try:
         return await what(*args)
-    except Trouble as error:
+    except ProviderError as error:
         raise error.at(answered=True) from None
 
 
 def _pause(state: RetryCallState) -> float:
     """Wait a random time that grows with the attempts, never less than the provider asked for."""
     error = state.outcome.exception() if state.outcome else None
-    return JITTER(state) + (error.wait or 0.0 if isinstance(error, Trouble) else 0.0)
+    return JITTER(state) + (error.wait or 0.0 if isinstance(error, ProviderError) else 0.0)
 
 
 def noticing(what: str, patience: float, instead: str = "") -> Callable[[RetryCallState], None]:
@@ -380,7 +380,7 @@ async def patiently(name: str, patience: float, what: Callable[..., Awaitable[T]
             before_sleep=notice,
             reraise=True,
         )(what, *args)
-    except Trouble as error:
+    except ProviderError as error:
         if not passes(error):
             raise
         raise ModelError(
@@ -390,7 +390,7 @@ async def patiently(name: str, patience: float, what: Callable[..., Awaitable[T]
         ) from None
 
 
-def refused(identity: str, error: Trouble) -> ModelError:
+def refused(identity: str, error: ProviderError) -> ModelError:
     """Return the ModelError that a batch API's refusal is, with what to do."""
     if error.status in (404, 405, 501):
         return ModelError(
@@ -427,14 +427,16 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
         and (status := _status(response.get("status_code"))) is not None
     ):
         try:
-            return opened(status, response.get("body"), {})
-        except Trouble as trouble_of_line:
-            return trouble_of_line
+            return decode_answer(status, response.get("body"), {})
+        except ProviderError as error_of_line:
+            return error_of_line
     code, said = "no code", error if isinstance(error, str) else None
     if isinstance(error, Mapping):
         code, said = str(error.get("code") or code), error.get("message")
     kind: Any = CODES.get(code, "busy")
-    return Trouble(kind, f"{str(said)[:500] if said else 'the batch gave no answer'} ({code})")
+    return ProviderError(
+        kind, f"{str(said)[:500] if said else 'the batch gave no answer'} ({code})"
+    )
 
 
 def _status(value: Any) -> int | None:
@@ -443,7 +445,7 @@ def _status(value: Any) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) == 3 else None
 
 
-def unanswered(order: Order) -> Trouble:
+def unanswered(order: Order) -> ProviderError:
     """Return what befell a call that an ended batch's files say nothing of."""
     if order.status == "failed":
         listed = "; ".join(text for _, text in order.errors[:5]) or "no reason given"
@@ -453,18 +455,20 @@ def unanswered(order: Order) -> Trouble:
                 ". Wait for other batches of this account to end, or lower --concurrency for"
                 " smaller waves"
             )
-        return Trouble(
+        return ProviderError(
             "hopeless", f"the provider refused batch {order.id} as a whole: {listed}{advice}"
         )
     if order.status == "cancelled":
-        return Trouble(
+        return ProviderError(
             "hopeless",
             f"batch {order.id} was cancelled, by somebody with access to the account (dashboard or"
             " API) or by the provider; --resume sends what it had not answered again",
         )
     if order.status == "expired":
-        return Trouble("busy", f"batch {order.id} ran out of time before this request was answered")
-    return Trouble(
+        return ProviderError(
+            "busy", f"batch {order.id} ran out of time before this request was answered"
+        )
+    return ProviderError(
         "garbled",
         f"batch {order.id} is completed, and neither of its files has a line for this request",
     )

@@ -1,4 +1,4 @@
-"""A line to one endpoint: every call goes through its gate, its ledger and its retries, and ends as
+"""A client of one endpoint: every call passes its limiter, its budget and its retries, and ends as
 one Reply.
 """
 
@@ -17,9 +17,16 @@ from culturepark.errors import ModelError
 from culturepark.executor import stopping
 from culturepark.llm.batch import Batch
 from culturepark.llm.budget import Ledger
-from culturepark.llm.codec import PASSING, UNSETTLED, Style, Trouble, most_tokens, payload
+from culturepark.llm.codec import (
+    PASSING,
+    UNSETTLED,
+    ProviderError,
+    Style,
+    bound_prompt_tokens,
+    build_body,
+)
 from culturepark.llm.pricing import Price
-from culturepark.llm.rate_limiter import KNOCK, Gate, Limits
+from culturepark.llm.rate_limiter import KNOCK, ConcurrencyLimiter, Limits
 from culturepark.llm.reading import ignores_schema, opens_thoughts, read, shares, untold
 from culturepark.llm.secrets import redact
 from culturepark.llm.tracing import span
@@ -27,7 +34,7 @@ from culturepark.records import Reply, Request
 from culturepark.store import RunStore
 
 log = logging.getLogger("culturepark")
-# How often a call is tried in all, by what went wrong last. 429s are many: the gate slows down
+# How often a call is tried in all, by what went wrong last. 429s are many: the limiter slows down
 # meanwhile.
 TRIES = {"rate": 30, "busy": 8, "down": 8, "lost": 8, "slow": 3, "garbled": 8}
 JITTER = wait_random_exponential(
@@ -44,12 +51,12 @@ IGNORED = (
 class Client(Protocol):
     """One way to send a chat completion's body.
 
-    `gated` says whether calls at once are to be limited; `discount` is the share of the price that
+    `limited` says whether calls at once are to be limited; `discount` is the share of the price that
     its calls cost.
     """
 
     identity: str
-    gated: bool
+    limited: bool
     discount: float
 
     def check(self) -> None:
@@ -59,7 +66,7 @@ class Client(Protocol):
         ...
 
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
-        """Send once and return the answer's body; Trouble when there is none."""
+        """Send once and return the answer's body; ProviderError when there is none."""
         ...
 
     async def close(self) -> None:
@@ -67,7 +74,7 @@ class Client(Protocol):
         ...
 
 
-class Line:
+class EndpointClient:
     """A model behind an endpoint. Passing failures are retried by class; hopeless ones raise
     ModelError with advice.
     """
@@ -90,7 +97,7 @@ class Line:
         self.price = price.times(client.discount) if price else None
         self.params = dict(params or {})
         self.style = Style(structured=structured)
-        self.gate = Gate(limits or Limits(), client.identity)
+        self.limiter = ConcurrencyLimiter(limits or Limits(), client.identity)
         self.ledger: Ledger | None = None
         self.journal: RunStore | None = None
         self._uncounted = False  # whether somebody was warned of it
@@ -118,8 +125,8 @@ class Line:
         with span(self, request) as tell:
             started, tally = time.perf_counter(), [0, 0]
             try:
-                reply = await self._first(request, tally)
-            except Trouble as error:
+                reply = await self._try_first(request, tally)
+            except ProviderError as error:
                 tried = f"gave up after {tally[0]} attempts: " if tally[0] > 1 else ""
                 reason = redact(f"{tried}{error}")[:500]
                 reply = Reply(
@@ -134,14 +141,14 @@ class Line:
             tell(reply)
             return reply
 
-    async def _first(self, request: Request, tally: list[int]) -> Reply:
+    async def _try_first(self, request: Request, tally: list[int]) -> Reply:
         """Try once without ceremony, as nearly every call needs no more; then by the rules."""
         try:
             return await self._attempt(request, tally)
-        except Trouble as error:
+        except ProviderError as error:
             if error.kind not in PASSING:
                 raise
-            known: Trouble | None = error
+            known: ProviderError | None = error
 
         async def again() -> Reply:
             nonlocal known
@@ -151,7 +158,10 @@ class Line:
             return await self._attempt(request, tally)
 
         return await AsyncRetrying(
-            stop=_enough, wait=self._pause, retry=retry_if_exception(_passes), reraise=True
+            stop=_has_tried_enough,
+            wait=self._choose_pause,
+            retry=retry_if_exception(_is_passing),
+            reraise=True,
         )(again)
 
     async def _attempt(self, request: Request, tally: list[int]) -> Reply:
@@ -161,11 +171,11 @@ class Line:
         while True:
             version, body = (
                 self.style.version,
-                payload(self.model, request, self.style, self.params),
+                build_body(self.model, request, self.style, self.params),
             )
             try:
                 return await self._send(request, body, tally)
-            except Trouble as error:
+            except ProviderError as error:
                 if error.kind != "refused":
                     raise
                 if self.style.version == version:
@@ -175,7 +185,7 @@ class Line:
                         else None
                     )
                     if change is None:
-                        raise self._unchangeable(error) from None
+                        raise self._build_refusal(error) from None
                     log.warning(
                         "%s refused a request as it was; from now on CulturePark %s (%s)",
                         self.identity,
@@ -184,54 +194,57 @@ class Line:
                         extra={"event": "adapted"},
                     )
 
-    def _unchangeable(self, error: Trouble) -> Exception:
+    def _build_refusal(self, error: ProviderError) -> Exception:
         """Return what a refusal is that no other wording of the request answers."""
         if (error.status or 0) >= 500:  # its words may mean anything: the endpoint is busy
-            return Trouble("busy", str(error), status=error.status, wait=error.wait)
+            return ProviderError("busy", str(error), status=error.status, wait=error.wait)
         own = [name for name in self.params if error.refusal and name.lower() in error.refusal.text]
         hint = f"; {', '.join(own)} is of your own `params` for this endpoint" if own else ""
         return ModelError(f"{self.identity}: the request was refused: {error}{hint}")
 
     async def _send(self, request: Request, body: Mapping[str, Any], tally: list[int]) -> Reply:
-        gate, ledger, hold, stop = self.gate, self.ledger, 0, stopping.current()
-        most, longest = most_tokens(request) if ledger or gate.tpm else 0, _longest(body)
+        limiter, ledger, hold, stop = self.limiter, self.ledger, 0, stopping.current()
+        most, longest = (
+            bound_prompt_tokens(request) if ledger or limiter.tpm else 0,
+            _bound_answer_tokens(body),
+        )
         if ledger:
-            key = "" if self.client.gated else request.key(self.identity)
+            key = "" if self.client.limited else request.key(self.identity)
             usd = self.price.most(most, longest) if self.price else 0.0
             hold = await ledger.hold(usd, most + longest, key)
         sent, entered, reply = False, 0.0, None
         unsettled = True  # cancelled in flight, it may have been billed all the same
         asked = most // 4 + longest // 2  # what a call probably takes; put right by its usage
         try:
-            if self.client.gated:
-                entered = await gate.enter(asked)
+            if self.client.limited:
+                entered = await limiter.enter(asked)
             if self.journal is not None:
                 await self.journal.committed()  # nobody asks on before the last answer is kept
             await stop.pass_or_wait()
             sent = True
             tally[0] += 1
-            with stop.sending() if self.client.gated else nullcontext():
+            with stop.sending() if self.client.limited else nullcontext():
                 answer = await self.client.send(body, request)
-            reply = read(answer, self.identity, request, opened=self.style.opened)
-            self.style.opened = self.style.opened or (
+            reply = read(answer, self.identity, request, opens_thoughts=self.style.opens_thoughts)
+            self.style.opens_thoughts = self.style.opens_thoughts or (
                 bool(reply.reasoning) and opens_thoughts(answer)
             )
-            reply = self._bounded(reply, (most, longest)) if ledger else reply
-            reply = self._remarked(self._priced(reply), answer, request)
-        except Trouble as error:
-            error.at(self.gate.answered).wait = self._bound_wait(error.wait)
+            reply = self._drop_unsound_counts(reply, (most, longest)) if ledger else reply
+            reply = self._add_option_probs(self._add_price(reply), answer, request)
+        except ProviderError as error:
+            error.at(self.limiter.answered).wait = self._bound_wait(error.wait)
             unsettled = error.kind in UNSETTLED
             tally[1] += unsettled
-            self._note(error, entered)
+            self._report(error, entered)
             raise
         finally:
             if entered:
-                gate.leave()
+                limiter.leave()
             if ledger:
                 self._settle(ledger, hold, reply, (most, longest), kept=sent and unsettled)
-        gate.went_well()
-        if gate.tpm:
-            gate.tpm.correct(
+        limiter.note_success()
+        if limiter.tpm:
+            limiter.tpm.correct(
                 asked, (reply.prompt_tokens or 0) + (reply.completion_tokens or 0) or asked
             )
         return reply
@@ -253,17 +266,19 @@ class Line:
             )
         return self.max_wait
 
-    def _pause(self, state: RetryCallState) -> float:
+    def _choose_pause(self, state: RetryCallState) -> float:
         """Wait a random time that grows with the attempts, never less than the provider asked for.
 
         What a batch did not answer goes into the next one, all of it into the same.
         """
-        if not self.client.gated:
+        if not self.client.limited:
             return 0.0
-        wait = JITTER(state) + (_trouble(state).wait or 0.0)
-        return wait if self.gate.reached or _trouble(state).kind != "down" else min(wait, KNOCK)
+        wait = JITTER(state) + (_get_error(state).wait or 0.0)
+        return (
+            wait if self.limiter.reached or _get_error(state).kind != "down" else min(wait, KNOCK)
+        )
 
-    def _remarked(self, reply: Reply, answer: Mapping[str, Any], request: Request) -> Reply:
+    def _add_option_probs(self, reply: Reply, answer: Mapping[str, Any], request: Request) -> Reply:
         """Return a reply with its distribution over options, or with what an endpoint has ignored
         of the request.
         """
@@ -285,7 +300,7 @@ class Line:
             )
         return reply
 
-    def _bounded(self, reply: Reply, most: tuple[int, int]) -> Reply:
+    def _drop_unsound_counts(self, reply: Reply, most: tuple[int, int]) -> Reply:
         """Return a reply without counts above what was set aside for them: those are charged at
         just that, as missing ones are.
         """
@@ -304,7 +319,7 @@ class Line:
             )
         return replace(reply, prompt_tokens=prompt, completion_tokens=completion)
 
-    def _priced(self, reply: Reply) -> Reply:
+    def _add_price(self, reply: Reply) -> Reply:
         prompt, completion = reply.prompt_tokens, reply.completion_tokens
         if self.price is None or prompt is None or completion is None:
             return reply
@@ -335,18 +350,18 @@ class Line:
             (self.price.most(*charged) if self.price else 0.0, sum(charged) - known),
         )
 
-    def _note(self, error: Trouble, entered: float) -> None:
+    def _report(self, error: ProviderError, entered: float) -> None:
         if error.kind == "hopeless":
             raise ModelError(f"{self.identity}: {error}") from None
-        if not self.client.gated:
+        if not self.client.limited:
             return  # a line of a batch that failed says nothing of whether the endpoint lives
         if error.kind == "rate":
-            self.gate.too_fast(entered, error.wait)
+            self.limiter.note_rate_limit(entered, error.wait)
         elif error.kind in ("busy", "down", "lost", "slow"):
-            error.down = self.gate.failed(str(error)[:300], reached=error.kind != "down")
+            error.down = self.limiter.note_failure(str(error)[:300], reached=error.kind != "down")
 
 
-def _longest(body: Mapping[str, Any]) -> int:
+def _bound_answer_tokens(body: Mapping[str, Any]) -> int:
     """Return how many tokens an answer can have at most, by what is really sent: the user's own
     parameters win.
     """
@@ -357,19 +372,19 @@ def _longest(body: Mapping[str, Any]) -> int:
     return max(limits, default=0) * max(answers, 1)
 
 
-def _passes(error: BaseException) -> bool:
-    return isinstance(error, Trouble) and error.kind in PASSING
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, ProviderError) and error.kind in PASSING
 
 
-def _trouble(state: RetryCallState) -> Trouble:
+def _get_error(state: RetryCallState) -> ProviderError:
     error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, Trouble)
+    assert isinstance(error, ProviderError)
     return error
 
 
-def _enough(state: RetryCallState) -> bool:
+def _has_tried_enough(state: RetryCallState) -> bool:
     """Stop after as many attempts as this kind of failure deserves; while the line is down, its
     patience decides.
     """
-    error = _trouble(state)
+    error = _get_error(state)
     return not error.down and state.attempt_number >= TRIES[error.kind]

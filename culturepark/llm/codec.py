@@ -1,6 +1,4 @@
-"""What goes over the wire: a request as a chat completion's body, an HTTP answer opened, a failure
-as a Trouble.
-"""
+"""Encodes a request as a chat completion's body, and decodes an HTTP answer or a ProviderError."""
 
 from __future__ import annotations
 
@@ -31,20 +29,23 @@ Kind = Literal[
     "strange",
     "hopeless",
 ]
-# `rate`     429: too fast; nothing was answered            `busy`    5xx: the provider's fault
-# `down`     no connection could be made                    `lost`    the connection broke `slow`
-# no answer in time `garbled`  an answer that is no chat completion           `long`    the prompt
-# does not fit the model `filtered` the provider would not read the prompt         `refused` a
-# parameter this endpoint does not take `large`    an answer larger than is read `strange`  a web
-# page or a redirect: once the endpoint has answered, somebody else has for a while; before, the
-# address is wrong `hopeless` key, model or request are wrong: no retry helps
+# What each kind means:
+#   rate      429: too fast; nothing was answered
+#   busy      5xx: the provider's fault
+#   down      no connection could be made
+#   lost      the connection broke
+#   slow      no answer in time
+#   garbled   an answer that is no chat completion
+#   long      the prompt does not fit the model
+#   filtered  the provider refuses to read the prompt
+#   refused   the endpoint does not take a parameter
+#   large     the answer is larger than what is read
+#   strange   a web page or a redirect. If the endpoint has answered before, something else answers
+#             in its place for a while; if not, the address is wrong
+#   hopeless  key, model or request are wrong: no retry helps
 PASSING = ("rate", "busy", "down", "lost", "slow", "garbled")
-UNSETTLED = (
-    "lost",
-    "slow",
-    "garbled",
-    "large",
-)  # the provider may have answered, and billed, all the same
+# The provider may have answered, and billed, all the same.
+UNSETTLED = ("lost", "slow", "garbled", "large")
 ADVICE = {
     400: "the request was refused as malformed",
     401: "the key was refused; set the right one in the environment",
@@ -56,19 +57,11 @@ ADVICE = {
     429: "the account's quota is used up",
 }
 PLAIN = (401, 402, 408, 409, 425)  # these say enough, whatever page comes with them
-UNCHANGEABLE = (
-    401,
-    402,
-    403,
-    404,
-    405,
-    408,
-    413,
-    429,
-)  # no other wording of a request changes these
+# No other wording of a request changes these.
+UNCHANGEABLE = (401, 402, 403, 404, 405, 408, 413, 429)
 
 
-class Trouble(Exception):
+class ProviderError(Exception):
     """One attempt that brought no answer: its kind, and what the provider said. `wait` is its
     Retry-After, seconds.
     """
@@ -86,7 +79,7 @@ class Trouble(Exception):
         self.kind, self.status, self.wait, self.refusal = kind, status, wait, refusal
         self.down = False  # the whole line was down when this happened
 
-    def at(self, answered: bool) -> Trouble:
+    def at(self, answered: bool) -> ProviderError:
         """Return what this is at an endpoint that has answered before, or never: what is strange
         passes, or stays.
         """
@@ -95,53 +88,55 @@ class Trouble(Exception):
         return self
 
 
-def trouble(status: int, body: str, headers: Mapping[str, str]) -> Trouble:
-    """Return the Trouble that an HTTP answer of this status is."""
-    refused, wait = provider_errors.refusal(body), _seconds(headers)
-    said = f"HTTP {status}: {provider_errors.shown(refused, body)}"
-    if provider_errors.too_long(refused, status):
-        return Trouble("long", f"the prompt is too long for this model: {said}", status=status)
-    if status == 429 and not provider_errors.no_quota(refused):
-        return Trouble("rate", said, status=status, wait=wait)
-    if provider_errors.filtered(refused):
-        return Trouble("filtered", said, status=status)
-    if provider_errors.UNREADABLE_CODES.intersection(refused.codes):
-        return Trouble("garbled", said, status=status)
+def classify_error(status: int, body: str, headers: Mapping[str, str]) -> ProviderError:
+    """Return the ProviderError that an HTTP answer of this status is."""
+    refusal, wait = provider_errors.refusal(body), parse_retry_after(headers)
+    message = f"HTTP {status}: {provider_errors.shown(refusal, body)}"
+    if provider_errors.too_long(refusal, status):
+        return ProviderError(
+            "long", f"the prompt is too long for this model: {message}", status=status
+        )
+    if status == 429 and not provider_errors.no_quota(refusal):
+        return ProviderError("rate", message, status=status, wait=wait)
+    if provider_errors.filtered(refusal):
+        return ProviderError("filtered", message, status=status)
+    if provider_errors.UNREADABLE_CODES.intersection(refusal.codes):
+        return ProviderError("garbled", message, status=status)
     if status < 500 and status not in PLAIN and (300 <= status < 400 or PAGE.match(body)):
-        return _strange(status, body, headers)
-    if _changeable(status, refused):
-        return Trouble("refused", said, status=status, refusal=refused)
+        return _build_page_error(status, body, headers)
+    if _can_be_rephrased(status, refusal):
+        return ProviderError("refused", message, status=status, refusal=refusal)
     if status in (408, 409, 425) or status >= 500:
-        return Trouble("slow" if status == 408 else "busy", said, status=status, wait=wait)
-    return Trouble(
-        "hopeless", f"{ADVICE.get(status, 'the endpoint refused')}: {said}", status=status
+        return ProviderError("slow" if status == 408 else "busy", message, status=status, wait=wait)
+    return ProviderError(
+        "hopeless", f"{ADVICE.get(status, 'the endpoint refused')}: {message}", status=status
     )
 
 
-def _changeable(status: int, refused: Refusal) -> bool:
+def _can_be_rephrased(status: int, refusal: Refusal) -> bool:
     """Say whether asking in other words may help."""
     if status < 400 or (
-        status in UNCHANGEABLE and "no endpoints found that support" not in refused.text
+        status in UNCHANGEABLE and "no endpoints found that support" not in refusal.text
     ):
         return False
-    return provider_errors.no_system(refused, status) or (
-        status < 500 and bool(provider_errors.parameters(refused, tuple(CHANGEABLE)))
+    return provider_errors.no_system(refusal, status) or (
+        status < 500 and bool(provider_errors.parameters(refusal, tuple(CHANGEABLE)))
     )
 
 
-def check_page(made: Any) -> None:
-    """Raise the Trouble of a web page that came with success in place of what was asked for."""
-    text = _text(made[:5000]) if isinstance(made, (bytes, str)) else ""
+def check_page(answer: Any) -> None:
+    """Raise the ProviderError of a web page that came with success in place of what was asked for."""
+    text = _format_body(answer[:5000]) if isinstance(answer, (bytes, str)) else ""
     if PAGE.match(text):
-        raise _strange(200, text, {})
+        raise _build_page_error(200, text, {})
 
 
-def _strange(status: int, body: str, headers: Mapping[str, str]) -> Trouble:
-    """Return the Trouble of a redirect, or of a web page that came where an answer was expected."""
+def _build_page_error(status: int, body: str, headers: Mapping[str, str]) -> ProviderError:
+    """Return the ProviderError of a redirect, or of a web page that came where an answer was expected."""
     if 300 <= status < 400:
-        named = next((v for k, v in headers.items() if k.lower() == "location"), "")
+        location = next((v for k, v in headers.items() if k.lower() == "location"), "")
         place = strip_addresses(
-            re.split(r"[?#]", named, maxsplit=1)[0]
+            re.split(r"[?#]", location, maxsplit=1)[0]
         )  # what follows may hold a secret
         what = f"this address sends callers on{f' to {place}' if place else ''}"
     else:
@@ -152,37 +147,42 @@ def _strange(status: int, body: str, headers: Mapping[str, str]) -> Trouble:
         "is the address right (--base-url, up to its /v1), or does the page of a proxy or a network"
         " stand before it?"
     )
-    return Trouble("strange", f"HTTP {status}, and {what}; {why}{shown}", status=status)
+    return ProviderError("strange", f"HTTP {status}, and {what}; {why}{shown}", status=status)
 
 
-def opened(status: int, body: Any, headers: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return the chat completion in an HTTP answer; its Trouble where it is an error, whatever its
+def decode_answer(status: int, body: Any, headers: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return the chat completion in an HTTP answer; its ProviderError where it is an error, whatever its
     status, or none.
 
     `body` is the text as it came, or what was read of it.
     """
     if not 200 <= status < 300:
-        raise trouble(status, _text(body), headers)
+        raise classify_error(status, _format_body(body), headers)
     try:
-        found = provider_errors.load_json(body) if isinstance(body, (bytes, str)) else body
+        answer = provider_errors.load_json(body) if isinstance(body, (bytes, str)) else body
     except ValueError as error:
-        raise _unreadable(status, _text(body), headers, error) from None
-    if (problem := _problem(found)) is not None:
-        raise _of_problem(problem, headers)
-    if not isinstance(found, Mapping):
-        raise Trouble(
-            "garbled", f"the answer is a {_kind(found)}, no JSON object: {str(found)[:200]!r}"
+        raise _build_unreadable_error(status, _format_body(body), headers, error) from None
+    if (problem := _find_error(answer)) is not None:
+        raise _classify_problem(problem, headers)
+    if not isinstance(answer, Mapping):
+        raise ProviderError(
+            "garbled",
+            f"the answer is a {_name_kind(answer)}, no JSON object: {str(answer)[:200]!r}",
         )
-    if reason := _block(found):
-        raise Trouble("filtered", f"the provider's filter would not read the prompt ({reason})")
-    return found
+    if reason := _find_block_reason(answer):
+        raise ProviderError(
+            "filtered", f"the provider's filter would not read the prompt ({reason})"
+        )
+    return answer
 
 
-def _of_problem(problem: Any, headers: Mapping[str, str]) -> Trouble:
-    """Return the Trouble that an error inside of an answer is."""
-    refused = provider_errors.refusal(problem)
-    return trouble(
-        refused.status or provider_errors.status_in_words(refused) or 500, _text(problem), headers
+def _classify_problem(problem: Any, headers: Mapping[str, str]) -> ProviderError:
+    """Return the ProviderError that an error inside of an answer is."""
+    refusal = provider_errors.refusal(problem)
+    return classify_error(
+        refusal.status or provider_errors.status_in_words(refusal) or 500,
+        _format_body(problem),
+        headers,
     )
 
 
@@ -193,46 +193,50 @@ PAGE = re.compile(
 )
 
 
-def _unreadable(status: int, text: str, headers: Mapping[str, str], error: ValueError) -> Trouble:
-    """Return the Trouble of an answer that is no JSON: a stream comes again whenever it is asked
+def _build_unreadable_error(
+    status: int, text: str, headers: Mapping[str, str], error: ValueError
+) -> ProviderError:
+    """Return the ProviderError of an answer that is no JSON: a stream comes again whenever it is asked
     for.
     """
     if STREAM.match(text):
         for event in re.findall(r"^data:(.*)$", text, re.MULTILINE)[:1]:
-            if (problem := _problem(provider_errors.read_text(event))) is not None:
-                return _of_problem(problem, headers)
-        return Trouble(
+            if (problem := _find_error(provider_errors.read_text(event))) is not None:
+                return _classify_problem(problem, headers)
+        return ProviderError(
             "hopeless",
             f"HTTP {status}, and the answer is a stream, which was not asked for; take `stream` out"
             f" of `params`, or out of what stands before the endpoint: {text[:200]!r}",
         )
     if PAGE.match(text):
-        return _strange(status, text, headers)
-    return Trouble("garbled", f"HTTP {status}, and the answer is no JSON ({error}): {text[:200]!r}")
+        return _build_page_error(status, text, headers)
+    return ProviderError(
+        "garbled", f"HTTP {status}, and the answer is no JSON ({error}): {text[:200]!r}"
+    )
 
 
-def _text(body: Any) -> str:
+def _format_body(body: Any) -> str:
     if isinstance(body, bytes):
         return body.decode(errors="replace")
     return body if isinstance(body, str) else json.dumps(body, default=str)
 
 
-def _problem(found: Any) -> Any:
+def _find_error(answer: Any) -> Any:
     """Return the error in a body that came as an answer; None where there is none."""
-    if isinstance(found, list):
+    if isinstance(answer, list):
         return next(
             (
                 p
-                for one in found[:1]
-                if isinstance(one, Mapping) and (p := _problem(one)) is not None
+                for one in answer[:1]
+                if isinstance(one, Mapping) and (p := _find_error(one)) is not None
             ),
             None,
         )
-    if not isinstance(found, Mapping):
+    if not isinstance(answer, Mapping):
         return None
-    choices, error = found.get("choices"), found.get("error")
+    choices, error = answer.get("choices"), answer.get("error")
     if not (isinstance(choices, list) and choices):
-        return {"error": error} if error else _unmarked(found)
+        return {"error": error} if error else _find_unmarked_error(answer)
     first = choices[0]
     inner = first.get("error") if isinstance(first, Mapping) else None
     return next(
@@ -240,54 +244,54 @@ def _problem(found: Any) -> Any:
     )
 
 
-def _unmarked(found: Mapping[str, Any]) -> Any:
+def _find_unmarked_error(answer: Mapping[str, Any]) -> Any:
     """Return a body without choices that is an error by what it says; None for one that is none."""
-    marked = (
-        "error" in (found.get("object"), found.get("type"), found.get("status"))
-        or found.get("errors")
-        or found.get("detail")
+    is_marked = (
+        "error" in (answer.get("object"), answer.get("type"), answer.get("status"))
+        or answer.get("errors")
+        or answer.get("detail")
     )
-    said = any(
-        isinstance(found.get(name), str) and not provider_errors.says_nothing(found[name])
+    has_message = any(
+        isinstance(answer.get(name), str) and not provider_errors.says_nothing(answer[name])
         for name in provider_errors.SAYS
     )
     return (
-        dict(found)
-        if marked or said or (provider_errors.refusal(found).status or 0) >= 400
+        dict(answer)
+        if is_marked or has_message or (provider_errors.refusal(answer).status or 0) >= 400
         else None
     )
 
 
-def _block(found: Mapping[str, Any]) -> str:
+def _find_block_reason(answer: Mapping[str, Any]) -> str:
     """Return why a provider would not read the prompt, where an answer without choices says it."""
-    feedback = found.get("prompt_feedback") or found.get("promptFeedback")
-    if found.get("choices") or not isinstance(feedback, Mapping):
+    feedback = answer.get("prompt_feedback") or answer.get("promptFeedback")
+    if answer.get("choices") or not isinstance(feedback, Mapping):
         return ""
     return str(feedback.get("block_reason") or feedback.get("blockReason") or "")[:100]
 
 
-def _kind(value: Any) -> str:
+def _name_kind(value: Any) -> str:
     return {"NoneType": "null", "list": "list", "str": "text", "bool": "truth value"}.get(
         type(value).__name__, "number"
     )
 
 
-def _seconds(headers: Mapping[str, str]) -> float | None:
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return how long the provider asks to wait, from retry-after-ms or Retry-After (seconds or a
     date).
 
     None where neither says it; infinity where what is said has no end.
     """
     named = {k.lower(): v.strip() for k, v in headers.items()}
-    told = _number(named.get("retry-after-ms"))
-    if told is not None:
-        return told / 1000
+    number = _parse_number(named.get("retry-after-ms"))
+    if number is not None:
+        return number / 1000
     text = named.get("retry-after")
-    told = _number(text)
-    return told if told is not None or text is None else _until(text)
+    number = _parse_number(text)
+    return number if number is not None or text is None else _count_seconds_until(text)
 
 
-def _number(text: str | None) -> float | None:
+def _parse_number(text: str | None) -> float | None:
     """Return a number from 0 on, None for anything else."""
     try:
         value = float(text or "")
@@ -296,7 +300,7 @@ def _number(text: str | None) -> float | None:
     return None if math.isnan(value) else max(0.0, value)
 
 
-def _until(date: str) -> float | None:
+def _count_seconds_until(date: str) -> float | None:
     """Return the seconds until a date, None for what is none."""
     from datetime import UTC, datetime
     from email.utils import parsedate_to_datetime
@@ -341,37 +345,39 @@ class Style:
     structured: str = "schema"
     tokens: str = "max_tokens"
     dropped: set[str] = field(default_factory=set)
-    folded: bool = False  # the system message opens the first user message
+    folds_system: bool = False  # the system message opens the first user message
     # the model's chat template opens its thoughts, so that no answer says where they begin
-    opened: bool = False
+    opens_thoughts: bool = False
     version: int = 0
 
-    def learn(self, refused: Refusal, request: Request, status: int | None = None) -> str | None:
+    def learn(self, refusal: Refusal, request: Request, status: int | None = None) -> str | None:
         """Change what the endpoint complained of; return what was changed, None where nothing can
         be.
         """
         if (
-            not self.folded
-            and provider_errors.no_system(refused, status)
-            and not _fields(refused)
-            and _folds(request)
+            not self.folds_system
+            and provider_errors.no_system(refusal, status)
+            and not _names_field(refusal)
+            and _changes_when_folded(request)
         ):
-            self.folded = True
+            self.folds_system = True
             changes = ["puts the system message at the beginning of the first user message"]
         else:
-            named = dict.fromkeys(
-                CHANGEABLE[name] for name in provider_errors.parameters(refused, tuple(CHANGEABLE))
+            parts = dict.fromkeys(
+                CHANGEABLE[name] for name in provider_errors.parameters(refusal, tuple(CHANGEABLE))
             )
             changes = [
-                c for part in named if _sends(part, request) and (c := self._change(part, refused))
+                c
+                for part in parts
+                if _has_part(part, request) and (c := self._change(part, refusal))
             ]
         self.version += bool(changes)
         return " and ".join(changes) or None
 
-    def _change(self, part: str, refused: Refusal) -> str | None:
+    def _change(self, part: str, refusal: Refusal) -> str | None:
         if part == "tokens":
             if self.tokens != "max_tokens" or not UNKNOWN.search(
-                refused.text.replace("max_completion_tokens", "unknown")
+                refusal.text.replace("max_completion_tokens", "unknown")
             ):
                 return None
             self.tokens = "max_completion_tokens"
@@ -387,35 +393,37 @@ class Style:
         return f"leaves {part} out"
 
 
-def _sends(part: str, request: Request) -> bool:
+def _has_part(part: str, request: Request) -> bool:
     """Say whether a request has this part at all."""
-    asked = {"structured": request.reply_schema, "logprobs": request.options, "stop": request.stop}
-    return bool(asked.get(part, True))
+    parts = {"structured": request.reply_schema, "logprobs": request.options, "stop": request.stop}
+    return bool(parts.get(part, True))
 
 
-def _fields(refused: Refusal) -> bool:
+def _names_field(refusal: Refusal) -> bool:
     """Say whether an error names a parameter by its own field, so that its words need not be
     searched for one.
     """
-    return bool(provider_errors.parameters(Refusal("", (), refused.params), tuple(CHANGEABLE)))
+    return bool(provider_errors.parameters(Refusal("", (), refusal.params), tuple(CHANGEABLE)))
 
 
-def _folds(request: Request) -> bool:
-    talk = _talk(request)
+def _changes_when_folded(request: Request) -> bool:
+    talk = _list_messages(request)
     return fold(talk) != talk
 
 
-def _talk(request: Request) -> list[dict[str, str]]:
+def _list_messages(request: Request) -> list[dict[str, str]]:
     return [{"role": m.role, "content": m.content} for m in request.messages]
 
 
-def payload(
+def build_body(
     model: str, request: Request, style: Style, params: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the chat completion's body of a request. `params` are the user's own, and win."""
     body: dict[str, Any] = {
         "model": model,
-        "messages": fold(_talk(request)) if style.folded else _talk(request),
+        "messages": fold(_list_messages(request))
+        if style.folds_system
+        else _list_messages(request),
         style.tokens: request.max_tokens,
         "temperature": request.temperature,
         "seed": (
@@ -430,11 +438,13 @@ def payload(
         body.pop(name, None)
         body.pop(f"top_{name}", None)
     if request.reply_schema is not None:
-        shape(body, request.role, strict(request.reply_schema), style.structured)
+        ask_for_schema(
+            body, request.role, build_strict_schema(request.reply_schema), style.structured
+        )
     return body | dict(params) if params else body
 
 
-def shape(body: dict[str, Any], name: str, schema: Mapping[str, Any], how: str) -> None:
+def ask_for_schema(body: dict[str, Any], name: str, schema: Mapping[str, Any], how: str) -> None:
     """Ask for an answer of this schema: by the schema itself, by JSON mode, or by words alone."""
     if how == "schema":
         body["response_format"] = {
@@ -453,23 +463,23 @@ def shape(body: dict[str, Any], name: str, schema: Mapping[str, Any], how: str) 
         body["response_format"] = {"type": "json_object"}
 
 
-def strict(schema: Any) -> Any:
+def build_strict_schema(schema: Any) -> Any:
     """Return a JSON schema as strict modes want it: every property required, none added, no
     defaults and titles.
     """
     if isinstance(schema, Mapping):
-        kept = {
-            k: strict(v)
+        strict = {
+            k: build_strict_schema(v)
             for k, v in schema.items()
             if k not in ("default", "title") or isinstance(v, Mapping)
         }
-        if isinstance(properties := kept.get("properties"), dict):
-            kept |= {"required": list(properties), "additionalProperties": False}
-        return kept
-    return [strict(v) for v in schema] if isinstance(schema, (list, tuple)) else schema
+        if isinstance(properties := strict.get("properties"), dict):
+            strict |= {"required": list(properties), "additionalProperties": False}
+        return strict
+    return [build_strict_schema(v) for v in schema] if isinstance(schema, (list, tuple)) else schema
 
 
-def most_tokens(request: Request) -> int:
+def bound_prompt_tokens(request: Request) -> int:
     """Return how many tokens a prompt can have at most: none makes more than there are bytes, and a
     few a message.
     """

@@ -1,4 +1,4 @@
-"""What keeps one endpoint from being overrun: an adaptive gate, per-minute allowances, and a
+"""What keeps one endpoint from being overrun: an adaptive limiter, token buckets, and a circuit
 breaker.
 """
 
@@ -35,37 +35,37 @@ class Limits:
     patience: float = 600.0
 
 
-class Allowance:
+class TokenBucket:
     """A bucket that fills at `rate` a minute and holds what one second brings (at least one
     request).
     """
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
-        self.holds = max(rate / 60, 1.0)
-        self.level, self._at = self.holds, time.monotonic()
+        self.capacity = max(rate / 60, 1.0)
+        self.level, self._at = self.capacity, time.monotonic()
 
     def delay(self, amount: float) -> float:
         """Take `amount`; return the seconds until the bucket can bear it. More than it holds is let
         through when it is full.
         """
         now = time.monotonic()
-        self.level = min(self.holds, self.level + (now - self._at) * self.rate / 60)
+        self.level = min(self.capacity, self.level + (now - self._at) * self.rate / 60)
         self._at = now
         self.level -= amount
-        return max(0.0, (min(amount, self.holds) - amount - self.level) * 60 / self.rate)
+        return max(0.0, (min(amount, self.capacity) - amount - self.level) * 60 / self.rate)
 
     def correct(self, taken: float, used: float) -> None:
         """Put right what was taken by what was really used."""
         self.level += taken - used
 
 
-class Gate:
+class ConcurrencyLimiter:
     """Lets a number of calls through at once, and adapts that number to what the endpoint bears.
 
     Additive increase, multiplicative decrease: when clearly more than a tenth (by two standard
     deviations) of the last outcomes, twenty or as many as are in flight, were 429, the width is cut
-    to three quarters; stray ones change nothing, so the gate never starves. A round of answers (as
+    to three quarters; stray ones change nothing, so it never starves. A round of answers (as
     many as the width, at least 25) without a cut widens it by a tenth, at least by one. After a
     cut, and while the breaker is open, nobody enters until the pause is over.
     """
@@ -73,16 +73,16 @@ class Gate:
     def __init__(self, limits: Limits, name: str) -> None:
         self.limits, self.name = limits, name
         self.width = float(limits.concurrency)
-        self.inside = 0
-        self.rpm = Allowance(limits.rpm) if limits.rpm else None
-        self.tpm = Allowance(limits.tpm) if limits.tpm else None
+        self.in_flight = 0
+        self.rpm = TokenBucket(limits.rpm) if limits.rpm else None
+        self.tpm = TokenBucket(limits.tpm) if limits.tpm else None
         self.cuts = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._recent: deque[bool] = deque(maxlen=LARGEST)
-        self._good = 0
+        self._successes = 0
         self._closed_until = self._cut_at = 0.0
         self._failures = 0  # in a row
-        self._heard = time.monotonic()  # when there was an answer last
+        self._last_answer = time.monotonic()  # when there was an answer last
         self.answered = self.reached = False
         self._unreached_since: float | None = None
         self._down_since: float | None = None
@@ -91,10 +91,10 @@ class Gate:
 
     async def enter(self, tokens: int) -> float:
         """Wait for a place; return when it was got (monotonic seconds)."""
-        for allowance, amount in ((self.rpm, 1), (self.tpm, tokens)):
-            if allowance and (wait := allowance.delay(amount)) > 0:
+        for bucket, amount in ((self.rpm, 1), (self.tpm, tokens)):
+            if bucket and (wait := bucket.delay(amount)) > 0:
                 await asyncio.sleep(wait)
-        if self._shut() or self._waiting:
+        if self._is_full() or self._waiting:
             place = asyncio.get_running_loop().create_future()
             self._waiting.append(place)
             self._wake()
@@ -105,27 +105,27 @@ class Gate:
                     self.leave()
                 raise
         else:
-            self.inside += 1
+            self.in_flight += 1
         return time.monotonic()
 
     def leave(self) -> None:
         """Give the place back."""
-        self.inside -= 1
+        self.in_flight -= 1
         if self._waiting:
             self._wake()
 
-    def _shut(self) -> bool:
+    def _is_full(self) -> bool:
         room = (
             1 if self._down_since is not None else max(1, int(self.width))
         )  # a broken line is tried with one call
-        return self.inside >= room or time.monotonic() < self._closed_until
+        return self.in_flight >= room or time.monotonic() < self._closed_until
 
     def _wake(self) -> None:
         """Let in whoever there is room for; come back when a pause ends."""
-        while self._waiting and not self._shut():
+        while self._waiting and not self._is_full():
             place = self._waiting.popleft()
             if not place.done():
-                self.inside += 1
+                self.in_flight += 1
                 place.set_result(None)
         wait = self._closed_until - time.monotonic()
         if self._waiting and wait > 0 and self._timer is None:
@@ -140,22 +140,27 @@ class Gate:
 
     # ------------------------------------------------------------- outcomes
 
-    def went_well(self) -> None:
+    def note_success(self) -> None:
         """Note an answer."""
         if self._down_since is not None:
             log.warning("%s answers again", self.name, extra={"event": "endpoint_up"})
             self._down_since, self._pause, self._closed_until = None, FIRST_PAUSE, 0.0
             self._wake()
-        self._failures, self._heard, self.answered, self.reached = 0, time.monotonic(), True, True
+        self._failures, self._last_answer, self.answered, self.reached = (
+            0,
+            time.monotonic(),
+            True,
+            True,
+        )
         self._recent.append(False)
-        self._good += 1
-        if self._good >= max(GAIN, self.width) and self.width < self.limits.concurrency:
-            self._good, self.width = (
+        self._successes += 1
+        if self._successes >= max(GAIN, self.width) and self.width < self.limits.concurrency:
+            self._successes, self.width = (
                 0,
                 min(self.width + max(1.0, self.width / 10), float(self.limits.concurrency)),
             )
 
-    def too_fast(self, since: float, wait: float | None) -> None:
+    def note_rate_limit(self, since: float, wait: float | None) -> None:
         """Note a 429 to a call that entered at `since`; those sent before the last cut say nothing
         new.
         """
@@ -163,15 +168,15 @@ class Gate:
         if since < self._cut_at:
             return
         self._recent.append(True)
-        if (len(self._recent) < WINDOW and self.inside > 1) or sum(self._recent) <= TOLERATED * len(
+        if (len(self._recent) < WINDOW and self.in_flight > 1) or sum(
             self._recent
-        ):
+        ) <= TOLERATED * len(self._recent):
             return
         # A limit in calls a minute is far below the width at first, so the width follows what is
         # really in flight.
-        self.width = max(1.0, min(self.width, float(max(self.inside, 1))) * CUT)
+        self.width = max(1.0, min(self.width, float(max(self.in_flight, 1))) * CUT)
         self._recent.clear()
-        self._good, self._cut_at, self.cuts = 0, time.monotonic(), self.cuts + 1
+        self._successes, self._cut_at, self.cuts = 0, time.monotonic(), self.cuts + 1
         self._close(wait or 0.0)
         log.info(
             "%s: too many requests; %d at once from now",
@@ -180,7 +185,7 @@ class Gate:
             extra={"event": "slower", "width": int(self.width)},
         )
 
-    def failed(self, why: str, *, reached: bool = True) -> bool:
+    def note_failure(self, why: str, *, reached: bool = True) -> bool:
         """Note a broken call; say whether the line is down. ModelError once it has been down for
         longer than we wait.
 
@@ -199,7 +204,7 @@ class Gate:
                 )
         # Of many calls in flight, ten may well break in a row: it takes a while without any answer,
         # too.
-        if self._failures < BROKEN or now - self._heard < QUIET:
+        if self._failures < BROKEN or now - self._last_answer < QUIET:
             return False
         if self._down_since is None:
             self._down_since = now

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from culturepark.llm.codec import Trouble
+from culturepark.llm.codec import ProviderError
 from culturepark.llm.provider_errors import replace_halves
 from culturepark.llm.reasoning import apart, part
 from culturepark.llm.secrets import mask_answer, redact
@@ -80,9 +80,13 @@ TOLD = 0.5
 
 
 def read(
-    body: Mapping[str, Any], identity: str, request: Request | None = None, *, opened: bool = False
+    body: Mapping[str, Any],
+    identity: str,
+    request: Request | None = None,
+    *,
+    opens_thoughts: bool = False,
 ) -> Reply:
-    """Turn a chat completion into a Reply with an honest status; Trouble if it is none.
+    """Turn a chat completion into a Reply with an honest status; ProviderError if it is none.
 
     `opened` says that this model's chat template opens its thoughts (`opens_thoughts`).
     """
@@ -106,7 +110,7 @@ def read(
         cached,
         reasoning=_clean("\n".join(thoughts)),
     )
-    reply = apart(reply, opened=opened)
+    reply = apart(reply, opens_thoughts=opens_thoughts)
     if reply.status == "ok" and not reply.text:
         why = f", only parts of type {', '.join(others)}" if others else ""
         return replace(reply, status="empty", reason=f"the answer holds no text{why}")
@@ -132,8 +136,8 @@ def _choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return choices[0]
 
 
-def _garbled(why: str, body: Mapping[str, Any]) -> Trouble:
-    return Trouble("garbled", f"the answer is no chat completion: {why}: {str(body)[:200]}")
+def _garbled(why: str, body: Mapping[str, Any]) -> ProviderError:
+    return ProviderError("garbled", f"the answer is no chat completion: {why}: {str(body)[:200]}")
 
 
 def _named(value: Any) -> str:
@@ -164,7 +168,7 @@ def _clean(text: str) -> str:
 
 
 def _content(content: Any, body: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
-    """Return texts, thoughts, and the names of other kinds of parts; Trouble for what is neither
+    """Return texts, thoughts, and the names of other kinds of parts; ProviderError for what is neither
     text nor parts.
     """
     if content is None or isinstance(content, str):
@@ -233,7 +237,7 @@ def _thoughts(value: Any, depth: int = 0) -> Iterator[str]:
 def _ended(
     finish: Any, message: Mapping[str, Any], request: Request | None, used: int | None
 ) -> tuple[Status, str]:
-    """Return the status that a reason to stop stands for, and why it is no answer; Trouble where it
+    """Return the status that a reason to stop stands for, and why it is no answer; ProviderError where it
     was broken off.
     """
     if message.get("refusal"):
@@ -258,7 +262,9 @@ def _ended(
     if name in REFUSED:
         return "refused", "the model refused"
     if name in BROKEN:
-        raise Trouble("garbled", f"the provider broke the answer off (finish_reason {name!r})")
+        raise ProviderError(
+            "garbled", f"the provider broke the answer off (finish_reason {name!r})"
+        )
     if name in TOOLS:
         return "failed", f"the model called a tool, and was given none (finish_reason {name!r})"
     return (

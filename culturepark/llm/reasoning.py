@@ -286,18 +286,18 @@ class Listener:
         return Parted(thoughts, new)
 
 
-def apart(reply: Reply, *, opened: bool = False) -> Reply:
+def apart(reply: Reply, *, opens_thoughts: bool = False) -> Reply:
     """Return a reply whose text holds no thoughts; one of thoughts alone is `truncated` or `empty`
     and says so.
 
     `opened` says that the chat template opens the thoughts: an answer that was cut before they end
     is nothing else.
     """
-    opened = opened and reply.status == "truncated" and not reply.reasoning
-    if not (opened or reply.reasoning or ANY.search(reply.text)):
+    opens_thoughts = opens_thoughts and reply.status == "truncated" and not reply.reasoning
+    if not (opens_thoughts or reply.reasoning or ANY.search(reply.text)):
         return reply
     found = part(reply.text)
-    if opened and not found.reasoning:
+    if opens_thoughts and not found.reasoning:
         found = Parted(found.text, "", endless=True)
     reasoning = _joined([reply.reasoning, found.reasoning])
     if found.text or not reasoning or reply.status not in ("ok", "truncated"):

@@ -15,7 +15,7 @@ from culturepark.errors import InputError
 from culturepark.records import Reply, Request
 
 if TYPE_CHECKING:
-    from culturepark.llm.client import Line
+    from culturepark.llm.client import EndpointClient
 
 FINISHED = {
     "ok": "stop",
@@ -71,7 +71,7 @@ def export() -> None:
 
 
 @contextmanager
-def span(line: Line, request: Request) -> Iterator[Callable[[Reply], None]]:
+def span(line: EndpointClient, request: Request) -> Iterator[Callable[[Reply], None]]:
     """Trace one call, retries and all; yield a function to tell the reply to."""
     found = tracer()
     if found is None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import ModelError
-from culturepark.llm.codec import Trouble, opened
+from culturepark.llm.codec import ProviderError, decode_answer
 from culturepark.llm.proxies import is_socks, need_library, proxy_for, socks_connector
 from culturepark.llm.secrets import check_address, check_key, join_address, remember
 from culturepark.llm.sockets import plain, unreached
@@ -33,7 +33,7 @@ class Compatible:
     (megabytes, unpacked).
     """
 
-    gated, discount = True, 1.0
+    limited, discount = True, 1.0
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Compatible:
         )
 
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
-        """Post one chat completion and return the answer's body; Trouble when there is none."""
+        """Post one chat completion and return the answer's body; ProviderError when there is none."""
         from aiohttp import ClientConnectorError, ClientError, ConnectionTimeoutError
         from orjson import dumps
 
@@ -134,14 +134,14 @@ class Compatible:
                 data = await read_bounded(answer, self.max_reply_mb)
                 status, headers = answer.status, answer.headers
         except (ClientConnectorError, ConnectionTimeoutError) as error:
-            raise Trouble("down", self._why_unreached(plain(error))) from None
+            raise ProviderError("down", self._why_unreached(plain(error))) from None
         except TimeoutError:
-            raise Trouble("slow", f"no answer within {self.timeout:g} s") from None
+            raise ProviderError("slow", f"no answer within {self.timeout:g} s") from None
         except (ClientError, OSError) as error:
-            raise Trouble(
+            raise ProviderError(
                 "lost", f"the connection to {self.base_url} broke: {plain(error)}"
             ) from None
-        return opened(status, data, headers)
+        return decode_answer(status, data, headers)
 
     def _why_unreached(self, why: str) -> str:
         if self._proxy:
@@ -159,7 +159,7 @@ class Compatible:
 
 
 async def read_bounded(answer: ClientResponse, most_mb: float) -> bytes:
-    """Return an answer's body, unpacked; Trouble once it is larger than `most_mb` megabytes, packed
+    """Return an answer's body, unpacked; ProviderError once it is larger than `most_mb` megabytes, packed
     or unpacked.
     """
     most = int(most_mb * 1e6)
@@ -174,7 +174,7 @@ async def read_bounded(answer: ClientResponse, most_mb: float) -> bytes:
         if packing in ("gzip", "x-gzip", "deflate"):
             text = _unpack(text, most_mb)
         elif packing in UNREADABLE:
-            raise Trouble(
+            raise ProviderError(
                 "garbled", f"the answer is packed as {packing!r}, which was not asked for"
             )
     return text
@@ -203,19 +203,19 @@ def _unpack(data: bytes, most_mb: float) -> bytes:
         try:
             text += unpacker.decompress(data, most - len(text) + 1)
         except zlib.error as error:
-            raise Trouble(
+            raise ProviderError(
                 "garbled", f"the answer is packed and cannot be unpacked: {error}"
             ) from None
         if len(text) > most:
             raise _too_large(most_mb)
         if not unpacker.eof:
-            raise Trouble("garbled", "the answer is packed and was cut")
+            raise ProviderError("garbled", "the answer is packed and was cut")
         data = unpacker.unused_data.lstrip(b"\0")
     return text
 
 
-def _too_large(most_mb: float) -> Trouble:
-    return Trouble(
+def _too_large(most_mb: float) -> ProviderError:
+    return ProviderError(
         "large",
         f"the answer is larger than {most_mb:g} MB and was not read on; "
         "max_reply_mb under [endpoints] reads larger ones",

@@ -14,7 +14,7 @@ from typing import Any
 
 from culturepark.errors import InputError, ModelError, nearest
 from culturepark.llm import provider_errors
-from culturepark.llm.codec import Trouble, opened, trouble
+from culturepark.llm.codec import ProviderError, classify_error, decode_answer
 from culturepark.llm.proxies import check_httpx_proxies
 from culturepark.llm.secrets import check_address, check_key, remember
 from culturepark.llm.sockets import plain_text
@@ -82,7 +82,7 @@ class Lite:
     where none is given.
     """
 
-    gated, discount = True, 1.0
+    limited, discount = True, 1.0
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Lite:
         return {k: v for k, v in given.items() if v is not None}
 
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
-        """Ask once and return the answer as a chat completion's body; Trouble when there is
+        """Ask once and return the answer as a chat completion's body; ProviderError when there is
         none.
         """
         litellm = load()
@@ -138,9 +138,9 @@ class Lite:
             )
         except Exception as error:
             if UNREAD in str(error) and heard:
-                return opened(200, heard[-1], {})
+                return decode_answer(200, heard[-1], {})
             raise told(error) from None
-        return opened(200, _plain(answer), {})
+        return decode_answer(200, _plain(answer), {})
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -156,7 +156,7 @@ def _plain(answer: Any) -> Any:
             answer if isinstance(answer, dict) else answer.model_dump(mode="json", warnings=False)
         )
     except Exception as error:
-        raise Trouble(
+        raise ProviderError(
             "garbled", f"litellm's answer cannot be read ({type(error).__name__}: {error})"
         ) from None
     for choice in body.get("choices") or () if isinstance(body, dict) else ():
@@ -178,30 +178,32 @@ def _status(code: Any) -> int | None:
     return None if code is None else provider_errors.refusal({"code": code}).status
 
 
-def told(error: Exception) -> Trouble:
-    """Return the Trouble that litellm's exception is."""
+def told(error: Exception) -> ProviderError:
+    """Return the ProviderError that litellm's exception is."""
     name, text = type(error).__name__, str(error)
     status = _status(getattr(error, "status_code", None))
     if UNREAD in text:
-        return Trouble(
+        return ProviderError(
             "garbled",
             f"litellm could not read the answer: {text.strip().splitlines()[-1][:300]}",
             status=status,
         )
     response = getattr(error, "response", None)
     if "ContextWindow" in name:
-        return Trouble("long", f"the prompt is too long for this model: {text}", status=status)
+        return ProviderError(
+            "long", f"the prompt is too long for this model: {text}", status=status
+        )
     if "ContentPolicy" in name:
-        return Trouble("filtered", text, status=status)
+        return ProviderError("filtered", text, status=status)
     if name == "Timeout":
-        return Trouble("slow", text, status=status)
+        return ProviderError("slow", text, status=status)
     if name == "APIConnectionError" or status is None:
         # litellm does not tell a connection that was refused from one that broke or an answer that
         # it could not read.
         why = plain_text(text)
-        return Trouble(
+        return ProviderError(
             "down" if why else "lost",
             f"no connection: {why}" if why else f"{name}: {text}",
             status=status,
         )
-    return trouble(status, text, dict(getattr(response, "headers", None) or {}))
+    return classify_error(status, text, dict(getattr(response, "headers", None) or {}))

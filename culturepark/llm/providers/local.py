@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import InputError
-from culturepark.llm.codec import shape, strict
+from culturepark.llm.codec import ask_for_schema, build_strict_schema
 from culturepark.llm.reasoning import apart
 from culturepark.local_models.local_model import find, mixable
 from culturepark.local_models.machine import look
@@ -96,7 +96,7 @@ def _talk(request: Request) -> list[dict[str, str]]:
         "messages": [{"role": m.role, "content": m.content} for m in request.messages]
     }
     if request.reply_schema is not None:
-        shape(body, request.role, strict(request.reply_schema), "text")
+        ask_for_schema(body, request.role, build_strict_schema(request.reply_schema), "text")
     return list(body["messages"])
 
 

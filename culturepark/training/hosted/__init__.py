@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 from culturepark import tables
 from culturepark.atomic import write_bytes
 from culturepark.errors import InputError, Locked, ParkError, RunFailed
-from culturepark.llm.codec import Trouble
+from culturepark.llm.codec import ProviderError
 from culturepark.llm.secrets import redact
 from culturepark.records import Record, digest
 from culturepark.training.hosted.quote import METHODS, Plan, plan
@@ -149,7 +149,7 @@ async def _cancelled(state: State, out: Path, key: str | None) -> str:
         job = await service.job(state.job) if state.job else await service.last(state.key)
         if job is not None and job.status not in ENDED:
             job = await service.cancel(job.id)
-    except Trouble as error:
+    except ProviderError as error:
         raise RunFailed(
             f"{state.culture}: the service does not know {state.job}: {error}"
         ) from None
@@ -303,7 +303,7 @@ async def _ended(service: Service, part: Part, state: State, out: Path, tell: Te
     while True:
         try:
             job, gone = await service.job(state.job), 0
-        except Trouble as error:
+        except ProviderError as error:
             gone += 1
             if error.status != 404 or gone >= GONE:
                 raise RunFailed(
@@ -332,7 +332,7 @@ async def finished(service: Service, made: Plan, part: Part, job: Job, out: Path
             write_bytes(
                 folder / CURVES, tables.safe_table(await service.read(file))
             )  # a spreadsheet may open it
-    except Trouble as error:
+    except ProviderError as error:
         log.warning(
             "%s: no curves: %s",
             part.culture,
@@ -389,7 +389,7 @@ def _raise(failed: Sequence[tuple[Part, BaseException]]) -> None:
     one.
     """
     for _, error in failed:
-        if not isinstance(error, (RunFailed, Trouble)):
+        if not isinstance(error, (RunFailed, ProviderError)):
             raise error
     if failed:
         said = [

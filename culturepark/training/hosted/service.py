@@ -24,9 +24,9 @@ from tenacity import (
 
 from culturepark.errors import InputError, ModelError, RunFailed
 from culturepark.llm import PROVIDERS, load
-from culturepark.llm.batch_backends import _troubles, ask_again, noticing, passes
-from culturepark.llm.client import Line
-from culturepark.llm.codec import Trouble, check_page
+from culturepark.llm.batch_backends import _translate_errors, ask_again, noticing, passes
+from culturepark.llm.client import EndpointClient
+from culturepark.llm.codec import ProviderError, check_page
 from culturepark.llm.providers.compatible import Compatible
 from culturepark.llm.secrets import redact
 from culturepark.settings import build_endpoint
@@ -102,7 +102,7 @@ def reach(
     speak OpenAI's protocol.
     """
     line = load(model, build_endpoint(base_url=base_url), key=key)
-    if not isinstance(line, Line) or not isinstance(line.client, Compatible):
+    if not isinstance(line, EndpointClient) or not isinstance(line.client, Compatible):
         raise InputError(
             f"{model!r} cannot be tuned at a service: write PROVIDER/NAME, with a provider that"
             f" speaks OpenAI's protocol ({', '.join(PROVIDERS)}) and --base-url where it is not at"
@@ -134,7 +134,7 @@ class Service:
         async def placed() -> str:
             try:
                 found = await self._file(name, len(data))
-            except Trouble as error:
+            except ProviderError as error:
                 if passes(error) or error.status in (401, 403):
                     raise
                 log.warning(
@@ -150,13 +150,15 @@ class Service:
 
         try:
             file = await self._ask(placed)
-        except Trouble as error:
+        except ProviderError as error:
             if error.status in ABSENT:
                 raise ModelError(
                     f"{self.client.identity}: no fine-tuning service at this address ({error})"
                 ) from None
             raise RunFailed(f"the service refused the file {name}: {error}") from None
-        with suppress(Trouble):  # a service that does not show its files takes them as they are
+        with suppress(
+            ProviderError
+        ):  # a service that does not show its files takes them as they are
             await self._ready(file)
         return file
 
@@ -201,14 +203,14 @@ class Service:
 
         try:
             return await self._ask(started)
-        except Trouble as error:
+        except ProviderError as error:
             raise RunFailed(f"the service would not start the job: {error}") from None
 
     async def _made(self, order: Order) -> Job | None:
         """Return the job of an order, if it has been made; ModelError where that cannot be told."""
         try:
             return await self._find(lambda job: _is(job, order))
-        except Trouble as error:
+        except ProviderError as error:
             if passes(error) or error.status in (401, 403):
                 raise
             raise ModelError(
@@ -223,7 +225,7 @@ class Service:
         """
         try:
             return await self._ask(lambda: self._find(lambda job: job.key == key))
-        except Trouble as error:
+        except ProviderError as error:
             log.warning(
                 "%s does not list its jobs: %s",
                 self.client.identity,
@@ -245,7 +247,7 @@ class Service:
     # ------------------------------------------------------------- looking
 
     async def job(self, name: str) -> Job:
-        """Return where a job stands; Trouble with the status 404 where it is not known."""
+        """Return where a job stands; ProviderError with the status 404 where it is not known."""
 
         async def look() -> Job:
             return _job(await self._sdk.fine_tuning.jobs.retrieve(name))
@@ -261,7 +263,7 @@ class Service:
             more = {"after": found[-1].id} if found else {}
             try:
                 page = await self._ask(partial(self._events, job, more), LONG)
-            except Trouble:
+            except ProviderError:
                 break
             known = next(
                 (i for i, event in enumerate(page.data) if event.id == last), len(page.data)
@@ -280,14 +282,14 @@ class Service:
         """
         try:
             return _job(await self._ask(lambda: self._sdk.fine_tuning.jobs.cancel(job)))
-        except Trouble as error:
+        except ProviderError as error:
             found = await self.job(job)
             if found.status in ENDED:  # by itself meanwhile, or because an earlier try was heard
                 return found
             raise RunFailed(f"the service did not cancel {job}: {error}") from None
 
     async def read(self, file: str) -> bytes:
-        """Return a result file; some services send it as base64. Trouble where there is none."""
+        """Return a result file; some services send it as base64. ProviderError where there is none."""
 
         async def fetch() -> bytes:
             content: bytes = (await self._sdk.files.content(file)).content
@@ -303,7 +305,7 @@ class Service:
         return data
 
     async def _ask(self, what: Callable[[], Awaitable[T]], patience: float | None = None) -> T:
-        """Ask; passing failures are tried again for a while, the others are Troubles, or ModelError
+        """Ask; passing failures are tried again for a while, the others are ProviderErrors, or ModelError
         for a key that will not do.
 
         With a `patience` the service is one that has answered before.
@@ -318,7 +320,7 @@ class Service:
                 reraise=True,
                 before_sleep=noticing(f"{self.client.identity}: the fine-tuning service", wait),
             )(once)
-        except Trouble as error:
+        except ProviderError as error:
             if passes(error):
                 raise ModelError(
                     f"{self.client.identity}: the fine-tuning service has not worked for"
@@ -333,15 +335,15 @@ class Service:
 
 
 async def _troubled(what: Callable[[], Awaitable[T]]) -> T:
-    """Ask once; whatever a library raises becomes a Trouble."""
-    with _troubles():
+    """Ask once; whatever a library raises becomes a ProviderError."""
+    with _translate_errors():
         return await what()
 
 
 def _pause(state: RetryCallState) -> float:
     """Wait a random time that grows with the attempts, never less than the service asked for."""
     error = state.outcome.exception() if state.outcome else None
-    return JITTER(state) + (error.wait or 0.0 if isinstance(error, Trouble) else 0.0)
+    return JITTER(state) + (error.wait or 0.0 if isinstance(error, ProviderError) else 0.0)
 
 
 # -------------------------------------------------------------------- reading
@@ -378,7 +380,7 @@ def _id(made: Any) -> str:
     check_page(made)
     found = getattr(made, "id", None)
     if not isinstance(found, str):
-        raise Trouble(
+        raise ProviderError(
             "hopeless", f"it answers {str(made)[:100]!r} where a file is asked for", status=404
         )
     return found
@@ -390,7 +392,7 @@ def _job(made: Any) -> Job:
     if not isinstance(getattr(made, "id", None), str) or not isinstance(
         getattr(made, "status", None), str
     ):
-        raise Trouble(
+        raise ProviderError(
             "hopeless", f"it answers {str(made)[:100]!r} where a job is asked for", status=404
         )
     metadata = getattr(made, "metadata", None)
