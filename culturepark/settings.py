@@ -94,7 +94,7 @@ class Split(Record):
 
 def _clean_address(url: str | None) -> str | None:
     from culturepark.errors import InputError
-    from culturepark.llm.secrets import check_address
+    from culturepark.secrets import check_address
 
     try:
         return check_address(url) if url is not None else None
@@ -103,7 +103,7 @@ def _clean_address(url: str | None) -> str | None:
 
 
 def _variable(name: str | None) -> str | None:
-    from culturepark.llm.secrets import is_variable
+    from culturepark.secrets import is_variable
 
     if name is not None and not is_variable(name):
         raise ValueError("write the NAME of an environment variable (capitals), never a key itself")
@@ -278,7 +278,7 @@ class Settings(Record):
         """Return the provider that `base_url` is for: that of `model`, else the one provider of all
         other models at endpoints.
         """
-        from culturepark.llm import is_hosted
+        from culturepark.providers import is_hosted
 
         if is_hosted(self.model):
             return self.model.partition("/")[0]

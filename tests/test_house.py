@@ -15,6 +15,8 @@ ROWS = [
     {"records", "errors", "toml", "cache", "registry"},
     {
         "atomic",
+        "providers",
+        "secrets",
         "prompts",
         "sandbox",
         "workspace",

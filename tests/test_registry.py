@@ -6,7 +6,7 @@ from conftest import TEA
 import culturepark as cp
 from culturepark import registry
 from culturepark.errors import InputError
-from culturepark.llm import PROVIDERS
+from culturepark.providers import PROVIDERS
 from culturepark.registry import Registry
 
 REGISTRIES = [
@@ -34,9 +34,9 @@ def test_one_of_your_own_is_loaded_by_the_name_of_its_module(things, tmp_path, m
     monkeypatch.syspath_prepend(str(tmp_path))
     name = f"own_{things.kind.replace(' ', '_')}"
     path = tmp_path / f"{name}.py"
-    path.write_text("import culturepark.registry as r, culturepark.llm as llm\n")
+    path.write_text("import culturepark.registry as r, culturepark.providers as p\n")
     with path.open("a") as file:
-        file.write(f"every = [*vars(r).values(), llm.PROVIDERS]\nKIND = {things.kind!r}\n")
+        file.write(f"every = [*vars(r).values(), p.PROVIDERS]\nKIND = {things.kind!r}\n")
         file.write(
             "MINE = next(next(iter(v.values())) for v in every if getattr(v, 'kind', 0) == KIND)\n"
         )
@@ -67,7 +67,7 @@ def test_a_format_of_your_own_is_exported_like_ours(park, monkeypatch):
 
 def test_a_provider_of_your_own_is_named_before_its_model(tmp_path, monkeypatch):
     (tmp_path / "clouds.py").write_text(
-        "from culturepark.llm import Provider\n"
+        "from culturepark.providers import Provider\n"
         "ACME = Provider('http://127.0.0.1:9/v1', 'ACME_API_KEY')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))

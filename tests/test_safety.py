@@ -20,12 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import culturepark as cp
+from culturepark import secrets
 from culturepark.errors import ModelError, ParkError
-from culturepark.llm import secrets
 from culturepark.llm.codec import classify_error, parse_retry_after
 from culturepark.llm.proxies import proxy_for
-from culturepark.llm.secrets import holds_secret, join_address, redact, strip_addresses
 from culturepark.records import Message, Request
+from culturepark.secrets import holds_secret, join_address, redact, strip_addresses
 
 KEY = "sk-9d1f6e0c2b7a"
 ASK = Request("delegate", (Message("user", "Hello?"),))

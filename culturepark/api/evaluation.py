@@ -20,9 +20,10 @@ from culturepark.evaluation import result as results
 from culturepark.evaluation.result import Result
 from culturepark.evaluation.work import EMBEDDED, Job
 from culturepark.executor import pool
-from culturepark.llm import Model, local
+from culturepark.llm import Model
 from culturepark.llm import load as load_model
 from culturepark.llm.session import Desk, Models
+from culturepark.providers import local_place
 from culturepark.settings import Settings
 from culturepark.store import RunStore
 from culturepark.workspace import Workspace, find, load, output
@@ -166,7 +167,7 @@ def _jobs(
     own = {k: v for k, v in options.items() if k in kind.options}
     made = []
     for contestant in work.contestants(models):
-        at_hand = all(local(m) is not None for m in contestant.models)
+        at_hand = all(local_place(m) is not None for m in contestant.models)
         embedded = set(contestant.models) == {EMBEDDED}
         tells = at_hand or (embedded and kind.peoples == "cards")
         given: dict[str, Any] = {
@@ -213,7 +214,9 @@ def _first(models: Sequence[str], *parts: str | None) -> str:
     if not models:
         raise InputError("which models? Name at least one: --model embedded")
     names = [*(n for c in work.contestants(models) for n in c.models), *filter(None, parts)]
-    return next((n for n in names if n != EMBEDDED and local(n) is None and "/" in n), names[0])
+    return next(
+        (n for n in names if n != EMBEDDED and local_place(n) is None and "/" in n), names[0]
+    )
 
 
 def _known(options: Mapping[str, Any], asked: Sequence[cards.Benchmark]) -> None:

@@ -16,9 +16,9 @@ from culturepark import settings, surveys
 from culturepark.context import Guest
 from culturepark.curation import embedders, filters
 from culturepark.errors import CardError, NotFound, ParkError, nearest
-from culturepark.llm import PROVIDERS
 from culturepark.llm import load as load_model
 from culturepark.prompts import parse
+from culturepark.providers import PROVIDERS
 from culturepark.records import Culture, Norm, Persona, Question, Record, Role, Turn
 from culturepark.sandbox import PROPERTIES, SANDBOX
 from culturepark.settings import Settings

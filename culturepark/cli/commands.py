@@ -467,7 +467,7 @@ def serve_embedded(
     nothing); faults on demand, by share or by the header `X-Fault: KIND`.
     """
     from culturepark.cli.flags import pair, rate
-    from culturepark.llm.secrets import named_key
+    from culturepark.secrets import named_key
     from culturepark.server import Server
     from culturepark.server.bounds import MIB, Limits
     from culturepark.workspace import load

@@ -162,7 +162,7 @@ def _seat(made: Plan, culture: str, model: str) -> str:
     """Return the command that seats a tuned model; elsewhere than at the provider's own address its
     base plays the others.
     """
-    from culturepark.llm import PROVIDERS
+    from culturepark.providers import PROVIDERS
     from culturepark.training.rows import POOLED
 
     provider = made.model.partition("/")[0]

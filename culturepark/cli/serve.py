@@ -78,8 +78,8 @@ def _serve(
     as_json: bool,
     limits: Limits,
 ) -> None:
-    from culturepark.llm.secrets import named_key
     from culturepark.local_models import machine
+    from culturepark.secrets import named_key
     from culturepark.server import Server
     from culturepark.server.graduates import Graduates
 

@@ -22,8 +22,8 @@ from culturepark.errors import ModelError, ParkError
 from culturepark.llm.codec import PASSING, ProviderError, check_page, classify_error, decode_answer
 from culturepark.llm.providers.compatible import Compatible
 from culturepark.llm.providers.lite import Lite, load, told
-from culturepark.llm.secrets import redact
 from culturepark.llm.sockets import plain, plain_text
+from culturepark.secrets import redact
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -28,9 +28,9 @@ from culturepark.llm.codec import (
 from culturepark.llm.pricing import Price
 from culturepark.llm.rate_limiter import KNOCK, ConcurrencyLimiter, Limits
 from culturepark.llm.reading import ignores_schema, opens_thoughts, read, shares, untold
-from culturepark.llm.secrets import redact
 from culturepark.llm.tracing import span
 from culturepark.records import Reply, Request
+from culturepark.secrets import redact
 from culturepark.store import RunStore
 
 log = logging.getLogger("culturepark")

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from culturepark.llm import provider_errors
 from culturepark.llm.provider_errors import Refusal
-from culturepark.llm.secrets import redact, strip_addresses
 from culturepark.local_models.chat import fold
 from culturepark.records import Request
+from culturepark.secrets import redact, strip_addresses
 
 Kind = Literal[
     "rate",

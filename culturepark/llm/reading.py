@@ -13,8 +13,8 @@ from typing import Any
 from culturepark.llm.codec import ProviderError
 from culturepark.llm.provider_errors import replace_halves
 from culturepark.llm.reasoning import apart, part
-from culturepark.llm.secrets import mask_answer, redact
 from culturepark.records import Reply, Request, Status
+from culturepark.secrets import mask_answer, redact
 
 # Why an answer ended, in lower case. Whatever is in none of these is a failure that names it.
 WHOLE = {

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from culturepark.errors import ModelError
 from culturepark.llm.codec import ProviderError, decode_answer
 from culturepark.llm.proxies import is_socks, need_library, proxy_for, socks_connector
-from culturepark.llm.secrets import check_address, check_key, join_address, remember
 from culturepark.llm.sockets import plain, unreached
 from culturepark.records import Request
+from culturepark.secrets import check_address, check_key, join_address, remember
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession

@@ -25,8 +25,8 @@ from culturepark import tables
 from culturepark.atomic import write_bytes
 from culturepark.errors import InputError, Locked, ParkError, RunFailed
 from culturepark.llm.codec import ProviderError
-from culturepark.llm.secrets import redact
 from culturepark.records import Record, digest
+from culturepark.secrets import redact
 from culturepark.training.hosted.quote import METHODS, Plan, plan
 from culturepark.training.hosted.service import ENDED, Job, Order, Service
 from culturepark.training.hosted.uploads import Part, hashed

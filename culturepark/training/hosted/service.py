@@ -23,12 +23,13 @@ from tenacity import (
 )
 
 from culturepark.errors import InputError, ModelError, RunFailed
-from culturepark.llm import PROVIDERS, load
+from culturepark.llm import load
 from culturepark.llm.batch_backends import _translate_errors, ask_again, noticing, passes
 from culturepark.llm.client import EndpointClient
 from culturepark.llm.codec import ProviderError, check_page
 from culturepark.llm.providers.compatible import Compatible
-from culturepark.llm.secrets import redact
+from culturepark.providers import PROVIDERS
+from culturepark.secrets import redact
 from culturepark.settings import build_endpoint
 
 if TYPE_CHECKING:
