@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.evaluation import steered
-from culturepark.local_models.base import quiet
+from culturepark.local_models.libraries import quiet
 from culturepark.local_models.sketch import sketch
 from culturepark.surveys import votes
 from culturepark.surveys.votes import Votes

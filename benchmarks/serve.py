@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from culturepark.local_models import base, machine, tiny
+from culturepark.local_models import base, libraries, machine, tiny
 from culturepark.local_models.engine import Engine
 from culturepark.local_models.local_model import find
 
@@ -74,7 +74,7 @@ def built(place: Path) -> list[Path]:
         tie_word_embeddings=True,
     )
     root, folders = place / "base", [place / f"people{i}" for i in range(ADAPTERS)]
-    with base.quiet():
+    with libraries.quiet():
         LlamaForCausalLM(shape).save_pretrained(root)
         words.save_pretrained(root)
         for folder in folders:

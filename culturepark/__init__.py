@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from culturepark._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from culturepark.api import (
         calls,
@@ -50,8 +52,6 @@ if TYPE_CHECKING:
     from culturepark.settings import Endpoint, Settings
     from culturepark.testing.scripted import Scripted
     from culturepark.workspace import Workspace, load
-
-__version__ = "0.1.0"
 
 # Loaded when first used, so that importing the package, and `culturepark --help`, cost nothing.
 _HOMES = {

@@ -717,6 +717,30 @@ class Sample(Record):
     split: Literal["train", "validation", "test"]
 
 
+class Preference(Record):
+    """One preference: which of two answers to the same history was preferred.
+
+    `user` is the unit of splitting and resampling: the person or, if the file names none, the item
+    that was labelled. `item` is shared by pairs over the same two answers; empty if nobody else
+    judged them. `minority` says whether most countries preferred the other answer; None if the data
+    do not say.
+    """
+
+    id: str
+    user: str
+    country: str
+    history: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    item: str = ""
+    minority: bool | None = None
+
+    def with_answer(self, answer: str) -> list[dict[str, str]]:
+        """Return the history as messages, with an answer as the last."""
+        messages = [{"role": m.role, "content": m.content} for m in self.history]
+        return [*messages, {"role": "assistant", "content": answer}]
+
+
 class Pair(Record):
     """Two completions of one prompt, the chosen one a sample's (`sample` is its id, `answer` its
     option code).

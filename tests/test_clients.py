@@ -8,7 +8,7 @@ from enum import Enum
 import pytest
 from pydantic import BaseModel, Field
 
-from culturepark.local_models import base, machine
+from culturepark.local_models import base, libraries, machine
 from culturepark.server import Server
 from culturepark.server.graduates import Graduates
 
@@ -47,7 +47,7 @@ def answer(small):
 @pytest.fixture(scope="module")
 def plain(small):
     """The base as anybody would load it, whatever adapters the one that is served bears."""
-    with base.quiet():
+    with libraries.quiet():
         return base.model(str(small), machine.look("cpu")).eval()
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from culturepark.local_models import base, machine
+from culturepark.local_models import base, libraries, machine
 from culturepark.local_models.engine import Made
 from culturepark.server import Server, answers
 from culturepark.server.graduates import Graduates
@@ -53,7 +53,7 @@ def eng(answer):
 @pytest.fixture(scope="module")
 def plain(small):
     """The base as anybody would load it, whatever adapters the one that is served bears."""
-    with base.quiet():
+    with libraries.quiet():
         return base.model(str(small), machine.look("cpu")).eval()
 
 

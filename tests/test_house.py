@@ -12,7 +12,7 @@ import culturepark as cp
 
 PACKAGE = ROOT / "culturepark"
 ROWS = [
-    {"records", "errors", "toml", "cache", "registry"},
+    {"_version", "records", "errors", "toml", "cache", "registry"},
     {
         "atomic",
         "providers",

@@ -345,7 +345,7 @@ def kept(tmp_path_factory, path):
     untrained base.
     """
     pytest.importorskip("trl")
-    from culturepark.local_models.base import quiet
+    from culturepark.local_models.libraries import quiet
     from culturepark.local_models.sketch import sketch
     from culturepark.training import scpo
 

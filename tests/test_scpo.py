@@ -17,10 +17,11 @@ from culturepark.cli.scpo import scpo as command
 from culturepark.errors import InputError, NotFound, RunFailed
 from culturepark.evaluation import steered
 from culturepark.local_models import machine, manifest, rewards
-from culturepark.local_models.base import quiet
+from culturepark.local_models.libraries import quiet
 from culturepark.local_models.sketch import sketch
+from culturepark.records import Preference
 from culturepark.surveys import simulated, votes
-from culturepark.surveys.votes import Preference, Votes
+from culturepark.surveys.votes import Votes
 from culturepark.training import reward, scpo
 from culturepark.training.scpo import Result
 

@@ -18,7 +18,16 @@ from culturepark.cli.serve import merge as merge_verb
 from culturepark.cli.serve import serve as serve_verb
 from culturepark.errors import InputError, ModelError
 from culturepark.llm import load
-from culturepark.local_models import base, choices, engine, local_model, machine, manifest, vllm
+from culturepark.local_models import (
+    base,
+    choices,
+    engine,
+    libraries,
+    local_model,
+    machine,
+    manifest,
+    vllm,
+)
 from culturepark.local_models.merge import merge
 from culturepark.records import Message, Request
 from culturepark.server import Server
@@ -38,7 +47,7 @@ def adapter(root, folder, seed, rank=4, kind="adapter", **more):
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
-    with base.quiet():
+    with libraries.quiet():
         config = LoraConfig(
             task_type="CAUSAL_LM",
             r=rank,
@@ -114,7 +123,7 @@ def plainly(root, folder=None):
     """Base and adapter as anybody would load them."""
     from peft import PeftModel
 
-    with base.quiet():
+    with libraries.quiet():
         whole = base.model(str(root), machine.look("cpu")).eval()
         return PeftModel.from_pretrained(whole, folder).eval() if folder else whole
 

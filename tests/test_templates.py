@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from culturepark.errors import InputError, ModelError
-from culturepark.local_models import base, chat, choices, engine, local_model, machine, vllm
+from culturepark.local_models import (
+    base,
+    chat,
+    choices,
+    engine,
+    libraries,
+    local_model,
+    machine,
+    vllm,
+)
 from culturepark.training import preference, rows, shares
 
 SYSTEM, QUESTION, ANSWER = (
@@ -101,7 +110,7 @@ ENDS = {
 def marked(small, tmp_path_factory):
     """The small base with the marks of all shapes among its tokens."""
     folder = tmp_path_factory.mktemp("bases") / "marked"
-    with base.quiet():
+    with libraries.quiet():
         tokenizer, model = base.tokenizer(str(small)), base.model(str(small), machine.look("cpu"))
         tokenizer.add_special_tokens({"bos_token": "<s>", "additional_special_tokens": MARKS[1:]})
         model.resize_token_embeddings(len(tokenizer))

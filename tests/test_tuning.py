@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark.errors import CardError, InputError, WriteError
-from culturepark.local_models import base, choices, machine, manifest
+from culturepark.local_models import base, choices, libraries, machine, manifest
 from culturepark.training import job, matrix, preference, recipe, sft, shares
 from culturepark.training import rows as reading
 
@@ -160,7 +160,7 @@ def test_rows_are_tokenised_as_trl_does_up_to_the_end_token_at_which_sampling_st
     from trl import SFTConfig, SFTTrainer
 
     held = rows("north", 3)
-    with base.quiet():
+    with libraries.quiet():
         args = SFTConfig(
             str(tmp_path),
             use_cpu=True,
@@ -209,7 +209,7 @@ def test_the_loss_of_completions_is_trls_to_the_last_digits(small, tmp_path, mon
             machine.look("cpu"),
             lambda stage, how: None,
         )
-        with base.quiet():
+        with libraries.quiet():
             trainer, _ = job._trainer(work, "north", rows("north", 8), ())
             trainer.train()
         found.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])

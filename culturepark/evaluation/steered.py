@@ -11,8 +11,8 @@ from culturepark.evaluation.kinds.reward import accuracy
 from culturepark.evaluation.measure import Difference, Measure, compare, estimate
 from culturepark.evaluation.outcome import STRIDE
 from culturepark.local_models.rewards import Result
-from culturepark.records import Record
-from culturepark.surveys.votes import Preference, Votes
+from culturepark.records import Preference, Record
+from culturepark.surveys.votes import Votes
 
 # Of whom: the country's own pairs, those of them on which it is in a minority, the rest of them,
 # and other countries' pairs.
@@ -50,7 +50,7 @@ def figures(results: Sequence[Result], votes: Votes) -> list[Cell]:
     """Return the cells of every variant and share, in the order of the results; `what` without
     pairs has none.
 
-    What is independent is the user (Pair.user): pairs of one user are not, nor is one pair in
+    What is independent is the user (Preference.user): pairs of one user are not, nor is one pair in
     several seeds. A seed is a training, with test users of its own; accuracies are means over
     seeds.
     """

@@ -122,7 +122,7 @@ class EndpointClient:
         """Answer one request. `attempts` counts what was sent, `lost` what may have been billed
         without an answer.
         """
-        with span(self, request) as tell:
+        with span(self.identity, self.model, request) as tell:
             started, tally = time.perf_counter(), [0, 0]
             try:
                 reply = await self._try_first(request, tally)

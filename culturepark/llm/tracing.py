@@ -8,14 +8,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from culturepark.errors import InputError
 from culturepark.records import Reply, Request
-
-if TYPE_CHECKING:
-    from culturepark.llm.client import EndpointClient
 
 FINISHED = {
     "ok": "stop",
@@ -71,18 +68,21 @@ def export() -> None:
 
 
 @contextmanager
-def span(line: EndpointClient, request: Request) -> Iterator[Callable[[Reply], None]]:
-    """Trace one call, retries and all; yield a function to tell the reply to."""
+def span(identity: str, model: str, request: Request) -> Iterator[Callable[[Reply], None]]:
+    """Trace one call, retries and all; yield a function to tell the reply to.
+
+    `identity` is `provider/model@address`, `model` the name that the endpoint knows it by.
+    """
     found = tracer()
     if found is None:
         yield lambda reply: None
         return
-    provider, _, rest = line.identity.partition("/")
+    provider, _, rest = identity.partition("/")
     address = urlsplit(rest.rpartition("@")[2])
     known: dict[str, Any] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": provider,
-        "gen_ai.request.model": line.model,
+        "gen_ai.request.model": model,
         "gen_ai.request.temperature": request.temperature,
         "gen_ai.request.max_tokens": request.max_tokens,
         "gen_ai.request.seed": (request.seed + request.index) % 2**31,
@@ -93,7 +93,7 @@ def span(line: EndpointClient, request: Request) -> Iterator[Callable[[Reply], N
     if address.hostname:
         known["server.address"] = address.hostname
         known["server.port"] = address.port or (443 if address.scheme == "https" else 80)
-    with found.start_as_current_span(f"chat {line.model}", attributes=known) as current:
+    with found.start_as_current_span(f"chat {model}", attributes=known) as current:
 
         def tell(reply: Reply) -> None:
             current.set_attributes({k: v for k, v in _outcome(reply).items() if v is not None})

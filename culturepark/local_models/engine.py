@@ -17,7 +17,7 @@ from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from culturepark.errors import InputError, ModelError
-from culturepark.local_models import base, choices, machine, reading
+from culturepark.local_models import base, choices, libraries, machine, reading
 from culturepark.local_models.chat import Opening, Talk, find_end, open_turns
 from culturepark.local_models.local_model import Graduate, mixable
 from culturepark.local_models.machine import Machine
@@ -143,7 +143,7 @@ class Engine:
     """
 
     def __init__(self, root: str, found: Machine, rows: int = ROWS) -> None:
-        with base.quiet():
+        with libraries.quiet():
             self.tokenizer, self.model = base.tokenizer(root), base.model(root, found).eval()
         self.root, self.machine, self.rows = root, found, rows
         self.ends = _plain(self.model, self.tokenizer)
@@ -754,7 +754,7 @@ def attached(whole: Any, model: Graduate, name: str, *, alone: bool = False) -> 
         mixable(folder)
     bare, held, odd = not isinstance(whole, PeftModel), whole, ["nothing was read"]
     try:
-        with base.quiet(), base.damaged(f"cannot load the adapter at {folder}"):
+        with libraries.quiet(), libraries.damaged(f"cannot load the adapter at {folder}"):
             if bare:
                 config = LoraConfig.from_pretrained(str(folder), inference_mode=True)
                 held = PeftModelForCausalLM(whole, config, adapter_name=name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError, ModelError
-from culturepark.local_models import base, machine, manifest
+from culturepark.local_models import base, libraries, machine, manifest
 from culturepark.local_models.local_model import Graduate, find
 from culturepark.local_models.manifest import Manifest
 
@@ -31,13 +31,13 @@ def merge(source: str | Path, target: str | Path) -> Path:
         raise InputError(f"{source} is a whole model: there is nothing to merge")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is there already and not empty; name another folder")
-    with base.quiet():
+    with libraries.quiet():
         whole = base.model(model.root, machine.look("cpu", dtype(model)))
     made = attached(whole, model, "merged", alone=True).merge_and_unload(safe_merge=True)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    with base.quiet(), base.writing(f"the merged model to {target}"):
+    with libraries.quiet(), libraries.writing(f"the merged model to {target}"):
         made.save_pretrained(partial)
         base.tokenizer(model.root).save_pretrained(partial)
     manifest.write(_manifest(model), partial)
@@ -53,7 +53,7 @@ def dtype(model: Graduate) -> str:
     """
     from transformers import AutoConfig
 
-    with base.damaged(f"cannot load the base {model.title!r}"):
+    with libraries.damaged(f"cannot load the base {model.title!r}"):
         config = AutoConfig.from_pretrained(model.root, trust_remote_code=False)
     stored = getattr(config, "quantization_config", None)
     if stored:

@@ -14,11 +14,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from culturepark.errors import InputError, ModelError
-from culturepark.local_models import base, manifest
+from culturepark.local_models import base, libraries, manifest
 from culturepark.local_models.chat import render_finished
 from culturepark.local_models.machine import Machine, needed
-from culturepark.records import Record
-from culturepark.surveys.votes import Preference
+from culturepark.records import Preference, Record
 
 # For encoders that bring no chat template: turns apart by the separator, the classifier's token
 # before them. On a question and an answer that is what `tokenizer(question, answer)` gives, as
@@ -57,7 +56,7 @@ def tokenizer(name: str) -> Any:
     their pairs are separated.
     """
     found = base.tokenizer(name)
-    if found.cls_token is not None and str(found.chat_template).endswith(base.TEMPLATE):
+    if found.cls_token is not None and str(found.chat_template).endswith(libraries.TEMPLATE):
         found.chat_template = ENCODER
     return found
 
@@ -179,7 +178,7 @@ def load(name: str, tokenizer: Any, machine: Machine, seed: int = 0) -> Any:
         from peft import PeftModel
 
         head = _head(str(below(folder)), machine)
-        with base.damaged(f"cannot load the adapter at {folder}"):
+        with libraries.damaged(f"cannot load the adapter at {folder}"):
             model = PeftModel.from_pretrained(head, str(folder))
     else:
         model = _head(name, machine)

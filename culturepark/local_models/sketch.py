@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from culturepark.local_models.base import TEMPLATE
+from culturepark.local_models.libraries import TEMPLATE
 
 
 def sketch(

@@ -18,7 +18,7 @@ from typing import Any
 
 from culturepark.cache import cache_folder
 from culturepark.errors import RunFailed
-from culturepark.local_models.base import TEMPLATE, quiet, writing
+from culturepark.local_models.libraries import TEMPLATE, quiet, writing
 from culturepark.local_models.machine import needed
 from culturepark.records import Question, digest, stream
 from culturepark.wording import SYSTEM, completion

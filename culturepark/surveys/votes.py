@@ -17,8 +17,8 @@ from typing import Any
 
 from culturepark import tables
 from culturepark.errors import InputError, NotFound, nearest
-from culturepark.local_models.rows import checked
-from culturepark.records import Message, Record, digest, stream
+from culturepark.records import Message, Preference, digest, stream
+from culturepark.tables.conversations import check_row
 
 QUESTION = "Is this post hateful?\n\n{text}"
 LABELS = ("This post is not hateful.", "This post is hateful.")
@@ -37,30 +37,6 @@ SHORT = {
     "MX": "Mexico",
     "NZ": "New Zealand",
 }
-
-
-class Preference(Record):
-    """One preference: which of two answers to the same history was preferred.
-
-    `user` is the unit of splitting and resampling: the person or, if the file names none, the item
-    that was labelled. `item` is shared by pairs over the same two answers; empty if nobody else
-    judged them. `minority` says whether most countries preferred the other answer; None if the data
-    do not say.
-    """
-
-    id: str
-    user: str
-    country: str
-    history: tuple[Message, ...]
-    chosen: str
-    rejected: str
-    item: str = ""
-    minority: bool | None = None
-
-    def with_answer(self, answer: str) -> list[dict[str, str]]:
-        """Return the history as messages, with an answer as the last."""
-        messages = [{"role": m.role, "content": m.content} for m in self.history]
-        return [*messages, {"role": "assistant", "content": answer}]
 
 
 @dataclass(frozen=True)
@@ -403,7 +379,7 @@ def _is_minority(good: Mapping[str, Any], bad: Mapping[str, Any]) -> bool | None
 
 def _read_preference(row: Mapping[str, Any], where: str) -> Preference:
     """Return the preference in a row of TRL's format."""
-    fields = checked(dict(row), "dpo", where)
+    fields = check_row(dict(row), "dpo", where)
     metadata = {**row, **fields["metadata"]}
     if not isinstance(metadata.get("minority"), (bool, type(None))):
         raise InputError(

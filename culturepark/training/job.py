@@ -21,7 +21,7 @@ from typing import Any
 from culturepark.atomic import discard, move, sweep, write_text
 from culturepark.errors import InputError, Locked, nearest
 from culturepark.local_models import base, machine, manifest
-from culturepark.local_models.base import quiet, writing
+from culturepark.local_models.libraries import quiet, writing
 from culturepark.local_models.machine import Machine, agreed, first
 from culturepark.local_models.manifest import Manifest
 from culturepark.records import digest

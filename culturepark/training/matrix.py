@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError
-from culturepark.local_models import base, choices, manifest
+from culturepark.local_models import base, choices, libraries, manifest
 from culturepark.local_models.machine import Machine, look
 from culturepark.records import Record
 from culturepark.training.rows import Row
@@ -134,10 +134,10 @@ def loaded(
             f" ({', '.join(sorted({m.kind for m in made}))})"
         )
     name = made[0].base
-    with base.quiet():
+    with libraries.quiet():
         model: Any = base.model(name, found or look())
         for i, (folder, what) in enumerate(zip(folders, made, strict=True)):
-            with base.damaged(f"cannot load the adapter at {folder}"):
+            with libraries.damaged(f"cannot load the adapter at {folder}"):
                 if i == 0:
                     model = PeftModel.from_pretrained(model, folder, adapter_name=what.name)
                 else:

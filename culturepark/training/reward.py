@@ -15,7 +15,7 @@ from culturepark.local_models import manifest
 from culturepark.local_models.machine import Machine
 from culturepark.local_models.manifest import Manifest
 from culturepark.local_models.rewards import Texts
-from culturepark.surveys.votes import Preference
+from culturepark.records import Preference
 
 HEADS = ("score", "classifier")
 

@@ -11,8 +11,8 @@ from typing import Any
 from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.local_models.chat import tokenize_answers
-from culturepark.local_models.rows import Row as Row
-from culturepark.local_models.rows import checked
+from culturepark.tables.conversations import Row as Row
+from culturepark.tables.conversations import check_row
 
 SPLITS = ("train", "validation", "test")
 # what a model of all cultures is called, and the one job of a corpus that is not parted
@@ -56,7 +56,7 @@ def read(source: Path, form: str, culture: str | None = None) -> Corpus:
     for path, split, folder in files:
         _hash(path, digest)
         for number, held in tables.json_lines(path):
-            row = checked(held, form, f"{path}:{number}")
+            row = check_row(held, form, f"{path}:{number}")
             name = culture or row["metadata"].get("culture") or folder
             if not name:
                 raise InputError(

@@ -28,12 +28,11 @@ from pydantic import Field, ValidationError
 from culturepark.atomic import discard, write_text
 from culturepark.errors import CardError, InputError, Locked, NotFound, RunFailed, nearest
 from culturepark.local_models import base, machine, manifest, rewards
-from culturepark.local_models.base import quiet, writing
+from culturepark.local_models.libraries import quiet, writing
 from culturepark.local_models.machine import Machine
 from culturepark.local_models.rewards import Result
-from culturepark.records import Record, digest, stream
+from culturepark.records import Preference, Record, digest, stream
 from culturepark.surveys.votes import (
-    Preference,
     Votes,
     read_votes,
     slugify,

@@ -19,8 +19,8 @@ from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Setup, Unparsed, outcome
 from culturepark.llm.session import once
-from culturepark.records import Request, stream
-from culturepark.surveys.votes import Preference, Votes, read_votes, slugify, split_by_user
+from culturepark.records import Preference, Request, stream
+from culturepark.surveys.votes import Votes, read_votes, slugify, split_by_user
 
 if TYPE_CHECKING:
     from culturepark.evaluation.card import Benchmark

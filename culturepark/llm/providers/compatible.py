@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from culturepark._version import __version__
 from culturepark.errors import ModelError
 from culturepark.llm.codec import ProviderError, decode_answer
 from culturepark.llm.proxies import is_socks, need_library, proxy_for, socks_connector
@@ -90,13 +91,11 @@ class Compatible:
     def _open(self) -> ClientSession:
         from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
-        import culturepark
-
         sdk = self.sdk()
         told = {
             **sdk.default_headers,
             **sdk.auth_headers,
-            "User-Agent": f"CulturePark/{culturepark.__version__}",
+            "User-Agent": f"CulturePark/{__version__}",
         }
         # X-Stainless-… says that the SDK itself is calling, which it is not.
         headers = {

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError, ModelError
-from culturepark.local_models import base, local_model, machine, manifest, rewards
+from culturepark.local_models import base, libraries, local_model, machine, manifest, rewards
 from culturepark.records import Reply, Request, digest
 
 LINGER = 0.01  # seconds in which those that ask at once gather
@@ -165,7 +165,7 @@ def _tell(future: Future[Reply], what: Reply | Exception) -> None:
 
 def _load(name: str, dtype: str) -> tuple[Any, Any, int]:
     """Return model, tokenizer and the most tokens of a conversation."""
-    with base.quiet():
+    with libraries.quiet():
         tokenizer = rewards.tokenizer(name)
         model = rewards.load(name, tokenizer, machine.look(dtype=dtype))
     own = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or LENGTH)

@@ -1,6 +1,4 @@
-"""Rows that models are tuned on and held against: an object a line, in TRL's formats, keys and
-conversations checked.
-"""
+"""Checks rows of conversations and preferences in TRL's formats: their keys and their messages."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ KEYS = {
 Row = dict[str, Any]
 
 
-def checked(row: Row, form: str, where: str) -> Row:
+def check_row(row: Row, form: str, where: str) -> Row:
     """Return a row with the keys of its form, conversations checked, plain texts made
     conversations.
     """
@@ -44,7 +42,7 @@ def checked(row: Row, form: str, where: str) -> Row:
         else:
             made[key] = row[key]
     if form == "shares":
-        _shares(made, where)
+        _check_shares(made, where)
     if form == "kto" and not isinstance(made["label"], bool):
         raise InputError(f"{where}: label: {made['label']!r} is neither true nor false")
     return made
@@ -74,7 +72,7 @@ def _talk(value: Any, role: str, where: str) -> list[dict[str, str]]:
     return [{"role": m["role"], "content": m["content"]} for m in talk]
 
 
-def _shares(row: Row, where: str) -> None:
+def _check_shares(row: Row, where: str) -> None:
     options, shares = row["options"], row["shares"]
     if (
         not isinstance(options, list)
