@@ -17,7 +17,7 @@ import numpy as np
 from culturepark.evaluation.intervals import SHARE
 from culturepark.evaluation.kinds import moderation, vsm
 from culturepark.evaluation.measure import FEW, Measure, compare, estimate, mean
-from culturepark.evaluation.outcome import STRIDE
+from culturepark.evaluation.types import STRIDE
 
 UNITS = (6, 8, 12, 20, 50)
 TIMES, DRAWS = 1_000, 500  # simulated studies of a row, and draws of each one's bootstrap
@@ -28,7 +28,7 @@ AHEAD = 0.05  # how much better one recipe is, for the power
 Rng = np.random.Generator
 
 
-class Kind(NamedTuple):
+class BenchmarkKind(NamedTuple):
     """A kind of figure: draws the sums of so many units, shape (units, length), is read by a
     measure, and has a true value.
     """
@@ -79,7 +79,7 @@ def main() -> None:
 # ---------------------------------------------------------------- coverage
 
 
-def row(rng: Rng, kind: Kind, n: int) -> str:
+def row(rng: Rng, kind: BenchmarkKind, n: int) -> str:
     """Return coverage and mean width of both intervals for so many units."""
     old, new = [], []
     for _ in range(TIMES):
@@ -109,7 +109,7 @@ def bootstrap(rng: Rng, value: Callable[[Any], Any], sums: Any) -> tuple[float, 
     return float(low), float(high)
 
 
-def kinds() -> list[Kind]:
+def kinds() -> list[BenchmarkKind]:
     """Return the kinds of figures, from the easiest."""
     share: dict[str, Any] = {"value": mean, "share": True}
     f1: dict[str, Any] = {
@@ -120,18 +120,18 @@ def kinds() -> list[Kind]:
     far: dict[str, Any] = {"value": _far, "square": _square}
     near = float(_alignments(np.random.default_rng(1), 400_000).mean())
     return [
-        Kind("share right, one item a unit", _binary, share, 0.8),
-        Kind("mean of shares, 5 items", _shares, share, 2 / 3),
-        Kind("ratio, 1 to 10 items a unit", _ratio, share, 2 / 3),
-        Kind(
+        BenchmarkKind("share right, one item a unit", _binary, share, 0.8),
+        BenchmarkKind("mean of shares, 5 items", _shares, share, 2 / 3),
+        BenchmarkKind("ratio, 1 to 10 items a unit", _ratio, share, 2 / 3),
+        BenchmarkKind(
             "alignment (Jensen–Shannon)",
             lambda r, n: np.stack([_alignments(r, n), np.ones(n)], -1),
             {"value": mean, "within": SHARE},
             near,
         ),
-        Kind("macro-F1, two labels", _labels, f1, _true_f1()),
-        Kind("VSM distance, truth 20", lambda r, n: _people(r, n, 20.0), far, 20.0),
-        Kind("VSM distance, truth 80", lambda r, n: _people(r, n, 80.0), far, 80.0),
+        BenchmarkKind("macro-F1, two labels", _labels, f1, _true_f1()),
+        BenchmarkKind("VSM distance, truth 20", lambda r, n: _people(r, n, 20.0), far, 20.0),
+        BenchmarkKind("VSM distance, truth 80", lambda r, n: _people(r, n, 80.0), far, 80.0),
     ]
 
 

@@ -117,7 +117,7 @@ KINDS: Registry[Any] = Registry(
         name: f"culturepark.evaluation.kinds.{name}:KIND"
         for name in ("vsm", "survey", "opinions", "moderation", "education", "reward", "answers")
     },
-    "culturepark.evaluation.outcome:Kind",
+    "culturepark.evaluation.kind:BenchmarkKind",
 )
 PARSERS: Registry[Any] = Registry(
     "parser",

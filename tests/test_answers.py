@@ -22,7 +22,7 @@ from culturepark.evaluation import planned as planning
 from culturepark.evaluation.card import settled
 from culturepark.evaluation.kinds.answers import KIND, contains, exact, normal
 from culturepark.evaluation.measure import estimate
-from culturepark.evaluation.outcome import Item, Setup, Unparsed
+from culturepark.evaluation.types import Item, Setup, Unparsed
 from culturepark.offline.grading import GRADING, grade, overlap
 from culturepark.records import Reply, Request
 
@@ -104,13 +104,13 @@ def says(*model, judge=()):
 
 def held(benchmark, ask, **how):
     async def everything():
-        return [await KIND.hold(benchmark, item, ask) for item in planned(benchmark, **how)]
+        return [await KIND.run(benchmark, item, ask) for item in planned(benchmark, **how)]
 
     return asyncio.run(everything())
 
 
-def figures(benchmark, outcomes):
-    found = map(estimate, KIND.measures(outcomes, settled(benchmark, {})))
+def figures(benchmark, attempts):
+    found = map(estimate, KIND.measure(attempts, settled(benchmark, {})))
     return {(f.name, f.culture or f.subset): f for f in found}
 
 
@@ -132,14 +132,14 @@ def test_a_choice_is_right_wrong_or_unread_and_what_is_unread_is_no_zero(tmp_pat
 
 def test_numbers_are_read_where_the_parser_reads_options(tmp_path):
     mine = loaded(tmp_path, CHOICE.replace('"label"', '"option"'))
-    outcomes = held(mine, says("1. Tea", "1"))
-    assert [(o.answer, o.gold, o.score) for o in outcomes] == [(1, [1], 1.0), (1, [2], 0.0)]
+    attempts = held(mine, says("1. Tea", "1"))
+    assert [(o.answer, o.gold, o.score) for o in attempts] == [(1, [1], 1.0), (1, [2], 0.0)]
 
 
 def test_equally_likely_options_are_worth_a_guess(tmp_path):
     tied, sure = (Reply("ok", "Tea", shares=shares) for shares in ((0.5, 0.5), (0.9, 0.1)))
-    outcomes = held(loaded(tmp_path, CHOICE), says(tied, sure), method="likelihood", seeds=(0, 1))
-    assert [o.score for o in outcomes] == [0.5, 0.0]
+    attempts = held(loaded(tmp_path, CHOICE), says(tied, sure), method="likelihood", seeds=(0, 1))
+    assert [o.score for o in attempts] == [0.5, 0.0]
 
 
 def test_every_question_is_asked_once_a_seed_with_its_culture_and_without_its_reference(tmp_path):
@@ -503,11 +503,11 @@ def test_an_unreadable_grade_is_no_grade(tmp_path):
 
 def test_a_judge_that_fails_beside_others_is_left_out_and_counted(tmp_path):
     mine = loaded(tmp_path, OPEN)
-    outcomes = held(
+    attempts = held(
         mine, says("Tea", judge=[*graded(5), Reply("failed", reason="gone"), *graded(4)])
     )
-    assert (outcomes[0].score, outcomes[0].facts["grades"]) == (0.875, [5, None, 4])
-    assert "1 outcomes lack one of their grades" in figures(mine, outcomes)["score", ""].note
+    assert (attempts[0].score, attempts[0].facts["grades"]) == (0.875, [5, None, 4])
+    assert "1 outcomes lack one of their grades" in figures(mine, attempts)["score", ""].note
 
 
 def test_who_fails_to_answer_is_not_judged(tmp_path):
@@ -577,8 +577,8 @@ def test_alpha_of_a_published_example():
 
 def test_agreement_stands_beside_the_score_by_culture(tmp_path):
     mine = loaded(tmp_path, OPEN + OPEN[OPEN.index("[[item]]") :].replace("turkish", "german"))
-    outcomes = held(mine, says("Tea", "Soup", judge=graded(5, 5, 5, 1, 1, 2)))
-    found = figures(mine, outcomes)
+    attempts = held(mine, says("Tea", "Soup", judge=graded(5, 5, 5, 1, 1, 2)))
+    found = figures(mine, attempts)
     assert found["judges' alpha", ""].value == pytest.approx(
         by_coincidences([[5, 5, 5], [1, 1, 2]])
     )

@@ -22,7 +22,7 @@ from culturepark.cli import lessons as commands
 from culturepark.evaluation import card, exam
 from culturepark.evaluation.kinds import education
 from culturepark.evaluation.measure import estimate
-from culturepark.evaluation.outcome import Outcome, Setup
+from culturepark.evaluation.types import Attempt, Setup
 from culturepark.offline import lessons
 from culturepark.records import Reply
 from culturepark.workspace import shipped
@@ -67,11 +67,11 @@ def engine(request):
 
 async def taught(ask, workspace, options=TEA, cultures=("north",), **how):
     setup = Setup(workspace, cultures, options=options, **how)
-    outcomes = [
-        await education.hold(BENCHMARK, item, ask) for item in education.plan(BENCHMARK, setup)
+    attempts = [
+        await education.run(BENCHMARK, item, ask) for item in education.plan(BENCHMARK, setup)
     ]
-    return outcomes, {
-        m.key: estimate(m) for m in education.measures(outcomes, card.settled(BENCHMARK, options))
+    return attempts, {
+        m.key: estimate(m) for m in education.measure(attempts, card.settled(BENCHMARK, options))
     }
 
 
@@ -79,13 +79,13 @@ async def taught(ask, workspace, options=TEA, cultures=("north",), **how):
 
 
 async def test_who_is_told_what_the_people_answer_is_nearer_to_them_afterwards(park):
-    outcomes, figures = await taught(Classroom(lambda _: "Here many say 1."), cp.load(park))
+    attempts, figures = await taught(Classroom(lambda _: "Here many say 1."), cp.load(park))
     assert [
         figures[name, "north", ""].value for name in ("distance before", "distance after", "gain")
     ] == [1, 0, 1]
-    assert figures["gain", "", ""].headline and figures["gain", "", ""].n == 2 == len(outcomes)
-    again = [Outcome.model_validate_json(o.model_dump_json()) for o in outcomes]
-    assert [estimate(m) for m in education.measures(again, TEA)] == [*figures.values()]
+    assert figures["gain", "", ""].headline and figures["gain", "", ""].n == 2 == len(attempts)
+    again = [Attempt.model_validate_json(o.model_dump_json()) for o in attempts]
+    assert [estimate(m) for m in education.measure(again, TEA)] == [*figures.values()]
     assert figures["satisfaction", "", ""].value == 4 and figures["unparsed", "", ""].value == 0
 
 
@@ -141,10 +141,10 @@ async def test_an_answer_that_cannot_be_read_is_counted_and_is_no_number(park):
     def unsure(request):
         return "Hard to say." if "most people" in request.messages[-1].content else pupil(request)
 
-    outcomes, figures = await taught(Classroom(lambda _: "Here many say 1.", unsure), cp.load(park))
+    attempts, figures = await taught(Classroom(lambda _: "Here many say 1.", unsure), cp.load(park))
     assert figures["gain", "", ""].value is None and figures["gain", "", ""].n == 0
     assert figures["unparsed", "", ""].value == pytest.approx(8 / 9)
-    assert {a["status"] for a in outcomes[0].facts["before"].values()} == {"unparsed"}
+    assert {a["status"] for a in attempts[0].facts["before"].values()} == {"unparsed"}
 
 
 async def test_only_questions_answered_both_times_are_compared(park):
@@ -152,10 +152,10 @@ async def test_only_questions_answered_both_times_are_compared(park):
         sent = request.messages[-1].content
         return "I forget." if "many say 1" in sent and "1 guests" in sent else pupil(request)
 
-    outcomes, figures = await taught(
+    attempts, figures = await taught(
         Classroom(lambda _: "Here many say 1.", forgetful), cp.load(park), {**TEA, "questions": 9}
     )
-    assert all(len(education.paired(o)) == 9 - ("T1" in o.facts["exam"]) for o in outcomes)
+    assert all(len(education.paired(o)) == 9 - ("T1" in o.facts["exam"]) for o in attempts)
     assert (
         figures["distance before", "", ""].value - figures["distance after", "", ""].value
         == figures["gain", "", ""].value
@@ -164,13 +164,13 @@ async def test_only_questions_answered_both_times_are_compared(park):
 
 
 async def test_a_lesson_that_breaks_off_is_a_failure_with_its_reason_and_has_no_figures(park):
-    outcomes, figures = await taught(
+    attempts, figures = await taught(
         Classroom(lambda _: Reply("refused", reason="not today")), cp.load(park)
     )
-    assert {(o.status, o.reason, o.score) for o in outcomes} == {
+    assert {(o.status, o.reason, o.score) for o in attempts} == {
         ("refused", "teacher: not today", None)
     }
-    assert "after" not in outcomes[0].facts and outcomes[0].talk[-1] == ("user", "How is it?")
+    assert "after" not in attempts[0].facts and attempts[0].talk[-1] == ("user", "How is it?")
     assert figures["gain", "", ""].value is None and "2 broken off" in figures["gain", "", ""].note
 
 
@@ -192,10 +192,10 @@ def test_an_option_that_cannot_be_is_named(park, wrong):
 
 async def test_the_embedded_engine_plays_a_study_and_is_helped_by_what_it_can_read():
     for leak, least in ((False, -0.05), (True, 0.01)):
-        outcomes, figures = await taught(
+        attempts, figures = await taught(
             Classroom(engine, engine), PARK, {"leak": leak}, ("arabic", "german"), count=6
         )
-        assert all(o.status == "ok" for o in outcomes) and figures["unparsed", "", ""].value == 0
+        assert all(o.status == "ok" for o in attempts) and figures["unparsed", "", ""].value == 0
         assert (
             figures["gain", "", ""].value > least
             and 1 <= figures["satisfaction", "", ""].value <= 5

@@ -22,8 +22,10 @@ from inspect_ai.log import read_eval_log
 import culturepark as cp
 from culturepark.errors import CardError, InputError, NotFound
 from culturepark.evaluation import card, parsers, result, work
+from culturepark.evaluation.ask import ask_once
+from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
-from culturepark.evaluation.outcome import Item, Kind, Unparsed, once
+from culturepark.evaluation.types import Item, Unparsed
 from culturepark.llm import reading
 from culturepark.llm.session import once as asked
 from culturepark.local_models import choices
@@ -32,7 +34,7 @@ from culturepark.local_models.local_model import find
 from culturepark.records import Reply, Request
 from culturepark.store import RunStore
 
-HERE = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+HERE = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
 LABELS = ("Agree", "Disagree")
 CARD = """
 name = "teatime"
@@ -78,18 +80,20 @@ def plan(benchmark, setup):
                 )
 
 
-def measures(outcomes, options):
+def measure(attempts, options):
     """The share of right answers, by culture and over all."""
-    for culture in ("", *sorted({o.culture for o in outcomes})):
+    for culture in ("", *sorted({o.culture for o in attempts})):
         sums = {}
-        for o in outcomes:
+        for o in attempts:
             if culture in ("", o.culture) and o.status == "ok":
                 right, n = sums.get((o.seed, f"{o.culture}/{o.unit}"), (0.0, 0.0))
                 sums[o.seed, f"{o.culture}/{o.unit}"] = (right + (o.answer == o.gold), n + 1.0)
         yield Measure("right", sums, mean, culture, headline=True, what="questions")
 
 
-KIND = Kind(plan, lambda outcomes, options: list(measures(outcomes, options)), options={"extra": 1})
+KIND = BenchmarkKind(
+    plan, lambda attempts, options: list(measure(attempts, options)), options={"extra": 1}
+)
 
 
 class North:
@@ -145,7 +149,7 @@ def test_a_benchmark_file_and_a_model_make_a_result_with_figures_and_outcomes(te
     assert (
         found.figure("right", "north").value == 1.0 and found.figure("right", "south").value == 0.0
     )
-    held = result.outcomes(result.place(tea / "outputs/mine/evals", "teatime", found.model))
+    held = result.load_attempts(result.place(tea / "outputs/mine/evals", "teatime", found.model))
     assert len(held) == 20 and held[0].talk[-1] == ("assistant", held[0].said)
     assert (tea / "outputs/mine/evals/logs" / found.logs[0]).is_file()
 
@@ -196,7 +200,7 @@ def test_the_embedded_engine_is_the_chance_row(tea):
 
 def test_a_model_of_this_machine_tells_its_distribution(tea, small):
     (found,) = cp.evaluate("mine", ["teatime.toml"], [str(small)], **HOW)
-    held = result.outcomes(next((tea / "outputs/mine/evals/teatime").iterdir()))
+    held = result.load_attempts(next((tea / "outputs/mine/evals/teatime").iterdir()))
     assert found.setup["method"] == "likelihood" and all(
         abs(sum(o.shares) - 1) < 1e-6 for o in held
     )
@@ -258,7 +262,7 @@ def test_a_hosted_model_tells_its_distribution_by_log_probabilities(tea, serve):
         key="sk-said-nowhere-1",
         **HOW,
     )
-    held = result.outcomes(next((tea / "outputs/mine/evals/teatime").iterdir()))
+    held = result.load_attempts(next((tea / "outputs/mine/evals/teatime").iterdir()))
     assert held[0].shares == pytest.approx((0.731, 0.269), abs=1e-3)
     (log,) = (tea / "outputs").rglob("*.eval")  # it is compressed, so it is read as well
     assert "sk-said-nowhere-1" not in read_eval_log(str(log)).model_dump_json()
@@ -547,7 +551,7 @@ async def test_an_answer_that_was_cut_holds_what_it_begins_with_or_nothing(tmp_p
     async def ask(request, who="model"):
         return Reply("truncated", said, "the answer was cut at max_tokens")
 
-    found = await once(card.load(tmp_path / "teatime.toml", code=True), item, ask)
+    found = await ask_once(card.load(tmp_path / "teatime.toml", code=True), item, ask)
     assert (found.status, found.answer) == (status, 2 if status == "ok" else None)
 
 
@@ -605,7 +609,7 @@ def test_a_key_that_an_endpoint_says_back_is_masked(tea, serve):
     cp.evaluate(
         "mine", ["teatime.toml"], ["openai/m"], base_url=serve(reply).url, key="sk-secret-77", **HOW
     )
-    told = result.outcomes(next((tea / "outputs/mine/evals/teatime").iterdir()))[0].said
+    told = result.load_attempts(next((tea / "outputs/mine/evals/teatime").iterdir()))[0].said
     assert told == "1. Your key is [key], and basic needs come first"
 
 
@@ -640,3 +644,15 @@ def test_thoughts_of_ours_are_thoughts_in_inspects_log_too():
 
     message = _said(Reply("ok", "Tea.", reasoning="Hm."))
     assert message.text == "Tea." and [c.type for c in message.content] == ["reasoning", "text"]
+
+
+def test_a_kind_written_for_an_earlier_version_works_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="kind.BenchmarkKind now"):
+        from culturepark.evaluation.outcome import Kind
+    with pytest.warns(DeprecationWarning, match="types.Item now"):
+        from culturepark.evaluation.outcome import Item as OldItem
+    made = Kind(plan=plan, measures=measure, hold=ask_once, peoples="data", words=("simulated",))
+    assert made == BenchmarkKind(
+        plan, measure, ask_once, culture_source="data", data_words=("simulated",)
+    )
+    assert OldItem is Item

@@ -10,7 +10,7 @@ from culturepark import workspace
 from culturepark.errors import InputError
 from culturepark.evaluation import alignment, card, harness
 from culturepark.evaluation.kinds import survey
-from culturepark.evaluation.outcome import Setup
+from culturepark.evaluation.types import Setup
 from culturepark.local_models import chat, choices
 
 CULTURES = ("german", "spanish")

@@ -13,7 +13,7 @@ from scipy import stats
 from culturepark.evaluation import intervals
 from culturepark.evaluation.kinds import moderation, reward
 from culturepark.evaluation.measure import Measure, compare, estimate, mean
-from culturepark.evaluation.outcome import STRIDE
+from culturepark.evaluation.types import STRIDE
 
 
 def measure(answers, value=mean, **how):

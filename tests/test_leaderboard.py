@@ -17,21 +17,22 @@ import culturepark as cp
 from culturepark.api import comparison
 from culturepark.cli.compare import compare as command
 from culturepark.evaluation import board, result
+from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, compare, estimate, mean
-from culturepark.evaluation.outcome import STRIDE, Kind, Outcome
 from culturepark.evaluation.result import Result
+from culturepark.evaluation.types import STRIDE, Attempt
 from culturepark.reports import leaderboard, samples
 
 EVIL = "</title></svg><script>alert(1)</script><img src=x onerror=alert(1)>\"'&%$_{\\"
 
 
-def measures(outcomes, options):
+def measure(attempts, options):
     """The share of right answers by culture and altogether; how long answers are stands beside
     it.
     """
     made = []
-    for culture in ("", *sorted({o.culture for o in outcomes})):
-        mine = [o for o in outcomes if o.status == "ok" and culture in ("", o.culture)]
+    for culture in ("", *sorted({o.culture for o in attempts})):
+        mine = [o for o in attempts if o.status == "ok" and culture in ("", o.culture)]
         for name, head in (("right", True), ("length", False)):
             units = {(o.seed, o.unit): (o.score if head else len(o.said), 1.0) for o in mine}
             made.append(
@@ -48,7 +49,7 @@ def measures(outcomes, options):
     return made
 
 
-KIND = Kind(plan=lambda benchmark, setup: (), measures=measures)
+KIND = BenchmarkKind(plan=lambda benchmark, setup: (), measure=measure)
 SETUP = {
     "method": "sample",
     "respondents": "people",
@@ -60,7 +61,7 @@ SETUP = {
 
 
 def answers(rate, cultures=("north", "south"), count=60, lost=0, said="yes", seeds=(0, 1)):
-    """Outcomes of `count` questions a culture, right at this rate; the first `lost` cannot be
+    """Attempts of `count` questions a culture, right at this rate; the first `lost` cannot be
     read.
     """
     for culture in cultures:
@@ -73,7 +74,7 @@ def answers(rate, cultures=("north", "south"), count=60, lost=0, said="yes", see
                     ("user", f"Question {n}?"),
                     ("assistant", said),
                 )
-                yield Outcome(
+                yield Attempt(
                     item=f"{culture}/Q{n}/{seed}",
                     culture=culture,
                     unit=f"{culture}/Q{n}",
@@ -109,7 +110,7 @@ def evaluated(run, model, rate=0.5, benchmark="exam", setup=SETUP, made=None, **
         counts=result.counted(held),
         version="0",
         hash=f"{run.name}{model}{benchmark}{rate}",
-        figures=tuple(map(estimate, measures(held, {}))),
+        figures=tuple(map(estimate, measure(held, {}))),
     )
     result.write(result.place(run / "evals", benchmark, model), one, held)
     return run
@@ -215,7 +216,7 @@ def test_a_model_in_two_runs_is_named_by_its_run_and_the_same_result_is_shown_on
     copied = evaluated(park / "outputs" / "third", "base", 0.501)
     place = result.place(copied / "evals", "exam", "base")
     one = result.read(place).model_copy(update={"hash": "firstbaseexam0.501"})
-    result.write(place, one, result.outcomes(place))
+    result.write(place, one, result.load_attempts(place))
     found = verb(made, copied, made)
     assert [e.label for e in found.tables[0].models] == [
         "base",
@@ -380,10 +381,10 @@ def test_a_damaged_result_is_named(made, park):
 
 
 def test_many_swaps_give_the_p_value_of_few_only_finer():
-    a, b = (measures(list(answers(rate)), {})[0] for rate in (0.5, 0.62))
+    a, b = (measure(list(answers(rate)), {})[0] for rate in (0.5, 0.62))
     few, many = compare(a, b).p, board.permuted(a, b, 40_000)
     assert few == pytest.approx(many, abs=3 * (many / 2_000) ** 0.5)
-    far = measures(list(answers(0.95)), {})[0]
+    far = measure(list(answers(0.95)), {})[0]
     assert board.permuted(far, a, 40_000) == pytest.approx(1 / 40_001)
 
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from culturepark.errors import CardError, InputError, NotFound
-from culturepark.evaluation import card, outcome, planned, posts
+from culturepark.evaluation import card, planned, posts
+from culturepark.evaluation.ask import ask_once
 from culturepark.evaluation.kinds import moderation
 from culturepark.evaluation.measure import estimate
-from culturepark.evaluation.outcome import Outcome
+from culturepark.evaluation.types import Attempt
 from culturepark.offline import Embedded
 from culturepark.records import Reply
 from tests.conftest import DATA
@@ -78,10 +79,8 @@ async def held(park, model, *data, **how):
     async def ask(request, who="model"):
         return await model(request)
 
-    outcomes = [
-        await outcome.once(benchmark, item, ask) for item in planned.items(benchmark, setup)
-    ]
-    return {m.key: estimate(m) for m in moderation.KIND.measures(outcomes, setup.options)}
+    attempts = [await ask_once(benchmark, item, ask) for item in planned.items(benchmark, setup)]
+    return {m.key: estimate(m) for m in moderation.KIND.measure(attempts, setup.options)}
 
 
 def says(answers):
@@ -381,8 +380,8 @@ def test_without_data_it_says_what_is_wanted(park):
 # --------------------------------------------------------------- measures
 
 
-def outcomes(gold, said, name="a", labels=("x", "y", "z"), seed=0):
-    """Outcomes of one set; None is an answer that could not be read."""
+def attempts(gold, said, name="a", labels=("x", "y", "z"), seed=0):
+    """Attempts of one set; None is an answer that could not be read."""
     facts = {
         "labels": list(labels),
         "group": [name],
@@ -393,7 +392,7 @@ def outcomes(gold, said, name="a", labels=("x", "y", "z"), seed=0):
         "repeats": 0,
     }
     return [
-        Outcome(
+        Attempt(
             item=f"{name}/{i}",
             culture="north",
             unit=str(i),
@@ -412,13 +411,13 @@ LABEL = st.sampled_from("xyz")
 
 
 def figures(held):
-    return {m.key: estimate(m) for m in moderation.KIND.measures(held, {})}
+    return {m.key: estimate(m) for m in moderation.KIND.measure(held, {})}
 
 
 @given(st.lists(st.tuples(LABEL, LABEL), min_size=1, max_size=40))
 def test_macro_f1_is_scikit_learns(pairs):
     gold, said = zip(*pairs, strict=True)
-    found = figures(outcomes(gold, said))
+    found = figures(attempts(gold, said))
     assert found["macro_f1", "north", ""].value == pytest.approx(
         f1_score(gold, said, average="macro")
     )
@@ -427,7 +426,7 @@ def test_macro_f1_is_scikit_learns(pairs):
 @given(st.lists(st.tuples(LABEL, st.one_of(LABEL, st.none())), min_size=1, max_size=40))
 def test_an_unread_answer_is_a_label_that_nobody_offered(pairs):
     gold, said = [g for g, _ in pairs], [s or "?" for _, s in pairs]
-    found = figures(outcomes(gold, [s for _, s in pairs]))
+    found = figures(attempts(gold, [s for _, s in pairs]))
     there = sorted({*gold, *said} - {"?"})
     assert found["macro_f1", "north", "a"].value == pytest.approx(
         f1_score(gold, said, average="macro", labels=there)
@@ -437,7 +436,7 @@ def test_an_unread_answer_is_a_label_that_nobody_offered(pairs):
 
 def test_a_cultures_figure_is_the_mean_over_groups():
     sets = {"a": ("xy", "xy"), "b": ("xy", "yx"), "c": ("xy", "xy")}
-    made = [o for name, (gold, said) in sets.items() for o in outcomes(gold, said, name, "xy")]
+    made = [o for name, (gold, said) in sets.items() for o in attempts(gold, said, name, "xy")]
     joined = [
         o.model_copy(
             update={"facts": {**o.facts, "group": ["a", "b"] if o.subset in "ab" else ["c"]}}

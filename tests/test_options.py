@@ -11,7 +11,7 @@ from conftest import ROOT
 from culturepark.cli import cli
 from culturepark.errors import InputError
 from culturepark.evaluation import board, card, planned, result, tasks
-from culturepark.evaluation.outcome import Kind
+from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.reports import leaderboard
 
 PAGES = sorted(
@@ -160,11 +160,11 @@ EVERYTHING = (
     "held",
     "options",
 )
-KIND = Kind(
+KIND = BenchmarkKind(
     plan=lambda benchmark, setup: (),
-    measures=lambda outcomes, options: (),
+    measure=lambda attempts, options: (),
     options=dict.fromkeys(EVERYTHING, ""),
-    peoples="data",
+    culture_source="data",
 )
 CARD = card.Benchmark(name="clash", title="t", about="a", source="s", kind="test_options:KIND")
 

@@ -17,7 +17,7 @@ from culturepark.errors import InputError
 from culturepark.evaluation import planned, result, tasks
 from culturepark.evaluation.card import load
 from culturepark.evaluation.kinds import survey as survey_kind
-from culturepark.evaluation.outcome import Setup
+from culturepark.evaluation.types import Setup
 from culturepark.surveys import load_survey
 
 ITEMS = (
@@ -71,9 +71,9 @@ def run(tmp_path, monkeypatch):
 
 
 def asked(run, benchmark="survey"):
-    """The result of the embedded engine, and its first outcome of a people."""
+    """The result of the embedded engine, and its first attempt of a people."""
     folder = run / f"outputs/own/evals/{benchmark}/embedded"
-    return result.read(folder), next(o for o in result.outcomes(folder) if o.culture)
+    return result.read(folder), next(o for o in result.load_attempts(folder) if o.culture)
 
 
 def test_a_run_on_its_own_survey_sits_it_without_being_told(run):
@@ -248,7 +248,7 @@ def test_views_of_ones_own_are_not_said_to_follow_the_shipped_figures_by_constru
     card = next((cards / "personas/german").glob("[!c]*.toml"))
     card.write_text(re.sub(r"(?m)^(\[views\]\nQ27 = )\d", r"\g<1>4", card.read_text()))
     setups = [Setup(cp.load(root), cultures=("german",)) for root in (None, cards)]
-    told = [survey_kind.KIND.constructed(setup) for setup in setups]
+    told = [survey_kind.KIND.embedded_warning(setup) for setup in setups]
     assert "True by construction" in told[0] and "True by construction" not in told[1]
     assert "not all of these personas are shipped" in told[1]
 

@@ -19,7 +19,7 @@ from culturepark.errors import InputError, NotFound
 from culturepark.evaluation import card, steered
 from culturepark.evaluation.kinds import reward
 from culturepark.evaluation.measure import estimate
-from culturepark.evaluation.outcome import Outcome, Setup
+from culturepark.evaluation.types import Attempt, Setup
 from culturepark.records import Message, Reply, Request
 from culturepark.surveys import simulated, votes
 from culturepark.workspace import load
@@ -47,7 +47,7 @@ def hold(items, answer):
         async def ask(request, who="model"):
             return answer(request, item)
 
-        return await reward.hold(BENCHMARK, item, ask)
+        return await reward.run(BENCHMARK, item, ask)
 
     async def all_of_them():
         return [await one(item) for item in items]
@@ -67,13 +67,13 @@ def prefers(p):
     return answer
 
 
-def figures(outcomes):
-    return {m.key: estimate(m) for m in reward.measures(outcomes, {})}
+def figures(attempts):
+    return {m.key: estimate(m) for m in reward.measure(attempts, {})}
 
 
-def outcome(n, p, user="", country="N", gold="majority", seed=0, chosen=0):
+def attempt(n, p, user="", country="N", gold="majority", seed=0, chosen=0):
     shares = (p, 1 - p) if chosen == 0 else (1 - p, p)
-    return Outcome(
+    return Attempt(
         item=f"{country}/{n}/{seed}",
         culture=country,
         unit=user or f"u{n}",
@@ -200,13 +200,13 @@ def test_failures_stay_failures_and_equal_probabilities_are_wrong(path):
 
 def test_accuracy_minority_and_countries_are_as_worked_out_by_hand():
     held = [
-        outcome(0, 0.9),
-        outcome(1, 0.2, gold="minority"),
-        outcome(2, 0.8, gold="minority"),
-        outcome(3, 0.4),
-        outcome(4, 0.7, country="O"),
-        outcome(5, 0.6, country="O", gold="unknown"),
-        outcome(6, 0.1, country="O", gold="minority"),
+        attempt(0, 0.9),
+        attempt(1, 0.2, gold="minority"),
+        attempt(2, 0.8, gold="minority"),
+        attempt(3, 0.4),
+        attempt(4, 0.7, country="O"),
+        attempt(5, 0.6, country="O", gold="unknown"),
+        attempt(6, 0.1, country="O", gold="minority"),
     ]
     found = figures(held)
     assert found["accuracy", "N", ""].value == 2 / 4 and found[
@@ -231,7 +231,7 @@ def test_the_minoritys_accuracy_is_not_nought_by_construction():
     minority's right.
     """
     held = [
-        outcome(n, 0.9 if n % 2 else 0.1, gold="minority" if n % 10 < 2 else "majority")
+        attempt(n, 0.9 if n % 2 else 0.1, gold="minority" if n % 10 < 2 else "majority")
         for n in range(200)
     ]
     found = figures(held)
@@ -242,7 +242,7 @@ def test_the_minoritys_accuracy_is_not_nought_by_construction():
 def test_calibration_agrees_with_an_independent_reckoning(rows):
     import numpy as np
 
-    found = figures([outcome(n, p, chosen=c) for n, (p, c) in enumerate(rows)])
+    found = figures([attempt(n, p, chosen=c) for n, (p, c) in enumerate(rows)])
     chosen = np.array([p for p, _ in rows])
     p, y = np.concatenate([chosen, 1 - chosen]), np.repeat([1.0, 0.0], len(rows))
     place = np.digitize(p, np.arange(1, 10) / 10)
@@ -269,7 +269,7 @@ def test_calibration_is_that_of_confidence_against_accuracy():
     theirs = sum(abs(sum(c for c, _ in b) - sum(r for _, r in b)) for b in bins.values()) / len(
         rows
     )
-    assert figures([outcome(n, p) for n, p in enumerate(rows)])[
+    assert figures([attempt(n, p) for n, p in enumerate(rows)])[
         "calibration error", "", ""
     ].value == pytest.approx(theirs)
 
@@ -280,7 +280,7 @@ def test_a_model_that_means_its_probabilities_is_calibrated_and_one_that_boasts_
     honest = [s if rng.random() < s else 1 - s for s in sure]
     boasts = [0.999 if p > 0.5 else 0.001 for p in honest]
     good, bad = (
-        figures([outcome(n, p) for n, p in enumerate(ps)])["calibration error", "", ""]
+        figures([attempt(n, p) for n, p in enumerate(ps)])["calibration error", "", ""]
         for ps in (honest, boasts)
     )
     assert good.value < 0.03 < 0.2 < bad.value and "Confidence → share right" in good.note
@@ -293,7 +293,7 @@ def test_a_coin_has_half_with_an_interval_that_holds_it_nineteen_times_in_twenty
     ]
     assert found.low <= 0.5 <= found.high and (found.n, found.seeds) == (32, 1)
     tossed = [
-        figures([outcome(f"{u}-{i}", coin.random(), f"u{u}") for u in range(40) for i in range(4)])
+        figures([attempt(f"{u}-{i}", coin.random(), f"u{u}") for u in range(40) for i in range(4)])
         for _ in range(60)
     ]
     assert sum(f["accuracy", "", ""].low <= 0.5 <= f["accuracy", "", ""].high for f in tossed) >= 54
@@ -301,7 +301,7 @@ def test_a_coin_has_half_with_an_interval_that_holds_it_nineteen_times_in_twenty
 
 @given(st.lists(st.floats(0.001, 0.999), min_size=2, max_size=40))
 def test_swapping_the_answers_changes_no_figure(rows):
-    one, other = (figures([outcome(n, p, chosen=c) for n, p in enumerate(rows)]) for c in (0, 1))
+    one, other = (figures([attempt(n, p, chosen=c) for n, p in enumerate(rows)]) for c in (0, 1))
     assert {k: f.value for k, f in one.items()} == {
         k: pytest.approx(f.value) for k, f in other.items()
     }
@@ -311,7 +311,7 @@ def test_more_pairs_of_the_same_users_do_not_narrow_intervals():
     rng = random.Random(0)
     right = {f"u{n}": rng.choice((0.9, 0.1)) for n in range(30)}
     one, ten = (
-        figures([outcome(f"{u}-{i}", p, u) for u, p in right.items() for i in range(times)])
+        figures([attempt(f"{u}-{i}", p, u) for u, p in right.items() for i in range(times)])
         for times in (1, 10)
     )
     for name in ("accuracy", "calibration error", "Brier score"):
@@ -326,7 +326,7 @@ def test_more_pairs_of_the_same_users_do_not_narrow_intervals():
 
 def test_what_was_seen_in_several_seeds_tells_its_spread():
     held = [
-        outcome(n, 0.9 if n % 4 < 2 + seed else 0.1, seed=seed)
+        attempt(n, 0.9 if n % 4 < 2 + seed else 0.1, seed=seed)
         for n in range(40)
         for seed in (0, 1)
     ]
@@ -376,7 +376,7 @@ async def test_a_kept_model_is_judged_as_scpo_judged_it_and_what_waits_is_scored
     model = llm.load(str(folder))
     items = list(reward.plan(BENCHMARK, setup(path, options={"held_out": 0.5})))
     held = await asyncio.gather(
-        *(reward.hold(BENCHMARK, i, lambda r, who="model": model.complete(r)) for i in items)
+        *(reward.run(BENCHMARK, i, lambda r, who="model": model.complete(r)) for i in items)
     )
     assert {o.item.split("/")[1] for o in held} == set(own.margins) and model.answered == len(
         items
@@ -475,7 +475,7 @@ def test_crehate_gives_five_countries_and_the_minorities_that_its_labels_tell():
 
 def test_the_card_says_what_it_asks_and_its_outcomes_can_be_written(path):
     made = hold(reward.plan(BENCHMARK, setup(path, limit=1)), prefers(lambda i: 0.8))
-    again = [Outcome.model_validate_json(o.model_dump_json()) for o in made]
+    again = [Attempt.model_validate_json(o.model_dump_json()) for o in made]
     assert json.loads(made[0].model_dump_json())["facts"]["codes"] == [1, 2]
     assert {k: f.value for k, f in figures(again).items()} == {
         k: f.value for k, f in figures(made).items()

@@ -18,7 +18,7 @@ from culturepark.errors import InputError, NotFound
 from culturepark.evaluation import alignment, card
 from culturepark.evaluation.kinds import opinions, survey
 from culturepark.evaluation.measure import estimate
-from culturepark.evaluation.outcome import Outcome, Setup
+from culturepark.evaluation.types import Attempt, Setup
 from culturepark.records import Reply, stream
 from tests.conftest import DATA
 
@@ -35,7 +35,7 @@ def cards():
 
 
 def held(kind, name, setup, reply):
-    """Plan, ask `reply(item)` (shares or text), and read; outcomes have been to disk and back."""
+    """Plan, ask `reply(item)` (shares or text), and read; attempts have been to disk and back."""
 
     async def run():
         benchmark, made = card.load(name), []
@@ -54,8 +54,8 @@ def held(kind, name, setup, reply):
                 )
 
             made.append(
-                Outcome.model_validate_json(
-                    (await kind.KIND.hold(benchmark, item, ask)).model_dump_json()
+                Attempt.model_validate_json(
+                    (await kind.KIND.run(benchmark, item, ask)).model_dump_json()
                 )
             )
         return made
@@ -63,9 +63,9 @@ def held(kind, name, setup, reply):
     return asyncio.run(run())
 
 
-def told(kind, outcomes):
+def told(kind, attempts):
     """All figures, by name, culture and subset; intervals are another room's business."""
-    return {m.key: estimate(m) for m in kind.KIND.measures(outcomes, {})}
+    return {m.key: estimate(m) for m in kind.KIND.measure(attempts, {})}
 
 
 def even(item):
@@ -150,9 +150,9 @@ def test_who_answers_as_the_people_agrees_wholly_and_with_nobody_else_as_much(ca
 
 
 def test_alignment_is_what_scipy_makes_of_the_shares(cards):
-    outcomes = held(survey, "survey", Setup(cards, CULTURES, method="likelihood"), random_shares)
+    attempts = held(survey, "survey", Setup(cards, CULTURES, method="likelihood"), random_shares)
     figures, far = surveys.load_shipped(), []
-    for o in outcomes:
+    for o in attempts:
         if o.culture:
             people = figures.pool(cards.culture(o.culture).survey, o.unit).shares
             p, q = np.array(o.shares), np.array([people.get(code, 0) for code in o.facts["codes"]])
@@ -161,15 +161,15 @@ def test_alignment_is_what_scipy_makes_of_the_shares(cards):
             }:  # asked there on three points
                 p, q = np.array([p[0] + p[1], p[2], p[3] + p[4]]), q[1:4]
             far.append(jensenshannon(p, q, base=2))
-    found = told(survey, outcomes)["alignment", "", ""]
+    found = told(survey, attempts)["alignment", "", ""]
     assert found.value == pytest.approx(1 - np.mean(far), abs=1e-6) and found.n == 50
     assert "9 of spanish" in found.note
 
 
 def test_margin_and_elsewhere_compare_on_scales_that_both_peoples_had(cards):
     setup = Setup(cards, ("german", "spanish"), method="likelihood")
-    outcomes = [o for o in held(survey, "survey", setup, even) if o.unit == "Q33"]
-    found, three = told(survey, outcomes), [0.4, 0.2, 0.4]
+    attempts = [o for o in held(survey, "survey", setup, even) if o.unit == "Q33"]
+    found, three = told(survey, attempts), [0.4, 0.2, 0.4]
     people = {
         c: survey.gold(cards.question("world_values", "Q33"), surveys.load_shipped().get(c, "Q33"))
         for c in ("DEU", "ARG")
@@ -183,9 +183,9 @@ def test_margin_and_elsewhere_compare_on_scales_that_both_peoples_had(cards):
 
 
 def test_samples_are_counted_and_told_with_what_the_people_themselves_would_reach(cards):
-    outcomes = held(survey, "survey", Setup(cards, ("korean",), count=20, limit=12), drawn)
-    found = told(survey, outcomes)
-    assert len(outcomes) == 12 * 20 * 2
+    attempts = held(survey, "survey", Setup(cards, ("korean",), count=20, limit=12), drawn)
+    found = told(survey, attempts)
+    assert len(attempts) == 12 * 20 * 2
     assert found["alignment", "", ""].value == pytest.approx(
         found["ceiling", "", ""].value, abs=0.04
     )
@@ -267,13 +267,13 @@ def test_people_are_asked_by_name_and_nobody_by_none(cards):
 
 def test_personas_answer_in_turns_and_as_one_people(cards):
     setup = Setup(cards, ("german",), method="likelihood", respondents="personas", limit=1)
-    outcomes = held(
+    attempts = held(
         survey,
         "survey",
         setup,
         lambda i: [1.0] + [0.0] * (len(i.facts["codes"]) - 1) if "/aylin/" in i.id else even(i),
     )
-    cell = next(c for c in alignment.cells(outcomes) if c.culture)
+    cell = next(c for c in alignment.cells(attempts) if c.culture)
     assert cell.shares[0] == pytest.approx((1 + 4 / len(cell.shares)) / 5)
     items = list(survey.plan(card.load("survey"), replace(setup, method="sample", count=7)))
     assert sum(i.culture == "german" for i in items) == 7

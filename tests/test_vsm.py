@@ -19,7 +19,7 @@ from culturepark.errors import InputError
 from culturepark.evaluation import card
 from culturepark.evaluation.kinds import vsm
 from culturepark.evaluation.measure import compare, estimate
-from culturepark.evaluation.outcome import Setup
+from culturepark.evaluation.types import Setup
 from culturepark.offline import Embedded
 from culturepark.records import Reply
 from culturepark.workspace import load
@@ -60,14 +60,14 @@ def held(say, **how):
         return said if isinstance(said, Reply) else Reply("ok", str(said))
 
     async def all_of_it():
-        return [await vsm.KIND.hold(CARD, item, ask) for item in vsm.KIND.plan(CARD, setup(**how))]
+        return [await vsm.KIND.run(CARD, item, ask) for item in vsm.KIND.plan(CARD, setup(**how))]
 
     return asyncio.run(all_of_it())
 
 
-def figures(outcomes, constants="fitted"):
+def figures(attempts, constants="fitted"):
     """Return figures by name and culture."""
-    found = vsm.KIND.measures(outcomes, {"constants": constants})
+    found = vsm.KIND.measure(attempts, {"constants": constants})
     return {
         (f.name, f.culture) if not f.subset else (f.name, f.culture, f.subset): f
         for f in map(estimate, found)
@@ -205,10 +205,10 @@ def test_personas_take_turns_and_nobody_is_left_out(count, rounds):
 
 
 def test_a_limit_holds_for_respondents_and_is_told():
-    outcomes = held(lambda r: 3, cultures=("german",), count=20, limit=4)
+    attempts = held(lambda r: 3, cultures=("german",), count=20, limit=4)
     assert (
-        len(outcomes) == 4 * 24
-        and "4 respondents (limit 4)" in figures(outcomes)["distance", "german"].note
+        len(attempts) == 4 * 24
+        and "4 respondents (limit 4)" in figures(attempts)["distance", "german"].note
     )
 
 
@@ -248,12 +248,12 @@ def test_an_answer_that_cannot_be_read_is_never_a_number():
             else 2
         )
 
-    outcomes = held(say, cultures=("german",), count=20)
-    lost = [o for o in outcomes if o.status == "unparsed"]
+    attempts = held(say, cultures=("german",), count=20)
+    lost = [o for o in attempts if o.status == "unparsed"]
     assert lost and all(o.answer is None and o.score is None for o in lost)
-    found = figures(outcomes)
+    found = figures(attempts)
     assert [found[d.upper(), "german"].value for d in vsm.FORMULAS] == [0] * 6
-    assert found["unparsed", "german"].value == pytest.approx(len(lost) / len(outcomes))
+    assert found["unparsed", "german"].value == pytest.approx(len(lost) / len(attempts))
 
 
 def test_an_item_without_any_answer_leaves_its_dimension_without_a_figure():
@@ -286,9 +286,9 @@ def test_a_distance_is_euclids_where_respondents_agree():
     assert found.note.startswith("6 of 6 dimensions; constants zero")
 
 
-def published(outcomes, culture, **figures):
-    """The same outcomes of a culture with other published figures."""
-    return [o if o.culture != culture else o.model_copy(update={"gold": figures}) for o in outcomes]
+def published(attempts, culture, **figures):
+    """The same attempts of a culture with other published figures."""
+    return [o if o.culture != culture else o.model_copy(update={"gold": figures}) for o in attempts]
 
 
 def test_a_culture_with_two_dimensions_is_compared_on_two():
@@ -307,10 +307,10 @@ def test_a_culture_with_two_dimensions_is_compared_on_two():
     assert found["LTO", "arabic"].note.startswith("constant zero; published none")
 
 
-def constants(outcomes, culture):
+def constants(attempts, culture):
     return re.search(
         r"constants fitted on the other 7 cultures: (.*?);",
-        figures(outcomes)["distance", culture].note,
+        figures(attempts)["distance", culture].note,
     )[1]
 
 
@@ -386,9 +386,9 @@ def test_seeds_are_averaged_and_their_spread_told():
 
 def test_a_distribution_is_asked_once_and_answers_for_many():
     shares = (0.1, 0.2, 0.4, 0.2, 0.1)
-    outcomes = held(lambda r: shares, method="likelihood", count=40, seeds=(0, 1))
-    assert len(outcomes) == 8 * 24
-    found = figures(outcomes)
+    attempts = held(lambda r: shares, method="likelihood", count=40, seeds=(0, 1))
+    assert len(attempts) == 8 * 24
+    found = figures(attempts)
     assert (
         found["PDI", "german"].n == 40
         and "40 respondents drawn from the model's own" in found["PDI", "german"].note
@@ -397,7 +397,7 @@ def test_a_distribution_is_asked_once_and_answers_for_many():
         found["PDI", "german"].value == pytest.approx(0, abs=3) and found["PDI", "german"].low < -10
     )
     assert found["spread", "german"].value == pytest.approx(1.2**0.5, abs=0.02)
-    assert figures(outcomes) == found
+    assert figures(attempts) == found
 
 
 @given(
@@ -416,12 +416,12 @@ def test_those_who_are_drawn_keep_to_the_distribution(weights, count, purpose):
 
 
 def test_a_persona_told_as_a_distribution_answers_what_is_expected_of_it():
-    outcomes = held(
+    attempts = held(
         lambda r: (0.5, 0, 0, 0, 0.5) if told(r)[0] == "m07" else (0, 0, 1, 0, 0),
         method="likelihood",
         respondents="personas",
     )
-    found = figures(outcomes)
+    found = figures(attempts)
     assert found["PDI", "german"].value == 0 and found["PDI", "german"].n == len(
         PARK.people("german")
     )
@@ -459,7 +459,7 @@ def test_two_models_are_compared_respondent_by_respondent():
     first, second = (
         {
             m.key: m
-            for m in vsm.KIND.measures(
+            for m in vsm.KIND.measure(
                 held(say, cultures=("german",), count=30), {"constants": "zero"}
             )
         }
@@ -495,7 +495,7 @@ def test_distances_of_few_cultures_or_respondents_carry_a_warning(cultures, coun
 def test_it_does_not_matter_in_which_order_cultures_were_asked():
     made = held(at_random(), cultures=("german", "arabic", "korean"), count=8)
     one, other = (
-        {m.key: m for m in vsm.KIND.measures(o, {})}["distance", "", ""].units
+        {m.key: m for m in vsm.KIND.measure(o, {})}["distance", "", ""].units
         for o in (made, made[::-1])
     )
     assert one == other
@@ -509,16 +509,16 @@ def test_respondents_that_are_as_many_as_one_likes_are_not_tested():
             count=8,
             method=method,
         )
-        assert {m.tested for m in vsm.KIND.measures(made, {}) if m.name == "distance"} == {tested}
+        assert {m.tested for m in vsm.KIND.measure(made, {}) if m.name == "distance"} == {tested}
 
 
 async def test_the_embedded_engine_sits_all_of_it():
     ask = Embedded().complete
     items = list(vsm.KIND.plan(CARD, setup(cultures=("german",), method="likelihood")))
-    outcomes = [
-        await vsm.KIND.hold(CARD, item, lambda request, who="model": ask(request)) for item in items
+    attempts = [
+        await vsm.KIND.run(CARD, item, lambda request, who="model": ask(request)) for item in items
     ]
-    assert {o.status for o in outcomes} == {"ok"} and {o.shares for o in outcomes} == {(0.2,) * 5}
+    assert {o.status for o in attempts} == {"ok"} and {o.shares for o in attempts} == {(0.2,) * 5}
 
 
 def test_eight_cultures_have_all_six_dimensions():

@@ -52,7 +52,9 @@ def compare(
         one = result.read(source)
         allowed((one.kind,), str(source), code=code)
         held.append(
-            board.held(called, one, result.outcomes(source), partial(result.outcomes, source))
+            board.held(
+                called, one, result.load_attempts(source), partial(result.load_attempts, source)
+            )
         )
         where[called, one.benchmark, one.model] = source
     made = leaderboard.linked(board.build(held, against))

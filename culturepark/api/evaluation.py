@@ -17,7 +17,9 @@ from culturepark.errors import InputError, nearest
 from culturepark.evaluation import card as cards
 from culturepark.evaluation import planned, work
 from culturepark.evaluation import result as results
+from culturepark.evaluation.kind import load_kind
 from culturepark.evaluation.result import Result
+from culturepark.evaluation.types import Benchmark
 from culturepark.evaluation.work import EMBEDDED, Job
 from culturepark.executor import pool
 from culturepark.llm import Model
@@ -152,7 +154,7 @@ def located(name: str | Path, workspace: str | Path | None, out: str | Path | No
 
 
 def _jobs(
-    benchmark: cards.Benchmark,
+    benchmark: Benchmark,
     models: Sequence[str],
     found: Workspace,
     method: str,
@@ -163,13 +165,13 @@ def _jobs(
     """Return a benchmark's jobs, one a contestant; options that only other benchmarks know are left
     to these.
     """
-    kind = cards.load_kind(benchmark.kind)
+    kind = load_kind(benchmark.kind)
     own = {k: v for k, v in options.items() if k in kind.options}
     made = []
     for contestant in work.contestants(models):
         at_hand = all(local_place(m) is not None for m in contestant.models)
         embedded = set(contestant.models) == {EMBEDDED}
-        tells = at_hand or (embedded and kind.peoples == "cards")
+        tells = at_hand or (embedded and kind.culture_source == "cards")
         given: dict[str, Any] = {
             "method": ("likelihood" if tells else "sample") if method == "auto" else method,
             "respondents": (
@@ -219,11 +221,11 @@ def _first(models: Sequence[str], *parts: str | None) -> str:
     )
 
 
-def _known(options: Mapping[str, Any], asked: Sequence[cards.Benchmark]) -> None:
+def _known(options: Mapping[str, Any], asked: Sequence[Benchmark]) -> None:
     """Raise InputError for an option that none of the benchmarks has, with the nearest that one
     has.
     """
-    known = {name for card in asked for name in cards.load_kind(card.kind).options}
+    known = {name for card in asked for name in load_kind(card.kind).options}
     for name in options:
         if name not in known:
             raise InputError(
@@ -234,7 +236,7 @@ def _known(options: Mapping[str, Any], asked: Sequence[cards.Benchmark]) -> None
 
 def _lacking(jobs: Sequence[Job], parts: Mapping[str, str]) -> None:
     for job in jobs:
-        for part in cards.load_kind(job.benchmark.kind).needs(job.benchmark):
+        for part in load_kind(job.benchmark.kind).needs(job.benchmark):
             if part not in parts:
                 raise InputError(
                     f"benchmark {job.benchmark.name!r} needs a {part}: name its model with --{part}"

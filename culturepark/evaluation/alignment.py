@@ -12,7 +12,7 @@ from typing import Literal
 
 from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
-from culturepark.evaluation.outcome import Outcome
+from culturepark.evaluation.types import Attempt
 from culturepark.local_models.choices import divergence
 from culturepark.records import stream
 
@@ -117,19 +117,19 @@ class Cell:
     of: int
 
 
-def cells(outcomes: Iterable[Outcome]) -> list[Cell]:
+def cells(attempts: Iterable[Attempt]) -> list[Cell]:
     """Return a cell for each seed, culture and question.
 
-    An outcome's `gold` lists the people's shares in the order of `facts["codes"]`; None where
+    An attempt's `gold` lists the people's shares in the order of `facts["codes"]`; None where
     nobody's people is meant.
     """
-    groups: dict[tuple[int, str, str], list[Outcome]] = {}
-    for o in outcomes:
+    groups: dict[tuple[int, str, str], list[Attempt]] = {}
+    for o in attempts:
         groups.setdefault((o.seed, o.culture, o.unit), []).append(o)
     return [_cell(group) for group in groups.values()]
 
 
-def _cell(group: Sequence[Outcome]) -> Cell:
+def _cell(group: Sequence[Attempt]) -> Cell:
     first, read = group[0], [o for o in group if o.status == "ok"]
     people, facts = tuple(first.gold or ()), first.facts
     rows = (
@@ -305,14 +305,14 @@ SHOWN = {
 PARTED = ("alignment", "margin", "steerability")  # told for each subset too
 
 
-def measures(outcomes: Sequence[Outcome], ordered: bool, note: str = "") -> list[Measure]:
+def measure(attempts: Sequence[Attempt], ordered: bool, note: str = "") -> list[Measure]:
     """Return the figures of survey answers, over all and by culture; units are questions. `note` is
     told with the alignment.
 
     Over all, each culture's answer to each question weighs the same. `ordered`: whether options are
     scales.
     """
-    held = cells(outcomes)
+    held = cells(attempts)
     asked = [c for c in held if c.people]
     around = Around(
         _by_question(asked), {(c.seed, c.question): c for c in held if not c.people}, ordered
@@ -322,7 +322,7 @@ def measures(outcomes: Sequence[Outcome], ordered: bool, note: str = "") -> list
         for name, shown in SHOWN.items()
     }
     drawn = any(
-        o.status == "ok" and not o.shares for o in outcomes
+        o.status == "ok" and not o.shares for o in attempts
     )  # shares of few answers lie further off than those of many
     made = [
         m
@@ -341,7 +341,7 @@ def measures(outcomes: Sequence[Outcome], ordered: bool, note: str = "") -> list
         )
         for topic in sorted({c.topic for c in asked} - {""})
     ]
-    return [m for m in made if m.units] + list(_unparsed(outcomes))
+    return [m for m in made if m.units] + list(_unparsed(attempts))
 
 
 def _by_question(held: Iterable[Cell]) -> dict[tuple[int, str], list[Cell]]:
@@ -440,10 +440,10 @@ def _told(held: Sequence[Cell], note: str, whole: bool) -> str:
     return ". ".join([*said, *filter(None, [note])])
 
 
-def _unparsed(outcomes: Sequence[Outcome]) -> Iterator[Measure]:
+def _unparsed(attempts: Sequence[Attempt]) -> Iterator[Measure]:
     """Yield the share of what was asked that gave no option."""
-    for culture in ("", *sorted({o.culture for o in outcomes} - {""})):
-        here = [o for o in outcomes if culture in ("", o.culture)]
+    for culture in ("", *sorted({o.culture for o in attempts} - {""})):
+        here = [o for o in attempts if culture in ("", o.culture)]
         units: dict[tuple[int, str], list[float]] = {}
         for o in here:
             total = units.setdefault((o.seed, o.unit), [0.0, 0.0])

@@ -1,4 +1,4 @@
-"""Holds models against one another: from results and outcomes to tables, paired tests, and winners
+"""Holds models against one another: from results and attempts to tables, paired tests, and winners
 where there are any.
 
 A winner beats every other model of its row that was asked alike: p < 0.05 after Holm's correction
@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import result as results
-from culturepark.evaluation.card import load_kind
+from culturepark.evaluation.kind import load_kind
 from culturepark.evaluation.measure import (
     DRAWS,
     Difference,
@@ -32,8 +32,8 @@ from culturepark.evaluation.measure import (
     estimate,
     holm,
 )
-from culturepark.evaluation.outcome import STRIDE, Outcome
 from culturepark.evaluation.result import Result
+from culturepark.evaluation.types import STRIDE, Attempt
 from culturepark.records import Record
 
 ALPHA = 0.05
@@ -171,7 +171,7 @@ class Board(Record):
 
 @dataclass(frozen=True)
 class Held:
-    """A result with the measures of its outcomes, which are many and are let go."""
+    """A result with the measures of its attempts, which are many and are let go."""
 
     run: str
     result: Result
@@ -181,7 +181,7 @@ class Held:
     silent: frozenset[str] = (
         frozenset()
     )  # items that it gave no answer to in some seed, where these are left out
-    again: Callable[[], Sequence[Outcome]] | None = None
+    again: Callable[[], Sequence[Attempt]] | None = None
 
 
 class Sides:
@@ -211,43 +211,43 @@ class Sides:
             return h.measures
         if (id(h), lost) not in self._made:
             kept = [o for o in h.again() if _item(o) not in lost]
-            self._made[id(h), lost] = {m.key: m for m in results.measures(h.result, kept)}
+            self._made[id(h), lost] = {m.key: m for m in results.measure(h.result, kept)}
         return self._made[id(h), lost]
 
 
-def _item(one: Outcome) -> str:
-    """Return an outcome's item, its seed aside."""
+def _item(one: Attempt) -> str:
+    """Return an attempt's item, its seed aside."""
     return one.item.removesuffix(f"/{one.seed % STRIDE}")
 
 
 def held(
     run: str,
     result: Result,
-    outcomes: Sequence[Outcome],
-    again: Callable[[], Sequence[Outcome]] | None = None,
+    attempts: Sequence[Attempt],
+    again: Callable[[], Sequence[Attempt]] | None = None,
 ) -> Held:
-    """Return what a board needs of a result; InputError where its outcomes are not those that it
+    """Return what a board needs of a result; InputError where its attempts are not those that it
     counted.
 
-    `again` reads the outcomes once more, where two models did not answer the same.
+    `again` reads the attempts once more, where two models did not answer the same.
     """
-    there = Counter(o.status for o in outcomes)
+    there = Counter(o.status for o in attempts)
     if there != Counter({s: n for s, n in result.counts.items() if n}):
         raise InputError(
             f"the result of {result.model!r} on {result.benchmark} in {run} counts {result.counts},"
             f" but its outcomes are {dict(there)}: one of its files is damaged; evaluate it again"
         )
-    parts: dict[str, list[Outcome]] = {}
-    for one in outcomes:
+    parts: dict[str, list[Attempt]] = {}
+    for one in attempts:
         parts.setdefault(one.culture, []).append(one)
     asked = {culture: results.counted(part) for culture, part in sorted(parts.items())}
     graded = load_kind(result.kind).graded
-    silent = frozenset(_item(o) for o in outcomes if o.status != "ok" and not graded)
-    trainings = len({o.seed // STRIDE for o in outcomes})
+    silent = frozenset(_item(o) for o in attempts if o.status != "ok" and not graded)
+    trainings = len({o.seed // STRIDE for o in attempts})
     return Held(
         run,
         result,
-        {m.key: m for m in results.measures(result, outcomes)},
+        {m.key: m for m in results.measure(result, attempts)},
         asked,
         trainings,
         silent,

@@ -7,16 +7,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from culturepark.errors import CardError, InputError, NotFound, nearest
-from culturepark.evaluation.outcome import Kind
-from culturepark.records import Name, PromptText, Record, Role, Text
-from culturepark.registry import KINDS
+from culturepark.evaluation.kind import load_kind
+from culturepark.evaluation.types import Benchmark
 from culturepark.toml import explain, misread, read_toml
-from culturepark.workspace import Workspace
 
 TAKEN = ("board", "logs")  # folders of a run's evals/ that are no benchmark's
 SUFFIX = ".toml"
@@ -31,60 +29,6 @@ TYPES: dict[type, tuple[type, ...]] = {
     dict: (dict,),
     tuple: (tuple, list, str),
 }
-
-
-class Prompt(Record):
-    """A prompt of the benchmark's own: the same templates and settings as a role card has."""
-
-    system: PromptText
-    prompt: str = ""
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
-    max_tokens: Annotated[int, Field(gt=0)] = 256
-
-
-class Benchmark(Record):
-    """A benchmark card.
-
-    `kind` is a short name or `package.module:NAME` of a Kind. `role` names the role card in agents/
-    that asks, unless `prompt` (and `judge`) hold prompts of its own. `items` names a scenario
-    (`scenario:vsm13`) or a file beside the card (JSONL, JSON or CSV), or stands in the card as
-    [[item]]; `fields` says which of a file's columns is which. `parser` and `score` are short names
-    or `package.module:name`. `options` are the kind's own settings.
-    """
-
-    name: Name
-    title: Text
-    about: Text
-    source: Text
-    kind: Text
-    role: str = ""
-    prompt: Prompt | None = None
-    judge: Prompt | None = None
-    items: str = ""
-    item: tuple[dict[str, Any], ...] = ()
-    fields: dict[str, str] = Field(default_factory=dict)
-    parser: str = ""
-    score: str = ""
-    options: dict[str, Any] = Field(default_factory=dict)
-    home: Path | None = Field(
-        default=None, exclude=True
-    )  # the card's own folder; never in the file
-
-    def asks(self, workspace: Workspace, part: str = "prompt") -> Role:
-        """Return the role that asks: the card's own prompt, else a role card; NotFound names the
-        nearest.
-        """
-        own: Prompt | None = getattr(self, part)
-        if own is None:
-            return workspace.role(self.role if part == "prompt" else part)
-        return Role(
-            name=f"{self.name}-{part}"[:48],
-            purpose=self.about,
-            system=own.system,
-            prompt=own.prompt,
-            temperature=own.temperature,
-            max_tokens=own.max_tokens,
-        )
 
 
 def shipped() -> dict[str, Path]:
@@ -139,12 +83,6 @@ def allowed(names: Iterable[str], where: str, *, code: bool) -> None:
             f"{where} names Python code that would be run: {', '.join(named)}. If you trust it:"
             " --allow-code (code=True)"
         )
-
-
-def load_kind(name: str, where: str = "benchmark") -> Kind:
-    """Return a kind by short name or `package.module:NAME`; InputError names the nearest."""
-    kind: Kind = KINDS.load(name, f"{where}: kind: ")
-    return kind
 
 
 def settled(card: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:

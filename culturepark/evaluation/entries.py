@@ -15,8 +15,7 @@ from typing import Any
 from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import importers
-from culturepark.evaluation.card import Benchmark
-from culturepark.evaluation.outcome import Setup
+from culturepark.evaluation.types import Benchmark, Setup
 from culturepark.records import Option, Record, stream
 
 FIELDS = ("id", "question", "reference", "options", "culture", "topic")

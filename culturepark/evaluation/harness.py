@@ -11,7 +11,7 @@ from typing import Any
 
 from culturepark.errors import InputError, ParkError
 from culturepark.evaluation.alignment import offered
-from culturepark.evaluation.outcome import Item
+from culturepark.evaluation.types import Item
 from culturepark.records import Message
 
 TASK = "culturepark_survey"

@@ -12,8 +12,7 @@ from typing import Any
 from pydantic import BaseModel, StrictInt
 
 from culturepark.errors import InputError
-from culturepark.evaluation.card import Benchmark
-from culturepark.evaluation.outcome import Ask, Item, Outcome, Setup
+from culturepark.evaluation.types import Ask, Attempt, Benchmark, Item, Setup
 from culturepark.llm import session
 from culturepark.records import Request, Role, digest
 
@@ -100,12 +99,12 @@ def question(item: Item, said: str, panel: Panel, n: int) -> Request:
     return session.once(panel.role, facts, Grade, item.id, "judge", n)
 
 
-async def judged(item: Item, made: Outcome, panel: Panel, ask: Ask) -> Outcome:
+async def judged(item: Item, made: Attempt, panel: Panel, ask: Ask) -> Attempt:
     """Have an answer graded; the score is the mean of the grades that were read, 0 the worst there
     is and 1 the best.
 
-    In the outcome's facts `grades` has None where one could not be read, and `judge` the status of
-    the first of these. Without any grade the outcome is unparsed: it was the judge who failed, and
+    In the attempt's facts `grades` has None where one could not be read, and `judge` the status of
+    the first of these. Without any grade the attempt is unparsed: it was the judge who failed, and
     `reason` says so.
     """
     asked = [question(item, str(made.answer), panel, n) for n in range(panel.judges)]

@@ -3,7 +3,7 @@ and paired test the same way.
 
 Intervals are those of `intervals`: from the figure without each unit, which takes with it all that
 was asked of it in all seeds. Differences of two models are taken on the units that both were asked.
-Of two sets of weights, their p-value is a permutation test's that swaps the models' outcomes unit
+Of two sets of weights, their p-value is a permutation test's that swaps the models' attempts unit
 by unit (Good 2005, §3.2); where one is a mean of several trainings, trainings are part of what
 varies. P-values are corrected for the number of comparisons by Holm (1979).
 """
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from culturepark.evaluation import intervals
 from culturepark.evaluation.intervals import SHARE, Uncertainty
-from culturepark.evaluation.outcome import STRIDE
+from culturepark.evaluation.types import STRIDE
 from culturepark.records import Record
 
 DRAWS = 2_000
@@ -264,7 +264,7 @@ def _each(
 
 
 def _trainings(seeds: Sequence[int]) -> dict[int, list[int]]:
-    """Return the places of the seeds of each training: a seed of outcomes is training × STRIDE +
+    """Return the places of the seeds of each training: a seed of attempts is training × STRIDE +
     seed.
     """
     made: dict[int, list[int]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def describe(facts: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each file that the facts of items or outcomes have something to say of.
+    """Return a line for each file that the facts of items or attempts have something to say of.
 
     >>> describe([{"read": {"a.csv": {"rows without a reference, left out": 2}}}, {}])
     ['a.csv: rows without a reference, left out: 2']

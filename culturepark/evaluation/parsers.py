@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from culturepark.evaluation.outcome import Item, Parser, Unparsed
+from culturepark.evaluation.types import Item, Parser, Unparsed
 from culturepark.registry import PARSERS
 
 # What may stand before an answer without making it another one.

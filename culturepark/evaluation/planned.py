@@ -8,8 +8,9 @@ from typing import Any
 
 from culturepark import surveys
 from culturepark.errors import CardError, InputError, NotFound, nearest
-from culturepark.evaluation.card import Benchmark, load_kind, settled
-from culturepark.evaluation.outcome import Item, Setup
+from culturepark.evaluation.card import settled
+from culturepark.evaluation.kind import load_kind
+from culturepark.evaluation.types import Benchmark, Item, Setup
 from culturepark.settings import Settings
 from culturepark.surveys import Figures
 from culturepark.workspace import Workspace, load
@@ -53,7 +54,7 @@ def setup(
     lacking = [
         str(path)
         for path in data
-        if str(path) not in kind.words and not Path(path).expanduser().exists()
+        if str(path) not in kind.data_words and not Path(path).expanduser().exists()
     ]
     if lacking:
         raise InputError(f"no data at {', '.join(lacking)}")
@@ -64,7 +65,7 @@ def setup(
     path = told.get("survey") or survey
     figures = surveys.load_survey(str(path)) if kind.surveyed and path else None
     chosen = tuple(cultures)
-    if kind.peoples == "cards":
+    if kind.culture_source == "cards":
         chosen = chosen or _all(found, figures)
         for name in chosen:
             found.culture(name)

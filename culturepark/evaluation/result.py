@@ -1,5 +1,5 @@
 """A model's result on a benchmark, on disk: `evals/<benchmark>/<model>/{result.json,
-outcomes.jsonl}`, whole or not there.
+attempts.jsonl}`, whole or not there.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pydantic import Field, ValidationError
 
 from culturepark.atomic import write_text
 from culturepark.errors import InputError, ParkError
-from culturepark.evaluation.card import load_kind
+from culturepark.evaluation.kind import load_kind
 from culturepark.evaluation.measure import Figure, Measure
-from culturepark.evaluation.outcome import Outcome
+from culturepark.evaluation.types import Attempt
 from culturepark.records import Record, digest
 from culturepark.toml import explain
 
@@ -29,7 +29,7 @@ class Result(Record):
 
     `model` is its name on tables, `models` what answered, by identity. `setup` says how it was
     asked (method, respondents, count, seeds, cultures, data, limit), `options` the benchmark's own
-    settings. `counts` has the outcomes by status, `reasons` why those hold no answer that do not,
+    settings. `counts` has the attempts by status, `reasons` why those hold no answer that do not,
     the most frequent first. `warning` says why the row is no model's, where it is not. `logs` are
     Inspect's, by file name in evals/logs. `hash` names all that determines it: another card, model
     or setup is another result.
@@ -73,8 +73,8 @@ def place(evals: Path, benchmark: str, model: str) -> Path:
     )
 
 
-def write(folder: Path, result: Result, outcomes: Iterable[Outcome]) -> None:
-    """Write a result and its outcomes; result.json is written last, so a folder that has one is
+def write(folder: Path, result: Result, attempts: Iterable[Attempt]) -> None:
+    """Write a result and its attempts; result.json is written last, so a folder that has one is
     whole.
     """
     try:
@@ -83,7 +83,7 @@ def write(folder: Path, result: Result, outcomes: Iterable[Outcome]) -> None:
         raise ParkError(
             f"cannot write the result to {folder}: {error.strerror or error}"
         ) from error
-    write_text(folder / OUTCOMES, "".join(o.model_dump_json() + "\n" for o in outcomes))
+    write_text(folder / OUTCOMES, "".join(o.model_dump_json() + "\n" for o in attempts))
     write_text(folder / FILE, result.model_dump_json(indent=1) + "\n")
 
 
@@ -100,11 +100,11 @@ def read(folder: Path) -> Result:
         ) from error
 
 
-def outcomes(folder: Path) -> list[Outcome]:
-    """Read a result's outcomes, in the order they were asked; InputError where they are damaged."""
+def load_attempts(folder: Path) -> list[Attempt]:
+    """Read a result's attempts, in the order they were asked; InputError where they are damaged."""
     try:
         with (folder / OUTCOMES).open(encoding="utf-8") as file:
-            return [Outcome.model_validate_json(line) for line in file]
+            return [Attempt.model_validate_json(line) for line in file]
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         said = str(error).splitlines()[0]
         raise InputError(
@@ -118,7 +118,7 @@ def whole(folder: Path) -> Result | None:
     """
     try:
         made = read(folder)
-        return made if counted(outcomes(folder)) == made.counts else None
+        return made if counted(load_attempts(folder)) == made.counts else None
     except InputError:
         return None
 
@@ -128,19 +128,19 @@ def found(run: Path) -> list[Path]:
     return sorted(p.parent for p in run.glob(f"evals/*/*/{FILE}"))
 
 
-def measures(result: Result, held: Sequence[Outcome]) -> Sequence[Measure]:
-    """Return the measures of a result's outcomes."""
-    return load_kind(result.kind).measures(held, result.options)
+def measure(result: Result, held: Sequence[Attempt]) -> Sequence[Measure]:
+    """Return the measures of a result's attempts."""
+    return load_kind(result.kind).measure(held, result.options)
 
 
-def counted(held: Iterable[Outcome]) -> dict[str, int]:
-    """Return how many outcomes have each status, `ok` first."""
+def counted(held: Iterable[Attempt]) -> dict[str, int]:
+    """Return how many attempts have each status, `ok` first."""
     made = Counter(o.status for o in held)
     return {s: made[s] for s in ("ok", *sorted(set(made) - {"ok"}))}
 
 
-def reasons(held: Iterable[Outcome]) -> dict[str, int]:
-    """Return the most frequent reasons why outcomes hold no answer, each with its status, and how
+def reasons(held: Iterable[Attempt]) -> dict[str, int]:
+    """Return the most frequent reasons why attempts hold no answer, each with its status, and how
     often.
     """
     made = Counter(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from culturepark.errors import InputError
 from culturepark.evaluation.kinds.reward import accuracy
 from culturepark.evaluation.measure import Difference, Measure, compare, estimate
-from culturepark.evaluation.outcome import STRIDE
+from culturepark.evaluation.types import STRIDE
 from culturepark.local_models.rewards import Result
 from culturepark.records import Preference, Record
 from culturepark.surveys.votes import Votes

@@ -2,7 +2,7 @@
 culturepark/vsm13` finds.
 
 A sample is a unit: a respondent, a question, a text, with all items that are not independent of one
-another. A solver holds these and leaves their Outcomes, a scorer shows them, and one metric reckons
+another. A solver holds these and leaves their Attempts, a scorer shows them, and one metric reckons
 all figures. The provider `culturepark/NAME` answers with any model that CulturePark knows
 (`culturepark/embedded`, `culturepark/local/tiny`, `culturepark/outputs/first/models/sft/arabic`,
 `culturepark/openai/gpt-4o-mini`, …); Inspect's own providers answer too.
@@ -43,8 +43,8 @@ from culturepark import llm as ours
 from culturepark.errors import InputError
 from culturepark.evaluation import card as cards
 from culturepark.evaluation import measure, planned
-from culturepark.evaluation.card import Benchmark
-from culturepark.evaluation.outcome import Item, Outcome, Setup, Who
+from culturepark.evaluation.kind import load_kind
+from culturepark.evaluation.types import Attempt, Benchmark, Item, Setup, Who
 from culturepark.llm import codec, reading
 from culturepark.llm.reasoning import apart
 from culturepark.llm.session import Desk
@@ -251,48 +251,48 @@ def _logprobs(output: ModelOutput) -> dict[str, Any]:
 
 Told = dict[
     tuple[str, int], list[dict[str, Any]]
-]  # outcomes on their way from solver to scorer, by sample and epoch
+]  # attempts on their way from solver to scorer, by sample and epoch
 
 
 def made(
     benchmark: Benchmark,
     setup: Setup,
     items: Sequence[Item],
-    heard: Callable[[Outcome], None] = lambda outcome: None,
+    heard: Callable[[Attempt], None] = lambda attempt: None,
     failed: Callable[[Exception], None] = lambda error: None,
     reckon: bool = True,
 ) -> Task:
     """Return the Inspect task that puts a benchmark's items to a model.
 
-    `heard` is told each outcome as it comes, `failed` what stops the whole: a dead key, a budget
+    `heard` is told each attempt as it comes, `failed` what stops the whole: a dead key, a budget
     that is used up. Without `reckon` the log tells only the share of answers that could be read:
-    the figures are reckoned by whoever heard all outcomes.
+    the figures are reckoned by whoever heard all attempts.
     """
-    kind, groups = cards.load_kind(benchmark.kind), dict[str, list[Item]]()
+    kind, groups = load_kind(benchmark.kind), dict[str, list[Item]]()
     for item in items:
         groups.setdefault(f"{item.unit}/{item.seed}", []).append(item)
     told: Told = {}  # beside Inspect's own state, which is copied and compared at every step
 
     @solver(name="hold")
     def hold() -> Solver:
-        async def one(item: Item) -> Outcome:
+        async def one(item: Item) -> Attempt:
             try:
-                outcome = await kind.hold(benchmark, item, ask)
+                attempt = await kind.run(benchmark, item, ask)
             except Exception as error:
                 failed(error)
                 raise
-            heard(outcome)
-            return outcome
+            heard(attempt)
+            return attempt
 
         async def solve(state: TaskState, generate: Generate) -> TaskState:
             async with asyncio.TaskGroup() as group:
                 asked = [group.create_task(one(item)) for item in groups[str(state.sample_id)]]
-            outcomes = [a.result() for a in asked]
+            attempts = [a.result() for a in asked]
             told[str(state.sample_id), state.epoch] = [
-                o.model_dump(mode="json", exclude={"talk"}) for o in outcomes
+                o.model_dump(mode="json", exclude={"talk"}) for o in attempts
             ]
             state.output = ModelOutput.from_content(
-                str(state.model), "\n\n".join(o.said for o in outcomes)
+                str(state.model), "\n\n".join(o.said for o in attempts)
             )
             return state
 
@@ -325,18 +325,18 @@ def made(
 
 
 def _shown(benchmark: Benchmark, setup: Setup, held: Told, *, reckon: bool) -> Scorer:
-    """Return what shows an outcome as a score, and all outcomes as figures."""
-    kind = cards.load_kind(benchmark.kind)
+    """Return what shows an attempt as a score, and all attempts as figures."""
+    kind = load_kind(benchmark.kind)
 
     @metric(name="figures")
     def figures() -> Metric:
         def reckoned(scores: list[SampleScore]) -> dict[str, Any]:
-            outcomes = [
-                Outcome.model_validate(o)
+            attempts = [
+                Attempt.model_validate(o)
                 for s in scores
                 for o in (s.score.metadata or {}).get("outcomes", ())
             ]
-            found = [measure.estimate(m) for m in kind.measures(outcomes, setup.options)]
+            found = [measure.estimate(m) for m in kind.measure(attempts, setup.options)]
             return {
                 " ".join(filter(None, (f.name, f.culture, f.subset))): f.value
                 for f in found
@@ -348,15 +348,15 @@ def _shown(benchmark: Benchmark, setup: Setup, held: Told, *, reckon: bool) -> S
     @scorer(metrics=[figures() if reckon else mean()], name="read")
     def read() -> Scorer:
         async def score(state: TaskState, target: Target) -> Score:
-            outcomes = held.pop((str(state.sample_id), state.epoch))
-            lost = [o for o in outcomes if o["status"] != "ok"]
-            answers = ", ".join("–" if o["answer"] is None else str(o["answer"]) for o in outcomes)
+            attempts = held.pop((str(state.sample_id), state.epoch))
+            lost = [o for o in attempts if o["status"] != "ok"]
+            answers = ", ".join("–" if o["answer"] is None else str(o["answer"]) for o in attempts)
             return Score(
-                value=1 - len(lost) / len(outcomes),
+                value=1 - len(lost) / len(attempts),
                 answer=answers,
                 explanation="; ".join(o["reason"] for o in lost) or None,
                 reason=REASONS.get(lost[0]["status"]) if lost else None,
-                metadata={"outcomes": outcomes},
+                metadata={"outcomes": attempts},
             )
 
         return score

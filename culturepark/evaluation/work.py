@@ -19,9 +19,9 @@ from culturepark.cache import lend_home
 from culturepark.errors import InputError, RunFailed
 from culturepark.evaluation import measure, notices, planned
 from culturepark.evaluation import result as results
-from culturepark.evaluation.card import Benchmark, load_kind
-from culturepark.evaluation.outcome import STRIDE, Item, Outcome, Setup
+from culturepark.evaluation.kind import load_kind
 from culturepark.evaluation.result import Result
+from culturepark.evaluation.types import STRIDE, Attempt, Benchmark, Item, Setup
 from culturepark.llm.session import Desk
 from culturepark.records import digest
 
@@ -185,7 +185,7 @@ async def _one(job: Job, hall: Hall) -> Path:
         logs=tuple(logs),
         figures=tuple(
             measure.estimate(m)
-            for m in load_kind(job.benchmark.kind).measures(held, job.setup.options)
+            for m in load_kind(job.benchmark.kind).measure(held, job.setup.options)
         ),
         date=date.today().isoformat(),
         version=version("culturepark"),
@@ -204,7 +204,7 @@ def _constructed(job: Job) -> str:
     alone = (
         set(job.contestant.models) == {EMBEDDED} and job.setup.respondents == kind.respondents[-1]
     )
-    return kind.constructed(job.setup) if alone else ""
+    return kind.embedded_warning(job.setup) if alone else ""
 
 
 def _told(made: Result) -> dict[str, Any]:
@@ -228,13 +228,13 @@ def names(job: Job, items: Sequence[Item]) -> list[str]:
     )
 
 
-async def _asked(job: Job, items: Sequence[Item], hall: Hall) -> tuple[list[Outcome], list[str]]:
-    """Ask all items of every replica, each culture's of its own model; return the outcomes in the
+async def _asked(job: Job, items: Sequence[Item], hall: Hall) -> tuple[list[Attempt], list[str]]:
+    """Ask all items of every replica, each culture's of its own model; return the attempts in the
     order of the plan, and the logs.
     """
     if max(job.setup.seeds) >= STRIDE:
         raise InputError(f"seeds are below {STRIDE}")
-    made, written = dict[tuple[int, str], Outcome](), []
+    made, written = dict[tuple[int, str], Attempt](), []
     replicas = len(job.contestant.models)
     figures = {
         "benchmark": job.benchmark.name,
@@ -247,11 +247,11 @@ async def _asked(job: Job, items: Sequence[Item], hall: Hall) -> tuple[list[Outc
         for item in items:
             groups.setdefault(job.contestant.asked(item)[replica], []).append(item)
 
-        def heard(outcome: Outcome, replica: int = replica) -> None:
-            made[replica, outcome.item] = outcome.model_copy(
-                update={"seed": replica * STRIDE + outcome.seed}
+        def heard(attempt: Attempt, replica: int = replica) -> None:
+            made[replica, attempt.item] = attempt.model_copy(
+                update={"seed": replica * STRIDE + attempt.seed}
             )
-            lost[0] += outcome.status != "ok"
+            lost[0] += attempt.status != "ok"
             hall.tell("ask", figures | {"asked": len(made), "lost": lost[0]})
 
         written += [
@@ -261,7 +261,7 @@ async def _asked(job: Job, items: Sequence[Item], hall: Hall) -> tuple[list[Outc
 
 
 async def _inspected(
-    job: Job, items: Sequence[Item], name: str, hall: Hall, heard: Callable[[Outcome], None]
+    job: Job, items: Sequence[Item], name: str, hall: Hall, heard: Callable[[Attempt], None]
 ) -> str:
     """Run one Inspect task and return its log's file name; what stops the run is raised as it was,
     RunFailed for the rest.

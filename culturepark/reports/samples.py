@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from culturepark.evaluation import result
 from culturepark.evaluation.board import Entry, Table
-from culturepark.evaluation.outcome import Outcome
+from culturepark.evaluation.types import Attempt
 from culturepark.records import digest
 from culturepark.reports.curves import figure
 from culturepark.reports.show import number, percent
@@ -61,7 +61,7 @@ def anchor(culture: str) -> str:
 
 
 def write(root: Path, table: Table, entry: Entry, folder: Path) -> None:
-    """Write the samples of the result in `folder` below `root`; outcomes are read and written one
+    """Write the samples of the result in `folder` below `root`; attempts are read and written one
     by one.
     """
     path, source = root / _page(table.benchmark, entry), folder / result.OUTCOMES
@@ -91,7 +91,7 @@ def _parted(entry: Entry) -> bool:
 
 
 def _places(source: Path) -> dict[str, list[int]]:
-    """Return at which byte each culture's outcomes begin, those without an answer first."""
+    """Return at which byte each culture's attempts begin, those without an answer first."""
     made: dict[str, list[tuple[bool, int]]] = {}
     start = 0
     with source.open("rb") as file:
@@ -141,11 +141,11 @@ def _read(source: Path, starts: Sequence[int]) -> Iterator[Facts]:
     with source.open("rb") as file:
         for start in starts:
             file.seek(start)
-            yield shown(Outcome.model_validate_json(file.readline()))
+            yield shown(Attempt.model_validate_json(file.readline()))
 
 
-def shown(one: Outcome) -> Facts:
-    """Return what a page shows of an outcome: `sent` is the last user message, `beside` the rest of
+def shown(one: Attempt) -> Facts:
+    """Return what a page shows of an attempt: `sent` is the last user message, `beside` the rest of
     the talk but the answer.
     """
     last = max((i for i, (role, _) in enumerate(one.talk) if role == "user"), default=None)
@@ -177,7 +177,7 @@ def _plain(value: Any) -> str:
     )
 
 
-def _named(one: Outcome, found: Any) -> list[tuple[str, float]]:
+def _named(one: Attempt, found: Any) -> list[tuple[str, float]]:
     """Return a distribution with the names of its options; nothing where `found` is none over the
     options that the facts list.
     """

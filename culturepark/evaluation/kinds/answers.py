@@ -15,11 +15,12 @@ from typing import Any
 from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import judge, notices, parsers
-from culturepark.evaluation.card import Benchmark
+from culturepark.evaluation.ask import ask_once
 from culturepark.evaluation.entries import FIELDS, Entry, entries
 from culturepark.evaluation.judge import Panel
+from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
-from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Setup, Unparsed, Who, once
+from culturepark.evaluation.types import Ask, Attempt, Benchmark, Item, Setup, Unparsed, Who
 from culturepark.llm import session
 from culturepark.records import Culture, Record, Role, digest
 from culturepark.registry import PARSERS, SCORES
@@ -181,9 +182,9 @@ def _within(part: str, whole: str) -> bool:
 # -------------------------------------------------------------------- hold
 
 
-async def hold(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
+async def run(benchmark: Benchmark, item: Item, ask: Ask) -> Attempt:
     """Ask, read, and score: against the references, by a function, or by the judge."""
-    made = await once(benchmark, item, ask)
+    made = await ask_once(benchmark, item, ask)
     if made.status != "ok":
         return made
     if benchmark.score == "judge":
@@ -203,7 +204,7 @@ async def hold(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
     return made.model_copy(update={"score": float(value)})
 
 
-def _likeliest(made: Outcome) -> float:
+def _likeliest(made: Attempt) -> float:
     """Return 1 where the likeliest option is right; where several are, the part of them that is."""
     best = [
         c
@@ -216,18 +217,18 @@ def _likeliest(made: Outcome) -> float:
 # ---------------------------------------------------------------- measures
 
 
-def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Measure]:
+def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Measure]:
     """Return score and share answered, overall, by culture and by topic; where there was a judge,
     grades and its agreement.
     """
-    cultures = sorted({o.culture for o in outcomes} - {""})
-    topics = sorted({o.subset for o in outcomes} - {""})
+    cultures = sorted({o.culture for o in attempts} - {""})
+    topics = sorted({o.subset for o in attempts} - {""})
     parts = [
-        ("", "", list(outcomes)),
-        *((c, "", [o for o in outcomes if o.culture == c]) for c in cultures),
+        ("", "", list(attempts)),
+        *((c, "", [o for o in attempts if o.culture == c]) for c in cultures),
     ]
     if len(topics) > 1:
-        parts += [("", t, [o for o in outcomes if o.subset == t]) for t in topics]
+        parts += [("", t, [o for o in attempts if o.subset == t]) for t in topics]
     return [
         made
         for culture, topic, those in parts
@@ -236,13 +237,13 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
 
 
 def _of(
-    outcomes: Sequence[Outcome], culture: str, topic: str, options: Mapping[str, Any]
+    attempts: Sequence[Attempt], culture: str, topic: str, options: Mapping[str, Any]
 ) -> Iterator[Measure]:
     part = partial(Measure, culture=culture, subset=topic, what="questions")
-    scored = [o for o in outcomes if o.score is not None]
+    scored = [o for o in attempts if o.score is not None]
     told, answered = (
         _sums((o, (o.score, 1)) for o in scored),
-        _sums((o, (o.score is not None, 1)) for o in outcomes),
+        _sums((o, (o.score is not None, 1)) for o in attempts),
     )
     yield part(
         "score",
@@ -250,7 +251,7 @@ def _of(
         mean,
         better=options["better"],
         headline=not topic,
-        note=_note(outcomes, options),
+        note=_note(attempts, options),
         share=all(o.score in (0, 1) or "grades" in o.facts for o in scored),
     )
     yield part(
@@ -290,7 +291,7 @@ def _of(
 
 
 def _sums(
-    told: Iterable[tuple[Outcome, Sequence[Any]]],
+    told: Iterable[tuple[Attempt, Sequence[Any]]],
 ) -> dict[tuple[int, str], tuple[float, ...]]:
     """Return the sums a seed and unit."""
     made: dict[tuple[int, str], tuple[float, ...]] = {}
@@ -300,30 +301,30 @@ def _sums(
     return made
 
 
-def _note(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> str:
+def _note(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> str:
     """Return what a score is, what guessing gives, what is left out, and of how many questions it
     was drawn.
     """
     low, high = options["scale"]
-    judged = any("grades" in o.facts for o in outcomes)
+    judged = any("grades" in o.facts for o in attempts)
     parts = [
         f"graded by rubric: 0 for {low}, 1 for {high}" if judged else "mean of the answers' scores"
     ]
-    if outcomes and all("labels" in o.facts and o.gold for o in outcomes):
-        chance = sum(len(o.gold) / len(o.facts["labels"]) for o in outcomes) / len(outcomes)
+    if attempts and all("labels" in o.facts and o.gold for o in attempts):
+        chance = sum(len(o.gold) / len(o.facts["labels"]) for o in attempts) / len(attempts)
         parts.append(f"guessing gives {chance:.2f}")
-    if lost := sum(o.score is None for o in outcomes):
-        parts.append(f"{lost} of {len(outcomes)} outcomes have no score and are left out")
+    if lost := sum(o.score is None for o in attempts):
+        parts.append(f"{lost} of {len(attempts)} outcomes have no score and are left out")
     if short := sum(
-        None in o.facts["grades"] for o in outcomes if o.score is not None and "grades" in o.facts
+        None in o.facts["grades"] for o in attempts if o.score is not None and "grades" in o.facts
     ):
         parts.append(f"{short} outcomes lack one of their grades")
-    if of := {(o.culture, o.facts["of"]) for o in outcomes if "of" in o.facts}:
+    if of := {(o.culture, o.facts["of"]) for o in attempts if "of" in o.facts}:
         parts.append(
-            f"{len({(o.culture, o.unit) for o in outcomes})} questions, drawn of"
+            f"{len({(o.culture, o.unit) for o in attempts})} questions, drawn of"
             f" {sum(n for _, n in of)}"
         )
-    parts += notices.describe(o.facts for o in outcomes)
+    parts += notices.describe(o.facts for o in attempts)
     return "; ".join(parts)
 
 
@@ -332,4 +333,6 @@ def needs(benchmark: Benchmark) -> tuple[Who, ...]:
     return ("judge",) if benchmark.score == "judge" else ()
 
 
-KIND = Kind(plan=plan, measures=measures, hold=hold, options=OPTIONS, needs=needs, peoples="data")
+KIND = BenchmarkKind(
+    plan=plan, measure=measure, run=run, options=OPTIONS, needs=needs, culture_source="data"
+)

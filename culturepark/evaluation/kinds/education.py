@@ -17,8 +17,9 @@ from culturepark.errors import InputError
 from culturepark.evaluation import exam, parsers
 from culturepark.evaluation.card import settled
 from culturepark.evaluation.intervals import POSITIVE, SHARE
+from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
-from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Parser, Setup, Unparsed
+from culturepark.evaluation.types import Ask, Attempt, Item, Parser, Setup, Unparsed
 from culturepark.llm import session
 from culturepark.records import (
     Culture,
@@ -34,7 +35,7 @@ from culturepark.records import (
 from culturepark.surveys import Figures
 
 if TYPE_CHECKING:
-    from culturepark.evaluation.card import Benchmark
+    from culturepark.evaluation.types import Benchmark
     from culturepark.workspace import Workspace
 
 EXAMS = ("survey", exam.VSM)
@@ -192,8 +193,8 @@ def course(
 # -------------------------------------------------------------------- hold
 
 
-async def hold(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
-    """Hold one study. A lesson that breaks off is the outcome's status; an exam answer that cannot
+async def run(benchmark: Benchmark, item: Item, ask: Ask) -> Attempt:
+    """Hold one study. A lesson that breaks off is the attempt's status; an exam answer that cannot
     be read is that answer's own.
     """
     study: Study = item.request.facts["study"]
@@ -220,12 +221,12 @@ async def hold(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
 
 def _outcome(
     item: Item, study: Study, talk: Sequence[Said], facts: dict[str, Any], **how: Any
-) -> Outcome:
-    """Return the outcome, with the lesson as the teacher's model saw it."""
+) -> Attempt:
+    """Return the attempt, with the lesson as the teacher's model saw it."""
     seen = tuple(
         (m.role, m.content) for m in teaching(study.teacher, study.culture, talk, "").messages[:-1]
     )
-    return Outcome(
+    return Attempt(
         item=item.id,
         culture=item.culture,
         unit=item.unit,
@@ -321,16 +322,16 @@ def teaching(
 Vector = Sequence[float]
 
 
-def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Measure]:
+def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Measure]:
     """Return distance before and after, gain, satisfaction and unreadable answers, over all
     cultures and each; units are learners.
     """
     options = {**KIND.options, **options}
-    done, groups = [o for o in outcomes if o.status == "ok"], options["exam"] == exam.VSM
+    done, groups = [o for o in attempts if o.status == "ok"], options["exam"] == exam.VSM
     constants = fitted(done) if groups else {}
     found: list[Measure] = []
-    for culture in ("", *sorted({o.culture for o in outcomes})):
-        asked, part = ([o for o in some if culture in ("", o.culture)] for some in (outcomes, done))
+    for culture in ("", *sorted({o.culture for o in attempts})):
+        asked, part = ([o for o in some if culture in ("", o.culture)] for some in (attempts, done))
         scale = _vsm(asked, constants) if groups else SURVEY
         alike = ("cultures",) if groups else ()  # constants are fitted on the other cultures
         found += _measures(part, culture, scale, _note(options, len(asked) - len(part)), alike)
@@ -338,7 +339,7 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
 
 
 def _measures(
-    done: Sequence[Outcome], culture: str, scale: Scale, note: str, alike: tuple[str, ...]
+    done: Sequence[Attempt], culture: str, scale: Scale, note: str, alike: tuple[str, ...]
 ) -> list[Measure]:
     common: dict[str, Any] = {"culture": culture, "what": "learners", "alike": alike}
     pairs = _units(done, scale.sums)
@@ -364,7 +365,7 @@ def _measures(
 
 
 def _units(
-    done: Iterable[Outcome], sums: Callable[[Outcome], Vector]
+    done: Iterable[Attempt], sums: Callable[[Attempt], Vector]
 ) -> dict[tuple[int, str], Vector]:
     """Return the sums of each learner in each seed, over the cultures that were learnt; who has
     none is left out.
@@ -380,7 +381,7 @@ def _units(
     return found
 
 
-def paired(o: Outcome) -> dict[str, tuple[int, int]]:
+def paired(o: Attempt) -> dict[str, tuple[int, int]]:
     """Return the answers before and after, by question, to the questions that were answered
     readably both times.
     """
@@ -396,13 +397,13 @@ Value = Callable[[Any], Any]
 class Scale(NamedTuple):
     """How an exam is marked: a study's sums, and what totals of them come to."""
 
-    sums: Callable[[Outcome], Vector]
+    sums: Callable[[Attempt], Vector]
     before: Value
     after: Value
     specific: Value
 
 
-def _distances(o: Outcome) -> Vector:
+def _distances(o: Attempt) -> Vector:
     """Return sums over the questions answered both times: distance before and after, the same to
     other peoples, and the counts.
     """
@@ -426,7 +427,7 @@ SURVEY = Scale(
 )
 
 
-def _vsm(asked: Sequence[Outcome], constants: Mapping[str, Mapping[str, float]]) -> Scale:
+def _vsm(asked: Sequence[Attempt], constants: Mapping[str, Mapping[str, float]]) -> Scale:
     """Return the scale of the VSM exam: item means over a culture's learners, Euclidean distance of
     their dimensions, mean over cultures.
     """
@@ -434,7 +435,7 @@ def _vsm(asked: Sequence[Outcome], constants: Mapping[str, Mapping[str, float]])
     cultures, items = [*gold], asked[0].facts["exam"]
     zero = dict.fromkeys(next(iter(constants.values()), {}), 0.0)
 
-    def sums(o: Outcome) -> Vector:
+    def sums(o: Attempt) -> Vector:
         held = paired(o)
         rows = [(*held[q], 1.0) if q in held else (0.0, 0.0, 0.0) for q in items]
         own = [row[which] for which in range(3) for row in rows]
@@ -470,7 +471,7 @@ def _vsm(asked: Sequence[Outcome], constants: Mapping[str, Mapping[str, float]])
     return Scale(sums, lambda t: far(t, 0, "own"), lambda t: far(t, 1, "own"), specific)
 
 
-def fitted(done: Sequence[Outcome]) -> dict[str, dict[str, float]]:
+def fitted(done: Sequence[Attempt]) -> dict[str, dict[str, float]]:
     """Return the VSM's constants by culture and dimension, fitted on the other cultures' learners
     before any lesson.
 
@@ -504,12 +505,12 @@ def _before(
     return {q: sum(a) / len(a) if a else float("nan") for q, a in found.items()}
 
 
-def _liked(o: Outcome) -> Vector:
+def _liked(o: Attempt) -> Vector:
     rated = o.facts["satisfaction"]["answer"]
     return [] if rated is None else [rated, 1]
 
 
-def _unread(o: Outcome) -> Vector:
+def _unread(o: Attempt) -> Vector:
     held = [*o.facts["before"].values(), *o.facts["after"].values(), o.facts["satisfaction"]]
     return [sum(one["answer"] is None for one in held), len(held)]
 
@@ -550,14 +551,14 @@ UNREAD = (
     " counts them"
 )
 
-KIND = Kind(
+KIND = BenchmarkKind(
     surveyed=True,
-    constructed=lambda setup: (
+    embedded_warning=lambda setup: (
         "The embedded teacher is told what people answer: it is a ceiling, not a rival."
     ),
     plan=plan,
-    measures=measures,
-    hold=hold,
+    measure=measure,
+    run=run,
     needs=lambda benchmark: ("learner",),
     options={
         "exam": "survey",

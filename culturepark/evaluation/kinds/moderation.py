@@ -19,11 +19,12 @@ from typing import Any
 from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import notices, posts
-from culturepark.evaluation.card import Benchmark, settled
+from culturepark.evaluation.card import settled
 from culturepark.evaluation.intervals import SHARE
+from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure
-from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
 from culturepark.evaluation.posts import Dataset, Post
+from culturepark.evaluation.types import Attempt, Benchmark, Item, Setup
 from culturepark.llm import session
 from culturepark.records import Role, stream
 
@@ -79,7 +80,7 @@ class Trial:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What outcomes are told of it."""
+        """What attempts are told of it."""
         data, task = self.data, self.task
         repeats = len(data.posts) - len(data.marks)
         return {
@@ -354,7 +355,7 @@ def _listed(labels: Iterable[str]) -> str:
 # --------------------------------------------------------------- measures
 
 
-def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Measure]:
+def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Measure]:
     """Return macro-F1, accuracy and the share of unread answers of each data set, each culture and
     all; accuracy of each part.
 
@@ -363,7 +364,7 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
     label. In a figure of a set or part without culture, `subset` names it.
     """
     made, what = list[Measure](), str(options.get("what", "texts"))
-    for culture, subset, those in _scopes(outcomes):
+    for culture, subset, those in _scopes(attempts):
         held = Counts(those)
         note = held.note()
         made += [
@@ -402,7 +403,7 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
                 share=True,
             ),
         ]
-    for culture, subset, those in _parts(outcomes):
+    for culture, subset, those in _parts(attempts):
         held = Counts(those)
         made.append(
             Measure(
@@ -419,14 +420,14 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
     return made
 
 
-Scope = tuple[str, str, list[Outcome]]
+Scope = tuple[str, str, list[Attempt]]
 
 
-def _scopes(outcomes: Sequence[Outcome]) -> list[Scope]:
-    """Return culture, subset and outcomes of all together, of each culture and of each data set."""
-    cultures = {("", ""): list(outcomes)} if outcomes else {}
-    sets = dict[tuple[str, str], list[Outcome]]()
-    for o in outcomes:
+def _scopes(attempts: Sequence[Attempt]) -> list[Scope]:
+    """Return culture, subset and attempts of all together, of each culture and of each data set."""
+    cultures = {("", ""): list(attempts)} if attempts else {}
+    sets = dict[tuple[str, str], list[Attempt]]()
+    for o in attempts:
         sets.setdefault((o.culture, o.subset), []).append(o)
         if o.culture:
             cultures.setdefault((o.culture, ""), []).append(o)
@@ -435,12 +436,12 @@ def _scopes(outcomes: Sequence[Outcome]) -> list[Scope]:
     ]
 
 
-def _parts(outcomes: Sequence[Outcome]) -> list[Scope]:
+def _parts(attempts: Sequence[Attempt]) -> list[Scope]:
     """Return the same of each part (HateCheck's functionality): of all data sets, and of each
     culture or set without one.
     """
-    parts = dict[tuple[str, str], list[Outcome]]()
-    for o in outcomes:
+    parts = dict[tuple[str, str], list[Attempt]]()
+    for o in attempts:
         if part := o.facts.get("part"):
             parts.setdefault(("", part), []).append(o)
             parts.setdefault(
@@ -454,25 +455,25 @@ class Counts:
     said.
     """
 
-    def __init__(self, outcomes: Sequence[Outcome]) -> None:
-        self.sets = {o.subset: o.facts for o in outcomes}
+    def __init__(self, attempts: Sequence[Attempt]) -> None:
+        self.sets = {o.subset: o.facts for o in attempts}
         self.asked: dict[str, Counter[str]] = {name: Counter() for name in self.sets}
         self._spans, self.length = dict[str, tuple[int, int]](), 0
         for name, facts in self.sets.items():
             self._spans[name] = (self.length, self.length + COUNTS * len(facts["labels"]))
             self.length = self._spans[name][1]
         self.units = dict[tuple[int, str], list[float]]()
-        for o in outcomes:
-            self.asked[o.subset][o.gold] += o.seed == outcomes[0].seed
+        for o in attempts:
+            self.asked[o.subset][o.gold] += o.seed == attempts[0].seed
             self._count(o, self.units.setdefault((o.seed, o.unit), [0.0] * self.length))
 
-    def _count(self, outcome: Outcome, sums: list[float]) -> None:
-        labels, start = outcome.facts["labels"], self._spans[outcome.subset][0]
-        gold = start + COUNTS * labels.index(outcome.gold)
+    def _count(self, attempt: Attempt, sums: list[float]) -> None:
+        labels, start = attempt.facts["labels"], self._spans[attempt.subset][0]
+        gold = start + COUNTS * labels.index(attempt.gold)
         sums[gold + 1] += 1
-        if outcome.status == "ok":
-            sums[gold] += outcome.answer == outcome.gold
-            sums[start + COUNTS * labels.index(outcome.answer) + 2] += 1
+        if attempt.status == "ok":
+            sums[gold] += attempt.answer == attempt.gold
+            sums[start + COUNTS * labels.index(attempt.answer) + 2] += 1
 
     @property
     def groups(self) -> list[list[str]]:
@@ -587,11 +588,11 @@ def _share(part: Any, whole: Any) -> Any:
 # `unit`: columns that say what is drawn as one, the first that holds something; `part`: the column
 # by which accuracy is told. `as_people`: whether the model is asked as a person of the post's
 # culture.
-KIND = Kind(
+KIND = BenchmarkKind(
     plan=plan,
-    peoples="data",
+    culture_source="data",
     graded=True,
-    measures=measures,
+    measure=measure,
     options={
         **tables.OPTIONS,
         "text": "",

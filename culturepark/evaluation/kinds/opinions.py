@@ -16,10 +16,11 @@ from typing import Any
 from culturepark import tables
 from culturepark.errors import InputError, NotFound
 from culturepark.evaluation import alignment
-from culturepark.evaluation.card import Benchmark, settled
+from culturepark.evaluation.card import settled
+from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.kinds.survey import Asked, Voice, items
 from culturepark.evaluation.measure import Measure
-from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
+from culturepark.evaluation.types import Attempt, Benchmark, Item, Setup
 from culturepark.records import Culture, Option, Question, digest, stream
 from culturepark.surveys.names import NAMES, with_article
 
@@ -343,19 +344,19 @@ def _part(question: Question) -> str:
     return NAMED if PERSON.search(question.text) else ""
 
 
-def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> Sequence[Measure]:
+def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> Sequence[Measure]:
     """Return the figures of survey alignment; options are no scale here, so variance is that of
     unordered answers.
     """
-    faults: dict[str, int] = next((o.facts["faults"] for o in outcomes if "faults" in o.facts), {})
+    faults: dict[str, int] = next((o.facts["faults"] for o in attempts if "faults" in o.facts), {})
     told = "; ".join(f"{what}: {n}" for what, n in faults.items())
-    return alignment.measures(
-        outcomes, ordered=False, note=f"Rows of the files: {told or 'no fault'}"
+    return alignment.measure(
+        attempts, ordered=False, note=f"Rows of the files: {told or 'no fault'}"
     )
 
 
-KIND = Kind(
+KIND = BenchmarkKind(
     plan=plan,
-    measures=measures,
+    measure=measure,
     options={**tables.OPTIONS, "countries": (), "national": True, "unprompted": True},
 )

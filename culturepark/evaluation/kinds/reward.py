@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 from culturepark import tables
 from culturepark.errors import InputError
 from culturepark.evaluation import notices, parsers
+from culturepark.evaluation.ask import make_attempt
 from culturepark.evaluation.card import settled
 from culturepark.evaluation.intervals import POSITIVE, SHARE
+from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
-from culturepark.evaluation.outcome import Ask, Item, Kind, Outcome, Setup, Unparsed, outcome
+from culturepark.evaluation.types import Ask, Attempt, Item, Setup, Unparsed
 from culturepark.llm.session import once
 from culturepark.records import Preference, Request, stream
 from culturepark.surveys.votes import Votes, read_votes, slugify, split_by_user
 
 if TYPE_CHECKING:
-    from culturepark.evaluation.card import Benchmark
+    from culturepark.evaluation.types import Benchmark
     from culturepark.records import Role
 
 CODES = (1, 2)  # how the two answers are named
@@ -156,26 +158,26 @@ def _request(
     return replace(asked, options=tuple(map(str, CODES))) if likelihood else asked
 
 
-async def hold(benchmark: Benchmark, item: Item, ask: Ask) -> Outcome:
+async def run(benchmark: Benchmark, item: Item, ask: Ask) -> Attempt:
     """Ask once. Right is an answer whose probability is above one half, or whose number is named;
     equal rewards are wrong.
     """
     reply = await ask(item.request)
     if reply.status != "ok":
-        return outcome(item, reply)
+        return make_attempt(item, reply)
     chosen = item.facts["chosen"]
     if not item.request.options:
         named = parsers.load(benchmark.parser)(reply.text, item)
-        return outcome(
+        return make_attempt(
             item,
             reply,
             named,
             None if isinstance(named, Unparsed) else float(named == CODES[chosen]),
         )
     if odd := _odd(reply.shares):
-        return outcome(item, reply, Unparsed(odd))
+        return make_attempt(item, reply, Unparsed(odd))
     a, b = reply.shares
-    return outcome(
+    return make_attempt(
         item,
         reply,
         None if a == b else CODES[a < b],
@@ -201,16 +203,16 @@ def _odd(shares: Sequence[float]) -> str:
 # ------------------------------------------------------------------ figures
 
 
-def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Measure]:
+def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Measure]:
     """Return accuracies (all, minority's, shared; by country and as the mean over countries) and,
     of probabilities, calibration.
     """
-    answered = [o for o in outcomes if o.status == "ok"]
-    countries = sorted({o.culture for o in outcomes})
+    answered = [o for o in attempts if o.status == "ok"]
+    countries = sorted({o.culture for o in attempts})
     made: list[Measure] = []
     for subset in SUBSETS:
         part = [o for o in answered if _within(o, subset)]
-        asked = sum(_within(o, subset) for o in outcomes)
+        asked = sum(_within(o, subset) for o in attempts)
         if asked:
             made += _accuracies(part, countries, subset, asked)
     if told := [o for o in answered if o.shares]:
@@ -218,12 +220,12 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
     return made
 
 
-def _within(o: Outcome, subset: str) -> bool:
+def _within(o: Attempt, subset: str) -> bool:
     return not subset or o.gold == {"minority": "minority", "shared": "majority"}[subset]
 
 
 def _accuracies(
-    part: Sequence[Outcome], countries: Sequence[str], subset: str, asked: int
+    part: Sequence[Attempt], countries: Sequence[str], subset: str, asked: int
 ) -> Iterator[Measure]:
     rows = [(o.seed, o.unit, o.culture, o.score == 1) for o in part]
     note = f"{SUBSETS[subset]}; {len(part)} of {asked} answers could be read"
@@ -272,7 +274,7 @@ def _macro(sums: Any) -> Any:
         return shares.sum(-1) / there.sum(-1)
 
 
-def _calibration(told: Sequence[Outcome], countries: Sequence[str]) -> Iterator[Measure]:
+def _calibration(told: Sequence[Attempt], countries: Sequence[str]) -> Iterator[Measure]:
     """Yield expected calibration error, Brier score and log loss, over all pairs and by country;
     which came first changes none.
     """
@@ -317,7 +319,7 @@ def _calibration(told: Sequence[Outcome], countries: Sequence[str]) -> Iterator[
         )
 
 
-def _summed(told: Sequence[Outcome], worth: Any) -> dict[tuple[int, str], list[float]]:
+def _summed(told: Sequence[Attempt], worth: Any) -> dict[tuple[int, str], list[float]]:
     """Return by seed and unit the sums of what each chosen answer's probability is worth, a
     vector.
     """
@@ -371,11 +373,11 @@ def _reliability(sums: Mapping[tuple[int, str], Sequence[float]]) -> str:
     )
 
 
-KIND = Kind(
-    peoples="data",
-    words=("simulated",),
+KIND = BenchmarkKind(
+    culture_source="data",
+    data_words=("simulated",),
     plan=plan,
-    measures=measures,
-    hold=hold,
+    measure=measure,
+    run=run,
     options={**tables.OPTIONS, "held_out": 0.0, "seed": 0, "countries": "", "judge": False},
 )

@@ -11,9 +11,10 @@ from typing import Any
 from culturepark import surveys, workspace
 from culturepark.errors import InputError
 from culturepark.evaluation import alignment
-from culturepark.evaluation.card import Benchmark, settled
+from culturepark.evaluation.card import settled
+from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure
-from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
+from culturepark.evaluation.types import Attempt, Benchmark, Item, Setup
 from culturepark.llm import session
 from culturepark.records import Culture, Distribution, Persona, Question, Role, stream
 from culturepark.surveys import Figures
@@ -192,18 +193,18 @@ def items(benchmark: str, role: Role, setup: Setup, asked: Asked) -> Iterator[It
             )
 
 
-def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> Sequence[Measure]:
+def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> Sequence[Measure]:
     """Return alignment, margin, steerability, variance and what to read them by; units are
     questions.
     """
     surveys = sorted(
         {
             ", ".join(filter(None, (o.facts["survey"], o.facts.get("weights"))))
-            for o in outcomes
+            for o in attempts
             if "survey" in o.facts
         }
     )
-    return alignment.measures(outcomes, ordered=True, note=_source(surveys))
+    return alignment.measure(attempts, ordered=True, note=_source(surveys))
 
 
 def _source(surveys: Iterable[str]) -> str:
@@ -247,11 +248,11 @@ def _views(cards: Workspace, culture: str) -> dict[str, Mapping[str, int]]:
     return {persona.id: persona.views for persona in cards.people(culture)}
 
 
-KIND = Kind(
+KIND = BenchmarkKind(
     plan=plan,
-    measures=measures,
+    measure=measure,
     options={"scenario": "world_values", "survey": "", "unprompted": True},
     respondents=("people", "personas"),
     surveyed=True,
-    constructed=_constructed,
+    embedded_warning=_constructed,
 )

@@ -25,10 +25,11 @@ from typing import Any
 
 from culturepark import surveys
 from culturepark.errors import InputError, nearest
-from culturepark.evaluation.card import Benchmark, settled
+from culturepark.evaluation.card import settled
 from culturepark.evaluation.intervals import POSITIVE
+from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
-from culturepark.evaluation.outcome import Item, Kind, Outcome, Setup
+from culturepark.evaluation.types import Attempt, Benchmark, Item, Setup
 from culturepark.llm import session
 from culturepark.records import Culture, Persona, Question, Request, stream
 from culturepark.workspace import Workspace
@@ -235,7 +236,7 @@ class People:
     culture: str
     published: Mapping[str, int]
     units: Mapping[tuple[int, str], Sequence[float]]
-    asked: Sequence[Outcome]
+    asked: Sequence[Attempt]
 
     @cached_property
     def totals(self) -> Any:
@@ -298,10 +299,10 @@ class People:
         return "respondents" if self.asked[0].facts["respondents"] == "people" else "personas"
 
 
-def peoples(outcomes: Sequence[Outcome]) -> list[People]:
+def peoples(attempts: Sequence[Attempt]) -> list[People]:
     """Return what each culture's respondents answered, by the cultures' names."""
-    groups: dict[str, list[Outcome]] = {}
-    for o in outcomes:
+    groups: dict[str, list[Attempt]] = {}
+    for o in attempts:
         groups.setdefault(o.culture, []).append(o)
     return [
         People(culture, asked[0].gold, _summed(asked), asked)
@@ -309,12 +310,12 @@ def peoples(outcomes: Sequence[Outcome]) -> list[People]:
     ]
 
 
-def _summed(outcomes: Iterable[Outcome]) -> dict[tuple[int, str], list[float]]:
+def _summed(attempts: Iterable[Attempt]) -> dict[tuple[int, str], list[float]]:
     """Return each unit's sums; what is no answer adds nothing, and who answered nothing is no
     unit.
     """
     made: dict[tuple[int, str], list[float]] = {}
-    for o in outcomes:
+    for o in attempts:
         place = ITEMS.index(o.facts["item"])
         for unit, half, answer, square in answers(o):
             sums = made.setdefault((o.seed, unit), [0.0] * (ROWS * ASKED))
@@ -324,7 +325,7 @@ def _summed(outcomes: Iterable[Outcome]) -> dict[tuple[int, str], list[float]]:
     return made
 
 
-def answers(o: Outcome) -> Iterator[tuple[str, int, float, float]]:
+def answers(o: Attempt) -> Iterator[tuple[str, int, float, float]]:
     """Yield unit, half, answer and its square: one answer, a persona's expected one, or those of
     people drawn from a distribution.
     """
@@ -456,13 +457,13 @@ def squared(errors: Any, held: Any) -> Any:
     return np.where(held, errors[..., 0, :] * errors[..., 1, :], 0).sum(-1)
 
 
-def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Measure]:
+def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Measure]:
     """Return distances and the six dimensions, how dimensions go together with published ones,
     spread, and what was unreadable.
     """
     import numpy as np
 
-    found = peoples(outcomes)
+    found = peoples(attempts)
     if not found:
         return []
     table = np.array([[p.published.get(d, np.nan) for d in FORMULAS] for p in found])
@@ -473,7 +474,7 @@ def measures(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Me
     errors = table - scores(sums) - (constants if fit else 0)
     plain = apart(np.stack([errors, errors], -2), np.isfinite(table))
     warning = _uninformative(found)
-    made = [*_overall(found, table, fit, plain, warning), _unread(outcomes, "", found[0].what)]
+    made = [*_overall(found, table, fit, plain, warning), _unread(attempts, "", found[0].what)]
     for i, people in enumerate(found):
         note = _constants(people, constants[i], others[i]) if fit else "constants zero"
         made += _distances(
@@ -617,18 +618,18 @@ def _one(dimension: int, sums: Any) -> Any:
     return scores(sums)[..., dimension]
 
 
-def _unread(outcomes: Sequence[Outcome], culture: str, what: str) -> Measure:
+def _unread(attempts: Sequence[Attempt], culture: str, what: str) -> Measure:
     """Return the share of answers that cannot be read; what was never answered is told beside
     it.
     """
     units: dict[tuple[int, str], list[float]] = {}
-    for o in outcomes:
+    for o in attempts:
         sums = units.setdefault((o.seed, o.unit), [0.0, 0.0])
         sums[0] += o.status == "unparsed"
         sums[1] += 1
-    counts = Counter(o.status for o in outcomes if o.status not in ("ok", "unparsed"))
+    counts = Counter(o.status for o in attempts if o.status not in ("ok", "unparsed"))
     rest = "".join(f"; {many} {status}" for status, many in sorted(counts.items()))
-    note = f"of {len(outcomes)} answers{rest}; none of them is a number"
+    note = f"of {len(attempts)} answers{rest}; none of them is a number"
     return Measure(
         "unparsed", units, mean, culture=culture, better="low", what=what, note=note, share=True
     )
@@ -752,9 +753,9 @@ def _correlated(row: Any, there: Any, dimension: int) -> Callable[[Any], Any]:
     return value
 
 
-KIND = Kind(
+KIND = BenchmarkKind(
     plan=plan,
-    measures=measures,
+    measure=measure,
     options={"constants": "fitted"},
     respondents=("people", "personas"),
 )
