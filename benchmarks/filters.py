@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import culturepark as cp
 from culturepark.records import Norm, Opinion, Question, Turn
+from culturepark.store.queries import iterate_scenes, read_opinions
 
 RATES = dict.fromkeys(("contradiction", "off_topic", "refusal", "duplicate", "drift"), 0.06)
 FILTERS = {
@@ -55,15 +56,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = cp.run("filters", dialogues=60, faults=RATES, out=folder, formats=("trl",))
         with run.journal(write=False) as journal:
-            for scene in journal.scenes("status = 'done'"):
-                opinions = journal.opinions(scene.id)
+            for scene in iterate_scenes(journal, "done"):
+                opinions = read_opinions(journal, scene.id)
                 question = run.workspace.question(scene.scenario, scene.question)
                 norms = [
                     n
                     for s in scene.seats
                     for n in run.workspace.culture(run.workspace.persona(s.persona).culture).norms
                 ]
-                for turn in journal.turns(scene.id):
+                for turn in journal.read_turns(scene.id):
                     count_planted(turn, opinions, planted, survived)
                 for opinion in opinions:
                     for kind in (k for k, reasons in FILTERS.items() if fate(opinion) in reasons):

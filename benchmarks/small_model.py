@@ -11,6 +11,7 @@ from typing import Any
 import culturepark as cp
 from culturepark.records import MARKS
 from culturepark.store import RunStore
+from culturepark.store.counts import MarkedTurns, count_all, count_marked_turns
 
 DIALOGUES, TURNS = 8, 4
 READERS = dict.fromkeys(("extractor", "verifier", "rewriter"), "embedded")
@@ -42,8 +43,9 @@ def main(folder: str = "") -> None:
 
 def _print(journal: RunStore, seconds: float, cpu: float) -> None:
     calls = "FROM calls WHERE role IN ('main_contact', 'delegate')"
-    counts = cp.verbs.counts(journal)
-    (marked,) = journal.marked_turns("culture") or [dict.fromkeys(("marked", *MARKS), 0)]
+    counts = count_all(journal)._asdict()
+    nobody = MarkedTurns("", 0, 0, dict.fromkeys(MARKS, 0))
+    (marked,) = count_marked_turns(journal, "culture") or [nobody]
     asked, cut, tokens = _row(
         journal, f"SELECT COUNT(*), SUM(status = 'truncated'), SUM(completion_tokens) {calls}"
     )
@@ -53,8 +55,8 @@ def _print(journal: RunStore, seconds: float, cpu: float) -> None:
     )
     print(
         f"{counts['failed_dialogues']} dialogues failed; {counts['turns']} turns,"
-        f" {marked['marked']} of them marked: "
-        + ", ".join(f"{marked[mark]} {mark.replace('_', ' ')}" for mark in MARKS)
+        f" {marked.marked} of them marked: "
+        + ", ".join(f"{marked.marks[mark]} {mark.replace('_', ' ')}" for mark in MARKS)
     )
     print(
         f"{counts['opinions']} opinions, {counts['samples']} samples; {tokens:,} tokens in"

@@ -30,7 +30,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, RunStore(Path(folder)) as journal:
             scenes = list(plan(workspace, settings, culture, DIALOGUES))
             asyncio.run(simulate(workspace, settings, Desk(Models(Embedded()), journal), scenes))
-            texts = [(s.question, [t.text for t in journal.turns(s.id)]) for s in scenes]
+            texts = [(s.question, [t.text for t in journal.read_turns(s.id)]) for s in scenes]
         same: list[float] = []
         other: list[float] = []
         for (q1, a), (q2, b) in itertools.combinations(texts, 2):

@@ -10,13 +10,16 @@ from statistics import fmean, linear_regression
 from typing import Any
 
 from culturepark.store import RunStore
+from culturepark.store.calls import sum_dialogue_costs
+from culturepark.store.counts import count_all
+from culturepark.store.queries import list_refined
 
 COVER = 0.95  # probability with which the run's true cost lies in the band
 FIGURES = ("calls", "prompt_tokens", "completion_tokens", "usd")
 
 
 def forecast(
-    journal: RunStore, dialogues: int, samples: int | None, cultures: int, discount: float = 1.0
+    store: RunStore, dialogues: int, samples: int | None, cultures: int, discount: float = 1.0
 ) -> dict[str, Any]:
     """Return the whole run's calls, tokens and USD, each as (low, middle, high), in all and by role
     and model.
@@ -27,14 +30,11 @@ def forecast(
     drawn like the pilot's (Student's t), on top of what the pilot cost. `usd` is None where a price
     or a count of tokens is unknown.
     """
-    held = [
-        row[0]
-        for row in journal.select("SELECT id FROM scenes WHERE status = 'done' AND refined = 'ok'")
-    ]
-    kept = journal.select("SELECT COUNT(*) FROM opinions WHERE dropped = ''")[0][0]
+    held = list_refined(store)
+    kept = count_all(store).kept
     if samples is not None:
         dialogues = ceil(samples * cultures * len(held) / kept) if kept else 0
-    costs = _costs(journal)
+    costs = _costs(store)
     rows = [
         {"role": role, "model": model, **_bands(per, held, dialogues, discount)}
         for (role, model), per in costs.items()
@@ -53,18 +53,15 @@ def forecast(
     }
 
 
-def _costs(journal: RunStore) -> dict[tuple[str, str], dict[str, dict[str, float | None]]]:
+def _costs(store: RunStore) -> dict[tuple[str, str], dict[str, dict[str, float | None]]]:
     """Return what each dialogue took, by role and model; what told no tokens or has no price is
     None.
     """
-    found: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
-    for role, model, dialogue, *figures in journal.select(
-        "SELECT c.role, c.model, COALESCE(o.dialogue, c.subject), COUNT(*), "
-        + ", ".join(f"CASE WHEN COUNT({f}) = COUNT(*) THEN SUM({f}) END" for f in FIGURES[1:])
-        + " FROM calls c LEFT JOIN opinions o ON o.id = c.subject GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
-    ):
-        found.setdefault((role, model), {})[dialogue] = dict(zip(FIGURES, figures, strict=True))
-    return found
+    costs: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
+    for row in sum_dialogue_costs(store):
+        figures = {figure: getattr(row, figure) for figure in FIGURES}
+        costs.setdefault((row.role, row.model), {})[row.dialogue] = figures
+    return costs
 
 
 def _bands(

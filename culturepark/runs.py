@@ -28,6 +28,7 @@ from culturepark.llm.session import Desk, Models
 from culturepark.records import digest
 from culturepark.settings import LOOSE, Endpoint, Settings
 from culturepark.store import DAMAGED, RunStore, lock_folder, require_database
+from culturepark.store.queries import list_scene_hashes
 from culturepark.workspace import FOLDERS, Workspace, load, output
 
 log = logging.getLogger("culturepark")
@@ -159,11 +160,7 @@ def _adopt(journal: RunStore, run: Run) -> None:
     settings and cards.
     """
     ours = settings_.scene_hash(run.settings, run.workspace)
-    begun = {
-        found
-        for (found,) in journal.select("SELECT DISTINCT json_extract(scene, '$.run') FROM scenes")
-    }
-    if begun - {ours}:
+    if list_scene_hashes(journal) - {ours}:
         raise InputError(
             f"{run.folder}/journal.sqlite holds dialogues of other settings or cards than run.toml"
             " and cards/ have now. Put those back as they were, choose another name, or throw the"

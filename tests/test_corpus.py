@@ -20,6 +20,7 @@ from culturepark.corpora.pairs import pairs
 from culturepark.records import Option, Pair, Question, Reply, Sample
 from culturepark.settings import Split
 from culturepark.store import RunStore
+from culturepark.store.queries import find_sample
 from culturepark.surveys import load_shipped
 from culturepark.wording import completion
 
@@ -347,8 +348,8 @@ def test_a_rewrite_pair_is_an_opinion_after_and_before_its_rewrite(paired):
     with paired.journal(write=False) as journal:
         for pair in made:
             opinion, sample = (
-                journal.opinion(pair["metadata"]["other"]),
-                journal.sample(pair["metadata"]["sample"]),
+                journal.find_opinion(pair["metadata"]["other"]),
+                find_sample(journal, pair["metadata"]["sample"]),
             )
             assert [v.label for v in opinion.verdicts] == [
                 "contradict",
@@ -365,7 +366,7 @@ def test_a_culture_pair_holds_a_peoples_own_answer_against_anothers(paired):
     made = [r for r in every(paired, "dpo") if r["metadata"]["kind"] == "culture"]
     with paired.journal(write=False) as journal:
         for pair in made:
-            own, other = (journal.sample(pair["metadata"][k]) for k in ("sample", "other"))
+            own, other = (find_sample(journal, pair["metadata"][k]) for k in ("sample", "other"))
             assert (own.question, own.split) == (
                 other.question,
                 other.split,
@@ -415,7 +416,7 @@ def test_what_a_people_says_itself_is_never_rejected_for_it(park, tmp_path):
     ]
     for seed in range(8):
         with RunStore(tmp_path / str(seed)) as journal:
-            journal.set_samples(samples)
+            journal.write_samples(samples)
             made = list(pairs(cp.load(park), journal, None, seed, "train"))
         assert [(p.sample, p.other) for p in made] == [("0", "3"), ("2", "0"), ("3", "0")]
 

@@ -84,7 +84,7 @@ def test_a_reply_comes_back_from_the_journal_as_it_was(tmp_path):
     )
     with RunStore(tmp_path) as journal:
         journal.add_call("k", "s", "delegate", reply)
-        assert journal.reply("k") == reply and journal.reply("other") is None
+        assert journal.find_reply("k") == reply and journal.find_reply("other") is None
 
 
 def test_a_key_changes_with_all_that_can_change_an_answer():

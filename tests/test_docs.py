@@ -153,7 +153,7 @@ def what_it_shows_is_what_came_out(run):
     assert json.loads(re.search(r"```json\n(.*?)```", readme, re.DOTALL)[1]) == row
     quoted = " ".join(readme.replace("\n> ", " ").split())
     with RunStore(run, write=False) as journal:
-        for turn in journal.turns(row["metadata"]["dialogue"])[:2]:
+        for turn in journal.read_turns(row["metadata"]["dialogue"])[:2]:
             assert f"**{turn.speaker}:** {turn.text}" in quoted
 
 

@@ -371,10 +371,13 @@ def test_a_journal_from_before_shares_were_kept_is_read_and_gets_a_place_for_the
         journal.add_call("a", "x", "respondent", Reply("ok", "1"))
         journal.write("ALTER TABLE calls DROP COLUMN shares")
     with RunStore(tmp_path, write=False) as journal:
-        assert journal.known("a").text == "1"
+        assert journal.find_answer("a").text == "1"
     with RunStore(tmp_path) as journal:
         journal.add_call("b", "x", "respondent", Reply("ok", "1", shares=(0.25, 0.75)))
-        assert journal.known("b").shares == (0.25, 0.75) and journal.known("a").shares == ()
+        assert (
+            journal.find_answer("b").shares == (0.25, 0.75)
+            and journal.find_answer("a").shares == ()
+        )
 
 
 THREE = Item(

@@ -1,6 +1,7 @@
 """The house: imports run one way, the command starts light, prompts live in cards."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -147,6 +148,12 @@ def test_no_rooms_import_one_another_in_a_circle():
         others = {(*n.split("."), "")[1] for n in found}
         rooms.setdefault(room, set()).update(others - {room})
     TopologicalSorter(rooms).prepare()
+
+
+def test_no_sql_stands_outside_the_store():
+    sql = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE FROM|PRAGMA|SAVEPOINT)\b")
+    rooms = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] != "store"]
+    assert [p.name for p in rooms if sql.search(p.read_text())] == []
 
 
 def test_help_loads_none_of_it():

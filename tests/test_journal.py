@@ -14,8 +14,10 @@ import pytest
 from conftest import ROOT, TEA
 
 import culturepark as cp
-from culturepark.records import Reply, Turn
+from culturepark.records import Reply, Sample, Scene, Turn
 from culturepark.store import RunStore
+from culturepark.store.counts import count_failed, count_not_refined
+from culturepark.store.queries import iterate_samples, iterate_scenes
 
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 
@@ -89,7 +91,7 @@ def test_a_run_may_grow_but_not_change(park):
     small = cp.run("grow", {**TEA, "model": "conftest:Plays", "dialogues": 2}, formats=("trl",))
     grown = cp.run("grow", {**TEA, "model": "conftest:Plays", "dialogues": 5}, formats=("trl",))
     with grown.journal(write=False) as journal:
-        assert len(list(journal.scenes())) == 5
+        assert len(list(iterate_scenes(journal))) == 5
     with pytest.raises(cp.InputError, match="turns changed"):
         cp.start("grow", {**TEA, "model": "conftest:Plays", "turns": 3})
     assert small.folder == grown.folder
@@ -143,7 +145,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_was_committed(tmp_path):
                 )
         journal.select("PRAGMA max_page_count = 1000000")
     with RunStore(tmp_path, write=False) as journal:
-        assert journal.turns("d")[0].text == "kept"
+        assert journal.read_turns("d")[0].text == "kept"
 
 
 def test_a_turn_is_never_written_twice(tmp_path):
@@ -184,10 +186,63 @@ def test_a_journal_from_before_thoughts_were_kept_is_read_as_it_is_and_gets_a_pl
         for name in ("reasoning", "shares"):
             journal.write(f"ALTER TABLE calls DROP COLUMN {name}")
     with RunStore(tmp_path, write=False) as reader:
-        assert reader.known("old") == Reply("ok", "Tea.")
+        assert reader.find_answer("old") == Reply("ok", "Tea.")
     with RunStore(tmp_path) as journal:
         journal.add_call("new", "s", "r", Reply("ok", "Tea.", shares=(1.0,), reasoning="Hm."))
         assert (
-            journal.known("new") == Reply("ok", "Tea.", shares=(1.0,), reasoning="Hm.")
-            and journal.known("old").text == "Tea."
+            journal.find_answer("new") == Reply("ok", "Tea.", shares=(1.0,), reasoning="Hm.")
+            and journal.find_answer("old").text == "Tea."
         )
+
+
+def test_a_corpus_that_grew_is_appended_to_and_one_that_changed_is_written_from_there(tmp_path):
+    like = dict.fromkeys(
+        "question topic system prompt completion opinion dialogue persona".split(), "x"
+    )
+    ten = [Sample(id=str(n), culture="c", answer=n, split="train", **like) for n in range(10)]
+
+    def count_changes(store, samples):
+        ((before,),) = store.select("SELECT total_changes()")
+        assert store.write_samples(samples) == len(samples)
+        assert list(iterate_samples(store)) == samples
+        return store.select("SELECT total_changes()")[0][0] - before
+
+    with RunStore(tmp_path) as store:
+        assert count_changes(store, ten[:6]) == 6
+        assert count_changes(store, ten) == 4
+        assert count_changes(store, ten) == 0
+        assert count_changes(store, [*ten[:7], *ten[8:]]) == 3 + 2
+        assert count_changes(store, ten[:2]) == 7
+        assert count_changes(store, []) == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        ("turn 3 (Anna (7)): failed: 500", "failed: 500"),
+        ("turn 3 (Anna): empty: it says (once): no", "empty: it says (once): no"),
+        ("all turns", "all turns"),
+        ("turn 0 (Bo): unparsed: no JSON; the model wrote: 'Sure'", "unparsed: no JSON"),
+    ],
+)
+def test_reasons_of_one_cause_are_one_reason(tmp_path, reason, cause):
+    scene = Scene(
+        ordinal=0,
+        culture="c",
+        scenario="s",
+        question="q",
+        mode="in",
+        style="free",
+        turns=2,
+        seats=(),
+        answer=1,
+        run="r",
+    )
+    with RunStore(tmp_path) as store:
+        store.open_scene(scene)
+        store.end_scene(scene.id, "failed", reason)
+        assert count_failed(store, None, 9) == (1, 1, [(cause, 1)])
+        store.add_opinions(scene, (), reason)
+        assert count_not_refined(store, "c", 9).total == 1 and not store.is_refined(scene.id)
+        store.add_opinions(scene, ())
+        assert count_not_refined(store, "c", 9).total == 0 and store.is_refined(scene.id)

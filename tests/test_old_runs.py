@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import culturepark as cp
+from culturepark.store.queries import iterate_samples, iterate_scenes
 
 DATA = Path(__file__).parent / "data"
 SAMPLES = [json.loads(line) for line in (DATA / "version2.samples.jsonl").open(encoding="utf-8")]
@@ -25,7 +26,7 @@ def old(tmp_path, monkeypatch) -> cp.Run:
 def read_samples(run: cp.Run) -> list[dict]:
     """The samples of a run, with the fields that they had in those days."""
     with run.journal(write=False) as journal:
-        rows = [json.loads(sample.model_dump_json()) for sample in journal.samples()]
+        rows = [json.loads(sample.model_dump_json()) for sample in iterate_samples(journal)]
     return [{name: row[name] for name in SAMPLES[0]} for row in rows]
 
 
@@ -33,8 +34,8 @@ def test_an_old_run_goes_on_where_it_stopped_and_gives_the_same_samples(old):
     cp.run(old, formats=("trl",))
     assert read_samples(old) == SAMPLES
     with old.journal(write=False) as journal:
-        assert len({scene.ordinal for scene in journal.scenes()}) == 6
-        assert len(list(journal.scenes())) == 12
+        assert len({scene.ordinal for scene in iterate_scenes(journal)}) == 6
+        assert len(list(iterate_scenes(journal))) == 12
 
 
 def test_a_report_of_an_old_run_counts_what_it_held(old):

@@ -12,12 +12,12 @@ from conftest import ROOT
 import culturepark as cp
 from culturepark.api import lessons
 from culturepark.cli import cli
-from culturepark.corpora.card import shared
 from culturepark.errors import InputError
 from culturepark.evaluation import planned, result, tasks
 from culturepark.evaluation.card import load
 from culturepark.evaluation.kinds import survey as survey_kind
 from culturepark.evaluation.types import Setup
+from culturepark.store.counts import count_personas
 from culturepark.surveys import load_survey
 
 ITEMS = (
@@ -220,7 +220,7 @@ def test_personas_in_several_splits_are_counted(run):
     with cp.resume(run / "outputs/own").journal() as journal:
         samples = journal.select("SELECT json_extract(sample, '$.persona'), split FROM samples")
         people = {p: {s for q, s in samples if q == p} for p, _ in samples}
-        assert shared(journal) == (sum(len(s) > 1 for s in people.values()), len(people))
+        assert count_personas(journal) == (sum(len(s) > 1 for s in people.values()), len(people))
 
 
 @pytest.mark.parametrize(("respondents", "said"), [("auto", True), ("people", False)])

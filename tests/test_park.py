@@ -19,6 +19,7 @@ from culturepark.dialogue.trimming import own_words
 from culturepark.llm.session import Desk, Models
 from culturepark.records import Dialogue, Reply, Turn
 from culturepark.store import RunStore
+from culturepark.store.queries import iterate_scenes
 
 
 def scene_of(park, culture="north", **changes):
@@ -33,7 +34,7 @@ def held(park, tmp_path, model, **changes):
         desk = Desk(Models(model), journal)
         laid = look_up(space, Dialogue(scene=scene))
         dialogue = asyncio.run(hold_dialogue(laid, desk, laid.dialogue))
-        return dialogue, journal.dialogue(scene.id)
+        return dialogue, journal.find_dialogue(scene.id)
 
 
 def test_a_dialogue_runs_its_turns_and_is_on_disk(park, tmp_path):
@@ -180,7 +181,7 @@ def test_no_more_dialogues_are_open_at_once_than_asked_for(park, tmp_path):
     scenes = (s for s, _ in zip(casting.scenes(space, settings, "north"), range(12), strict=False))
     with RunStore(tmp_path / "run") as journal:
         asyncio.run(simulate(space, settings, Desk(Models(Slow()), journal), scenes))
-        assert len(list(journal.scenes("status = 'done'"))) == 12
+        assert len(list(iterate_scenes(journal, "done"))) == 12
     assert most == 3
 
 

@@ -16,6 +16,7 @@ from culturepark.llm.codec import ProviderError, Style, classify_error, decode_a
 from culturepark.llm.provider_errors import refusal
 from culturepark.local_models.chat import fold
 from culturepark.records import Message, Request
+from culturepark.store.queries import iterate_samples
 
 TALK = Request(
     "delegate", (Message("system", "You bake."), Message("user", "Hello?")), max_tokens=9
@@ -335,9 +336,9 @@ def test_a_dialogue_that_grows_too_long_fails_and_the_others_give_their_samples(
         assert (
             min(ended["done"], ended["failed"]) > 0
             and "too long" in why
-            and next(journal.samples())
+            and next(iterate_samples(journal))
         )
-        asked = journal.count(
+        asked = journal.select(
             "SELECT COUNT(*), COUNT(DISTINCT key) FROM calls WHERE status = 'failed'"
         )
         assert asked == [(ended["failed"], ended["failed"])]  # not once more at the stage's end

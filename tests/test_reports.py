@@ -19,6 +19,7 @@ from culturepark.records import Fault, Opinion, Reply, Sample, Scene, Seat, Turn
 from culturepark.reports.stance import bound_mean
 from culturepark.settings import Settings
 from culturepark.store import RunStore
+from culturepark.store.queries import iterate_kept
 from culturepark.workspace import load
 
 CARDS = load(ROOT)
@@ -108,7 +109,7 @@ def fill(journal):
             opinion(first, n, why, labels.get(why, ()), faults=("off_topic",) if why else ())
             for n, why in enumerate(dropped)
         ]
-        journal.refined(first, [(o, None) for o in made], "ok")
+        journal.add_opinions(first, [(o, None) for o in made])
         journal.add_call(
             "v", made[0].id, "verifier", Reply(status="failed", reason="no", model="some", ms=1)
         )
@@ -119,10 +120,10 @@ def fill(journal):
     failed = scene("german", 2)
     journal.open_scene(failed)
     journal.end_scene(failed.id, "failed", "turn 1 (Gisela): failed: <b>429</b> for an hour")
-    journal.refined(
-        scene("german", 1), (), "failed: unparsed: no JSON object; the model wrote: 'Sure!'"
+    journal.add_opinions(
+        scene("german", 1), (), "unparsed: no JSON object; the model wrote: 'Sure!'"
     )
-    journal.set_samples(samples)
+    journal.write_samples(samples)
 
 
 @pytest.fixture
@@ -325,7 +326,7 @@ def test_diversity_in_batches_equals_diversity_at_once(journal, monkeypatch):
 
     monkeypatch.setattr(reports.stance, "BATCH", 1)
     found = gather(journal)["diversity"]
-    kept = [o.final for o, raw in journal.kept() if json.loads(raw)["culture"] == "german"]
+    kept = [o.final for o, s in iterate_kept(journal) if s.culture == "german"]
     seeds = [CARDS.question("world_values", "Q27").text]
     gain = embedders.diversity(embedders.hashing(kept), embedders.hashing(seeds))
     assert found["cultures"][1] == {

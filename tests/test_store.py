@@ -184,6 +184,7 @@ GROW_AND_RESUME = """
 import sys
 import culturepark as cp
 from culturepark import records, settings
+from culturepark.store.queries import iterate_scenes
 from pydantic.fields import FieldInfo
 
 kinds = [
@@ -198,7 +199,7 @@ for kind in kinds * 2:
     kind.model_rebuild(force=True)
 run = cp.run(cp.resume(sys.argv[1]), formats=("trl",))
 with run.journal(write=False) as journal:
-    print([scene.ordinal for scene in journal.scenes()])
+    print([scene.ordinal for scene in iterate_scenes(journal)])
 print(sorted(kind.__name__ for kind in kinds if "later" in kind.model_json_schema()["properties"]))
 """
 

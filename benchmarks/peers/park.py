@@ -17,6 +17,7 @@ def main() -> None:
     os.environ["OPENAI_API_KEY"] = "none"
     import culturepark as cp
     from benchmarks.peers import gauge
+    from culturepark.store.queries import iterate_scenes
 
     given, clock = gauge.task(), gauge.Clock()
     settings = cp.Settings(
@@ -36,8 +37,8 @@ def main() -> None:
         most = gauge.peak()
         with run.journal(write=False) as journal:
             said = [
-                [turn.text for turn in journal.turns(s.id)]
-                for s in journal.scenes("status = 'done'")
+                [turn.text for turn in journal.read_turns(s.id)]
+                for s in iterate_scenes(journal, "done")
             ]
     gauge.tell("park", "culturepark", said, given, clock, most)
 

@@ -11,6 +11,7 @@ from typing import Any
 from culturepark.dialogue import casting
 from culturepark.errors import InputError, NotFound
 from culturepark.runs import Run
+from culturepark.store.queries import find_sample, list_ids
 
 
 def explain(run: Run, sample: str) -> dict[str, Any]:
@@ -19,13 +20,11 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
     `sample` is the id of a sample or of an opinion (kept or dropped), or the beginning of a
     sample's id.
     """
-    with run.journal(write=False) as journal:
-        made = journal.sample(sample)
-        opinion = journal.opinion(made.opinion if made else sample)
+    with run.journal(write=False) as store:
+        made = find_sample(store, sample)
+        opinion = store.find_opinion(made.opinion if made else sample)
         if opinion is None:
-            ids = [
-                i for (i,) in journal.select("SELECT id FROM samples UNION SELECT id FROM opinions")
-            ]
+            ids = list_ids(store)
             if len(several := [i for i in sorted(ids) if sample and i.startswith(sample)]) > 1:
                 shown = ", ".join(several[:5]) + (" …" if len(several) > 5 else "")
                 raise InputError(
@@ -33,7 +32,7 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
                     " of the one you mean."
                 )
             raise NotFound("sample or opinion", sample, str(run.folder), closest(sample, ids))
-        dialogue = journal.dialogue(opinion.dialogue)
+        dialogue = store.find_dialogue(opinion.dialogue)
         assert dialogue is not None, "an opinion's dialogue is written before it"
         scene = dialogue.scene
         question = run.workspace.question(scene.scenario, scene.question)

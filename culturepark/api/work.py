@@ -31,10 +31,18 @@ from culturepark.llm.session import Desk
 from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.runs import Run, prices
 from culturepark.store import RunStore
+from culturepark.store.counts import (
+    count_all,
+    count_all_unrefined,
+    count_dropped,
+    count_held,
+    count_kept,
+    count_refined,
+    count_unrefined,
+)
+from culturepark.store.queries import has_samples, iterate_unrefined
 
 Stage = Callable[[Run, Desk, Iterable[Scene], int, Tell], Coroutine[Any, Any, None]]
-# scenes that are held and not yet refined
-READY = "status = 'done' AND (refined IS NULL OR refined != 'ok')"
 WAVES = 50  # rounds of simulate and refine after which a run that still lacks samples is given up
 
 
@@ -62,12 +70,16 @@ def refine(run: Run, tell: Tell = _silent) -> dict[str, Any]:
     with run.journal() as journal:
         desk = run.desk(journal)
 
-        def left() -> int:
-            return int(journal.select(f"SELECT COUNT(*) FROM scenes WHERE {READY}")[0][0])
-
         async def refine_held() -> None:
             _require_held(journal)
-            await _twice(run, desk, refine_dialogues, lambda: journal.scenes(READY), left, tell)
+            await _twice(
+                run,
+                desk,
+                refine_dialogues,
+                lambda: iterate_unrefined(journal),
+                lambda: count_all_unrefined(journal),
+                tell,
+            )
             _require_refined(journal)
 
         _work(run, desk, refine_held())
@@ -80,9 +92,7 @@ def export(
 ) -> dict[str, Path]:
     """Write the corpus in these formats; return format → folder."""
     with run.journal() as journal:
-        if not journal.select(
-            "SELECT 1 FROM samples LIMIT 1"
-        ):  # stopped before its end: what is refined so far
+        if not has_samples(journal):  # stopped before its end: what is refined so far
             corpus_build.build(run.workspace, run.settings, journal)
         about = card.render(journal, run.workspace, run.settings, run.folder.name)
         return export_files(
@@ -277,20 +287,11 @@ async def _until(opened: Run, desk: Desk, wanted: int, tell: Tell) -> None:
         until = {c: since[c] + size for c, size in sizes.items()}
         await _through(opened, desk, until, since, tell)
         for c, n in until.items():
-            kept = _kept(desk.journal, c, n)
+            kept = count_kept(desk.journal, c, n)
             found[c] = Yield(n, kept, sizes[c], kept - found[c].kept)
     lacking = {c: y for c, y in found.items() if y.kept < wanted}
     if lacking:
         raise RunFailed(_short_of(opened, desk.journal, wanted, lacking))
-
-
-def _kept(journal: RunStore, culture: str, dialogues: int) -> int:
-    """Return how many opinions of a culture's first dialogues are kept."""
-    sql = (
-        "SELECT COUNT(*) FROM opinions o JOIN scenes s ON s.id = o.dialogue "
-        "WHERE o.dropped = '' AND s.culture = ? AND s.ordinal < ?"
-    )
-    return int(journal.select(sql, culture, dialogues)[0][0])
 
 
 def _short_of(opened: Run, journal: RunStore, wanted: int, found: Mapping[str, Yield]) -> str:
@@ -346,17 +347,16 @@ async def _hold(
 
 def _require_held(journal: RunStore) -> None:
     """RunFailed, with the main reason, if dialogues of the run failed and none was held."""
-    done = counts(journal)
-    if done["failed_dialogues"] and not done["dialogues"]:
+    done = count_all(journal)
+    if done.failed_dialogues and not done.dialogues:
         why = "; ".join(describe_failures(journal))
         raise RunFailed(f"no dialogue was held: {why}. Nothing is lost: --resume tries them again.")
 
 
 def _require_refined(journal: RunStore) -> None:
     """RunFailed, with the main reason, if no dialogue was refined and nothing was kept."""
-    ended = "TOTAL(refined LIKE 'failed: %'), TOTAL(refined = 'ok')"
-    ((failed, refined),) = journal.select(f"SELECT {ended} FROM scenes")
-    if failed and not refined and not counts(journal)["kept"]:
+    refined, failed = count_refined(journal)
+    if failed and not refined and not count_all(journal).kept:
         why = "; ".join(describe_failures(journal))
         again = "Nothing is lost: the same command, or --resume, tries them again."
         raise RunFailed(f"no dialogue was refined: {why}. {again}")
@@ -396,13 +396,9 @@ def describe_failures(journal: RunStore, culture: str | None = None) -> list[str
 
 def _why(journal: RunStore, culture: str | None = None) -> str:
     """Return the main reasons why a run, or one of its cultures, has no sample or too few."""
-    dropped = journal.select(
-        "SELECT dropped, COUNT(*) FROM opinions "
-        "WHERE dropped != '' AND (?1 IS NULL OR culture = ?1) "
-        "GROUP BY dropped ORDER BY 2 DESC LIMIT 3",
-        culture,
-    )
-    lines = [*describe_failures(journal, culture), *(f"{n} dropped as {why}" for why, n in dropped)]
+    dropped = count_dropped(journal, culture)
+    lines = [*describe_failures(journal, culture)]
+    lines += [f"{n} dropped as {why}" for why, n in dropped.most_common(3)]
     return "; ".join(lines) or "the dialogues hold no opinion"
 
 
@@ -427,7 +423,7 @@ def _ahead(
     return (
         sum(until.values())
         - sum((since or {}).values())
-        - _count(journal, "status = 'done'", until, since)
+        - _count(count_held, journal, until, since)
     )
 
 
@@ -435,28 +431,18 @@ def _ready(
     journal: RunStore, until: Mapping[str, int], since: Mapping[str, int] | None = None
 ) -> int:
     """Return how many of the planned scenes are held and not yet refined."""
-    return _count(journal, READY, until, since)
+    return _count(count_unrefined, journal, until, since)
 
 
 def _count(
-    journal: RunStore, where: str, until: Mapping[str, int], since: Mapping[str, int] | None
+    count: Callable[[RunStore, str, int, int], int],
+    journal: RunStore,
+    until: Mapping[str, int],
+    since: Mapping[str, int] | None,
 ) -> int:
-    sql = (
-        f"SELECT COUNT(*) FROM scenes WHERE {where} AND culture = ? AND ordinal >= ? AND"
-        " ordinal < ?"
-    )
-    return sum(journal.select(sql, c, (since or {}).get(c, 0), n)[0][0] for c, n in until.items())
+    return sum(count(journal, c, (since or {}).get(c, 0), n) for c, n in until.items())
 
 
 def counts(journal: RunStore) -> dict[str, int]:
     """Return how much of everything a run holds."""
-    ask = {
-        "dialogues": "SELECT COUNT(*) FROM scenes WHERE status = 'done'",
-        "failed_dialogues": "SELECT COUNT(*) FROM scenes WHERE status = 'failed'",
-        "turns": "SELECT COUNT(*) FROM turns",
-        "marked_turns": "SELECT COUNT(*) FROM turns WHERE json_array_length(turn, '$.marks') > 0",
-        "opinions": "SELECT COUNT(*) FROM opinions",
-        "kept": "SELECT COUNT(*) FROM opinions WHERE dropped = ''",
-        "samples": "SELECT COUNT(*) FROM samples",
-    }
-    return {name: int(journal.select(sql)[0][0]) for name, sql in ask.items()}
+    return count_all(journal)._asdict()

@@ -8,31 +8,31 @@ from collections.abc import Iterator, Sequence
 from culturepark.records import Opinion, Question, Sample, Scene, digest, stream
 from culturepark.settings import Settings, Split
 from culturepark.store import RunStore
+from culturepark.store.queries import iterate_kept
 from culturepark.wording import SYSTEM, completion
 from culturepark.workspace import Workspace
 
 Splits = dict[str, str]
 
 
-def build(workspace: Workspace, settings: Settings, journal: RunStore) -> dict[str, int]:
-    """Fill the journal's corpus from its kept opinions; return how many samples each culture has.
+def build(workspace: Workspace, settings: Settings, store: RunStore) -> dict[str, int]:
+    """Fill the store's corpus from its kept opinions; return how many samples each culture has.
 
     With `settings.samples`, a culture's first that many are taken, in the order of its scenes.
     """
     counts: Counter[str] = Counter()
-    journal.set_samples(_samples(workspace, settings, journal, splits(workspace, settings), counts))
+    store.write_samples(_samples(workspace, settings, store, splits(workspace, settings), counts))
     return dict(counts)
 
 
 def _samples(
     workspace: Workspace,
     settings: Settings,
-    journal: RunStore,
+    store: RunStore,
     splits: Splits,
     counts: Counter[str],
 ) -> Iterator[Sample]:
-    for opinion, raw in journal.kept():
-        scene = Scene.model_validate_json(raw)
+    for opinion, scene in iterate_kept(store):
         culture = scene.seats[opinion.seat].culture
         if settings.samples and counts[culture] >= settings.samples:
             continue
@@ -86,11 +86,3 @@ def split(questions: Sequence[str], shares: Split, seed: int) -> Splits:
         name: "test" if i < tests else "validation" if i < tests + validations else "train"
         for i, name in enumerate(order)
     }
-
-
-def crossing(journal: RunStore) -> list[str]:
-    """Return the questions that stand in more than one split; a sound corpus has none."""
-    rows = journal.select(
-        "SELECT question FROM samples GROUP BY question HAVING COUNT(DISTINCT split) > 1"
-    )
-    return [question for (question,) in rows]

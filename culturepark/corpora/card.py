@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from culturepark import surveys
 from culturepark.errors import InputError
@@ -15,6 +14,14 @@ from culturepark.markdown import code, front_matter, inline
 from culturepark.records import MARKS
 from culturepark.settings import Settings
 from culturepark.store import RunStore
+from culturepark.store.counts import (
+    MarkedTurns,
+    count_all,
+    count_marked_turns,
+    count_opinions,
+    count_personas,
+    count_splits,
+)
 from culturepark.workspace import Workspace
 
 TEMPLATED = (
@@ -57,11 +64,11 @@ class Card:
     text: str
 
 
-def render(journal: RunStore, workspace: Workspace, settings: Settings, name: str) -> Card:
+def render(store: RunStore, workspace: Workspace, settings: Settings, name: str) -> Card:
     """Return what is said of a run's corpus in whatever format. Text from cards and settings is
     escaped.
     """
-    splits = dict(journal.select("SELECT split, COUNT(*) FROM samples GROUP BY split"))
+    splits = {count.split: count.samples for count in count_splits(store)}
     made = (
         TEMPLATED if settings.model == "embedded" else MODELLED.format(model=code(settings.model))
     )
@@ -73,7 +80,7 @@ def render(journal: RunStore, workspace: Workspace, settings: Settings, name: st
     )
     text = f"""{made}
 
-{sum(splits.values())} fine-tuning samples from {_held(journal)} dialogues, made with CulturePark (method: Li et al., NeurIPS 2024, arXiv 2405.15145).
+{sum(splits.values())} fine-tuning samples from {count_all(store).dialogues} dialogues, made with CulturePark (method: Li et al., NeurIPS 2024, arXiv 2405.15145).
 Each row asks one survey question and answers it with an option and an opinion that a persona gave in a dialogue.
 No question stands in two splits: {", ".join(f"{s} {splits.get(s, 0)}" for s in ("train", "validation", "test"))}.
 
@@ -86,13 +93,13 @@ Norms and customs come from authored cards; they describe what many people keep,
 
 ## What to know before use
 
-{_known(journal, workspace, settings)}
+{_known(store, workspace, settings)}
 
 ## Kept and dropped, by culture
 
-{_drops(journal)}
+{_drops(store)}
 
-{_marked(journal)}## Settings
+{_marked(store)}## Settings
 
 model {code(settings.model)} · seed {settings.seed} · {settings.turns} turns · modes {", ".join(settings.modes)} · styles {", ".join(settings.styles)} ·
 stance {settings.stance} · embedder {code(settings.refine.embedder)} · at most {settings.refine.clusters} opinions per dialogue
@@ -146,11 +153,11 @@ def page(card: Card, about: str, subsets: Mapping[str, Mapping[str, str]], rows:
     return f"{head}\n# {inline(card.title)}\n\n{use}\n{card.text}"
 
 
-def _known(journal: RunStore, workspace: Workspace, settings: Settings) -> str:
+def _known(store: RunStore, workspace: Workspace, settings: Settings) -> str:
     """Return what limits what a corpus shows: whose figures seeded it, and whom its splits
     share.
     """
-    several, everybody = shared(journal)
+    several, everybody = count_personas(store)
     lines = [
         f"Splits part questions, not people: {several} of {everybody} personas speak in more than"
         " one split. A held-out question is new, its speaker need not be."
@@ -175,23 +182,9 @@ def _figures(settings: Settings) -> str:
     return f"{inline(figures.survey)} ({inline(figures.source)}), {figures.describe_weights()}"
 
 
-def shared(journal: RunStore) -> tuple[int, int]:
-    """Return how many personas speak in more than one split, and how many speak at all."""
-    found = journal.select(
-        "SELECT COUNT(DISTINCT split) FROM samples GROUP BY json_extract(sample, '$.persona')"
-    )
-    return sum(n > 1 for (n,) in found), len(found)
-
-
-def _held(journal: RunStore) -> int:
-    return int(journal.select("SELECT COUNT(*) FROM scenes WHERE status = 'done'")[0][0])
-
-
-def _drops(journal: RunStore) -> str:
+def _drops(store: RunStore) -> str:
     """Return a Markdown table: a row per culture, a column per reason."""
-    rows = journal.select(
-        "SELECT culture, dropped, COUNT(*) FROM opinions GROUP BY culture, dropped"
-    )
+    rows = count_opinions(store)
     reasons = sorted({reason for _, reason, _ in rows if reason})
     cells = {(culture, reason): n for culture, reason, n in rows}
     head = "| culture | kept | " + " | ".join(reasons) + " |\n|---|" + "---|" * (len(reasons) + 1)
@@ -204,12 +197,12 @@ def _drops(journal: RunStore) -> str:
     return "\n".join([head, *body])
 
 
-def _marked(journal: RunStore) -> str:
+def _marked(store: RunStore) -> str:
     """Return a section on turns of which something was cut off, by culture and by model; nothing
     where there are none.
     """
-    tables = {by: journal.marked_turns(by) for by in ("culture", "model")}
-    if not any(row["marked"] for row in tables["culture"]):
+    cultures, models = count_marked_turns(store, "culture"), count_marked_turns(store, "model")
+    if not any(row.marked for row in cultures):
         return ""
     about = (
         "Of some replies only a part is the speaker's turn: an unfinished end (trimmed), what the"
@@ -221,25 +214,26 @@ def _marked(journal: RunStore) -> str:
             [
                 "## Turns that were cut",
                 about,
-                *(_marked_table(by, rows) for by, rows in tables.items()),
+                _marked_table("culture", cultures),
+                _marked_table("model", models),
             ]
         )
         + "\n\n"
     )
 
 
-def _marked_table(by: str, rows: list[dict[str, Any]]) -> str:
+def _marked_table(by: str, rows: list[MarkedTurns]) -> str:
     head = (
         f"| {by} | turns | marked | share | {' | '.join(m.replace('_', ' ') for m in MARKS)}"
         " |\n|---|" + "---|" * (3 + len(MARKS))
     )
     cells = (
         [
-            row[by] or "not named",
-            row["turns"],
-            row["marked"],
-            f"{row['marked'] / row['turns']:.1%}",
-            *(row[m] for m in MARKS),
+            row.whose or "not named",
+            row.turns,
+            row.marked,
+            f"{row.marked / row.turns:.1%}",
+            *row.marks.values(),
         ]
         for row in rows
     )

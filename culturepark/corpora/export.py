@@ -10,13 +10,13 @@ from hashlib import blake2b, file_digest
 from pathlib import Path
 
 from culturepark.atomic import move, recover
-from culturepark.corpora.build import crossing
 from culturepark.corpora.card import Card, page
 from culturepark.corpora.formats import DEFAULT, SPLITS, WHOLE, Format, Subsets, lines
 from culturepark.corpora.source import Source
 from culturepark.errors import InputError, ParkError, RunFailed
 from culturepark.registry import FORMATS
 from culturepark.store import RunStore
+from culturepark.store.queries import iterate_dropped, list_crossing_questions
 
 WHY = {  # there is none of it
     "samples": "no opinion has been kept. `culturepark report` shows why they were dropped.",
@@ -46,7 +46,7 @@ def export(
     for name, form in writers.items():
         if why := lacking(source, form.reads):
             raise RunFailed(f"there is nothing to export as {name}: {why}")
-    if crossed := crossing(source.journal):
+    if crossed := list_crossing_questions(source.store):
         raise RunFailed(
             f"refusing to export: questions in more than one split: {', '.join(crossed)}"
         )
@@ -55,7 +55,7 @@ def export(
         for name, form in writers.items():
             target = folder / folder_name(name)
             written[name] = _whole(target, form, source, card, by_culture)
-        _rejects(source.journal, folder / "rejects.jsonl")
+        _rejects(source.store, folder / "rejects.jsonl")
     except OSError as error:
         raise ParkError(
             f"cannot write the corpus to {folder}: {error.strerror or error}. Nothing half-written"
@@ -148,11 +148,11 @@ def _hash_files(folder: Path, subsets: Subsets) -> str:
     return found.hexdigest()
 
 
-def _rejects(journal: RunStore, path: Path) -> None:
+def _rejects(store: RunStore, path: Path) -> None:
     partial = path.with_suffix(".partial")
     rows = (
         {"culture": culture, "question": question, **json.loads(o.model_dump_json())}
-        for culture, question, o in journal.rejected()
+        for culture, question, o in iterate_dropped(store)
     )
     if lines(partial, rows):
         partial.replace(path)

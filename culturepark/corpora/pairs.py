@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from culturepark.records import Opinion, Pair, Sample, Scene, digest, stream
 from culturepark.store import RunStore
+from culturepark.store.queries import find_scene, iterate_sample_keys, read_sample
 from culturepark.wording import completion
 from culturepark.workspace import Workspace
 
@@ -28,7 +29,7 @@ class Told(NamedTuple):
 
 def pairs(
     workspace: Workspace,
-    journal: RunStore,
+    store: RunStore,
     before: Before,
     seed: int,
     split: str,
@@ -40,37 +41,38 @@ def pairs(
     culture says to the same question. `before` returns an opinion's wording before any rewrite, in
     the first person. One question is held at a time.
     """
-    for rows in journal.asked(split):
+    for keys in iterate_sample_keys(store, split):
         crowd = Crowd(
-            [Told(rank, whose, answer, digest(text)) for rank, whose, answer, text in rows]
+            [Told(rank, whose, answer, digest(text)) for rank, whose, answer, text in keys]
         )
         for told in crowd.told:
             if culture in (None, told.culture):
-                yield from _of(told, crowd, workspace, journal, before, seed)
+                yield from _of(told, crowd, workspace, store, before, seed)
 
 
 def _of(
-    told: Told, crowd: Crowd, workspace: Workspace, journal: RunStore, before: Before, seed: int
+    told: Told, crowd: Crowd, workspace: Workspace, store: RunStore, before: Before, seed: int
 ) -> Iterator[Pair]:
-    sample = journal.ranked(told.rank)
-    text = _unrewritten(sample, workspace, journal, before)
+    sample = read_sample(store, told.rank)
+    text = _unrewritten(sample, workspace, store, before)
     if text is not None and digest(text) not in crowd.said(told.culture):
         yield _pair("rewrite", sample, text, sample.opinion, sample.culture, sample.answer)
     if (other := crowd.other(told, seed, sample.id)) is not None:
-        found = journal.ranked(other.rank)
+        found = read_sample(store, other.rank)
         yield _pair("culture", sample, found.completion, found.id, found.culture, found.answer)
 
 
 def _unrewritten(
-    sample: Sample, workspace: Workspace, journal: RunStore, before: Before
+    sample: Sample, workspace: Workspace, store: RunStore, before: Before
 ) -> str | None:
     """Return the completion that a sample would have had unrewritten; None where its first wording
     did not contradict.
     """
-    opinion = journal.opinion(sample.opinion)
+    opinion = store.find_opinion(sample.opinion)
     if opinion is None or len(opinion.verdicts) < 2 or opinion.verdicts[0].label != "contradict":
         return None
-    scene = next(journal.scenes("id = ?", sample.dialogue))
+    scene = find_scene(store, sample.dialogue)
+    assert scene is not None, "an opinion's scene is written before it"
     return completion(
         workspace.question(scene.scenario, scene.question), sample.answer, before(opinion, scene)
     )

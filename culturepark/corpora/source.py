@@ -11,6 +11,7 @@ from culturepark.corpora.shares import Row, Surveyed, culture_rows
 from culturepark.records import Pair, Sample
 from culturepark.settings import Settings
 from culturepark.store import RunStore
+from culturepark.store.queries import iterate_samples
 from culturepark.workspace import Workspace
 
 
@@ -25,7 +26,7 @@ class Source:
 
     workspace: Workspace
     settings: Settings
-    journal: RunStore
+    store: RunStore
     cultures: tuple[str, ...]
     before: Before
     surveyed: Surveyed
@@ -37,12 +38,13 @@ class Source:
 
     def samples(self, split: str) -> Iterator[Sample]:
         """Yield a split's samples in the corpus' order."""
-        return (s for s in self.journal.samples(split) if self.culture in (None, s.culture))
+        samples = iterate_samples(self.store, split)
+        return (s for s in samples if self.culture in (None, s.culture))
 
     def pairs(self, split: str) -> Iterator[Pair]:
         """Yield a split's pairs by question, culture and sample."""
         return pairs(
-            self.workspace, self.journal, self.before, self.settings.seed, split, self.culture
+            self.workspace, self.store, self.before, self.settings.seed, split, self.culture
         )
 
     def shares(self, split: str) -> Iterator[Row]:

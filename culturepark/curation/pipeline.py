@@ -38,20 +38,18 @@ async def refine(
     embedders.load(settings.refine.embedder)
 
     async def one(scene: Scene) -> None:
-        dialogue = desk.journal.dialogue(scene.id)
-        if (
-            dialogue is None
-            or dialogue.status != "done"
-            or (desk.journal.outcome(scene.id) or "").startswith("ok")
-        ):
+        dialogue = desk.journal.find_dialogue(scene.id)
+        if dialogue is None or dialogue.status != "done" or desk.journal.is_refined(scene.id):
             return
         with metered() as meter:
             opinions = await distil(look_up(workspace, dialogue), settings.refine, desk)
         if isinstance(opinions, Failure):
-            desk.journal.refined(scene, (), f"failed: {opinions.status}: {opinions.reason}")
+            desk.journal.add_opinions(scene, (), f"{opinions.status}: {opinions.reason}")
             opinions = ()
         else:
-            desk.journal.refined(scene, ((o, mark(o)) for o in opinions), outcome(opinions))
+            desk.journal.add_opinions(
+                scene, ((o, mark(o)) for o in opinions), describe_lack(opinions)
+            )
         if report:
             report(scene, opinions, meter)
 
@@ -90,9 +88,9 @@ async def distil(
     )
 
 
-def outcome(opinions: Iterable[Opinion]) -> str:
-    """Return how refining ended: `ok`, or how many opinions have no verdict because a call did not
-    come through.
+def describe_lack(opinions: Iterable[Opinion]) -> str:
+    """Return how many opinions have no verdict because a call did not come through, and why; empty
+    where all have one.
 
     Refined again, only those calls are made again: what was answered is in the journal.
     """
@@ -101,9 +99,7 @@ def outcome(opinions: Iterable[Opinion]) -> str:
         for o in opinions
         if o.dropped in ("unverified", "unrewritten") and o.detail.startswith("failed: ")
     ]
-    return (
-        f"failed: {len(lacking)} opinions have no verdict: {lacking[0].detail}" if lacking else "ok"
-    )
+    return f"{len(lacking)} opinions have no verdict: {lacking[0].detail}" if lacking else ""
 
 
 def sift(
@@ -155,10 +151,10 @@ def settle(desk: Desk) -> None:
     """Drop kept opinions that an earlier dialogue on the same question already gave; the outcome is
     the same in any order of work.
     """
-    for twin, first in desk.journal.twins():
-        opinion = desk.journal.opinion(twin)
-        assert opinion is not None, "a twin was read from the same journal"
-        desk.journal.drop(
+    for repeat, first in desk.journal.find_repeats():
+        opinion = desk.journal.find_opinion(repeat)
+        assert opinion is not None, "a repeat was read from the same journal"
+        desk.journal.drop_opinion(
             opinion.model_copy(
                 update={"dropped": "duplicate", "detail": f"same words as opinion {first}"}
             )

@@ -44,10 +44,10 @@ async def simulate(
     """
 
     async def one(scene: Scene) -> None:
-        known = desk.journal.status(scene.id)
+        known = desk.journal.find_status(scene.id)
         if known == "done":
             return
-        turns = desk.journal.turns(scene.id) if known else ()
+        turns = desk.journal.read_turns(scene.id) if known else ()
         dialogue = Dialogue(scene=scene, turns=turns)
         if on_begin:
             on_begin(dialogue)

@@ -202,7 +202,7 @@ class Batch:
                     continue
                 wave.batch = found.id
                 self._note(wave, "pending")
-            left = [k for k in keys if self.journal and self.journal.known(k) is None]
+            left = [k for k in keys if self.journal and self.journal.find_answer(k) is None]
             if not left:
                 self._note(wave, "done")
             self._waves.update(dict.fromkeys(left, wave))

@@ -219,7 +219,9 @@ class EndpointClient:
             if self.client.limited:
                 entered = await limiter.enter(asked)
             if self.journal is not None:
-                await self.journal.committed()  # nobody asks on before the last answer is kept
+                await (
+                    self.journal.wait_for_commit()
+                )  # nobody asks on before the last answer is kept
             await stop.pass_or_wait()
             sent = True
             tally[0] += 1

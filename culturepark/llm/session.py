@@ -130,7 +130,7 @@ class Desk:
         """
         model = self.models.of(request)
         key = request.key(model.identity)
-        known = self.journal.known(key)
+        known = self.journal.find_answer(key)
         if known is not None:
             return apart(known), key
         if key in self._final:
@@ -138,7 +138,7 @@ class Desk:
         if self.replay is None:
             await stopping.current().pass_or_wait()
             reply = apart(await model.complete(request))
-        elif (found := self.replay.reply(key)) is not None:
+        elif (found := self.replay.find_reply(key)) is not None:
             reply = apart(found)
         else:
             raise ReplayMiss(
@@ -174,7 +174,7 @@ class Desk:
             ask,
             request,
             lambda text: parse_answer(text, shape),
-            lambda why: self.journal.unparsed(keys[-1], why),
+            lambda why: self.journal.mark_unparsed(keys[-1], why),
         )
         return found if isinstance(found, Failure) else Answer(found, reply)
 

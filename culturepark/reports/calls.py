@@ -9,26 +9,20 @@ from typing import Any
 
 from culturepark.errors import InputError
 from culturepark.store import RunStore
-
-ORDERS = {"slowest": "ms DESC", "dearest": "usd DESC", "failed": "id DESC"}
-COLUMNS = (
-    "id",
-    "role",
-    "model",
-    "status",
-    "ms",
-    "prompt_tokens",
-    "completion_tokens",
-    "usd",
-    "attempts",
-    "lost",
-    "subject",
-    "reason",
+from culturepark.store.calls import (
+    ORDERS,
+    CallGroup,
+    find_call,
+    find_duration,
+    find_last_call,
+    group_calls,
+    list_calls,
+    sum_reservations,
 )
 
 
 def calls(
-    journal: RunStore, *, role: str | None = None, model: str | None = None, top: int = 10
+    store: RunStore, *, role: str | None = None, model: str | None = None, top: int = 10
 ) -> dict[str, Any]:
     """Return the calls by role and model, the `top` slowest, dearest and last failed, and the
     ledger.
@@ -36,71 +30,35 @@ def calls(
     `role` and `model` (any part of its name) choose. Milliseconds include waiting and retries; USD
     is None where unknown.
     """
-    where, values = ["1"], list[Any]()
-    for column, wanted in (("role", role), ("model", f"%{model}%" if model else None)):
-        if wanted:
-            where.append(f"{column} {'LIKE' if column == 'model' else '='} ?")
-            values.append(wanted)
-    chosen = " AND ".join(where)
-    names = (
-        "role",
-        "model",
-        "calls",
-        "failed",
-        "attempts",
-        "lost",
-        "prompt_tokens",
-        "completion_tokens",
-        "usd",
-        "untold",
-    )
     groups = [
-        dict(zip(names, row, strict=True))
-        for row in journal.select(
-            "SELECT role, model, COUNT(*), SUM(status != 'ok'), SUM(attempts), SUM(lost),"
-            " SUM(prompt_tokens), SUM(completion_tokens), SUM(usd), SUM(usd IS NULL) FROM calls"
-            f" WHERE {chosen} GROUP BY 1, 2 ORDER BY 1, 2",
-            *values,
-        )
+        group._asdict() | {f"p{q}_ms": _quantile(store, group, q) for q in (50, 95)}
+        for group in group_calls(store, role, model)
     ]
-    for group in groups:
-        group |= {f"p{q}_ms": _quantile(journal, group, q) for q in (50, 95)}
-    lists = {}
-    for name, order in ORDERS.items():
-        more = {"slowest": "", "dearest": "AND usd > 0", "failed": "AND status != 'ok'"}[name]
-        rows = journal.select(
-            f"SELECT {', '.join(COLUMNS)} FROM calls WHERE {chosen} {more} ORDER BY {order}, id"
-            " LIMIT ?",
-            *values,
-            top,
-        )
-        lists[name] = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-    ((held, held_tokens, holds),) = journal.select(
-        "SELECT TOTAL(usd), CAST(TOTAL(tokens) AS INTEGER), COUNT(*) FROM holds"
-    )
-    usd, tokens = journal.spent()
+    lists: dict[str, Any] = {
+        order: [call._asdict() for call in list_calls(store, order, role, model, top)]
+        for order in ORDERS
+    }
+    (usd, tokens), reserved = store.spent(), sum_reservations(store)
     ledger = {
         "usd": usd,
         "tokens": tokens,
-        "unsettled": holds,
-        "unsettled_usd": held,
-        "unsettled_tokens": held_tokens,
+        "unsettled": reserved.calls,
+        "unsettled_usd": reserved.usd,
+        "unsettled_tokens": reserved.tokens,
     }
     return {"groups": groups, **lists, "ledger": ledger}
 
 
-def whole(journal: RunStore, number: int) -> dict[str, Any]:
+def whole(store: RunStore, number: int) -> dict[str, Any]:
     """Return one call with what was said and what was thought before; InputError where there is
     none of this number.
     """
-    names = (*COLUMNS, "text", *(["reasoning"] if journal.keeps_reasoning else []))
-    for row in journal.select(f"SELECT {', '.join(names)} FROM calls WHERE id = ?", number):
-        return {"reasoning": "", **dict(zip(names, row, strict=True))}
-    ((last,),) = journal.select("SELECT MAX(id) FROM calls")
-    raise InputError(
-        f"{journal.path} has no call {number}; "
-        + (f"its calls are 1 to {last}" if last else "it has none yet")
-    )
+    if found := find_call(store, number):
+        call, text = found
+        return call._asdict() | text._asdict()
+    last = find_last_call(store)
+    there = f"its calls are 1 to {last}" if last else "it has none yet"
+    raise InputError(f"{store.path} has no call {number}; {there}")
 
 
 def whole_told(call: Mapping[str, Any]) -> str:
@@ -118,11 +76,10 @@ def whole_told(call: Mapping[str, Any]) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _quantile(journal: RunStore, group: Mapping[str, Any], q: int) -> float:
+def _quantile(store: RunStore, group: CallGroup, q: int) -> float:
     """Return the q-th percentile of a group's milliseconds (nearest rank)."""
-    rank = max(0, -(-group["calls"] * q // 100) - 1)
-    sql = "SELECT ms FROM calls WHERE role = ? AND model = ? ORDER BY ms LIMIT 1 OFFSET ?"
-    return float(journal.select(sql, group["role"], group["model"], rank)[0][0])
+    place = max(0, -(-group.calls * q // 100) - 1)
+    return find_duration(store, group.role, group.model, place)
 
 
 def told(found: Mapping[str, Any]) -> str:

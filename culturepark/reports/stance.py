@@ -4,7 +4,6 @@ their seeds.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
@@ -20,6 +19,8 @@ from culturepark.evaluation.intervals import SHARE
 from culturepark.records import Distribution, Question
 from culturepark.settings import Settings
 from culturepark.store import RunStore
+from culturepark.store.counts import count_answers
+from culturepark.store.queries import iterate_kept, list_questions
 from culturepark.surveys import Figures
 from culturepark.workspace import Workspace
 
@@ -58,11 +59,11 @@ def questions(workspace: Workspace, settings: Settings) -> dict[str, Question]:
 
 
 def stances(
-    journal: RunStore, workspace: Workspace, settings: Settings, cultures: Sequence[str]
+    store: RunStore, workspace: Workspace, settings: Settings, cultures: Sequence[str]
 ) -> Facts:
     """Return the survey, and each culture's answers in the corpus beside its people's."""
     figures, trouble = _figures(settings)
-    answers = _answers(journal)
+    answers = _answers(store)
     survey = (
         {
             "name": figures.survey,
@@ -94,14 +95,10 @@ Counts = tuple[
 ]  # samples, and persons' answers in dialogues, by option code
 
 
-def _answers(journal: RunStore) -> dict[str, dict[str, Counts]]:
+def _answers(store: RunStore) -> dict[str, dict[str, Counts]]:
     """Return culture → question → counts."""
     found: dict[str, dict[str, Counts]] = defaultdict(dict)
-    for culture, question, code, samples, given in journal.select(
-        "SELECT culture, question, json_extract(sample, '$.answer'), COUNT(*), COUNT(DISTINCT"
-        " json_extract(sample, '$.dialogue') || ' ' || json_extract(sample, '$.persona')) FROM"
-        " samples GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
-    ):
+    for culture, question, code, samples, given in count_answers(store):
         codes, answers = found[culture].get(question, ({}, {}))
         found[culture][question] = (codes | {code: samples}, answers | {code: given})
     return found
@@ -191,22 +188,18 @@ def _compare(
 
 
 def diversity(
-    journal: RunStore, workspace: Workspace, settings: Settings, cultures: Sequence[str]
+    store: RunStore, workspace: Workspace, settings: Settings, cultures: Sequence[str]
 ) -> Facts:
     """Return each culture's diversity gain of kept opinions over its seed questions; None without
     opinions.
     """
     asked = questions(workspace, settings)
     seeds: dict[str, list[str]] = defaultdict(list)
-    for culture, question in journal.select(
-        "SELECT DISTINCT culture, question FROM scenes ORDER BY 1, 2"
-    ):
+    for culture, question in list_questions(store):
         seeds[culture].append(asked[question].text)
     embed = embedders.load(settings.refine.embedder)
     found: dict[str, tuple[float, int]] = {}
-    for culture, kept in groupby(
-        journal.kept(), key=lambda pair: str(json.loads(pair[1])["culture"])
-    ):
+    for culture, kept in groupby(iterate_kept(store), key=lambda kept: kept.scene.culture):
         found[culture] = _gain(embed, (opinion.final for opinion, _ in kept), seeds[culture])
     rows = [(c, *found.get(c, (None, 0))) for c in cultures]
     return {

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -31,6 +31,7 @@ from culturepark.store.files import (
     read_code,
     require_database,
 )
+from culturepark.store.reasons import register_reasons
 from culturepark.store.schema import VERSION, add_columns, create_database
 
 R = TypeVar("R", bound=Record)
@@ -83,6 +84,7 @@ class Connection:
         db = sqlite3.connect(
             where, BUSY, uri=not write, isolation_level=None, check_same_thread=False
         )
+        register_reasons(db)
         if write:
             try:
                 db.execute("PRAGMA journal_mode=WAL")
@@ -221,7 +223,7 @@ class Connection:
             self._raised = True
             raise self._failure
 
-    async def committed(self) -> None:
+    async def wait_for_commit(self) -> None:
         """Wait until what was written so far is committed; raise the failure if it could not be."""
         if self._due:
             await asyncio.sleep(0)
@@ -271,7 +273,7 @@ class Connection:
 
     # -------------------------------------------------------------- reading
 
-    def iterate(self, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    def iterate(self, sql: str, *values: Any) -> Generator[tuple[Any, ...]]:
         """Yield the rows of a query; JournalError says why it cannot be read."""
         try:
             yield from self._db.execute(sql, values)

@@ -5,15 +5,14 @@ of batched calls.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import fields
 from functools import cached_property
-from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
-from culturepark.errors import JournalError
-from culturepark.records import MARKS, Dialogue, Fault, Opinion, Reply, Sample, Scene, Turn
+from culturepark.records import Dialogue, Fault, Opinion, Reply, Sample, Scene, Turn
 from culturepark.store.connection import Connection
+from culturepark.store.reasons import REFINED, write_outcome
 
 
 class RunStore(Connection):
@@ -75,7 +74,7 @@ class RunStore(Connection):
             ),
         )
 
-    def unparsed(self, key: str, why: str) -> None:
+    def mark_unparsed(self, key: str, why: str) -> None:
         """Note that the answer of a call cannot be read, so that it is not taken for one when the
         run goes on.
         """
@@ -85,11 +84,12 @@ class RunStore(Connection):
             (why, key),
         )
 
-    def refined(
-        self, scene: Scene, opinions: Iterable[tuple[Opinion, str | None]], outcome: str
+    def add_opinions(
+        self, scene: Scene, opinions: Iterable[tuple[Opinion, str | None]], failure: str = ""
     ) -> None:
-        """Keep what came of refining one dialogue. Done again after a kill, it overwrites itself
-        with the same.
+        """Keep what came of refining one dialogue, each opinion with its mark, and the `failure`
+        that kept it from its end, if any. Done again after a kill, it overwrites itself with the
+        same.
         """
         for opinion, mark in opinions:
             self.write(
@@ -105,25 +105,37 @@ class RunStore(Connection):
                     opinion.model_dump_json(),
                 ),
             )
-        self.write("UPDATE scenes SET refined = ? WHERE id = ?", (outcome, scene.id))
+        self.write("UPDATE scenes SET refined = ? WHERE id = ?", (write_outcome(failure), scene.id))
 
-    def set_samples(self, samples: Iterable[Sample]) -> int:
-        """Replace the corpus in one transaction; return how many samples it has."""
-        self.commit()
-        count = 0
-        self.write("DELETE FROM samples", (), wait=True)
-        for count, s in enumerate(samples, 1):
-            row = (count, s.id, s.culture, s.question, s.split, s.model_dump_json())
-            self.write("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?)", row, wait=True)
-        self.commit()
-        return count
-
-    def drop(self, opinion: Opinion) -> None:
+    def drop_opinion(self, opinion: Opinion) -> None:
         """Overwrite an opinion that a later comparison has dropped."""
         self.write(
             "UPDATE opinions SET dropped = ?, opinion = ? WHERE id = ?",
             (opinion.dropped, opinion.model_dump_json(), opinion.id),
         )
+
+    def write_samples(self, samples: Iterable[Sample]) -> int:
+        """Make these the corpus, in one transaction; return how many they are.
+
+        The beginning that stands there already is left as it is: a corpus that grew is appended to.
+        """
+        self.commit()
+        count, kept = 0, self.iterate("SELECT rank, sample FROM samples ORDER BY rank")
+        same = True
+        for count, sample in enumerate(samples, 1):
+            text = sample.model_dump_json()
+            if same and next(kept, None) == (count, text):
+                continue
+            if same:
+                kept.close()
+                self.write("DELETE FROM samples WHERE rank >= ?", (count,), wait=True)
+                same = False
+            row = (count, sample.id, sample.culture, sample.question, sample.split, text)
+            self.write("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?)", row, wait=True)
+        kept.close()
+        self.write("DELETE FROM samples WHERE rank > ?", (count,), wait=True)
+        self.commit()
+        return count
 
     # --------------------------------------------------------------- ledger
 
@@ -194,126 +206,67 @@ class RunStore(Connection):
 
     # -------------------------------------------------------------- reading
 
-    def known(self, key: str) -> Reply | None:
+    def find_answer(self, key: str) -> Reply | None:
         """Return the answer that this run got for a call; None where it got none."""
-        return self._reply(key, "AND status = 'ok'")
+        return self._find_reply(key, "AND status = 'ok'")
 
-    def reply(self, key: str) -> Reply | None:
+    def find_reply(self, key: str) -> Reply | None:
         """Return the last reply to a call, whatever came of it; an answer that could not be read
         comes back as the text it is.
         """
-        return self._reply(key)
+        return self._find_reply(key)
 
-    def _reply(self, key: str, only: str = "") -> Reply | None:
+    def _find_reply(self, key: str, only: str = "") -> Reply | None:
         columns = ", ".join(self._reply_columns)
-        for row in self.iterate(
+        for row in self.select(
             f"SELECT {columns} FROM calls WHERE key = ? {only} ORDER BY id DESC LIMIT 1", key
         ):
-            told: dict[str, Any] = dict(zip(self._reply_columns, row, strict=True))
+            reply: dict[str, Any] = dict(zip(self._reply_columns, row, strict=True))
             try:
-                told["shares"] = tuple(json.loads(told["shares"])) if told.get("shares") else ()
-                told["faults"] = (
-                    tuple(map(Fault.model_validate, json.loads(told["faults"])))
-                    if told["faults"]
-                    else ()
-                )
+                faults, shares = reply["faults"], reply.get("shares")
+                reply["shares"] = tuple(json.loads(shares)) if shares else ()
+                reply["faults"] = tuple(map(Fault.model_validate, json.loads(faults or "[]")))
             except (ValueError, TypeError) as error:
                 raise self.explain_unreadable("call", error) from error
-            return Reply(
-                **told | ({"status": "ok", "reason": ""} if told["status"] == "unparsed" else {})
-            )
+            if reply["status"] == "unparsed":
+                reply |= {"status": "ok", "reason": ""}
+            return Reply(**reply)
         return None
 
-    def status(self, dialogue: str) -> str | None:
+    def find_status(self, dialogue: str) -> str | None:
         """Return a dialogue's status, None when it was never opened."""
-        return next(
-            (s for (s,) in self.iterate("SELECT status FROM scenes WHERE id = ?", dialogue)), None
-        )
+        rows = self.select("SELECT status FROM scenes WHERE id = ?", dialogue)
+        return str(rows[0][0]) if rows else None
 
-    def outcome(self, dialogue: str) -> str | None:
-        """Return how refining a dialogue ended, None when it has not been refined."""
-        return next(
-            (r for (r,) in self.iterate("SELECT refined FROM scenes WHERE id = ?", dialogue)), None
-        )
+    def is_refined(self, dialogue: str) -> bool:
+        """Say whether a dialogue has been refined to its end."""
+        query = f"SELECT 1 FROM scenes WHERE id = ? AND refined = '{REFINED}'"
+        return bool(self.select(query, dialogue))
 
-    def turns(self, dialogue: str) -> tuple[Turn, ...]:
+    def read_turns(self, dialogue: str) -> tuple[Turn, ...]:
         """Return a dialogue's turns in order."""
         rows = self.iterate("SELECT turn FROM turns WHERE dialogue = ? ORDER BY n", dialogue)
         return tuple(self.parse(Turn, t) for (t,) in rows)
 
-    def marked_turns(self, by: Literal["culture", "model"]) -> list[dict[str, Any]]:
-        """Return how many turns each culture or model has, how many of them are marked, and how
-        many carry each mark.
-        """
-        column = {
-            "culture": "(SELECT culture FROM scenes WHERE id = t.dialogue)",
-            "model": (
-                "COALESCE((SELECT model FROM calls WHERE key = json_extract(t.turn, '$.call') LIMIT"
-                " 1), '')"
-            ),
-        }[by]
-        sums = ", ".join(
-            f"""TOTAL(INSTR(json_extract(t.turn, '$.marks'), '"{mark}"') > 0)""" for mark in MARKS
-        )
-        marked = "TOTAL(json_array_length(t.turn, '$.marks') > 0)"
-        rows = self.iterate(
-            f"SELECT {column}, COUNT(*), {marked}, {sums} FROM turns t GROUP BY 1 ORDER BY 1"
-        )
-        names = ("turns", "marked", *MARKS)
-        return [
-            {by: who} | dict(zip(names, map(int, counts), strict=True)) for who, *counts in rows
-        ]
-
-    def dialogue(self, dialogue: str) -> Dialogue | None:
+    def find_dialogue(self, dialogue: str) -> Dialogue | None:
         """Return a dialogue as far as it has come."""
         for scene, status, reason in self.iterate(
             "SELECT scene, status, reason FROM scenes WHERE id = ?", dialogue
         ):
             return Dialogue(
                 scene=self.parse(Scene, scene),
-                turns=self.turns(dialogue),
+                turns=self.read_turns(dialogue),
                 status=status,
                 reason=reason,
             )
         return None
 
-    def scenes(self, where: str = "1", *values: Any) -> Iterator[Scene]:
-        """Yield scenes in order, a page at a time, so that memory does not grow with the run."""
-        after = ("", -1)
-        while True:
-            rows = list(
-                self.iterate(
-                    f"SELECT culture, ordinal, scene FROM scenes WHERE ({where}) AND (culture,"
-                    " ordinal) > (?, ?) ORDER BY culture, ordinal LIMIT 200",
-                    *values,
-                    *after,
-                )
-            )
-            for _, _, scene in rows:
-                yield self.parse(Scene, scene)
-            if len(rows) < 200:
-                return
-            after = rows[-1][:2]
-
-    def opinions(self, dialogue: str) -> tuple[Opinion, ...]:
-        """Return a dialogue's opinions, kept and dropped, in order."""
-        rows = self.iterate("SELECT opinion FROM opinions WHERE dialogue = ? ORDER BY n", dialogue)
-        return tuple(self.parse(Opinion, o) for (o,) in rows)
-
-    def opinion(self, opinion: str) -> Opinion | None:
+    def find_opinion(self, opinion: str) -> Opinion | None:
         """Return one opinion by its id."""
         rows = self.iterate("SELECT opinion FROM opinions WHERE id = ?", opinion)
         return next((self.parse(Opinion, o) for (o,) in rows), None)
 
-    def rejected(self) -> Iterator[tuple[str, str, Opinion]]:
-        """Yield culture, question and opinion of everything that was dropped, in order."""
-        for culture, question, opinion in self.iterate(
-            "SELECT o.culture, o.question, o.opinion FROM scenes s CROSS JOIN opinions o ON"
-            " o.dialogue = s.id WHERE o.dropped != '' ORDER BY s.culture, s.ordinal, o.n"
-        ):
-            yield culture, question, self.parse(Opinion, opinion)
-
-    def twins(self) -> list[tuple[str, str]]:
+    def find_repeats(self) -> list[tuple[str, str]]:
         """Return the ids of kept opinions that repeat an earlier one of the same culture and
         question, each with that one's.
         """
@@ -322,53 +275,7 @@ class RunStore(Connection):
             " o.culture, o.question, o.mark ORDER BY s.ordinal, o.n) AS first FROM opinions o JOIN"
             " scenes s ON s.id = o.dialogue WHERE o.dropped = '') WHERE id != first"
         )
-        return [(twin, first) for twin, first in seen]
-
-    def kept(self) -> Iterator[tuple[Opinion, str]]:
-        """Yield every kept opinion with its dialogue's scene (JSON), by culture, dialogue and
-        place.
-        """
-        for opinion, scene in self.iterate(
-            "SELECT o.opinion, s.scene FROM scenes s CROSS JOIN opinions o ON o.dialogue = s.id "
-            "WHERE o.dropped = '' ORDER BY s.culture, s.ordinal, o.n"
-        ):
-            yield self.parse(Opinion, opinion), scene
-
-    def samples(self, split: str | None = None) -> Iterator[Sample]:
-        """Yield the corpus in order."""
-        where, values = ("split = ?", (split,)) if split else ("1", ())
-        for (sample,) in self.iterate(
-            f"SELECT sample FROM samples WHERE {where} ORDER BY rank", *values
-        ):
-            yield self.parse(Sample, sample)
-
-    def sample(self, sample: str) -> Sample | None:
-        """Return one sample by its id, or by the beginning of it where only one has it."""
-        pattern = sample.replace("%", "").replace("_", "") + "%"
-        rows = list(self.iterate("SELECT sample FROM samples WHERE id LIKE ? LIMIT 2", pattern))
-        return self.parse(Sample, rows[0][0]) if len(rows) == 1 else None
-
-    def ranked(self, rank: int) -> Sample:
-        """Return the sample that stands at this place of the corpus; JournalError where none
-        does.
-        """
-        for (sample,) in self.iterate("SELECT sample FROM samples WHERE rank = ?", rank):
-            return self.parse(Sample, sample)
-        raise JournalError(f"{self.path} has no sample at rank {rank}")
-
-    def asked(self, split: str) -> Iterator[list[tuple[int, str, int, str]]]:
-        """Yield, a question of the split at a time, the rank, culture, answer and completion of its
-        samples, by culture.
-        """
-        rows = self.iterate(
-            "SELECT question, rank, culture, json_extract(sample, '$.answer'), json_extract(sample,"
-            " '$.completion') FROM samples WHERE split = ? ORDER BY question, culture, rank",
-            split,
-        )
-        for _, same in groupby(rows, key=lambda row: row[0]):
-            yield [
-                (rank, culture, answer, completion) for _, rank, culture, answer, completion in same
-            ]
+        return [(repeat, first) for repeat, first in seen]
 
     @property
     def keeps_reasoning(self) -> bool:
