@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import culturepark as cp
+from culturepark.testing.templated import CannedAnswer
 
 DIALOGUES, TURNS, IN_FLIGHT, LATENCY, KILLS = 1_200, 12, 100, 0.1, 20
 
@@ -26,7 +27,7 @@ def main() -> None:
     rng, ends, waiting, early = random.Random(0), list[int](), list[int](), 0
     with (
         tempfile.TemporaryDirectory() as folder,
-        cp.Server(cp.server.canned(60), models=("canned",), latency=LATENCY) as server,
+        cp.Server(CannedAnswer(60), models=("canned",), latency=LATENCY) as server,
     ):
         run = cp.start(
             "kills",

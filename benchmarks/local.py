@@ -17,8 +17,9 @@ ROOT = Path(__file__).parents[1]
 TOKENS = 60  # of an answer, about
 SCRIPT = """
 import json, sys
-from culturepark.server import Server, canned
-with Server(canned(int(sys.argv[1])), models=("canned",), keep=False, **json.loads(sys.argv[2])) as server:
+from culturepark.testing.server import Server
+from culturepark.testing.templated import CannedAnswer
+with Server(CannedAnswer(int(sys.argv[1])), models=("canned",), keep=False, **json.loads(sys.argv[2])) as server:
     print(server.url, flush=True)
     sys.stdin.read()  # it ends when whoever started it does
 """

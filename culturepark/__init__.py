@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     )
     from culturepark.llm import model
     from culturepark.runs import Run
-    from culturepark.server import Server
     from culturepark.settings import Endpoint, Settings
     from culturepark.testing.scripted import Scripted
+    from culturepark.testing.server import Server
     from culturepark.workspace import Workspace, load
 
 # Loaded when first used, so that importing the package, and `culturepark --help`, cost nothing.
@@ -67,8 +67,8 @@ _HOMES = {
     "settings": "Endpoint Settings",
     "workspace": "Workspace load",
     "llm": "model",
-    "server": "Server",
     "testing.scripted": "Scripted",
+    "testing.server": "Server",
 }
 _RENAMED = {"grounding": "surveys"}  # rooms that the docs named; they go in the next version
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -21,9 +21,9 @@ from culturepark.llm.batch_backends import Direct, outcomes
 from culturepark.llm.budget import Ledger
 from culturepark.llm.codec import ProviderError
 from culturepark.records import Message, Request
-from culturepark.server import Server
 from culturepark.settings import Endpoint
 from culturepark.store import RunStore
+from culturepark.testing.server import Server
 
 KEY = "sk-secret-0123456789"
 

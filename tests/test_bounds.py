@@ -9,8 +9,10 @@ import httpx
 import pytest
 
 from culturepark.errors import InputError
-from culturepark.server import Limits, Server
-from culturepark.server.graduates import Graduates
+from culturepark.serving.limits import Limits
+from culturepark.serving.local_answers import LocalAnswers
+from culturepark.serving.model_server import ModelServer
+from culturepark.testing.server import Server
 
 HEAD = (
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -102,7 +104,7 @@ async def test_a_slow_answer_is_no_idle_connection():
 
 def test_every_limit_is_an_option_of_its_server_and_is_named_by_its_refusal(server, said):
     from culturepark.cli.commands import serve_embedded
-    from culturepark.server.bounds import OPTIONS
+    from culturepark.serving.limits import OPTIONS
 
     assert set(OPTIONS) == {f.name for f in dataclasses.fields(Limits)}
     assert set(OPTIONS.values()) <= {name for o in serve_embedded.params for name in o.opts}
@@ -117,8 +119,7 @@ def test_limits_are_numbers_above_0():
 
 
 def test_a_prompt_that_cannot_fit_is_refused_without_being_read_whole(small):
-    answer = Graduates([str(small)]).load()
-    with Server(answer, models=answer.names, chat_only=True) as running:
+    with ModelServer(LocalAnswers([str(small)]).load()) as running:
         for path, body in (
             (
                 "/chat/completions",

@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from culturepark.local_models import base, libraries, machine
-from culturepark.server import Server
-from culturepark.server.graduates import Graduates
+from culturepark.serving.local_answers import LocalAnswers
+from culturepark.serving.model_server import ModelServer
 
 guided = pytest.mark.skipif(
     importlib.util.find_spec("llguidance") is None,
@@ -41,7 +41,7 @@ class Opinion(BaseModel):
 
 @pytest.fixture(scope="module")
 def answer(small):
-    return Graduates([str(small)]).load()
+    return LocalAnswers([str(small)]).load()
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def plain(small):
 
 @pytest.fixture(scope="module")
 def url(answer):
-    with Server(answer, models=answer.names, chat_only=True) as running:
+    with ModelServer(answer) as running:
         yield running.url
 
 

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from culturepark.local_models import base, libraries, machine
 from culturepark.local_models.engine import Made
-from culturepark.server import Server, answers
-from culturepark.server.graduates import Graduates
+from culturepark.serving import completions
+from culturepark.serving.local_answers import LocalAnswers
+from culturepark.serving.model_server import ModelServer
+from culturepark.testing.server import Server
 
 SMALL = {"model": "small"}
 TEXT = {**SMALL, "max_tokens": 6, "temperature": 0}
@@ -30,12 +32,12 @@ guided = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def answer(small):
-    return Graduates([str(small)]).load()
+    return LocalAnswers([str(small)]).load()
 
 
 @pytest.fixture(scope="module")
 def server(answer):
-    with Server(answer, models=answer.names, chat_only=True) as running:
+    with ModelServer(answer) as running:
         yield running
 
 
@@ -78,13 +80,13 @@ def think(number, body):
             yield piece, ()
         yield made
 
-    frame = answers.frame(number, body["model"], "chat.completion")
+    frame = completions.build_frame(number, body["model"], "chat.completion")
     if body.get("stream"):
-        return answers.stream_chunks(
-            [answers.part_thoughts(say())], frame, body, answers.chat_chunk, 1
+        return completions.stream_chunks(
+            [completions.part_thoughts(say())], frame, body, completions.build_chat_chunk, 1
         )
-    choices = [answers.chat_choice(0, made, False)]
-    return {**frame, "choices": choices, "usage": answers.count_usage([made], 1)}
+    choices = [completions.build_chat_choice(0, made, False)]
+    return {**frame, "choices": choices, "usage": completions.count_usage([made], 1)}
 
 
 def test_thoughts_are_a_field_of_their_own_whole_and_streamed_and_are_counted():

@@ -110,14 +110,8 @@ def test_what_never_passes_is_a_failed_reply_after_as_many_tries_as_its_kind_des
 def test_each_fault_of_the_wire_passes_and_what_may_have_been_billed_is_counted(kind, lost):
     faulty = iter([kind])
 
-    class Once(cp.Server):
-        """A server whose first answer is mistreated."""
-
-        def start(self):
-            self._desk.draws.request = lambda: next(faulty, "")
-            return super().start()
-
-    with Once(lambda n, body: f"Answer {n}.") as server:
+    with cp.Server(lambda n, body: f"Answer {n}.") as server:
+        server.faults.draw_for_request = lambda: next(faulty, "")
         reply = ask(server.url, replace(ASK, max_tokens=90), name="openai/embedded", timeout=0.5)
     assert (reply.status, reply.attempts, reply.lost) == ("ok", 2, lost), reply.reason
 
@@ -430,7 +424,7 @@ def test_the_other_client_path_gives_the_same_reply_the_same_failures_and_the_sa
 ):
     faulty = iter(["", "429", "500", "", "length", "refusal", "empty"])
     with cp.Server(lambda n, _: "Well met.", key=KEY) as server:
-        server._desk.draws.request = lambda: next(faulty, "")
+        server.faults.draw_for_request = lambda: next(faulty, "")
         replies = [
             ask(
                 server.url,

@@ -30,8 +30,8 @@ from culturepark.local_models import (
 )
 from culturepark.local_models.merge import merge
 from culturepark.records import Message, Request
-from culturepark.server import Server
-from culturepark.server.graduates import Graduates
+from culturepark.serving.local_answers import LocalAnswers
+from culturepark.serving.model_server import ModelServer
 
 NAMES = ("arabic", "german", "korean")
 TALK = [
@@ -87,12 +87,12 @@ def models(small, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answer(models):
-    return Graduates([str(models)]).load()
+    return LocalAnswers([str(models)]).load()
 
 
 @pytest.fixture(scope="module")
 def server(answer):
-    with Server(answer, models=answer.names, chat_only=True) as running:
+    with ModelServer(answer) as running:
         yield running
 
 
@@ -404,14 +404,14 @@ def test_damaged_pickled_and_unfitting_adapters_are_told_and_the_base_is_as_it_w
 def test_an_adapter_that_cannot_share_a_base_and_a_reward_model_are_refused(small, tmp_path):
     odd = adapter(small, tmp_path / "odd", 1, use_dora=True)
     with pytest.raises(ModelError, match=r"use_dora.*culturepark merge"):
-        Graduates([str(odd)]).load()
+        LocalAnswers([str(odd)]).load()
     with pytest.raises(InputError, match="reward model"):
         local_model.find(adapter(small, tmp_path / "judge", 1, kind="reward"))
 
 
 def test_models_of_one_name_are_told_apart_by_the_folder_they_are_in(models, small, tmp_path):
     again = adapter(small, tmp_path / "dpo" / "korean", 5)
-    made = Graduates([str(models), str(again), str(small)])
+    made = LocalAnswers([str(models), str(again), str(small)])
     assert made.names == ("arabic", "german", "sft-korean", "dpo-korean", "small")
 
 
@@ -434,7 +434,7 @@ def test_a_merged_model_is_what_base_and_adapter_were_and_needs_no_peft(small, t
     assert manifest.read(made).kind == "model" and not [
         p for p in made.iterdir() if "adapter" in p.name
     ]
-    assert Graduates([str(made)]).names == ("korean",)
+    assert LocalAnswers([str(made)]).names == ("korean",)
 
 
 def test_a_quantised_base_and_a_taken_folder_are_not_merged_into(models, small, tmp_path):

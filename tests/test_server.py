@@ -16,8 +16,10 @@ from culturepark import workspace as cards
 from culturepark.errors import InputError
 from culturepark.llm.session import once
 from culturepark.local_models.chat import fold
-from culturepark.server import KINDS, Server, canned
-from culturepark.server.hearing import hear
+from culturepark.testing.faults import KINDS
+from culturepark.testing.hearing import hear
+from culturepark.testing.server import Server
+from culturepark.testing.templated import CannedAnswer
 
 ASK = {
     "model": "embedded",
@@ -451,7 +453,7 @@ def test_a_run_with_the_shipped_cards_speaks_as_the_engine_does(tmp_path, monkey
 async def test_a_thousand_connections_are_held_at_once_and_no_two_answers_are_alike():
     import aiohttp
 
-    with Server(canned(40), latency=3.0, keep=False) as server:
+    with Server(CannedAnswer(40), latency=3.0, keep=False) as server:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
             async def one():

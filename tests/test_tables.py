@@ -325,7 +325,7 @@ def test_no_other_module_writes_csv():
         if "csv.writer" in p.read_text("utf-8")
     }
     assert writers == {
-        "culturepark/server/training.py",
+        "culturepark/testing/training_files.py",
         "culturepark/tables/cells.py",
     }  # both through safe_cell
 

@@ -20,7 +20,7 @@ from test_batch import Front
 import culturepark as cp
 from culturepark.cli.hosted import hosted as command
 from culturepark.errors import BudgetReached, InputError, Locked, ModelError, RunFailed
-from culturepark.server import Server
+from culturepark.testing.server import Server
 from culturepark.training import hosted
 from culturepark.training.hosted.quote import tidy, told
 

@@ -468,8 +468,8 @@ def serve_embedded(
     """
     from culturepark.cli.flags import pair, rate
     from culturepark.secrets import named_key
-    from culturepark.server import Server
-    from culturepark.server.bounds import MIB, Limits
+    from culturepark.serving.limits import MIB, Limits
+    from culturepark.testing.server import Server
     from culturepark.workspace import load
 
     key = named_key("--key-env", key_env)

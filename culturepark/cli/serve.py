@@ -13,7 +13,8 @@ from culturepark.cli.progress import say
 from culturepark.cli.terminal import echo
 
 if TYPE_CHECKING:
-    from culturepark.server.bounds import Limits
+    from culturepark.serving.limits import Limits
+    from culturepark.serving.local_answers import LocalAnswers
 
 PORT = 8000  # vLLM's, so that `hosted_vllm/NAME` finds either
 
@@ -63,13 +64,13 @@ def serve(
         lines = production.commands(named(found(models)), port or PORT)
         say({"vllm": lines}, as_json, "\n".join(lines))
         return
-    from culturepark.server.bounds import MIB, Limits
+    from culturepark.serving.limits import MIB, Limits
 
     limits = Limits(request=max_request * MIB, idle=idle)
-    _serve(models, port, rows, key_env, where, as_json, limits)
+    _serve_models(models, port, rows, key_env, where, as_json, limits)
 
 
-def _serve(
+def _serve_models(
     models: tuple[str, ...],
     port: int,
     rows: int,
@@ -80,28 +81,19 @@ def _serve(
 ) -> None:
     from culturepark.local_models import machine
     from culturepark.secrets import named_key
-    from culturepark.server import Server
-    from culturepark.server.graduates import Graduates
+    from culturepark.serving.local_answers import LocalAnswers
+    from culturepark.serving.model_server import ModelServer
 
     key = named_key("--key-env", key_env)
-    found = machine.look(where["device"], where["dtype"], where["attention"])
-    answer = Graduates(models, found, rows).load()
-    with Server(
-        answer,
-        models=answer.names,
-        key=key,
-        port=port,
-        keep=False,
-        chat_only=True,
-        limits=limits,
-        tell=warn,
-    ) as server:
-        value = {"url": server.url, "models": list(answer.names), "machine": str(found)}
+    device = machine.look(where["device"], where["dtype"], where["attention"])
+    answers = LocalAnswers(models, device, rows).load()
+    with ModelServer(answers, key=key, port=port, limits=limits, tell=warn) as server:
+        value = {"url": server.url, "models": list(answers.names), "machine": str(device)}
         say(
             value,
             as_json,
-            f"{server.url} answers as {', '.join(answer.names)} on {found}. Ctrl-C stops"
-            f" it.\n{_run(answer, server.url)}",
+            f"{server.url} answers as {', '.join(answers.names)} on {device}. Ctrl-C stops"
+            f" it.\n{_format_command(answers, server.url)}",
         )
         server.wait()
 
@@ -111,16 +103,12 @@ def warn(message: str) -> None:
     echo(message, err=True)
 
 
-def _run(answer: Any, url: str) -> str:
+def _format_command(answers: LocalAnswers, url: str) -> str:
     """Return the command by which these models take their seats."""
-    there = (
-        ""
-        if url == f"http://localhost:{PORT}/v1".replace("localhost", "127.0.0.1")
-        else f" --base-url {url}"
-    )
-    base = next((n for n, m in answer.models.items() if not m.adapter), answer.names[0])
-    seats = "".join(f" --seat {n}=hosted_vllm/{n}" for n, m in answer.models.items() if m.adapter)
-    return f"culturepark run NAME --model hosted_vllm/{base}{seats}{there}"
+    address = "" if url == f"http://127.0.0.1:{PORT}/v1" else f" --base-url {url}"
+    base = next((n for n, m in answers.models.items() if not m.adapter), answers.names[0])
+    seats = "".join(f" --seat {n}=hosted_vllm/{n}" for n, m in answers.models.items() if m.adapter)
+    return f"culturepark run NAME --model hosted_vllm/{base}{seats}{address}"
 
 
 @click.command()

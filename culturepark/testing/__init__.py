@@ -1,1 +1,3 @@
-"""Public test doubles."""
+"""Public test doubles: a provider's server with faults on demand (`cp.Server`), and a model that
+follows a script (`cp.Scripted`).
+"""

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from culturepark.llm.reasoning import Listener, Parted, part_exactly
-from culturepark.server.problems import Problem
+from culturepark.serving.problems import Problem
 
 if TYPE_CHECKING:
     from culturepark.local_models.engine import Made, Token
@@ -21,7 +21,7 @@ Piece = tuple[str, tuple["Token", ...]]
 ChatPiece = tuple[str | Parted, tuple["Token", ...]]
 
 
-def frame(number: int, model: str, kind: str) -> dict[str, Any]:
+def build_frame(number: int, model: str, kind: str) -> dict[str, Any]:
     """Return what stands around the choices of an answer."""
     prefix = "cmpl" if kind == "text_completion" else "chatcmpl"
     return {
@@ -45,7 +45,7 @@ def count_usage(made: Sequence[Made], prompts: int) -> dict[str, int]:
 # ---------------------------------------------------------------------- chat
 
 
-def chat_choice(index: int, made: Made, logprobs: bool, free: bool = True) -> dict[str, Any]:
+def build_chat_choice(index: int, made: Made, logprobs: bool, free: bool = True) -> dict[str, Any]:
     """Return an answer as a choice of a chat completion; one that is `free` of a schema may hold
     thoughts.
     """
@@ -53,19 +53,19 @@ def chat_choice(index: int, made: Made, logprobs: bool, free: bool = True) -> di
     message = {"role": "assistant", "content": found.text, "refusal": None}
     if found.reasoning:
         message["reasoning_content"] = found.reasoning
-    logs = chat_logprobs(made.tokens) if logprobs else None
+    logs = build_chat_logprobs(made.tokens) if logprobs else None
     return {"index": index, "message": message, "logprobs": logs, "finish_reason": made.finish}
 
 
-def chat_chunk(index: int, piece: ChatPiece | Made | None, logprobs: bool) -> dict[str, Any]:
+def build_chat_chunk(index: int, piece: ChatPiece | Made | None, logprobs: bool) -> dict[str, Any]:
     """Return a choice of a chunk: a piece of an answer, its end, or its beginning (None)."""
     delta: dict[str, Any] = {}
     logs = finish = None
     if piece is None:
         delta = {"role": "assistant", "content": ""}
     elif isinstance(piece, tuple):
-        delta = _delta(piece[0])
-        logs = chat_logprobs(piece[1]) if logprobs and piece[1] else None
+        delta = _build_delta(piece[0])
+        logs = build_chat_logprobs(piece[1]) if logprobs and piece[1] else None
     else:
         finish = piece.finish
     return {"index": index, "delta": delta, "logprobs": logs, "finish_reason": finish}
@@ -92,49 +92,55 @@ async def part_thoughts(
                 yield piece
 
 
-def _delta(said: str | Parted) -> dict[str, str]:
+def _build_delta(said: str | Parted) -> dict[str, str]:
     if isinstance(said, str):
         return {"content": said}
     thoughts = {"reasoning_content": said.reasoning} if said.reasoning else {}
     return thoughts | ({"content": said.text} if said.text or not thoughts else {})
 
 
-def chat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:
+def build_chat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:
     """Return tokens as the log-probabilities of a chat completion."""
     shown = [
-        {**_shown(t.text, t.logprob), "top_logprobs": [_shown(*pair) for pair in t.top]}
+        {**_build_token(t.text, t.logprob), "top_logprobs": [_build_token(*pair) for pair in t.top]}
         for t in tokens
     ]
     return {"content": shown, "refusal": None}
 
 
-def _shown(text: str, logprob: float) -> dict[str, Any]:
+def _build_token(text: str, logprob: float) -> dict[str, Any]:
     return {"token": text, "logprob": max(logprob, LEAST), "bytes": list(text.encode())}
 
 
 # ---------------------------------------------------------------------- text
 
 
-def text_choice(
+def build_text_choice(
     index: int, text: str, finish: str, logprobs: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Return an answer as a choice of a text completion."""
     return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish}
 
 
-def text_chunk(index: int, piece: Piece | Made | None, logprobs: bool) -> dict[str, Any] | None:
+def build_text_chunk(
+    index: int, piece: Piece | Made | None, logprobs: bool
+) -> dict[str, Any] | None:
     """Return a choice of a chunk: a piece of an answer, or its end; its beginning (None) says
     nothing.
     """
     if piece is None:
         return None
     if not isinstance(piece, tuple):
-        return text_choice(index, "", piece.finish, None)
-    logs = text_logprobs([t.text for t in piece[1]], piece[1], 0) if logprobs and piece[1] else None
-    return {**text_choice(index, piece[0], "", logs), "finish_reason": None}
+        return build_text_choice(index, "", piece.finish, None)
+    logs = (
+        build_text_logprobs([t.text for t in piece[1]], piece[1], 0)
+        if logprobs and piece[1]
+        else None
+    )
+    return {**build_text_choice(index, piece[0], "", logs), "finish_reason": None}
 
 
-def text_logprobs(
+def build_text_logprobs(
     pieces: Sequence[str], tokens: Sequence[Token | None], start: int
 ) -> dict[str, Any]:
     """Return tokens as the log-probabilities of a text completion.
@@ -148,12 +154,12 @@ def text_logprobs(
     return {
         "tokens": [t.text if t else piece for t, piece in zip(tokens, pieces, strict=True)],
         "token_logprobs": [max(t.logprob, LEAST) if t else None for t in tokens],
-        "top_logprobs": [_likeliest(t) if t else None for t in tokens],
+        "top_logprobs": [_list_alternatives(t) if t else None for t in tokens],
         "text_offset": offsets[:-1],
     }
 
 
-def _likeliest(token: Token) -> dict[str, float]:
+def _list_alternatives(token: Token) -> dict[str, float]:
     """Return a token's alternatives by text, itself among them; of two that look alike the
     likelier.
     """
@@ -184,7 +190,7 @@ async def stream_chunks(
         for index in range(len(streams)):
             if choice := shape(index, None, logprobs):
                 yield {**around, "choices": [choice], **usage}
-        async with aclosing(_merge(streams)) as pieces:
+        async with aclosing(_merge_streams(streams)) as pieces:
             async for index, piece in pieces:
                 if not isinstance(piece, tuple):
                     made[index] = piece
@@ -202,7 +208,7 @@ def _wants_logprobs(body: Mapping[str, Any]) -> bool:
     return body.get("logprobs") not in (None, False)
 
 
-async def _merge(
+async def _merge_streams(
     streams: Sequence[AsyncGenerator[Any, None]],
 ) -> AsyncGenerator[tuple[int, Any], None]:
     """Yield what streams say as it comes, with each stream's number; the first that fails ends them

@@ -44,3 +44,19 @@ class Problem(Exception):
         return {
             "error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         }
+
+
+def missing_parameter(param: str) -> Problem:
+    """Return the Problem of a parameter that a request lacks."""
+    message = f"Missing required parameter: '{param}'."
+    return Problem(400, message, code="missing_required_parameter", param=param)
+
+
+def invalid_value(param: str, why: str) -> Problem:
+    """Return the Problem with a parameter's value."""
+    return Problem(400, f"Invalid value for '{param}': {why}.", code="invalid_value", param=param)
+
+
+def invalid_body() -> Problem:
+    """Return the Problem of a body that is no JSON object."""
+    return Problem(400, "We could not parse the JSON body of your request: it is not an object.")

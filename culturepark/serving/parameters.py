@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from culturepark.errors import nearest
-from culturepark.server.problems import Problem
+from culturepark.serving.problems import Problem
 
 # Whose request it is and where it is kept: no answer depends on these.
 NO_EFFECT = frozenset(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from culturepark.errors import InputError, nearest
-from culturepark.server.completions import finished
-from culturepark.server.problems import Problem
+from culturepark.serving.problems import Problem
+from culturepark.testing.completions import replace_answer
 
 ERRORS: dict[str, tuple[str, str | None, dict[str, str]]] = {  # message, code, headers
     "429": (
@@ -20,18 +20,18 @@ ERRORS: dict[str, tuple[str, str | None, dict[str, str]]] = {  # message, code, 
     "500": ("The server had an error while processing your request (a fault on demand).", None, {}),
     "503": ("The engine is currently overloaded (a fault on demand).", "overloaded", {}),
 }
-WIRE = ("hang", "reset", "truncated", "drip")  # what happens to the answer on its way
+NETWORK = ("hang", "reset", "truncated", "drip")  # what happens to the answer on its way
 TEXTS = ("schema", "notjson", "empty", "length", "refusal", "filter")  # what the answer itself says
-KINDS = (*ERRORS, *WIRE, *TEXTS, "expire")
+KINDS = (*ERRORS, *NETWORK, *TEXTS, "expire")
 PROSE = "Certainly! I would rather tell you about it in plain words, without any braces."
 REFUSAL = "I'm sorry, but I can't help with that."
 WRONG = '{"unexpected": [1, 2, 3], "note": "JSON of another shape than was asked for"}'
 
 
-def checked(rates: Mapping[str, float]) -> dict[str, float]:
+def check_shares(rates: Mapping[str, float]) -> dict[str, float]:
     """Return the shares of faults by kind; InputError for a kind or share that cannot be."""
     for kind, rate in rates.items():
-        known(kind)
+        check_kind(kind)
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
             raise InputError(f"fault {kind}: the share {rate!r} is not a number from 0 to 1")
     if sum(rates.values()) > 1 + 1e-9:
@@ -41,21 +41,21 @@ def checked(rates: Mapping[str, float]) -> dict[str, float]:
     return {kind: float(rate) for kind, rate in rates.items() if rate}
 
 
-def known(kind: str) -> str:
+def check_kind(kind: str) -> str:
     """Return the kind; InputError names the nearest that there is."""
     if kind not in KINDS:
         raise InputError(f"no fault {kind!r}. {nearest(kind, KINDS)}")
     return kind
 
 
-def failure(kind: str) -> Problem:
+def build_problem(kind: str) -> Problem:
     """Return the error of a fault of ERRORS."""
     message, code, headers = ERRORS[kind]
     return Problem(int(kind), message, code=code, headers=headers)
 
 
 @dataclass
-class Draws:
+class FaultSchedule:
     """The faults of one server: the n-th request gets the n-th draw, so a run meets the same ones
     again.
     """
@@ -70,18 +70,18 @@ class Draws:
             for what in ("requests", "batches", "tunes")
         )
 
-    def request(self) -> str:
+    def draw_for_request(self) -> str:
         """Return the next request's fault; empty for none."""
-        return self._drawn(self._requests)
+        return self._draw(self._requests)
 
-    def tune(self) -> str:
+    def draw_for_tuning(self) -> str:
         """Return the fault of the next request about fine-tuning; empty for none, or for one that
         only a model's text can have.
         """
-        kind = self._drawn(self._tunes)
+        kind = self._draw(self._tunes)
         return "" if kind in TEXTS else kind
 
-    def _drawn(self, source: random.Random) -> str:
+    def _draw(self, source: random.Random) -> str:
         if not self._calls:
             return ""
         drawn = source.random()
@@ -91,18 +91,20 @@ class Draws:
             drawn -= rate
         return ""
 
-    def expires(self) -> bool:
+    def draw_expiry(self) -> bool:
         """Say whether the next batch runs out of time."""
         return self._batches.random() < self.rates.get("expire", 0.0)
 
 
-def spoil(kind: str, completion: Mapping[str, Any]) -> dict[str, Any]:
+def spoil_completion(kind: str, completion: Mapping[str, Any]) -> dict[str, Any]:
     """Return a chat completion with a fault of TEXTS in it, its tokens counted anew."""
     said = completion["choices"][0]["message"].get("content") or ""
     if kind == "length":
-        return finished(completion, said[: max(1, len(said) // 2)], "length")
+        return replace_answer(completion, said[: max(1, len(said) // 2)], "length")
     if kind == "refusal":
-        return finished(completion, None, "stop", REFUSAL)
+        return replace_answer(completion, None, "stop", REFUSAL)
     if kind == "filter":
-        return finished(completion, "", "content_filter")
-    return finished(completion, {"schema": WRONG, "notjson": PROSE, "empty": ""}[kind], "stop")
+        return replace_answer(completion, "", "content_filter")
+    return replace_answer(
+        completion, {"schema": WRONG, "notjson": PROSE, "empty": ""}[kind], "stop"
+    )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from culturepark.errors import InputError
-from culturepark.server.problems import Problem
+from culturepark.serving.problems import Problem, invalid_value
 
 STOPS, ALTERNATIVES = 16, 20  # stop texts of a request, and alternatives per token, at most
 CHOICES, PROMPTS, ANSWERS = (
@@ -22,7 +22,7 @@ LENGTH = 16  # tokens of a text completion that does not say how many: OpenAI's 
 Prompt = str | tuple[int, ...]
 
 
-def read_talk(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def read_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Return messages as templates take them: texts only, a developer's as the system's."""
     talk = []
     for i, message in enumerate(messages):
@@ -37,10 +37,10 @@ def read_talk(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 None,
             )
             if odd is not None:
-                raise wrong(f"messages[{i}].content", "these models read texts only")
+                raise invalid_value(f"messages[{i}].content", "these models read texts only")
             parts = "".join(p["text"] for p in parts)
         if message["role"] in ("tool", "function"):
-            raise wrong(f"messages[{i}].role", "these models use no tools")
+            raise invalid_value(f"messages[{i}].role", "these models use no tools")
         talk.append(
             {
                 "role": "system" if message["role"] == "developer" else message["role"],
@@ -56,14 +56,14 @@ def read_sampling(body: Mapping[str, Any]) -> dict[str, Any]:
     if top_p is not None and (
         isinstance(top_p, bool) or not isinstance(top_p, (int, float)) or not 0 < top_p <= 1
     ):
-        raise wrong("top_p", "expected a number above 0 and up to 1")
+        raise invalid_value("top_p", "expected a number above 0 and up to 1")
     stops = [stop] if isinstance(stop, str) else stop or []
     if (
         not isinstance(stops, list)
         or len(stops) > STOPS
         or not all(isinstance(s, str) and s for s in stops)
     ):
-        raise wrong("stop", f"expected a text, or up to {STOPS}, none empty")
+        raise invalid_value("stop", f"expected a text, or up to {STOPS}, none empty")
     warmth, seed = body.get("temperature"), body.get("seed")
     return {
         "temperature": 1.0 if warmth is None else float(warmth),
@@ -79,9 +79,9 @@ def read_chat_logprobs(body: Mapping[str, Any]) -> int | None:
     """
     top = body.get("top_logprobs")
     if top is not None and not _is_count(top, ALTERNATIVES):
-        raise wrong("top_logprobs", f"expected a whole number from 0 to {ALTERNATIVES}")
+        raise invalid_value("top_logprobs", f"expected a whole number from 0 to {ALTERNATIVES}")
     if top is not None and not body.get("logprobs"):
-        raise wrong("top_logprobs", "it needs logprobs to be true")
+        raise invalid_value("top_logprobs", "it needs logprobs to be true")
     return (top or 0) if body.get("logprobs") else None
 
 
@@ -91,7 +91,7 @@ def read_text_logprobs(body: Mapping[str, Any]) -> int | None:
     """
     top = body.get("logprobs")
     if top is not None and not _is_count(top, ALTERNATIVES):
-        raise wrong("logprobs", f"expected a whole number from 0 to {ALTERNATIVES}")
+        raise invalid_value("logprobs", f"expected a whole number from 0 to {ALTERNATIVES}")
     return None if top is None else int(top)
 
 
@@ -99,7 +99,7 @@ def read_text_limit(body: Mapping[str, Any]) -> int:
     """Return how many tokens a text completion may have; 0 asks for none."""
     limit = body.get("max_tokens")
     if limit is not None and not _is_count(limit, 2**31):
-        raise wrong("max_tokens", "expected a whole number of at least 0")
+        raise invalid_value("max_tokens", "expected a whole number of at least 0")
     return LENGTH if limit is None else int(limit)
 
 
@@ -107,7 +107,7 @@ def read_count(body: Mapping[str, Any]) -> int:
     """Return how many answers each prompt gets."""
     count = body.get("n")
     if count is not None and (not _is_count(count, CHOICES) or count < 1):
-        raise wrong("n", f"expected a whole number from 1 to {CHOICES}")
+        raise invalid_value("n", f"expected a whole number from 1 to {CHOICES}")
     return count or 1
 
 
@@ -123,14 +123,14 @@ def read_prompts(body: Mapping[str, Any]) -> list[Prompt]:
         or not given
         or not all(isinstance(p, str) or _are_tokens(p) for p in given)
     ):
-        raise wrong(
+        raise invalid_value(
             "prompt",
             "expected a text, a list of token ids, or a list of either, none of them empty",
         )
     if len(given) > PROMPTS:
-        raise wrong("prompt", f"{len(given)} prompts; one request has at most {PROMPTS}")
+        raise invalid_value("prompt", f"{len(given)} prompts; one request has at most {PROMPTS}")
     if len(given) * read_count(body) > ANSWERS:
-        raise wrong(
+        raise invalid_value(
             "n",
             f"{len(given)} prompts with so many answers each; one request has at most {ANSWERS}"
             " answers",
@@ -142,14 +142,14 @@ def check_echo(body: Mapping[str, Any]) -> bool:
     """Say whether the prompt is said back; Problem where that cannot be."""
     echo = body.get("echo")
     if echo is not None and not isinstance(echo, bool):
-        raise wrong("echo", "expected true or false")
+        raise invalid_value("echo", "expected true or false")
     if echo and body.get("stream"):
-        raise wrong("echo", "this server does not stream prompts back")
+        raise invalid_value("echo", "this server does not stream prompts back")
     return bool(echo)
 
 
 @contextmanager
-def refusals(param: str) -> Iterator[None]:
+def report_refusals(param: str) -> Iterator[None]:
     """Word what an engine cannot take as the Problem with a parameter."""
     try:
         yield
@@ -159,11 +159,6 @@ def refusals(param: str) -> Iterator[None]:
             f"{param}: " if param == "response_format" else ""
         )  # for clients that read words alone
         raise Problem(400, f"{name}{error}.", code=code, param=param) from error
-
-
-def wrong(param: str, why: str) -> Problem:
-    """Return the Problem with a parameter's value."""
-    return Problem(400, f"Invalid value for '{param}': {why}.", code="invalid_value", param=param)
 
 
 def _is_count(value: Any, most: int) -> bool:

@@ -26,8 +26,8 @@ from culturepark.records import (
     Turn,
     digest,
 )
-from culturepark.server.patterns import Bound, Match, Pattern
 from culturepark.settings import Settings
+from culturepark.testing.patterns import Bound, Match, Pattern
 from culturepark.workspace import Workspace
 
 SEATS = {"main_contact": 0, "delegate": 1}

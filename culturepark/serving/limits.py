@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from time import monotonic
 from typing import Any
 
 from culturepark.errors import InputError
-from culturepark.server.problems import Problem
+from culturepark.serving.problems import Problem
 
 MIB = 2**20
 OPTIONS = {
@@ -42,7 +43,7 @@ class Limits:
             raise InputError(f"limits: {low} is {getattr(self, low)}; give a number above 0")
 
 
-class Watch:
+class LimitMonitor:
     """Says once of each kind when a limit is reached, counts them all in `counts`, and closes
     connections that are idle.
     """
@@ -69,17 +70,27 @@ class Watch:
             408 if late else 413, message, code="timeout" if late else "too_large", param=param
         )
 
+    @asynccontextmanager
+    async def expect_arrival(self) -> AsyncIterator[None]:
+        """Refuse a request of which the next part takes too long to arrive."""
+        try:
+            async with asyncio.timeout(self.limits.idle):
+                yield
+        except TimeoutError:
+            message = f"A request did not arrive within {self.limits.idle:g} s."
+            raise self.reach("idle", message) from None
+
     # ---------------------------------------------------------- connections
 
-    def wait_for(self, connection: Any) -> None:
+    def start_waiting(self, connection: Any) -> None:
         """Note that a connection waits for its next request from now on."""
         self._waiting[connection] = monotonic()
 
-    def serve(self, connection: Any) -> None:
+    def stop_waiting(self, connection: Any) -> None:
         """Note that a connection has sent a request, which is being answered."""
         self._waiting.pop(connection, None)
 
-    async def close_idle(self) -> None:
+    async def close_idle_connections(self) -> None:
         """Close the connections that have waited too long, whatever they dribble meanwhile; goes on
         until cancelled.
         """

@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any
 from culturepark.errors import InputError
 from culturepark.local_models.local_model import Graduate, found, named
 from culturepark.local_models.schemas import schema_of
-from culturepark.server import answers, completions, parameters, wishes
-from culturepark.server.wishes import Prompt, refusals
+from culturepark.serving import completions, generation_options, parameters
+from culturepark.serving.generation_options import Prompt, report_refusals
+from culturepark.serving.requests import read_limit
 
 if TYPE_CHECKING:
     from culturepark.local_models.engine import Ask, Engine, Made, Token
     from culturepark.local_models.machine import Machine
 
 WHO = "A server of models on this machine"
-Answered = dict[str, Any] | AsyncIterator[dict[str, Any]]
+Answer = dict[str, Any] | AsyncIterator[dict[str, Any]]
 
 
-class Graduates:
-    """The answer of a Server: tuned models and bases, one engine a base. `names` are those it
-    answers to.
+class LocalAnswers:
+    """The answers of tuned models and bases, one engine per base. `names` are those they have.
 
     `models` are folders of tuned models (or of several), `tiny`, folders of bases or hub names; the
     base of an adapter is served too. `rows` bounds a batch.
 
-    >>> with Server(answer := Graduates(["outputs/first/models/sft"]), models=answer.names, chat_only=True) as server: ...
+    >>> LocalAnswers(["outputs/first/models/sft"]).load().names
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Graduates:
         """The engines, one a base."""
         return tuple({id(e): e for e, _ in self._loaded.values()}.values())
 
-    def load(self) -> Graduates:
+    def load(self) -> LocalAnswers:
         """Load every base, each once, and every adapter."""
         from culturepark.local_models.engine import shared
 
@@ -59,94 +59,104 @@ class Graduates:
             self._loaded[name] = engine, engine.add(model)
         return self
 
-    async def __call__(self, number: int, body: Mapping[str, Any]) -> Answered:
+    async def complete_chat(self, number: int, body: Mapping[str, Any]) -> Answer:
         """Return a chat completion, or its chunks as they come; Problem for what cannot be
         answered.
         """
         parameters.check_parameters(body, parameters.CHAT | parameters.LOGPROBS, WHO)
         engine, adapter = self._loaded[body["model"]]
-        talk, how = wishes.read_talk(body["messages"]), wishes.read_sampling(body)
-        how["top"], count = wishes.read_chat_logprobs(body), wishes.read_count(body)
-        how["schema"] = await _checked_schema(engine, body)
-        with refusals("messages"):
-            ask = await asyncio.to_thread(engine.ask, talk, adapter, completions.limit(body), **how)
-        asks, held = _repeat(ask, count), ask.schema is not None
+        talk, how = (
+            generation_options.read_messages(body["messages"]),
+            generation_options.read_sampling(body),
+        )
+        how["top"], count = (
+            generation_options.read_chat_logprobs(body),
+            generation_options.read_count(body),
+        )
+        how["schema"] = await _read_schema(engine, body)
+        with report_refusals("messages"):
+            ask = await asyncio.to_thread(engine.ask, talk, adapter, read_limit(body), **how)
+        asks, held = _repeat_ask(ask, count), ask.schema is not None
         if body.get("stream"):
-            frame = answers.frame(number, body["model"], "chat.completion.chunk")
+            frame = completions.build_frame(number, body["model"], "chat.completion.chunk")
             said = [
-                engine.stream(a) if held else answers.part_thoughts(engine.stream(a)) for a in asks
+                engine.stream(a) if held else completions.part_thoughts(engine.stream(a))
+                for a in asks
             ]
-            return answers.stream_chunks(said, frame, body, answers.chat_chunk, count)
-        made = await _say_all(engine, asks)
+            return completions.stream_chunks(said, frame, body, completions.build_chat_chunk, count)
+        made = await _complete_all(engine, asks)
         choices = [
-            answers.chat_choice(i, one, ask.top is not None, not held) for i, one in enumerate(made)
+            completions.build_chat_choice(i, one, ask.top is not None, not held)
+            for i, one in enumerate(made)
         ]
-        frame = answers.frame(number, body["model"], "chat.completion")
-        return {**frame, "choices": choices, "usage": answers.count_usage(made, 1)}
+        frame = completions.build_frame(number, body["model"], "chat.completion")
+        return {**frame, "choices": choices, "usage": completions.count_usage(made, 1)}
 
-    async def continue_text(self, number: int, body: Mapping[str, Any]) -> Answered:
+    async def complete_text(self, number: int, body: Mapping[str, Any]) -> Answer:
         """Return a text completion of each prompt, or its chunks as they come; Problem for what
         cannot be answered.
         """
         parameters.check_parameters(body, parameters.TEXT, WHO)
         engine, adapter = self._loaded[body["model"]]
-        how = wishes.read_sampling(body) | {"top": wishes.read_text_logprobs(body)}
+        how = generation_options.read_sampling(body) | {
+            "top": generation_options.read_text_logprobs(body)
+        }
         limit, count, echo = (
-            wishes.read_text_limit(body),
-            wishes.read_count(body),
-            wishes.check_echo(body),
+            generation_options.read_text_limit(body),
+            generation_options.read_count(body),
+            generation_options.check_echo(body),
         )
-        with refusals("prompt"):
+        with report_refusals("prompt"):
             texts = await asyncio.to_thread(
-                lambda: [_read(engine, p) for p in wishes.read_prompts(body)]
+                lambda: [_read_prompt(engine, p) for p in generation_options.read_prompts(body)]
             )
             asks = [
                 ask
                 for text in texts
                 for ask in (
-                    _repeat(engine.ask_tokens(text.tokens, adapter, limit, **how), count)
+                    _repeat_ask(engine.ask_tokens(text.tokens, adapter, limit, **how), count)
                     if limit
                     else ()
                 )
             ]
-        frame = answers.frame(number, body["model"], "text_completion")
+        frame = completions.build_frame(number, body["model"], "text_completion")
         if body.get("stream"):
-            return answers.stream_chunks(
-                [engine.stream(a) for a in asks], frame, body, answers.text_chunk, count
+            return completions.stream_chunks(
+                [engine.stream(a) for a in asks], frame, body, completions.build_text_chunk, count
             )
         made = (
-            await _say_all(engine, asks)
+            await _complete_all(engine, asks)
             if limit
-            else [_say_nothing(t) for t in texts for _ in range(count)]
+            else [_complete_nothing(t) for t in texts for _ in range(count)]
         )
         if echo:
-            texts = await _weigh_all(engine, texts, adapter, how["top"])
+            texts = await _score_prompts(engine, texts, adapter, how["top"])
         shown = [t for t in texts for _ in range(count)]
         choices = [
             _text_choice(i, engine, text if echo else None, one, how["top"])
             for i, (text, one) in enumerate(zip(shown, made, strict=True))
         ]
-        return {**frame, "choices": choices, "usage": answers.count_usage(made, len(texts))}
+        return {**frame, "choices": choices, "usage": completions.count_usage(made, len(texts))}
 
 
-async def _checked_schema(engine: Engine, body: Mapping[str, Any]) -> str | None:
+async def _read_schema(engine: Engine, body: Mapping[str, Any]) -> str | None:
     """Return the JSON schema that a request asks for, as text; Problem where an answer cannot be
     held to it.
     """
-    with refusals("response_format"):
+    with report_refusals("response_format"):
         schema = schema_of(body.get("response_format"))
         if schema is not None:
             await asyncio.to_thread(engine.check_schema, schema)
         return schema
 
 
-def _repeat(ask: Ask, count: int) -> list[Ask]:
+def _repeat_ask(ask: Ask, count: int) -> list[Ask]:
     """Return a request so many times, each drawn with a seed of its own."""
     return [replace(ask, seed=ask.seed + i) for i in range(count)]
 
 
-async def _say_all(engine: Engine, asks: Sequence[Ask]) -> list[Made]:
-    with refusals("response_format"):
+async def _complete_all(engine: Engine, asks: Sequence[Ask]) -> list[Made]:
+    with report_refusals("response_format"):
         return list(
             await asyncio.gather(*(asyncio.wrap_future(engine.submit(ask)) for ask in asks))
         )
@@ -166,7 +176,7 @@ class Text:
     weighed: tuple[Token | None, ...] = ()
 
 
-def _read(engine: Engine, prompt: Prompt) -> Text:
+def _read_prompt(engine: Engine, prompt: Prompt) -> Text:
     """Return a prompt as tokens and text; InputError for tokens that the model does not have."""
     if not isinstance(prompt, str):
         return Text(engine.check_tokens(prompt), engine.write(prompt))
@@ -176,13 +186,13 @@ def _read(engine: Engine, prompt: Prompt) -> Text:
     return Text(tokens, prompt)
 
 
-def _say_nothing(text: Text) -> Made:
+def _complete_nothing(text: Text) -> Made:
     from culturepark.local_models.engine import Made
 
     return Made("", "length", len(text.tokens), 0)
 
 
-async def _weigh_all(
+async def _score_prompts(
     engine: Engine, texts: Sequence[Text], adapter: str, top: int | None
 ) -> list[Text]:
     """Return prompts with how likely their tokens are; as they are where no log-probabilities are
@@ -190,7 +200,7 @@ async def _weigh_all(
     """
     if top is None:
         return list(texts)
-    with refusals("prompt"):
+    with report_refusals("prompt"):
         read = await asyncio.gather(*(engine.read(t.tokens, adapter, top) for t in texts))
     return [
         replace(text, weighed=(None, *tokens)) for text, tokens in zip(texts, read, strict=True)
@@ -203,11 +213,11 @@ def _text_choice(
     """Return an answer as a choice, after the prompt where that is said back (`before`)."""
     text = (before.text if before else "") + made.text
     if top is None:
-        return answers.text_choice(index, text, made.finish, None)
+        return completions.build_text_choice(index, text, made.finish, None)
     pieces, tokens = list[str](), list["Token | None"]()
     if before:
         pieces, tokens = engine.write_pieces(before.tokens, before.text), list(before.weighed)
     said = [*made.tokens, *([made.end] if made.end else [])]
     shown = [*(t.text for t in made.tokens), *([""] if made.end else [])]
-    logprobs = answers.text_logprobs([*pieces, *shown], [*tokens, *said], 0)
-    return answers.text_choice(index, text, made.finish, logprobs)
+    logprobs = completions.build_text_logprobs([*pieces, *shown], [*tokens, *said], 0)
+    return completions.build_text_choice(index, text, made.finish, logprobs)

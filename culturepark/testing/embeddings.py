@@ -13,8 +13,9 @@ from functools import lru_cache
 from math import sqrt
 from typing import Any
 
-from culturepark.server.completions import model, tokens
-from culturepark.server.problems import Problem
+from culturepark.serving.problems import Problem
+from culturepark.serving.requests import check_model
+from culturepark.testing.completions import count_tokens
 
 SIZE = 256
 LARGEST = 4096
@@ -22,10 +23,10 @@ MOST = 2048  # inputs a request
 WORD = re.compile(r"\w+")
 
 
-def embedded(body: Any, models: Sequence[str]) -> dict[str, Any]:
+def embed_texts(body: Any, models: Sequence[str]) -> dict[str, Any]:
     """Return the answer to an embeddings request; Problem where it cannot be answered."""
-    model(body, models)
-    inputs = _inputs(body.get("input"))
+    check_model(body, models)
+    inputs = _read_inputs(body.get("input"))
     size = body.get("dimensions")
     size = SIZE if size is None else size
     if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= LARGEST:
@@ -38,10 +39,14 @@ def embedded(body: Any, models: Sequence[str]) -> dict[str, Any]:
             400, "Invalid value for 'encoding_format': float or base64.", param="encoding_format"
         )
     data = [
-        {"object": "embedding", "index": i, "embedding": _encoded(vector(text, size), form)}
+        {
+            "object": "embedding",
+            "index": i,
+            "embedding": _encode_vector(hash_text(text, size), form),
+        }
         for i, text in enumerate(inputs)
     ]
-    used = sum(map(tokens, inputs))
+    used = sum(map(count_tokens, inputs))
     return {
         "object": "list",
         "data": data,
@@ -50,25 +55,25 @@ def embedded(body: Any, models: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def vector(text: str, size: int = SIZE) -> list[float]:
+def hash_text(text: str, size: int = SIZE) -> list[float]:
     """Return a text's unit vector: each word adds or takes one at the place its hash names."""
     found = [0.0] * size
     for word in WORD.findall(text.casefold()) or [text]:
-        place, sign = _place(word)
+        place, sign = _hash_word(word)
         found[place % size] += sign
     length = sqrt(sum(x * x for x in found))
     if not length:  # words that cancel one another out
-        found[_place(text)[0] % size] = length = 1.0
+        found[_hash_word(text)[0] % size] = length = 1.0
     return [x / length for x in found]
 
 
 @lru_cache(maxsize=65_536)
-def _place(word: str) -> tuple[int, float]:
+def _hash_word(word: str) -> tuple[int, float]:
     number = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
     return number >> 1, 1.0 if number & 1 else -1.0
 
 
-def _encoded(found: list[float], form: str) -> list[float] | str:
+def _encode_vector(found: list[float], form: str) -> list[float] | str:
     return (
         found
         if form == "float"
@@ -76,7 +81,7 @@ def _encoded(found: list[float], form: str) -> list[float] | str:
     )
 
 
-def _inputs(given: Any) -> list[str]:
+def _read_inputs(given: Any) -> list[str]:
     """Return the texts of a request; a list of token numbers is taken as the words they are."""
     if isinstance(given, list) and given and all(isinstance(x, int) for x in given):
         given = [given]

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from culturepark.server.completions import BYTES, tokens
+from culturepark.testing.completions import BYTES, count_tokens
 
 WORDS = (
     "tea bread market river song table window garden letter morning neighbour bridge market lamp"
@@ -18,7 +18,7 @@ DEPTH = 12  # levels of a schema below which only what must be there is made
 NOTE = "templated text by the embedded engine"
 
 
-def templated(body: Mapping[str, Any]) -> str:
+def write_templated_answer(body: Mapping[str, Any]) -> str:
     """Return a short answer to a prompt that no card renders to; it says what it is.
 
     Where a JSON schema is asked for, it is a minimal instance of that schema.
@@ -26,7 +26,7 @@ def templated(body: Mapping[str, Any]) -> str:
     shape = body.get("response_format") or {}
     if shape.get("type") == "json_schema":
         schema = (shape.get("json_schema") or {}).get("schema")
-        return json.dumps(instance(schema if isinstance(schema, dict) else {}))
+        return json.dumps(build_instance(schema if isinstance(schema, dict) else {}))
     if shape.get("type") == "json_object":
         return json.dumps({"note": f"This is {NOTE}."})
     count = len(body["messages"])
@@ -36,7 +36,7 @@ def templated(body: Mapping[str, Any]) -> str:
     )
 
 
-def instance(
+def build_instance(
     schema: Mapping[str, Any] | bool, root: Mapping[str, Any] | None = None, depth: int = 0
 ) -> Any:
     """Return a small value that fits a JSON schema; patterns and formats are not met."""
@@ -44,7 +44,7 @@ def instance(
         return None
     root = schema if root is None else root
     if "$ref" in schema:
-        return instance(_referred(str(schema["$ref"]), root), root, depth + 1)
+        return build_instance(_resolve_reference(str(schema["$ref"]), root), root, depth + 1)
     if "const" in schema or schema.get("enum"):
         return schema.get("const") if "const" in schema else schema["enum"][0]
     if "default" in schema:
@@ -52,11 +52,11 @@ def instance(
     ways = schema.get("anyOf") or schema.get("oneOf")
     if ways:
         # Deep inside, a way that ends is better than one that goes round.
-        return instance(
+        return build_instance(
             min(ways, key=lambda w: depth > DEPTH and w != {"type": "null"}), root, depth + 1
         )
     if schema.get("allOf"):
-        made = [instance(part, root, depth + 1) for part in schema["allOf"]]
+        made = [build_instance(part, root, depth + 1) for part in schema["allOf"]]
         return (
             {k: v for part in made for k, v in part.items()}
             if all(isinstance(m, dict) for m in made)
@@ -65,19 +65,19 @@ def instance(
     kind = schema.get("type") or (
         "object" if "properties" in schema else "array" if "items" in schema else "string"
     )
-    return _of(kind[0] if isinstance(kind, list) else kind, schema, root, depth)
+    return _build_kind(kind[0] if isinstance(kind, list) else kind, schema, root, depth)
 
 
-def _of(kind: str, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
+def _build_kind(kind: str, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
     if kind == "object":
         known = schema.get("properties") or {}
         return {
-            name: instance(known.get(name, {}), root, depth + 1)
+            name: build_instance(known.get(name, {}), root, depth + 1)
             for name in schema.get("required", ())
         }
     if kind == "array":
         return [
-            instance(schema.get("items") or {}, root, depth + 1)
+            build_instance(schema.get("items") or {}, root, depth + 1)
             for _ in range(schema.get("minItems", 0))
         ]
     if kind in ("integer", "number"):
@@ -92,7 +92,7 @@ def _of(kind: str, schema: Mapping[str, Any], root: Mapping[str, Any], depth: in
     return False if kind == "boolean" else None
 
 
-def _referred(path: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
+def _resolve_reference(path: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
     found: Any = root
     for part in path.removeprefix("#").strip("/").split("/") if path != "#" else ():
         found = (
@@ -103,9 +103,9 @@ def _referred(path: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-class Canned:
+class CannedAnswer:
     """An answer of about `size` tokens with the request's number in it, so that no two are alike;
-    made for load tests.
+    made for load tests: `Server(CannedAnswer(60))`.
     """
 
     def __init__(self, size: int = 60) -> None:
@@ -113,7 +113,7 @@ class Canned:
         length = max(size * BYTES - len(start.format(0)), 1)
         filling = " ".join(WORDS[i % len(WORDS)] for i in range(length // 4 + 1))[:length]
         self._text = start + filling
-        self.tokens = tokens(self._text.format(0))
+        self.tokens = count_tokens(self._text.format(0))
         self._rest = (
             f'"choices":[{{"index":0,"message":{{"role":"assistant","content":"{start}{filling}","refusal":null}},'
             '"logprobs":null,"finish_reason":"stop"}],"usage":'
@@ -125,7 +125,7 @@ class Canned:
         """Return the text for the request of this number."""
         return self._text.format(number)
 
-    def encoded(self, number: int, model: bytes, used: int, created: int) -> bytes:
+    def encode(self, number: int, model: bytes, used: int, created: int) -> bytes:
         """Return the whole completion as it goes over the wire; `model` is the model's name as
         JSON.
         """
@@ -135,10 +135,3 @@ class Canned:
             b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d},"system_fingerprint":null}'
             % (number, created, model, before, number, after, used, self.tokens, used + self.tokens)
         )
-
-
-def canned(size: int = 60) -> Canned:
-    """Return a cheap answer of about `size` tokens, another one for each request:
-    `Server(canned(60))`.
-    """
-    return Canned(size)

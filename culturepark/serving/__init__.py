@@ -1,0 +1,3 @@
+"""OpenAI's protocol over HTTP on this machine: a server of local models, and what any such server
+needs.
+"""
