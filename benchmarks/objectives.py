@@ -27,7 +27,7 @@ from culturepark.training import job, recipe, rows
 from culturepark.training.matrix import loaded, use
 from culturepark.training.rows import Corpus, Row
 from culturepark.wording import completion
-from culturepark.workspace import load, shipped
+from culturepark.workspace import find_shipped_cards, load
 
 SEEDS, TALKS = (0, 1, 2), 6  # opinions a country and question
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -42,7 +42,9 @@ def world(seed: int) -> tuple[list[Row], list[Row], dict[str, list[Row]]]:
     """Return rows of shares to train on, opinions beside them, and what is held out: questions,
     countries.
     """
-    questions = {q.id: q for s in load(shipped()).scenarios.values() for q in s.questions}
+    questions = {
+        q.id: q for s in load(find_shipped_cards()).scenarios.values() for q in s.questions
+    }
     figures = surveys.load_shipped()
     rng = stream("objectives", seed)
     unasked = set(rng.sample(sorted(questions), len(questions) // 5))

@@ -29,7 +29,7 @@ from culturepark.records import digest
 from culturepark.settings import LOOSE, Endpoint, Settings
 from culturepark.store import DAMAGED, RunStore, lock_folder, require_database
 from culturepark.store.queries import list_scene_hashes
-from culturepark.workspace import FOLDERS, Workspace, load, output
+from culturepark.workspace import FOLDERS, Workspace, load, locate_output
 
 log = logging.getLogger("culturepark")
 
@@ -260,7 +260,7 @@ def start(
 
     InputError if a run of that name has other settings; `fresh` throws the old one away first.
     """
-    folder = output(workspace.root, name, out)
+    folder = locate_output(workspace.root, name, out)
     if fresh and folder.exists():
         _throw_away(folder)
     for left in sweep(folder.parent, folder.name):

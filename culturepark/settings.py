@@ -22,7 +22,7 @@ from culturepark.atomic import write_text
 from culturepark.errors import CardError, InputError
 from culturepark.records import CutTurns, Name, Record, content, digest
 from culturepark.toml import explain, read_toml
-from culturepark.workspace import ROLES, SETTINGS, Workspace, shipped
+from culturepark.workspace import ROLES, SETTINGS, Workspace, find_shipped_cards
 
 # What may change while a run goes on: how it is driven and capped, not what it says. In a run, and
 # in an endpoint:
@@ -383,7 +383,10 @@ def own(workspace: Path) -> dict[str, Any]:
     """Return what a workspace says for every run in its culturepark.toml; where it has none of its
     own, what this folder's says.
     """
-    places = [workspace / SETTINGS, *([Path(SETTINGS)] if workspace == shipped() else [])]
+    places = [
+        workspace / SETTINGS,
+        *([Path(SETTINGS)] if workspace == find_shipped_cards() else []),
+    ]
     return next((table(path) for path in places if path.exists()), {})
 
 

@@ -20,19 +20,20 @@ ROLES = ("main_contact", "delegate", "moderator", "extractor", "verifier", "rewr
 R = TypeVar("R", bound=Record)
 SETTINGS = "culturepark.toml"
 TEMPLATE = """\
-# Settings of every run in this workspace; --config FILE and flags override them. See docs/models.md.
+# Settings of every run in this workspace; --config FILE and options override them. See
+# docs/models.md.
 
 # model = "openai/gpt-4o-mini"
 # max_usd = 20.0
 
-# [models]                            # a model a role
+# [models]                            # one model per role
 # verifier = "openai/gpt-4o"
 
 # [endpoints."hosted_vllm/llama"]     # how a model is reached and driven
 # base_url = "http://localhost:8000/v1"
 # concurrency = 500
 
-# [keys]                              # or, better, leave keys in the environment; they are never copied into a run
+# [keys]                              # better: keys in the environment; no run ever copies them
 # openai = "sk-..."
 """
 
@@ -73,8 +74,8 @@ class Workspace:
 
     def question(self, scenario: str, name: str) -> Question:
         """Return one question of a scenario; NotFound names the nearest."""
-        known = {q.id: q for q in self.scenario(scenario).questions}
-        return self._get("question", known, name, f"scenarios/{scenario}.toml")
+        questions = {q.id: q for q in self.scenario(scenario).questions}
+        return self._get("question", questions, name, f"scenarios/{scenario}.toml")
 
     def people(self, culture: str) -> tuple[Persona, ...]:
         """Return the personas of a culture, by name."""
@@ -90,50 +91,48 @@ class Workspace:
 # ------------------------------------------------------------------ finding
 
 
-def shipped() -> Path:
-    """Return the folder of the cards that come with the package (in a checkout: the checkout
-    itself).
-    """
+def find_shipped_cards() -> Path:
+    """Return the folder of the cards that the package ships (in a checkout: the checkout)."""
     package = Path(__file__).parent
     return package / "shipped" if (package / "shipped").is_dir() else package.parent
 
 
-def find(given: str | Path | None = None) -> Path:
-    """Return the workspace folder: given, CULTUREPARK_WORKSPACE, nearest ancestor of here, else the
-    shipped one.
+def find_workspace(folder: str | Path | None = None) -> Path:
+    """Return `folder`, else CULTUREPARK_WORKSPACE, else the nearest workspace above the current
+    folder, else the shipped one.
 
-    InputError for a folder that lacks one of the three: a workspace that lost a folder is never
-    taken for the shipped one.
+    Raises InputError for a workspace that lacks one of its three folders; the shipped one never
+    takes its place.
     """
-    named = given or os.environ.get("CULTUREPARK_WORKSPACE")
-    if named:
-        root = Path(named).expanduser()
-        if lacking := _lacking(root):
+    chosen = folder or os.environ.get("CULTUREPARK_WORKSPACE")
+    if chosen:
+        root = Path(chosen).expanduser()
+        if lacking := _list_missing(root):
             raise InputError(
                 f"no workspace at {root}: it has no {', '.join(f + '/' for f in lacking)}. "
                 "`culturepark init NEW` writes a whole one, to start from or to copy from."
             )
         return root
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        lacking = _lacking(folder)
+    for ancestor in (here, *here.parents):
+        lacking = _list_missing(ancestor)
         if not lacking:
-            return folder
-        if _has_cards(folder):
+            return ancestor
+        if _has_cards(ancestor):
             raise InputError(
-                f"the workspace at {folder} has lost {', '.join(f + '/' for f in lacking)}: put it"
-                " back (`culturepark init NEW` writes the shipped cards to copy from), or name"
+                f"the workspace at {ancestor} has lost {', '.join(f + '/' for f in lacking)}: put"
+                " it back (`culturepark init NEW` writes the shipped cards to copy from), or name"
                 " another with --workspace"
             )
-    return shipped()
+    return find_shipped_cards()
 
 
-def _lacking(folder: Path) -> list[str]:
+def _list_missing(folder: Path) -> list[str]:
     return [name for name in FOLDERS if not (folder / name).is_dir()]
 
 
 def _has_cards(folder: Path) -> bool:
-    """Return whether a folder holds cards of ours; others have folders of these names too."""
+    """Return whether a folder holds cards; other projects have folders of these names too."""
     roles = any((folder / "agents" / f"{name}.toml").is_file() for name in ROLES)
     return (
         roles
@@ -142,10 +141,8 @@ def _has_cards(folder: Path) -> bool:
     )
 
 
-def create(target: Path) -> Path:
-    """Write a new workspace (the three folders with the shipped cards) at `target`, which must be
-    new or empty.
-    """
+def create_workspace(target: Path) -> Path:
+    """Write a workspace, with the shipped cards, at `target`, which must be new or empty."""
     target = target.expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(
@@ -155,7 +152,9 @@ def create(target: Path) -> Path:
         target.mkdir(parents=True, exist_ok=True)
         for name in FOLDERS:
             shutil.copytree(
-                shipped() / name, target / name, ignore=shutil.ignore_patterns("__pycache__")
+                find_shipped_cards() / name,
+                target / name,
+                ignore=shutil.ignore_patterns("__pycache__"),
             )
     except OSError as error:
         raise InputError(
@@ -166,25 +165,26 @@ def create(target: Path) -> Path:
     return target
 
 
-def output(workspace: Path, name: str, out: str | Path | None = None) -> Path:
-    """Return the folder of the run `name` below the outputs folder; a name that would leave it is
-    refused.
+def locate_output(workspace: Path, name: str, out: str | Path | None = None) -> Path:
+    """Return the folder of the run `name` below the outputs folder.
+
+    Raises InputError for a name that cannot be a folder's.
     """
-    if why := _no_folder(name):
-        shown = name if len(name) <= 80 else name[:79] + "…"
-        raise InputError(f"run name {shown!r} cannot be a folder: {why}")
+    if why := _explain_name(name):
+        short = name if len(name) <= 80 else name[:79] + "…"
+        raise InputError(f"run name {short!r} cannot be a folder: {why}")
     inside = (
         workspace / "outputs"
-        if workspace != shipped() or Path.cwd().is_relative_to(workspace)
+        if workspace != find_shipped_cards() or Path.cwd().is_relative_to(workspace)
         else Path("outputs")
     )
     return Path(out) / name if out else inside / name
 
 
-def _no_folder(name: str) -> str:
-    """Return why a name cannot be a folder's on every system; empty where it can."""
-    allowed = name.replace("-", "").replace("_", "").replace(".", "")
-    if not name.isascii() or not allowed.isalnum():
+def _explain_name(name: str) -> str:
+    """Return why a name cannot be a folder's on every system; empty if it can."""
+    letters = name.replace("-", "").replace("_", "").replace(".", "")
+    if not name.isascii() or not letters.isalnum():
         return "use ASCII letters (A-Z, a-z), digits, '-', '_' and '.'"
     if name.startswith(".") or name.endswith("."):
         return f"it {'begins' if name.startswith('.') else 'ends'} with a dot"
@@ -198,27 +198,27 @@ def _no_folder(name: str) -> str:
 
 def load(root: str | Path | None = None) -> Workspace:
     """Read and validate every card; CardError lists every mistake in every card at once."""
-    workspace, problems = read(find(root))
+    workspace, problems = read_workspace(find_workspace(root))
     if problems:
         raise CardError(problems)
     return workspace
 
 
-def read(root: Path) -> tuple[Workspace, list[str]]:
-    """Read every card below `root`; return the workspace of the good ones and all mistakes of the
-    others.
-    """
+def read_workspace(root: Path) -> tuple[Workspace, list[str]]:
+    """Return the workspace of the valid cards below `root`, and all mistakes in the others."""
     problems: list[str] = []
-    roles = {c.name: c for _, c in _cards(root, "agents", "*.toml", Role, problems)}
-    scenarios = {c.name: c for _, c in _cards(root, "scenarios", "*.toml", Scenario, problems)}
-    cultures = {c.name: c for _, c in _cards(root, "personas", "*/culture.toml", Culture, problems)}
-    people = [c for _, c in _cards(root, "personas", "*/*.toml", Persona, problems)]
+    roles = {c.name: c for _, c in _read_cards(root, "agents", "*.toml", Role, problems)}
+    scenarios = {c.name: c for _, c in _read_cards(root, "scenarios", "*.toml", Scenario, problems)}
+    cultures = {
+        c.name: c for _, c in _read_cards(root, "personas", "*/culture.toml", Culture, problems)
+    }
+    people = [c for _, c in _read_cards(root, "personas", "*/*.toml", Persona, problems)]
     workspace = Workspace(root, roles, cultures, {p.id: p for p in people}, scenarios)
-    problems += _across(workspace)
+    problems += _check_across(workspace)
     return workspace, problems
 
 
-def _cards(
+def _read_cards(
     root: Path, folder: str, pattern: str, kind: type[R], problems: list[str]
 ) -> Iterator[tuple[Path, R]]:
     for path in sorted((root / folder).glob(pattern)):
@@ -228,17 +228,15 @@ def _cards(
         if not path.resolve().is_relative_to(root.resolve()):
             problems.append(f"{where}: the card lies outside the workspace, behind a link")
             continue
-        card = parse(path, kind, where, problems)
+        card = parse_card(path, kind, where, problems)
         if card is None:
             continue
-        name, expected = (
-            getattr(card, "name", ""),
-            path.parent.name if kind is Culture else path.stem,
-        )
-        if name != expected:
+        name = getattr(card, "name", "")
+        file_name = path.parent.name if kind is Culture else path.stem
+        if name != file_name:
             problems.append(
                 f"{where}: name: {name!r} differs from the"
-                f" {'folder' if kind is Culture else 'file'}'s name {expected!r}"
+                f" {'folder' if kind is Culture else 'file'}'s name {file_name!r}"
             )
             continue
         if isinstance(card, Persona) and card.culture != path.parent.name:
@@ -250,8 +248,8 @@ def _cards(
         yield path, card
 
 
-def parse(path: Path, kind: type[R], where: str, problems: list[str]) -> R | None:
-    """Read one card; None after appending what is wrong with it to `problems`."""
+def parse_card(path: Path, kind: type[R], where: str, problems: list[str]) -> R | None:
+    """Return one card; None, with its mistakes appended to `problems`, if it is invalid."""
     if not path.is_file():
         problems.append(f"{where}: no file")
         return None
@@ -271,32 +269,32 @@ def parse(path: Path, kind: type[R], where: str, problems: list[str]) -> R | Non
 # ----------------------------------------------------------------- checking
 
 
-def _across(workspace: Workspace) -> list[str]:
+def _check_across(workspace: Workspace) -> list[str]:
     """Return the mistakes that only show between cards."""
     checks: tuple[Callable[[Workspace], Iterator[str]], ...] = (
-        _roles,
-        _empty,
-        _citizens,
-        _views,
-        _answers,
+        _check_roles,
+        _check_folders,
+        _check_cultures,
+        _check_views,
+        _check_answers,
     )
     return [problem for check in checks for problem in check(workspace)]
 
 
-def _roles(workspace: Workspace) -> Iterator[str]:
+def _check_roles(workspace: Workspace) -> Iterator[str]:
     folder = workspace.root / "agents"
     for name in ROLES:
         if name not in workspace.roles and not (folder / f"{name}.toml").exists():
             yield f"agents/{name}.toml: missing; every park needs the roles {', '.join(ROLES)}"
 
 
-def _empty(workspace: Workspace) -> Iterator[str]:
+def _check_folders(workspace: Workspace) -> Iterator[str]:
     for folder, pattern in (("personas", "*/culture.toml"), ("scenarios", "*.toml")):
         if not any((workspace.root / folder).glob(pattern)):
             yield f"{folder}/: no card ({pattern}) in {workspace.root / folder}"
 
 
-def _citizens(workspace: Workspace) -> Iterator[str]:
+def _check_cultures(workspace: Workspace) -> Iterator[str]:
     for persona in workspace.personas.values():
         path = workspace.root / "personas" / persona.culture / "culture.toml"
         if persona.culture not in workspace.cultures and not path.exists():
@@ -306,8 +304,8 @@ def _citizens(workspace: Workspace) -> Iterator[str]:
             )
 
 
-def _views(workspace: Workspace) -> Iterator[str]:
-    """A view must name a question of some pack and one of its options."""
+def _check_views(workspace: Workspace) -> Iterator[str]:
+    """Yield views that name no question, or none of its options."""
     codes = {
         q.id: [o.code for o in q.options] for s in workspace.scenarios.values() for q in s.questions
     }
@@ -323,8 +321,8 @@ def _views(workspace: Workspace) -> Iterator[str]:
                 )
 
 
-def _answers(workspace: Workspace) -> Iterator[str]:
-    """An answer of a pack's own must be one of its question's options."""
+def _check_answers(workspace: Workspace) -> Iterator[str]:
+    """Yield answers in scenarios that are not among their question's options."""
     for scenario in workspace.scenarios.values():
         for question in scenario.questions:
             codes = [o.code for o in question.options]

@@ -7,9 +7,9 @@ import pytest
 import culturepark as cp
 from culturepark import surveys
 from culturepark.records import SUBTYPES
-from culturepark.workspace import shipped
+from culturepark.workspace import find_shipped_cards
 
-PARK = cp.load(shipped())
+PARK = cp.load(find_shipped_cards())
 CULTURES = sorted(PARK.cultures)
 HEDGES = re.compile(
     r"\b(many|most|some|often|usually|common|commonly|tends?|in"

@@ -25,9 +25,9 @@ from culturepark.evaluation.measure import estimate
 from culturepark.evaluation.types import Attempt, Setup
 from culturepark.offline import lessons
 from culturepark.records import Reply
-from culturepark.workspace import shipped
+from culturepark.workspace import find_shipped_cards
 
-PARK = cp.load(shipped())
+PARK = cp.load(find_shipped_cards())
 BENCHMARK = card.load("education")
 TEA = {"pack": "tea", "learners": "south", "questions": 4, "turns": 3}
 

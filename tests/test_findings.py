@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 import culturepark as cp
-from culturepark.api.findings import FACTS, generalises
-from culturepark.workspace import find, shipped
+from culturepark.api.findings import FACTS, find_generalisation
+from culturepark.workspace import find_shipped_cards, find_workspace
 
 
 def problems(park) -> list[str]:
@@ -342,17 +342,17 @@ Nearly everyone knows the tune. | Almost all people know it. | An allotment is n
 
 def test_words_that_speak_for_everyone_are_heard_in_many_languages():
     said = [line.strip() for line in GENERAL.replace("\n", "|").split("|")]
-    assert [line for line in said if not generalises(line, "Japanese")] == []
+    assert [line for line in said if not find_generalisation(line, "Japanese")] == []
 
 
 def test_careful_words_are_left_alone():
     said = [line.strip() for line in CAREFUL.replace("\n", "|").split("|")]
-    assert [line for line in said if generalises(line, "Japanese")] == []
+    assert [line for line in said if find_generalisation(line, "Japanese")] == []
 
 
 def test_the_shipped_cards_pass_and_use_only_names_that_are_known():
     assert (
-        cp.check(shipped())["roles"] == len(FACTS) + 1
+        cp.check(find_shipped_cards())["roles"] == len(FACTS) + 1
     )  # the judge's names are those of what is judged
 
 
@@ -364,7 +364,7 @@ def test_a_workspace_that_lost_a_folder_is_an_error_and_not_the_shipped_one(
     (park / "outputs/deep").mkdir()
     monkeypatch.chdir(park / "outputs/deep")
     with pytest.raises(cp.InputError, match=rf"the workspace at .* has lost {lost}/"):
-        find()
+        find_workspace()
 
 
 def test_folders_of_other_projects_are_no_workspace(tmp_path, monkeypatch):
@@ -372,7 +372,7 @@ def test_folders_of_other_projects_are_no_workspace(tmp_path, monkeypatch):
     (tmp_path / "agents/robot.toml").write_text("x = 1")
     (tmp_path / "scenarios").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert find() == shipped()
+    assert find_workspace() == find_shipped_cards()
 
 
 def test_settings_of_the_workspace_hold_for_show(park):

@@ -18,7 +18,7 @@ CULTURES = ("german", "spanish")
 
 @pytest.fixture
 def items():
-    setup = Setup(workspace.load(workspace.shipped()), CULTURES, count=1, limit=12)
+    setup = Setup(workspace.load(workspace.find_shipped_cards()), CULTURES, count=1, limit=12)
     return list(survey.plan(card.load("survey"), setup))
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 import culturepark as cp
-from culturepark.api.findings import findings
+from culturepark.api.findings import list_findings
 from culturepark.records import Culture, Persona, Role, Scenario
-from culturepark.workspace import parse
+from culturepark.workspace import parse_card
 
 KINDS = {"agents": Role, "culture": Culture, "personas": Persona, "scenarios": Scenario}
 VALUES = [
@@ -116,7 +116,7 @@ def test_a_thousand_damaged_cards_are_cards_or_errors_that_name_the_file(park, s
         where = path.relative_to(park).as_posix()
         path.write_bytes(mutate(mutate(whole[path], rng) if n % 3 == 0 else whole[path], rng))
         problems: list[str] = []
-        card = parse(
+        card = parse_card(
             path,
             KINDS["culture" if path.name == "culture.toml" else where.split("/")[0]],
             where,
@@ -129,7 +129,7 @@ def test_a_thousand_damaged_cards_are_cards_or_errors_that_name_the_file(park, s
         if card is not None:
             sound += 1
             if n % 10 == 0:
-                assert all("\n" not in p for p in findings(change(base, card)))
+                assert all("\n" not in p for p in list_findings(change(base, card)))
             if n % 40 == 0:
                 check(park, where)
         path.write_bytes(whole[path])

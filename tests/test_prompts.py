@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import culturepark as cp
 from culturepark.prompts import render
 from culturepark.records import Option
-from culturepark.workspace import shipped
+from culturepark.workspace import find_shipped_cards
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_mistake_is_told_with_its_line_and_the_nearest_name(template, told):
     facts = {
         "o": Option(code=1, label="Yes"),
         "t": {"key": 1},
-        "culture": cp.load(shipped()).culture("german"),
+        "culture": cp.load(find_shipped_cards()).culture("german"),
     }
     with pytest.raises(cp.CardError, match=f"system: .*{told}"):
         render(template, facts, "agents/x.toml: system")

@@ -31,7 +31,7 @@ CULTURES = ("arabic", "german", "korean", "spanish")
 
 @pytest.fixture(scope="module")
 def cards():
-    return workspace.load(workspace.shipped())
+    return workspace.load(workspace.find_shipped_cards())
 
 
 def held(kind, name, setup, reply):

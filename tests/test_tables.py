@@ -214,7 +214,7 @@ def test_a_header_with_brackets_is_still_a_tables(save, header):
 def test_a_file_without_a_header_is_read_with_its_columns_named(save):
     path = save("a.txt", "good tea\t0\nbad tea\t1\n")
     assert cells(path) == [["bad tea", "1"]]
-    table = tables.read(path, Layout.of({"columns": "text, label"}))
+    table = tables.read(path, Layout.from_options({"columns": "text, label"}))
     assert [dict(r.cells) for r in table.rows] == [
         {"text": "good tea", "label": "0"},
         {"text": "bad tea", "label": "1"},
@@ -291,7 +291,7 @@ def test_columns_without_a_name_are_called_by_their_place(save):
 )
 def test_an_option_that_cannot_be_is_named(option, said):
     with pytest.raises(InputError, match=said):
-        Layout.of(option)
+        Layout.from_options(option)
 
 
 def test_json_lines_may_be_called_json_and_lists_jsonl(save):

@@ -153,11 +153,11 @@ def test_any_text_is_read_or_refused_in_one_line(text, place):
     ],
 )
 def test_a_wrong_value_is_told_in_plain_words(tmp_path, card, said):
-    from culturepark.workspace import parse
+    from culturepark.workspace import parse_card
 
     (tmp_path / "x.toml").write_text(card)
     problems: list[str] = []
-    assert parse(tmp_path / "x.toml", Role, "x.toml", problems) is None
+    assert parse_card(tmp_path / "x.toml", Role, "x.toml", problems) is None
     assert any(p.startswith(f"x.toml: {said}") for p in problems), problems
     assert not any(word in "".join(problems) for word in ("Input should", "pattern", "pydantic"))
 

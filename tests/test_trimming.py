@@ -464,7 +464,7 @@ def test_a_second_try_is_sent_without_stop_texts(park, tmp_path):
 
 def test_show_prints_the_stop_texts():
     told = CliRunner().invoke(
-        cli, ["show", "delegate", "-w", str(cp.workspace.shipped()), "--json"]
+        cli, ["show", "delegate", "-w", str(cp.workspace.find_shipped_cards()), "--json"]
     )
     assert "\nModerator:" in json.loads(told.stdout)["stop"]
 
@@ -507,7 +507,7 @@ def test_nothing_is_cut_off_the_embedded_engines_turns(park):
     run = cp.start(
         "plain",
         {"cultures": ("arabic",), "dialogues": 20, "faults": faults},
-        workspace=cp.workspace.shipped(),
+        workspace=cp.workspace.find_shipped_cards(),
     )
     cp.simulate(run)
     with run.journal(write=False) as journal:

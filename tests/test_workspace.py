@@ -5,7 +5,7 @@ from conftest import TEA
 
 import culturepark as cp
 from culturepark.dialogue.simulate import plan
-from culturepark.workspace import output
+from culturepark.workspace import locate_output
 
 
 def problems(park) -> list[str]:
@@ -45,7 +45,7 @@ def test_a_card_name_never_leaves_its_folder(park, name):
 )
 def test_a_run_name_never_leaves_the_output_folder(park, name):
     with pytest.raises(cp.InputError, match="cannot be a folder"):
-        output(park, name)
+        locate_output(park, name)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_run_name_never_leaves_the_output_folder(park, name):
 )
 def test_the_reason_why_a_run_name_cannot_be_a_folder_is_told(park, name, why):
     with pytest.raises(cp.InputError, match="cannot be a folder") as caught:
-        output(park, name)
+        locate_output(park, name)
     assert why in str(caught.value) and len(str(caught.value)) < 250
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from culturepark.api.findings import findings
+from culturepark.api.findings import list_findings
 from culturepark.api.runs import settled
 from culturepark.context import DialogueContext, look_up
 from culturepark.curation.preview import preview as preview_curation
@@ -22,8 +22,8 @@ from culturepark.llm import load as load_model
 from culturepark.records import Dialogue, Question, Request, Scene
 from culturepark.settings import Settings, build
 from culturepark.settings import own as read_settings
-from culturepark.workspace import ROLES, SETTINGS, Workspace, create, find, load
-from culturepark.workspace import read as read_workspace
+from culturepark.workspace import ROLES, SETTINGS, Workspace, create_workspace, find_workspace, load
+from culturepark.workspace import read_workspace as read_workspace
 
 # The settings that say who meets whom; and how many kinds of scenes there are, by mode and style.
 CASTING = {"cultures", "contact", "personas", "scenario", "questions", "modes", "styles", "survey"}
@@ -37,15 +37,15 @@ def init(target: str | Path) -> Path:
     """Write a new workspace with the shipped cards and return its folder; InputError if the folder
     is not empty.
     """
-    return create(Path(target))
+    return create_workspace(Path(target))
 
 
 def check(workspace: str | Path | None = None) -> dict[str, Any]:
     """Read every card and render every prompt once; return counts. CardError lists every mistake in
     every card at once.
     """
-    found, problems = read_workspace(find(workspace))
-    problems += findings(found)
+    found, problems = read_workspace(find_workspace(workspace))
+    problems += list_findings(found)
     known = set(map(_place, problems))
     if not any(p.startswith(SETTINGS) for p in problems):
         problems += _first_scenes(found)

@@ -12,7 +12,7 @@ from culturepark.errors import InputError, NotFound
 from culturepark.evaluation import board, result
 from culturepark.evaluation.board import Board
 from culturepark.evaluation.card import allowed
-from culturepark.workspace import find, output
+from culturepark.workspace import find_workspace, locate_output
 
 NAME, BOARD = "compare", Path("evals/board")
 
@@ -77,7 +77,7 @@ def place(
     folders = list(dict.fromkeys(_run(run, workspace, out).resolve() for run in runs))
     if name is None and len(folders) == 1:
         return folders[0] / BOARD
-    folder = output(find(workspace), name or NAME, out)
+    folder = locate_output(find_workspace(workspace), name or NAME, out)
     if (folder / "evals").is_dir() or (folder / "run.toml").is_file():
         raise InputError(f"{folder} is a run; give the board another name")
     return folder
@@ -92,7 +92,7 @@ def _run(run: str | Path, workspace: str | Path | None, out: str | Path | None) 
         return path
     if path.parent != Path():
         raise InputError(f"no run at {path}")
-    folder = output(find(workspace), path.name, out)
+    folder = locate_output(find_workspace(workspace), path.name, out)
     if not folder.is_dir():
         raise NotFound("run", path.name, str(folder.parent), _runs(folder.parent))
     return folder

@@ -28,7 +28,7 @@ from culturepark.llm.session import Desk, Models
 from culturepark.providers import local_place
 from culturepark.settings import Settings
 from culturepark.store import RunStore
-from culturepark.workspace import Workspace, find, load, output
+from culturepark.workspace import Workspace, find_workspace, load, locate_output
 
 log = logging.getLogger("culturepark")
 PARTS = ("judge", "learner")
@@ -150,7 +150,7 @@ def located(name: str | Path, workspace: str | Path | None, out: str | Path | No
     path = Path(name).expanduser()
     if (path / "run.toml").is_file() or (path / "evals").is_dir():
         return path
-    return output(find(workspace), str(name), out)
+    return locate_output(find_workspace(workspace), str(name), out)
 
 
 def _jobs(

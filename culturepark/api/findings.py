@@ -1,6 +1,4 @@
-"""What `check` finds beyond the form of each card: names that lead nowhere, twins, and words that
-speak for a whole people.
-"""
+"""What `check` finds beyond the format of each card: unknown names, duplicates, generalisations."""
 
 from __future__ import annotations
 
@@ -64,21 +62,19 @@ ELEMENTS: dict[str, type[Record]] = {"others": Guest, "norms": Norm, "history": 
 PROMPTED = ("extractor", "verifier", "rewriter")
 
 
-def findings(workspace: Workspace) -> list[str]:
-    """Return everything in a workspace that is no mistake of form but cannot be meant: file, key,
-    what there is, the nearest.
-    """
+def list_findings(workspace: Workspace) -> list[str]:
+    """Return every mistake that the format of the cards allows, with file, key and nearest name."""
     checks: tuple[Callable[[Workspace], Iterator[str]], ...] = (
-        _unread,
-        _settings,
-        _answers,
-        _topics,
-        _places,
-        _templates,
-        _question_twins,
-        _name_twins,
-        _lonely,
-        _generalising,
+        _check_files,
+        _check_settings,
+        _check_answers,
+        _check_topics,
+        _check_countries,
+        _check_templates,
+        _check_questions,
+        _check_names,
+        _check_empty_cultures,
+        _check_generalising,
     )
     return [problem for check in checks for problem in check(workspace)]
 
@@ -86,8 +82,8 @@ def findings(workspace: Workspace) -> list[str]:
 # ------------------------------------------------------------------- files
 
 
-def _unread(workspace: Workspace) -> Iterator[str]:
-    """Files that look like cards and are none by place or name."""
+def _check_files(workspace: Workspace) -> Iterator[str]:
+    """Yield files that look like cards but are not read, because of their place or name."""
     for folder in FOLDERS:
         depth = 2 if folder == "personas" else 1
         for path in sorted((workspace.root / folder).rglob("*")):
@@ -100,62 +96,63 @@ def _unread(workspace: Workspace) -> Iterator[str]:
                 )
 
 
-def _settings(workspace: Workspace) -> Iterator[str]:
-    """What culturepark.toml says must be known, and must name what there is."""
+def _check_settings(workspace: Workspace) -> Iterator[str]:
+    """Yield names in culturepark.toml that the workspace does not have."""
     try:
         data = settings.own(workspace.root)
     except CardError as error:
         yield from (problem.replace(f"{workspace.root}/", "", 1) for problem in error.problems)
         return
-    chosen = Settings.model_validate({k: v for k, v in data.items() if k != "keys"})
-    seats = [seat for seat in chosen.seats if "/" not in seat]
-    named: tuple[tuple[str, Iterable[str], Iterable[str]], ...] = (
-        ("scenario", [chosen.scenario] if "scenario" in data else [], workspace.scenarios),
-        ("contact", [chosen.contact] if "contact" in data else [], workspace.cultures),
-        ("cultures", chosen.cultures, workspace.cultures),
+    options = Settings.model_validate({k: v for k, v in data.items() if k != "keys"})
+    seats = [seat for seat in options.seats if "/" not in seat]
+    references: tuple[tuple[str, Iterable[str], Iterable[str]], ...] = (
+        ("scenario", [options.scenario] if "scenario" in data else [], workspace.scenarios),
+        ("contact", [options.contact] if "contact" in data else [], workspace.cultures),
+        ("cultures", options.cultures, workspace.cultures),
         ("seats", seats, workspace.cultures),
-        ("seats", set(chosen.seats) - set(seats), workspace.personas),
+        ("seats", set(options.seats) - set(seats), workspace.personas),
         (
             "personas",
-            chosen.personas,
+            options.personas,
             [*workspace.personas, *(p.name for p in workspace.personas.values())],
         ),
         (
             "questions",
-            chosen.questions,
+            options.questions,
             [q.id for s in workspace.scenarios.values() for q in s.questions],
         ),
     )
-    for key, names, known in named:
+    for key, names, known in references:
         there = sorted(set(known))
         yield from (
             f"{SETTINGS}: {key}: no {name!r} here. {nearest(name, there)}"
             for name in names
             if name not in there
         )
-    yield from (f"{SETTINGS}: {line}" for line in _parts(chosen))
-    yield from (f"{SETTINGS}: {line}" for line in _keys(chosen, data.get("keys", {})))
+    yield from (f"{SETTINGS}: {line}" for line in _check_parts(options))
+    yield from (f"{SETTINGS}: {line}" for line in _check_keys(options, data.get("keys", {})))
 
 
-def _parts(chosen: Settings) -> Iterator[str]:
-    """What a run would load to begin: filters, embedder, survey, faults and models. No model is
-    asked, no key is needed.
+def _check_parts(options: Settings) -> Iterator[str]:
+    """Yield what of filters, embedder, survey, faults and models cannot be loaded.
+
+    No model is called and no key is needed.
     """
     loads: list[tuple[str, Callable[[], object]]] = [
-        *(("refine.sieves", partial(filters.load, name)) for name in chosen.refine.sieves),
-        ("refine.embedder", partial(embedders.load, chosen.refine.embedder)),
-        ("survey", partial(surveys.load_survey, chosen.survey)),
+        *(("refine.sieves", partial(filters.load, name)) for name in options.refine.sieves),
+        ("refine.embedder", partial(embedders.load, options.refine.embedder)),
+        ("survey", partial(surveys.load_survey, options.survey)),
     ]
-    if chosen.model == "embedded":
-        loads.append(("faults", partial(load_model, "embedded", faults=chosen.faults)))
-    named = [
-        ("model", chosen.model),
-        *((f"models.{role}", name) for role, name in chosen.models.items()),
-        *((f"seats.{seat}", name) for seat, name in chosen.seats.items()),
+    if options.model == "embedded":
+        loads.append(("faults", partial(load_model, "embedded", faults=options.faults)))
+    models = [
+        ("model", options.model),
+        *((f"models.{role}", name) for role, name in options.models.items()),
+        *((f"seats.{seat}", name) for seat, name in options.seats.items()),
     ]
-    for key, name in named:
-        faults = chosen.faults if name == chosen.model != "embedded" else {}
-        loads.append((key, partial(load_model, name, chosen.endpoint(name), faults=faults)))
+    for key, name in models:
+        faults = options.faults if name == options.model != "embedded" else {}
+        loads.append((key, partial(load_model, name, options.endpoint(name), faults=faults)))
     for key, load in loads:
         try:
             load()
@@ -163,23 +160,23 @@ def _parts(chosen: Settings) -> Iterator[str]:
             yield f"{key}: {error}"
 
 
-def _keys(chosen: Settings, keys: Iterable[str]) -> Iterator[str]:
-    """Keys are by provider; one that resembles a provider and is none of those that are used is a
-    slip.
-    """
-    used = {
+def _check_keys(options: Settings, keys: Iterable[str]) -> Iterator[str]:
+    """Yield keys whose name resembles a provider's but is neither one nor in use."""
+    in_use = {
         name.partition("/")[0]
-        for name in (chosen.model, *chosen.models.values(), *chosen.seats.values())
+        for name in (options.model, *options.models.values(), *options.seats.values())
     }
     for provider in keys:
-        if provider not in {*PROVIDERS, *used} and get_close_matches(provider, PROVIDERS, 1, 0.75):
+        if provider not in {*PROVIDERS, *in_use} and get_close_matches(
+            provider, PROVIDERS, 1, 0.75
+        ):
             yield f"keys: no provider {provider!r}. {nearest(provider, PROVIDERS)}"
 
 
 # ------------------------------------------------------------------- names
 
 
-def _answers(workspace: Workspace) -> Iterator[str]:
+def _check_answers(workspace: Workspace) -> Iterator[str]:
     folders = {p.name for p in (workspace.root / "personas").glob("*/")}
     for scenario in workspace.scenarios.values():
         for question in scenario.questions:
@@ -192,31 +189,31 @@ def _answers(workspace: Workspace) -> Iterator[str]:
                     )
 
 
-def _topics(workspace: Workspace) -> Iterator[str]:
-    """A norm is brought up where a question has its topic."""
-    known = sorted({q.topic for s in workspace.scenarios.values() for q in s.questions})
-    for culture in workspace.cultures.values() if known else ():
+def _check_topics(workspace: Workspace) -> Iterator[str]:
+    """Yield topics of norms that no question has, so that the norm is never brought up."""
+    topics = sorted({q.topic for s in workspace.scenarios.values() for q in s.questions})
+    for culture in workspace.cultures.values() if topics else ():
         for i, norm in enumerate(culture.norms):
             for topic in norm.topics:
-                if topic not in known:
+                if topic not in topics:
                     yield (
                         f"personas/{culture.name}/culture.toml: norm.{i}.topics: no question has"
-                        f" the topic {topic!r}. {nearest(topic, known)}"
+                        f" the topic {topic!r}. {nearest(topic, topics)}"
                     )
 
 
-def _places(workspace: Workspace) -> Iterator[str]:
-    """Codes of surveyed countries and of Hofstede's table."""
-    known = sorted({*NAMES, *surveys.load_shipped().countries()})
+def _check_countries(workspace: Workspace) -> Iterator[str]:
+    """Yield unknown codes of surveyed countries and of Hofstede's table."""
+    codes = sorted({*NAMES, *surveys.load_shipped().countries()})
     for culture in workspace.cultures.values():
         where = f"personas/{culture.name}/culture.toml"
         for code in sorted({code for code in culture.survey if culture.survey.count(code) > 1}):
             yield f"{where}: survey: {code!r} stands there twice"
         for code in culture.survey:
-            if code not in known and not _own_survey(workspace, code):
+            if code not in codes and not _may_be_own_country(workspace, code):
                 yield (
                     f"{where}: survey: {code!r} is no ISO 3166 code of three letters in the survey."
-                    f" {_country(code, known)}"
+                    f" {_suggest_country(code, codes)}"
                 )
         try:
             if culture.hofstede is not None:
@@ -225,9 +222,9 @@ def _places(workspace: Workspace) -> Iterator[str]:
             yield f"{where}: hofstede: {error}"
 
 
-def _own_survey(workspace: Workspace, code: str) -> bool:
-    """Return whether a code may be of a survey that the workspace's settings name, which only the
-    run reads.
+def _may_be_own_country(workspace: Workspace, code: str) -> bool:
+    """Return whether a code may belong to the survey in the workspace's settings, which only a run
+    reads.
     """
     try:
         own = settings.own(workspace.root).get("survey")
@@ -236,25 +233,25 @@ def _own_survey(workspace: Workspace, code: str) -> bool:
     return bool(own) and re.fullmatch("[A-Z]{3}", code) is not None
 
 
-def _country(code: str, known: list[str]) -> str:
+def _suggest_country(code: str, codes: list[str]) -> str:
     """Return the nearest code: by the country's name, by its first letters, else by likeness."""
-    folded = code.casefold()
-    same = [c for c in known if NAMES.get(c, "").casefold() == folded or c.casefold() == folded]
+    wanted = code.casefold()
+    same = [c for c in codes if NAMES.get(c, "").casefold() == wanted or c.casefold() == wanted]
     begins = [
         c
-        for c in known
+        for c in codes
         if len(code) == 2
-        and NAMES.get(c, "").casefold().startswith(folded[0])
+        and NAMES.get(c, "").casefold().startswith(wanted[0])
         and c[0] == code[0].upper()
         and code[1].upper() in c[1:]
     ]
     if best := (same or begins)[:1]:
         return f"Did you mean {best[0]!r} ({NAMES.get(best[0], best[0])})?"
-    return nearest(code, known)
+    return nearest(code, codes)
 
 
-def _question_twins(workspace: Workspace) -> Iterator[str]:
-    """Views name questions by id alone, so an id must mean one question."""
+def _check_questions(workspace: Workspace) -> Iterator[str]:
+    """Yield question ids and option labels that stand twice: views name questions by id alone."""
     places: dict[str, list[str]] = defaultdict(list)
     for scenario in workspace.scenarios.values():
         for question in scenario.questions:
@@ -273,8 +270,8 @@ def _question_twins(workspace: Workspace) -> Iterator[str]:
             )
 
 
-def _name_twins(workspace: Workspace) -> Iterator[str]:
-    """Speakers are told apart by given name, norms by text."""
+def _check_names(workspace: Workspace) -> Iterator[str]:
+    """Yield given names and norm texts that stand twice."""
     names: dict[str, str] = {}
     for persona in workspace.personas.values():
         other = names.setdefault(persona.given_name.casefold(), persona.id)
@@ -285,15 +282,15 @@ def _name_twins(workspace: Workspace) -> Iterator[str]:
             )
     for culture in workspace.cultures.values():
         texts = [norm.text for norm in culture.norms]
-        for i, said in enumerate(texts):
-            if said in texts[:i]:
+        for i, text in enumerate(texts):
+            if text in texts[:i]:
                 yield (
                     f"personas/{culture.name}/culture.toml: norm.{i}.text: the same as"
-                    f" norm.{texts.index(said)}.text"
+                    f" norm.{texts.index(text)}.text"
                 )
 
 
-def _lonely(workspace: Workspace) -> Iterator[str]:
+def _check_empty_cultures(workspace: Workspace) -> Iterator[str]:
     for folder in sorted(p for p in (workspace.root / "personas").iterdir() if p.is_dir()):
         if not folder.name.startswith((".", "_")) and not any(folder.rglob("*.toml")):
             yield (
@@ -314,25 +311,23 @@ def _lonely(workspace: Workspace) -> Iterator[str]:
 # --------------------------------------------------------------- templates
 
 
-def _templates(workspace: Workspace) -> Iterator[str]:
-    """Names and fields that a role's templates use, also in branches that a trial does not
-    enter.
-    """
+def _check_templates(workspace: Workspace) -> Iterator[str]:
+    """Yield unknown names and fields in templates, also in branches that a trial does not enter."""
     for role in workspace.roles.values():
         if role.name in PROMPTED and not role.prompt.strip():
             yield f"agents/{role.name}.toml: prompt: empty; this role is asked with it"
-        for key, source in _sources(role):
+        for key, source in _list_templates(role):
             where = f"agents/{role.name}.toml: {key}"
             try:
                 tree = parse(source, where)
             except CardError as error:
                 yield from error.problems
                 continue
-            yield from _unknown_names(tree, role.name, where)
-            yield from _unknown_fields(tree, where)
+            yield from _check_template_names(tree, role.name, where)
+            yield from _check_template_fields(tree, where)
 
 
-def _sources(role: Role) -> Iterator[tuple[str, str]]:
+def _list_templates(role: Role) -> Iterator[tuple[str, str]]:
     yield from (
         ("system", role.system),
         ("prompt", role.prompt),
@@ -342,36 +337,32 @@ def _sources(role: Role) -> Iterator[tuple[str, str]]:
     yield from ((cue.name, cue.text) for cue in role.cues)
 
 
-def _unknown_names(tree: nodes.Template, role: str, where: str) -> Iterator[str]:
-    known = FACTS.get(role)
-    for name in sorted(meta.find_undeclared_variables(tree)) if known else ():
-        if (
-            name not in (known or ())
-            and name not in SANDBOX.globals
-            and not _is_asked_for(tree, name)
-        ):
+def _check_template_names(tree: nodes.Template, role: str, where: str) -> Iterator[str]:
+    facts = FACTS.get(role)
+    if facts is None:  # a role of a benchmark of one's own
+        return
+    for name in sorted(meta.find_undeclared_variables(tree)):
+        if name not in facts and name not in SANDBOX.globals and not _is_tested_for(tree, name):
             line = next((n.lineno for n in tree.find_all(nodes.Name) if n.name == name), 1)
-            yield (
-                f"{where}: line {line}: no name {name!r} here. {nearest(name, sorted(known or ()))}"
-            )
+            yield f"{where}: line {line}: no name {name!r} here. {nearest(name, sorted(facts))}"
 
 
-def _is_asked_for(tree: nodes.Template, name: str) -> bool:
-    """Return whether a template asks if a name is there before it uses it."""
+def _is_tested_for(tree: nodes.Template, name: str) -> bool:
+    """Return whether a template tests if a name is defined."""
     tests = [n for n in tree.find_all(nodes.Test) if n.name in ("defined", "undefined")]
     filters = [n for n in tree.find_all(nodes.Filter) if n.name in ("default", "d")]
     return any(isinstance(n.node, nodes.Name) and n.node.name == name for n in (*tests, *filters))
 
 
-def _unknown_fields(tree: nodes.Template, where: str) -> Iterator[str]:
+def _check_template_fields(tree: nodes.Template, where: str) -> Iterator[str]:
     kinds = dict(KINDS)
     for loop in tree.find_all(nodes.For):
         if isinstance(loop.target, nodes.Name):
             kinds.pop(loop.target.name, None)
             if isinstance(loop.iter, nodes.Name) and loop.iter.name in ELEMENTS:
                 kinds[loop.target.name] = ELEMENTS[loop.iter.name]
-    for assigned in tree.find_all((nodes.Assign, nodes.AssignBlock)):
-        kinds.pop(getattr(getattr(assigned, "target", None), "name", ""), None)
+    for assignment in tree.find_all((nodes.Assign, nodes.AssignBlock)):
+        kinds.pop(getattr(getattr(assignment, "target", None), "name", ""), None)
     for part in tree.find_all(nodes.Getattr):
         kind = kinds.get(part.node.name) if isinstance(part.node, nodes.Name) else None
         fields = (
@@ -392,26 +383,26 @@ def _unknown_fields(tree: nodes.Template, where: str) -> Iterator[str]:
 # ------------------------------------------------------------------- words
 
 
-def _generalising(workspace: Workspace) -> Iterator[str]:
+def _check_generalising(workspace: Workspace) -> Iterator[str]:
     for culture in workspace.cultures.values():
         where = f"personas/{culture.name}/culture.toml"
-        for key, said in [
+        for key, text in [
             ("style", culture.style),
             *((f"norm.{i}.text", n.text) for i, n in enumerate(culture.norms)),
         ]:
-            if word := generalises(said, culture.title):
+            if word := find_generalisation(text, culture.title):
+                short = text if len(text) <= 80 else text[:79] + "…"
                 yield (
-                    f"{where}: {key}: {word!r} speaks for everyone:"
-                    f" {said if len(said) <= 80 else said[:79] + '…'} Say whom it holds for: many,"
-                    " most, some, often, usually, tends to"
+                    f"{where}: {key}: {word!r} speaks for everyone: {short} Say whom it holds for:"
+                    " many, most, some, often, usually, tends to"
                 )
 
 
-def generalises(said: str, people: str = "") -> str:
-    """Return the word with which a text speaks for a whole people; empty where it does not, or says
+def find_generalisation(text: str, people: str = "") -> str:
+    """Return the words with which a text speaks for a whole people; empty if it does not, or says
     "many" or "often".
 
-    >>> generalises("All Japanese always bow."), generalises("Many always bow.")
+    >>> find_generalisation("All Japanese always bow."), find_generalisation("Many always bow.")
     ('All Japanese', '')
     """
     whole = re.compile(
@@ -419,7 +410,7 @@ def generalises(said: str, people: str = "") -> str:
         rf" (?:{re.escape(people) or 'people'}|people|men|women|families)\b",
         re.IGNORECASE,
     )
-    for sentence in re.split(r"(?<=[.!?;。！？؛।])\s*", said):
+    for sentence in re.split(r"(?<=[.!?;。！？؛।])\s*", text):
         if hit := whole.search(sentence):
             if not re.search(
                 r"\b(?:not|nearly|almost)\s*$", sentence[: hit.start()], re.IGNORECASE
@@ -430,16 +421,17 @@ def generalises(said: str, people: str = "") -> str:
     return ""
 
 
-def _words(spaced: str, written_together: str) -> re.Pattern[str]:
-    """Return a pattern of words between spaces, and of such as are written without."""
-    words = "|".join(word.replace("_", r"\s+") for word in spaced.split())
-    return re.compile(rf"\b(?:{words})\b|{'|'.join(written_together.split())}", re.IGNORECASE)
+def _compile_words(words: str, unspaced: str) -> re.Pattern[str]:
+    """Return a pattern of `words`, which stand alone, and of `unspaced` ones; `_` is white space."""
+    pattern = "|".join(word.replace("_", r"\s+") for word in words.split())
+    return re.compile(rf"\b(?:{pattern})\b|{'|'.join(unspaced.split())}", re.IGNORECASE)
 
 
 # English, German, French, Spanish, Portuguese, Italian, Dutch, Turkish, Polish, Russian,
 # Indonesian, Arabic, Hindi, Bengali; Chinese, Japanese, Korean.
-EVERYONE = _words(
-    """all every everyone everybody always never nobody no_one none
+EVERYONE = _compile_words(
+    """
+    all every everyone everybody always never nobody no_one none
     alle alles jeder jede immer stets nie niemals niemand ausnahmslos
     tous toutes toujours jamais personne_ne chaque
     todos todas siempre nunca jamás nadie cada
@@ -450,29 +442,40 @@ EVERYONE = _words(
     все всегда никогда никто каждый
     semua selalu tidak_pernah setiap
     كل جميع دائما دائمًا أبدا أبدًا
-    without_(?:any_)?exceptions? invariably to_a_man ohne_ausnahmen? sans_exception sin_excepción sem_exceção senza_eccezion[ei]
-    zonder_uitzondering istisnasız bez_wyjątku без_исключений без_исключения tanpa_kecuali بلا_استثناء دون_استثناء""",
+    without_(?:any_)?exceptions? invariably to_a_man ohne_ausnahmen? sans_exception
+    sin_excepción sem_exceção senza_eccezion[ei]
+    zonder_uitzondering istisnasız bez_wyjątku без_исключений без_исключения tanpa_kecuali
+    بلا_استثناء دون_استثناء
+    """,
     "无一例外 無一例外 毫无例外 例外なく 예외없이 所有 总是 總是 从不 從不 永远 全都 人人 すべて"
     " 全て 全員 いつも 必ず 決して みんな 常に 모든 항상 언제나 절대 아무도 누구나 모두 सभी हमेशा"
     " सदैव সবাই সবসময় সর্বদা প্রত্যেকে",
 )
-HEDGE = _words(
-    """many most mostly some often usually common commonly tends? tend several frequently sometimes generally widely typically
-    customary expected can may might rarely seldom few still largely part nearly almost hardly not_all not_every not_always
+HEDGE = _compile_words(
+    """
+    many most mostly some often usually common commonly tends? tend several frequently sometimes
+    generally widely typically
+    customary expected can may might rarely seldom few still largely part nearly almost hardly
+    not_all not_every not_always
     (?:nobody|no_one|everyone|everybody)_(?:should|ought) (?:should|ought_to)_(?:never|always)
     niemand_sollte personne_ne_devrait nadie_debería ninguém_deveria nessuno_dovrebbe
-    viele vielen vieler manche manchen oft häufig meist meistens einige gewöhnlich üblich eher selten kann können mag fast
+    viele vielen vieler manche manchen oft häufig meist meistens einige gewöhnlich üblich eher
+    selten kann können mag fast
     nicht_alle nicht_immer
-    beaucoup plupart certains certaines souvent parfois généralement habituellement rarement peut peuvent presque
-    muchos muchas mayoría algunos algunas suele suelen frecuentemente menudo veces generalmente puede pueden casi
-    muitos muitas maioria alguns algumas costuma costumam frequentemente vezes geralmente pode podem quase
+    beaucoup plupart certains certaines souvent parfois généralement habituellement rarement
+    peut peuvent presque
+    muchos muchas mayoría algunos algunas suele suelen frecuentemente menudo veces generalmente
+    puede pueden casi
+    muitos muitas maioria alguns algumas costuma costumam frequentemente vezes geralmente pode
+    podem quase
     molti molte maggior alcuni alcune spesso talvolta generalmente può possono quasi
     veel velen meeste sommige vaak soms meestal gewoonlijk kan kunnen bijna
     çoğu birçok bazı sık_sık genellikle bazen çoğunlukla pek_çok neredeyse
     wielu wiele większość niektórzy często zwykle czasem może prawie
     многие большинство некоторые часто обычно иногда может почти
     banyak sebagian beberapa sering biasanya kadang mungkin hampir
-    كثير كثيرون معظم بعض غالبا غالبًا عادة أحيانا أحيانًا""",
+    كثير كثيرون معظم بعض غالبا غالبًا عادة أحيانا أحيانًا
+    """,
     "许多 許多 很多 多数 多數 有些 往往 常常 通常 有时 几乎 多く 一部 しばしば よく ことがある 多い"
     " 傾向 많은 대부분 일부 자주 보통 흔히 종종 때때로 거의 कई अधिकतर कुछ अक्सर आमतौर অনেক বেশিরভাগ"
     " কিছু প্রায় সাধারণত",

@@ -16,7 +16,7 @@ from culturepark.runs import Run
 from culturepark.settings import Settings, layered, own
 from culturepark.settings import build as build_settings
 from culturepark.settings import table as table_of
-from culturepark.workspace import Workspace, find, load, output
+from culturepark.workspace import Workspace, find_workspace, load, locate_output
 
 
 def settled(
@@ -25,7 +25,7 @@ def settled(
     """Return settings and API keys by provider: the workspace's own, a file's or mapping's above
     them, changes on top.
     """
-    below = {} if isinstance(given, Settings) else own(find(workspace))
+    below = {} if isinstance(given, Settings) else own(find_workspace(workspace))
     if isinstance(given, Settings):
         given = given.model_dump()
     elif isinstance(given, (str, Path)):
@@ -50,7 +50,7 @@ def start(
 
     `key` is an API key for the provider of `model`, held in memory only.
     """
-    output(find(workspace), name, out)
+    locate_output(find_workspace(workspace), name, out)
     found = load(workspace)
     told, keys = settled(given, workspace, changes)
     chosen, keys = runs.addressed(told), keys | _key(told, key)
@@ -71,7 +71,7 @@ def resume(
     opened = runs.resume(folder)
     given = {k: v for k, v in changes.items() if v is not None}
     opened = runs.adjust(opened, **given) if given else opened
-    keys = own(find(workspace)).get("keys", {})
+    keys = own(find_workspace(workspace)).get("keys", {})
     return replace(opened, keys=keys | _key(opened.settings, key))
 
 
@@ -92,7 +92,7 @@ def replay(
     asked, no key needed.
     """
     told = runs.resume(source)
-    folder = output(find(workspace), name, out)
+    folder = locate_output(find_workspace(workspace), name, out)
     if folder.resolve() == told.folder.resolve():
         raise InputError(f"{folder} cannot be replayed into itself; give the new run another name")
     made = runs.start(name, told.settings, told.workspace, folder.parent, fresh=fresh)

@@ -14,7 +14,7 @@ from culturepark.errors import InputError
 from culturepark.runs import Run
 from culturepark.training import recipe as recipes
 from culturepark.training.recipe import Recipe
-from culturepark.workspace import find, output
+from culturepark.workspace import find_workspace, locate_output
 
 MATRIX = 40  # held-out rows a culture that are held against every model
 
@@ -51,7 +51,7 @@ def tune(
         """
         told = recipes.build({"objective": objective, "base": base, **how}, preset)
         source, home = located(corpus, told.reads, workspace, out)
-        place = output(home, name or default(told), home / "models")
+        place = locate_output(home, name or default(told), home / "models")
         if told.objective != "mix":
             return told, place, _read(source, told.reads, culture), None
         # The shares lead: their rows are matched, the opinions stand beside them.
@@ -87,8 +87,8 @@ def located(
     if run is not None:
         return _exported(run, form), run.folder
     path = Path(str(corpus)).expanduser()
-    return (path / form if (path / form).is_dir() else path), output(
-        find(workspace), path.resolve().stem, out
+    return (path / form if (path / form).is_dir() else path), locate_output(
+        find_workspace(workspace), path.resolve().stem, out
     )
 
 
@@ -117,7 +117,7 @@ def _run(corpus: str | Path, workspace: str | Path | None, out: str | Path | Non
         return None
     if path.parent != Path():
         raise InputError(f"no corpus and no run at {path}")
-    return resume(output(find(workspace), str(corpus), out), workspace=workspace)
+    return resume(locate_output(find_workspace(workspace), str(corpus), out), workspace=workspace)
 
 
 def _read(source: Path, form: str, culture: str | None) -> Any:
@@ -216,7 +216,7 @@ def scpo(
     from culturepark.training import scpo as work
 
     told = work.terms(preset, base=base, **(terms or {}))
-    return work.run(data, output(find(workspace), name, out), told, **how)
+    return work.run(data, locate_output(find_workspace(workspace), name, out), told, **how)
 
 
 def hosted(
@@ -259,12 +259,12 @@ def sent(
     folder = Path(corpus).expanduser()
     if layout(folder):
         within = next((p for p in folder.resolve().parents[:3] if (p / "run.toml").is_file()), None)
-        home = within or output(find(workspace), folder.resolve().name, out)
+        home = within or locate_output(find_workspace(workspace), folder.resolve().name, out)
     elif (run := _run(corpus, workspace, out)) is None:
         raise InputError(
             f"{folder} is no run and holds no train.jsonl, nor does a folder of it for each culture"
         )
     else:
         home, folder = run.folder, located(run, FOLDERS[method], workspace, out)[0]
-    place = output(home, name, home / "models")
+    place = locate_output(home, name, home / "models")
     return folder, place, home.name if name == "hosted" else f"{home.name}-{name}"

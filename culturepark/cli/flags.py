@@ -357,13 +357,13 @@ def located(
     from pathlib import Path
 
     from culturepark import api
-    from culturepark.workspace import find, output
+    from culturepark.workspace import find_workspace, locate_output
 
     folder = Path(run)
     folder = (
         folder
         if (folder / "run.toml").exists() or folder.parent != Path()
-        else output(find(workspace), run, out)
+        else locate_output(find_workspace(workspace), run, out)
     )
     given = chosen(flags or {})
     return api.resume(folder, workspace=workspace, **given)

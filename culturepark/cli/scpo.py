@@ -133,11 +133,11 @@ def scpo(
     from culturepark.evaluation import steered
     from culturepark.surveys.votes import read_votes
     from culturepark.training import scpo as work
-    from culturepark.workspace import find, output
+    from culturepark.workspace import find_workspace, locate_output
 
     lists = {k: flags.pop(k) for k in LISTS}
     told = work.terms(preset, **flags)
-    votes, folder = read_votes(data), output(find(workspace), name, out)
+    votes, folder = read_votes(data), locate_output(find_workspace(workspace), name, out)
     variants = lists["variants"] or work.VARIANTS
     kept = keep or (
         "tuned" if sweep else "filter+weight" if "filter+weight" in variants else "none"

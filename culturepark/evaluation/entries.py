@@ -124,7 +124,7 @@ def _placed(
     if not path.is_file():
         raise InputError(f"no items at {path}: no such file")
     try:
-        table = tables.read(path, tables.Layout.of(setup.options), "items are")
+        table = tables.read(path, tables.Layout.from_options(setup.options), "items are")
     except InputError as error:
         if hint := importers.hint(path):
             raise InputError(f"{error}.{hint}") from error
@@ -132,13 +132,13 @@ def _placed(
     if (
         table.rows
         and question not in table.columns
-        and (hint := importers.hint(path) or tables.headless(path))
+        and (hint := importers.hint(path) or tables.suggest_columns(path))
     ):
         raise InputError(
             f"{path}: no column {question!r}. {nearest(question, table.columns)}{hint}"
         )
     if not table.rows:
-        raise InputError(f"{path}: no rows.{tables.headless(path)}")
+        raise InputError(f"{path}: no rows.{tables.suggest_columns(path)}")
     stem = f"{tables.stem_of(path)}:" if several else ""
     rows = [
         (f"{path}: row {line}", f"{stem}{n}", row) for n, (line, row) in enumerate(table.rows, 1)

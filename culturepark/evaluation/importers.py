@@ -49,7 +49,10 @@ def hint(path: Path) -> str:
     """Return how to convert a file that looks like one of another shape; empty for any other."""
     try:
         head = "".join(
-            line for _, line in zip(range(40), (text for _, text in lines.read(path)), strict=False)
+            line
+            for _, line in zip(
+                range(40), (text for _, text in lines.read_lines(path)), strict=False
+            )
         )
     except InputError:
         return ""
@@ -75,7 +78,7 @@ def _safeworld(path: Path, notices: Counter[str]) -> Iterator[dict[str, Any]]:
     """
     for line, text in _records(path):
         try:
-            record = tables.parse(text, f"{path}:{line}", notices)
+            record = tables.parse_json(text, f"{path}:{line}", notices)
         except InputError:
             notices[CUT] += 1
             continue
@@ -104,7 +107,7 @@ def _records(path: Path) -> Iterator[tuple[int, str]]:
     on a line of { alone.
     """
     begun, held = 0, list[str]()
-    for number, line in lines.read(path):
+    for number, line in lines.read_lines(path):
         if line.strip() == "{":
             if held:
                 yield begun, _closed(held)
@@ -130,8 +133,8 @@ def _blend(path: Path, notices: Counter[str]) -> Iterator[dict[str, Any]]:
     if tables.kind_of(path) in tables.TABLES:
         yield from _choices(path, notices)
         return
-    held = tables.parse(
-        "".join(line for _, line in lines.read(path, notices=notices)), str(path), notices
+    held = tables.parse_json(
+        "".join(line for _, line in lines.read_lines(path, notices=notices)), str(path), notices
     )
     if not isinstance(held, dict):
         raise InputError(f"{path}: an object of questions by their id, as in COUNTRY_data.json")
@@ -174,7 +177,7 @@ def _choices(path: Path, notices: Counter[str]) -> Iterator[dict[str, Any]]:
             key for key in ("MCQID", "country", "prompt", "choices", "answer_idx") if key not in row
         ]:
             raise InputError(f"{where}: no column {lacking[0]!r}. {nearest(lacking[0], row)}")
-        choices = tables.parse(row["choices"], f"{where}: choices", notices)
+        choices = tables.parse_json(row["choices"], f"{where}: choices", notices)
         if not isinstance(choices, dict) or row["answer_idx"].strip() not in choices:
             raise InputError(f"{where}: answer_idx {row['answer_idx']!r} is none of the choices")
         yield {

@@ -146,7 +146,7 @@ def read(
     """
     table = tables.read(path, layout, "posts are")
     if not table.rows:
-        raise InputError(f"{table.path}: no rows.{tables.headless(table.path)}")
+        raise InputError(f"{table.path}: no rows.{tables.suggest_columns(table.path)}")
     how = Labelling(_column(table, "text", text, TEXTS), _labels(table, label), separator, votes)
     posts, empty, unlabelled = [], 0, 0
     for line, row in table.rows:
@@ -263,7 +263,7 @@ def _column(table: tables.Table, what: str, named: str, usual: Sequence[str]) ->
     if named:
         if named not in columns:
             raise InputError(
-                f"{path}: no column {named!r}. {nearest(named, columns)}{tables.headless(path)}"
+                f"{path}: no column {named!r}. {nearest(named, columns)}{tables.suggest_columns(path)}"
             )
         return named
     likely = [c for c in columns if c.strip().casefold() in usual]
@@ -276,5 +276,5 @@ def _column(table: tables.Table, what: str, named: str, usual: Sequence[str]) ->
         )
     raise InputError(
         f"{path}: no column is called {', '.join(usual)}; say which is the {what} with the option"
-        f" `{what}`. {nearest(what, columns)}{tables.headless(path)}"
+        f" `{what}`. {nearest(what, columns)}{tables.suggest_columns(path)}"
     )

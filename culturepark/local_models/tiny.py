@@ -84,9 +84,9 @@ def _recipe() -> str:
 
 
 def _cards() -> tuple[list[Question], list[str]]:
-    from culturepark.workspace import load, shipped
+    from culturepark.workspace import find_shipped_cards, load
 
-    cards = load(shipped())
+    cards = load(find_shipped_cards())
     return list(cards.scenario(PACK).questions), sorted(c.title for c in cards.cultures.values())
 
 

@@ -180,7 +180,7 @@ def _read_table(
     if not votes:
         raise InputError(
             f"{path}: no column <Country>_Hate."
-            f" {nearest('Country_Hate', names)}{tables.headless(path)}"
+            f" {nearest('Country_Hate', names)}{tables.suggest_columns(path)}"
         )
     for line, row in table.rows:
         yield from _read_post(row, text, key, votes, f"{path}:{line}", skipped)

@@ -366,7 +366,7 @@ def _read_header(
     """
     # All that is read here is ASCII, whose bytes mean the same in UTF-8, Latin-1 and Windows-1252:
     # Latin-1, which decodes every byte, is right for all three. A byte order mark takes precedence.
-    _, rows = delimited.split(file, ".csv", tables.Layout(encoding="latin-1"), notices)
+    _, rows = delimited.split_rows(file, ".csv", tables.Layout(encoding="latin-1"), notices)
     _, header = next(rows, (1, []))
     names = [cell.partition(":")[0].strip() for cell in header]
     if not any(names):

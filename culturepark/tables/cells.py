@@ -1,6 +1,4 @@
-"""Judges single cells: which ones say that there is no answer, and which ones a spreadsheet would
-take for a formula.
-"""
+"""Recognises cells without an answer, and cells that a spreadsheet would run as a formula."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def is_missing(cell: str) -> bool:
-    """Say whether a survey's cell holds no answer.
+    """Return whether a survey's cell holds no answer.
 
     >>> [is_missing(c) for c in (" ", "NA", ".a", ":", "#NULL!", "0", "-1")]
     [True, True, True, True, True, False, False]
@@ -35,8 +33,7 @@ def as_text(value: Any) -> str:
 
 
 def safe_cell(value: Any) -> str:
-    """Return a value as a cell of a CSV file that a spreadsheet does not run: an apostrophe goes
-    before what begins a formula.
+    """Return a value as a CSV cell that no spreadsheet runs: formulas get an apostrophe in front.
 
     >>> [safe_cell(v) for v in ("=1+1", "@x", -0.5, "plain")]
     ["'=1+1", "'@x", '-0.5', 'plain']
@@ -46,16 +43,17 @@ def safe_cell(value: Any) -> str:
 
 
 def safe_table(data: bytes) -> bytes:
-    """Return a CSV file from elsewhere with each of its cells made safe; as it is where none needs
-    it or it is no CSV in UTF-8.
+    """Return the bytes of a CSV file with every cell made safe.
+
+    They are unchanged if no cell needs it, or if the file is not CSV in UTF-8.
     """
     try:
         rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
     except (UnicodeDecodeError, csv.Error):
         return data
-    made = [[safe_cell(cell) for cell in row] for row in rows]
-    if made == rows:
+    safe_rows = [[safe_cell(cell) for cell in row] for row in rows]
+    if safe_rows == rows:
         return data
     text = io.StringIO()
-    csv.writer(text).writerows(made)  # its line end \r\n has a lone \r quoted
+    csv.writer(text).writerows(safe_rows)  # its line end \r\n has a lone \r quoted
     return text.getvalue().encode()

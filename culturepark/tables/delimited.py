@@ -1,5 +1,6 @@
-"""Reads CSV, TSV and other delimited text into cells, and compares rows with lines, so that no
-stray quote swallows any unseen.
+"""Reads CSV, TSV and other delimited text into cells.
+
+Rows are compared with lines, so that no stray quote swallows lines unnoticed.
 """
 
 from __future__ import annotations
@@ -18,25 +19,23 @@ from culturepark.tables import lines
 from culturepark.tables.layout import DELIMITERS, Layout
 from culturepark.tables.objects import BLANK
 
-SAMPLE = 50  # lines from which the delimiter is found out
+SAMPLE = 50  # lines from which the delimiter is detected
 LARGEST = 1 << 24  # characters of one cell
 HEADER = "rows that repeat the header, left out"
 WITHIN = "line breaks within quoted cells"
-ENOUGH = (
-    6  # delimiters within quotes by which lines there are taken for rows; a tab counts as three
-)
-LONG = 20  # lines of a row from which on it is named
-JSON = re.compile(
-    r'\s*(\{\s*("([^"\\]|\\.)*"\s*:|\}?\s*$)|\[\s*([\[{]|\]?\s*$))'
-)  # how a line of JSON begins
+ENOUGH = 6  # delimiters within quotes that make lines look like rows; a tab counts as three
+LONG = 20  # lines of a row from which on a notice names it
+# how a line of JSON begins
+JSON = re.compile(r'\s*(\{\s*("([^"\\]|\\.)*"\s*:|\}?\s*$)|\[\s*([\[{]|\]?\s*$))')
 SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 PLAIN = "If a benchmark reads this file and quotes are plain text in it: -o quoting=none"
 
 
 @dataclass
 class Cells:
-    """A table's column names and its rows, each the line it begins on and its cells; `notices` grow
-    as rows are read.
+    """A table's columns, and its rows as (line it begins on, cells).
+
+    `notices` grow while rows are read.
     """
 
     path: Path
@@ -46,53 +45,46 @@ class Cells:
     notices: Counter[str] = field(default_factory=Counter)
 
 
-def read(path: Path, suffix: str, layout: Layout, notices: Counter[str]) -> Cells:
-    """Open a table; InputError, here or while its rows are read, for what is none, with file and
-    line.
-    """
-    delimiter, records = split(path, suffix, layout, notices)
+def read_cells(path: Path, suffix: str, layout: Layout, notices: Counter[str]) -> Cells:
+    """Open a table; raises InputError, with file and line, here or while its rows are read."""
+    delimiter, records = split_rows(path, suffix, layout, notices)
     columns, whose = layout.columns, "the option columns names"
     if not columns:
         line, header = next(records, (1, []))
-        columns, whose = _columns(path, line, header), "its first line has"
+        columns, whose = _name_columns(path, line, header), "its first line has"
         records = without_header(records, header, notices)
-    rows = _checked(path, records, columns, whose, delimiter)
+    rows = _check_widths(path, records, columns, whose, delimiter)
     return Cells(path, columns, delimiter, rows, notices)
 
 
-def split(
+def split_rows(
     path: Path, suffix: str, layout: Layout, notices: Counter[str]
 ) -> tuple[str, Iterator[tuple[int, list[str]]]]:
-    """Return the delimiter, and every row's line and cells, the header's like any other's and of
-    whatever number.
-    """
-    source = lines.read(path, layout.encoding, notices)
+    """Return the delimiter, and line and cells of every row, header included, of any width."""
+    source = lines.read_lines(path, layout.encoding, notices)
     head = list(islice(source, SAMPLE))
     if head and "\r" in head[0][1].rstrip("\r\n") and not head[0][1].endswith("\n"):
         raise InputError(
             f"{path}: its lines end in a carriage return alone; save it with line ends \\n or"
             " \\r\\n"
         )
-    if (
-        not layout.columns
-        and (like := next((text for _, text in head if text.strip()), ""))
-        and JSON.match(like)
-    ):
+    first = next((text for _, text in head if text.strip()), "")
+    if not layout.columns and JSON.match(first):
         raise InputError(
             f"{path}: this seems to be JSON, not a table; name it .json, or .jsonl where each line"
             " is an object"
         )
-    delimiter = layout.delimiter or _delimiter(head, suffix, layout)
-    if head and (said := SEP.fullmatch(head[0][1].strip())):  # Excel's own first line
-        head, delimiter = head[1:], layout.delimiter or said[1]
-    return delimiter, _records(path, _Feed(chain(head, source)), delimiter, layout, notices)
+    delimiter = layout.delimiter or _find_delimiter(head, suffix, layout)
+    if head and (excel_hint := SEP.fullmatch(head[0][1].strip())):  # Excel's own first line
+        head, delimiter = head[1:], layout.delimiter or excel_hint[1]
+    return delimiter, _parse_rows(path, _Feed(chain(head, source)), delimiter, layout, notices)
 
 
 # ----------------------------------------------------------------- columns
 
 
-def _columns(path: Path, line: int, header: Sequence[str]) -> tuple[str, ...]:
-    """Return a header's names; one that is empty is called by its place."""
+def _name_columns(path: Path, line: int, header: Sequence[str]) -> tuple[str, ...]:
+    """Return a header's names; an empty one is named by its place."""
     names = [cell.strip() or f"column {n}" for n, cell in enumerate(header, 1)]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise InputError(f"{path}:{line}: two columns are called {twice[0]!r}")
@@ -102,53 +94,49 @@ def _columns(path: Path, line: int, header: Sequence[str]) -> tuple[str, ...]:
 def without_header(
     records: Iterator[tuple[int, list[str]]], header: Sequence[str], notices: Counter[str]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that do not repeat the header, as files that were joined do; those that do are
-    counted.
-    """
-    names = _bare(header)
+    """Yield the rows that do not repeat the header, as joined files do; `notices` counts those."""
+    names = _strip_cells(header)
     for line, cells in records:
-        if any(names) and _bare(cells) == names:
+        if any(names) and _strip_cells(cells) == names:
             notices[HEADER] += 1
         else:
             yield line, cells
 
 
-def _bare(cells: Sequence[str]) -> list[str]:
+def _strip_cells(cells: Sequence[str]) -> list[str]:
     return [cell.strip("\ufeff").strip() for cell in cells]
 
 
-def _checked(
+def _check_widths(
     path: Path,
     records: Iterator[tuple[int, list[str]]],
     columns: Sequence[str],
     whose: str,
     delimiter: str,
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield rows of as many cells as there are columns; InputError for another, and for a header
-    where columns were given.
+    """Yield rows; raises InputError for one with more or fewer cells than columns, and for
+    a header line where an option gives the columns.
     """
     for n, (line, cells) in enumerate(records):
         if len(cells) != len(columns):
             raise InputError(
-                f"{path}:{line}: {len(cells)} columns; {whose} {len(columns)}. Columns are parted"
-                f" by {delimiter!r} here; -o delimiter= and -o quoting=none|minimal say otherwise"
+                f"{path}:{line}: {len(cells)} columns; {whose} {len(columns)}. Columns are"
+                f" separated by {delimiter!r} here; -o delimiter= and -o quoting=none|minimal say"
+                " otherwise"
             )
-        if (
-            n == 0
-            and whose.startswith("the option")
-            and [c.strip() for c in cells] == list(columns)
-        ):
+        repeats = [c.strip() for c in cells] == list(columns)
+        if n == 0 and repeats and whose.startswith("the option"):
             raise InputError(
                 f"{path}:{line}: this line names the columns already; leave the option columns out"
             )
         yield line, cells
 
 
-def _delimiter(head: Sequence[tuple[int, str]], suffix: str, layout: Layout) -> str:
-    """Return what parts the columns: a tab in a TSV that has one, else the commonest in the first
-    line, outside quotes.
+def _find_delimiter(head: Sequence[tuple[int, str]], suffix: str, layout: Layout) -> str:
+    """Return the delimiter: a tab in a TSV that has one, else the most frequent in the first line,
+    outside quotes.
 
-    Where columns are named, it is what parts most of the first lines into so many cells.
+    If columns are named, it is the one that splits most of the first lines into that many cells.
     """
     bare = [
         text if layout.quoting == "none" else re.sub(r'"[^"]*"', "", text)
@@ -171,7 +159,7 @@ def _delimiter(head: Sequence[tuple[int, str]], suffix: str, layout: Layout) -> 
 
 
 class _Feed:
-    """Hands lines to the csv module and remembers those of the row that is being read."""
+    """Passes lines to the csv module and keeps those of the row that is being read."""
 
     def __init__(self, source: Iterator[tuple[int, str]]) -> None:
         self._source = source
@@ -188,11 +176,11 @@ class _Feed:
         return text
 
 
-def _records(
+def _parse_rows(
     path: Path, feed: _Feed, delimiter: str, layout: Layout, notices: Counter[str]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row's first line and cells; blank lines and line breaks within quotes are
-    counted.
+    """Yield each row's first line and cells; `notices` counts blank lines and line breaks within
+    quotes.
     """
     csv.field_size_limit(LARGEST)
     quoting: Literal[0, 3] = csv.QUOTE_NONE if layout.quoting == "none" else csv.QUOTE_MINIMAL
@@ -203,7 +191,7 @@ def _records(
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise _broken(path, feed, delimiter, error) from error
+            raise _explain_error(path, feed, delimiter, error) from error
         if cells is None:
             if longest[0] >= LONG:
                 notices[f"lines of the longest row, which begins on line {longest[1]}"] = longest[0]
@@ -212,20 +200,20 @@ def _records(
             notices[BLANK] += 1
             continue
         if len(feed.row) > 1:
-            _compare(path, feed, cells, width or len(cells), delimiter, layout)
+            _check_span(path, feed, cells, width or len(cells), delimiter, layout)
             notices[WITHIN] += len(feed.row) - 1
             longest = max(longest, (len(feed.row), feed.first), key=lambda row: row[0])
         width = width or len(cells)
         yield feed.first, cells
 
 
-def _compare(
+def _check_span(
     path: Path, feed: _Feed, cells: Sequence[str], width: int, delimiter: str, layout: Layout
 ) -> None:
-    """Raise InputError for a row of several lines most of which look like rows, unless they are
-    said to be none.
+    """Raise InputError for a row of several lines if most look like rows, unless an option denies
+    it.
 
-    What tells are delimiters within quotes: tabs, or marks without the space that follows one in a
+    The sign is delimiters within quotes: tabs, or marks without the space that follows one in a
     sentence.
     """
     if layout.quoting == "minimal":
@@ -238,7 +226,7 @@ def _compare(
         else len(re.findall(rf"{re.escape(delimiter)}(?! )", within))
     )
     if tells >= ENOUGH and alike >= 0.8 * len(feed.row):
-        first, last = _span(feed.row, delimiter)
+        first, last = _find_span(feed.row, delimiter)
         raise lines.Unreadable(
             f"{path}:{feed.first + first}: a quote opens here and closes on line"
             f" {feed.first + last}, and {alike} of the {len(feed.row)} lines in this row look like"
@@ -247,48 +235,49 @@ def _compare(
         )
 
 
-def _span(row: Sequence[str], delimiter: str) -> tuple[int, int]:
-    """Return in which lines of a row the longest quoted cell opens and closes; the last line where
-    it does not close.
+def _find_span(row: Sequence[str], delimiter: str) -> tuple[int, int]:
+    """Return the lines of a row in which its longest quoted cell opens and closes (the last line if
+    it never closes).
     """
-    inside, before, opened = False, delimiter, 0
+    inside, before, start = False, delimiter, 0
     best = (0, 0)
     for n, text in enumerate(row):
         for character in text:
             if character == '"' and inside:
                 inside = False
-                best = max(best, (opened, n), key=lambda span: span[1] - span[0])
+                best = max(best, (start, n), key=lambda span: span[1] - span[0])
             elif character == '"' and before in (delimiter, "\n", '"'):
-                inside, opened = True, opened if before == '"' else n
+                inside, start = True, start if before == '"' else n
             before = character
-    return (opened, len(row) - 1) if inside else best
+    return (start, len(row) - 1) if inside else best
 
 
-def _broken(path: Path, feed: _Feed, delimiter: str, error: csv.Error) -> InputError:
-    """Return what is wrong with a row that the csv module cannot read, in plain words."""
-    said = str(error)
-    if "unexpected end" in said or "field limit" in said or "field larger" in said:
-        first, _ = _span(feed.row, delimiter)
-        lost = len(feed.row) - first - 1
+def _explain_error(path: Path, feed: _Feed, delimiter: str, error: csv.Error) -> InputError:
+    """Return the error for a row that the csv module cannot read, in plain words."""
+    message = str(error)
+    if "unexpected end" in message or "field limit" in message or "field larger" in message:
+        first, _ = _find_span(feed.row, delimiter)
+        swallowed = len(feed.row) - first - 1
         why = (
             "never closes"
-            if "unexpected end" in said
+            if "unexpected end" in message
             else f"holds more than {LARGEST:,} characters"
         )
-        opened = "a quote opens here and" if '"' in "".join(feed.row) else "a cell"
+        place = "a quote opens here and" if '"' in "".join(feed.row) else "a cell"
         return lines.Unreadable(
-            f"{path}:{feed.first + first}: no CSV row: {opened} {why}; {lost} more lines are in it",
+            f"{path}:{feed.first + first}: no CSV row: {place} {why};"
+            f" {swallowed} more lines are in it",
             PLAIN,
         )
-    if "expected after" in said:
+    if "expected after" in message:
         return lines.Unreadable(
             f"{path}:{feed.first}: no CSV row: text follows a closing quote; a quote within quotes"
             " is written twice",
             PLAIN,
         )
-    if "new-line" in said:
+    if "new-line" in message:
         return InputError(
             f"{path}:{feed.first}: no CSV row: a carriage return stands in a cell without quotes;"
             " lines end in \\n or \\r\\n"
         )
-    return InputError(f"{path}:{feed.first}: no CSV row: {said}")
+    return InputError(f"{path}:{feed.first}: no CSV row: {message}")

@@ -1,4 +1,4 @@
-"""Reads a whole file of rows into a Table, whatever its kind."""
+"""Reads a whole file of rows into a Table, whatever its format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from culturepark.tables.layout import TABLES, Layout, kind_of
 
 
 class Row(NamedTuple):
-    """What a row holds by column, and the line it begins on; in a JSON list its place, from 1."""
+    """A row's cells by column and the line it begins on (in a JSON list its place), from 1."""
 
     line: int
     cells: Mapping[str, Any]
@@ -21,8 +21,9 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a file, its columns in the order in which they first occur, and how often each
-    thing worth a notice was met.
+    """The rows of a file and its columns in order of first occurrence.
+
+    `notices` counts what was skipped or replaced, by kind.
     """
 
     path: Path
@@ -32,27 +33,28 @@ class Table:
 
 
 def read(path: Path | str, layout: Layout | None = None, what: str = "rows are") -> Table:
-    """Read a file of rows; InputError, with file and line, for what cannot be read. `what` is read,
-    for the error about its name.
+    """Return the rows of a file; raises InputError, with file and line, for what cannot be read.
+
+    `what` begins the error about an unknown suffix, such as "votes are".
     """
     path = Path(path).expanduser()
     notices: Counter[str] = Counter()
-    columns, found = _rows(path, kind_of(path, what), layout or Layout(), notices)
-    rows = tuple(found)
+    columns, source = _read_rows(path, kind_of(path, what), layout or Layout(), notices)
+    rows = tuple(source)
     every = dict.fromkeys([*columns, *(column for row in rows for column in row.cells)])
     return Table(
         path, tuple(every), rows, {what: count for what, count in sorted(notices.items()) if count}
     )
 
 
-def _rows(
+def _read_rows(
     path: Path, suffix: str, layout: Layout, notices: Counter[str]
 ) -> tuple[tuple[str, ...], Iterator[Row]]:
     if suffix in TABLES:
-        cells = delimited.read(path, suffix, layout, notices)
+        cells = delimited.read_cells(path, suffix, layout, notices)
         return cells.columns, (
             Row(line, dict(zip(cells.columns, row, strict=True))) for line, row in cells.rows
         )
     return (), (
-        Row(line, row) for line, row in objects.read(path, suffix, layout.encoding, notices)
+        Row(line, row) for line, row in objects.read_objects(path, suffix, layout.encoding, notices)
     )

@@ -135,7 +135,7 @@ def trials(setup: Setup, options: Mapping[str, Any]) -> list[Trial]:
 def _read(name: str, path: Path, options: Mapping[str, Any]) -> Dataset:
     """Read a data set as the options say."""
     how = {key: options[key] for key in ("text", "label", "separator", "votes")}
-    return posts.read(path, name=name, layout=tables.Layout.of(options), **how)
+    return posts.read(path, name=name, layout=tables.Layout.from_options(options), **how)
 
 
 def _left(data: Dataset, task: Task) -> Dataset:

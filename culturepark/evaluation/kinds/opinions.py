@@ -133,7 +133,7 @@ def _rows(table: tables.Table) -> Iterator[tuple[str, Mapping[str, Any]]]:
             raise InputError(
                 f"{where}: no row of {{country, question, options, distribution}} or {{question,"
                 " selections, options}; found"
-                f" {', '.join(map(str, row))}.{tables.headless(table.path)}"
+                f" {', '.join(map(str, row))}.{tables.suggest_columns(table.path)}"
             )
         if not isinstance(row["question"], str) or not row["question"].strip():
             raise InputError(f"{where}: question: a text, not {row['question']!r:.60}")
@@ -275,7 +275,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
             f"benchmark {benchmark.name!r} needs a file of countries' shares of each answer; none"
             " is shipped"
         )
-    polls = read(setup.data, options["national"], tables.Layout.of(options))
+    polls = read(setup.data, options["national"], tables.Layout.from_options(options))
     homes = _countries(setup)
     by_country = {c: polls.of(c) for c in options["countries"] or homes}
     known = Counter(q for found in by_country.values() for q in found)

@@ -75,7 +75,7 @@ def _read(setup: Setup, options: Mapping[str, Any]) -> Votes:
             f" {len(setup.data)}: a CSV of posts with a column <Country>_Hate each, JSONL of scored"
             " conversations or of prompt, chosen, rejected, or the word simulated"
         )
-    return read_votes(setup.data[0], tables.Layout.of(options))
+    return read_votes(setup.data[0], tables.Layout.from_options(options))
 
 
 def _passed_over(votes: Votes, setup: Setup) -> Mapping[str, Mapping[str, int]]:

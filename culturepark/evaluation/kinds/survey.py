@@ -235,7 +235,7 @@ def _constructed(setup: Setup) -> str:
 
 def _has_shipped_views(setup: Setup) -> bool:
     """Return whether these cultures are surveyed, and their personas think, as the shipped ones."""
-    shipped, asked = workspace.load(workspace.shipped()), setup.workspace
+    shipped, asked = workspace.load(workspace.find_shipped_cards()), setup.workspace
     return all(
         name in shipped.cultures
         and shipped.culture(name).survey == asked.culture(name).survey

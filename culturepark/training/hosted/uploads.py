@@ -141,7 +141,7 @@ def _rows(
             continue
         where, halves = f"{path}:{number}", Counter[str]()
         try:
-            row = tables.parse(line, where, halves)
+            row = tables.parse_json(line, where, halves)
         except InputError as error:
             problems.append(str(error))
             continue
