@@ -19,7 +19,7 @@ from culturepark.atomic import discard, sweep
 from culturepark.errors import InputError, JournalError, ParkError, nearest
 from culturepark.llm import Model, address
 from culturepark.llm import load as load_model
-from culturepark.llm.budget import Ledger
+from culturepark.llm.budget import Budget
 from culturepark.llm.client import EndpointClient
 from culturepark.llm.pricing import Price
 from culturepark.llm.providers.local import Tuned
@@ -65,7 +65,7 @@ class Run:
         return journal
 
     def desk(self, journal: RunStore) -> Desk:
-        """Return the models of this run, their ledger and their journal."""
+        """Return the models of this run, their budget and their journal."""
         s = self.settings
         models = lines(s, self.keys)
         if self.replay is not None:
@@ -172,12 +172,12 @@ def _adopt(journal: RunStore, run: Run) -> None:
 
 
 def attach(models: Iterable[Model], journal: RunStore, settings: Settings) -> None:
-    """Let models at endpoints join a journal and, where there is a cap, its ledger."""
+    """Let models at endpoints join a journal and, where there is a cap, its budget."""
     capped = settings.max_usd is not None or settings.max_tokens is not None
-    ledger = Ledger(journal, settings.max_usd, settings.max_tokens) if capped else None
+    budget = Budget(journal, settings.max_usd, settings.max_tokens) if capped else None
     for model in models:
         if isinstance(model, EndpointClient):
-            model.attach(journal, ledger)
+            model.attach(journal, budget)
 
 
 def lines(settings: Settings, keys: Mapping[str, str]) -> Models:

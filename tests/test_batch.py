@@ -17,8 +17,8 @@ from test_reading import JSONS
 import culturepark as cp
 from culturepark.errors import ModelError
 from culturepark.llm import load
-from culturepark.llm.batch_backends import Direct, outcomes
-from culturepark.llm.budget import Ledger
+from culturepark.llm.batch_backends import OpenAIBackend, parse_results
+from culturepark.llm.budget import Budget
 from culturepark.llm.codec import ProviderError
 from culturepark.records import Message, Request
 from culturepark.settings import Endpoint
@@ -373,7 +373,7 @@ async def test_a_batch_api_that_stays_away_ends_the_run_and_leaves_the_batch_pen
     ):
         await ask(line(server, journal), range(3), journal)
     with RunStore(tmp_path) as journal:
-        ((_, batch, status, keys),) = journal.waves(line(server).identity)
+        ((_, batch, status, keys),) = journal.read_batches(line(server).identity)
         assert batch and status == "pending" and len(keys) == 3
 
 
@@ -381,8 +381,8 @@ async def interrupted(server, journal, numbers):
     """Ask, and be stopped when the batch is pending."""
     asking = asyncio.create_task(ask(line(server, journal), numbers, journal))
     while (
-        not journal.waves(line(server).identity)
-        or journal.waves(line(server).identity)[0][2] != "pending"
+        not journal.read_batches(line(server).identity)
+        or journal.read_batches(line(server).identity)[0][2] != "pending"
     ):
         await asyncio.sleep(0.01)
     asking.cancel()
@@ -398,12 +398,14 @@ async def test_a_pending_batch_is_taken_over_when_the_run_goes_on(tmp_path):
             first = await ask(
                 line(server, journal), range(2), journal
             )  # somebody asks for a part of it only
-            assert journal.waves(line(server).identity), "there is more in it that may be asked for"
+            assert journal.read_batches(line(server).identity), (
+                "there is more in it that may be asked for"
+            )
         with RunStore(tmp_path) as journal:
             replies = await ask(line(server, journal), range(2, 8), journal)
-            assert [r.text for r in first + replies] == texts(range(8)) and not journal.waves(
-                line(server).identity
-            )
+            assert [r.text for r in first + replies] == texts(
+                range(8)
+            ) and not journal.read_batches(line(server).identity)
         assert len(batches(server)) == 2 and server.counts["requests"] == 8, (
             "only what is new was sent"
         )
@@ -416,7 +418,7 @@ async def test_what_is_asked_late_of_a_fetched_batch_is_there(tmp_path):
         replies = [await made.complete(request(n)) for n in range(4)]
         await made.close()
         assert [r.text for r in replies] == texts(range(4)) and server.counts["requests"] == 4
-        assert not journal.waves(made.identity)
+        assert not journal.read_batches(made.identity)
 
 
 async def test_a_batch_whose_id_was_not_written_down_is_found_and_a_wave_that_never_left_is_forgotten(
@@ -425,16 +427,16 @@ async def test_a_batch_whose_id_was_not_written_down_is_found_and_a_wave_that_ne
     with Server(echo) as server, RunStore(tmp_path) as journal:
         await interrupted(server, journal, range(4))
         identity = line(server).identity
-        ((wave, _, _, keys),) = journal.waves(identity)
-        journal.set_wave(wave, identity, None, "sending", keys)
-        journal.set_wave("never-left", identity, None, "sending", [request(9).key(identity)])
+        ((wave, _, _, keys),) = journal.read_batches(identity)
+        journal.set_batch(wave, identity, None, "sending", keys)
+        journal.set_batch("never-left", identity, None, "sending", [request(9).key(identity)])
         assert [r.text for r in await ask(line(server, journal), [*range(4), 9], journal)] == texts(
             [*range(4), 9]
         )
         assert (
             len(batches(server)) == 2
             and server.counts["requests"] == 5
-            and not journal.waves(identity)
+            and not journal.read_batches(identity)
         )
 
 
@@ -443,18 +445,18 @@ async def test_a_batch_that_is_gone_is_asked_again_and_one_that_was_cancelled_ke
 ):
     with Server(echo) as server, RunStore(tmp_path) as journal:
         identity = line(server).identity
-        journal.set_wave("gone", identity, "batch_gone", "pending", [request(0).key(identity)])
+        journal.set_batch("gone", identity, "batch_gone", "pending", [request(0).key(identity)])
         assert [r.text for r in await ask(line(server, journal), [0], journal)] == texts([0])
     with Server(echo, batch_seconds=2.0) as server, RunStore(tmp_path / "other") as journal:
         asking = asyncio.create_task(ask(line(server, journal), range(20), journal))
         while server.counts["requests"] < 3:
             await asyncio.sleep(0.01)
-        ((_, batch, _, _),) = journal.waves(line(server).identity)
+        ((_, batch, _, _),) = journal.read_batches(line(server).identity)
         await asyncio.to_thread(httpx.post, f"{server.url}/batches/{batch}/cancel")
         with pytest.raises(ModelError, match=r"was cancelled, by somebody with access .* --resume"):
             await asking
         ((answered,),) = journal.select("SELECT COUNT(*) FROM calls WHERE status = 'ok'")
-        assert answered == server.counts["answered"] >= 3 and not journal.waves(
+        assert answered == server.counts["answered"] >= 3 and not journal.read_batches(
             line(server).identity
         )
 
@@ -476,7 +478,7 @@ async def test_a_mistake_in_here_reaches_everybody_who_waits(monkeypatch):
     async def broken(self, name, data):
         raise RuntimeError("a mistake")
 
-    monkeypatch.setattr(Direct, "upload", broken)
+    monkeypatch.setattr(OpenAIBackend, "upload", broken)
     with Server(echo) as server, pytest.raises(RuntimeError, match="a mistake"):
         await asyncio.wait_for(ask(line(server), range(3)), 5)
 
@@ -504,7 +506,7 @@ def test_a_whole_run_goes_through_batches_and_writes_no_key(park):
 async def test_a_capped_batch_that_was_interrupted_is_on_the_bill_once(tmp_path):
     async def capped(journal):
         made = line(server, journal, prompt_price=1.0, completion_price=1.0)
-        made.ledger = Ledger(journal, max_usd=1.0)
+        made.budget = Budget(journal, max_usd=1.0)
         try:
             return await asyncio.gather(*(made.complete(request(n)) for n in range(6)))
         finally:
@@ -514,18 +516,18 @@ async def test_a_capped_batch_that_was_interrupted_is_on_the_bill_once(tmp_path)
         with RunStore(tmp_path) as journal:
             asking = asyncio.create_task(capped(journal))
             while (
-                not journal.waves(line(server).identity)
-                or journal.waves(line(server).identity)[0][2] != "pending"
+                not journal.read_batches(line(server).identity)
+                or journal.read_batches(line(server).identity)[0][2] != "pending"
             ):
                 await asyncio.sleep(0.01)
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
         with RunStore(tmp_path) as journal:
-            held, _ = journal.spent()
+            held, _ = journal.sum_spent()
             replies = await capped(journal)
             for n, reply in enumerate(replies):
                 journal.add_call(f"k{n}", "s", "delegate", reply)
-            spent, _ = journal.spent()
+            spent, _ = journal.sum_spent()
             assert journal.select("SELECT COUNT(*) FROM holds") == [(0,)]
         assert spent == pytest.approx(sum(r.usd for r in replies)) and 0 < spent < held
 
@@ -559,5 +561,5 @@ def test_any_line_of_a_batchs_file_is_an_answer_or_a_failure_of_a_kind(response,
         {"custom_id": "a", "response": response, "error": error},
         {"custom_id": "b", "response": {"status_code": status, "body": response}},
     ]
-    found = dict(outcomes("\n".join(json.dumps(r) for r in rows).encode()))
+    found = dict(parse_results("\n".join(json.dumps(r) for r in rows).encode()))
     assert all(isinstance(o, ProviderError | dict) for o in found.values())

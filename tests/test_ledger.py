@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark.errors import BudgetReached
-from culturepark.llm.budget import Ledger
+from culturepark.llm.budget import Budget
 from culturepark.llm.client import EndpointClient
 from culturepark.llm.codec import bound_prompt_tokens
 from culturepark.records import Message, Request
@@ -27,26 +27,26 @@ PRICES = {"prompt_price": 1.0, "completion_price": 4.0}
 
 
 class Paper:
-    """A book that is not a journal."""
+    """A store of reservations that is no run store."""
 
     def __init__(self):
         self.holds, self.number = {}, 0
 
-    def spent(self):
+    def sum_spent(self):
         return 0.0, 0
 
-    def held(self):
+    def read_reservations(self):
         return {}
 
-    def hold(self, usd, tokens, key):
+    def reserve(self, usd, tokens, key):
         self.number += 1
         self.holds[self.number] = usd, tokens
         return self.number
 
-    def free(self, hold):
+    def release(self, hold):
         del self.holds[hold]
 
-    def lower(self, hold, usd, tokens):
+    def reduce(self, hold, usd, tokens):
         self.holds[hold] = usd, tokens
 
 
@@ -56,22 +56,22 @@ class Paper:
 )
 def test_whatever_calls_cost_up_to_their_hold_the_cap_is_never_passed(calls, cap):
     async def play():
-        ledger, seen = Ledger(Paper(), max_tokens=cap), []
+        budget, seen = Budget(Paper(), max_tokens=cap), []
 
         async def call(most, real, lost):
-            hold = await ledger.hold(0.0, most)
+            hold = await budget.reserve(0.0, most)
             await asyncio.sleep(0)
             if lost:
-                ledger.keep(hold)
+                budget.keep(hold)
             else:
-                ledger.settle(hold, 0.0, min(real, most))
-            seen.append(ledger.tokens)
+                budget.settle(hold, 0.0, min(real, most))
+            seen.append(budget.tokens)
 
         done = await asyncio.gather(*(call(*c) for c in calls), return_exceptions=True)
-        return ledger, seen, done
+        return budget, seen, done
 
-    ledger, seen, done = asyncio.run(play())
-    assert max([0, *seen]) <= cap and ledger._held_tokens == 0 and not ledger._waiting
+    budget, seen, done = asyncio.run(play())
+    assert max([0, *seen]) <= cap and budget._reserved_tokens == 0 and not budget._waiting
     assert all(d is None or isinstance(d, BudgetReached) for d in done)
 
 
@@ -119,24 +119,24 @@ def test_under_any_interleaving_and_any_usage_all_but_one_call_of_the_cap_is_use
             seen.append((reply.prompt_tokens or 0) + (reply.completion_tokens or 0))
 
     async def play():
-        line.ledger = Ledger(book, max_tokens=cap)
+        line.budget = Budget(book, max_tokens=cap)
         done = await asyncio.gather(*(worker() for _ in range(width)), return_exceptions=True)
         assert all(isinstance(d, BudgetReached) for d in done), done
 
     seen = []
     asyncio.run(play())
     spent = sum(seen) + sum(tokens for _, tokens in book.holds.values())
-    assert spent == line.ledger.tokens and cap - MOST <= spent <= cap
+    assert spent == line.budget.tokens and cap - MOST <= spent <= cap
 
 
 def test_a_call_waits_for_what_others_in_flight_give_back():
     async def play():
-        ledger = Ledger(Paper(), max_usd=1.0)
-        first = await ledger.hold(0.9, 0)
-        second = asyncio.create_task(ledger.hold(0.5, 0))
+        budget = Budget(Paper(), max_usd=1.0)
+        first = await budget.reserve(0.9, 0)
+        second = asyncio.create_task(budget.reserve(0.5, 0))
         await asyncio.sleep(0)
         assert not second.done()
-        ledger.settle(first, 0.1, 0)
+        budget.settle(first, 0.1, 0)
         return await second
 
     assert asyncio.run(play()) == 2
@@ -163,7 +163,7 @@ def test_a_run_stops_below_its_cap_with_exit_code_3_and_goes_on_with_a_higher_on
         with pytest.raises(cp.BudgetReached, match="--resume") as caught:
             cp.simulate(run)
         with run.journal(write=False) as journal:
-            spent, _ = journal.spent()
+            spent, _ = journal.sum_spent()
             turns = journal.select("SELECT COUNT(*) FROM turns")[0][0]
             assert journal.select("SELECT COUNT(*) FROM holds") == [(0,)], (
                 "what was in flight came home before the run ended"
@@ -172,7 +172,7 @@ def test_a_run_stops_below_its_cap_with_exit_code_3_and_goes_on_with_a_higher_on
         done = cp.simulate(cp.resume(run.folder, max_usd=1.0))
     assert done["turns"] == 24 and done["usd"] > spent
     with run.journal(write=False) as journal:
-        assert journal.spent()[0] == pytest.approx(done["usd"]) and journal.select(
+        assert journal.sum_spent()[0] == pytest.approx(done["usd"]) and journal.select(
             "SELECT COUNT(*) FROM holds"
         ) == [(0,)]
 
@@ -188,7 +188,7 @@ def test_a_run_uses_its_cap_up_to_one_call(park, seed):
             cp.simulate(run)
     most = float(re.search(r"may cost \$(\d+\.\d+)", str(caught.value))[1])
     with run.journal(write=False) as journal:
-        assert 0.05 - most - 1e-4 <= journal.spent()[0] <= 0.05 + 1e-9
+        assert 0.05 - most - 1e-4 <= journal.sum_spent()[0] <= 0.05 + 1e-9
 
 
 USAGE_OF = {
@@ -294,7 +294,7 @@ def test_the_estimate_is_a_band_that_holds_the_real_cost_and_its_pilot_is_not_pa
                 == journal.select("SELECT SUM(attempts) FROM calls")[0][0]
                 > before
             )
-            spent, _ = journal.spent()
+            spent, _ = journal.sum_spent()
     low, middle, high = band["total"]["usd"]
     assert (
         band["pilot"] == 6

@@ -106,7 +106,7 @@ def evaluate(
         desks = {n: Desk(Models(model), journal) for n, model in made.items()}
         hall = work.Hall(folder / "evals", desks, parts, settings.width, tell)
         folders = pool.work(_sat(jobs, hall, journal))
-        usd, tokens = journal.spent()
+        usd, tokens = journal.sum_spent()
         tell(
             "spent",
             {

@@ -134,9 +134,9 @@ def _line(
             how.base_url is None,
         )
     if batch:
-        from culturepark.llm.batch import Batch
+        from culturepark.llm.batch import BatchClient
 
-        client = Batch(client)
+        client = BatchClient(client)
     limits = Limits(how.concurrency or 200, how.rpm, how.tpm, how.patience)
     price = pricing.find(provider, rest, how, official=official)
     return EndpointClient(

@@ -1,4 +1,4 @@
-"""Sends each wave of independent calls through the provider's batch API, at half price."""
+"""Sends independent calls in batches through the provider's batch API, at half price."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from uuid import uuid4
 from culturepark.errors import JournalError, ModelError
 from culturepark.llm.batch_backends import (
     CHAT,
-    Order,
-    Outcome,
-    ask_again,
-    find,
-    office,
-    outcomes,
-    patiently,
-    refused,
-    unanswered,
+    BatchStatus,
+    CallOutcome,
+    build_backend,
+    build_model_error,
+    call_with_retries,
+    explain_missing_answer,
+    find_batch,
+    parse_results,
+    retry_web_pages,
 )
 from culturepark.llm.codec import ProviderError
 from culturepark.records import Request
@@ -32,56 +32,48 @@ log = logging.getLogger("culturepark")
 T = TypeVar("T")
 LINGER, POLL = 2.0, 5.0  # seconds
 SLOWER, SLOWEST = 1.5, 60.0  # how the interval between two looks at a batch grows, and to what
-REQUESTS, BYTES = 50_000, 150_000_000  # of one wave; providers take 200 MB
+REQUESTS, BYTES = 50_000, 150_000_000  # of one batch; providers take 200 MB
 ENDED = ("completed", "failed", "expired", "cancelled")
-WAITING = (
-    "validating",
-    "queued",
-    "pending",
-    "created",
-    "submitted",
-)  # and not at work yet, by OpenAI's word or others'
+# The provider has not begun yet, by OpenAI's word or others'.
+WAITING = ("validating", "queued", "pending", "created", "submitted")
 WORKING = ("in_progress", "running", "processing", "finalizing", "cancelling")
-PATIENCE, PENDING_PATIENCE = (
-    600.0,
-    3600.0,
-)  # seconds that a batch API may fail: before a batch is made, and after
-# times that a batch which finds no room in the account's queue is handed in, with none of ours in
-# it
-TRIES = 30
-GONE = 3  # times in a row that a batch is not known any more before it is taken for lost
+# Seconds that a batch API may fail: before a batch is created, and after.
+PATIENCE, PENDING_PATIENCE = 600.0, 3600.0
+TRIES = 30  # submissions of a batch for which a queue that holds none of ours has no room
+GONE = 3  # 404s in a row after which a batch is taken for lost
 
 
 @dataclass
-class Wave:
-    """Calls that go together. `lines` are what is yet to be uploaded, `asked` who waits, `answers`
-    what nobody asked for.
+class Batch:
+    """Calls that are sent together.
+
+    `id` is ours, `remote_id` the provider's. `lines` are yet to be uploaded, `waiters` wait for a
+    call's answer, `unclaimed` are answers that nobody has asked for yet.
     """
 
     id: str
     keys: list[str] = field(default_factory=list)
-    batch: str | None = None
+    remote_id: str | None = None
     lines: dict[str, bytes] = field(default_factory=dict)
     size: int = 0
-    asked: dict[str, list[asyncio.Future[Mapping[str, Any]]]] = field(default_factory=dict)
-    answers: dict[str, Outcome] = field(default_factory=dict)
+    waiters: dict[str, list[asyncio.Future[Mapping[str, Any]]]] = field(default_factory=dict)
+    unclaimed: dict[str, CallOutcome] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
 
-    def waiting(self, key: str) -> list[asyncio.Future[Mapping[str, Any]]]:
-        """Return those who still wait for a call's answer."""
-        return [f for f in self.asked.get(key, ()) if not f.done()]
+    def open_waiters(self, key: str) -> list[asyncio.Future[Mapping[str, Any]]]:
+        """Return the futures that still wait for a call's answer."""
+        return [f for f in self.waiters.get(key, ()) if not f.done()]
 
 
-class Batch:
-    """A client that gathers the calls of another (`Compatible` or `Lite`) into waves; see `Client`
-    in `line`.
+class BatchClient:
+    """A client that gathers the calls of another (`Compatible` or `Lite`) into batches; see
+    `culturepark.llm.client.Client`.
 
-    A wave is sent when no call has joined it for `linger` seconds, and looked at again after `poll`
-    seconds, then ever more seldom. One that is pending when a run is stopped stays with the
-    provider and in the journal; when the run goes on it is adopted: a call that is in it waits for
-    it and is not sent again. An adopted wave is looked at once anybody asks for a call in it, and
-    is done when all of its calls have been handed out or are answered in the journal. What nobody
-    asks for is left alone, and is there whenever somebody does.
+    A batch is sent when no call has joined it for `linger` seconds. Its status is polled after
+    `poll` seconds, then at growing intervals. A batch that is pending when a run stops stays with
+    the provider and in the journal; the resumed run adopts it: a call in it waits for it and is not
+    sent again. An adopted batch is polled once a call in it is asked for, and is done when each of
+    its calls has been handed out or is answered in the journal. Answers that nobody asks for stay.
     """
 
     limited, discount = False, 0.5
@@ -95,64 +87,64 @@ class Batch:
             POLL if poll is None else poll,
         )
         self.journal: RunStore | None = None
-        self._office = office(client)
-        self._open: Wave | None = None
+        self._backend = build_backend(client)
+        self._open: Batch | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._waves: dict[
-            str, Wave
-        ] = {}  # by the keys of the calls that are in them and not handed out
+        # By the keys of the calls that are in them and not handed out.
+        self._batches: dict[str, Batch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._adopting: asyncio.Task[None] | None = None
-        self._handing: set[asyncio.Task[None]] = set()  # those that hand out what they brought
-        self._running: dict[str, bool] = {}  # by wave: whether the provider is at work on it
+        self._handing_out: set[asyncio.Task[None]] = set()  # those that hand out answers
+        self._running: dict[str, bool] = {}  # by our id: whether the provider is working
 
     def check(self) -> None:
         """Raise what would make every call fail."""
         self.client.check()
 
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
-        """Wait for the wave that this call is in; return its answer's body, ProviderError when there is
-        none.
+        """Wait for the batch that this call is in and return the answer's body.
+
+        ProviderError if there is none.
         """
         if self._adopting is None:
             self._adopting = asyncio.get_running_loop().create_task(self._adopt())
         await asyncio.shield(self._adopting)
         key = request.key(self.identity)
-        wave = self._waves.get(key)
-        if wave is not None and key in wave.answers:
-            return self._late(wave, key)
-        if wave is None:
-            wave = self._joined(key, body)
+        batch = self._batches.get(key)
+        if batch is not None and key in batch.unclaimed:
+            return self._claim(batch, key)
+        if batch is None:
+            batch = self._join(key, body)
         future: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        wave.asked.setdefault(key, []).append(future)
-        if wave.task is None and wave is not self._open:
-            self._start(wave)
+        batch.waiters.setdefault(key, []).append(future)
+        if batch.task is None and batch is not self._open:
+            self._start(batch)
         return await future
 
     async def close(self) -> None:
         """Let go of connections. Pending batches stay where they are."""
         await asyncio.sleep(0)
-        await asyncio.gather(*self._handing, return_exceptions=True)  # about to be marked as done
+        await asyncio.gather(
+            *self._handing_out, return_exceptions=True
+        )  # about to be marked as done
         if self._timer is not None:
             self._timer.cancel()
         tasks = [*self._tasks, *([self._adopting] if self._adopting else ())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for key, wave in self._waves.items():
-            for future in wave.waiting(key):
+        for key, batch in self._batches.items():
+            for future in batch.open_waiters(key):
                 future.cancel()
-        self._waves.clear()
+        self._batches.clear()
         self._open = self._timer = self._adopting = None
-        await self._office.close()
+        await self._backend.close()
         await self.client.close()
 
     # ------------------------------------------------------------- gathering
 
-    def _joined(self, key: str, body: Mapping[str, Any]) -> Wave:
-        """Put a call into the open wave, a new one if that is full; the wave's linger begins
-        anew.
-        """
+    def _join(self, key: str, body: Mapping[str, Any]) -> Batch:
+        """Put a call into the open batch, or a new one if that is full, and restart its timer."""
         from orjson import dumps
 
         line = dumps({"custom_id": key, "method": "POST", "url": CHAT, "body": body}) + b"\n"
@@ -160,127 +152,137 @@ class Batch:
             len(self._open.lines) >= REQUESTS or self._open.size + len(line) > BYTES
         ):
             self._send_off()
-        wave = self._open = self._open or Wave(uuid4().hex)
-        wave.lines[key] = line
-        wave.size += len(line)
-        self._waves[key] = wave
+        batch = self._open = self._open or Batch(uuid4().hex)
+        batch.lines[key] = line
+        batch.size += len(line)
+        self._batches[key] = batch
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(self.linger, self._send_off)
-        return wave
+        return batch
 
     def _send_off(self) -> None:
-        """Close the open wave and send it, without what nobody waits for any more."""
-        wave, self._open = self._open, None
-        if wave is None:
+        """Close the open batch and send it without the calls that nobody waits for any more."""
+        batch, self._open = self._open, None
+        if batch is None:
             return
-        for key in [k for k in wave.lines if not wave.waiting(k)]:
-            del wave.lines[key], self._waves[key]
-        wave.keys = list(wave.lines)
-        if wave.keys:
-            self._start(wave)
+        for key in [k for k in batch.lines if not batch.open_waiters(k)]:
+            del batch.lines[key], self._batches[key]
+        batch.keys = list(batch.lines)
+        if batch.keys:
+            self._start(batch)
 
-    def _start(self, wave: Wave) -> None:
-        wave.task = asyncio.get_running_loop().create_task(self._through(wave))
-        self._tasks.add(wave.task)
-        wave.task.add_done_callback(self._tasks.discard)
-        wave.task.add_done_callback(self._handing.discard)
+    def _start(self, batch: Batch) -> None:
+        batch.task = asyncio.get_running_loop().create_task(self._run(batch))
+        self._tasks.add(batch.task)
+        batch.task.add_done_callback(self._tasks.discard)
+        batch.task.add_done_callback(self._handing_out.discard)
 
     async def _adopt(self) -> None:
-        """Take over the waves that an earlier process of this run left behind."""
-        for name, batch, _, keys in self.journal.waves(self.identity) if self.journal else ():
-            wave = Wave(name, keys, batch)
+        """Take over the batches that an earlier process of this run left pending."""
+        for name, remote_id, _, keys in (
+            self.journal.read_batches(self.identity) if self.journal else ()
+        ):
+            batch = Batch(name, keys, remote_id)
             if (
-                batch is None
+                remote_id is None
             ):  # it was killed between making the batch and writing its id down, or before
                 try:
-                    found = await self._try(PATIENCE, find, self.identity, self._office, name)
+                    status = await self._try(
+                        PATIENCE, find_batch, self.identity, self._backend, name
+                    )
                 except ProviderError as error:
-                    raise refused(self.identity, error) from None
-                if found is None:
-                    self._note(wave, "done")
+                    raise build_model_error(self.identity, error) from None
+                if status is None:
+                    self._write_status(batch, "done")
                     continue
-                wave.batch = found.id
-                self._note(wave, "pending")
+                batch.remote_id = status.id
+                self._write_status(batch, "pending")
             left = [k for k in keys if self.journal and self.journal.find_answer(k) is None]
             if not left:
-                self._note(wave, "done")
-            self._waves.update(dict.fromkeys(left, wave))
+                self._write_status(batch, "done")
+            self._batches.update(dict.fromkeys(left, batch))
             log.info(
                 "batch %s of an earlier process is taken over: %d of its %d calls are not"
                 " answered yet",
-                wave.batch,
+                batch.remote_id,
                 len(left),
                 len(keys),
-                extra={"event": "batch_adopted", "wave": name, "batch": wave.batch},
+                extra={"event": "batch_adopted", "wave": name, "batch": batch.remote_id},
             )
 
     # --------------------------------------------------------------- sending
 
-    async def _through(self, wave: Wave) -> None:
-        """Take a wave to its end; whatever goes wrong reaches everybody who waits for it."""
+    async def _run(self, batch: Batch) -> None:
+        """Submit a batch if needed, await its end and hand out its results or its error."""
         try:
-            fresh = wave.batch is None
+            fresh = batch.remote_id is None
             if fresh:
-                await self._placed(wave)
-            order = await self._ended(wave, self.poll if fresh else 0.0)
-            found, rest = await self._read(wave, order)
-            if wave.task is not None:
-                self._handing.add(wave.task)
-            await self._hand_out(wave, found, rest)
+                await self._submit(batch)
+            status = await self._await_end(batch, self.poll if fresh else 0.0)
+            outcomes_by_key, rest = await self._read_results(batch, status)
+            if batch.task is not None:
+                self._handing_out.add(batch.task)
+            await self._hand_out(batch, outcomes_by_key, rest)
         except ProviderError as error:
-            self._fail(wave, refused(self.identity, error))
+            self._fail(batch, build_model_error(self.identity, error))
         except Exception as error:
-            self._fail(wave, error)
+            self._fail(batch, error)
         finally:
-            self._running.pop(wave.id, None)
+            self._running.pop(batch.id, None)
 
-    async def _placed(self, wave: Wave) -> None:
-        """Upload a wave and make a batch of it."""
-        self._note(wave, "sending")  # with the calls in it, before anything of them is outside
-        data = b"".join(wave.lines.values())
-        file = await self._try(PATIENCE, self._office.upload, f"culturepark-{wave.id}.jsonl", data)
-        wave.lines.clear()
-        await self._ordered(wave, file)
+    async def _submit(self, batch: Batch) -> None:
+        """Upload a batch's calls and create it at the provider."""
+        self._write_status(
+            batch, "sending"
+        )  # with the calls in it, before anything of them is outside
+        data = b"".join(batch.lines.values())
+        file = await self._try(
+            PATIENCE, self._backend.upload, f"culturepark-{batch.id}.jsonl", data
+        )
+        batch.lines.clear()
+        await self._create(batch, file)
         log.info(
             "batch %s: %d requests, %d bytes",
-            wave.batch,
-            len(wave.keys),
+            batch.remote_id,
+            len(batch.keys),
             len(data),
             extra={
                 "event": "batch_sent",
-                "wave": wave.id,
-                "batch": wave.batch,
-                "requests": len(wave.keys),
+                "wave": batch.id,
+                "batch": batch.remote_id,
+                "requests": len(batch.keys),
             },
         )
 
-    async def _ordered(self, wave: Wave, file: str) -> None:
-        """Make a batch. Before a second attempt it is looked for: the first may have made it and
-        lost the answer.
+    async def _create(self, batch: Batch, file: str) -> None:
+        """Create a batch. A second attempt searches for it first: the first attempt may have
+        created it and lost the answer.
         """
-        attempts, wave.batch = 0, None
-        self._note(wave, "sending")
+        attempts, batch.remote_id = 0, None
+        self._write_status(batch, "sending")
 
-        async def create() -> Order:
+        async def create() -> BatchStatus:
             nonlocal attempts
             attempts += 1
-            found = await find(self.identity, self._office, wave.id) if attempts > 1 else None
-            return found or await self._office.create(file, wave.id)
+            found = (
+                await find_batch(self.identity, self._backend, batch.id) if attempts > 1 else None
+            )
+            return found or await self._backend.create(file, batch.id)
 
-        wave.batch = (await self._try(PATIENCE, create)).id
-        self._note(wave, "pending")
+        batch.remote_id = (await self._try(PATIENCE, create)).id
+        self._write_status(batch, "pending")
 
-    async def _ended(self, wave: Wave, pause: float) -> Order | None:
-        """Look at a batch until it has ended; None where the provider does not know it any more."""
+    async def _await_end(self, batch: Batch, pause: float) -> BatchStatus | None:
+        """Poll a batch until it has ended; None if the provider does not know it any more."""
         missing = crowded = 0
-        status, since, loop = "", 0.0, asyncio.get_running_loop()
+        last, since, loop = "", 0.0, asyncio.get_running_loop()
         while True:
             await asyncio.sleep(pause)
             pause = min(max(self.poll, pause * SLOWER), SLOWEST)
             try:
-                order: Order = await self._try(
-                    PENDING_PATIENCE, ask_again, self._office.look, wave.batch
+                status: BatchStatus = await self._try(
+                    PENDING_PATIENCE, retry_web_pages, self._backend.look, batch.remote_id
                 )
             except ProviderError as error:
                 missing += 1
@@ -290,150 +292,149 @@ class Batch:
                     continue
                 return None
             missing = 0
-            self._running[wave.id] = order.status in WORKING
-            if order.status != status:
-                status, since = order.status, loop.time()
-                self._tell(wave, order, pause)
+            self._running[batch.id] = status.status in WORKING
+            if status.status != last:
+                last, since = status.status, loop.time()
+                self._log_status(batch, status, pause)
             elif (
-                status not in (*WAITING, *WORKING, *ENDED)
-                and loop.time() - since > PENDING_PATIENCE
+                last not in (*WAITING, *WORKING, *ENDED) and loop.time() - since > PENDING_PATIENCE
             ):
                 raise ModelError(
-                    f"{self.identity}: batch {order.id} has been {status!r} for"
+                    f"{self.identity}: batch {status.id} has been {last!r} for"
                     f" {PENDING_PATIENCE / 60:.0f} minutes, a status that CulturePark does not"
                     " know; see there how it stands. --resume waits for it again, and --resume"
                     " without --batch goes on without it."
                 )
-            if order.crowded:
+            if status.no_room:
                 crowded = 0 if any(self._running.values()) else crowded + 1
                 if crowded < TRIES:
                     log.info(
                         "batch %s found no room in the provider's queue and is handed in again",
-                        order.id,
-                        extra={"event": "batch_crowded", "wave": wave.id, "batch": order.id},
+                        status.id,
+                        extra={"event": "batch_crowded", "wave": batch.id, "batch": status.id},
                     )
                     await asyncio.sleep(pause)
-                    await self._ordered(wave, order.input)
+                    await self._create(batch, status.input)
                     continue
-            if order.status in ENDED:
+            if status.status in ENDED:
                 log.info(
                     "batch %s is %s: %s",
-                    order.id,
-                    order.status,
-                    order.counts or "no counts",
+                    status.id,
+                    status.status,
+                    status.counts or "no counts",
                     extra={
                         "event": "batch_done",
-                        "wave": wave.id,
-                        "batch": order.id,
-                        "status": order.status,
+                        "wave": batch.id,
+                        "batch": status.id,
+                        "status": status.status,
                     },
                 )
-                return order
+                return status
 
-    def _tell(self, wave: Wave, order: Order, pause: float) -> None:
-        """Say where a batch stands, at the first look and whenever that changes."""
-        if order.status in ENDED:
+    def _log_status(self, batch: Batch, status: BatchStatus, pause: float) -> None:
+        """Log a batch's status at the first poll and whenever it changes."""
+        if status.status in ENDED:
             return
-        known = "" if order.status in (*WAITING, *WORKING) else ", which CulturePark does not know"
+        known = "" if status.status in (*WAITING, *WORKING) else ", which CulturePark does not know"
         log.info(
             "batch %s is %r%s (%s); it is looked at again in %.0f s, then at least once a minute",
-            order.id,
-            order.status,
+            status.id,
+            status.status,
             known,
-            order.counts or "no counts",
+            status.counts or "no counts",
             pause,
-            extra={"event": "batch_status", "wave": wave.id, "batch": order.id, "progress": True},
+            extra={"event": "batch_status", "wave": batch.id, "batch": status.id, "progress": True},
         )
 
     # ------------------------------------------------------------ handing out
 
-    async def _read(
-        self, wave: Wave, order: Order | None
-    ) -> tuple[dict[str, Outcome], Callable[[], ProviderError]]:
-        """Return what a batch brought by key, and what befell every call that it says nothing
-        of.
-        """
+    async def _read_results(
+        self, batch: Batch, status: BatchStatus | None
+    ) -> tuple[dict[str, CallOutcome], Callable[[], ProviderError]]:
+        """Return a batch's outcomes by key, and what builds the error of a call without one."""
         gone = partial(
             ProviderError,
             "busy",
-            f"batch {wave.batch} or its results are not at the provider any more",
+            f"batch {batch.remote_id} or its results are not at the provider any more",
         )
-        if order is None:
+        if status is None:
             return {}, gone
-        found: dict[str, Outcome] = {}
-        for file in order.files:
+        outcomes_by_key: dict[str, CallOutcome] = {}
+        for file in status.files:
             try:
-                data = await self._try(PENDING_PATIENCE, ask_again, self._office.read, file)
+                data = await self._try(PENDING_PATIENCE, retry_web_pages, self._backend.read, file)
             except ProviderError as error:
                 if error.status != 404:
                     raise
-                return found, gone
-            found.update(outcomes(data))
-        return found, partial(unanswered, order)
+                return outcomes_by_key, gone
+            outcomes_by_key.update(parse_results(data))
+        return outcomes_by_key, partial(explain_missing_answer, status)
 
     async def _hand_out(
-        self, wave: Wave, found: Mapping[str, Outcome], rest: Callable[[], ProviderError]
+        self,
+        batch: Batch,
+        outcomes_by_key: Mapping[str, CallOutcome],
+        rest: Callable[[], ProviderError],
     ) -> None:
-        """Give everybody what they wait for: answers first, so that they are written down before a
-        failure stops the run.
+        """Hand out the outcomes: answers first, so that they are written down before a failure
+        stops the run.
         """
-        mine = {k: found.get(k) or rest() for k in wave.keys if self._waves.get(k) is wave}
+        mine = {
+            k: outcomes_by_key.get(k) or rest() for k in batch.keys if self._batches.get(k) is batch
+        }
         for failed in (False, True):
             for key, outcome in mine.items():
                 if isinstance(outcome, ProviderError) is failed:
-                    self._give(wave, key, outcome)
-            for _ in range(
-                3
-            ):  # the loop goes round: those who were answered write it into the journal
+                    self._hand_over(batch, key, outcome)
+            for _ in range(3):  # rounds of the loop in which the callers write their answers down
                 await asyncio.sleep(0)
-        if not wave.answers:
-            self._note(wave, "done")
+        if not batch.unclaimed:
+            self._write_status(batch, "done")
 
-    def _give(self, wave: Wave, key: str, outcome: Outcome) -> None:
-        waiting = wave.waiting(key)
+    def _hand_over(self, batch: Batch, key: str, outcome: CallOutcome) -> None:
+        waiting = batch.open_waiters(key)
         if not waiting:
-            wave.answers[key] = outcome
+            batch.unclaimed[key] = outcome
             return
-        del self._waves[key], wave.asked[key]  # sent again, it goes into another wave
+        del self._batches[key], batch.waiters[key]  # sent again, it goes into another batch
         for future in waiting:
             if isinstance(outcome, ProviderError):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
 
-    def _late(self, wave: Wave, key: str) -> Mapping[str, Any]:
-        """Return what an ended wave holds for a call that was asked for only now."""
-        outcome = wave.answers.pop(key)
-        del self._waves[key]
-        if not wave.answers:
-            asyncio.get_running_loop().call_soon(
-                self._done, wave
-            )  # after the caller has written it down
+    def _claim(self, batch: Batch, key: str) -> Mapping[str, Any]:
+        """Return the outcome of a call that was asked for after its batch had ended."""
+        outcome = batch.unclaimed.pop(key)
+        del self._batches[key]
+        if not batch.unclaimed:
+            # After the caller has written it down.
+            asyncio.get_running_loop().call_soon(self._write_done, batch)
         if isinstance(outcome, ProviderError):
             raise outcome
         return outcome
 
-    def _fail(self, wave: Wave, error: Exception) -> None:
-        """Tell everybody who waits for a wave, or will ask for it, that it is not to be had."""
+    def _fail(self, batch: Batch, error: Exception) -> None:
+        """Raise an error in every caller that waits for a batch, and forget its calls."""
         log.warning(
             "batch %s: %s",
-            wave.batch,
+            batch.remote_id,
             error,
-            extra={"event": "batch_failed", "wave": wave.id, "batch": wave.batch},
+            extra={"event": "batch_failed", "wave": batch.id, "batch": batch.remote_id},
         )
-        for key in wave.keys:
-            if self._waves.get(key) is wave:
-                del self._waves[key]
-            for future in wave.waiting(key):
+        for key in batch.keys:
+            if self._batches.get(key) is batch:
+                del self._batches[key]
+            for future in batch.open_waiters(key):
                 future.set_exception(error)
 
-    def _note(self, wave: Wave, status: str) -> None:
+    def _write_status(self, batch: Batch, status: str) -> None:
         if self.journal is not None:
-            self.journal.set_wave(wave.id, self.identity, wave.batch, status, wave.keys)
+            self.journal.set_batch(batch.id, self.identity, batch.remote_id, status, batch.keys)
 
-    def _done(self, wave: Wave) -> None:
+    def _write_done(self, batch: Batch) -> None:
         with suppress(JournalError):  # a failed write stops the run by way of the journal
-            self._note(wave, "done")
+            self._write_status(batch, "done")
 
     async def _try(self, patience: float, what: Callable[..., Awaitable[T]], *args: Any) -> T:
-        return await patiently(self.identity, patience, what, *args)
+        return await call_with_retries(self.identity, patience, what, *args)

@@ -1,6 +1,4 @@
-"""Where batches are handed in: a provider's files and batches, in OpenAI's own protocol or through
-litellm.
-"""
+"""The batch APIs of providers, in OpenAI's own protocol or through litellm."""
 
 from __future__ import annotations
 
@@ -30,29 +28,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("culturepark")
 T = TypeVar("T")
-Outcome = Mapping[str, Any] | ProviderError
+CallOutcome = Mapping[str, Any] | ProviderError
 CHAT: Final = "/v1/chat/completions"
-NAME = "culturepark"  # of the metadata that holds a wave's id
-LISTED, SEARCHED = (
-    100,
-    20,
-)  # batches a listing, and listings that are looked through for one of ours
+NAME = "culturepark"  # of the metadata that holds our id of a batch
+PAGE_SIZE, PAGES = 100, 20  # batches per page of the listing, pages searched for one of ours
 JITTER = wait_random_exponential(multiplier=0.5, max=60)
-CODES = {
-    "batch_cancelled": "hopeless",
-    "request_timeout": "slow",
-}  # what befell one line; else `busy`
-UNREACHED = (
-    "ConnectError",
-    "ConnectTimeout",
-)  # of httpx (openai 2 stands on it) as of httpx2 (openai 3 does)
+# The kind of one line's error by its code; else `busy`.
+CODES = {"batch_cancelled": "hopeless", "request_timeout": "slow"}
+# Exceptions of httpx (which openai 2 stands on) and of httpx2 (openai 3).
+UNREACHED = ("ConnectError", "ConnectTimeout")
 CROWDED = "token_limit_exceeded"  # the code of a batch for which the account's queue has no room
 
 
 @dataclass(frozen=True)
-class Order:
-    """Where a batch stands: its files once it has ended, and why the provider would not take it
-    (code, text).
+class BatchStatus:
+    """The status of a batch at its provider.
+
+    `input` and `files` are ids of its input file and of its result files once it has ended,
+    `errors` (code, text) say why the provider refused it, `name` is our own id.
     """
 
     id: str
@@ -61,36 +54,36 @@ class Order:
     files: tuple[str, ...] = ()
     errors: tuple[tuple[str, str], ...] = ()
     counts: str = ""
-    wave: str = ""
+    name: str = ""
 
     @property
-    def crowded(self) -> bool:
+    def no_room(self) -> bool:
         """Whether the provider had no room for the batch in the account's queue."""
         return self.status == "failed" and any(code == CROWDED for code, _ in self.errors)
 
 
-class Office(Protocol):
-    """A provider's batch API. Whatever goes wrong is a ProviderError; its `status` is that of the HTTP
-    answer, if there was one.
+class BatchBackend(Protocol):
+    """A provider's batch API. Each failure is a ProviderError with the HTTP answer's `status`, if
+    there was an answer.
     """
 
     async def upload(self, name: str, data: bytes) -> str:
-        """Upload the lines of a wave; return the file's id."""
+        """Upload a batch's lines and return the file's id."""
         ...
 
-    async def create(self, file: str, wave: str) -> Order:
-        """Start a batch of an uploaded file."""
+    async def create(self, file: str, name: str) -> BatchStatus:
+        """Create a batch of an uploaded file; `name` is our own id."""
         ...
 
-    async def look(self, batch: str) -> Order:
-        """Return where a batch stands."""
+    async def look(self, batch: str) -> BatchStatus:
+        """Return a batch's status."""
         ...
 
     async def read(self, file: str) -> bytes:
         """Return a file's content."""
         ...
 
-    async def listed(self, after: str | None) -> list[Order]:
+    async def list_page(self, after: str | None) -> list[BatchStatus]:
         """Return a page of the account's batches, the newest first."""
         ...
 
@@ -99,71 +92,69 @@ class Office(Protocol):
         ...
 
 
-def office(client: Any) -> Office:
-    """Return the office of a client's provider."""
-    return Direct(client) if isinstance(client, Compatible) else Relayed(client)
+def build_backend(client: Any) -> BatchBackend:
+    """Return the batch API of a client's provider."""
+    return OpenAIBackend(client) if isinstance(client, Compatible) else LiteBackend(client)
 
 
-class Direct:
+class OpenAIBackend:
     """An endpoint that speaks OpenAI's protocol."""
 
     def __init__(self, client: Compatible) -> None:
         self._client = client
-        self._made: AsyncOpenAI | None = None
+        self._sdk_client: AsyncOpenAI | None = None
 
     def _sdk(self) -> AsyncOpenAI:
-        if self._made is None:
-            self._made = self._client.sdk()
-        return self._made
+        if self._sdk_client is None:
+            self._sdk_client = self._client.sdk()
+        return self._sdk_client
 
     async def upload(self, name: str, data: bytes) -> str:
-        """Upload the lines of a wave; return the file's id."""
-        with _translate_errors():
-            return _id(await self._sdk().files.create(file=(name, data), purpose="batch"))
+        """Upload a batch's lines and return the file's id."""
+        with translate_errors():
+            return _read_id(await self._sdk().files.create(file=(name, data), purpose="batch"))
 
-    async def create(self, file: str, wave: str) -> Order:
-        """Start a batch of an uploaded file."""
-        with _translate_errors():
-            return _order(
+    async def create(self, file: str, name: str) -> BatchStatus:
+        """Create a batch of an uploaded file; `name` is our own id."""
+        with translate_errors():
+            return _read_status(
                 await self._sdk().batches.create(
                     input_file_id=file,
                     endpoint=CHAT,
                     completion_window="24h",
-                    metadata={NAME: wave},
+                    metadata={NAME: name},
                 )
             )
 
-    async def look(self, batch: str) -> Order:
-        """Return where a batch stands."""
-        with _translate_errors():
-            return _order(await self._sdk().batches.retrieve(batch))
+    async def look(self, batch: str) -> BatchStatus:
+        """Return a batch's status."""
+        with translate_errors():
+            return _read_status(await self._sdk().batches.retrieve(batch))
 
     async def read(self, file: str) -> bytes:
         """Return a file's content."""
-        with _translate_errors():
-            return _content((await self._sdk().files.content(file)).content)
+        with translate_errors():
+            return _check_content((await self._sdk().files.content(file)).content)
 
-    async def listed(self, after: str | None) -> list[Order]:
+    async def list_page(self, after: str | None) -> list[BatchStatus]:
         """Return a page of the account's batches, the newest first."""
-        with _translate_errors():
+        with translate_errors():
             page = await (
-                self._sdk().batches.list(limit=LISTED, after=after)
+                self._sdk().batches.list(limit=PAGE_SIZE, after=after)
                 if after
-                else self._sdk().batches.list(limit=LISTED)
+                else self._sdk().batches.list(limit=PAGE_SIZE)
             )
-            return [_order(b) for b in page.data]
+            return [_read_status(b) for b in page.data]
 
     async def close(self) -> None:
         """Let go of connections."""
-        if self._made is not None:
-            await self._made.close()
-            self._made = None
+        if self._sdk_client is not None:
+            await self._sdk_client.close()
+            self._sdk_client = None
 
 
-class Relayed:
-    """A provider whose batches litellm knows how to reach: Azure, Mistral, Vertex, Bedrock, xAI,
-    and OpenAI's own protocol.
-    """
+class LiteBackend:
+    """A provider whose batch API litellm reaches: Azure, Mistral, Vertex, Bedrock, xAI, OpenAI."""
 
     def __init__(self, client: Lite) -> None:
         self._client = client
@@ -174,66 +165,76 @@ class Relayed:
         }
 
     async def upload(self, name: str, data: bytes) -> str:
-        """Upload the lines of a wave; return the file's id."""
-        with _translate_errors():
-            return _id(await load().acreate_file(file=(name, data), purpose="batch", **self._how))
+        """Upload a batch's lines and return the file's id."""
+        with translate_errors():
+            return _read_id(
+                await load().acreate_file(file=(name, data), purpose="batch", **self._how)
+            )
 
-    async def create(self, file: str, wave: str) -> Order:
-        """Start a batch of an uploaded file."""
-        with _translate_errors():
-            return _order(
+    async def create(self, file: str, name: str) -> BatchStatus:
+        """Create a batch of an uploaded file; `name` is our own id."""
+        with translate_errors():
+            return _read_status(
                 await load().acreate_batch(
                     input_file_id=file,
                     endpoint=CHAT,
                     completion_window="24h",
-                    metadata={NAME: wave},
+                    metadata={NAME: name},
                     model=self._client.model,
                     **self._how,
                 )
             )
 
-    async def look(self, batch: str) -> Order:
-        """Return where a batch stands."""
-        with _translate_errors():
-            return _order(
+    async def look(self, batch: str) -> BatchStatus:
+        """Return a batch's status."""
+        with translate_errors():
+            return _read_status(
                 await load().aretrieve_batch(batch_id=batch, model=self._client.model, **self._how)
             )
 
     async def read(self, file: str) -> bytes:
         """Return a file's content."""
-        with _translate_errors():
-            return _content(bytes((await load().afile_content(file_id=file, **self._how)).content))
+        with translate_errors():
+            return _check_content(
+                bytes((await load().afile_content(file_id=file, **self._how)).content)
+            )
 
-    async def listed(self, after: str | None) -> list[Order]:
+    async def list_page(self, after: str | None) -> list[BatchStatus]:
         """Return a page of the account's batches, the newest first."""
-        with _translate_errors():
-            page = await load().alist_batches(after=after, limit=LISTED, **self._how)
-            return [_order(b) for b in (page["data"] if isinstance(page, dict) else page.data)]
+        with translate_errors():
+            page = await load().alist_batches(after=after, limit=PAGE_SIZE, **self._how)
+            return [
+                _read_status(b) for b in (page["data"] if isinstance(page, dict) else page.data)
+            ]
 
     async def close(self) -> None:
         """Nothing to let go of: litellm's own connections are closed with the client."""
 
 
-async def find(name: str, place: Office, wave: str) -> Order | None:
-    """Look for a wave among the account's batches; one that the provider refused as a whole does
-    not count.
+async def find_batch(identity: str, backend: BatchBackend, name: str) -> BatchStatus | None:
+    """Return the account's batch with our id, without those that the provider refused as a whole.
+
+    None if there is none, or if the provider does not list its batches.
     """
     after: str | None = None
-    for _ in range(SEARCHED):
+    for _ in range(PAGES):
         try:
-            page = await place.listed(after)
+            page = await backend.list_page(after)
         except ProviderError as error:
-            if passes(error) or error.status in (401, 403):
+            if is_passing(error) or error.status in (401, 403):
                 raise
             log.warning(
-                "%s does not list its batches: %s", name, error, extra={"event": "batch_unlisted"}
+                "%s does not list its batches: %s",
+                identity,
+                error,
+                extra={"event": "batch_unlisted"},
             )
             return None
-        found = next(
-            (order for order in page if order.wave == wave and order.status != "failed"), None
+        match = next(
+            (order for order in page if order.name == name and order.status != "failed"), None
         )
-        if found is not None or len(page) < LISTED:
-            return found
+        if match is not None or len(page) < PAGE_SIZE:
+            return match
         after = page[-1].id
     return None
 
@@ -241,45 +242,45 @@ async def find(name: str, place: Office, wave: str) -> Order | None:
 # -------------------------------------------------------------------- reading
 
 
-def _id(made: Any) -> str:
-    """Return the id of what the provider made; ProviderError where that is no such thing."""
-    check_page(made)
-    found = getattr(made, "id", None)
-    if not isinstance(found, str):
+def _read_id(created: Any) -> str:
+    """Return the id of what the provider created; ProviderError if it has none."""
+    check_page(created)
+    identifier = getattr(created, "id", None)
+    if not isinstance(identifier, str):
         raise ProviderError(
             "hopeless",
-            f"no batch API: it answers {str(made)[:100]!r} where a file or batch is asked for",
+            f"no batch API: it answers {str(created)[:100]!r} where a file or batch is asked for",
             status=404,
         )
-    return found
+    return identifier
 
 
-def _content(data: bytes) -> bytes:
+def _check_content(data: bytes) -> bytes:
     """Return a file's content; ProviderError for a web page in its place."""
     check_page(data)
     return data
 
 
-def _order(batch: Any) -> Order:
+def _read_status(batch: Any) -> BatchStatus:
     if isinstance(batch, dict):
         from openai.types import Batch
 
         batch = Batch.model_construct(**batch)
-    listed = getattr(batch.errors, "data", None) if getattr(batch, "errors", None) else None
+    errors = getattr(batch.errors, "data", None) if getattr(batch, "errors", None) else None
     counts = getattr(batch, "request_counts", None)
     metadata = getattr(batch, "metadata", None)
-    return Order(
-        _id(batch),
+    return BatchStatus(
+        _read_id(batch),
         str(batch.status).strip().lower(),
         str(batch.input_file_id or ""),
         tuple(f for f in (batch.output_file_id, batch.error_file_id) if f),
-        tuple((str(e.code or ""), _line(e)) for e in listed or ()),
+        tuple((str(e.code or ""), _format_error(e)) for e in errors or ()),
         f"{counts.completed} answered, {counts.failed} failed of {counts.total}" if counts else "",
         str(metadata.get(NAME, "")) if isinstance(metadata, dict) else "",
     )
 
 
-def _line(error: Any) -> str:
+def _format_error(error: Any) -> str:
     where = f"line {error.line}: " if getattr(error, "line", None) else ""
     return f"{where}{redact(str(error.message))[:300]} ({error.code})"
 
@@ -288,7 +289,7 @@ def _line(error: Any) -> str:
 
 
 @contextmanager
-def _translate_errors() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn whatever a library raises into a ProviderError."""
     try:
         yield
@@ -322,29 +323,29 @@ def _classify_exception(error: Exception) -> ProviderError:
     return ProviderError("hopeless", f"{type(error).__name__}: {error}")
 
 
-def passes(error: BaseException) -> bool:
-    """Say whether trying again may help."""
+def is_passing(error: BaseException) -> bool:
+    """Return whether trying again may help."""
     return isinstance(error, ProviderError) and error.kind in PASSING and error.status != 501
 
 
-async def ask_again(what: Callable[..., Awaitable[T]], *args: Any) -> T:
-    """Ask a service that has answered before: a web page in place of its answer passes."""
+async def retry_web_pages(what: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Call a service that has answered before: a web page in place of its answer is retried."""
     try:
         return await what(*args)
     except ProviderError as error:
         raise error.at(answered=True) from None
 
 
-def _pause(state: RetryCallState) -> float:
+def _choose_pause(state: RetryCallState) -> float:
     """Wait a random time that grows with the attempts, never less than the provider asked for."""
     error = state.outcome.exception() if state.outcome else None
     return JITTER(state) + (error.wait or 0.0 if isinstance(error, ProviderError) else 0.0)
 
 
-def noticing(what: str, patience: float, instead: str = "") -> Callable[[RetryCallState], None]:
-    """Return what says at the first retry that a service fails and how long it will be asked again,
-    and logs the others.
-    """
+def build_retry_logger(
+    what: str, patience: float, instead: str = ""
+) -> Callable[[RetryCallState], None]:
+    """Return a callback for tenacity that warns at the first retry and logs the others."""
 
     def notice(state: RetryCallState) -> None:
         error = state.outcome and state.outcome.exception()
@@ -363,11 +364,13 @@ def noticing(what: str, patience: float, instead: str = "") -> Callable[[RetryCa
     return notice
 
 
-async def patiently(name: str, patience: float, what: Callable[..., Awaitable[T]], *args: Any) -> T:
-    """Ask a batch API; passing failures are tried again for `patience` seconds, others are raised
-    as they are.
+async def call_with_retries(
+    name: str, patience: float, what: Callable[..., Awaitable[T]], *args: Any
+) -> T:
+    """Call a batch API. Passing failures are retried for `patience` seconds, others raised as they
+    are.
     """
-    notice = noticing(
+    notice = build_retry_logger(
         f"{name}: the batch API",
         patience,
         " (Ctrl-C, then --resume without --batch, goes on without it)",
@@ -375,13 +378,13 @@ async def patiently(name: str, patience: float, what: Callable[..., Awaitable[T]
     try:
         return await AsyncRetrying(
             stop=stop_after_delay(patience),
-            wait=_pause,
-            retry=retry_if_exception(passes),
+            wait=_choose_pause,
+            retry=retry_if_exception(is_passing),
             before_sleep=notice,
             reraise=True,
         )(what, *args)
     except ProviderError as error:
-        if not passes(error):
+        if not is_passing(error):
             raise
         raise ModelError(
             f"{name}: the batch API has not worked for {patience / 60:.0f} minutes: {error}."
@@ -390,8 +393,8 @@ async def patiently(name: str, patience: float, what: Callable[..., Awaitable[T]
         ) from None
 
 
-def refused(identity: str, error: ProviderError) -> ModelError:
-    """Return the ModelError that a batch API's refusal is, with what to do."""
+def build_model_error(identity: str, error: ProviderError) -> ModelError:
+    """Return the ModelError for a batch API's refusal, with advice."""
     if error.status in (404, 405, 501):
         return ModelError(
             f"{identity}: this endpoint has no batch API; run without --batch ({error})"
@@ -407,8 +410,8 @@ def refused(identity: str, error: ProviderError) -> ModelError:
 # ------------------------------------------------------------------- results
 
 
-def outcomes(data: bytes) -> Iterable[tuple[str, Outcome]]:
-    """Yield key and outcome of every line of a batch's file that can be read."""
+def parse_results(data: bytes) -> Iterable[tuple[str, CallOutcome]]:
+    """Yield key and outcome of every readable line of a batch's result file."""
     from orjson import JSONDecodeError, loads
 
     for raw in data.split(b"\n"):
@@ -417,58 +420,58 @@ def outcomes(data: bytes) -> Iterable[tuple[str, Outcome]]:
         except JSONDecodeError:
             continue
         if isinstance(row, Mapping) and isinstance(row.get("custom_id"), str):
-            yield row["custom_id"], _outcome(row)
+            yield row["custom_id"], _parse_result(row)
 
 
-def _outcome(row: Mapping[str, Any]) -> Outcome:
+def _parse_result(row: Mapping[str, Any]) -> CallOutcome:
     response, error = row.get("response"), row.get("error")
     if (
         isinstance(response, Mapping)
-        and (status := _status(response.get("status_code"))) is not None
+        and (status := _parse_http_status(response.get("status_code"))) is not None
     ):
         try:
             return decode_answer(status, response.get("body"), {})
         except ProviderError as error_of_line:
             return error_of_line
-    code, said = "no code", error if isinstance(error, str) else None
+    code, message = "no code", error if isinstance(error, str) else None
     if isinstance(error, Mapping):
-        code, said = str(error.get("code") or code), error.get("message")
+        code, message = str(error.get("code") or code), error.get("message")
     kind: Any = CODES.get(code, "busy")
     return ProviderError(
-        kind, f"{str(said)[:500] if said else 'the batch gave no answer'} ({code})"
+        kind, f"{str(message)[:500] if message else 'the batch gave no answer'} ({code})"
     )
 
 
-def _status(value: Any) -> int | None:
+def _parse_http_status(value: Any) -> int | None:
     """Return an HTTP status, which some providers write as text."""
     text = str(value).strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) == 3 else None
 
 
-def unanswered(order: Order) -> ProviderError:
-    """Return what befell a call that an ended batch's files say nothing of."""
-    if order.status == "failed":
-        listed = "; ".join(text for _, text in order.errors[:5]) or "no reason given"
+def explain_missing_answer(status: BatchStatus) -> ProviderError:
+    """Return the error of a call that the files of an ended batch do not mention."""
+    if status.status == "failed":
+        reasons = "; ".join(text for _, text in status.errors[:5]) or "no reason given"
         advice = ""
-        if order.crowded:
+        if status.no_room:
             advice = (
                 ". Wait for other batches of this account to end, or lower --concurrency for"
-                " smaller waves"
+                " smaller batches"
             )
         return ProviderError(
-            "hopeless", f"the provider refused batch {order.id} as a whole: {listed}{advice}"
+            "hopeless", f"the provider refused batch {status.id} as a whole: {reasons}{advice}"
         )
-    if order.status == "cancelled":
+    if status.status == "cancelled":
         return ProviderError(
             "hopeless",
-            f"batch {order.id} was cancelled, by somebody with access to the account (dashboard or"
+            f"batch {status.id} was cancelled, by somebody with access to the account (dashboard or"
             " API) or by the provider; --resume sends what it had not answered again",
         )
-    if order.status == "expired":
+    if status.status == "expired":
         return ProviderError(
-            "busy", f"batch {order.id} ran out of time before this request was answered"
+            "busy", f"batch {status.id} ran out of time before this request was answered"
         )
     return ProviderError(
         "garbled",
-        f"batch {order.id} is completed, and neither of its files has a line for this request",
+        f"batch {status.id} is completed, and neither of its files has a line for this request",
     )

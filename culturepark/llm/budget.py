@@ -1,6 +1,4 @@
-"""Money and tokens: what a run has spent, what its calls in flight may still cost, and the caps
-that are never passed.
-"""
+"""The budget of a run: what was spent, what calls in flight may still cost, and the hard limits."""
 
 from __future__ import annotations
 
@@ -14,74 +12,74 @@ from culturepark.errors import BudgetReached, ParkError
 ROUNDING = 1e-12  # USD
 
 
-class Book(Protocol):
-    """Where holds are written down before a call is sent, so that a kill cannot make them forgotten
-    (the journal).
+class ReservationStore(Protocol):
+    """Where reservations are written before a call is sent, so that they outlive a kill (the run's
+    store).
     """
 
-    def spent(self) -> tuple[float, int]:
-        """Return USD and tokens of all calls so far, and of all holds that were never settled."""
+    def sum_spent(self) -> tuple[float, int]:
+        """Return USD and tokens of all calls so far and of all reservations not yet settled."""
         ...
 
-    def held(self) -> dict[str, tuple[int, float, int]]:
-        """Return the holds of calls that can still be answered: number, USD and tokens by key."""
+    def read_reservations(self) -> dict[str, tuple[int, float, int]]:
+        """Return the reservations of calls that can still be answered: number, USD, tokens by
+        key.
+        """
         ...
 
-    def hold(self, usd: float, tokens: int, key: str) -> int:
-        """Write a hold down at once and return its number."""
+    def reserve(self, usd: float, tokens: int, key: str) -> int:
+        """Write a reservation at once and return its number."""
         ...
 
-    def free(self, hold: int) -> None:
-        """Forget a hold, together with whatever is written next."""
+    def release(self, reservation: int) -> None:
+        """Delete a reservation, in one transaction with what is written next."""
         ...
 
-    def lower(self, hold: int, usd: float, tokens: int) -> None:
-        """Lower a hold to what stays of it, together with whatever is written next."""
+    def reduce(self, reservation: int, usd: float, tokens: int) -> None:
+        """Reduce a reservation, in one transaction with what is written next."""
         ...
 
 
 @dataclass
-class Ledger:
-    """Sets aside what a call can cost at most before it is sent, and puts in its place what it did
-    cost.
+class Budget:
+    """Reserves each call's worst-case cost before it is sent, and settles it by the actual cost.
 
-    A call that would pass a cap waits until others in flight have told their real cost, and raises
-    BudgetReached when none is left. So what is spent in the end lies between the cap and the cap
-    less what the call that did not fit can cost. A call that was lost, or in flight when the
-    process was killed, may have been billed: its hold stays.
+    A call that would exceed a limit waits until calls in flight are settled, and raises
+    BudgetReached if it still does not fit when none is left. So the final sum lies between the
+    limit and the limit less the worst-case cost of the call that did not fit. A call that was lost,
+    or in flight when the process was killed, may have been billed: its reservation stays.
     """
 
-    book: Book
+    store: ReservationStore
     max_usd: float | None = None
     max_tokens: int | None = None
     usd: float = 0.0
     tokens: int = 0
     _open: dict[int, tuple[float, int]] = field(default_factory=dict)
     _waiting: deque[tuple[float, int, str, asyncio.Future[int]]] = field(default_factory=deque)
-    _held_usd: float = 0.0
-    _held_tokens: int = 0
+    _reserved_usd: float = 0.0
+    _reserved_tokens: int = 0
     _stopped: bool = False
 
     def __post_init__(self) -> None:
-        self.usd, self.tokens = self.book.spent()
-        self._pending = self.book.held()
+        self.usd, self.tokens = self.store.sum_spent()
+        self._pending = self.store.read_reservations()
 
-    async def hold(self, usd: float, tokens: int, key: str = "") -> int:
-        """Set aside what one call can cost at most; return the hold's number. BudgetReached if it
-        never will fit.
+    async def reserve(self, usd: float, tokens: int, key: str = "") -> int:
+        """Reserve what one call can cost at most; return the reservation's number.
 
-        `key` names a call that may be answered although this process ends first (in a batch); asked
-        again, it takes its own hold up.
+        BudgetReached if it will never fit. `key` names a call that may be answered after this
+        process has ended (in a batch): asked again, it takes over its own reservation.
         """
         if key in self._pending:
             number, before, counted = self._pending.pop(key)
             self.usd, self.tokens = max(0.0, self.usd - before), self.tokens - counted
             return self._enter(number, before, counted)
         if not self._waiting and not self._stopped and self._fits(usd, tokens):
-            return self._take(usd, tokens, key)
+            return self._reserve(usd, tokens, key)
         place: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append((usd, tokens, key, place))
-        self._wake_soon()
+        self._admit_soon()
         try:
             return await place
         except asyncio.CancelledError:
@@ -90,89 +88,96 @@ class Ledger:
             raise
 
     def settle(
-        self, hold: int, usd: float, tokens: int, rest: tuple[float, int] = (0.0, 0)
+        self, reservation: int, usd: float, tokens: int, rest: tuple[float, int] = (0.0, 0)
     ) -> None:
-        """Put what a call cost in the place of its hold. `rest`, USD and tokens, stays held for
-        what the provider did not count.
+        """Replace a reservation by the call's cost.
+
+        `rest` (USD, tokens) stays reserved for what the provider did not count.
         """
-        self._close(hold)
+        self._close(reservation)
         self.usd, self.tokens = self.usd + usd + rest[0], self.tokens + tokens + rest[1]
-        self._wake_soon()
+        self._admit_soon()
         if rest == (0.0, 0):
-            self.book.free(hold)
+            self.store.release(reservation)
         else:
-            self.book.lower(hold, *rest)
+            self.store.reduce(reservation, *rest)
 
-    def keep(self, hold: int) -> None:
-        """Count a hold as spent for good: the call may have been billed, and nobody will tell."""
-        usd, tokens = self._close(hold)
+    def keep(self, reservation: int) -> None:
+        """Count a reservation as spent for good: the call may have been billed."""
+        usd, tokens = self._close(reservation)
         self.usd, self.tokens = self.usd + usd, self.tokens + tokens
-        self._wake_soon()
+        self._admit_soon()
 
-    def _take(self, usd: float, tokens: int, key: str) -> int:
-        return self._enter(self.book.hold(usd, tokens, key), usd, tokens)
+    def _reserve(self, usd: float, tokens: int, key: str) -> int:
+        return self._enter(self.store.reserve(usd, tokens, key), usd, tokens)
 
-    def _enter(self, hold: int, usd: float, tokens: int) -> int:
-        self._open[hold] = usd, tokens
-        self._held_usd, self._held_tokens = self._held_usd + usd, self._held_tokens + tokens
-        return hold
+    def _enter(self, reservation: int, usd: float, tokens: int) -> int:
+        self._open[reservation] = usd, tokens
+        self._reserved_usd, self._reserved_tokens = (
+            self._reserved_usd + usd,
+            self._reserved_tokens + tokens,
+        )
+        return reservation
 
-    def _close(self, hold: int) -> tuple[float, int]:
-        usd, tokens = self._open.pop(hold)
-        # With nothing in flight nothing is held: rounding must not pile up over a hundred thousand
-        # calls.
-        self._held_usd = self._held_usd - usd if self._open else 0.0
-        self._held_tokens -= tokens
+    def _close(self, reservation: int) -> tuple[float, int]:
+        usd, tokens = self._open.pop(reservation)
+        # With no call in flight nothing is reserved: rounding errors of 100,000 calls must not add
+        # up.
+        self._reserved_usd = self._reserved_usd - usd if self._open else 0.0
+        self._reserved_tokens -= tokens
         return usd, tokens
 
     def _fits(self, usd: float, tokens: int) -> bool:
-        money = self.max_usd is None or self.usd + self._held_usd + usd <= self.max_usd + ROUNDING
+        money = (
+            self.max_usd is None or self.usd + self._reserved_usd + usd <= self.max_usd + ROUNDING
+        )
         return money and (
-            self.max_tokens is None or self.tokens + self._held_tokens + tokens <= self.max_tokens
+            self.max_tokens is None
+            or self.tokens + self._reserved_tokens + tokens <= self.max_tokens
         )
 
-    def _wake_soon(self) -> None:
-        """Let in whoever fits once this round of the loop is over.
+    def _admit_soon(self) -> None:
+        """Admit the waiting calls that fit once this round of the loop is over.
 
-        Not before a call that was settled is itself written down: whoever is let in next commits,
-        and a cost must never be lost between. Nor is anybody turned away before: what was settled
-        in this round is counted then.
+        Not earlier: the next admitted call commits, and a settled call must be written before that,
+        or its cost could be lost. Nor is a call refused earlier: all that was settled in this round
+        counts.
         """
-        asyncio.get_running_loop().call_soon(self._wake)
+        asyncio.get_running_loop().call_soon(self._admit_waiting)
 
-    def _wake(self) -> None:
+    def _admit_waiting(self) -> None:
         while self._waiting:
             usd, tokens, key, place = self._waiting[0]
             if not place.done():
                 if not self._stopped and self._fits(usd, tokens):
-                    self._let_in(usd, tokens, key, place)
+                    self._admit(usd, tokens, key, place)
                 elif self._stopped or not self._open:
-                    # From here on nobody is let in, though a smaller call might fit: the run ends,
-                    # and would cancel it in flight.
+                    # From here on no call is admitted, though a smaller one might fit: the run
+                    # ends, and would cancel it in flight.
                     self._stopped = True
-                    place.set_exception(self._reached(usd, tokens))
+                    place.set_exception(self._build_error(usd, tokens))
                 else:
                     return
             self._waiting.popleft()
 
-    def _let_in(self, usd: float, tokens: int, key: str, place: asyncio.Future[int]) -> None:
+    def _admit(self, usd: float, tokens: int, key: str, place: asyncio.Future[int]) -> None:
         try:
-            place.set_result(self._take(usd, tokens, key))
-        except ParkError as error:  # the hold could not be written down
+            place.set_result(self._reserve(usd, tokens, key))
+        except ParkError as error:  # the reservation could not be written
             place.set_exception(error)
 
-    def _reached(self, usd: float, tokens: int) -> BudgetReached:
-        said = []
+    def _build_error(self, usd: float, tokens: int) -> BudgetReached:
+        parts = []
         if self.max_usd is not None:
-            said.append(
+            parts.append(
                 f"${self.usd:.4f} of ${self.max_usd:g} spent, the next call may cost ${usd:.4f}"
             )
         if self.max_tokens is not None:
-            said.append(
+            parts.append(
                 f"{self.tokens:,} of {self.max_tokens:,} tokens used, the next call may take"
                 f" {tokens:,}"
             )
         return BudgetReached(
-            f"stopped by the budget: {'; '.join(said)}. Nothing is lost: --resume with a higher"
+            f"stopped by the budget: {'; '.join(parts)}. Nothing is lost: --resume with a higher"
             " --max-usd or --max-tokens goes on, and export writes what is refined so far."
         )

@@ -15,8 +15,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 
 from culturepark.errors import ModelError
 from culturepark.executor import stopping
-from culturepark.llm.batch import Batch
-from culturepark.llm.budget import Ledger
+from culturepark.llm.batch import BatchClient
+from culturepark.llm.budget import Budget
 from culturepark.llm.codec import (
     PASSING,
     UNSETTLED,
@@ -98,7 +98,7 @@ class EndpointClient:
         self.params = dict(params or {})
         self.style = Style(structured=structured)
         self.limiter = ConcurrencyLimiter(limits or Limits(), client.identity)
-        self.ledger: Ledger | None = None
+        self.budget: Budget | None = None
         self.journal: RunStore | None = None
         self._uncounted = False  # whether somebody was warned of it
 
@@ -108,10 +108,10 @@ class EndpointClient:
             raise ModelError(f"{self.identity}: the variable that key_env names for it is not set")
         self.client.check()
 
-    def attach(self, journal: RunStore, ledger: Ledger | None) -> None:
-        """Join a run: its ledger, and where batches are written down."""
-        self.ledger, self.journal = ledger, journal
-        if isinstance(self.client, Batch):
+    def attach(self, journal: RunStore, budget: Budget | None) -> None:
+        """Join a run: its budget, and the store in which batches are written down."""
+        self.budget, self.journal = budget, journal
+        if isinstance(self.client, BatchClient):
             self.client.journal = journal
 
     async def close(self) -> None:
@@ -127,8 +127,8 @@ class EndpointClient:
             try:
                 reply = await self._try_first(request, tally)
             except ProviderError as error:
-                tried = f"gave up after {tally[0]} attempts: " if tally[0] > 1 else ""
-                reason = redact(f"{tried}{error}")[:500]
+                prefix = f"gave up after {tally[0]} attempts: " if tally[0] > 1 else ""
+                reason = redact(f"{prefix}{error}")[:500]
                 reply = Reply(
                     "filtered" if error.kind == "filtered" else "failed",
                     reason=reason,
@@ -203,21 +203,21 @@ class EndpointClient:
         return ModelError(f"{self.identity}: the request was refused: {error}{hint}")
 
     async def _send(self, request: Request, body: Mapping[str, Any], tally: list[int]) -> Reply:
-        limiter, ledger, hold, stop = self.limiter, self.ledger, 0, stopping.current()
+        limiter, budget, reservation, stop = self.limiter, self.budget, 0, stopping.current()
         most, longest = (
-            bound_prompt_tokens(request) if ledger or limiter.tpm else 0,
+            bound_prompt_tokens(request) if budget or limiter.tpm else 0,
             _bound_answer_tokens(body),
         )
-        if ledger:
+        if budget:
             key = "" if self.client.limited else request.key(self.identity)
             usd = self.price.most(most, longest) if self.price else 0.0
-            hold = await ledger.hold(usd, most + longest, key)
+            reservation = await budget.reserve(usd, most + longest, key)
         sent, entered, reply = False, 0.0, None
         unsettled = True  # cancelled in flight, it may have been billed all the same
-        asked = most // 4 + longest // 2  # what a call probably takes; put right by its usage
+        estimate = most // 4 + longest // 2  # what a call probably takes; put right by its usage
         try:
             if self.client.limited:
-                entered = await limiter.enter(asked)
+                entered = await limiter.enter(estimate)
             if self.journal is not None:
                 await (
                     self.journal.wait_for_commit()
@@ -231,7 +231,7 @@ class EndpointClient:
             self.style.opens_thoughts = self.style.opens_thoughts or (
                 bool(reply.reasoning) and opens_thoughts(answer)
             )
-            reply = self._drop_unsound_counts(reply, (most, longest)) if ledger else reply
+            reply = self._drop_unsound_counts(reply, (most, longest)) if budget else reply
             reply = self._add_option_probs(self._add_price(reply), answer, request)
         except ProviderError as error:
             error.at(self.limiter.answered).wait = self._bound_wait(error.wait)
@@ -242,12 +242,12 @@ class EndpointClient:
         finally:
             if entered:
                 limiter.leave()
-            if ledger:
-                self._settle(ledger, hold, reply, (most, longest), kept=sent and unsettled)
+            if budget:
+                self._settle(budget, reservation, reply, (most, longest), kept=sent and unsettled)
         limiter.note_success()
         if limiter.tpm:
             limiter.tpm.correct(
-                asked, (reply.prompt_tokens or 0) + (reply.completion_tokens or 0) or asked
+                estimate, (reply.prompt_tokens or 0) + (reply.completion_tokens or 0) or estimate
             )
         return reply
 
@@ -288,15 +288,15 @@ class EndpointClient:
             "ok",
             "truncated",
         ):  # the first token tells, wherever the answer ends
-            if told := shares(answer, request.options):
-                return replace(reply, shares=told, status="ok", reason="")
+            if probs := shares(answer, request.options):
+                return replace(reply, shares=probs, status="ok", reason="")
             return replace(reply, reason=untold(answer))
-        asked = (
+        schema = (
             request.reply_schema
             if self.style.structured != "text" and reply.status == "ok"
             else None
         )
-        if asked is not None and ignores_schema(reply.text, asked):
+        if schema is not None and ignores_schema(reply.text, schema):
             return replace(
                 reply, reason=IGNORED.format(self.style.structured, self.identity.partition("@")[0])
             )
@@ -306,9 +306,9 @@ class EndpointClient:
         """Return a reply without counts above what was set aside for them: those are charged at
         just that, as missing ones are.
         """
-        told = reply.prompt_tokens, reply.completion_tokens
+        counts = reply.prompt_tokens, reply.completion_tokens
         prompt, completion = (
-            c if c is not None and c <= m else None for c, m in zip(told, most, strict=True)
+            c if c is not None and c <= m else None for c, m in zip(counts, most, strict=True)
         )
         if not self._uncounted and None in (prompt, completion):
             self._uncounted = True
@@ -316,7 +316,7 @@ class EndpointClient:
                 "%s does not count its tokens, or not soundly (prompt %s, answer %s): such calls"
                 " are charged against the cap at the most that they can have cost",
                 self.identity,
-                *told,
+                *counts,
                 extra={"event": "uncounted"},
             )
         return replace(reply, prompt_tokens=prompt, completion_tokens=completion)
@@ -328,28 +328,33 @@ class EndpointClient:
         return replace(reply, usd=self.price.of(prompt, completion, reply.cached_tokens or 0))
 
     def _settle(
-        self, ledger: Ledger, hold: int, reply: Reply | None, most: tuple[int, int], *, kept: bool
+        self,
+        budget: Budget,
+        reservation: int,
+        reply: Reply | None,
+        most: tuple[int, int],
+        *,
+        kept: bool,
     ) -> None:
-        """Close a hold: by what the reply cost, by nothing where nothing can have been billed, else
-        by all of it.
+        """Settle a reservation: by the reply's cost, by nothing if nothing can have been billed,
+        else by all of it.
 
-        `most` is what prompt and answer can have at most: what is charged for a count that the
-        provider did not give.
+        `most` (prompt, answer) is charged for a count that the provider did not give.
         """
         if reply is None:
-            ledger.keep(hold) if kept else ledger.settle(hold, 0.0, 0)
+            budget.keep(reservation) if kept else budget.settle(reservation, 0.0, 0)
             return
         counts = reply.prompt_tokens, reply.completion_tokens
         known = sum(c or 0 for c in counts)
         if None not in counts:
-            ledger.settle(hold, reply.usd or 0.0, known)
+            budget.settle(reservation, reply.usd or 0.0, known)
             return
-        charged = [m if c is None else c for c, m in zip(counts, most, strict=True)]
-        ledger.settle(
-            hold,
+        charges = [m if c is None else c for c, m in zip(counts, most, strict=True)]
+        budget.settle(
+            reservation,
             0.0,
             known,
-            (self.price.most(*charged) if self.price else 0.0, sum(charged) - known),
+            (self.price.most(*charges) if self.price else 0.0, sum(charges) - known),
         )
 
     def _report(self, error: ProviderError, entered: float) -> None:

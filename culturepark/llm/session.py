@@ -117,7 +117,7 @@ class Desk:
     _final: dict[str, Reply] = field(default_factory=dict, init=False, repr=False)  # by key
 
     def __post_init__(self) -> None:
-        self.usd, self.tokens = self.journal.spent()
+        self.usd, self.tokens = self.journal.sum_spent()
 
     @property
     def priced(self) -> bool:

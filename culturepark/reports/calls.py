@@ -38,7 +38,7 @@ def calls(
         order: [call._asdict() for call in list_calls(store, order, role, model, top)]
         for order in ORDERS
     }
-    (usd, tokens), reserved = store.spent(), sum_reservations(store)
+    (usd, tokens), reserved = store.sum_spent(), sum_reservations(store)
     ledger = {
         "usd": usd,
         "tokens": tokens,

@@ -137,9 +137,9 @@ class RunStore(Connection):
         self.commit()
         return count
 
-    # --------------------------------------------------------------- ledger
+    # --------------------------------------------------------------- budget
 
-    def spent(self) -> tuple[float, int]:
+    def sum_spent(self) -> tuple[float, int]:
         """Return USD and tokens of all calls so far, and of every call that was sent and never
         heard of again.
         """
@@ -150,57 +150,55 @@ class RunStore(Connection):
         )
         return float(usd), int(tokens)
 
-    def hold(self, usd: float, tokens: int, key: str) -> int:
-        """Write down, at once, what a call that is about to be sent can cost at most; return the
-        hold's number.
+    def reserve(self, usd: float, tokens: int, key: str) -> int:
+        """Write, at once, what a call that is about to be sent can cost at most; return the
+        reservation's number.
         """
         self.write("INSERT INTO holds VALUES (NULL, ?, ?, ?)", (usd, tokens, key), wait=True)
         ((number,),) = self.iterate("SELECT last_insert_rowid()")
         self.commit()
         return int(number)
 
-    def held(self) -> dict[str, tuple[int, float, int]]:
-        """Return the holds of calls that can still be answered (those with a key): number, USD and
-        tokens by key.
+    def read_reservations(self) -> dict[str, tuple[int, float, int]]:
+        """Return the reservations of calls that can still be answered (those with a key): number,
+        USD and tokens by key.
         """
         return {
             key: (number, usd, tokens)
             for number, usd, tokens, key in self.iterate("SELECT * FROM holds WHERE key != ''")
         }
 
-    def free(self, hold: int) -> None:
-        """Forget a hold, in one transaction with the call that is written next."""
-        self.write("DELETE FROM holds WHERE id = ?", (hold,), wait=True)
+    def release(self, reservation: int) -> None:
+        """Delete a reservation, in one transaction with the call that is written next."""
+        self.write("DELETE FROM holds WHERE id = ?", (reservation,), wait=True)
 
-    def lower(self, hold: int, usd: float, tokens: int) -> None:
-        """Lower a hold to what stays of it, in one transaction with the call that is written
-        next.
-        """
+    def reduce(self, reservation: int, usd: float, tokens: int) -> None:
+        """Reduce a reservation, in one transaction with the call that is written next."""
         self.write(
             "UPDATE holds SET usd = ?, tokens = ?, key = '' WHERE id = ?",
-            (usd, tokens, hold),
+            (usd, tokens, reservation),
             wait=True,
         )
 
-    # ---------------------------------------------------------------- waves
+    # -------------------------------------------------------------- batches
 
-    def set_wave(
-        self, wave: str, line: str, batch: str | None, status: str, keys: Iterable[str]
+    def set_batch(
+        self, name: str, endpoint: str, remote_id: str | None, status: str, keys: Iterable[str]
     ) -> None:
-        """Write down, at once, where a wave of batched calls stands; `keys` are the calls in it."""
+        """Write, at once, the status of a batch of calls; `keys` are the calls in it."""
         self.write(
             "INSERT OR REPLACE INTO waves VALUES (?, ?, ?, ?, ?)",
-            (wave, line, batch, status, " ".join(keys)),
+            (name, endpoint, remote_id, status, " ".join(keys)),
             wait=True,
         )
         self.commit()
 
-    def waves(self, line: str) -> list[tuple[str, str | None, str, list[str]]]:
-        """Return the waves of a line that are not done: id, the provider's batch, status, keys."""
+    def read_batches(self, endpoint: str) -> list[tuple[str, str | None, str, list[str]]]:
+        """Return the unfinished batches of an endpoint: id, the provider's id, status, keys."""
         rows = self.iterate(
             "SELECT id, batch, status, keys FROM waves WHERE line = ? AND status != 'done' ORDER BY"
             " rowid",
-            line,
+            endpoint,
         )
         return [(wave, batch, status, keys.split()) for wave, batch, status, keys in rows]
 

@@ -24,7 +24,12 @@ from tenacity import (
 
 from culturepark.errors import InputError, ModelError, RunFailed
 from culturepark.llm import load
-from culturepark.llm.batch_backends import _translate_errors, ask_again, noticing, passes
+from culturepark.llm.batch_backends import (
+    build_retry_logger,
+    is_passing,
+    retry_web_pages,
+    translate_errors,
+)
 from culturepark.llm.client import EndpointClient
 from culturepark.llm.codec import ProviderError, check_page
 from culturepark.llm.providers.compatible import Compatible
@@ -136,7 +141,7 @@ class Service:
             try:
                 found = await self._file(name, len(data))
             except ProviderError as error:
-                if passes(error) or error.status in (401, 403):
+                if is_passing(error) or error.status in (401, 403):
                     raise
                 log.warning(
                     "%s does not list its files: %s",
@@ -212,7 +217,7 @@ class Service:
         try:
             return await self._find(lambda job: _is(job, order))
         except ProviderError as error:
-            if passes(error) or error.status in (401, 403):
+            if is_passing(error) or error.status in (401, 403):
                 raise
             raise ModelError(
                 f"{self.client.identity}: whether a job was started cannot be told, for the service"
@@ -312,17 +317,19 @@ class Service:
         With a `patience` the service is one that has answered before.
         """
         wait = PATIENCE if patience is None else patience
-        once = partial(_troubled if patience is None else partial(ask_again, _troubled), what)
+        once = partial(_troubled if patience is None else partial(retry_web_pages, _troubled), what)
         try:
             return await AsyncRetrying(
                 stop=stop_after_delay(wait),
                 wait=_pause,
-                retry=retry_if_exception(passes),
+                retry=retry_if_exception(is_passing),
                 reraise=True,
-                before_sleep=noticing(f"{self.client.identity}: the fine-tuning service", wait),
+                before_sleep=build_retry_logger(
+                    f"{self.client.identity}: the fine-tuning service", wait
+                ),
             )(once)
         except ProviderError as error:
-            if passes(error):
+            if is_passing(error):
                 raise ModelError(
                     f"{self.client.identity}: the fine-tuning service has not worked for"
                     f" {wait / 60:.0f} minutes: {error}. Nothing is lost: the same command goes on"
@@ -337,7 +344,7 @@ class Service:
 
 async def _troubled(what: Callable[[], Awaitable[T]]) -> T:
     """Ask once; whatever a library raises becomes a ProviderError."""
-    with _translate_errors():
+    with translate_errors():
         return await what()
 
 
