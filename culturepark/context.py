@@ -156,6 +156,7 @@ def _seat_facts(context: DialogueContext, seat: int) -> dict[str, Any]:
         "setting": context.setting,
         "style": scene.style,
         "mode": scene.mode,
+        "language": scene.seats[seat].language,
         "seat": seat,
         "turns": scene.turns,
         "dialogue": scene.id,
@@ -163,8 +164,11 @@ def _seat_facts(context: DialogueContext, seat: int) -> dict[str, Any]:
 
 
 def _system_prompt(context: DialogueContext, seat: int) -> str:
-    role = context.role(seat)
-    return render(role.system, context.seat_facts[seat], f"agents/{role.name}.toml: system")
+    role, facts = context.role(seat), context.seat_facts[seat]
+    text = render(role.system, facts, f"agents/{role.name}.toml: system")
+    if not facts["language"] or not role.language:
+        return text
+    return text + "\n" + render(role.language, facts, f"agents/{role.name}.toml: language")
 
 
 def _draw_norms(context: DialogueContext, seat: int) -> tuple[Norm, ...]:

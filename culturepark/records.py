@@ -430,7 +430,8 @@ class Role(Record):
     """A role card: the prompts and the settings with which a model plays one part.
 
     `system` and `prompt` are sandboxed Jinja templates; `prompt` renders the last user message
-    of roles that answer once. `cues` belong to the moderator, one a turn in order, the last
+    of roles that answer once; `language` is added to `system` for a seat that does not speak
+    English. `cues` belong to the moderator, one a turn in order, the last
     ones repeating from `repeat_from`.
     """
 
@@ -438,6 +439,7 @@ class Role(Record):
     purpose: Text
     system: PromptText
     prompt: TemplateText = ""
+    language: TemplateText = ""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     max_tokens: Annotated[int, Field(gt=0)] = 256
     cues: Annotated[tuple[Cue, ...], Field(alias="cue")] = ()

@@ -20,7 +20,7 @@ from pydantic import (
 
 from culturepark.atomic import write_text
 from culturepark.errors import CardError, InputError
-from culturepark.records import CutTurns, Name, Record, content, digest
+from culturepark.records import CutTurns, Name, Record, Role, Seat, Title, content, digest
 from culturepark.toml import explain, read_toml
 from culturepark.workspace import ROLES, SETTINGS, Workspace, find_shipped_cards
 
@@ -176,6 +176,9 @@ class Settings(Record):
     """Everything that determines a run, save the cards; with the cards it determines every
     dialogue.
 
+    `delegates` sit with the main contact, across cultures each of another one of the run's; `mine`
+    says whose opinions are taken: the `delegates`', or `everyone`'s who has an answer (in-culture
+    always everyone's). `languages` names what a culture or persona speaks, if not English.
     `dialogues` counts dialogues a culture; `samples`, if set, asks for that many accepted samples a
     culture instead. `stance`: `persona` (the card's view, else drawn from the people's shares),
     `modal` (as in the paper) or `shares` (always drawn from the shares). `cut_turns`: what is done
@@ -202,6 +205,9 @@ class Settings(Record):
         "guided",
         "free",
     )
+    delegates: Annotated[Whole, Field(ge=1, le=12)] = 1
+    mine: Literal["delegates", "everyone"] = "delegates"
+    languages: dict[str, Title] = Field(default_factory=dict)
     stance: Literal["persona", "modal", "shares"] = "persona"
     cut_turns: CutTurns = "trim"
     seed: Whole = 0
@@ -223,6 +229,15 @@ class Settings(Record):
     faults: dict[str, Annotated[Number, Field(ge=0, le=1)]] = Field(default_factory=dict)
     refine: Refining = Refining()
     split: Split = Split()
+
+    @model_validator(mode="after")
+    def _all_speak(self) -> Settings:
+        if self.turns <= self.delegates:
+            raise ValueError(
+                f"turns: {self.delegates} delegates and their contact need at least"
+                f" {self.delegates + 1} turns, so that all speak; got {self.turns}"
+            )
+        return self
 
     @model_validator(mode="wrap")
     @classmethod
@@ -266,6 +281,11 @@ class Settings(Record):
         return {k: v for k, v in data.items() if k not in ("models", "seats", "endpoints") or v} | {
             "base_url": None
         }
+
+    def model_of(self, seat: Seat) -> str:
+        """Return the name of the model that plays a seat."""
+        own = self.seats.get(seat.persona) or self.seats.get(seat.culture)
+        return own or self.models.get(seat.role, self.model)
 
     @property
     def width(self) -> int:
@@ -312,12 +332,21 @@ def scene_hash(settings: Settings, workspace: Workspace) -> str:
     An edited card makes another one, an edited scenario or role that the run does not use does not.
     """
     roles = {
-        name: content(workspace.role(name)) for name in sorted(set(ROLES) & set(workspace.roles))
+        name: _content_in_use(workspace.role(name), settings)
+        for name in sorted(set(ROLES) & set(workspace.roles))
     }
     cultures = {name: content(card) for name, card in workspace.cultures.items()}
     personas = {name: content(card) for name, card in workspace.personas.items()}
     scenario = {settings.scenario: content(workspace.scenario(settings.scenario))}
     return digest(settings.determining(), digest([roles, cultures, personas, scenario], size=16))
+
+
+def _content_in_use(role: Role, settings: Settings) -> dict[str, Any]:
+    """Return what a role's card says to dialogues of these settings."""
+    data = content(role)
+    if not settings.languages:
+        data.pop("language", None)
+    return data
 
 
 def build(data: dict[str, Any], where: str = "settings") -> Settings:
@@ -400,7 +429,9 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
             old = made.get(name)
             if name == "endpoints" and isinstance(old, Mapping):
                 value = {**old, **{n: {**old.get(n, {}), **how} for n, how in value.items()}}
-            elif name in ("models", "seats", "keys", "faults") and isinstance(old, Mapping):
+            elif name in ("models", "seats", "languages", "keys", "faults") and isinstance(
+                old, Mapping
+            ):
                 value = {**old, **value}
             made[name] = value
     return made

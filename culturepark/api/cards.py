@@ -167,6 +167,7 @@ def show(
     turn: int | None = None,
     opinion: str = "Many people see it that way.",
     style: str = "guided",
+    delegates: int | None = None,
     settings: Settings | None = None,
     workspace: str | Path | None = None,
 ) -> Request:
@@ -186,7 +187,8 @@ def show(
     base = settings or settled(None, workspace, {})[0]
     scenario = scenario or base.scenario
     found.scenario(scenario)
-    base = base.model_copy(update={"modes": ("cross",), "styles": (style,), "scenario": scenario})
+    how = {"modes": ("cross",), "styles": (style,), "scenario": scenario}
+    base = base.model_copy(update=how | ({"delegates": delegates} if delegates else {}))
     if persona:
         culture = culture or found.persona(persona).culture
     culture = culture or casting.cultures(found, base)[0]

@@ -32,7 +32,7 @@ CARDLIKE = {".toml", ".tml", ".toml~", ".yaml", ".yml", ".json"}
 # What each role's prompts may use. Other roles are those of benchmarks of one's own.
 _SEAT = (
     "me culture norms others question answer view shares survey setting style mode seat turns"
-    " dialogue"
+    " dialogue language"
 )
 _REFINERY = "question culture answer view"
 _RESPONDENT = "me culture country question numbered view options codes labels"
@@ -104,13 +104,15 @@ def _check_settings(workspace: Workspace) -> Iterator[str]:
         yield from (problem.replace(f"{workspace.root}/", "", 1) for problem in error.problems)
         return
     options = Settings.model_validate({k: v for k, v in data.items() if k != "keys"})
-    seats = [seat for seat in options.seats if "/" not in seat]
     references: tuple[tuple[str, Iterable[str], Iterable[str]], ...] = (
         ("scenario", [options.scenario] if "scenario" in data else [], workspace.scenarios),
         ("contact", [options.contact] if "contact" in data else [], workspace.cultures),
         ("cultures", options.cultures, workspace.cultures),
-        ("seats", seats, workspace.cultures),
-        ("seats", set(options.seats) - set(seats), workspace.personas),
+        *(
+            (key, [name for name in names if ("/" in name) == (known is workspace.personas)], known)
+            for key, names in (("seats", options.seats), ("languages", options.languages))
+            for known in (workspace.cultures, workspace.personas)
+        ),
         (
             "personas",
             options.personas,
@@ -331,6 +333,7 @@ def _list_templates(role: Role) -> Iterator[tuple[str, str]]:
     yield from (
         ("system", role.system),
         ("prompt", role.prompt),
+        ("language", role.language),
         ("opening", role.opening),
         ("free_cue", role.free_cue),
     )

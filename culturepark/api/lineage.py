@@ -36,13 +36,14 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
         assert dialogue is not None, "an opinion's dialogue is written before it"
         scene = dialogue.scene
         question = run.workspace.question(scene.scenario, scene.question)
-        found = casting.shares(run.workspace.culture(scene.culture), question, run.settings.survey)
+        culture = scene.seats[opinion.seat].culture
+        found = casting.shares(run.workspace.culture(culture), question, run.settings.survey)
         return {
             "sample": made.model_dump(mode="json") if made else None,
             "opinion": opinion.model_dump(mode="json"),
             "seed": {
                 "question": question.prompt,
-                "answer": scene.answer,
+                "answer": found.modal if found else question.answers.get(culture, scene.answer),
                 "shares": (
                     {str(question.option(c)): round(s, 4) for c, s in sorted(found.shares.items())}
                     if found
@@ -66,8 +67,11 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
                     "role": s.role,
                     "persona": s.persona,
                     "view": None if s.view is None else question.spoken(s.view),
+                    "language": s.language or "English",
+                    "model": run.settings.model_of(s),
+                    "mined": i in scene.mined,
                 }
-                for s in scene.seats
+                for i, s in enumerate(scene.seats)
             ],
             "turns": [
                 json.loads(t.model_dump_json(exclude={"faults"}))
@@ -100,6 +104,7 @@ def told(found: Mapping[str, Any]) -> str:
     ]
     lines += [
         f"seat {i}    {s['role']}: {s['persona']}, own answer: {s['view'] or 'none'}"
+        + (f", speaks {s['language']}" if s["language"] != "English" else "")
         for i, s in enumerate(found["seats"])
     ]
     scene = found["scene"]

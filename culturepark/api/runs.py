@@ -116,7 +116,7 @@ def _possible(found: Workspace, chosen: Settings, keys: Mapping[str, str]) -> No
     for.
     """
     parts(chosen)
-    for seat in chosen.seats:
+    for seat in (*chosen.seats, *chosen.languages):
         found.persona(seat) if "/" in seat else found.culture(seat)
     runs.usable(chosen, runs.lines(chosen, keys))
     for culture in casting.cultures(found, chosen):

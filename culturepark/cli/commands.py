@@ -114,6 +114,7 @@ def check(workspace: str | None, as_json: bool) -> None:
 @click.option("--scenario", metavar="NAME", help="Pack that the question is from.")
 @click.option("--turn", type=int, metavar="N", help="Which turn of the dialogue, from 0.")
 @click.option("--style", type=click.Choice(["guided", "free"]), default="guided", show_default=True)
+@click.option("--delegates", type=int, metavar="N", help="Delegates at the table (default 1).")
 @click.option(
     "--opinion",
     metavar="TEXT",

@@ -212,6 +212,24 @@ settings_flags = together(
             help="Self-guidance, free chat, or both in turn (default both).",
         ),
         click.option(
+            "--delegates",
+            type=int,
+            metavar="N",
+            help="Delegates per dialogue; across cultures each of another culture (default 1).",
+        ),
+        click.option(
+            "--mine",
+            metavar="delegates|everyone",
+            help="Whose opinions become samples across cultures (default delegates).",
+        ),
+        click.option(
+            "--language",
+            "languages",
+            multiple=True,
+            metavar="WHO=LANGUAGE",
+            help="What a culture or persona speaks, if not English.",
+        ),
+        click.option(
             "--stance",
             metavar="persona|modal|shares",
             help=(
@@ -307,6 +325,8 @@ def chosen(flags: Mapping[str, Any]) -> dict[str, Any]:
         }
     if "seats" in read:
         read["seats"] = dict(pair("--seat", t, "WHO=NAME") for t in read["seats"])
+    if "languages" in read:
+        read["languages"] = dict(pair("--language", t, "WHO=LANGUAGE") for t in read["languages"])
     if "prices" in read:
         read["endpoints"] = dict(map(price, read.pop("prices")))
     roles = {role: read.pop(f"{role}_model") for role in ROLES if f"{role}_model" in read}

@@ -82,7 +82,7 @@ def render(store: RunStore, workspace: Workspace, settings: Settings, name: str)
 
 {sum(splits.values())} fine-tuning samples from {count_all(store).dialogues} dialogues, made with CulturePark (method: Li et al., NeurIPS 2024, arXiv 2405.15145).
 Each row asks one survey question and answers it with an option and an opinion that a persona gave in a dialogue.
-No question stands in two splits: {", ".join(f"{s} {splits.get(s, 0)}" for s in ("train", "validation", "test"))}.
+{_seats(settings)}No question stands in two splits: {", ".join(f"{s} {splits.get(s, 0)}" for s in ("train", "validation", "test"))}.
 
 Seeds: {inline(pack.title)}. {inline(pack.source)}.
 Norms and customs come from authored cards; they describe what many people keep, not what any person is.
@@ -180,6 +180,17 @@ def _figures(settings: Settings) -> str:
     except InputError:
         return f"{inline(Path(str(settings.survey)).name)}, which cannot be read any more"
     return f"{inline(figures.survey)} ({inline(figures.source)}), {figures.describe_weights()}"
+
+
+def _seats(settings: Settings) -> str:
+    """Say who sits at the table, where that is more than the usual two."""
+    if settings.delegates == 1:
+        return ""
+    return (
+        f"{1 + settings.delegates} people talk in each dialogue: a main contact and"
+        f" {settings.delegates} delegates, across cultures each of another culture. A row's culture"
+        " is its speaker's.\n"
+    )
 
 
 def _drops(store: RunStore) -> str:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from culturepark.curation.embedders import Embedder
 from culturepark.records import Opinion
+
+
+def thin_each(
+    opinions: Sequence[Opinion], key: Callable[[Opinion], str], embed: Embedder, clusters: int
+) -> tuple[Opinion, ...]:
+    """Thin out the opinions of each key (their culture) by themselves; the order stays."""
+    groups: dict[str, list[Opinion]] = {}
+    for opinion in opinions:
+        groups.setdefault(key(opinion), []).append(opinion)
+    thinned = {k: iter(thin(group, embed, clusters)) for k, group in groups.items()}
+    return tuple(next(thinned[key(opinion)]) for opinion in opinions)
 
 
 def thin(opinions: Sequence[Opinion], embed: Embedder, clusters: int) -> tuple[Opinion, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from culturepark.context import DialogueContext
 from culturepark.llm.session import Desk, Failure, once
 from culturepark.records import Opinion, Request, Turn, digest
 
+Turns = tuple[Turn, ...]
 WORD = re.compile(r"\w+")
 TOKENS_PER_TURN = 128  # of an extractor's answer: some 80 are usual
 MOST_TOKENS = 4096  # an answer to many turns may be no longer than most models can give
@@ -34,13 +36,29 @@ class Extraction(BaseModel):
 
 
 async def extract(context: DialogueContext, desk: Desk) -> tuple[Opinion, ...] | Failure:
-    """Return the opinions in the turns of the delegates (in-culture: of everyone), as the extractor
-    words them.
+    """Return the opinions in the turns of the seats that are mined, as the extractor words them.
+
+    It is asked once per culture: how an opinion names its people depends on whose it is.
     """
-    scene, turns = context.scene, mined(context)
-    if not turns:
-        return ()
-    answer = await desk.read(extraction_request(context), scene.id, Extraction)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(_extract_part(context, part, desk)) for part in part_turns(context)
+        ]
+    parts = [task.result() for task in tasks]
+    if failures := [part for part in parts if isinstance(part, Failure)]:
+        return failures[0]
+    found = [
+        (one.text, turn) for part in parts if not isinstance(part, Failure) for one, turn in part
+    ]
+    return tuple(_opinion(context.scene.id, n, text, turn) for n, (text, turn) in enumerate(found))
+
+
+async def _extract_part(
+    context: DialogueContext, turns: Turns, desk: Desk
+) -> list[tuple[Found, Turn]] | Failure:
+    """Return the opinions in some turns, each with the turn it is from."""
+    request = build_extraction(context, turns)
+    answer = await desk.read(request, context.scene.id, Extraction)
     if isinstance(answer, Failure):
         return answer
     by_number = {t.n: t for t in turns}
@@ -51,24 +69,27 @@ async def extract(context: DialogueContext, desk: Desk) -> tuple[Opinion, ...] |
             f"the extractor cites turns that are not there: {strays}; there are"
             f" {sorted(by_number)}",
         )
-    return tuple(
-        _opinion(scene.id, n, found.text, by_number[found.turn])
-        for n, found in enumerate(answer.value.opinions)
-    )
+    return [(found, by_number[found.turn]) for found in answer.value.opinions]
 
 
-def mined(context: DialogueContext) -> tuple[Turn, ...]:
-    """Return the turns that opinions are taken from."""
-    return tuple(t for t in context.dialogue.turns if t.seat in context.scene.mined)
+def part_turns(context: DialogueContext) -> list[Turns]:
+    """Return the turns that opinions are taken from, those of each culture together."""
+    scene, parts = context.scene, dict[str, list[Turn]]()
+    for turn in context.dialogue.turns:
+        if turn.seat in scene.mined:
+            parts.setdefault(scene.seats[turn.seat].culture, []).append(turn)
+    return [tuple(turns) for turns in parts.values()]
 
 
-def extraction_request(context: DialogueContext) -> Request:
-    """Return what the extractor is sent. Its answer may grow with the turns; its card's max_tokens
-    is the least.
+def build_extraction(context: DialogueContext, turns: Turns) -> Request:
+    """Return what the extractor is sent about the turns of one culture. Its answer may grow with
+    them; its card's max_tokens is the least.
     """
-    scene, turns, role = context.scene, mined(context), context.roles["extractor"]
+    scene, role = context.scene, context.roles["extractor"]
     speakers = list(dict.fromkeys(t.speaker for t in turns))
-    facts = context.answer_facts(scene.mined[-1], turns=turns, speakers=speakers)
+    whose = {scene.seats[t.seat].culture for t in turns}
+    seats = [i for i in scene.mined if not whose or scene.seats[i].culture in whose]
+    facts = context.answer_facts(seats[-1], turns=turns, speakers=speakers)
     room = max(role.max_tokens, min(TOKENS_PER_TURN * len(turns), MOST_TOKENS))
     return replace(once(role, facts, Extraction, scene.id), max_tokens=room)
 

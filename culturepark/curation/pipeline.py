@@ -78,8 +78,11 @@ async def distil(
         ]
     judged = [o if isinstance(o, Opinion) else o.result() for o in ruled]
     thinned = iter(
-        deduplication.thin(
-            [o for o in judged if not o.dropped], embedders.load(how.embedder), how.clusters
+        deduplication.thin_each(
+            [o for o in judged if not o.dropped],
+            lambda o: context.scene.seats[o.seat].culture,
+            embedders.load(how.embedder),
+            how.clusters,
         )
     )
     merged = (o if o.dropped else next(thinned) for o in judged)

@@ -4,13 +4,21 @@ culture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 from culturepark import surveys
+from culturepark.dialogue.topology import hub
 from culturepark.errors import CardError, InputError, NotFound
 from culturepark.records import Culture, Distribution, Persona, Question, Scene, Seat, stream
 from culturepark.settings import Settings, scene_hash
 from culturepark.workspace import Workspace
+
+Mode = Literal["cross", "in"]
+Style = Literal["guided", "free"]
+Seed = tuple[Question, Distribution | None]  # a question, and what the people answered
 
 
 def shares(culture: Culture, question: Question, survey: str | None) -> Distribution | None:
@@ -31,9 +39,7 @@ def cultures(workspace: Workspace, settings: Settings) -> tuple[str, ...]:
     )
 
 
-def seeds(
-    workspace: Workspace, settings: Settings, culture: str
-) -> list[tuple[Question, Distribution | None]]:
+def seeds(workspace: Workspace, settings: Settings, culture: str) -> list[Seed]:
     """Return the questions this culture has an answer to: surveyed there, or answered in the card.
 
     A question never asked there yields no seed.
@@ -89,32 +95,31 @@ def stance(
 def scenes(workspace: Workspace, settings: Settings, culture: str) -> Iterator[Scene]:
     """Yield this culture's scenes for ever, in one order: every question once a round, shuffled
     anew each round.
+
+    The first delegate is of this culture; across cultures each further one is of another culture of
+    the run whose people have an answer to the question.
     """
-    people, hosts = (
-        _people(workspace, settings, culture),
-        _people(workspace, settings, settings.contact),
-    )
-    asked = seeds(workspace, settings, culture)
-    run = scene_hash(settings, workspace)
-    pairs = [
-        (m, s) for m in settings.modes for s in settings.styles if m == "cross" or len(people) > 1
-    ]
-    if not pairs:
-        raise InputError(
-            f"in-culture dialogues need two personas; personas/{culture}/ has {len(people)}"
-        )
+    people = _people(workspace, settings, culture)
+    hosts = _people(workspace, settings, settings.contact)
+    partners = _partners(workspace, settings, culture)
+    table = _askable(seeds(workspace, settings, culture), partners, settings, culture)
+    run, topology = scene_hash(settings, workspace), hub(settings.delegates)
+    ways = _ways(settings, people, culture)
     ordinal = 0
     while True:
         round_ = stream(settings.seed, culture, "round", ordinal)
-        order = round_.sample(asked, len(asked))
+        order = round_.sample(table, len(table))
         cast = round_.sample(people, len(people))
         for place, (question, found) in enumerate(order):
             rng = stream(settings.seed, culture, "scene", ordinal)
-            mode, style = pairs[ordinal % len(pairs)]
+            mode, style = ways[ordinal % len(ways)]
             delegate = cast[place % len(cast)]
             contact = rng.choice(
                 [p for p in (people if mode == "in" else hosts) if p.id != delegate.id]
             )
+            seated = [contact, delegate]
+            near = {culture: people} if mode == "in" else partners.get(question.id, {})
+            seated += _more_delegates(near, settings.delegates - 1, seated, rng)
             yield Scene(
                 ordinal=ordinal,
                 culture=culture,
@@ -123,22 +128,71 @@ def scenes(workspace: Workspace, settings: Settings, culture: str) -> Iterator[S
                 mode=mode,
                 style=style,
                 turns=settings.turns,
-                seats=(
-                    Seat(
-                        role="main_contact",
-                        persona=contact.id,
-                        view=_view(workspace, settings, contact, question, ordinal, culture),
-                    ),
-                    Seat(
-                        role="delegate",
-                        persona=delegate.id,
-                        view=_view(workspace, settings, delegate, question, ordinal, culture),
-                    ),
+                seats=tuple(
+                    _seat(workspace, settings, person, question, (culture, ordinal), i == 0)
+                    for i, person in enumerate(seated)
                 ),
                 answer=found.modal if found else question.answers[culture],
                 run=run,
+                topology=topology,
             )
             ordinal += 1
+
+
+def _ways(settings: Settings, people: Sequence[Persona], culture: str) -> list[tuple[Mode, Style]]:
+    """Return the modes and styles of scenes that there are people for, in turn."""
+    enough = len(people) > settings.delegates
+    ways = [(m, s) for m in settings.modes for s in settings.styles if m == "cross" or enough]
+    if not ways:
+        needed = "two" if settings.delegates == 1 else settings.delegates + 1
+        raise InputError(
+            f"in-culture dialogues need {needed} personas; personas/{culture}/ has {len(people)}"
+        )
+    return ways
+
+
+Partners = Mapping[str, Mapping[str, Sequence[Persona]]]
+
+
+def _partners(workspace: Workspace, settings: Settings, culture: str) -> Partners:
+    """Return, by question, the people of each other culture of the run that has an answer to it."""
+    partners: dict[str, dict[str, Sequence[Persona]]] = defaultdict(dict)
+    for other in cultures(workspace, settings) if settings.delegates > 1 else ():
+        people = _people(workspace, settings, other)
+        if other != culture and (other != settings.contact or len(people) > 1):
+            for question, _ in seeds(workspace, settings, other):
+                partners[question.id][other] = people
+    return partners
+
+
+def _askable(table: list[Seed], partners: Partners, settings: Settings, culture: str) -> list[Seed]:
+    """Return the seeds that enough other cultures have an answer to, for all delegates to be seated."""
+    others = settings.delegates - 1
+    if not others or "cross" not in settings.modes:
+        return table
+    askable = [seed for seed in table if len(partners.get(seed[0].id, ())) >= others]
+    if not askable:
+        raise InputError(
+            f"{settings.delegates} delegates are of as many cultures, and no question that"
+            f" {culture} answers is answered by {others} more of this run: name more cultures, or"
+            " have fewer delegates"
+        )
+    return askable
+
+
+def _more_delegates(
+    near: Mapping[str, Sequence[Persona]],
+    count: int,
+    seated: Sequence[Persona],
+    rng: random.Random,
+) -> list[Persona]:
+    """Draw further delegates: each of another culture, or all of the one there is."""
+    taken = {person.id for person in seated}
+    free = {name: [p for p in people if p.id not in taken] for name, people in near.items()}
+    if len(free) == 1 and count > 1:
+        (people,) = free.values()
+        return rng.sample(people, count)
+    return [rng.choice(free[name]) for name in rng.sample(sorted(free), count)]
 
 
 def _people(workspace: Workspace, settings: Settings, culture: str) -> list[Persona]:
@@ -159,13 +213,33 @@ def _people(workspace: Workspace, settings: Settings, culture: str) -> list[Pers
     return people
 
 
+def _seat(
+    workspace: Workspace,
+    settings: Settings,
+    persona: Persona,
+    question: Question,
+    purpose: tuple[str, int],
+    hosts: bool,
+) -> Seat:
+    """Return the seat of a persona in one scene; `purpose` names it: its culture and ordinal."""
+    view = _view(workspace, settings, persona, question, *purpose)
+    heard = settings.mine == "everyone" and hosts and view is not None
+    return Seat(
+        role="main_contact" if hosts else "delegate",
+        persona=persona.id,
+        view=view,
+        language=settings.languages.get(persona.id) or settings.languages.get(persona.culture, ""),
+        mined=True if heard else None,
+    )
+
+
 def _view(
     workspace: Workspace,
     settings: Settings,
     persona: Persona,
     question: Question,
-    ordinal: int,
     culture: str,
+    ordinal: int,
 ) -> int | None:
     """Return a persona's option, from their own culture's figures; None where their people were
     never asked.

@@ -50,7 +50,8 @@ def gather(store: RunStore, workspace: Workspace, settings: Settings) -> Facts:
     with hold_snapshot(store):
         cultures = _cultures(store, workspace, settings)
         called = count_calls_by_culture(store)
-        stages = [_stage(store, settings, c, called.get(c, 0)) for c in cultures]
+        cast = casting.cultures(workspace, settings)
+        stages = [_stage(store, settings, c, called.get(c, 0), cast) for c in cultures]
         calls = [status._asdict() for status in count_calls_by_status(store)]
         return {
             "run": store.path.absolute().parent.name,
@@ -112,13 +113,16 @@ def _scenario(workspace: Workspace, settings: Settings) -> Facts:
     }
 
 
-def _stage(store: RunStore, settings: Settings, culture: str, calls: int) -> Facts:
-    """Return how much of a culture has come through each stage."""
+def _stage(
+    store: RunStore, settings: Settings, culture: str, calls: int, cast: Sequence[str]
+) -> Facts:
+    """Return how much of a culture has come through each stage; `cast` has dialogues of its own."""
     counts = count_stages(store, culture)
+    planned = settings.dialogues if culture in cast else 0
     return {
         "culture": culture,
         # With `samples`, more are planned as they are needed.
-        "planned": max(settings.dialogues, counts.scenes),
+        "planned": max(planned, counts.scenes),
         "held": counts.held,
         "failed": counts.failed,
         "turns": counts.turns,

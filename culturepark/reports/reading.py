@@ -36,6 +36,15 @@ def _dialogue(store: RunStore, workspace: Workspace, culture: str) -> Facts | No
     return {
         "id": scene.id,
         "question": workspace.question(scene.scenario, scene.question).text,
+        "seats": [
+            {
+                "role": seat.role,
+                "persona": seat.persona,
+                "language": seat.language or "English",
+                "mined": i in scene.mined,
+            }
+            for i, seat in enumerate(scene.seats)
+        ],
         "turns": [_turn(dialogue, turn, opinions) for turn in dialogue.turns],
     }
 

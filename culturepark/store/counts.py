@@ -233,10 +233,10 @@ def count_planted(store: RunStore) -> dict[str, int]:
 
 
 def count_kept(store: RunStore, culture: str, dialogues: int) -> int:
-    """Return how many opinions of a culture's first dialogues were kept."""
+    """Return how many opinions of a culture's people were kept in its own first dialogues."""
     ((count,),) = store.select(
         "SELECT COUNT(*) FROM opinions o JOIN scenes s ON s.id = o.dialogue "
-        "WHERE o.dropped = '' AND s.culture = ? AND s.ordinal < ?",
+        "WHERE o.dropped = '' AND o.culture = s.culture AND s.culture = ? AND s.ordinal < ?",
         culture,
         dialogues,
     )

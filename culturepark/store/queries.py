@@ -92,8 +92,8 @@ def list_questions(store: RunStore) -> list[tuple[str, str]]:
 
 
 def list_cultures(store: RunStore) -> list[str]:
-    """Return the cultures of all scenes, in order."""
-    rows = store.select("SELECT DISTINCT culture FROM scenes ORDER BY culture")
+    """Return the cultures of all scenes and of all opinions' speakers, in order."""
+    rows = store.select("SELECT culture FROM scenes UNION SELECT culture FROM opinions ORDER BY 1")
     return [culture for (culture,) in rows]
 
 

@@ -270,7 +270,7 @@ class RunStore(Connection):
         """
         seen = self.iterate(
             "SELECT id, first FROM (SELECT o.id AS id, FIRST_VALUE(o.id) OVER (PARTITION BY"
-            " o.culture, o.question, o.mark ORDER BY s.ordinal, o.n) AS first FROM opinions o JOIN"
+            " o.culture, o.question, o.mark ORDER BY s.ordinal, s.culture, o.n) AS first FROM opinions o JOIN"
             " scenes s ON s.id = o.dialogue WHERE o.dropped = '') WHERE id != first"
         )
         return [(repeat, first) for repeat, first in seen]

@@ -86,7 +86,9 @@ class Ear:
         }
         readers = (*READERS, *({SITTER} & set(workspace.roles)))
         roles = {name: workspace.role(name) for name in (*SEATS, *readers)}
-        self._systems = {name: Pattern(role.system, candidates) for name, role in roles.items()}
+        self._systems = {
+            name: Pattern(_system_template(role), candidates) for name, role in roles.items()
+        }
         self._prompts = {name: Pattern(roles[name].prompt, candidates) for name in readers}
         moderator = workspace.role("moderator")
         self._cues = [(c.name, Pattern(c.text, candidates)) for c in moderator.cues]
@@ -272,6 +274,12 @@ class Ear:
 
 
 # ------------------------------------------------------------------ messages
+
+
+def _system_template(role: Role) -> str:
+    """Return the template of a role's system message, with or without the line on its language."""
+    line = "\n" + role.language if role.language else ""
+    return role.system.rstrip() + "{% if language %}" + line + "{% endif %}"
 
 
 def content(message: Mapping[str, Any]) -> str:
