@@ -1,4 +1,4 @@
-"""The house: imports run one way, the command starts light, prompts live in cards."""
+"""The house: imports run down only, the command starts light, prompts live in cards."""
 
 import ast
 import re
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from graphlib import TopologicalSorter
+from itertools import chain
 
 import pytest
 from conftest import ROOT
@@ -13,142 +14,81 @@ from conftest import ROOT
 import culturepark as cp
 
 PACKAGE = ROOT / "culturepark"
-ROWS = [
-    {"_version", "records", "errors", "toml", "cache", "registry"},
-    {
-        "atomic",
-        "providers",
-        "secrets",
-        "prompts",
-        "sandbox",
-        "workspace",
-        "store",
-        "llm",
-        "surveys",
-        "settings",
-        "executor",
-        "local_models",
-        "wording",
-        "context",
-        "markdown",
-        "tables",
-    },
-    {
-        "dialogue",
-        "curation",
-        "corpora",
-        "training",
-        "evaluation",
-        "reports",
-        "runs",
-        "logs",
-        "forecast",
-    },
-    {"offline"},
-    {"serving"},
-    {"testing"},
-    {"api"},
-    {"cli", "__main__", "__init__"},
-]
-HEAVY = {
-    "litellm",
-    "aiohttp",
-    "opentelemetry",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "tokenizers",
-    "datasets",
-    "psutil",
-    "pyarrow",
-    "ray",
-    "networkx",
-    "openai",
-    "sklearn",
-    "numpy",
-    "pandas",
-    "inspect_ai",
-}
-WHOLE = {"tasks.py"}  # what Inspect itself loads, and nobody else at start
-
-
-def imports(path, top_only):
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree) if not top_only else tree.body:
-        if isinstance(node, ast.Import):
-            yield from (a.name for a in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (
-                [f"{node.module}.{a.name}" for a in node.names]
-                if node.module == "culturepark"
-                else [node.module]
-            )
-
-
 MODULES = sorted(PACKAGE.rglob("*.py"))
+# A room imports from rows above its own, never from one beside it: each list of names is a row.
+ROWS = """
+    _version errors
+    atomic cache markdown records registry secrets
+    providers sandbox tables toml wording
+    prompts surveys workspace
+    context settings
+    executor store
+    local_models logs
+    llm
+    corpora curation dialogue evaluation forecast runs training
+    offline reports
+    serving
+    testing
+    api
+    cli
+    __init__ __main__
+"""
+ROW = {room: n for n, row in enumerate(ROWS.split("\n")) for room in row.split()}
+HEAVY = set(
+    "accelerate aiohttp datasets inspect_ai litellm networkx numpy openai opentelemetry pandas peft"
+    " psutil pyarrow ray sklearn tokenizers torch transformers trl".split()
+)
+INSPECTS = "tasks.py"  # what Inspect itself loads, and nobody else at start
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_run_one_way_and_stages_never_import_one_another(path):
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    row = next(i for i, r in enumerate(ROWS) if room in r)
-    for name in imports(path, top_only=room == "__init__"):
-        parts = name.split(".")
-        if parts[0] == "culturepark" and len(parts) > 1 and parts[1] != room:
-            other = next(i for i, r in enumerate(ROWS) if parts[1] in r)
-            same_row_is_fine = row in (0, 1, 7) or room == "reports"
-            assert other < row or (other == row and same_row_is_fine), f"{room} imports {parts[1]}"
+def name_module(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_no_module_imports_anything_heavy_when_loaded_and_each_says_what_it_is_for(path):
-    heavy = HEAVY - {"inspect_ai"} if path.name in WHOLE else HEAVY
-    assert not {n.split(".")[0] for n in imports(path, top_only=True)} & heavy
-    assert ast.get_docstring(ast.parse(path.read_text()))
+TREES = {name_module(path): ast.parse(path.read_text()) for path in MODULES}
 
 
-NAMES = {
-    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in MODULES
-}
-# settings checks addresses by the rules of llm, which reads its endpoints from settings
-KNOWN_CIRCLE = ("culturepark.settings", "culturepark.llm")
-
-
-def executed_imports(node):
+def find_imports(node):
     """Yield our modules that are imported, in functions too; not those for type checkers alone."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
             continue
         if isinstance(child, ast.Import):
-            yield from NAMES & {alias.name for alias in child.names}
+            yield from TREES.keys() & {alias.name for alias in child.names}
         elif isinstance(child, ast.ImportFrom):
             inner = [f"{child.module}.{alias.name}" for alias in child.names]
-            yield from NAMES & {name if name in NAMES else child.module for name in inner}
+            yield from TREES.keys() & {n if n in TREES else child.module for n in inner}
         else:
-            yield from executed_imports(child)
+            yield from find_imports(child)
 
 
-def import_graph():
-    for path in MODULES:
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        name = ".".join(parts).removesuffix(".__init__")
-        found = set(executed_imports(ast.parse(path.read_text()))) - {name}
-        yield name, {n for n in found if (name, ".".join(n.split(".")[:2])) != KNOWN_CIRCLE}
+def name_room(module):
+    return (*module.split("."), "__init__")[1]
+
+
+def test_imports_run_down_only_and_never_to_a_room_beside():
+    pairs = [(name, other) for name, tree in TREES.items() for other in find_imports(tree)]
+    rooms = [(a, b) for a, b in pairs if name_room(a) not in (name_room(b), "__init__")]
+    assert [(a, b) for a, b in rooms if ROW[name_room(a)] <= ROW[name_room(b)]] == []
 
 
 def test_no_modules_import_one_another_in_a_circle():
-    TopologicalSorter(dict(import_graph())).prepare()  # CycleError names the circle
+    graph = {name: set(find_imports(tree)) - {name, "culturepark"} for name, tree in TREES.items()}
+    TopologicalSorter(graph).prepare()  # CycleError names the circle
 
 
-def test_no_rooms_import_one_another_in_a_circle():
-    rooms = {}
-    for name, found in import_graph():
-        room = (*name.split("."), "")[1]
-        others = {(*n.split("."), "")[1] for n in found}
-        rooms.setdefault(room, set()).update(others - {room})
-    TopologicalSorter(rooms).prepare()
+def test_no_module_loads_anything_heavy_and_each_says_what_it_is_for():
+    heavy = []
+    for path in MODULES:
+        tree = TREES[name_module(path)]
+        nodes = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+        names = chain.from_iterable([a.name for a in n.names] for n in nodes if hasattr(n, "names"))
+        loaded = {*names, *(getattr(n, "module", "") or "" for n in nodes)}
+        allowed = {"inspect_ai"} if path.name == INSPECTS else set()
+        heavy += [(path.name, n) for n in loaded if n.split(".")[0] in HEAVY - allowed]
+    assert heavy == []
+    assert [name for name, tree in TREES.items() if not ast.get_docstring(tree)] == []
 
 
 def test_no_sql_stands_outside_the_store():
