@@ -130,3 +130,15 @@ SCORES: Registry[Any] = Registry(
     "score",
     {name: f"culturepark.evaluation.kinds.answers:{name}" for name in ("exact", "contains")},
 )
+OBJECTIVES: Registry[Any] = Registry(
+    "tuning objective",
+    {
+        "sft": "culturepark.training.sft:OBJECTIVE",
+        "dpo": "culturepark.training.preference:DPO",
+        "orpo": "culturepark.training.preference:ORPO",
+        "kto": "culturepark.training.preference:KTO",
+        "shares": "culturepark.training.shares:OBJECTIVE",
+        "mix": "culturepark.training.shares:MIX",
+    },
+    "culturepark.training.objective:Objective",
+)

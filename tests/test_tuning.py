@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import culturepark as cp
+from culturepark.cli import cli
 from culturepark.errors import CardError, InputError, WriteError
 from culturepark.local_models import base, choices, libraries, machine, manifest
 from culturepark.training import job, matrix, preference, recipe, sft, shares
@@ -424,6 +425,22 @@ def test_a_run_is_exported_to_what_the_objective_reads(park, small):
         cp.tune("sft", "first")
     made = cp.tune("sft", "first", str(small), epochs=1.0, rows=4, length=512)
     assert made[0].parent == run.folder / "models" / "sft"
+
+
+def test_an_objective_of_your_own_tunes_like_ours(tune, tmp_path, monkeypatch, capsys):
+    (tmp_path / "kinder.py").write_text(
+        "from dataclasses import replace\n"
+        "from culturepark.training import sft\n"
+        "SLOW = replace(sft.OBJECTIVE, about='Slowly.', rates=(1e-5, 1e-6))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = tune("kinder:SLOW", name=None, cultures=("north",))[0]
+    assert made.parent.name == "kinder.SLOW" and manifest.read(made).objective == "kinder:SLOW"
+    assert "the objective&#39;s own" in (made.parent / "report.html").read_text()
+    cli.main(["tune", "kinder:SLOW", "--help"], standalone_mode=False)
+    assert "Slowly." in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"no tuning objective .sftt.\. Did you mean .sft."):
+        tune("sftt")
 
 
 def test_a_tracker_that_is_not_installed_is_told_before_the_work(tune):

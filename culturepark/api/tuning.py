@@ -13,6 +13,7 @@ from culturepark.atomic import recover, write_text
 from culturepark.errors import InputError
 from culturepark.runs import Run
 from culturepark.training import recipe as recipes
+from culturepark.training.objective import load_objective
 from culturepark.training.recipe import Recipe
 from culturepark.workspace import find_workspace, locate_output
 
@@ -36,7 +37,8 @@ def tune(
     """Tune a model a culture on a corpus and return their folders, each with weights, manifest,
     card and curves.
 
-    `objective` is sft, dpo, orpo, kto, shares or mix; `corpus` a run (exported where it is not
+    `objective` is sft, dpo, orpo, kto, shares, mix, or `package.module:NAME` of an Objective of
+    your own; `corpus` a run (exported where it is not
     yet), or a file or folder of JSONL in TRL's formats; `base` a folder, a hub name, or `tiny`.
     `how` holds the other fields of a Recipe (rank, lr, …). What was begun goes on; what is whole is
     left. The job's page is `report.html` beside the models.
@@ -52,11 +54,10 @@ def tune(
         told = recipes.build({"objective": objective, "base": base, **how}, preset)
         source, home = located(corpus, told.reads, workspace, out)
         place = locate_output(home, name or default(told), home / "models")
-        if told.objective != "mix":
-            return told, place, _read(source, told.reads, culture), None
-        # The shares lead: their rows are matched, the opinions stand beside them.
-        shares = located(corpus, "shares", workspace, out)[0]
-        return told, place, _read(shares, "shares", culture), _read(source, told.reads, culture)
+        rows = _read(source, told.reads, culture)
+        if not (form := load_objective(told.objective).beside):
+            return told, place, rows, None
+        return told, place, rows, _read(located(corpus, form, workspace, out)[0], form, culture)
 
     with machine.together(how.get("device")):
         told, place, held, beside = machine.agreed(ready)
@@ -69,7 +70,7 @@ def tune(
 def default(told: Recipe) -> str:
     """Return what a job is called unless it is told: its objective, and what sets it apart."""
     parts = [
-        told.objective,
+        told.objective.replace(":", "."),
         *(["modal"] if told.answers == "modal" else []),
         *(["pooled"] if told.pooled else []),
     ]

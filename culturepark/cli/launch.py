@@ -15,6 +15,7 @@ import click
 
 from culturepark.cli.terminal import echo
 from culturepark.errors import InputError, nearest
+from culturepark.registry import OBJECTIVES, is_path
 
 CONFIGS = Path(__file__).parent.parent / "training" / "launch"
 KINDS = ("ddp", "fsdp", "deepspeed")
@@ -57,10 +58,8 @@ def command(kind: str, processes: int, verb: Sequence[str]) -> list[str]:
     >>> command("ddp", 2, ["sft", "first"])[-6:]
     ['2', '-m', 'culturepark', 'tune', 'sft', 'first']
     """
-    from culturepark.cli.tune import ABOUT
-
-    if not verb or verb[0] not in ABOUT:
-        given = nearest(verb[0], tuple(ABOUT)) if verb else f"There are: {', '.join(ABOUT)}"
+    if not verb or not (verb[0] in OBJECTIVES or is_path(verb[0])):
+        given = nearest(verb[0], OBJECTIVES) if verb else f"There are: {', '.join(OBJECTIVES)}"
         raise InputError(
             f"launch which of tune's verbs? Give it after --, with all that belongs to it. {given}"
         )

@@ -12,15 +12,9 @@ import click
 from culturepark.cli.flags import as_json, out_flag, together, workspace_flag
 from culturepark.cli.progress import say
 from culturepark.cli.terminal import echo
+from culturepark.errors import nearest
+from culturepark.registry import OBJECTIVES, is_path
 
-ABOUT = {
-    "sft": "Supervised fine-tuning on samples (TRL's prompt-completion rows).",
-    "dpo": "Direct preference optimisation on pairs.",
-    "orpo": "Odds-ratio preference optimisation on pairs: no reference model.",
-    "kto": "Kahneman-Tversky optimisation on answers that are marked good or bad.",
-    "shares": "Match the survey's shares: KL between the people's answers and the model's.",
-    "mix": "Match the survey's shares and learn the opinions, at a set weight.",
-}
 recipe_flags = together(
     click.argument("corpus", metavar="CORPUS"),
     click.option(
@@ -103,47 +97,49 @@ recipe_flags = together(
     out_flag,
     as_json,
 )
-BETA = click.option("--beta", type=float, metavar="X", help="The loss' own (0.1).")
-EXTRA = {
-    "sft": [
-        click.option(
-            "--answers",
-            type=click.Choice(["opinions", "modal"]),
-            help="Or the majority's answer alone.",
-        )
-    ],
-    "dpo": [BETA],
-    "orpo": [BETA],
-    "kto": [BETA],
-    "shares": [],
-    "mix": [
-        click.option(
-            "--weight",
-            type=float,
-            metavar="X",
-            help="Share of the distribution loss, 0 to 1 (0.5).",
-        )
-    ],
+OWN_OPTIONS = {  # of those objectives that heed them
+    "answers": click.option(
+        "--answers",
+        type=click.Choice(["opinions", "modal"]),
+        help="Or the majority's answer alone.",
+    ),
+    "beta": click.option("--beta", type=float, metavar="X", help="The loss' own (0.1)."),
+    "weight": click.option(
+        "--weight",
+        type=float,
+        metavar="X",
+        help="Share of the distribution loss, 0 to 1 (0.5).",
+    ),
 }
-
-
 APART = ("scpo", "hosted", "launch")
 
 
 class Lazy(click.Group):
-    """Loads verbs with files of their own when they are asked for."""
+    """Makes a verb of each tuning objective, and loads verbs with files of their own, when they are
+    asked for.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Keep the order of the work."""
-        return [*ABOUT, *APART]
+        return [*OBJECTIVES, *APART]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Return a verb; those with files of their own are imported now."""
+        """Return a verb: an objective by short name or `package.module:NAME`, or one of a file."""
         if name in APART:
             from importlib import import_module
 
             return getattr(import_module(f"culturepark.cli.{name}"), name)  # type: ignore[no-any-return]
-        return super().get_command(ctx, name)
+        return _make_verb(name) if name in OBJECTIVES or is_path(name) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest verb when there is none of this name."""
+        name = args[0] if args else ""
+        known = self.get_command(ctx, name) is not None or name.startswith("-")
+        if name and not known and not ctx.resilient_parsing:
+            raise click.UsageError(f"no verb {name!r}. {nearest(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Lazy)
@@ -155,12 +151,16 @@ def tune() -> None:
     """
 
 
-def _verb(objective: str) -> click.Command:
-    def work(**flags: Any) -> None:
-        _tune(objective, flags)
+def _make_verb(name: str) -> click.Command:
+    from culturepark.training.objective import load_objective
 
-    work.__doc__ = ABOUT[objective]
-    return click.command(objective)(recipe_flags(together(*EXTRA[objective])(work)))
+    def work(**flags: Any) -> None:
+        _tune(name, flags)
+
+    objective = load_objective(name)
+    work.__doc__ = objective.about
+    own = together(*(OWN_OPTIONS[option] for option in objective.options))
+    return click.command(name)(recipe_flags(own(work)))
 
 
 def _tune(objective: str, flags: dict[str, Any]) -> None:
@@ -234,10 +234,6 @@ def _lines(quiet: bool, every: float = 2.0) -> Callable[[str, Mapping[str, Any]]
 def _figures(how: Mapping[str, Any]) -> str:
     names = ("loss", "eval_loss", "accuracy", "margin", "kl")
     return "".join(f" · {k} {how[k]:.4g}" for k in names if isinstance(how.get(k), float))
-
-
-for _objective in ABOUT:
-    tune.add_command(_verb(_objective))
 
 
 @click.command()

@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from culturepark.errors import InputError, ParkError
 from culturepark.local_models import manifest
 from culturepark.local_models.manifest import Manifest
+from culturepark.registry import OBJECTIVES
 from culturepark.reports.curves import (
     Facts,
     chart,
@@ -32,41 +33,17 @@ from culturepark.reports.curves import (
 from culturepark.reports.show import number, percent
 
 BASE = "base"  # the matrix' column of the model without an adapter
-PREFERENCE = ("dpo", "orpo", "kto")
 SIDES = ("accuracy", "margin", "chosen", "rejected")
 FAR = 1.0  # nats a token from the base that are told as a warning
-OBJECTIVES = {
-    "sft": "supervised fine-tuning",
-    "dpo": "direct preference optimisation",
-    "orpo": "odds-ratio preference optimisation",
-    "kto": "Kahneman-Tversky optimisation",
-    "shares": "matching the survey's shares",
-    "mix": "matching the survey's shares beside learning opinions",
-    "reward": "a reward model",
-    "scpo": "a reward model of one country",
-}
-LOSSES = {
-    "sft": "the mean negative log-likelihood of an answer's tokens, in nats a token",
-    "dpo": (
-        "DPO's own, in nats a pair: 0.693 is a model that prefers neither answer more than its base"
-        " does"
-    ),
-    "orpo": (
-        "ORPO's own: the negative log-likelihood of the chosen answer, in nats a token, and the"
-        " odds-ratio term"
-    ),
-    "kto": "KTO's own, from 0 to 1: 0.5 is a model that has not moved from its base",
-    "shares": "KL(people ‖ model) over the options of a question, in nats",
-    "mix": (
-        "a weighted sum of KL(people ‖ model) over a question's options and the negative"
-        " log-likelihood of opinions, in nats"
-    ),
+REWARD_MODELS = {  # what is tuned by `tune scpo`: its title, and its loss
     "reward": (
-        "the negative log-likelihood that the preferred answer is the better one, in nats a pair"
+        "a reward model",
+        "the negative log-likelihood that the preferred answer is the better one, in nats a pair",
     ),
     "scpo": (
+        "a reward model of one country",
         "the weighted negative log-likelihood that the preferred answer is the better one, in nats"
-        " a pair"
+        " a pair",
     ),
 }
 
@@ -99,7 +76,7 @@ def page(facts: Facts) -> str:
     )
     made.filters |= {"num": number, "pct": percent, "figure": figure}
     source = files(__package__).joinpath("tuned.html.j2").read_text(encoding="utf-8")
-    return made.from_string(source).render(f=facts, losses=LOSSES, far=FAR)
+    return made.from_string(source).render(f=facts, losses=_losses(facts), far=FAR)
 
 
 def gather(place: Path, models: Sequence[Path]) -> Facts:
@@ -111,11 +88,11 @@ def gather(place: Path, models: Sequence[Path]) -> Facts:
     made = [manifest.read(folder) for folder in models]
     curves = [logged(folder / "curves.jsonl") for folder in models]
     rows = [_model(m, c) for m, c in zip(made, curves, strict=True)]
-    judged = [_judged(m) for m in made if m.objective in PREFERENCE]
+    judged = [_judged(m) for m in made if _compares(m)]
     axes = frame(curves)
     return {
         "job": place.absolute().name,
-        "objectives": {o: OBJECTIVES.get(o, o) for o in _several(m.objective for m in made)},
+        "objectives": {o: _words(o)[0] for o in _several(m.objective for m in made)},
         "about": _about(made),
         "settings": _settings(made),
         "models": rows,
@@ -127,6 +104,25 @@ def gather(place: Path, models: Sequence[Path]) -> Facts:
         "worse": sum(j["worse"] for j in judged),
         "matrix": _matrix(place / "matrix.json", [m.name for m in made]),
     }
+
+
+def _words(objective: str) -> tuple[str, str]:
+    """Return what an objective and its loss are called; an objective of somebody's own has its name
+    alone, since a page runs nobody's code.
+    """
+    known = OBJECTIVES.get(objective)
+    return (known.title, known.loss) if known else REWARD_MODELS.get(objective, (objective, ""))
+
+
+def _losses(facts: Facts) -> dict[str, str]:
+    """Return what each objective's loss is, of those that are known."""
+    return {name: loss for name in facts["objectives"] if (loss := _words(name)[1])}
+
+
+def _compares(m: Manifest) -> bool:
+    """Say whether a model learnt which of two answers is better."""
+    known = OBJECTIVES.get(m.objective)
+    return known.compares if known else "base_margin" in m.scores
 
 
 def jobs(folder: Path) -> list[Facts]:

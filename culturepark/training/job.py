@@ -25,13 +25,12 @@ from culturepark.local_models.libraries import quiet, writing
 from culturepark.local_models.machine import Machine, agreed, first
 from culturepark.local_models.manifest import Manifest
 from culturepark.records import digest
-from culturepark.training import preference, recipe, rows, sft, shares
+from culturepark.training import preference, recipe, sft
+from culturepark.training.objective import TrainerParts, load_objective
 from culturepark.training.recipe import Recipe
 from culturepark.training.rows import POOLED, Corpus, Row
 
 Tell = Callable[[str, dict[str, Any]], None]
-PREFERENCE = ("dpo", "orpo", "kto")
-MATCHED = ("shares", "mix")
 WHOLE = "whole"  # the mark in a checkpoint that every process has written
 HELD_OUT = 200  # pairs on which a preference run is judged
 
@@ -185,34 +184,25 @@ def _trainer(
 
     told, work = job.recipe, job.folder / ".work" / culture
     _load(job)
-    learnt: Any = train
-    checked: Any = validation
-    if told.objective in MATCHED:
-        learnt, checked = (
-            _matched(job, culture, "train", train),
-            _matched(job, culture, "validation", validation),
-        )
-    elif told.answers == "modal":
-        learnt, checked = rows.modal(train), rows.modal(validation)
+    objective = load_objective(told.objective)
+    learnt, checked = (
+        objective.prepare(job.tokenizer, part, _beside(job, split, culture), told)
+        for split, part in (("train", train), ("validation", validation))
+    )
     if not learnt:
+        also = f": {told.objective} needs its {objective.beside} rows beside its {objective.reads}"
         raise InputError(
-            f"nothing to learn for {culture} in {job.corpus.title}: mix needs its opinions beside"
-            " its shares"
+            f"nothing to learn for {culture} in {job.corpus.title}{also if objective.beside else ''}"
         )
     settings = arguments(told, job.machine, len(learnt), checked, work, job.model)
     if culture == job.cultures[0] and first():
         job.tell("machine", _chosen(job, settings))
     adapter = lora(told) if told.method != "full" else None
-    if told.objective == "sft":
-        made = sft.trainer(
+    made = objective.build_trainer(
+        TrainerParts(
             job.model, job.tokenizer, learnt, checked, settings, told, job.machine, adapter
         )
-    elif told.objective in PREFERENCE:
-        made = preference.trainer(
-            job.model, job.tokenizer, learnt, checked, settings, told, adapter
-        )
-    else:
-        made = shares.trainer(job.model, job.tokenizer, learnt, checked, settings, told, adapter)
+    )
     made.remove_callback(PrinterCallback)
     if (
         made.args.n_gpu > 1
@@ -240,12 +230,8 @@ def _chosen(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _matched(job: Job, culture: str, split: str, part: Sequence[Row]) -> Any:
-    """Return a dataset of shares, beside opinions in `mix`; None where a split has none."""
-    said = job.opinions.of(split, culture) if job.opinions is not None else ()
-    if not part or (job.recipe.objective == "mix" and not said):
-        return None
-    return shares.dataset(job.tokenizer, part, said, job.recipe.length, job.recipe.seed)
+def _beside(job: Job, split: str, culture: str) -> Sequence[Row]:
+    return job.opinions.of(split, culture) if job.opinions is not None else ()
 
 
 def _load(job: Job) -> None:
@@ -399,7 +385,8 @@ def _judged(job: Job, trainer: Any, validation: Sequence[Row], *, base: bool) ->
     """Return what a preference run makes of held-out pairs: `base_*` before it, and after it with
     the distance from the base.
     """
-    if job.recipe.objective not in PREFERENCE or not validation or machine.sharded():
+    compares = load_objective(job.recipe.objective).compares
+    if not compares or not validation or machine.sharded():
         return {}
     part = validation[:HELD_OUT]
     held = trainer.accelerator.unwrap_model(trainer.model)

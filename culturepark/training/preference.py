@@ -10,57 +10,57 @@ pairs, before and after.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from culturepark.local_models import choices
 from culturepark.local_models.chat import tokenize_answers
-from culturepark.training.recipe import Recipe
+from culturepark.training.objective import Objective, TrainerParts
 from culturepark.training.rows import Row, answered
 
 
-def trainer(
-    model: Any,
-    tokenizer: Any,
-    train: Sequence[Row],
-    validation: Sequence[Row],
-    told: dict[str, Any],
-    recipe: Recipe,
-    adapter: Any,
-) -> Any:
+def build_trainer(load_classes: Callable[[], tuple[Any, Any]], parts: TrainerParts) -> Any:
     """Return the trainer of one model; its reference is the base, which an adapter leaves as it
     was.
+
+    `load_classes` returns TRL's configuration and trainer.
     """
-    config, kind = _kind(recipe.objective)
-    args = config(**told, beta=recipe.beta, max_length=recipe.length)
-    learnt, checked = (
+    config, trainer = load_classes()
+    recipe, tokenizer = parts.recipe, parts.tokenizer
+    args = config(**parts.arguments, beta=recipe.beta, max_length=recipe.length)
+    train, validation = (
         dataset(tokenizer, rows, recipe.length, args.per_device_train_batch_size) if rows else None
-        for rows in (train, validation)
+        for rows in (parts.train, parts.validation)
     )
-    return kind(
-        model=model,
+    return _takes_tokens(trainer)(
+        model=parts.model,
         args=args,
-        train_dataset=learnt,
-        eval_dataset=checked,
+        train_dataset=train,
+        eval_dataset=validation,
         processing_class=tokenizer,
-        peft_config=adapter,
+        peft_config=parts.adapter,
     )
 
 
-def _kind(objective: str) -> tuple[Any, Any]:
-    """Return TRL's configuration and trainer of an objective; the trainer takes rows as tokens, as
-    `dataset` gives them.
-    """
+def _load_dpo() -> tuple[Any, Any]:
     import trl
 
-    if objective == "orpo":  # TRL keeps it among its experimental trainers, and says so at import
-        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-        from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+    return trl.DPOConfig, trl.DPOTrainer
 
-        return ORPOConfig, _takes_tokens(ORPOTrainer)
-    if objective == "dpo":
-        return trl.DPOConfig, _takes_tokens(trl.DPOTrainer)
-    return trl.KTOConfig, _takes_tokens(trl.KTOTrainer)
+
+def _load_kto() -> tuple[Any, Any]:
+    import trl
+
+    return trl.KTOConfig, trl.KTOTrainer
+
+
+def _load_orpo() -> tuple[Any, Any]:
+    # TRL keeps it among its experimental trainers, and says so at import.
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    return ORPOConfig, ORPOTrainer
 
 
 def _takes_tokens(kind: Any) -> Any:
@@ -201,3 +201,41 @@ def drift(model: Any, tokenizer: Any, rows: Sequence[Row], side: str, batch: int
         count += int(mask.sum())
     model.train(was)
     return total / count
+
+
+DPO = Objective(
+    about="Direct preference optimisation on pairs.",
+    title="direct preference optimisation",
+    loss=(
+        "DPO's own, in nats a pair: 0.693 is a model that prefers neither answer more than its base"
+        " does"
+    ),
+    reads="dpo",
+    rates=(5e-6, 5e-7),
+    build_trainer=partial(build_trainer, _load_dpo),
+    options=("beta",),
+    compares=True,
+)
+ORPO = Objective(
+    about="Odds-ratio preference optimisation on pairs: no reference model.",
+    title="odds-ratio preference optimisation",
+    loss=(
+        "ORPO's own: the negative log-likelihood of the chosen answer, in nats a token, and the"
+        " odds-ratio term"
+    ),
+    reads="dpo",
+    rates=(8e-6, 8e-6),
+    build_trainer=partial(build_trainer, _load_orpo),
+    options=("beta",),
+    compares=True,
+)
+KTO = Objective(
+    about="Kahneman-Tversky optimisation on answers that are marked good or bad.",
+    title="Kahneman-Tversky optimisation",
+    loss="KTO's own, from 0 to 1: 0.5 is a model that has not moved from its base",
+    reads="kto",
+    rates=(5e-6, 5e-7),
+    build_trainer=partial(build_trainer, _load_kto),
+    options=("beta",),
+    compares=True,
+)

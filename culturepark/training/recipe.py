@@ -9,28 +9,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomlkit
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from culturepark.atomic import write_text
 from culturepark.errors import CardError, InputError, nearest
 from culturepark.records import Record
 from culturepark.toml import explain, misread, read_toml
+from culturepark.training.objective import load_objective
 
-OBJECTIVES = ("sft", "dpo", "orpo", "kto", "shares", "mix")
-# The export format that each objective reads, and what it learns from a row with by default: a step
-# size for adapters and one for whole models. Adapters need about ten times the steps of whole
-# models; preference losses a tenth of SFT's.
-READS = {"sft": "trl", "dpo": "dpo", "orpo": "dpo", "kto": "kto", "shares": "shares", "mix": "trl"}
-RATES = {
-    "sft": (2e-4, 2e-5),
-    "dpo": (5e-6, 5e-7),
-    "orpo": (8e-6, 8e-6),
-    "kto": (5e-6, 5e-7),
-    "shares": (2e-4, 2e-5),
-    "mix": (2e-4, 2e-5),
-}
 # the offline base is small and learns at so many times these steps (a default of 4e-3 for SFT)
 TINY = 20
+
+
+def _check_objective(name: str) -> str:
+    try:
+        load_objective(name)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    return name
 
 
 class Recipe(Record):
@@ -47,7 +43,7 @@ class Recipe(Record):
     `mix` (0 to 1).
     """
 
-    objective: Literal["sft", "dpo", "orpo", "kto", "shares", "mix"] = "sft"
+    objective: Annotated[str, AfterValidator(_check_objective)] = "sft"
     base: str
     method: Literal["lora", "qlora", "full"] = "lora"
     rank: Annotated[int, Field(gt=0, le=1024)] = 16
@@ -79,7 +75,7 @@ class Recipe(Record):
     def _fits(self) -> Recipe:
         if self.batch is not None and self.rows % self.batch:
             raise ValueError(f"rows: {self.rows} a step is no multiple of batch {self.batch}")
-        if self.answers == "modal" and self.objective != "sft":
+        if self.answers == "modal" and "answers" not in load_objective(self.objective).options:
             raise ValueError("answers: only sft can learn the majority's answer alone")
         return self
 
@@ -88,12 +84,13 @@ class Recipe(Record):
         """The largest step size."""
         if self.lr is not None:
             return self.lr
-        return RATES[self.objective][self.method == "full"] * (TINY if self.base == "tiny" else 1)
+        rates = load_objective(self.objective).rates
+        return rates[self.method == "full"] * (TINY if self.base == "tiny" else 1)
 
     @property
     def reads(self) -> str:
         """The export format it learns from."""
-        return "shares" if self.answers == "modal" else READS[self.objective]
+        return "shares" if self.answers == "modal" else load_objective(self.objective).reads
 
 
 PRESETS: dict[str, dict[str, Any]] = {

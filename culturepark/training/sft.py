@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from culturepark.local_models.machine import Machine
+from culturepark.training.objective import Objective, TrainerParts
 from culturepark.training.recipe import Recipe
-from culturepark.training.rows import Row, tokenised
+from culturepark.training.rows import Row, modal, tokenised
 
 
 def packs(recipe: Recipe, machine: Machine) -> bool:
@@ -19,22 +20,21 @@ def packs(recipe: Recipe, machine: Machine) -> bool:
     return machine.attention == "flash_attention_2" if recipe.packing is None else recipe.packing
 
 
-def trainer(
-    model: Any,
-    tokenizer: Any,
-    train: Sequence[Row],
-    validation: Sequence[Row],
-    told: dict[str, Any],
-    recipe: Recipe,
-    machine: Machine,
-    adapter: Any,
-) -> Any:
+def prepare(
+    tokenizer: Any, rows: Sequence[Row], beside: Sequence[Row], recipe: Recipe
+) -> Sequence[Row]:
+    """Return the rows to learn: opinions as they are, or the majority's answers of shares."""
+    return modal(rows) if recipe.answers == "modal" else rows
+
+
+def build_trainer(parts: TrainerParts) -> Any:
     """Return the trainer of one model."""
     from trl import SFTConfig
 
-    packing = packs(recipe, machine)
+    recipe, tokenizer = parts.recipe, parts.tokenizer
+    packing = packs(recipe, parts.machine)
     config = SFTConfig(
-        **told,
+        **parts.arguments,
         packing=packing,
         eval_packing=False,
         max_length=recipe.length if packing else None,
@@ -43,12 +43,14 @@ def trainer(
         dataset_kwargs=None if packing else {"skip_prepare_dataset": True},
     )
     return _kind()(
-        model=model,
+        model=parts.model,
         args=config,
-        train_dataset=dataset(tokenizer, train, recipe.length),
-        eval_dataset=dataset(tokenizer, validation, recipe.length) if validation else None,
+        train_dataset=dataset(tokenizer, parts.train, recipe.length),
+        eval_dataset=(
+            dataset(tokenizer, parts.validation, recipe.length) if parts.validation else None
+        ),
         processing_class=tokenizer,
-        peft_config=adapter,
+        peft_config=parts.adapter,
     )
 
 
@@ -106,3 +108,15 @@ def _kind() -> Any:
             )
 
     return Completions
+
+
+OBJECTIVE = Objective(
+    about="Supervised fine-tuning on samples (TRL's prompt-completion rows).",
+    title="supervised fine-tuning",
+    loss="the mean negative log-likelihood of an answer's tokens, in nats a token",
+    reads="trl",
+    rates=(2e-4, 2e-5),
+    build_trainer=build_trainer,
+    prepare=prepare,
+    options=("answers",),
+)

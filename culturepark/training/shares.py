@@ -17,6 +17,7 @@ from typing import Any
 from culturepark.local_models import choices
 from culturepark.local_models.chat import open_turns
 from culturepark.records import stream
+from culturepark.training.objective import Objective, TrainerParts
 from culturepark.training.recipe import Recipe
 from culturepark.training.rows import Row, tokenised
 
@@ -100,35 +101,46 @@ def dataset(
     return Dataset.from_dict(made)
 
 
-def trainer(
-    model: Any,
-    tokenizer: Any,
-    train: Any,
-    validation: Any,
-    told: dict[str, Any],
-    recipe: Recipe,
-    adapter: Any,
+def prepare(tokenizer: Any, rows: Sequence[Row], opinions: Sequence[Row], recipe: Recipe) -> Any:
+    """Return a dataset of shares; None where there are none."""
+    return dataset(tokenizer, rows, (), recipe.length, recipe.seed) if rows else None
+
+
+def prepare_mix(
+    tokenizer: Any, rows: Sequence[Row], opinions: Sequence[Row], recipe: Recipe
 ) -> Any:
-    """Return the trainer of one model over datasets of `dataset`; the share of the distribution
-    loss is 1 without opinions.
+    """Return a dataset of shares beside opinions; None where either is lacking."""
+    if not rows or not opinions:
+        return None
+    return dataset(tokenizer, rows, opinions, recipe.length, recipe.seed)
+
+
+def build_mix_trainer(parts: TrainerParts) -> Any:
+    """Return the trainer of one model whose distribution loss has the recipe's weight."""
+    return build_trainer(parts, parts.recipe.weight)
+
+
+def build_trainer(parts: TrainerParts, share: float = 1.0) -> Any:
+    """Return the trainer of one model over datasets of `dataset`; `share` of its loss is the
+    distribution's, the rest is that of opinions.
     """
     import peft
     from transformers import TrainingArguments, set_seed
 
-    share = recipe.weight if recipe.objective == "mix" else 1.0
+    recipe, model = parts.recipe, parts.model
     set_seed(recipe.seed)
-    if adapter is not None:
+    if parts.adapter is not None:
         if recipe.method == "qlora":
-            often = told["gradient_checkpointing"]
+            often = parts.arguments["gradient_checkpointing"]
             model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=often)
-        model = peft.get_peft_model(model, adapter)
+        model = peft.get_peft_model(model, parts.adapter)
     return _kind(share)(
         model=model,
-        args=TrainingArguments(**told, remove_unused_columns=False, label_names=[]),
-        train_dataset=train,
-        eval_dataset=validation,
-        data_collator=partial(_collated, tokenizer, share < 1),
-        processing_class=tokenizer,
+        args=TrainingArguments(**parts.arguments, remove_unused_columns=False, label_names=[]),
+        train_dataset=parts.train,
+        eval_dataset=parts.validation,
+        data_collator=partial(_collated, parts.tokenizer, share < 1),
+        processing_class=parts.tokenizer,
     )
 
 
@@ -219,3 +231,28 @@ def _padded(ids: list[list[int]], labels: list[list[int]], pad: int) -> dict[str
         "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]),
         "labels": torch.tensor([row + [-100] * (width - len(row)) for row in labels]),
     }
+
+
+OBJECTIVE = Objective(
+    about="Match the survey's shares: KL between the people's answers and the model's.",
+    title="matching the survey's shares",
+    loss="KL(people ‖ model) over the options of a question, in nats",
+    reads="shares",
+    rates=(2e-4, 2e-5),
+    build_trainer=build_trainer,
+    prepare=prepare,
+)
+MIX = Objective(
+    about="Match the survey's shares and learn the opinions, at a set weight.",
+    title="matching the survey's shares beside learning opinions",
+    loss=(
+        "a weighted sum of KL(people ‖ model) over a question's options and the negative"
+        " log-likelihood of opinions, in nats"
+    ),
+    reads="shares",
+    beside="trl",
+    rates=(2e-4, 2e-5),
+    build_trainer=build_mix_trainer,
+    prepare=prepare_mix,
+    options=("weight",),
+)
