@@ -47,7 +47,7 @@ def main() -> None:
         )
         done = cp.simulate(cp.resume(run.folder, max_tokens=SECOND_CAP))
         met, bill = counts(url), cp.calls(run)
-        with run.journal(write=False) as journal:
+        with run.open_store(write=False) as journal:
             texts = journal.select(
                 "SELECT COUNT(*), COUNT(DISTINCT json_extract(turn, '$.text')) FROM turns"
             )[0]

@@ -55,7 +55,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         run = cp.run("filters", dialogues=60, faults=RATES, out=folder, formats=("trl",))
-        with run.journal(write=False) as journal:
+        with run.open_store(write=False) as journal:
             for scene in iterate_scenes(journal, "done"):
                 opinions = read_opinions(journal, scene.id)
                 question = run.workspace.question(scene.scenario, scene.question)

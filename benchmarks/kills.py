@@ -55,7 +55,7 @@ def main() -> None:
         simulating(run).wait()
         again = repeated([repr((b["messages"], b["seed"])) for b in server.seen], ends)
         sent = len(server.seen)
-        with run.journal(write=False) as journal:
+        with run.open_store(write=False) as journal:
             done = journal.select("SELECT COUNT(*) FROM scenes WHERE status = 'done'")[0][0]
             turns, texts = journal.select(
                 "SELECT COUNT(*), COUNT(DISTINCT json_extract(turn, '$.text')) FROM turns"

@@ -16,7 +16,7 @@ import culturepark as cp
 each, folder = int(sys.argv[1]), sys.argv[2]
 started, cpu = time.perf_counter(), time.process_time()
 run = cp.run("size", samples=each, dialogues=max(1, each // 9), out=folder)
-with run.journal(write=False) as journal:
+with run.open_store(write=False) as journal:
     samples = journal.select("SELECT COUNT(*) FROM samples")[0][0]
     turns = journal.select("SELECT COUNT(*) FROM turns")[0][0]
 print(json.dumps({"samples": samples, "turns": turns, "seconds": time.perf_counter() - started,

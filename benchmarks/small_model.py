@@ -37,7 +37,7 @@ def main(folder: str = "") -> None:
         cp.simulate(run)
         cp.refine(run)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-        with run.journal(write=False) as journal:
+        with run.open_store(write=False) as journal:
             _print(journal, seconds, cpu)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -54,15 +55,20 @@ class Run:
         """Where exported files go."""
         return self.folder / "corpus"
 
-    def journal(self, *, write: bool = True) -> RunStore:
-        """Open the run's journal; InputError where it was made with other settings or cards."""
-        journal = RunStore(self.folder, write=write)
+    def open_store(self, *, write: bool = True) -> RunStore:
+        """Open what the run keeps; InputError where it was made with other settings or cards."""
+        store = RunStore(self.folder, write=write)
         try:
-            claim(journal, self, write=write)
+            claim_store(store, self, write=write)
         except BaseException:
-            journal.close()
+            store.close()
             raise
-        return journal
+        return store
+
+    def journal(self, *, write: bool = True) -> RunStore:
+        """Open what the run keeps (deprecated: `open_store`)."""
+        warnings.warn("Run.journal is Run.open_store now", DeprecationWarning, stacklevel=2)
+        return self.open_store(write=write)
 
     def desk(self, journal: RunStore) -> Desk:
         """Return the models of this run, their budget and their journal."""
@@ -78,49 +84,50 @@ class Run:
 # ----------------------------------------------------------------- identity
 
 
-def claim(journal: RunStore, run: Run, *, write: bool) -> None:
-    """Hold a journal to the settings and cards that it was begun with; where it is new, write down
-    what they are.
+def claim_store(store: RunStore, run: Run, *, write: bool) -> None:
+    """Hold a store to the settings and cards that its run was created with; where it is new, write
+    down what they are.
 
     InputError says what differs: nothing of one run ever gets into another.
     """
-    kept, mine = _begun_with(journal), _identity(run)
+    kept, now = _read_identity(store), _describe_run(run)
     if kept is None:
-        _adopt(journal, run)
-    elif differing := _differing(kept, mine):
+        _require_own_scenes(store, run)
+    elif differences := [
+        *_describe_changes(kept["determining"], now["determining"]),
+        *_describe_card_changes(kept["cards"], now["cards"]),
+    ]:
         raise InputError(
-            f"{run.folder} was begun with other settings or cards: {'; '.join(differing)}. Undo"
-            " that, or start another run: culturepark run NEWNAME --config"
+            f"{run.folder} was created with different settings or cards: {'; '.join(differences)}."
+            " Undo that, or start another run: culturepark run NEWNAME --config"
             f" {run.folder / 'run.toml'}. Nothing was changed."
         )
-    if write and kept != {k: v for k, v in mine.items() if k != "hash"}:
-        journal.set_meta("run", json.dumps(mine, ensure_ascii=False))
+    if write and kept != now:
+        text = json.dumps(now | {"hash": digest(now)}, ensure_ascii=False)
+        store.set_meta("run", text)
 
 
-def _identity(run: Run) -> dict[str, Any]:
+def _describe_run(run: Run) -> dict[str, Any]:
     """Return what a run is: what determines its dialogues, all of its settings as they are now, its
     cards by file.
     """
     cards = run.folder / "cards"
-    parts = {
+    return {
         "determining": {**run.settings.determining(), "cultures": list(run.settings.cultures)},
         "settings": run.settings.model_dump(mode="json", exclude_none=True),
         "cards": {
-            p.relative_to(cards).as_posix(): _file_hash(p) for p in sorted(cards.rglob("*.toml"))
+            p.relative_to(cards).as_posix(): _hash_file(p) for p in sorted(cards.rglob("*.toml"))
         },
     }
-    return parts | {"hash": digest(parts)}
 
 
-def _file_hash(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
-def _begun_with(journal: RunStore) -> dict[str, Any] | None:
-    """Return the identity of the run that a journal belongs to; None where it is new, or of the
-    first versions.
-    """
-    text = journal.read_meta("run")
+def _read_identity(store: RunStore) -> dict[str, Any] | None:
+    """Return what the run of a store is; None where it is new, or of the first versions."""
+    text = store.read_meta("run")
     if text is None:
         return None
     try:
@@ -128,39 +135,39 @@ def _begun_with(journal: RunStore) -> dict[str, Any] | None:
     except (ValueError, TypeError):
         kept = {}
     if not kept or kept.pop("hash", "") != digest(kept):
-        raise JournalError(f"{journal.path} does not say whose it is. {DAMAGED}")
+        raise JournalError(f"{store.path} does not say whose it is. {DAMAGED}")
     return kept
 
 
-def _differing(kept: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
-    """Return what may not differ and does, in words."""
-    named = [
-        f"{name}: {_short(a)} → {_short(b)}"
-        for name, a, b in _apart(kept["determining"], mine["determining"])
-    ]
-    how = {(True, False): "is gone", (False, True): "is new", (True, True): "was edited"}
-    files = _apart(kept["cards"], mine["cards"])
-    return named + [f"cards/{path} {how[a is not None, b is not None]}" for path, a, b in files]
-
-
-def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return the keys whose values differ, with both values."""
+def _describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return what differs, as "turns 8 → 12"."""
     return [
-        (k, one.get(k), other.get(k)) for k in sorted({*one, *other}) if one.get(k) != other.get(k)
+        f"{name} {_shorten(old.get(name))} → {_shorten(new.get(name))}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
     ]
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = "default" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _adopt(journal: RunStore, run: Run) -> None:
-    """Let a journal of the first versions be this run's only where its dialogues are of these
+def _describe_card_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Return what became of the cards whose hashes differ, by file."""
+    how = {(True, False): "is gone", (False, True): "is new", (True, True): "was edited"}
+    return [
+        f"cards/{path} {how[path in old, path in new]}"
+        for path in sorted({*old, *new})
+        if old.get(path) != new.get(path)
+    ]
+
+
+def _require_own_scenes(store: RunStore, run: Run) -> None:
+    """Let a store of the first versions be this run's only where its dialogues are of these
     settings and cards.
     """
-    ours = settings_.scene_hash(run.settings, run.workspace)
-    if list_scene_hashes(journal) - {ours}:
+    if list_scene_hashes(store) - {settings_.scene_hash(run.settings, run.workspace)}:
         raise InputError(
             f"{run.folder}/journal.sqlite holds dialogues of other settings or cards than run.toml"
             " and cards/ have now. Put those back as they were, choose another name, or throw the"
@@ -271,7 +278,7 @@ def start(
             " Put run.toml back, choose another name, or throw the run away with --fresh."
         )
     if (folder / "run.toml").exists():
-        return _same(resume(folder, keys), settings, workspace)
+        return _require_same(resume(folder, keys), settings, workspace)
     require_database(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -336,19 +343,19 @@ def _edited(folder: Path) -> str:
     """Say what was changed in a run's settings by hand, as far as its journal knows, and how to go
     on.
     """
-    changes = ""
+    changes = list[str]()
     if (folder / "journal.sqlite").exists():
-        with RunStore(folder, write=False) as journal:
-            kept = _begun_with(journal)
-        now = settings_.read(folder / "run.toml").model_dump(mode="json", exclude_none=True)
-        apart = _apart(kept["settings"], now) if kept else []
-        changes = (
-            f" ({'; '.join(f'{name}: {_short(a)} → {_short(b)}' for name, a, b in apart)})"
-            if apart
-            else ""
-        )
+        with RunStore(folder, write=False) as store:
+            kept = _read_identity(store)
+        if kept is not None:
+            old = settings_.build(kept["settings"])  # with the fields that came later
+            now = settings_.read(folder / "run.toml")
+            changes = _describe_changes(
+                *(s.model_dump(mode="json", exclude_none=True) for s in (old, now))
+            )
+    what = f" ({'; '.join(changes)})" if changes else ""
     return (
-        f"{folder / 'run.toml'} was changed by hand{changes}, or is not whole. Undo that; what may"
+        f"{folder / 'run.toml'} was changed by hand{what}, or is not whole. Undo that; what may"
         " change while a run goes on is changed by options, such as --resume --max-usd 10. Another"
         f" run with these settings: culturepark run NEWNAME --config {folder / 'run.toml'}"
     )
@@ -359,35 +366,42 @@ def adjust(run: Run, **changes: Any) -> Run:
     would change what it says.
     """
     settings = settings_.build(settings_.layered(run.settings.model_dump(), changes))
-    if changed := _changed(run.settings, settings):
+    if fixed := sorted(_list_fixed(run.settings, settings)[0]):
         raise InputError(
-            f"{', '.join(changed)} cannot change while a run goes on; only {', '.join(LOOSE)} can"
+            f"{', '.join(fixed)} cannot change while a run goes on; only {', '.join(LOOSE)} can"
         )
     settings_.write(settings, run.folder / "run.toml")
     return replace(run, settings=settings)
 
 
-def _changed(old: Settings, new: Settings) -> list[str]:
-    """Return the settings that differ and must not: scenes come in one order, so a run may be made
-    longer.
+def _list_fixed(old: Settings, new: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the old and the new values of the settings that differ and must not: scenes come in
+    one order, so a run may be made longer.
     """
     before, after = (
-        s.model_dump(exclude={"dialogues", "samples", *LOOSE}) | {"endpoints": s.said()}
+        s.model_dump(mode="json", exclude={"dialogues", "samples", *LOOSE})
+        | {"endpoints": s.said()}
         for s in (old, new)
     )
-    return [k for k in before if before[k] != after[k]]
+    changed = [name for name in before if before[name] != after[name]]
+    return {n: before[n] for n in changed}, {n: after[n] for n in changed}
 
 
-def _same(run: Run, settings: Settings, workspace: Workspace) -> Run:
-    """Return the run if it was started with these settings and cards; say what differs if not."""
-    changed = _changed(run.settings, settings)
+def _require_same(run: Run, settings: Settings, workspace: Workspace) -> Run:
+    """Return the run if it was created with these settings and cards; InputError says what differs
+    if not.
+    """
+    changes = _describe_changes(*_list_fixed(run.settings, settings))
     for kind in ("roles", "cultures", "personas", "scenarios"):
-        if dict(getattr(run.workspace, kind)) != dict(getattr(workspace, kind)):
-            changed.append(f"{kind} (cards)")
-    if changed:
+        old, new = dict(getattr(run.workspace, kind)), dict(getattr(workspace, kind))
+        if names := sorted(n for n in {*old, *new} if old.get(n) != new.get(n)):
+            shown = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+            changes.append(f"{kind} (cards) {shown}")
+    if changes:
         raise InputError(
-            f"{run.folder} was started otherwise: {', '.join(changed)} changed. --resume"
-            f" {run.folder} goes on as it was; another name starts anew; --fresh throws it away."
+            f"Run {run.folder} was created with different settings: {'; '.join(changes)}. Choose a"
+            f" new name, pass --resume {run.folder} to keep the old ones, or --fresh to throw the"
+            " run away."
         )
     if settings != run.settings:
         settings_.write(settings, run.folder / "run.toml")

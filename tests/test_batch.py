@@ -498,7 +498,7 @@ def test_a_whole_run_goes_through_batches_and_writes_no_key(park):
         assert 0 < sent < server.counts["requests"] and not [
             s for s in server.seen if "completions" in s["path"]
         ]
-        with run.journal() as journal:
+        with run.open_store() as journal:
             assert not journal.select("SELECT 1 FROM waves WHERE status != 'done'")
     assert not [p for p in run.folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
 

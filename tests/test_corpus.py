@@ -168,7 +168,7 @@ def test_samples_asks_for_that_many_and_gets_exactly_that_many(park):
         {**TEA, "model": "conftest:Plays", "samples": 37, "dialogues": 1, "turns": 4},
         formats=("trl",),
     )
-    with run.journal(write=False) as journal:
+    with run.open_store(write=False) as journal:
         assert journal.select("SELECT culture, COUNT(*) FROM samples GROUP BY culture") == [
             ("north", 37)
         ]
@@ -180,7 +180,7 @@ def test_samples_hold_no_more_dialogues_than_they_need(park, wanted, dialogues):
     # wave is too small.
     made = {**TEA, "model": "conftest:Plays", "samples": wanted, "turns": 4, "modes": ("in",)}
     run = cp.run("few", made, formats=("trl",))
-    with run.journal(write=False) as journal:
+    with run.open_store(write=False) as journal:
         counts = cp.api.counts(journal)
     assert (counts["dialogues"], counts["samples"]) == (dialogues, wanted) and counts[
         "kept"
@@ -261,7 +261,7 @@ def test_an_unknown_format_is_told_before_a_run_is_begun(park):
 def test_a_run_whose_export_would_be_empty_asks_nothing(park):
     with pytest.raises(cp.InputError, match="nothing to export as shares"):
         cp.run("empty", {**TEA, "model": "conftest:Plays"}, formats=("trl", "shares"))
-    with cp.resume("outputs/empty").journal(write=False) as journal:
+    with cp.resume("outputs/empty").open_store(write=False) as journal:
         assert not journal.select("SELECT 1 FROM calls")
 
 
@@ -345,7 +345,7 @@ def test_services_read_the_same_pairs_with_their_origins_beside_them(paired):
 def test_a_rewrite_pair_is_an_opinion_after_and_before_its_rewrite(paired):
     made = [r for r in every(paired, "dpo") if r["metadata"]["kind"] == "rewrite"]
     faults = set()
-    with paired.journal(write=False) as journal:
+    with paired.open_store(write=False) as journal:
         for pair in made:
             opinion, sample = (
                 journal.find_opinion(pair["metadata"]["other"]),
@@ -364,7 +364,7 @@ def test_a_rewrite_pair_is_an_opinion_after_and_before_its_rewrite(paired):
 
 def test_a_culture_pair_holds_a_peoples_own_answer_against_anothers(paired):
     made = [r for r in every(paired, "dpo") if r["metadata"]["kind"] == "culture"]
-    with paired.journal(write=False) as journal:
+    with paired.open_store(write=False) as journal:
         for pair in made:
             own, other = (find_sample(journal, pair["metadata"][k]) for k in ("sample", "other"))
             assert (own.question, own.split) == (

@@ -225,7 +225,7 @@ def test_what_failed_is_tried_once_more_at_the_end_and_only_that_is_asked_again(
     run = cp.run(
         "again", {**TEA, "model": "test_desk:Moody", "dialogues": 3, "turns": 4}, formats=("trl",)
     )
-    with run.journal(write=False) as journal:
+    with run.open_store(write=False) as journal:
         assert journal.select(
             "SELECT COUNT(*) FROM scenes WHERE status = 'done' AND refined = 'ok'"
         ) == [(3,)]

@@ -78,11 +78,11 @@ def test_killed_and_resumed_equals_uninterrupted_byte_for_byte(tmp_path):
 
 def test_a_finished_run_run_again_does_no_work(park):
     first = cp.run("again", {**TEA, "model": "conftest:Plays", "dialogues": 4}, formats=("trl",))
-    with first.journal(write=False) as journal:
+    with first.open_store(write=False) as journal:
         calls = journal.select("SELECT COUNT(*) FROM calls")
     before = files(first.folder)
     again = cp.run("again", {**TEA, "model": "conftest:Plays", "dialogues": 4}, formats=("trl",))
-    with again.journal(write=False) as journal:
+    with again.open_store(write=False) as journal:
         assert journal.select("SELECT COUNT(*) FROM calls") == calls and calls[0][0] > 0
     assert files(again.folder) == before
 
@@ -90,9 +90,11 @@ def test_a_finished_run_run_again_does_no_work(park):
 def test_a_run_may_grow_but_not_change(park):
     small = cp.run("grow", {**TEA, "model": "conftest:Plays", "dialogues": 2}, formats=("trl",))
     grown = cp.run("grow", {**TEA, "model": "conftest:Plays", "dialogues": 5}, formats=("trl",))
-    with grown.journal(write=False) as journal:
+    with grown.open_store(write=False) as journal:
         assert len(list(iterate_scenes(journal))) == 5
-    with pytest.raises(cp.InputError, match="turns changed"):
+    with pytest.raises(
+        cp.InputError, match=r"created with different settings: turns 14 → 3\. Choose a new name"
+    ):
         cp.start("grow", {**TEA, "model": "conftest:Plays", "turns": 3})
     assert small.folder == grown.folder
 
@@ -102,13 +104,13 @@ def test_editing_a_card_does_not_change_a_run_that_is_under_way(park):
     card = park / "personas/north/norta.toml"
     card.write_text(card.read_text().replace("age = 30", "age = 77"))
     assert cp.resume(run.folder).workspace.persona("north/norta").age == 30
-    with pytest.raises(cp.InputError, match=r"personas \(cards\)"):
+    with pytest.raises(cp.InputError, match=r"personas \(cards\) north/norta"):
         cp.start("frozen", {**TEA, "model": "conftest:Plays", "dialogues": 2})
 
 
 def test_a_second_process_on_the_same_run_is_refused(park):
     run = cp.start("one", {**TEA, "model": "conftest:Plays"})
-    with run.journal():
+    with run.open_store():
         code = f"import culturepark as cp; cp.simulate(cp.resume({str(run.folder)!r}))"
         second = subprocess.run(
             [sys.executable, "-c", code], env=ENV, capture_output=True, text=True

@@ -162,7 +162,7 @@ def test_a_run_stops_below_its_cap_with_exit_code_3_and_goes_on_with_a_higher_on
         run = started("cap", server.url, max_usd=0.01)
         with pytest.raises(cp.BudgetReached, match="--resume") as caught:
             cp.simulate(run)
-        with run.journal(write=False) as journal:
+        with run.open_store(write=False) as journal:
             spent, _ = journal.sum_spent()
             turns = journal.select("SELECT COUNT(*) FROM turns")[0][0]
             assert journal.select("SELECT COUNT(*) FROM holds") == [(0,)], (
@@ -171,7 +171,7 @@ def test_a_run_stops_below_its_cap_with_exit_code_3_and_goes_on_with_a_higher_on
         assert caught.value.exit_code == 3 and 0.001 < spent <= 0.01 and 0 < turns < 24
         done = cp.simulate(cp.resume(run.folder, max_usd=1.0))
     assert done["turns"] == 24 and done["usd"] > spent
-    with run.journal(write=False) as journal:
+    with run.open_store(write=False) as journal:
         assert journal.sum_spent()[0] == pytest.approx(done["usd"]) and journal.select(
             "SELECT COUNT(*) FROM holds"
         ) == [(0,)]
@@ -187,7 +187,7 @@ def test_a_run_uses_its_cap_up_to_one_call(park, seed):
         ) as caught:
             cp.simulate(run)
     most = float(re.search(r"may cost \$(\d+\.\d+)", str(caught.value))[1])
-    with run.journal(write=False) as journal:
+    with run.open_store(write=False) as journal:
         assert 0.05 - most - 1e-4 <= journal.sum_spent()[0] <= 0.05 + 1e-9
 
 
@@ -288,7 +288,7 @@ def test_the_estimate_is_a_band_that_holds_the_real_cost_and_its_pilot_is_not_pa
             },
             formats=("trl",),
         )
-        with run.journal(write=False) as journal:
+        with run.open_store(write=False) as journal:
             assert (
                 server.counts["requests"]
                 == journal.select("SELECT SUM(attempts) FROM calls")[0][0]

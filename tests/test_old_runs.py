@@ -25,7 +25,7 @@ def old(tmp_path, monkeypatch) -> cp.Run:
 
 def read_samples(run: cp.Run) -> list[dict]:
     """The samples of a run, with the fields that they had in those days."""
-    with run.journal(write=False) as journal:
+    with run.open_store(write=False) as journal:
         rows = [json.loads(sample.model_dump_json()) for sample in iterate_samples(journal)]
     return [{name: row[name] for name in SAMPLES[0]} for row in rows]
 
@@ -33,7 +33,7 @@ def read_samples(run: cp.Run) -> list[dict]:
 def test_an_old_run_goes_on_where_it_stopped_and_gives_the_same_samples(old):
     cp.run(old, formats=("trl",))
     assert read_samples(old) == SAMPLES
-    with old.journal(write=False) as journal:
+    with old.open_store(write=False) as journal:
         assert len({scene.ordinal for scene in iterate_scenes(journal)}) == 6
         assert len(list(iterate_scenes(journal))) == 12
 

@@ -217,7 +217,7 @@ def test_card_report_and_result_say_what_figures_and_splits_are_not(run):
 
 
 def test_personas_in_several_splits_are_counted(run):
-    with cp.resume(run / "outputs/own").journal() as journal:
+    with cp.resume(run / "outputs/own").open_store() as journal:
         samples = journal.select("SELECT json_extract(sample, '$.persona'), split FROM samples")
         people = {p: {s for q, s in samples if q == p} for p, _ in samples}
         assert count_personas(journal) == (sum(len(s) > 1 for s in people.values()), len(people))

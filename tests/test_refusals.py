@@ -330,7 +330,7 @@ def test_a_dialogue_that_grows_too_long_fails_and_the_others_give_their_samples(
     with cp.Server(reply, models=("tiny",)) as server:
         asked = {**TEA, "model": "openai/tiny", "base_url": server.url, "dialogues": 8, "turns": 6}
         run = cp.run("long", asked, formats=("trl",))
-    with run.journal(write=False) as journal:
+    with run.open_store(write=False) as journal:
         ended = dict(journal.select("SELECT status, COUNT(*) FROM scenes GROUP BY 1"))
         ((why,),) = journal.select("SELECT reason FROM scenes WHERE status = 'failed' LIMIT 1")
         assert (

@@ -388,7 +388,7 @@ def test_run_writes_a_report_while_others_may_read(park):
     )
     facts = json.loads((run.folder / "report" / "report.json").read_text())
     assert facts["run"] == "r" and facts["total"]["held"] == 2
-    with run.journal(), run.journal(write=False) as reader:
+    with run.open_store(), run.open_store(write=False) as reader:
         assert reports.gather(reader, run.workspace, run.settings) == facts
 
 

@@ -127,7 +127,7 @@ def test_three_seats_of_three_cultures_give_samples_that_carry_their_speakers_cu
 
 
 def test_a_sample_of_a_hub_holds_the_answer_of_its_own_speaker(hubs):
-    with hubs.journal(write=False) as store:
+    with hubs.open_store(write=False) as store:
         for sample in iterate_samples(store):
             scene = store.find_dialogue(sample.dialogue).scene
             seat = next(s for s in scene.seats if s.persona == sample.persona)
@@ -135,7 +135,7 @@ def test_a_sample_of_a_hub_holds_the_answer_of_its_own_speaker(hubs):
 
 
 def test_the_extractor_is_asked_about_one_culture_at_a_time(hubs):
-    with hubs.journal(write=False) as store:
+    with hubs.open_store(write=False) as store:
         asked = store.select(
             "SELECT subject, COUNT(*) FROM calls WHERE role = 'extractor' GROUP BY 1"
         )

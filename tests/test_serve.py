@@ -334,7 +334,7 @@ def test_a_tuned_model_takes_its_seat_and_the_journal_names_it(park, models):
         **TEA,
     )
     cp.simulate(run)
-    with run.journal(write=False) as journal:
+    with run.open_store(write=False) as journal:
         said = journal.select("SELECT DISTINCT model FROM calls WHERE role = 'delegate'")
     assert said == [(local_model.find(models / "korean").identity,)] and "korean" in said[0][0]
 

@@ -42,7 +42,7 @@ def test_after_an_interrupt_no_further_call_is_made_and_the_run_goes_on_later(pa
         cp.run("tea", model="test_stopping:Interrupts", dialogues=500, turns=4, **TEA)
     assert Interrupts.calls == 5
     run = cp.resume(park / "outputs/tea")
-    with run.journal(write=False) as journal:
+    with run.open_store(write=False) as journal:
         assert journal.select("SELECT COUNT(*) FROM calls")[0][0] == 5
 
 
@@ -84,7 +84,7 @@ def test_calls_in_flight_are_answered_and_written_down_before_the_end(park):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopping, finishing " in err and "--resume" in err
-    with cp.resume(park / "outputs/slow").journal(write=False) as journal:
+    with cp.resume(park / "outputs/slow").open_store(write=False) as journal:
         assert journal.select("SELECT COUNT(*) FROM calls")[0][0] == server.counts["requests"]
 
 

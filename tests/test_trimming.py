@@ -510,7 +510,7 @@ def test_nothing_is_cut_off_the_embedded_engines_turns(park):
         workspace=cp.workspace.find_shipped_cards(),
     )
     cp.simulate(run)
-    with run.journal(write=False) as journal:
+    with run.open_store(write=False) as journal:
         assert journal.select(
             "SELECT COUNT(*) FROM turns WHERE json_extract(turn, '$.marks') != '[]'"
         ) == [(0,)]

@@ -35,7 +35,7 @@ def main() -> None:
         with clock:
             cp.simulate(run)
         most = gauge.peak()
-        with run.journal(write=False) as journal:
+        with run.open_store(write=False) as journal:
             said = [
                 [turn.text for turn in journal.read_turns(s.id)]
                 for s in iterate_scenes(journal, "done")

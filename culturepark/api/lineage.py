@@ -20,7 +20,7 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
     `sample` is the id of a sample or of an opinion (kept or dropped), or the beginning of a
     sample's id.
     """
-    with run.journal(write=False) as store:
+    with run.open_store(write=False) as store:
         made = find_sample(store, sample)
         opinion = store.find_opinion(made.opinion if made else sample)
         if opinion is None:

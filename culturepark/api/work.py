@@ -55,7 +55,7 @@ def simulate(run: Run, tell: Tell = _silent) -> dict[str, Any]:
 
     RunFailed, with the main reason, if every dialogue failed.
     """
-    with run.journal() as journal:
+    with run.open_store() as journal:
         desk = run.desk(journal)
         lengths = dict.fromkeys(_cultures(run), run.settings.dialogues)
         _work(run, desk, _hold(run, desk, lengths, dict.fromkeys(lengths, 0), tell))
@@ -67,7 +67,7 @@ def refine(run: Run, tell: Tell = _silent) -> dict[str, Any]:
 
     RunFailed, with the main reason, if every dialogue failed, in this stage or before it.
     """
-    with run.journal() as journal:
+    with run.open_store() as journal:
         desk = run.desk(journal)
 
         async def refine_held() -> None:
@@ -91,7 +91,7 @@ def export(
     run: Run, formats: Sequence[str] = DEFAULT, *, by_culture: bool = False
 ) -> dict[str, Path]:
     """Write the corpus in these formats; return format → folder."""
-    with run.journal() as journal:
+    with run.open_store() as journal:
         if not has_samples(journal):  # stopped before its end: what is refined so far
             corpus_build.build(run.workspace, run.settings, journal)
         about = card.render(journal, run.workspace, run.settings, run.folder.name)
@@ -123,7 +123,7 @@ def report(run: Run) -> Path:
     """Write the run's report (HTML and JSON) and return the page's path."""
     from culturepark import reports
 
-    with run.journal(write=False) as journal:
+    with run.open_store(write=False) as journal:
         return reports.write(journal, run.workspace, run.settings, run.folder / "report")[0]
 
 
@@ -143,7 +143,7 @@ def calls(
     from culturepark.reports.calls import calls as gathered
     from culturepark.reports.calls import whole
 
-    with run.journal(write=False) as journal:
+    with run.open_store(write=False) as journal:
         if call is not None:
             return whole(journal, call)
         known = {
@@ -164,7 +164,7 @@ def estimate(run: Run, pilot: int = 2, tell: Tell = _silent) -> dict[str, Any]:
 
     parts(run.settings)
     at_once = replace(run, settings=run.settings.model_copy(update={"batch": False}))
-    with run.journal() as journal:
+    with run.open_store() as journal:
         desk = at_once.desk(journal)
         lengths = dict.fromkeys(
             _cultures(run),
@@ -193,7 +193,7 @@ def estimate(run: Run, pilot: int = 2, tell: Tell = _silent) -> dict[str, Any]:
 
 
 def _reasons(run: Run) -> str:
-    with run.journal(write=False) as journal:
+    with run.open_store(write=False) as journal:
         return _why(journal)
 
 
@@ -218,7 +218,7 @@ def run(
     forms = exporters(formats)
     opened = name if isinstance(name, Run) else start(name, given, **options)
     parts(opened.settings)
-    with opened.journal() as journal:
+    with opened.open_store() as journal:
         if "shares" in {form.reads for form in forms} and (
             why := lacking(_source(opened, journal), "shares")
         ):

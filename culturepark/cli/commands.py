@@ -375,7 +375,7 @@ def run(
     found = opened(name, resume, fresh, out, workspace, flags, replay)
     with progress(as_json) as tell:
         api.run(found, tell=tell, formats=wanted, by_culture=by_culture)
-    with found.journal(write=False) as journal:
+    with found.open_store(write=False) as journal:
         failures = api.describe_failures(journal)
         done: dict[str, Any] = {**api.counts(journal), "failures": failures}
     page, spare = found.folder / "report" / "report.html", done["kept"] - done["samples"]
