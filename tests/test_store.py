@@ -196,6 +196,9 @@ kinds = [
 for kind in kinds:
     kind.__pydantic_fields__["later"] = FieldInfo(annotation=str, default="")
 for kind in kinds * 2:
+    for field in kind.__pydantic_fields__.values():
+        if isinstance(field.default, records.Record):
+            field.default = type(field.default)()
     kind.model_rebuild(force=True)
 run = cp.run(cp.resume(sys.argv[1]), formats=("trl",))
 with run.open_store(write=False) as journal:
