@@ -524,7 +524,7 @@ ATTACK = (
 @given(st.text() | st.just(ATTACK))
 def test_an_answer_cannot_break_out_of_its_marks(said):
     (item,) = planned(card.Benchmark.model_validate(tomllib.loads(OPEN)))
-    request = judge.question(item, said, item.request.facts["panel"], 0)
+    request = judge.question(item, said, item.task, 0)
     mark, (system, prompt) = request.facts["mark"], (m.content for m in request.messages)
     assert f"<<{mark}>>" in system and mark not in said
     before, inside, after = prompt.split(f"<<{mark}>>")

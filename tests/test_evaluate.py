@@ -31,7 +31,7 @@ from culturepark.llm.session import once as asked
 from culturepark.local_models import choices
 from culturepark.local_models.engine import shared
 from culturepark.local_models.local_model import find
-from culturepark.records import Reply, Request
+from culturepark.records import Message, Reply, Request
 from culturepark.store import RunStore
 
 HERE = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
@@ -632,20 +632,20 @@ def test_what_another_provider_of_inspects_says_is_whole_only_where_it_says_so_a
 ):
     from inspect_ai.model import ModelOutput
 
-    from culturepark.evaluation.tasks import _reply
+    from culturepark.evaluation.provider import build_reply
 
     output = ModelOutput.from_content(
         "other/model", "<think>1 or 2?</think>\n\nTea.", stop_reason=stop
     )
-    reply = _reply(output)
+    reply = build_reply(output)
     assert (reply.status, reply.text, reply.reasoning) == (status, "Tea.", "1 or 2?")
     assert status == "ok" or stop in reply.reason
 
 
 def test_thoughts_of_ours_are_thoughts_in_inspects_log_too():
-    from culturepark.evaluation.tasks import _said
+    from culturepark.evaluation.provider import build_output
 
-    message = _said(Reply("ok", "Tea.", reasoning="Hm."))
+    message = build_output(Reply("ok", "Tea.", reasoning="Hm."), "m").choices[0].message
     assert message.text == "Tea." and [c.type for c in message.content] == ["reasoning", "text"]
 
 
@@ -659,3 +659,17 @@ def test_a_kind_written_for_an_earlier_version_works_with_a_warning():
         plan, measure, ask_once, culture_source="data", data_words=("simulated",)
     )
     assert OldItem is Item
+
+
+async def test_what_inspect_is_given_is_what_is_sent_even_where_a_solver_changed_it():
+    from inspect_ai.model import GenerateConfig
+
+    from culturepark.evaluation.provider import build_messages, build_request
+
+    asked = Request("plays", (Message("user", "Tea?"),), {"view": 1}, seed=7, options=("1", "2"))
+    config = GenerateConfig(temperature=asked.temperature, max_tokens=asked.max_tokens)
+    messages = build_messages(asked)
+    assert build_request(messages, config) == asked
+    messages[0].content = "Coffee?"
+    changed = build_request(messages, config)
+    assert (changed.messages[0].content, changed.options) == ("Coffee?", ("1", "2"))

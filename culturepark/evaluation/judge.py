@@ -17,13 +17,8 @@ from culturepark.llm import session
 from culturepark.records import Request, Role, digest
 
 OPTIONS = {"rubric": "", "scale": (1, 5), "judges": 1}
-ASKED_ONLY = (
-    "options",
-    "view",
-    "labels",
-    "open",
-    "panel",
-)  # facts of the question that are none of the judge's
+# facts of the question that are none of the judge's
+ASKED_ONLY = ("options", "view", "labels", "open")
 
 
 class Grade(BaseModel):

@@ -130,7 +130,8 @@ class Item:
     `unit` names what is drawn again as one when intervals are made: items of one unit are not
     independent (a respondent, a question, a text). `subset` parts a benchmark (`held-out`, a data
     set, a functionality). `gold` is what it is held against, `facts` what is told of it besides;
-    both are JSON-like and go into the attempt.
+    both are JSON-like and go into the attempt. `task` is a record of the kind's own with what `run`
+    needs besides (who judges, what is taught): it is neither sent nor kept.
     """
 
     id: str
@@ -141,6 +142,7 @@ class Item:
     seed: int = 0
     gold: Any = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    task: Any = None
 
 
 class Attempt(Record):

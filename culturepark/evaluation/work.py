@@ -272,19 +272,17 @@ async def _inspected(
         "INSPECT_TRACE_LEVEL", "CRITICAL"
     )  # a second log, in the home folder, that a full disk breaks
     from inspect_ai import eval_async
-    from inspect_ai.model import get_model
     from inspect_ai.util import display_type
 
-    from culturepark.evaluation import tasks
+    from culturepark.evaluation.provider import open_model
+    from culturepark.evaluation.tasks import build_task
 
     display_type()  # settles it for this process
     trouble: list[Exception] = []
-    task = tasks.made(job.benchmark, job.setup, items, heard, trouble.append, reckon=False)
-    with tasks.seated(hall.desks), _quiet():
-        model = get_model(f"culturepark/{name}", memoize=False)
-        others = {
-            part: get_model(f"culturepark/{n}", memoize=False) for part, n in hall.parts.items()
-        }
+    task = build_task(job.benchmark, job.setup, items, heard, trouble.append, reckon=False)
+    with _quiet():
+        model = open_model(name, hall.desks[name])
+        others = {part: open_model(n, hall.desks[n]) for part, n in hall.parts.items()}
         logs = await eval_async(
             task,
             model=model,

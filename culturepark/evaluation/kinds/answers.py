@@ -112,13 +112,20 @@ def _item(
         "me": None,
         "country": "",
         "numbered": benchmark.parser == "option",
-        "panel": panel,
     }
     request = session.once(role, shown, None, "answers", benchmark.name, name)
     if setup.method == "likelihood" and labels:
         request = replace(request, options=tuple(labels))
     return Item(
-        name, entry.culture, entry.id, request, entry.topic, seed, list(entry.reference), facts
+        id=name,
+        culture=entry.culture,
+        unit=entry.id,
+        request=request,
+        subset=entry.topic,
+        seed=seed,
+        gold=list(entry.reference),
+        facts=facts,
+        task=panel,
     )
 
 
@@ -188,7 +195,7 @@ async def run(benchmark: Benchmark, item: Item, ask: Ask) -> Attempt:
     if made.status != "ok":
         return made
     if benchmark.score == "judge":
-        return await judge.judged(item, made, item.request.facts["panel"], ask)
+        return await judge.judged(item, made, item.task, ask)
     if made.shares and benchmark.score == "exact":
         return made.model_copy(update={"score": _likeliest(made)})
     value = SCORES.load(benchmark.score)(made.answer, item)

@@ -98,7 +98,6 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
                         study.culture, me, study.home, asked, lesson, modal, teacher, learner
                     ),
                 }
-                first = _learner(study, "sit", (), asked[0])
                 yield Item(
                     id=name,
                     culture=culture,
@@ -106,7 +105,8 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
                     seed=seed,
                     gold=gold,
                     facts=told,
-                    request=replace(first, facts={**first.facts, "study": study}),
+                    request=_learner(study, "sit", (), asked[0]),
+                    task=study,
                 )
 
 
@@ -197,7 +197,7 @@ async def run(benchmark: Benchmark, item: Item, ask: Ask) -> Attempt:
     """Hold one study. A lesson that breaks off is the attempt's status; an exam answer that cannot
     be read is that answer's own.
     """
-    study: Study = item.request.facts["study"]
+    study: Study = item.task
     before = await _sit(study, (), ask)
     talk, broken = await _lesson(study, ask)
     facts: dict[str, Any] = {**item.facts, "before": before}
