@@ -184,11 +184,11 @@ def expected(row):
 
 def test_rows_beside_the_same_rows_by_culture_are_trained_on_once(corpus):
     from culturepark.training import rows
-    from culturepark.training.hosted.uploads import layout
+    from culturepark.training.hosted.uploads import find_jobs
 
     read = rows.read(corpus / "dpo", "dpo")
     assert sum(map(len, read.rows["train"].values())) == len(jsonl(corpus / "dpo/train.jsonl"))
-    assert [culture for culture, _ in layout(corpus / "openai")] == ["arabic", "german"]
+    assert [culture for culture, _ in find_jobs(corpus / "openai")] == ["arabic", "german"]
 
 
 def test_the_card_names_the_licence_that_was_chosen_and_the_surveys_terms(park):

@@ -16,7 +16,7 @@ from conftest import ROOT, TALK, rows, told
 from filelock import FileLock
 
 import culturepark as cp
-from culturepark.cli.launch import CONFIGS, KINDS, command, launch
+from culturepark.cli.launch import CONFIGS, KINDS, build_command, tune_launch
 from culturepark.errors import InputError
 from culturepark.local_models import machine, manifest
 from culturepark.training import job, recipe
@@ -360,7 +360,7 @@ def test_the_deepspeed_config_is_stage_three_and_saves_whole_models(monkeypatch)
 @pytest.mark.parametrize("kind", KINDS)
 def test_launch_prints_the_command(kind):
     done = CliRunner().invoke(
-        launch, [kind, "--processes", "8", "--", "sft", "first", "--base", "my base"]
+        tune_launch, [kind, "--processes", "8", "--", "sft", "first", "--base", "my base"]
     )
     config = CONFIGS / f"{kind}.yaml"
     said = (
@@ -376,7 +376,7 @@ def test_launch_prints_the_command(kind):
 )
 def test_launch_takes_verbs_that_processes_can_share(verb, said):
     with pytest.raises(InputError, match=said):
-        command("ddp", 2, verb)
+        build_command("ddp", 2, verb)
 
 
 def test_a_machine_without_cards_says_so():
@@ -384,5 +384,5 @@ def test_a_machine_without_cards_says_so():
         (["fsdp", "--run", "--processes", "2"], "none here"),
         (["ddp"], "how many processes"),
     ):
-        done = CliRunner().invoke(launch, [*words, "--", "sft", "first"])
+        done = CliRunner().invoke(tune_launch, [*words, "--", "sft", "first"])
         assert isinstance(done.exception, InputError) and said in str(done.exception)

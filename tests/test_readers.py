@@ -100,7 +100,10 @@ READERS = {
         form: lambda path, form=form: rows.read(path, form, "german")
         for form in ("trl", "dpo", "kto", "shares")
     },
-    **{f"upload {m}": lambda path, m=m: uploads.parts(path.parent, m, len) for m in ("sft", "dpo")},
+    **{
+        f"upload {m}": lambda path, m=m: uploads.read_parts(path.parent, m, len)
+        for m in ("sft", "dpo")
+    },
     **{name: lambda path, name=name: plan(name, path) for name in ("moderation", "care", "reward")},
     "chat": lambda path: lessons.chat(cp.Scripted(["x"]), "german", [], print, save=path),
 }
@@ -135,7 +138,7 @@ def test_a_services_file_is_sent_as_it_is_so_half_a_character_is_refused(tmp_pat
             r" twice"
         ),
     ):
-        uploads.parts(tmp_path, "sft", len)
+        uploads.read_parts(tmp_path, "sft", len)
 
 
 def test_a_corpus_with_blank_lines_and_line_separators_is_whole(tmp_path):

@@ -13,7 +13,7 @@ from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
-from culturepark.cli.scpo import scpo as command
+from culturepark.cli.scpo import tune_scpo as command
 from culturepark.errors import InputError, NotFound, RunFailed
 from culturepark.evaluation import steered
 from culturepark.local_models import machine, manifest, rewards

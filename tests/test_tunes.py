@@ -18,11 +18,11 @@ from conftest import TEA
 from test_batch import Front
 
 import culturepark as cp
-from culturepark.cli.hosted import hosted as command
+from culturepark.cli.hosted import tune_hosted as command
 from culturepark.errors import BudgetReached, InputError, Locked, ModelError, RunFailed
 from culturepark.testing.server import Server
 from culturepark.training import hosted
-from culturepark.training.hosted.quote import tidy, told
+from culturepark.training.hosted.quote import clean_name, format_plan
 
 KEY = "sk-secret-0123456789"
 BASE = "openai/embedded"
@@ -273,39 +273,51 @@ def test_a_job_takes_its_time_and_is_cancelled(client):
         client.fine_tuning.jobs.list(extra_headers={"X-Fault": "500"})
 
 
+def test_a_job_file_of_an_earlier_version_is_read(tmp_path):
+    (tmp_path / "north").mkdir()
+    (tmp_path / "north" / "job.json").write_text(
+        '{"culture": "north", "key": "k", "said": {"model": "openai/x"}, "step": "started"}'
+    )
+    assert hosted.read_states(tmp_path)["north"].settings == {"model": "openai/x"}
+
+
 # -------------------------------------------------------------------- the plan
 
 
 def test_a_plan_counts_rows_and_tokens_and_an_unknown_price_is_unknown(corpus):
     made = hosted.plan(corpus, BASE, epochs=2, suffix="tea talk")
-    assert [(p.culture, p.rows, p.checked) for p in made.parts] == [
+    assert [(p.culture, p.rows, p.validation_rows) for p in made.parts] == [
         ("north", 12, 3),
         ("south", 12, 3),
     ]
     assert (
-        made.usd is None and "cost unknown" in told(made) and "counted as bytes/4" in made.counted
+        made.usd is None
+        and "cost unknown" in format_plan(made)
+        and "counted as bytes/4" in made.counting
     )
     assert (
         made.tokens == 2 * sum(p.tokens for p in made.parts)
-        and made.named(made.parts[0]) == "tea-talk-north"
+        and made.build_suffix(made.parts[0]) == "tea-talk-north"
     )
     counted = hosted.plan(
         corpus, "openai/gpt-4.1-mini", base_url="http://127.0.0.1:9/v1", price=5.0
     )
-    assert "o200k_base" in counted.counted and counted.usd == pytest.approx(
+    assert "o200k_base" in counted.counting and counted.usd == pytest.approx(
         counted.tokens * 5 / 1e6
     )
     assert counted.parts[0].hash == made.parts[0].hash != made.parts[1].hash
 
 
 def test_names_are_what_a_service_takes():
-    assert tidy("arabic (Jordan)") == "arabic-Jordan" and tidy("português") == "portugues"
-    assert len(tidy("x" * 200)) == 64 and tidy("x" * 200) != tidy("x" * 201)
-    assert tidy("日本") != tidy("한국") and tidy("日本").isalnum()
+    assert (
+        clean_name("arabic (Jordan)") == "arabic-Jordan" and clean_name("português") == "portugues"
+    )
+    assert len(clean_name("x" * 200)) == 64 and clean_name("x" * 200) != clean_name("x" * 201)
+    assert clean_name("日本") != clean_name("한국") and clean_name("日本").isalnum()
 
 
 def test_a_cap_refuses_beforehand_and_needs_a_price(corpus):
-    with pytest.raises(BudgetReached, match=r"more than the cap of \$0.001; nothing was sent"):
+    with pytest.raises(BudgetReached, match=r"more than the limit of \$0.001; nothing was sent"):
         hosted.plan(corpus, BASE, price=10.0, max_usd=0.001)
     with pytest.raises(InputError, match="--max-usd needs the price of training, which is unknown"):
         hosted.plan(corpus, BASE, max_usd=5.0)
@@ -372,7 +384,9 @@ async def test_each_culture_becomes_a_model_with_its_manifest_and_is_paid_for_on
         made = hosted.plan(corpus, BASE, base_url=server.url, price=4.0, epochs=2, seed=5)
         done = await hosted.tune(made, tmp_path / "out", lambda *event: said.append(event))
         assert (
-            await hosted.tune(made, tmp_path / "out") == done == hosted.manifests(tmp_path / "out")
+            await hosted.tune(made, tmp_path / "out")
+            == done
+            == hosted.read_manifests(tmp_path / "out")
         )
         assert len(started(server)) == 2 and len(sent(server, "files")) == 4
     manifest = json.loads((tmp_path / "out/north/manifest.json").read_text())
@@ -397,7 +411,7 @@ async def test_each_culture_becomes_a_model_with_its_manifest_and_is_paid_for_on
     assert (
         manifest["rows"] == {"train": 12, "validation": 3}
         and manifest["hyperparameters"]["n_epochs"] == 2
-        and manifest["usd_estimate"] == pytest.approx(made.cost(made.parts[0]))
+        and manifest["usd_estimate"] == pytest.approx(made.estimate_usd(made.parts[0]))
     )
     assert (tmp_path / "out/south/curves.csv").read_text().startswith("step,train_loss")
     assert len(said) == len(set(said)) and ("north", "The job has successfully completed") in said
@@ -433,7 +447,7 @@ async def test_a_job_that_fails_is_told_in_the_services_words_and_the_others_go_
     corpus, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
-        "culturepark.training.hosted.uploads.wrong", lambda row, method: None
+        "culturepark.training.hosted.uploads.explain_refusal", lambda row, method: None
     )  # a client that checks nothing
     train = corpus / "north/train.jsonl"
     good = train.read_bytes()
@@ -443,9 +457,9 @@ async def test_a_job_that_fails_is_told_in_the_services_words_and_the_others_go_
             RunFailed, match=r"north: job ftjob-\w+ failed: .*Line 13: the last message must be"
         ) as caught:
             await hosted.tune(hosted.plan(corpus, BASE, base_url=server.url), tmp_path / "out")
-        assert "south" not in str(caught.value) and set(hosted.manifests(tmp_path / "out")) == {
-            "south"
-        }
+        assert "south" not in str(caught.value) and set(
+            hosted.read_manifests(tmp_path / "out")
+        ) == {"south"}
         train.write_bytes(good)
         done = await hosted.tune(hosted.plan(corpus, BASE, base_url=server.url), tmp_path / "out")
         assert set(done) == {"north", "south"} and len(started(server)) == 3
@@ -463,7 +477,7 @@ async def test_other_settings_are_refused_where_a_job_was_started(corpus, tmp_pa
         with pytest.raises(InputError, match="has changed since the plan was made"):
             await hosted.tune(made, tmp_path / "other")
         assert len(started(server)) == 2 and not (tmp_path / "other/north").exists()
-        with hosted._held(tmp_path / "out"), pytest.raises(Locked):
+        with hosted._lock_folder(tmp_path / "out"), pytest.raises(Locked):
             await hosted.follow(made, tmp_path / "out")
 
 
@@ -487,7 +501,7 @@ async def test_killed_after_a_job_was_made_and_before_it_was_written_down_no_sec
         url = front(behind, alter).url
         process = child(corpus, url, tmp_path / "out")
         process.communicate()
-        assert killed and hosted.states(tmp_path / "out")["north"].step == "starting"
+        assert killed and hosted.read_states(tmp_path / "out")["north"].step == "starting"
         done = await hosted.tune(hosted.plan(corpus, BASE, base_url=url), tmp_path / "out")
         assert (
             done["north"]["model"] and len(started(behind)) == 1 and len(sent(behind, "files")) == 2
@@ -509,7 +523,9 @@ async def test_killed_between_two_uploads_what_is_there_is_not_sent_again(corpus
         url = front(behind, alter).url
         process = child(corpus, url, tmp_path / "out")
         process.communicate()
-        assert hosted.states(tmp_path / "out")["north"].step == "uploading" and not started(behind)
+        assert hosted.read_states(tmp_path / "out")["north"].step == "uploading" and not started(
+            behind
+        )
         await hosted.tune(hosted.plan(corpus, BASE, base_url=url), tmp_path / "out")
         assert len(started(behind)) == 1 and len(sent(behind, "files")) == 2
 
@@ -524,7 +540,7 @@ async def test_another_process_goes_on_following_and_tells_only_what_is_new(corp
         process.kill()
         process.communicate()
         made = hosted.plan(corpus, BASE, base_url=server.url)
-        assert not hosted.pending(made, tmp_path / "out")
+        assert not hosted.list_pending(made, tmp_path / "out")
         done = await hosted.follow(made, tmp_path / "out", lambda culture, text: said.append(text))
         assert len(done) == 2 and len(started(server)) == 2 and len(sent(server, "files")) == 4
     assert said and not [text for text in said if text.startswith(("Created", "Validating"))]
@@ -601,13 +617,13 @@ async def test_jobs_are_cancelled_and_the_same_call_starts_others(corpus, tmp_pa
     with Server(tune_seconds=60) as server:
         made = hosted.plan(corpus, BASE, base_url=server.url)
         await hosted.submit(made, out)
-        assert not hosted.pending(made, out)
+        assert not hosted.list_pending(made, out)
         assert (
             await hosted.cancel(out)
             == {"north": "cancelled", "south": "cancelled"}
             == await hosted.cancel(out)
         )
-        assert len(hosted.pending(made, out)) == 2
+        assert len(hosted.list_pending(made, out)) == 2
         with pytest.raises(RunFailed, match=r"north: job ftjob-.* was cancelled"):
             await hosted.follow(made, out)
         await hosted.submit(made, out)

@@ -8,7 +8,7 @@ from culturepark.api.evaluation import benchmarks, evaluate
 from culturepark.api.lineage import explain, told
 from culturepark.api.runs import replay, resume, start
 from culturepark.api.stages import Tell
-from culturepark.api.tuning import first, graduates, hosted, matrix, scpo, sent, tune
+from culturepark.api.tuning import first, graduates, hosted, locate_upload, matrix, scpo, tune
 from culturepark.api.work import (
     calls,
     counts,
@@ -39,6 +39,7 @@ __all__ = [
     "graduates",
     "hosted",
     "init",
+    "locate_upload",
     "matrix",
     "preview",
     "refine",
@@ -47,7 +48,6 @@ __all__ = [
     "resume",
     "run",
     "scpo",
-    "sent",
     "show",
     "simulate",
     "start",

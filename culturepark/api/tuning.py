@@ -242,23 +242,23 @@ def hosted(
     from culturepark.executor import pool
     from culturepark.training import hosted as work
 
-    folder, place, title = sent(corpus, method, name, workspace, out)
+    folder, place, title = locate_upload(corpus, method, name, workspace, out)
     made = work.plan(
         folder, model, method=method, suffix=title if suffix is None else suffix, **how
     )
     return pool.work(work.tune(made, place, key=key))
 
 
-def sent(
+def locate_upload(
     corpus: str | Path, method: str, name: str, workspace: str | Path | None, out: str | Path | None
 ) -> tuple[Path, Path, str]:
     """Return where the rows for a service are, where its models go, and what to call them; a run is
     exported where it is not yet.
     """
-    from culturepark.training.hosted.uploads import FOLDERS, layout
+    from culturepark.training.hosted.uploads import FOLDERS, find_jobs
 
     folder = Path(corpus).expanduser()
-    if layout(folder):
+    if find_jobs(folder):
         within = next((p for p in folder.resolve().parents[:3] if (p / "run.toml").is_file()), None)
         home = within or locate_output(find_workspace(workspace), folder.resolve().name, out)
     elif (run := _run(corpus, workspace, out)) is None:

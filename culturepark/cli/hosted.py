@@ -1,4 +1,4 @@
-"""The verb `tune hosted`: a corpus goes to a fine-tuning service, with its cost told first."""
+"""The command `tune hosted`: tunes at a fine-tuning service, after showing the cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from culturepark.training.hosted import Plan
 
 
-@click.command()
+@click.command("hosted")
 @click.argument("corpus", metavar="CORPUS")
 @click.option(
     "--model",
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     "--batch-size",
     type=click.IntRange(1),
     metavar="N",
-    help="Rows a step (default: the service's choice).",
+    help="Rows per step (default: the service's choice).",
 )
 @click.option("--lr", type=float, metavar="X", help="Multiplier of the service's learning rate.")
 @click.option("--beta", type=float, metavar="X", help="How close dpo stays to the base model.")
@@ -53,25 +53,28 @@ if TYPE_CHECKING:
     "--price",
     type=float,
     metavar="USD",
-    help="What a million training tokens cost; else the cost is unknown.",
+    help="Price of a million training tokens; without it the cost is unknown.",
 )
 @click.option(
-    "--max-usd", type=float, metavar="USD", help="Send nothing that costs more than this, about."
+    "--max-usd",
+    type=float,
+    metavar="USD",
+    help="Limit: send nothing that costs more than about this.",
 )
 @click.option("--yes", "-y", is_flag=True, help="Start without asking.")
 @click.option("--base-url", metavar="URL", help="Address of an OpenAI-compatible service.")
-@click.option("--cancel", is_flag=True, help="Stop the jobs that are under way instead.")
+@click.option("--cancel", is_flag=True, help="Stop the running jobs instead.")
 @click.option(
     "--name",
     default="hosted",
     show_default=True,
     metavar="NAME",
-    help="What the models are kept under.",
+    help="Name of the models' folder.",
 )
 @workspace_flag
 @out_flag
 @as_json
-def hosted(
+def tune_hosted(
     corpus: str,
     workspace: str | None,
     out: str | None,
@@ -86,9 +89,9 @@ def hosted(
     """Tune a model on CORPUS at a service: a folder of OpenAI's JSONL, or a run that was exported
     to it.
 
-    A corpus that was exported --by-culture makes a job and a model a culture. The cost is told
-    first, and nothing is sent before you agree. A command that was stopped goes on when it is given
-    again: no job is started, and paid for, twice.
+    A corpus exported with --by-culture makes one job and one model per culture. The cost is shown
+    first, and nothing is sent before you agree. Run a stopped command again to continue: no job is
+    started, and paid for, twice.
 
     The key is the provider's in the environment (OPENAI_API_KEY, …). OpenAI's own service is closed
     to new users and ends on 2027-01-06; others speak its protocol.
@@ -98,39 +101,39 @@ def hosted(
     from culturepark.executor import pool
     from culturepark.training import hosted as work
 
-    folder, place, title = api.sent(corpus, how["method"], name, workspace, out)
+    folder, place, title = api.locate_upload(corpus, how["method"], name, workspace, out)
     if cancel:
-        stopped = pool.work(work.cancel(place))
+        statuses = pool.work(work.cancel(place))
         say(
-            {"out": str(place), "jobs": stopped},
+            {"out": str(place), "jobs": statuses},
             as_json,
-            "\n".join(f"{c}: {status}" for c, status in stopped.items()),
+            "\n".join(f"{c}: {status}" for c, status in statuses.items()),
         )
         return
     if model is None:
         raise click.UsageError(
             "--model says what to tune: PROVIDER/NAME, for example openai/gpt-4.1-mini"
         )
-    made = work.plan(folder, model, suffix=title if suffix is None else suffix, **how)
-    if work.pending(made, place):
-        _agreed(made, yes)
-    failed = None
+    plan = work.plan(folder, model, suffix=title if suffix is None else suffix, **how)
+    if work.list_pending(plan, place):
+        _confirm_upload(plan, yes)
+    failure = None
     with progress(as_json):
         try:
-            pool.work(work.tune(made, place, _aloud))
-        except RunFailed as error:  # of some; what the others made is told all the same
-            failed = error
-    _end(made, work.manifests(place), place, as_json)
-    if failed is not None:
-        raise failed
+            pool.work(work.tune(plan, place, _print_event))
+        except RunFailed as error:  # of some jobs; print the others' models first
+            failure = error
+    _print_models(plan, work.read_manifests(place), place, as_json)
+    if failure is not None:
+        raise failure
 
 
-def _agreed(made: Plan, yes: bool) -> None:
-    """Show what will be sent and what it costs, and ask."""
+def _confirm_upload(plan: Plan, yes: bool) -> None:
+    """Print what will be sent and what it costs, and ask for consent."""
     from culturepark.errors import InputError
-    from culturepark.training.hosted.quote import told
+    from culturepark.training.hosted.quote import format_plan
 
-    echo(told(made), err=True)
+    echo(format_plan(plan), err=True)
     if yes:
         return
     if not sys.stdin.isatty():
@@ -140,34 +143,39 @@ def _agreed(made: Plan, yes: bool) -> None:
     click.confirm("Upload these files and start training?", abort=True, err=True)
 
 
-def _aloud(culture: str, text: str) -> None:
+def _print_event(culture: str, text: str) -> None:
     echo(f"{culture}: {text}", err=True)
 
 
-def _end(
-    made: Plan, manifests: Mapping[str, Mapping[str, Any]], place: Path, as_json: bool
+def _print_models(
+    plan: Plan, manifests: Mapping[str, Mapping[str, Any]], place: Path, as_json: bool
 ) -> None:
-    """Print what was made, and how each model takes its seat."""
-    from culturepark.training.hosted.quote import figures
+    """Print the models, and how each takes a seat in a run."""
+    from culturepark.training.hosted.quote import describe_plan
 
-    seats = {culture: _seat(made, culture, found["model"]) for culture, found in manifests.items()}
+    seats = {
+        culture: _format_seat(plan, culture, manifest["model"])
+        for culture, manifest in manifests.items()
+    }
     lines = [
-        f"{culture}: {found['model']}\n  {seats[culture]}" for culture, found in manifests.items()
+        f"{culture}: {manifest['model']}\n  {seats[culture]}"
+        for culture, manifest in manifests.items()
     ]
-    value = figures(made) | {"out": str(place), "models": dict(manifests), "seats": seats}
+    value = describe_plan(plan) | {"out": str(place), "models": dict(manifests), "seats": seats}
     say(value, as_json, "\n".join([*lines, f"{place}"]))
 
 
-def _seat(made: Plan, culture: str, model: str) -> str:
-    """Return the command that seats a tuned model; elsewhere than at the provider's own address its
-    base plays the others.
+def _format_seat(plan: Plan, culture: str, model: str) -> str:
+    """Return the command in which a tuned model takes a seat.
+
+    At another address than the provider's own, the model's base takes the other seats.
     """
     from culturepark.providers import PROVIDERS
     from culturepark.training.rows import POOLED
 
-    provider = made.model.partition("/")[0]
-    there = "" if made.base_url == PROVIDERS.load(provider).url else f" --base-url {made.base_url}"
+    provider = plan.model.partition("/")[0]
+    there = "" if plan.base_url == PROVIDERS.load(provider).url else f" --base-url {plan.base_url}"
     if culture == POOLED:
         return f"culturepark run NAME --model {provider}/{model}{there}"
-    base = f" --model {made.model}" if there else ""
+    base = f" --model {plan.model}" if there else ""
     return f"culturepark run NAME{base} --seat {culture}={provider}/{model}{there}"

@@ -43,7 +43,7 @@ def _flag(name: str, kind: Callable[[str], Any], metavar: str, text: str) -> Cal
     return click.option(name, multiple=True, callback=_list(kind), metavar=metavar, help=text)
 
 
-@click.command()
+@click.command("scpo")
 @click.argument("data", metavar="DATA")
 @click.option(
     "--base", "-b", metavar="MODEL", help="A folder, a hub name, or tiny (built here, no download)."
@@ -108,7 +108,7 @@ def _flag(name: str, kind: Callable[[str], Any], metavar: str, text: str) -> Cal
 @workspace_flag
 @out_flag
 @as_json
-def scpo(
+def tune_scpo(
     data: str,
     name: str,
     workspace: str | None,

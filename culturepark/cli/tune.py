@@ -128,7 +128,8 @@ class Lazy(click.Group):
         if name in APART:
             from importlib import import_module
 
-            return getattr(import_module(f"culturepark.cli.{name}"), name)  # type: ignore[no-any-return]
+            module = import_module(f"culturepark.cli.{name}")
+            return getattr(module, f"tune_{name}")  # type: ignore[no-any-return]
         return _make_verb(name) if name in OBJECTIVES or is_path(name) else None
 
     def resolve_command(

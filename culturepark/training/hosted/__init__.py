@@ -1,9 +1,9 @@
-"""Hosted fine-tuning: a corpus goes to a service that speaks OpenAI's protocol, a job a culture,
-and tuned models come back.
+"""Hosted fine-tuning: a corpus goes to a service that speaks OpenAI's protocol, one job per
+culture, and tuned models come back.
 
-`plan` says what will be sent and what it will cost, `submit` uploads and starts, `follow` waits,
-`cancel` stops. Where each job stands is in `OUT/CULTURE/job.json`, written before and after every
-step: a run that was killed goes on with the same call, and nothing is uploaded or started twice. A
+`plan` returns what will be sent and what it will cost, `submit` uploads and starts, `follow` waits,
+`cancel` stops. `OUT/CULTURE/job.json` holds the state of each job, written before and after every
+step: the same call continues a run that was killed, and nothing is uploaded or started twice. A
 tuned model is a `manifest.json` beside it, written last, and the service's `curves.csv`.
 
 OpenAI's own service is closed to new users and takes no job after 2027-01-06, and a model tuned
@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from pydantic import AliasChoices, Field
+
 from culturepark import tables
 from culturepark.atomic import write_bytes
 from culturepark.errors import InputError, Locked, ParkError, RunFailed
@@ -28,44 +30,40 @@ from culturepark.llm.codec import ProviderError
 from culturepark.records import Record, digest
 from culturepark.secrets import redact
 from culturepark.training.hosted.quote import METHODS, Plan, plan
-from culturepark.training.hosted.service import ENDED, Job, Order, Service
-from culturepark.training.hosted.uploads import Part, hashed
+from culturepark.training.hosted.service import ENDED, HostedJob, JobRequest, Service
+from culturepark.training.hosted.uploads import Part, hash_files
 
 __all__ = [
     "Part",
     "Plan",
     "State",
     "cancel",
-    "finished",
     "follow",
-    "manifests",
-    "pending",
+    "list_pending",
     "plan",
-    "states",
+    "read_manifests",
+    "read_states",
+    "save_result",
     "submit",
     "tune",
 ]
 
 log = logging.getLogger("culturepark")
 T = TypeVar("T")
-Tell = Callable[[str, str], None]  # culture, and what befell its job
+Tell = Callable[[str, str], None]  # takes a culture and an event of its job
 STATE, MANIFEST, CURVES, LOCK = "job.json", "manifest.json", "curves.csv", "hosted.lock"
-POLL, SLOWER, SLOWEST = (
-    5.0,
-    1.5,
-    60.0,
-)  # seconds between two looks at a job, how they grow, and to what
-GONE = 3  # times in a row that a job is not known any more before it is taken for lost
+POLL, SLOWER, SLOWEST = 5.0, 1.5, 60.0  # seconds between two requests, their growth, their maximum
+GONE = 3  # requests in a row that find no job before it counts as lost
 
 
 class State(Record):
-    """Where the job of a culture stands. `said` is all that determines it, `key` its hash; `since`
-    is when it was asked for.
+    """The state of a culture's job. `settings` determine it, `key` is their hash; `since` is when
+    the job was first requested (Unix seconds). Files of earlier versions call the settings `said`.
     """
 
     culture: str
     key: str
-    said: dict[str, Any]
+    settings: dict[str, Any] = Field(validation_alias=AliasChoices("settings", "said"))
     step: Literal["uploading", "starting", "started"] = "uploading"
     attempt: int = 1
     since: int = 0
@@ -76,79 +74,82 @@ class State(Record):
     event: str = ""
 
     @property
-    def over(self) -> bool:
-        """Whether the job has ended in nothing, so that another may be started."""
+    def has_failed(self) -> bool:
+        """Whether the job ended without a model, so that another may be started."""
         return self.status in ("failed", "cancelled")
 
     @property
-    def placed(self) -> bool:
-        """Whether a job may be at the service for which nothing more needs to be paid."""
-        return self.step != "uploading" and not self.over
+    def is_paid(self) -> bool:
+        """Whether the service may hold a job that has not failed, so that no other is paid for."""
+        return self.step != "uploading" and not self.has_failed
 
 
-def _silent(culture: str, text: str) -> None:
-    """Tell nobody."""
+def _ignore(culture: str, text: str) -> None:
+    """Ignore an event."""
 
 
 async def tune(
-    made: Plan, out: str | Path, tell: Tell = _silent, key: str | None = None
+    plan: Plan, out: str | Path, tell: Tell = _ignore, key: str | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Start every job that has not been and follow all to their ends; return the manifests by
-    culture.
+    """Start every job that has not been started and wait for all; return the manifests by culture.
 
-    RunFailed names the jobs that failed, in the service's words, when the others have ended.
+    When all jobs have ended, raises RunFailed with those that failed, in the service's words.
     """
     place = Path(out)
 
-    async def through(service: Service, part: Part) -> dict[str, Any]:
-        await _submitted(service, made, part, place, tell)
-        return await _followed(service, made, part, place, tell)
+    async def submit_and_follow(service: Service, part: Part) -> dict[str, Any]:
+        await _submit_job(service, plan, part, place, tell)
+        return await _follow_job(service, plan, part, place, tell)
 
-    return await _together(made, place, key, through)
+    return await _run_jobs(plan, place, key, submit_and_follow)
 
 
 async def submit(
-    made: Plan, out: str | Path, tell: Tell = _silent, key: str | None = None
+    plan: Plan, out: str | Path, tell: Tell = _ignore, key: str | None = None
 ) -> dict[str, State]:
-    """Upload the files and start the jobs that have not been; return where all stand, by
+    """Upload the files and start the jobs that have not been started; return all states, by
     culture.
     """
     place = Path(out)
-    return await _together(
-        made, place, key, lambda service, part: _submitted(service, made, part, place, tell)
+    return await _run_jobs(
+        plan, place, key, lambda service, part: _submit_job(service, plan, part, place, tell)
     )
 
 
 async def follow(
-    made: Plan, out: str | Path, tell: Tell = _silent, key: str | None = None
+    plan: Plan, out: str | Path, tell: Tell = _ignore, key: str | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Wait for the jobs that were started, telling each event once; return the manifests by
-    culture.
+    """Wait for the jobs that were started, passing each event to `tell` once; return the manifests
+    by culture.
     """
     place = Path(out)
-    return await _together(
-        made, place, key, lambda service, part: _followed(service, made, part, place, tell)
+    return await _run_jobs(
+        plan, place, key, lambda service, part: _follow_job(service, plan, part, place, tell)
     )
 
 
 async def cancel(out: str | Path, key: str | None = None) -> dict[str, str]:
-    """Ask the service to stop every job that is under way; return their states by culture, as it
-    tells them.
+    """Ask the service to stop every running job; return the statuses that it reports,
+    by culture.
     """
-    found = states(out)
-    if not found:
+    states = read_states(out)
+    if not states:
         raise InputError(f"no job was ever started in {out}: there is no {STATE} in it")
-    return {culture: await _cancelled(state, Path(out), key) for culture, state in found.items()}
+    return {culture: await _cancel_job(state, Path(out), key) for culture, state in states.items()}
 
 
-async def _cancelled(state: State, out: Path, key: str | None) -> str:
+async def _cancel_job(state: State, out: Path, key: str | None) -> str:
     if state.step == "uploading" or state.status in ENDED:
         return state.status or "never started"
-    service = Service(state.said["model"], state.said["base_url"], key)
+    service = Service(state.settings["model"], state.settings["base_url"], key)
     try:
-        job = await service.job(state.job) if state.job else await service.last(state.key)
+        job = (
+            await service.get_job(state.job)
+            if state.job
+            else await service.find_last_job(state.key)
+        )
         if job is not None and job.status not in ENDED:
-            job = await service.cancel(job.id)
+            job = await service.cancel_job(job.id)
     except ProviderError as error:
         raise RunFailed(
             f"{state.culture}: the service does not know {state.job}: {error}"
@@ -157,70 +158,74 @@ async def _cancelled(state: State, out: Path, key: str | None) -> str:
         await service.close()
     if job is None:
         return "never started"
-    with _held(out, must=False) as mine:  # else a process that follows it writes this down
-        if mine:
-            _keep(
+    with _lock_folder(
+        out, required=False
+    ) as locked:  # else a process that follows it writes this down
+        if locked:
+            _write_state(
                 out,
                 state.model_copy(update={"step": "started", "job": job.id, "status": job.status}),
             )
     return job.status
 
 
-def states(out: str | Path) -> dict[str, State]:
-    """Return where the jobs of a folder stand, by culture."""
-    found = (_state(path.parent) for path in sorted(Path(out).glob(f"*/{STATE}")))
-    return {state.culture: state for state in found if state is not None}
+def read_states(out: str | Path) -> dict[str, State]:
+    """Return the states of the jobs in a folder, by culture."""
+    states = (_read_state(path.parent) for path in sorted(Path(out).glob(f"*/{STATE}")))
+    return {state.culture: state for state in states if state is not None}
 
 
-def manifests(out: str | Path) -> dict[str, dict[str, Any]]:
+def read_manifests(out: str | Path) -> dict[str, dict[str, Any]]:
     """Return the manifests of the tuned models in a folder, by culture."""
-    found = {
-        culture: _manifest(Path(out) / culture, state.job) for culture, state in states(out).items()
+    by_culture = {
+        culture: _read_manifest(Path(out) / culture, state.job)
+        for culture, state in read_states(out).items()
     }
-    return {culture: manifest for culture, manifest in found.items() if manifest is not None}
+    return {culture: manifest for culture, manifest in by_culture.items() if manifest is not None}
 
 
-def pending(made: Plan, out: str | Path) -> tuple[Part, ...]:
-    """Return the parts whose job is yet to be started, and paid; InputError where one was started
-    otherwise.
+def list_pending(plan: Plan, out: str | Path) -> tuple[Part, ...]:
+    """Return the parts whose job is yet to be started and paid for.
+
+    Raises InputError for a job that was started with other settings.
     """
-    found = states(out)
-    for part in made.parts:
-        _same(made, part, found.get(part.culture), Path(out))
-    return tuple(p for p in made.parts if p.culture not in found or not found[p.culture].placed)
+    states = read_states(out)
+    for part in plan.parts:
+        _check_settings(plan, part, states.get(part.culture), Path(out))
+    return tuple(p for p in plan.parts if p.culture not in states or not states[p.culture].is_paid)
 
 
 # ----------------------------------------------------------------- one by one
 
 
-async def _submitted(service: Service, made: Plan, part: Part, out: Path, tell: Tell) -> State:
-    """Bring a part's job under way, from wherever it stands."""
-    state = _state(out / part.culture)
-    if state is None or not state.placed:
-        state = await _uploaded(service, made, part, out)
+async def _submit_job(service: Service, plan: Plan, part: Part, out: Path, tell: Tell) -> State:
+    """Upload a part's files and start its job, as far as that has not been done."""
+    state = _read_state(out / part.culture)
+    if state is None or not state.is_paid:
+        state = await _upload_files(service, plan, part, out)
     if state.step == "started":
         return state
     fresh = state.since == 0
     if fresh:
-        state = _keep(out, state.model_copy(update={"since": int(time.time())}))
-    job = await service.start(_order(made, part, state, service.base), sure=fresh)
+        state = _write_state(out, state.model_copy(update={"since": int(time.time())}))
+    job = await service.start_job(_build_request(plan, part, state, service.base), sure=fresh)
     tell(part.culture, f"job {job.id} is {job.status}")
     log.info(
         "%s: fine-tuning job %s", part.culture, job.id, extra={"event": "tune_sent", "job": job.id}
     )
-    return _keep(
+    return _write_state(
         out, state.model_copy(update={"step": "started", "job": job.id, "status": job.status})
     )
 
 
-async def _uploaded(service: Service, made: Plan, part: Part, out: Path) -> State:
-    """Return a state that is about to start, or one that is taken over from a job with the same
-    data and settings.
+async def _upload_files(service: Service, plan: Plan, part: Part, out: Path) -> State:
+    """Upload a part's files and return the state, or that of a job with the same data
+    and settings.
     """
-    said, data = made.said(part), _read(part)
-    key = digest(said | {"base_url": None})
-    state = _keep(out, State(culture=part.culture, key=key, said=said))
-    last = await service.last(key)
+    settings, data = plan.build_settings(part), _read_files(part)
+    key = digest(settings | {"base_url": None})
+    state = _write_state(out, State(culture=part.culture, key=key, settings=settings))
+    last = await service.find_last_job(key)
     if last is not None and last.status not in ("failed", "cancelled"):
         log.warning(
             "%s: job %s at the service has the same data and settings and is taken over; another"
@@ -229,12 +234,12 @@ async def _uploaded(service: Service, made: Plan, part: Part, out: Path) -> Stat
             last.id,
             extra={"event": "tune_adopted", "job": last.id},
         )
-        return _keep(
+        return _write_state(
             out,
             state.model_copy(update={"step": "started", "attempt": last.attempt, "job": last.id}),
         )
-    files = [await service.upload(_name(one), one) for one in data]
-    return _keep(
+    files = [await service.upload_file(_build_file_name(content), content) for content in data]
+    return _write_state(
         out,
         state.model_copy(
             update={
@@ -247,47 +252,48 @@ async def _uploaded(service: Service, made: Plan, part: Part, out: Path) -> Stat
     )
 
 
-def _read(part: Part) -> list[bytes]:
-    """Read the files of a part; InputError where they are not what was planned any more."""
+def _read_files(part: Part) -> list[bytes]:
+    """Read the files of a part; raises InputError if they have changed since the plan."""
     data = [path.read_bytes() for path in (part.train, part.validation) if path is not None]
-    if hashed(*data) != part.hash:
+    if hash_files(*data) != part.hash:
         raise InputError(f"{part.train.parent} has changed since the plan was made; plan again")
     return data
 
 
-def _name(data: bytes) -> str:
-    return f"culturepark-{hashed(data)[:40]}.jsonl"
+def _build_file_name(data: bytes) -> str:
+    return f"culturepark-{hash_files(data)[:40]}.jsonl"
 
 
-def _order(made: Plan, part: Part, state: State, model: str) -> Order:
-    return Order(
+def _build_request(plan: Plan, part: Part, state: State, model: str) -> JobRequest:
+    return JobRequest(
         state.key,
         state.attempt,
         model,
         state.training,
         state.validation or None,
-        METHODS[made.method],
-        made.hyperparameters,
-        made.named(part),
-        made.seed,
+        METHODS[plan.method],
+        plan.hyperparameters,
+        plan.build_suffix(part),
+        plan.seed,
         state.since,
     )
 
 
-async def _followed(
-    service: Service, made: Plan, part: Part, out: Path, tell: Tell
+async def _follow_job(
+    service: Service, plan: Plan, part: Part, out: Path, tell: Tell
 ) -> dict[str, Any]:
-    """Wait for a part's job; return its manifest, RunFailed with the service's own words where it
-    brings none.
+    """Wait for a part's job and return its manifest.
+
+    Raises RunFailed, with the service's own words, for a job that brings no model.
     """
-    state = _state(out / part.culture)
+    state = _read_state(out / part.culture)
     if state is None or state.step != "started":
         raise InputError(f"{part.culture}: no job has been started in {out}")
-    if (manifest := _manifest(out / part.culture, state.job)) is not None:
+    if (manifest := _read_manifest(out / part.culture, state.job)) is not None:
         return manifest
-    job = await _ended(service, part, state, out, tell)
+    job = await _wait_for_end(service, part, state, out, tell)
     if job.status == "succeeded" and job.model:
-        return await finished(service, made, part, job, out)
+        return await save_result(service, plan, part, job, out)
     if job.status == "cancelled":
         raise RunFailed(
             f"{part.culture}: job {job.id} was cancelled; the same command starts another"
@@ -297,41 +303,46 @@ async def _followed(
     )
 
 
-async def _ended(service: Service, part: Part, state: State, out: Path, tell: Tell) -> Job:
-    """Look at a job ever more seldom until it has ended; what befalls it is told once."""
-    pause, gone = POLL, 0
+async def _wait_for_end(
+    service: Service, part: Part, state: State, out: Path, tell: Tell
+) -> HostedJob:
+    """Poll a job, less and less often, until it has ended; pass each of its events to `tell`."""
+    pause, missing = POLL, 0
     while True:
         try:
-            job, gone = await service.job(state.job), 0
+            job, missing = await service.get_job(state.job), 0
         except ProviderError as error:
-            gone += 1
-            if error.status != 404 or gone >= GONE:
+            missing += 1
+            if error.status != 404 or missing >= GONE:
                 raise RunFailed(
                     f"{part.culture}: the service does not know job {state.job} any more: {error}"
                 ) from None
             await asyncio.sleep(pause)
             continue
-        events = await service.events(job.id, state.event)
-        moved = bool(events) or job.status != state.status
-        if moved:
+        events = await service.list_events(job.id, state.event)
+        changed = bool(events) or job.status != state.status
+        if changed:
             last = events[-1].id if events else state.event
-            state = _keep(out, state.model_copy(update={"status": job.status, "event": last}))
+            state = _write_state(
+                out, state.model_copy(update={"status": job.status, "event": last})
+            )
         for event in events:
             tell(part.culture, event.text)
         if job.status in ENDED:
             return job
-        pause = POLL if moved else min(pause * SLOWER, SLOWEST)
+        pause = POLL if changed else min(pause * SLOWER, SLOWEST)
         await asyncio.sleep(pause)
 
 
-async def finished(service: Service, made: Plan, part: Part, job: Job, out: Path) -> dict[str, Any]:
+async def save_result(
+    service: Service, plan: Plan, part: Part, job: HostedJob, out: Path
+) -> dict[str, Any]:
     """Fetch a job's curves and write its manifest, last; return the manifest."""
     folder = out / part.culture
     try:
         for file in job.results[:1]:
-            write_bytes(
-                folder / CURVES, tables.safe_table(await service.read(file))
-            )  # a spreadsheet may open it
+            # made safe: a spreadsheet may open it
+            write_bytes(folder / CURVES, tables.safe_table(await service.read_file(file)))
     except ProviderError as error:
         log.warning(
             "%s: no curves: %s",
@@ -339,70 +350,71 @@ async def finished(service: Service, made: Plan, part: Part, job: Job, out: Path
             error,
             extra={"event": "tune_no_curves", "job": job.id},
         )
-    when = datetime.fromtimestamp(job.finished, UTC) if job.finished else datetime.now(UTC)
+    when = datetime.fromtimestamp(job.finished_at, UTC) if job.finished_at else datetime.now(UTC)
     manifest = {
         "kind": "hosted",
         "model": job.model,
-        "base": made.model,
-        "base_url": made.base_url,
-        "method": made.method,
+        "base": plan.model,
+        "base_url": plan.base_url,
+        "method": plan.method,
         "corpus_hash": part.hash,
-        "rows": {"train": part.rows, "validation": part.checked},
+        "rows": {"train": part.rows, "validation": part.validation_rows},
         "trained_tokens": job.tokens,
-        "hyperparameters": dict(job.hyperparameters) or dict(made.hyperparameters),
+        "hyperparameters": dict(job.hyperparameters) or dict(plan.hyperparameters),
         "job": job.id,
         "created": when.isoformat(timespec="seconds"),
-        "usd_estimate": made.cost(part),
+        "usd_estimate": plan.estimate_usd(part),
     }
-    write_bytes(folder / MANIFEST, _json(manifest))
+    write_bytes(folder / MANIFEST, _format_json(manifest))
     return manifest
 
 
 # ------------------------------------------------------------------- together
 
 
-async def _together(
-    made: Plan, out: Path, key: str | None, work: Callable[[Service, Part], Awaitable[T]]
+async def _run_jobs(
+    plan: Plan, out: Path, key: str | None, work: Callable[[Service, Part], Awaitable[T]]
 ) -> dict[str, T]:
-    """Work on every part at once; what befalls one leaves the others alone and is raised when all
-    have ended.
+    """Work on every part at once; a failure of one leaves the others alone and is raised at the
+    end.
     """
-    service = Service(made.model, made.base_url, key)
+    service = Service(plan.model, plan.base_url, key)
     try:
-        with _held(out):
-            pending(made, out)  # refuses what was started otherwise, before anything is sent
-            done = await asyncio.gather(
-                *(work(service, part) for part in made.parts), return_exceptions=True
+        with _lock_folder(out):
+            list_pending(plan, out)  # refuses other settings before anything is sent
+            outcomes = await asyncio.gather(
+                *(work(service, part) for part in plan.parts), return_exceptions=True
             )
     finally:
         await service.close()
-    _raise([(p, d) for p, d in zip(made.parts, done, strict=True) if isinstance(d, BaseException)])
+    _raise_failures(
+        [(p, d) for p, d in zip(plan.parts, outcomes, strict=True) if isinstance(d, BaseException)]
+    )
     return {
         p.culture: d
-        for p, d in zip(made.parts, done, strict=True)
+        for p, d in zip(plan.parts, outcomes, strict=True)
         if not isinstance(d, BaseException)
     }
 
 
-def _raise(failed: Sequence[tuple[Part, BaseException]]) -> None:
-    """Raise what befell the parts: what is no failure of a job as it is, else all of them as
-    one.
-    """
-    for _, error in failed:
+def _raise_failures(failures: Sequence[tuple[Part, BaseException]]) -> None:
+    """Raise the first error that is not a job's failure, else all failures as one RunFailed."""
+    for _, error in failures:
         if not isinstance(error, (RunFailed, ProviderError)):
             raise error
-    if failed:
-        said = [
+    if failures:
+        messages = [
             str(e) if str(e).startswith(f"{p.culture}: ") else f"{p.culture}: {e}"
-            for p, e in failed
+            for p, e in failures
         ]
-        raise RunFailed("\n".join(redact(text) for text in said))
+        raise RunFailed("\n".join(redact(text) for text in messages))
 
 
 @contextmanager
-def _held(out: Path, *, must: bool = True) -> Iterator[bool]:
-    """Keep other processes from this folder; Locked where one is at work, False instead if it need
-    not be ours.
+def _lock_folder(out: Path, *, required: bool = True) -> Iterator[bool]:
+    """Lock a folder against other processes.
+
+    If another process holds the lock, yields False or, if it is `required`, raises Locked.
     """
     from filelock import FileLock, Timeout
 
@@ -411,7 +423,7 @@ def _held(out: Path, *, must: bool = True) -> Iterator[bool]:
         lock = FileLock(str(out / LOCK), blocking=False)
         lock.acquire()
     except Timeout:
-        if must:
+        if required:
             raise Locked(
                 f"{out} is being written by another process; wait for it, or give --name another"
             ) from None
@@ -428,24 +440,24 @@ def _held(out: Path, *, must: bool = True) -> Iterator[bool]:
 # ---------------------------------------------------------------------- files
 
 
-def _same(made: Plan, part: Part, state: State | None, out: Path) -> None:
-    """Refuse to go on with a job that was started otherwise."""
-    if state is None or not state.placed:
+def _check_settings(plan: Plan, part: Part, state: State | None, out: Path) -> None:
+    """Raise InputError for a job that was started with other settings."""
+    if state is None or not state.is_paid:
         return
-    said = made.said(part)
-    changed = [name for name, value in said.items() if state.said.get(name) != value]
+    settings = plan.build_settings(part)
+    changed = [name for name, value in settings.items() if state.settings.get(name) != value]
     if changed:
-        told = "; ".join(
-            f"{name} was {state.said.get(name)!r}, is {said[name]!r}" for name in changed
+        differences = "; ".join(
+            f"{name} was {state.settings.get(name)!r}, is {settings[name]!r}" for name in changed
         )
         raise InputError(
-            f"{out / part.culture} was tuned otherwise: {told}. Give what it was started with to go"
-            " on with it, or another --name to start anew."
+            f"{out / part.culture} was started with other settings: {differences}. Give the same"
+            " settings to continue it, or another --name to start anew."
         )
 
 
-def _state(folder: Path) -> State | None:
-    """Return where a job stands; None where there is none."""
+def _read_state(folder: Path) -> State | None:
+    """Return the state of a job; None if none was started."""
     path = folder / STATE
     try:
         return State.model_validate_json(path.read_bytes())
@@ -453,29 +465,29 @@ def _state(folder: Path) -> State | None:
         return None
     except (OSError, ValueError) as error:
         raise ParkError(
-            f"{path} cannot be read: {error}. The job it speaks of may be at the service: look"
-            " there before you remove it."
+            f"{path} cannot be read: {error}. The service may hold its job: look there before you"
+            " remove the file."
         ) from error
 
 
-def _keep(out: Path, state: State) -> State:
-    """Write down where a job stands, and return that."""
-    write_bytes(out / state.culture / STATE, _json(state.model_dump(mode="json")))
+def _write_state(out: Path, state: State) -> State:
+    """Write the state of a job, and return it."""
+    write_bytes(out / state.culture / STATE, _format_json(state.model_dump(mode="json")))
     return state
 
 
-def _manifest(folder: Path, job: str) -> dict[str, Any] | None:
-    """Return the manifest of a job; None where it has not been written."""
+def _read_manifest(folder: Path, job: str) -> dict[str, Any] | None:
+    """Return the manifest of a job; None if it has not been written."""
     from orjson import loads
 
     try:
-        found = loads((folder / MANIFEST).read_bytes())
+        manifest = loads((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
         return None
-    return found if isinstance(found, dict) and found.get("job") == job else None
+    return manifest if isinstance(manifest, dict) and manifest.get("job") == job else None
 
 
-def _json(value: Any) -> bytes:
+def _format_json(value: Any) -> bytes:
     import json
 
     return json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n"

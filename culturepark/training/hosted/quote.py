@@ -1,6 +1,4 @@
-"""What a hosted fine-tuning will send and about what it will cost, before anything leaves this
-machine.
-"""
+"""The plan of a hosted fine-tuning: what will be sent and about what it will cost."""
 
 from __future__ import annotations
 
@@ -13,8 +11,8 @@ from typing import Any
 
 from culturepark.errors import BudgetReached, InputError, nearest
 from culturepark.records import digest
-from culturepark.training.hosted.service import reach
-from culturepark.training.hosted.uploads import Part, counter, parts
+from culturepark.training.hosted.service import load_client
+from culturepark.training.hosted.uploads import Part, load_counter, read_parts
 
 METHODS = {"sft": "supervised", "dpo": "dpo"}  # ours, and the protocol's
 EPOCHS = 3
@@ -25,8 +23,9 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be asked of a service: a job a part. `counted` says how tokens were, `price` is USD
-    per million of them.
+    """What will be requested of a service, one job per part.
+
+    `counting` says how tokens were counted, `price` is USD per million of them.
     """
 
     folder: Path
@@ -37,33 +36,37 @@ class Plan:
     seed: int | None
     suffix: str
     price: float | None
-    counted: str
+    counting: str
     parts: tuple[Part, ...]
 
     @property
     def tokens(self) -> int:
-        """Tokens that are trained on, all passes together."""
-        return sum(map(self.trained, self.parts))
+        """Tokens to train on, all epochs together."""
+        return sum(map(self.count_trained_tokens, self.parts))
 
     @property
     def usd(self) -> float | None:
-        """What training costs, about; None where nobody told the price."""
+        """About what training costs, in USD; None if the price is unknown."""
         return None if self.price is None else self.tokens * self.price / MILLION
 
-    def trained(self, part: Part) -> int:
-        """Return the tokens that a job trains on, all passes together."""
+    def count_trained_tokens(self, part: Part) -> int:
+        """Return the tokens that a job trains on, all epochs together."""
         return part.tokens * int(self.hyperparameters["n_epochs"])
 
-    def cost(self, part: Part) -> float | None:
-        """Return what a job costs, about; None where nobody told the price."""
-        return None if self.price is None else self.trained(part) * self.price / MILLION
+    def estimate_usd(self, part: Part) -> float | None:
+        """Return about what a job costs, in USD; None if the price is unknown."""
+        return (
+            None if self.price is None else self.count_trained_tokens(part) * self.price / MILLION
+        )
 
-    def named(self, part: Part) -> str:
-        """Return the suffix of a tuned model's name."""
-        return tidy("-".join(filter(None, (tidy(self.suffix), tidy(part.culture)))))
+    def build_suffix(self, part: Part) -> str:
+        """Return the suffix of the tuned model's name."""
+        return clean_name(
+            "-".join(filter(None, (clean_name(self.suffix), clean_name(part.culture))))
+        )
 
-    def said(self, part: Part) -> dict[str, Any]:
-        """Return all that determines a job."""
+    def build_settings(self, part: Part) -> dict[str, Any]:
+        """Return everything that determines a job."""
         return {
             "culture": part.culture,
             "corpus": part.hash,
@@ -72,7 +75,7 @@ class Plan:
             "method": self.method,
             "hyperparameters": dict(self.hyperparameters),
             "seed": self.seed,
-            "suffix": self.named(part),
+            "suffix": self.build_suffix(part),
         }
 
 
@@ -91,21 +94,21 @@ def plan(
     max_usd: float | None = None,
     base_url: str | None = None,
 ) -> Plan:
-    """Return what tuning `model` (PROVIDER/NAME) on a folder of OpenAI's JSONL takes; nothing is
+    """Return the plan of tuning `model` (PROVIDER/NAME) on a folder of OpenAI's JSONL; nothing is
     sent.
 
-    `FOLDER/CULTURE/train.jsonl` makes a job a culture, `FOLDER/train.jsonl` one; `validation.jsonl`
-    goes with it. `lr` is the service's multiplier, `price` USD per million training tokens: without
-    it the cost is unknown. InputError lists every row that a service would refuse; BudgetReached
-    where the cost would pass `max_usd`.
+    `FOLDER/CULTURE/train.jsonl` makes one job per culture, `FOLDER/train.jsonl` one in all;
+    `validation.jsonl` beside it is used too. `lr` is the service's multiplier, `price` USD per
+    million training tokens: without it the cost is unknown. Raises InputError with every row that a
+    service would refuse, BudgetReached if the cost would exceed `max_usd`.
     """
     if method not in METHODS:
         raise InputError(f"no method {method!r}. {nearest(method, METHODS)}")
-    hyperparameters = _hyperparameters(method, epochs, batch_size, lr, beta)
-    client, name = reach(model, base_url)
-    counted, count = counter(name)
+    hyperparameters = _build_hyperparameters(method, epochs, batch_size, lr, beta)
+    client, name = load_client(model, base_url)
+    counting, count = load_counter(name)
     folder = Path(corpus).expanduser()
-    made = Plan(
+    quote = Plan(
         folder,
         model,
         client.base_url,
@@ -113,119 +116,118 @@ def plan(
         hyperparameters,
         seed,
         suffix,
-        _price(price),
-        counted,
-        parts(folder, method, count),
+        _check_price(price),
+        counting,
+        read_parts(folder, method, count),
     )
-    _afford(made, max_usd)
-    return made
+    _check_budget(quote, max_usd)
+    return quote
 
 
-def _hyperparameters(
+def _build_hyperparameters(
     method: str, epochs: int, batch_size: int | None, lr: float | None, beta: float | None
 ) -> dict[str, float]:
-    given = {
+    values = {
         "n_epochs": epochs,
         "batch_size": batch_size,
         "learning_rate_multiplier": lr,
         "beta": beta,
     }
-    told = {name: value for name, value in given.items() if value is not None}
-    for name, value in told.items():
+    chosen = {name: value for name, value in values.items() if value is not None}
+    for name, value in chosen.items():
         if not value > 0 or (name in WHOLE and value != int(value)):
             raise InputError(
                 f"{name}: {value!r} is no {'whole ' if name in WHOLE else ''}number above 0"
             )
     if beta is not None and method != "dpo":
         raise InputError(f"beta: {beta} belongs to the method dpo, not to {method}")
-    return {name: int(value) if name in WHOLE else value for name, value in told.items()}
+    return {name: int(value) if name in WHOLE else value for name, value in chosen.items()}
 
 
-def _price(price: float | None) -> float | None:
+def _check_price(price: float | None) -> float | None:
     if price is not None and not 0 <= price < float("inf"):
         raise InputError(f"price: {price!r} is no price, USD per million training tokens")
     return price
 
 
-def _afford(made: Plan, max_usd: float | None) -> None:
-    """Refuse what would pass the cap, and a cap that could not hold."""
+def _check_budget(plan: Plan, max_usd: float | None) -> None:
+    """Raise BudgetReached for a cost above the limit, InputError for a limit without a price."""
     if max_usd is None:
         return
-    if made.usd is None:
+    if plan.usd is None:
         raise InputError(
             "--max-usd needs the price of training, which is unknown: give --price, USD per million"
             " training tokens, as the service's price list has it"
         )
-    if made.usd > max_usd:
+    if plan.usd > max_usd:
         raise BudgetReached(
-            f"training costs about {_usd(made.usd)} ({made.tokens:,} tokens at ${made.price:g} a"
-            f" million), more than the cap of ${max_usd:g}; nothing was sent. A higher --max-usd,"
-            " fewer --epochs or a smaller corpus goes on."
+            f"training costs about {_format_usd(plan.usd)} ({plan.tokens:,} tokens at"
+            f" ${plan.price:g} per million), more than the limit of ${max_usd:g}; nothing was sent."
+            " Raise --max-usd, lower --epochs or take a smaller corpus."
         )
 
 
 # ---------------------------------------------------------------------- words
 
 
-def tidy(text: str) -> str:
-    """Return a text as a service takes it in a model's name: letters, digits and hyphens, at most
-    64.
+def clean_name(text: str) -> str:
+    """Return a text as it may stand in a model's name: letters, digits and hyphens, at most 64.
 
-    >>> tidy("arabic (Jordan)"), tidy("português")
+    >>> clean_name("arabic (Jordan)"), clean_name("português")
     ('arabic-Jordan', 'portugues')
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    made = re.sub(r"[^A-Za-z0-9]+", "-", plain).strip("-")
-    if text and (not made or len(made) > SUFFIX):
-        made = f"{made[: SUFFIX - 9]}-{digest(text, size=4)}".strip("-")
-    return made
+    name = re.sub(r"[^A-Za-z0-9]+", "-", plain).strip("-")
+    if text and (not name or len(name) > SUFFIX):
+        name = f"{name[: SUFFIX - 9]}-{digest(text, size=4)}".strip("-")
+    return name
 
 
-def told(made: Plan) -> str:
-    """Return a plan in words, the cost with it."""
-    how = ", ".join(f"{name} {value:g}" for name, value in made.hyperparameters.items())
-    jobs = f"{len(made.parts)} job{'s' if len(made.parts) > 1 else ''}"
-    lines = [f"{made.model} at {made.base_url}: {jobs}, {METHODS[made.method]}, {how}"]
-    for part in made.parts:
-        checked = f" and {part.checked} to validate with" if part.checked else ""
-        usd = made.cost(part)
-        cost = "" if usd is None else f", about {_usd(usd)}"
-        lines.append(
-            f"  {part.culture}: {part.rows} rows{checked}, {made.trained(part):,} tokens{cost}"
-        )
-    known = None if made.usd is None else f"about {_usd(made.usd)} at ${made.price:g} a million"
-    cost = known or "cost unknown: --price USD, of a million training tokens, tells"
-    return "\n".join([*lines, f"in all {made.tokens:,} tokens, {cost} ({made.counted})"])
+def format_plan(plan: Plan) -> str:
+    """Return a plan and its cost as text."""
+    how = ", ".join(f"{name} {value:g}" for name, value in plan.hyperparameters.items())
+    jobs = f"{len(plan.parts)} job{'s' if len(plan.parts) > 1 else ''}"
+    lines = [f"{plan.model} at {plan.base_url}: {jobs}, {METHODS[plan.method]}, {how}"]
+    for part in plan.parts:
+        validation = f" and {part.validation_rows} to validate with" if part.validation_rows else ""
+        usd = plan.estimate_usd(part)
+        cost = "" if usd is None else f", about {_format_usd(usd)}"
+        tokens = plan.count_trained_tokens(part)
+        lines.append(f"  {part.culture}: {part.rows} rows{validation}, {tokens:,} tokens{cost}")
+    cost = "cost unknown: give --price, USD per million training tokens"
+    if plan.usd is not None:
+        cost = f"about {_format_usd(plan.usd)} at ${plan.price:g} per million"
+    return "\n".join([*lines, f"in all {plan.tokens:,} tokens, {cost} ({plan.counting})"])
 
 
-def _usd(usd: float) -> str:
+def _format_usd(usd: float) -> str:
     return f"${usd:,.2f}" if usd >= 1 else f"${usd:.2g}"
 
 
-def figures(made: Plan) -> dict[str, Any]:
-    """Return a plan for machines."""
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    """Return a plan as JSON-able data."""
     parts = [
         {
             "culture": p.culture,
             "rows": p.rows,
-            "validation_rows": p.checked,
-            "tokens": made.trained(p),
-            "usd": made.cost(p),
+            "validation_rows": p.validation_rows,
+            "tokens": plan.count_trained_tokens(p),
+            "usd": plan.estimate_usd(p),
             "corpus_hash": p.hash,
-            "suffix": made.named(p),
+            "suffix": plan.build_suffix(p),
         }
-        for p in made.parts
+        for p in plan.parts
     ]
     return {
-        "corpus": str(made.folder),
-        "model": made.model,
-        "base_url": made.base_url,
-        "method": made.method,
-        "hyperparameters": dict(made.hyperparameters),
-        "seed": made.seed,
-        "tokens": made.tokens,
-        "usd": made.usd,
-        "price": made.price,
-        "counted": made.counted,
+        "corpus": str(plan.folder),
+        "model": plan.model,
+        "base_url": plan.base_url,
+        "method": plan.method,
+        "hyperparameters": dict(plan.hyperparameters),
+        "seed": plan.seed,
+        "tokens": plan.tokens,
+        "usd": plan.usd,
+        "price": plan.price,
+        "counted": plan.counting,
         "jobs": parts,
     }

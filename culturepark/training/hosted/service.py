@@ -1,6 +1,4 @@
-"""A fine-tuning service: its files and jobs through the openai SDK, asked again for as long as a
-failure may pass.
-"""
+"""A fine-tuning service: its files and jobs through the openai SDK, with retries."""
 
 from __future__ import annotations
 
@@ -42,23 +40,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("culturepark")
 T = TypeVar("T")
-TAG = "culturepark"  # of the metadata that names one of our jobs: its key and attempt
+TAG = "culturepark"  # key of a job's metadata: the hash of its settings and the attempt
 ENDED = ("succeeded", "failed", "cancelled")
-ABSENT = (404, 405, 501)  # statuses of an address that is not there
-PAGE, SEARCHED = 100, 20  # of a listing, and listings that are looked through
+ABSENT = (404, 405, 501)  # statuses of an address without a fine-tuning service
+PAGE, SEARCHED = 100, 20  # entries of a listing's page, and pages that are searched
 SLACK = 300  # seconds by which the service's clock may differ from ours
-WORKING, WORKS = (
-    ("pending", "running"),
-    2.0,
-)  # states of a file that is not ready, and seconds between two looks at it
-PATIENCE, LONG = 600.0, 3600.0  # seconds that the service may fail: before a job is made, and after
+WORKING = ("pending", "running")  # statuses of a file that is not ready
+WORKS = 2.0  # seconds between two requests for such a status
+PATIENCE, LONG = 600.0, 3600.0  # seconds of failures before a job exists, and afterwards
 JITTER = wait_random_exponential(multiplier=0.5, max=60)
 
 
 @dataclass(frozen=True)
-class Order:
-    """All that a job is made of. `key` is the same for the same data and settings; `since` is when
-    it was first asked for.
+class JobRequest:
+    """Everything that a job is created from. `key` is the hash of data and settings; `since` is
+    when the job was first requested (Unix seconds).
     """
 
     key: str
@@ -74,9 +70,9 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Job:
-    """Where a job stands. `key` and `attempt` are those of our order; `error` says in the service's
-    words why it failed.
+class HostedJob:
+    """The state of a job. `key` and `attempt` are those of its request; `error` says in the
+    service's words why it failed; times are Unix seconds, 0 if unknown.
     """
 
     id: str
@@ -89,23 +85,24 @@ class Job:
     results: tuple[str, ...] = ()
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, str] = ("", "")
-    created: int = 0
-    finished: int = 0
+    created_at: int = 0
+    finished_at: int = 0
 
 
 @dataclass(frozen=True)
 class Event:
-    """What befell a job."""
+    """An event of a job, in the service's words."""
 
     id: str
     text: str
 
 
-def reach(
+def load_client(
     model: str, base_url: str | None = None, key: str | None = None
 ) -> tuple[Compatible, str]:
-    """Return the client of PROVIDER/NAME and the name; InputError for a provider that does not
-    speak OpenAI's protocol.
+    """Return the client of PROVIDER/NAME, and the name.
+
+    Raises InputError for a provider that does not speak OpenAI's protocol.
     """
     line = load(model, build_endpoint(base_url=base_url), key=key)
     if not isinstance(line, EndpointClient) or not isinstance(line.client, Compatible):
@@ -118,28 +115,28 @@ def reach(
 
 
 class Service:
-    """One account at one address. A failure that may pass is waited out; what is made is looked for
-    before it is made again.
+    """One account at one address. Temporary failures are retried; before a file or job is created
+    again, it is searched for.
     """
 
     def __init__(self, model: str, base_url: str | None = None, key: str | None = None) -> None:
-        self.client, self.base = reach(model, base_url, key)
+        self.client, self.base = load_client(model, base_url, key)
         self._sdk: AsyncOpenAI = self.client.sdk()
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         await self._sdk.close()
 
     # -------------------------------------------------------------- making
 
-    async def upload(self, name: str, data: bytes) -> str:
-        """Return the id of the file of this name and size, uploaded if it is not there. Names hold
-        the content's hash.
+    async def upload_file(self, name: str, data: bytes) -> str:
+        """Return the id of the file with this name (which holds its hash) and size, uploaded if
+        necessary.
         """
 
-        async def placed() -> str:
+        async def find_or_upload() -> str:
             try:
-                found = await self._file(name, len(data))
+                file_id = await self._find_file(name, len(data))
             except ProviderError as error:
                 if is_passing(error) or error.status in (401, 403):
                     raise
@@ -149,13 +146,13 @@ class Service:
                     error,
                     extra={"event": "unlisted"},
                 )
-                found = None
-            return found or _id(
+                file_id = None
+            return file_id or _parse_id(
                 await self._sdk.files.create(file=(name, data), purpose="fine-tune")
             )
 
         try:
-            file = await self._ask(placed)
+            file = await self._retry(find_or_upload)
         except ProviderError as error:
             if error.status in ABSENT:
                 raise ModelError(
@@ -165,13 +162,13 @@ class Service:
         with suppress(
             ProviderError
         ):  # a service that does not show its files takes them as they are
-            await self._ready(file)
+            await self._wait_until_ready(file)
         return file
 
-    async def _file(self, name: str, size: int) -> str | None:
+    async def _find_file(self, name: str, size: int) -> str | None:
         after: dict[str, Any] = {}
         for _ in range(SEARCHED):
-            page = await _troubled(partial(self._files, after))
+            page = await _call(partial(self._list_files, after))
             for file in page.data:
                 if file.filename == name and file.bytes == size and file.status != "error":
                     return str(file.id)
@@ -180,42 +177,44 @@ class Service:
             after = {"after": page.data[-1].id}
         return None
 
-    async def _files(self, after: Mapping[str, Any]) -> Any:
+    async def _list_files(self, after: Mapping[str, Any]) -> Any:
         return await self._sdk.files.list(purpose="fine-tune", limit=PAGE, **after)
 
-    async def _jobs(self, after: Mapping[str, Any]) -> Any:
+    async def _list_jobs(self, after: Mapping[str, Any]) -> Any:
         return await self._sdk.fine_tuning.jobs.list(limit=PAGE, **after)
 
-    async def _ready(self, file: str) -> None:
-        """Wait until a service that looks into files has done so."""
+    async def _wait_until_ready(self, file: str) -> None:
+        """Wait until the service has processed a file."""
         for _ in range(int(PATIENCE / WORKS)):
-            found = await self._ask(lambda: self._sdk.files.retrieve(file))
-            if str(found.status) not in WORKING:
+            status = await self._retry(lambda: self._sdk.files.retrieve(file))
+            if str(status.status) not in WORKING:
                 return
             await asyncio.sleep(WORKS)
 
-    async def start(self, order: Order, *, sure: bool) -> Job:
-        """Start a job. Unless it is `sure` that none has been, and before each further try, it is
-        looked for.
+    async def start_job(self, order: JobRequest, *, sure: bool) -> HostedJob:
+        """Start a job, and return it. Before each attempt but a `sure` first one, the service's
+        jobs are searched for it.
         """
-        looked = not sure
+        searched = not sure
 
-        async def started() -> Job:
-            nonlocal looked
-            if looked and (found := await self._made(order)):
-                return found
-            looked = True
-            return _job(await self._sdk.fine_tuning.jobs.create(**_asked(order)))
+        async def find_or_start() -> HostedJob:
+            nonlocal searched
+            if searched and (existing := await self._find_started(order)):
+                return existing
+            searched = True
+            return _parse_job(await self._sdk.fine_tuning.jobs.create(**_build_request(order)))
 
         try:
-            return await self._ask(started)
+            return await self._retry(find_or_start)
         except ProviderError as error:
             raise RunFailed(f"the service would not start the job: {error}") from None
 
-    async def _made(self, order: Order) -> Job | None:
-        """Return the job of an order, if it has been made; ModelError where that cannot be told."""
+    async def _find_started(self, order: JobRequest) -> HostedJob | None:
+        """Return the job of a request, if it exists; raises ModelError if the service does not list
+        its jobs.
+        """
         try:
-            return await self._find(lambda job: _is(job, order))
+            return await self._search_jobs(lambda job: _matches(job, order))
         except ProviderError as error:
             if is_passing(error) or error.status in (401, 403):
                 raise
@@ -225,12 +224,12 @@ class Service:
                 " job.json."
             ) from None
 
-    async def last(self, key: str) -> Job | None:
-        """Return the newest job of this key; None where there is none, or the service does not list
-        its jobs.
+    async def find_last_job(self, key: str) -> HostedJob | None:
+        """Return the newest job with this key; None if there is none, or the service
+        lists no jobs.
         """
         try:
-            return await self._ask(lambda: self._find(lambda job: job.key == key))
+            return await self._retry(lambda: self._search_jobs(lambda job: job.key == key))
         except ProviderError as error:
             log.warning(
                 "%s does not list its jobs: %s",
@@ -240,69 +239,71 @@ class Service:
             )
             return None
 
-    async def _find(self, fits: Callable[[Job], bool]) -> Job | None:
+    async def _search_jobs(self, fits: Callable[[HostedJob], bool]) -> HostedJob | None:
         after: dict[str, Any] = {}
         for _ in range(SEARCHED):
-            page = await _troubled(partial(self._jobs, after))
-            found = next(filter(fits, map(_job, page.data)), None)
-            if found is not None or not page.has_next_page():
-                return found
+            page = await _call(partial(self._list_jobs, after))
+            match = next(filter(fits, map(_parse_job, page.data)), None)
+            if match is not None or not page.has_next_page():
+                return match
             after = {"after": page.data[-1].id}
         return None
 
     # ------------------------------------------------------------- looking
 
-    async def job(self, name: str) -> Job:
+    async def get_job(self, name: str) -> HostedJob:
         """Return where a job stands; ProviderError with the status 404 where it is not known."""
 
-        async def look() -> Job:
-            return _job(await self._sdk.fine_tuning.jobs.retrieve(name))
+        async def look() -> HostedJob:
+            return _parse_job(await self._sdk.fine_tuning.jobs.retrieve(name))
 
-        return await self._ask(look, LONG)
+        return await self._retry(look, LONG)
 
-    async def events(self, job: str, last: str) -> list[Event]:
-        """Return what befell a job after the event `last`, the oldest first; nothing where the
-        service does not tell.
+    async def list_events(self, job: str, last: str) -> list[Event]:
+        """Return a job's events after the event `last`, the oldest first; none if the service does
+        not list them.
         """
-        found: list[Any] = []
+        newest: list[Any] = []
         while True:
-            more = {"after": found[-1].id} if found else {}
+            more = {"after": newest[-1].id} if newest else {}
             try:
-                page = await self._ask(partial(self._events, job, more), LONG)
+                page = await self._retry(partial(self._list_event_page, job, more), LONG)
             except ProviderError:
                 break
-            known = next(
+            seen_at = next(
                 (i for i, event in enumerate(page.data) if event.id == last), len(page.data)
             )
-            found += page.data[:known]
-            if known < len(page.data) or not known or not page.has_next_page():
+            newest += page.data[:seen_at]
+            if seen_at < len(page.data) or not seen_at or not page.has_next_page():
                 break
-        return [Event(str(e.id), redact(str(e.message))) for e in reversed(found)]
+        return [Event(str(e.id), redact(str(e.message))) for e in reversed(newest)]
 
-    async def _events(self, job: str, more: Mapping[str, Any]) -> Any:
+    async def _list_event_page(self, job: str, more: Mapping[str, Any]) -> Any:
         return await self._sdk.fine_tuning.jobs.list_events(job, limit=PAGE, **more)
 
-    async def cancel(self, job: str) -> Job:
-        """Ask a job to stop, if it has not ended; RunFailed with the service's words where it does
-        not.
+    async def cancel_job(self, job: str) -> HostedJob:
+        """Stop a job that has not ended; raises RunFailed with the service's words if
+        it refuses.
         """
         try:
-            return _job(await self._ask(lambda: self._sdk.fine_tuning.jobs.cancel(job)))
+            return _parse_job(await self._retry(lambda: self._sdk.fine_tuning.jobs.cancel(job)))
         except ProviderError as error:
-            found = await self.job(job)
-            if found.status in ENDED:  # by itself meanwhile, or because an earlier try was heard
-                return found
+            current = await self.get_job(job)
+            if current.status in ENDED:  # by itself meanwhile, or through an earlier attempt
+                return current
             raise RunFailed(f"the service did not cancel {job}: {error}") from None
 
-    async def read(self, file: str) -> bytes:
-        """Return a result file; some services send it as base64. ProviderError where there is none."""
+    async def read_file(self, file: str) -> bytes:
+        """Return a result file, which some services send as base64; raises ProviderError if there
+        is none.
+        """
 
         async def fetch() -> bytes:
             content: bytes = (await self._sdk.files.content(file)).content
             check_page(content)
             return content
 
-        data = await self._ask(fetch, LONG)
+        data = await self._retry(fetch, LONG)
         if not data.startswith(b"step"):
             try:
                 return base64.b64decode(b"".join(data.split()), validate=True)
@@ -310,18 +311,18 @@ class Service:
                 return data
         return data
 
-    async def _ask(self, what: Callable[[], Awaitable[T]], patience: float | None = None) -> T:
-        """Ask; passing failures are tried again for a while, the others are ProviderErrors, or ModelError
-        for a key that will not do.
+    async def _retry(self, what: Callable[[], Awaitable[T]], patience: float | None = None) -> T:
+        """Return what `what` returns, retrying temporary failures for `patience` seconds.
 
-        With a `patience` the service is one that has answered before.
+        With a `patience` the service has answered before, and web pages are retried too.
+        Raises ModelError for a refused key or when time is up, ProviderError for other failures.
         """
         wait = PATIENCE if patience is None else patience
-        once = partial(_troubled if patience is None else partial(retry_web_pages, _troubled), what)
+        once = partial(_call if patience is None else partial(retry_web_pages, _call), what)
         try:
             return await AsyncRetrying(
                 stop=stop_after_delay(wait),
-                wait=_pause,
+                wait=_wait_seconds,
                 retry=retry_if_exception(is_passing),
                 reraise=True,
                 before_sleep=build_retry_logger(
@@ -332,8 +333,8 @@ class Service:
             if is_passing(error):
                 raise ModelError(
                     f"{self.client.identity}: the fine-tuning service has not worked for"
-                    f" {wait / 60:.0f} minutes: {error}. Nothing is lost: the same command goes on"
-                    " when it is back."
+                    f" {wait / 60:.0f} minutes: {error}. When it is back, run the same command"
+                    " again to continue."
                 ) from None
             if error.status in (401, 403):
                 raise ModelError(
@@ -342,14 +343,14 @@ class Service:
             raise
 
 
-async def _troubled(what: Callable[[], Awaitable[T]]) -> T:
+async def _call(what: Callable[[], Awaitable[T]]) -> T:
     """Ask once; whatever a library raises becomes a ProviderError."""
     with translate_errors():
         return await what()
 
 
-def _pause(state: RetryCallState) -> float:
-    """Wait a random time that grows with the attempts, never less than the service asked for."""
+def _wait_seconds(state: RetryCallState) -> float:
+    """Return random seconds that grow with the attempts, at least those the service asked for."""
     error = state.outcome.exception() if state.outcome else None
     return JITTER(state) + (error.wait or 0.0 if isinstance(error, ProviderError) else 0.0)
 
@@ -357,9 +358,9 @@ def _pause(state: RetryCallState) -> float:
 # -------------------------------------------------------------------- reading
 
 
-def _asked(order: Order) -> dict[str, Any]:
-    """Return what the SDK is told of a job."""
-    asked = {
+def _build_request(order: JobRequest) -> dict[str, Any]:
+    """Return the SDK's arguments for a new job."""
+    request = {
         "model": order.model,
         "training_file": order.training,
         "method": {
@@ -370,65 +371,69 @@ def _asked(order: Order) -> dict[str, Any]:
         "metadata": {TAG: f"{order.key}.{order.attempt}"},
     }
     more = {"validation_file": order.validation, "seed": order.seed}
-    return asked | {name: value for name, value in more.items() if value is not None}
+    return request | {name: value for name, value in more.items() if value is not None}
 
 
-def _is(job: Job, order: Order) -> bool:
-    """Say whether a job is that of an order: by what we wrote on it, else, where the service keeps
-    no such notes, by its files.
+def _matches(job: HostedJob, order: JobRequest) -> bool:
+    """Return whether a job is that of a request: by its metadata or, if the service keeps none, by
+    its files.
     """
     if job.key:
         return job.key == order.key and job.attempt >= order.attempt
     return (
-        job.files == (order.training, order.validation or "") and job.created >= order.since - SLACK
+        job.files == (order.training, order.validation or "")
+        and job.created_at >= order.since - SLACK
     )
 
 
-def _id(made: Any) -> str:
-    check_page(made)
-    found = getattr(made, "id", None)
-    if not isinstance(found, str):
+def _parse_id(answer: Any) -> str:
+    check_page(answer)
+    name = getattr(answer, "id", None)
+    if not isinstance(name, str):
         raise ProviderError(
-            "hopeless", f"it answers {str(made)[:100]!r} where a file is asked for", status=404
+            "hopeless", f"it answers {str(answer)[:100]!r} where a file is asked for", status=404
         )
-    return found
+    return name
 
 
-def _job(made: Any) -> Job:
-    """Read the SDK's job."""
-    check_page(made)
-    if not isinstance(getattr(made, "id", None), str) or not isinstance(
-        getattr(made, "status", None), str
+def _parse_job(answer: Any) -> HostedJob:
+    """Return the job in the SDK's answer."""
+    check_page(answer)
+    if not isinstance(getattr(answer, "id", None), str) or not isinstance(
+        getattr(answer, "status", None), str
     ):
         raise ProviderError(
-            "hopeless", f"it answers {str(made)[:100]!r} where a job is asked for", status=404
+            "hopeless", f"it answers {str(answer)[:100]!r} where a job is asked for", status=404
         )
-    metadata = getattr(made, "metadata", None)
+    metadata = getattr(answer, "metadata", None)
     key, _, attempt = str(
         (metadata or {}).get(TAG, "") if isinstance(metadata, Mapping) else ""
     ).partition(".")
-    error = getattr(made, "error", None)
+    error = getattr(answer, "error", None)
     why = f"{error.message} ({error.code})" if error and getattr(error, "message", None) else ""
-    return Job(
-        made.id,
-        made.status,
+    return HostedJob(
+        answer.id,
+        answer.status,
         key,
         int(attempt) if attempt.isdecimal() else 0,
-        getattr(made, "fine_tuned_model", None) or "",
+        getattr(answer, "fine_tuned_model", None) or "",
         redact(why),
-        getattr(made, "trained_tokens", None),
-        tuple(getattr(made, "result_files", None) or ()),
-        _hyperparameters(made),
-        (getattr(made, "training_file", None) or "", getattr(made, "validation_file", None) or ""),
-        int(getattr(made, "created_at", None) or 0),
-        int(getattr(made, "finished_at", None) or 0),
+        getattr(answer, "trained_tokens", None),
+        tuple(getattr(answer, "result_files", None) or ()),
+        _parse_hyperparameters(answer),
+        (
+            getattr(answer, "training_file", None) or "",
+            getattr(answer, "validation_file", None) or "",
+        ),
+        int(getattr(answer, "created_at", None) or 0),
+        int(getattr(answer, "finished_at", None) or 0),
     )
 
 
-def _hyperparameters(made: Any) -> dict[str, Any]:
-    """Return what a job was run with: its method's, else the older field's."""
-    method = getattr(made, "method", None)
+def _parse_hyperparameters(answer: Any) -> dict[str, Any]:
+    """Return a job's hyperparameters: its method's, else those of the older field."""
+    method = getattr(answer, "method", None)
     how = getattr(method, str(getattr(method, "type", "")), None)
-    found = getattr(how, "hyperparameters", None) or getattr(made, "hyperparameters", None)
-    told: dict[str, Any] = found.model_dump(exclude_none=True) if found is not None else {}
-    return told
+    values = getattr(how, "hyperparameters", None) or getattr(answer, "hyperparameters", None)
+    as_dict: dict[str, Any] = values.model_dump(exclude_none=True) if values is not None else {}
+    return as_dict

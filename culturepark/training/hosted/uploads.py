@@ -1,5 +1,5 @@
-"""The files of hosted fine-tuning jobs: found, checked row by row as a service would, hashed, and
-their tokens counted.
+"""Reads the files of hosted fine-tuning jobs: checks each row as a service would, hashes the files
+and counts tokens.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.training.rows import POOLED, same_rows
 
-FOLDERS = {"sft": "openai", "dpo": "openai-dpo"}  # where a run's corpus has them, by method
+FOLDERS = {"sft": "openai", "dpo": "openai-dpo"}  # of a run's corpus, by method
 TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
-LEAST = 10  # rows that a service wants
-BYTES = 4  # of a text for one token, about
+LEAST = 10  # rows that a service requires
+BYTES = 4  # of text per token, about
 EXTRA = 4  # tokens of a message besides its text
 SHOWN = 20  # mistakes that are listed
 SLOW = 15.0  # seconds that tiktoken may take to fetch its vocabulary
@@ -30,23 +30,21 @@ MESSAGE = ("role", "content", "name", "weight")
 
 @dataclass(frozen=True)
 class Part:
-    """The files of one job: rows to train on and to validate with, tokens of one pass, and the hash
-    of what they hold.
-    """
+    """The files of one job, how many rows they hold, their tokens per epoch, and their hash."""
 
     culture: str
     train: Path
     validation: Path | None
     rows: int
-    checked: int
+    validation_rows: int
     tokens: int
     hash: str
 
 
-def parts(folder: Path, method: str, count: Callable[[str], int]) -> tuple[Part, ...]:
-    """Read the files of every job; InputError lists what is wrong with any of them."""
-    found = layout(folder)
-    if not found:
+def read_parts(folder: Path, method: str, count: Callable[[str], int]) -> tuple[Part, ...]:
+    """Read the files of every job; raises InputError with every mistake in them."""
+    jobs = find_jobs(folder)
+    if not jobs:
         there = sorted(p.name for p in folder.iterdir())[:10] if folder.is_dir() else []
         raise InputError(
             f"{folder}: no {TRAIN} in it, nor in a folder of it for each culture; "
@@ -54,7 +52,7 @@ def parts(folder: Path, method: str, count: Callable[[str], int]) -> tuple[Part,
             f"`culturepark export RUN --to {FOLDERS[method]} --by-culture` writes them."
         )
     problems: list[str] = []
-    read = tuple(_part(culture, place, method, count, problems) for culture, place in found)
+    parts = tuple(_read_part(culture, place, method, count, problems) for culture, place in jobs)
     if problems:
         more = f"\nand {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise InputError(
@@ -62,18 +60,16 @@ def parts(folder: Path, method: str, count: Callable[[str], int]) -> tuple[Part,
             + "\n".join(problems[:SHOWN])
             + more
         )
-    return read
+    return parts
 
 
-def layout(folder: Path) -> list[tuple[str, Path]]:
-    """Return the jobs of a folder: culture and where its files are.
+def find_jobs(folder: Path) -> list[tuple[str, Path]]:
+    """Return the jobs of a folder: each culture and the folder of its files.
 
     A folder that holds all rows together and the same rows by culture (`export --by-culture`) makes
-    a job per culture. InputError where the two hold different rows.
+    one job per culture. Raises InputError if the two hold different rows.
     """
-    cultures = (
-        sorted(p for p in folder.glob("[!._]*") if (p / TRAIN).is_file()) if folder.is_dir() else []
-    )
+    cultures = sorted(p for p in folder.glob("[!._]*") if (p / TRAIN).is_file())
     if not (folder / TRAIN).is_file() or (
         cultures and same_rows(folder / TRAIN, [p / TRAIN for p in cultures])
     ):
@@ -86,26 +82,27 @@ def layout(folder: Path) -> list[tuple[str, Path]]:
     return [(POOLED, folder)]
 
 
-def _part(
+def _read_part(
     culture: str, folder: Path, method: str, count: Callable[[str], int], problems: list[str]
 ) -> Part:
-    """Read the files of a job; what is wrong with them is added to `problems`."""
+    """Read the files of a job; mistakes in them are added to `problems`."""
     train, validation = folder / TRAIN, folder / VALIDATION
     files = [train, *([validation] if validation.is_file() else [])]
-    data = [_bytes(path) for path in files]
+    data = [_read_bytes(path) for path in files]
     rows = [
-        list(_rows(path, text, method, problems)) for path, text in zip(files, data, strict=True)
+        list(_parse_rows(path, text, method, problems))
+        for path, text in zip(files, data, strict=True)
     ]
     if len(rows[0]) < LEAST and not any(p.startswith(f"{train}:") for p in problems):
         problems.append(f"{train}: {len(rows[0])} rows; a service takes at least {LEAST}")
-    seen = {line for line, _ in rows[0]}
-    both = sum(line in seen for line, _ in rows[1]) if len(rows) > 1 else 0
-    if both:
+    training_lines = {line for line, _ in rows[0]}
+    shared = sum(line in training_lines for line, _ in rows[1]) if len(rows) > 1 else 0
+    if shared:
         problems.append(
-            f"{validation}: {both} of its rows stand in {TRAIN} too, so nothing would be validated"
-            " by them"
+            f"{validation}: {shared} of its rows stand in {TRAIN} too, so nothing would be"
+            " validated by them"
         )
-    tokens = sum(_tokens(row, count) for _, row in rows[0])
+    tokens = sum(_count_tokens(row, count) for _, row in rows[0])
     return Part(
         culture,
         train,
@@ -113,11 +110,11 @@ def _part(
         len(rows[0]),
         len(rows[1]) if len(rows) > 1 else 0,
         tokens,
-        hashed(*data),
+        hash_files(*data),
     )
 
 
-def hashed(*data: bytes) -> str:
+def hash_files(*data: bytes) -> str:
     """Return the SHA-256 of files' contents, each with its length, as hex."""
     whole = hashlib.sha256()
     for part in data:
@@ -125,17 +122,17 @@ def hashed(*data: bytes) -> str:
     return whole.hexdigest()
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _rows(
+def _parse_rows(
     path: Path, data: bytes, method: str, problems: list[str]
 ) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield every sound row with its line; what is wrong with the others is added to `problems`."""
+    """Yield every valid row with its line; mistakes in the others are added to `problems`."""
     for number, line in enumerate(data.split(b"\n"), 1):
         if not line.strip():
             continue
@@ -145,35 +142,33 @@ def _rows(
         except InputError as error:
             problems.append(str(error))
             continue
-        why = (
-            "it holds half a character, which a service would refuse"
-            if halves
-            else wrong(row, method)
-        )
+        why = explain_refusal(row, method)
+        if halves:
+            why = "it holds half a character, which a service would refuse"
         if why is None:
             yield line, row
         else:
             problems.append(f"{where}: {why}")
 
 
-def wrong(row: Any, method: str) -> str | None:
-    """Say why a service would refuse a row; None where it would not."""
-    known = ROW[method]
+def explain_refusal(row: Any, method: str) -> str | None:
+    """Return why a service would refuse a row; None if it would not."""
+    keys = ROW[method]
     if not isinstance(row, Mapping):
         return "it is no JSON object"
-    if odd := next((key for key in row if key not in known), None):
-        return f"the key {odd!r} has no place in it. {nearest(str(odd), known)}"
-    if lacking := next((key for key in known if key not in row), None):
+    if odd := next((key for key in row if key not in keys), None):
+        return f"the key {odd!r} has no place in it. {nearest(str(odd), keys)}"
+    if lacking := next((key for key in keys if key not in row), None):
         return f"it has no {lacking!r}"
     if method == "sft":
-        return _spoken(row["messages"], "messages") or _taught(row["messages"])
-    asked = row["input"].get("messages") if isinstance(row["input"], Mapping) else None
-    return _spoken(asked, "input.messages") or next(
-        filter(None, (_answer(row[key], key) for key in known[1:])), None
+        return _check_messages(row["messages"], "messages") or _check_assistant(row["messages"])
+    prompt = row["input"].get("messages") if isinstance(row["input"], Mapping) else None
+    return _check_messages(prompt, "input.messages") or next(
+        filter(None, (_check_answer(row[key], key) for key in keys[1:])), None
     )
 
 
-def _spoken(messages: Any, at: str) -> str | None:
+def _check_messages(messages: Any, at: str) -> str | None:
     if not isinstance(messages, list) or not messages:
         return f"{at} is no list of messages"
     for i, message in enumerate(messages):
@@ -194,21 +189,19 @@ def _spoken(messages: Any, at: str) -> str | None:
     return None
 
 
-def _taught(messages: Sequence[Mapping[str, Any]]) -> str | None:
+def _check_assistant(messages: Sequence[Mapping[str, Any]]) -> str | None:
     if messages[-1]["role"] != "assistant":
         return f"the last message is the {messages[-1]['role']}'s, not the assistant's"
-    taught = any(m["role"] == "assistant" and m.get("weight", 1) for m in messages)
-    return (
-        None
-        if taught
-        else "no message of the assistant has the weight 1: there is nothing to learn"
-    )
+    has_lesson = any(m["role"] == "assistant" and m.get("weight", 1) for m in messages)
+    if not has_lesson:
+        return "no message of the assistant has the weight 1: there is nothing to learn"
+    return None
 
 
-def _answer(output: Any, at: str) -> str | None:
+def _check_answer(output: Any, at: str) -> str | None:
     if not isinstance(output, list) or len(output) != 1:
         return f"{at} is no list of one message"
-    return _spoken(output, at) or (
+    return _check_messages(output, at) or (
         f"{at}[0] is not the assistant's" if output[0]["role"] != "assistant" else None
     )
 
@@ -216,9 +209,9 @@ def _answer(output: Any, at: str) -> str | None:
 # --------------------------------------------------------------------- tokens
 
 
-def counter(model: str) -> tuple[str, Callable[[str], int]]:
-    """Return how a model's tokens are counted, in words, and a function that does it: tiktoken's,
-    else bytes/4.
+def load_counter(model: str) -> tuple[str, Callable[[str], int]]:
+    """Return how a model's tokens are counted, in words, and the function that counts them:
+    tiktoken's, else bytes/4.
     """
     about = f"counted as bytes/{BYTES}, about"
     try:
@@ -226,22 +219,22 @@ def counter(model: str) -> tuple[str, Callable[[str], int]]:
 
         name = tiktoken.encoding_name_for_model(model.removeprefix("ft:").partition(":")[0])
     except ImportError:
-        return f"{about}: tiktoken is not installed", _fourth
+        return f"{about}: tiktoken is not installed", _estimate_tokens
     except KeyError:
-        return f"{about}: tiktoken does not know {model!r}", _fourth
-    encode = _vocabulary(name)
+        return f"{about}: tiktoken does not know {model!r}", _estimate_tokens
+    encode = _load_vocabulary(name)
     if encode is None:
-        return f"{about}: tiktoken's vocabulary {name} could not be fetched", _fourth
+        return f"{about}: tiktoken's vocabulary {name} could not be fetched", _estimate_tokens
     return f"counted by tiktoken, {name}", lambda text: len(encode(text))
 
 
-def _fourth(text: str) -> int:
+def _estimate_tokens(text: str) -> int:
     return max(1, len(text.encode()) // BYTES)
 
 
-def _vocabulary(name: str) -> Callable[[str], list[int]] | None:
-    """Return tiktoken's encoder; None where its vocabulary cannot be had soon. litellm brings those
-    that matter along.
+def _load_vocabulary(name: str) -> Callable[[str], list[int]] | None:
+    """Return tiktoken's encoder, from litellm's copies if possible; None if its vocabulary cannot
+    be fetched within SLOW seconds.
     """
     import os
     import threading
@@ -249,40 +242,32 @@ def _vocabulary(name: str) -> Callable[[str], list[int]] | None:
 
     import tiktoken
 
-    found: list[Callable[[str], list[int]]] = []
+    encoders: list[Callable[[str], list[int]]] = []
 
     def fetch() -> None:
         with suppress(Exception):
-            found.append(tiktoken.get_encoding(name).encode_ordinary)
+            encoders.append(tiktoken.get_encoding(name).encode_ordinary)
 
-    own, spec = "TIKTOKEN_CACHE_DIR", find_spec("litellm")
-    place = (
-        Path(spec.origin).parent / "litellm_core_utils" / "tokenizers"
-        if spec and spec.origin
-        else None
-    )
-    lent = (
-        place is not None
-        and place.is_dir()
-        and own not in os.environ
-        and "DATA_GYM_CACHE_DIR" not in os.environ
-    )
-    if lent:
-        os.environ[own] = str(place)
+    variable, spec = "TIKTOKEN_CACHE_DIR", find_spec("litellm")
+    origin = spec.origin if spec and spec.origin else ""
+    place = Path(origin).parent / "litellm_core_utils" / "tokenizers"
+    unset = variable not in os.environ and "DATA_GYM_CACHE_DIR" not in os.environ
+    borrowed = bool(origin) and place.is_dir() and unset
+    if borrowed:
+        os.environ[variable] = str(place)
     try:
-        thread = threading.Thread(
-            target=fetch, daemon=True
-        )  # a firewall may leave it waiting: nobody waits for it
+        # a daemon: behind a firewall it may never end
+        thread = threading.Thread(target=fetch, daemon=True)
         thread.start()
         thread.join(SLOW)
     finally:
-        if lent:
-            del os.environ[own]
-    return found[0] if found else None
+        if borrowed:
+            del os.environ[variable]
+    return encoders[0] if encoders else None
 
 
-def _tokens(row: Mapping[str, Any], count: Callable[[str], int]) -> int:
-    """Return the tokens of a row; of a preference both answers count."""
+def _count_tokens(row: Mapping[str, Any], count: Callable[[str], int]) -> int:
+    """Return the tokens of a row; in a preference both answers count."""
     messages = row.get("messages") or [
         *row["input"]["messages"],
         *row["preferred_output"],
