@@ -8,17 +8,26 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from functools import partial
 
 import pytest
 from conftest import TEA, Plays
 
 import culturepark as cp
-from culturepark.cli.progress import _bar, aloud, progress, sentence
+from culturepark.cli.progress import _bar, aloud, describe_progress, progress
 from culturepark.cli.terminal import printable
 from culturepark.cli.tune import _lines
+from culturepark.events import (
+    DialogueEnded,
+    DialogueRefined,
+    RefineProgress,
+    RunStarted,
+    SimulateProgress,
+)
 from culturepark.executor import pool
 from culturepark.forecast import DialogueCosts, TurnCosts
+from culturepark.store.counts import count_all
 
 CTRL_C = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
 
@@ -99,20 +108,33 @@ def test_a_second_interrupt_ends_at_once(park):
         process.stderr.close()
 
 
-def test_figures_are_shown_before_the_first_answer(park):
+def test_progress_is_sent_before_the_first_answer(park):
     seen = []
-    cp.run(
-        "tea",
-        model="conftest:Plays",
-        dialogues=3,
-        turns=4,
-        **TEA,
-        tell=lambda stage, f: seen.append((stage, f)),
-    )
-    stage, first = seen[0]
-    assert (stage, first["turns"], first["of_turns"], first["calls"]) == ("simulate", 0, 12, 0)
-    last = [f for stage, f in seen if stage == "simulate"][-1]
-    assert (last["turns"], last["of_turns"], last["dialogues"]) == (12, 12, 3)
+    cp.run("tea", model="conftest:Plays", dialogues=3, turns=4, **TEA, on_event=seen.append)
+    assert isinstance(seen[0], RunStarted) and seen[0].folder.name == "tea"
+    progress = [event for event in seen if isinstance(event, SimulateProgress)]
+    first, last = progress[0], progress[-1]
+    assert seen[1] == first and (first.turns, first.of_turns, first.calls) == (0, 12, 0)
+    assert (last.turns, last.of_turns, last.dialogues) == (12, 12, 3)
+
+
+def test_every_turn_and_every_end_of_a_dialogue_is_an_event(park):
+    seen = []
+    run = cp.run("tea", model="conftest:Plays", dialogues=3, turns=4, **TEA, on_event=seen.append)
+    kinds = Counter(type(event).__name__ for event in seen)
+    assert (kinds["TurnWritten"], kinds["DialogueEnded"], kinds["DialogueRefined"]) == (12, 3, 3)
+    with run.open_store(write=False) as store:
+        assert sum(e.kept for e in seen if isinstance(e, DialogueRefined)) >= count_all(store).kept
+        turns = store.read_turns(next(e.dialogue for e in seen if isinstance(e, DialogueEnded)))
+    assert len(turns) == 4
+
+
+def test_who_is_told_figures_as_before_is_warned_and_told(park):
+    seen = []
+    run = cp.start("tea", model="conftest:Plays", dialogues=1, turns=2, **TEA)
+    with pytest.warns(DeprecationWarning, match="tell is on_event now"):
+        cp.simulate(run, tell=lambda stage, figures: seen.append((stage, figures["turns"])))
+    assert seen[0] == ("simulate", 0) and seen[-1] == ("simulate", 2)
 
 
 def test_what_is_to_come_is_reckoned_by_place_in_the_dialogue():
@@ -136,19 +158,22 @@ def test_an_unknown_cost_makes_the_forecast_unknown_and_never_less():
 
 
 def test_what_an_endpoint_says_is_never_markup(capfd):
-    figures = {
-        "of": 2,
-        "of_turns": 8,
-        "dialogues": 0,
-        "turns": 0,
-        "calls": 0,
-        "stage_calls": 0,
-        "failures": 0,
-        "tokens": 0,
-        "usd": None,
-    }
-    with _bar() as tell:
-        tell("simulate", figures)
+    progress = SimulateProgress(
+        of=2,
+        of_turns=8,
+        dialogues=0,
+        turns=0,
+        failed=0,
+        calls=0,
+        stage_calls=0,
+        failures=0,
+        tokens=0,
+        usd=None,
+        max_usd=None,
+        forecast=None,
+    )
+    with _bar() as show:
+        show(progress)
         logging.getLogger("culturepark").warning(
             "HTTP 400: [/INST] :smile: \x1b[31mred\x1b]0;title\x07"
         )
@@ -165,23 +190,23 @@ def test_control_characters_are_written_out_and_all_else_is_left():
 
 
 def test_without_a_terminal_a_line_says_what_begins(capfd):
-    figures = {
-        "of": 2,
-        "dialogues": 0,
-        "opinions": 0,
-        "kept": 0,
-        "calls": 9,
-        "stage_calls": 0,
-        "failures": 0,
-        "tokens": 5,
-        "usd": 0.5,
-        "max_usd": 2.0,
-        "forecast": 1.25,
-    }
-    with progress(quiet=False) as tell:
-        tell("refine", figures)
+    event = RefineProgress(
+        of=2,
+        dialogues=0,
+        opinions=0,
+        kept=0,
+        calls=9,
+        stage_calls=0,
+        failures=0,
+        tokens=5,
+        usd=0.5,
+        max_usd=2.0,
+        forecast=1.25,
+    )
+    with progress(quiet=False) as show:
+        show(event)
     assert "refine: 0/2 dialogues · 0 kept" in capfd.readouterr().err
-    assert "$0.50 of at most $2, about $1.25 when this stage ends" in sentence(figures, 0.1)
+    assert "$0.50 of at most $2, about $1.25 when this stage ends" in describe_progress(event, 0.1)
 
 
 def test_building_the_tiny_base_reports_steps_and_time_left(tmp_path, monkeypatch):

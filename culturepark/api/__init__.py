@@ -7,7 +7,6 @@ from culturepark.api.comparison import compare
 from culturepark.api.evaluation import benchmarks, evaluate
 from culturepark.api.lineage import explain, told
 from culturepark.api.runs import replay, resume, start
-from culturepark.api.stages import Tell
 from culturepark.api.tuning import first, graduates, hosted, locate_upload, matrix, scpo, tune
 from culturepark.api.work import (
     calls,
@@ -21,6 +20,7 @@ from culturepark.api.work import (
     run,
     simulate,
 )
+from culturepark.events import Tell
 
 __all__ = [
     "Tell",

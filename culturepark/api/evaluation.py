@@ -11,8 +11,7 @@ from typing import Any
 
 from culturepark import logs, runs
 from culturepark.api.runs import resume, settled
-from culturepark.api.stages import Tell
-from culturepark.api.work import _silent, report
+from culturepark.api.work import report
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import card as cards
 from culturepark.evaluation import planned, work
@@ -21,6 +20,7 @@ from culturepark.evaluation.kind import load_kind
 from culturepark.evaluation.result import Result
 from culturepark.evaluation.types import Benchmark
 from culturepark.evaluation.work import EMBEDDED, Job
+from culturepark.events import Tell
 from culturepark.executor import pool
 from culturepark.llm import Model
 from culturepark.llm import load as load_model
@@ -55,7 +55,7 @@ def evaluate(
     out: str | Path | None = None,
     key: str | None = None,
     code: bool = False,
-    tell: Tell = _silent,
+    tell: Tell = lambda stage, figures: None,
     **driven: Any,
 ) -> list[Result]:
     """Put benchmarks to models and return their results, which lie in

@@ -1,31 +1,37 @@
-"""The two stages that ask models, simulate and refine, and the figures that they report while they
+"""The two stages that ask models, simulate and refine, and the events that they send while they
 work.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from culturepark.curation.pipeline import refine
 from culturepark.dialogue.simulate import simulate
+from culturepark.events import (
+    DialogueEnded,
+    DialogueRefined,
+    OnEvent,
+    RefineProgress,
+    SimulateProgress,
+    StageProgress,
+    TurnWritten,
+)
 from culturepark.forecast import DialogueCosts, TurnCosts
 from culturepark.llm.session import Desk, Meter
 from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.runs import Run
 
-Tell = Callable[[str, Mapping[str, Any]], None]  # stage and its figures so far
-EVERY = 0.5  # seconds between figures
+EVERY = 0.5  # seconds between reports of progress
 
 
 async def hold_dialogues(
-    opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, tell: Tell
+    opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, on_event: OnEvent
 ) -> None:
-    """Hold `total` dialogues; figures count dialogues, turns and failures, from the first
-    moment.
-    """
+    """Hold `total` dialogues, and send what happens from the first moment."""
     turns, calls = opened.settings.turns, desk.calls
     costs = TurnCosts(total, turns)
     done = {"of": total, "of_turns": total * turns, "dialogues": 0, "turns": 0, "failed": 0}
@@ -34,21 +40,22 @@ async def hold_dialogues(
         costs.skip(0, len(dialogue.turns))
         done["of_turns"] -= len(dialogue.turns)
 
-    def count_turn(n: int, meter: Meter) -> None:
+    def count_turn(scene: Scene, n: int, meter: Meter) -> None:
         done["turns"] += 1
         costs.add(n, meter.usd)
+        on_event(TurnWritten(scene.id, n, meter.usd))
 
     def end_dialogue(dialogue: Dialogue) -> None:
         done["dialogues"] += 1
         done["failed"] += dialogue.status == "failed"
         costs.skip(len(dialogue.turns), turns)
         done["of_turns"] -= turns - len(dialogue.turns)
+        on_event(DialogueEnded(dialogue.scene.id, dialogue.status, dialogue.reason))
 
-    def figures() -> dict[str, Any]:
-        asked = {"stage_calls": desk.calls - calls}
-        return done | asked | count_usage(desk) | _money(opened, desk, costs.ahead())
+    def progress() -> SimulateProgress:
+        return SimulateProgress(**done, **_measure_cost(opened, desk, calls, costs.ahead()))
 
-    async with _told("simulate", figures, tell):
+    async with _report(progress, on_event):
         await simulate(
             opened.workspace,
             opened.settings,
@@ -61,44 +68,42 @@ async def hold_dialogues(
 
 
 async def refine_dialogues(
-    opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, tell: Tell
+    opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, on_event: OnEvent
 ) -> None:
-    """Refine `total` dialogues; figures count dialogues, opinions and those kept."""
+    """Refine `total` dialogues, and send what happens."""
     done = {"of": total, "dialogues": 0, "opinions": 0, "kept": 0}
     spent, calls, costs = desk.usd, desk.calls, DialogueCosts(total)
 
-    def end_dialogue(_: Scene, opinions: tuple[Opinion, ...], meter: Meter) -> None:
+    def end_dialogue(scene: Scene, opinions: tuple[Opinion, ...], meter: Meter) -> None:
+        kept = sum(not o.dropped for o in opinions)
         done["dialogues"] += 1
         done["opinions"] += len(opinions)
-        done["kept"] += sum(not o.dropped for o in opinions)
+        done["kept"] += kept
         costs.add(meter.usd)
+        on_event(DialogueRefined(scene.id, len(opinions), kept))
 
-    def figures() -> dict[str, Any]:
-        asked = {"stage_calls": desk.calls - calls}
-        return (
-            done | asked | count_usage(desk) | _money(opened, desk, costs.ahead(desk.usd - spent))
-        )
+    def progress() -> RefineProgress:
+        ahead = costs.ahead(desk.usd - spent)
+        return RefineProgress(**done, **_measure_cost(opened, desk, calls, ahead))
 
-    async with _told("refine", figures, tell):
+    async with _report(progress, on_event):
         await refine(opened.workspace, opened.settings, desk, scenes, end_dialogue)
 
 
 @asynccontextmanager
-async def _told(
-    stage: str, figures: Callable[[], dict[str, Any]], tell: Tell
-) -> AsyncIterator[None]:
-    """Report figures at once, every half second meanwhile, and at the end."""
+async def _report(progress: Callable[[], StageProgress], on_event: OnEvent) -> AsyncIterator[None]:
+    """Send progress at once, every half second meanwhile, and at the end."""
 
-    async def report() -> None:
+    async def repeat() -> None:
         while True:
-            tell(stage, figures())
+            on_event(progress())
             await asyncio.sleep(EVERY)
 
-    reporter = asyncio.create_task(report())
+    reporter = asyncio.create_task(repeat())
     await asyncio.sleep(0)
     try:
         yield
-        tell(stage, figures())
+        on_event(progress())
     finally:
         reporter.cancel()
 
@@ -111,12 +116,15 @@ def count_usage(desk: Desk) -> dict[str, Any]:
     return {"calls": desk.calls, "failures": desk.failures, "tokens": desk.tokens, "usd": usd}
 
 
-def _money(opened: Run, desk: Desk, ahead: float | None) -> dict[str, Any]:
-    """Return the cap, and what will have been spent when the stage ends; None where that cannot be
-    reckoned.
+def _measure_cost(opened: Run, desk: Desk, calls: int, ahead: float | None) -> dict[str, Any]:
+    """Return what was asked and spent, the cap, and what will have been spent when the stage ends.
+
+    `calls` had been asked before the stage, `ahead` USD are still to be spent.
     """
     known = desk.priced and ahead is not None
     return {
+        **count_usage(desk),
+        "stage_calls": desk.calls - calls,
         "max_usd": opened.settings.max_usd,
         "forecast": desk.usd + (ahead or 0.0) if known else None,
     }

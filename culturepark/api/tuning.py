@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.api.runs import resume
-from culturepark.api.stages import Tell
 from culturepark.api.work import export
 from culturepark.atomic import recover, write_text
 from culturepark.errors import InputError
+from culturepark.events import Tell
 from culturepark.runs import Run
 from culturepark.training import recipe as recipes
 from culturepark.training.objective import load_objective

@@ -13,7 +13,7 @@ from typing import Any
 
 from culturepark import logs
 from culturepark.api.runs import parts, start
-from culturepark.api.stages import Tell, count_usage, hold_dialogues, refine_dialogues
+from culturepark.api.stages import count_usage, hold_dialogues, refine_dialogues
 from culturepark.api.waves import Yield, wave
 from culturepark.context import look_up
 from culturepark.corpora import build as corpus_build
@@ -26,6 +26,7 @@ from culturepark.curation.pipeline import spoken
 from culturepark.dialogue import casting
 from culturepark.dialogue.simulate import plan
 from culturepark.errors import InputError, ParkError, RunFailed
+from culturepark.events import OnEvent, RunStarted, Tell, ignore_event, subscribe
 from culturepark.executor import pool
 from culturepark.llm.session import Desk
 from culturepark.records import Dialogue, Opinion, Scene
@@ -42,71 +43,71 @@ from culturepark.store.counts import (
 )
 from culturepark.store.queries import has_samples, iterate_unrefined
 
-Stage = Callable[[Run, Desk, Iterable[Scene], int, Tell], Coroutine[Any, Any, None]]
+Stage = Callable[[Run, Desk, Iterable[Scene], int, OnEvent], Coroutine[Any, Any, None]]
 WAVES = 50  # rounds of simulate and refine after which a run that still lacks samples is given up
 
 
-def _silent(stage: str, figures: Mapping[str, Any]) -> None:
-    """Tell nobody."""
-
-
-def simulate(run: Run, tell: Tell = _silent) -> dict[str, Any]:
+def simulate(
+    run: Run, on_event: OnEvent = ignore_event, *, tell: Tell | None = None
+) -> dict[str, Any]:
     """Hold the run's dialogues (`dialogues` a culture) that are not yet held; return counts.
 
     RunFailed, with the main reason, if every dialogue failed.
     """
-    with run.open_store() as journal:
-        desk = run.desk(journal)
+    on_event = subscribe(on_event, tell)
+    with run.open_store() as store:
+        desk = run.desk(store)
         lengths = dict.fromkeys(_cultures(run), run.settings.dialogues)
-        _work(run, desk, _hold(run, desk, lengths, dict.fromkeys(lengths, 0), tell))
-        return counts(journal) | count_usage(desk) | {"failures": describe_failures(journal)}
+        _work(run, desk, on_event, _hold(run, desk, lengths, dict.fromkeys(lengths, 0), on_event))
+        return counts(store) | count_usage(desk) | {"failures": describe_failures(store)}
 
 
-def refine(run: Run, tell: Tell = _silent) -> dict[str, Any]:
+def refine(
+    run: Run, on_event: OnEvent = ignore_event, *, tell: Tell | None = None
+) -> dict[str, Any]:
     """Refine every held dialogue that is not yet refined, and build the corpus; return counts.
 
     RunFailed, with the main reason, if every dialogue failed, in this stage or before it.
     """
-    with run.open_store() as journal:
-        desk = run.desk(journal)
+    on_event = subscribe(on_event, tell)
+    with run.open_store() as store:
+        desk = run.desk(store)
 
         async def refine_held() -> None:
-            _require_held(journal)
+            _require_held(store)
             await _twice(
                 run,
                 desk,
                 refine_dialogues,
-                lambda: iterate_unrefined(journal),
-                lambda: count_all_unrefined(journal),
-                tell,
+                lambda: iterate_unrefined(store),
+                lambda: count_all_unrefined(store),
+                on_event,
             )
-            _require_refined(journal)
+            _require_refined(store)
 
-        _work(run, desk, refine_held())
-        corpus_build.build(run.workspace, run.settings, journal)
-        return counts(journal) | count_usage(desk) | {"failures": describe_failures(journal)}
+        _work(run, desk, on_event, refine_held())
+        corpus_build.build(run.workspace, run.settings, store)
+        return counts(store) | count_usage(desk) | {"failures": describe_failures(store)}
 
 
 def export(
     run: Run, formats: Sequence[str] = DEFAULT, *, by_culture: bool = False
 ) -> dict[str, Path]:
     """Write the corpus in these formats; return format → folder."""
-    with run.open_store() as journal:
-        if not has_samples(journal):  # stopped before its end: what is refined so far
-            corpus_build.build(run.workspace, run.settings, journal)
-        about = card.render(journal, run.workspace, run.settings, run.folder.name)
-        return export_files(
-            _source(run, journal), run.corpus, formats, about, by_culture=by_culture
-        )
+    with run.open_store() as store:
+        if not has_samples(store):  # stopped before its end: what is refined so far
+            corpus_build.build(run.workspace, run.settings, store)
+        about = card.render(store, run.workspace, run.settings, run.folder.name)
+        return export_files(_source(run, store), run.corpus, formats, about, by_culture=by_culture)
 
 
-def _source(run: Run, journal: RunStore) -> Source:
+def _source(run: Run, store: RunStore) -> Source:
     """Return what exports read of a run: the park knows its peoples' shares, the refinery the voice
     of its opinions.
     """
     surveyed = partial(casting.shares, survey=run.settings.survey)
     cultures = tuple(dict.fromkeys(_cultures(run)))
-    return Source(run.workspace, run.settings, journal, cultures, partial(_before, run), surveyed)
+    return Source(run.workspace, run.settings, store, cultures, partial(_before, run), surveyed)
 
 
 def _before(run: Run, opinion: Opinion, scene: Scene) -> str:
@@ -123,8 +124,8 @@ def report(run: Run) -> Path:
     """Write the run's report (HTML and JSON) and return the page's path."""
     from culturepark import reports
 
-    with run.open_store(write=False) as journal:
-        return reports.write(journal, run.workspace, run.settings, run.folder / "report")[0]
+    with run.open_store(write=False) as store:
+        return reports.write(store, run.workspace, run.settings, run.folder / "report")[0]
 
 
 def calls(
@@ -143,17 +144,23 @@ def calls(
     from culturepark.reports.calls import calls as gathered
     from culturepark.reports.calls import whole
 
-    with run.open_store(write=False) as journal:
+    with run.open_store(write=False) as store:
         if call is not None:
-            return whole(journal, call)
+            return whole(store, call)
         known = {
             name: asdict(price) if price else None
             for name, price in prices(run.settings, run.keys).items()
         }
-        return gathered(journal, role=role, model=model, top=top) | {"prices": known}
+        return gathered(store, role=role, model=model, top=top) | {"prices": known}
 
 
-def estimate(run: Run, pilot: int = 2, tell: Tell = _silent) -> dict[str, Any]:
+def estimate(
+    run: Run,
+    pilot: int = 2,
+    on_event: OnEvent = ignore_event,
+    *,
+    tell: Tell | None = None,
+) -> dict[str, Any]:
     """Hold and refine the first `pilot` dialogues a culture of the run, and return a band of what
     the whole run will cost.
 
@@ -162,10 +169,11 @@ def estimate(run: Run, pilot: int = 2, tell: Tell = _silent) -> dict[str, Any]:
     """
     from culturepark.forecast import forecast
 
+    on_event = subscribe(on_event, tell)
     parts(run.settings)
     at_once = replace(run, settings=run.settings.model_copy(update={"batch": False}))
-    with run.open_store() as journal:
-        desk = at_once.desk(journal)
+    with run.open_store() as store:
+        desk = at_once.desk(store)
         lengths = dict.fromkeys(
             _cultures(run),
             min(pilot, run.settings.dialogues) if run.settings.samples is None else pilot,
@@ -173,15 +181,15 @@ def estimate(run: Run, pilot: int = 2, tell: Tell = _silent) -> dict[str, Any]:
 
         async def both() -> None:
             await hold_dialogues(
-                at_once, desk, _planned(run, lengths), _ahead(journal, lengths), tell
+                at_once, desk, _planned(run, lengths), _ahead(store, lengths), on_event
             )
             await refine_dialogues(
-                at_once, desk, _planned(run, lengths), _ready(journal, lengths), tell
+                at_once, desk, _planned(run, lengths), _ready(store, lengths), on_event
             )
 
-        _work(at_once, desk, both())
+        _work(at_once, desk, on_event, both())
         found = forecast(
-            journal,
+            store,
             run.settings.dialogues * len(lengths),
             run.settings.samples,
             len(lengths),
@@ -193,8 +201,8 @@ def estimate(run: Run, pilot: int = 2, tell: Tell = _silent) -> dict[str, Any]:
 
 
 def _reasons(run: Run) -> str:
-    with run.open_store(write=False) as journal:
-        return _why(journal)
+    with run.open_store(write=False) as store:
+        return _why(store)
 
 
 def run(
@@ -202,7 +210,8 @@ def run(
     given: Any = None,
     /,
     *,
-    tell: Tell = _silent,
+    on_event: OnEvent = ignore_event,
+    tell: Tell | None = None,
     formats: Sequence[str] = DEFAULT,
     by_culture: bool = False,
     **options: Any,
@@ -215,16 +224,16 @@ def run(
     filters, figures) is checked before its first call; the report is written even where the export
     fails.
     """
-    forms = exporters(formats)
+    on_event, forms = subscribe(on_event, tell), exporters(formats)
     opened = name if isinstance(name, Run) else start(name, given, **options)
     parts(opened.settings)
-    with opened.open_store() as journal:
+    with opened.open_store() as store:
         if "shares" in {form.reads for form in forms} and (
-            why := lacking(_source(opened, journal), "shares")
+            why := lacking(_source(opened, store), "shares")
         ):
             raise InputError(f"nothing was asked: there will be nothing to export as shares: {why}")
-        desk = opened.desk(journal)
-        _work(opened, desk, _all(opened, desk, tell))
+        desk = opened.desk(store)
+        _work(opened, desk, on_event, _all(opened, desk, on_event))
     try:
         export(opened, formats, by_culture=by_culture)
     finally:
@@ -239,7 +248,7 @@ def exporters(formats: Sequence[str]) -> list[Format]:
     return [load_format(name) for name in formats]
 
 
-def _work(opened: Run, desk: Desk, task: Coroutine[Any, Any, None]) -> None:
+def _work(opened: Run, desk: Desk, on_event: OnEvent, task: Coroutine[Any, Any, None]) -> None:
     """Do one stage's work: its log open, its models' connections closed in the end, whatever the
     end is.
     """
@@ -249,6 +258,7 @@ def _work(opened: Run, desk: Desk, task: Coroutine[Any, Any, None]) -> None:
             async with desk:
                 await task
 
+    on_event(RunStarted(opened.folder))
     with logs.kept(opened.folder), pool.settled():
         try:
             pool.work(whole())
@@ -257,18 +267,18 @@ def _work(opened: Run, desk: Desk, task: Coroutine[Any, Any, None]) -> None:
             raise
 
 
-async def _all(opened: Run, desk: Desk, tell: Tell) -> None:
+async def _all(opened: Run, desk: Desk, on_event: OnEvent) -> None:
     if opened.settings.samples is None:
         lengths = dict.fromkeys(_cultures(opened), opened.settings.dialogues)
-        await _through(opened, desk, lengths, dict.fromkeys(lengths, 0), tell)
+        await _through(opened, desk, lengths, dict.fromkeys(lengths, 0), on_event)
     else:
-        await _until(opened, desk, opened.settings.samples, tell)
+        await _until(opened, desk, opened.settings.samples, on_event)
     made = corpus_build.build(opened.workspace, opened.settings, desk.journal)
     if not sum(made.values()):
         raise RunFailed(f"no opinion was kept: {_why(desk.journal)}")
 
 
-async def _until(opened: Run, desk: Desk, wanted: int, tell: Tell) -> None:
+async def _until(opened: Run, desk: Desk, wanted: int, on_event: OnEvent) -> None:
     """Hold and refine dialogues, a wave after another, until every culture has as many kept
     opinions as are wanted.
 
@@ -285,7 +295,7 @@ async def _until(opened: Run, desk: Desk, wanted: int, tell: Tell) -> None:
             raise RunFailed(_short_of(opened, desk.journal, wanted, {c: found[c] for c in stuck}))
         since = {c: found[c].dialogues for c in sizes}
         until = {c: since[c] + size for c, size in sizes.items()}
-        await _through(opened, desk, until, since, tell)
+        await _through(opened, desk, until, since, on_event)
         for c, n in until.items():
             kept = count_kept(desk.journal, c, n)
             found[c] = Yield(n, kept, sizes[c], kept - found[c].kept)
@@ -294,14 +304,14 @@ async def _until(opened: Run, desk: Desk, wanted: int, tell: Tell) -> None:
         raise RunFailed(_short_of(opened, desk.journal, wanted, lacking))
 
 
-def _short_of(opened: Run, journal: RunStore, wanted: int, found: Mapping[str, Yield]) -> str:
+def _short_of(opened: Run, store: RunStore, wanted: int, found: Mapping[str, Yield]) -> str:
     """Return what cultures lack, and why their opinions were refused."""
     lines = []
     for culture, y in found.items():
         kept = f"{y.kept} of {wanted} opinions were kept" if y.kept else "no opinion was kept"
         last = f", {y.gained} of the last {y.last}" if y.kept else ""
         lines.append(
-            f"{kept} for {culture} in {y.dialogues} dialogues{last}: {_why(journal, culture)}"
+            f"{kept} for {culture} in {y.dialogues} dialogues{last}: {_why(store, culture)}"
         )
     return (
         "; ".join(lines)
@@ -310,17 +320,17 @@ def _short_of(opened: Run, journal: RunStore, wanted: int, found: Mapping[str, Y
 
 
 async def _through(
-    opened: Run, desk: Desk, until: Mapping[str, int], since: Mapping[str, int], tell: Tell
+    opened: Run, desk: Desk, until: Mapping[str, int], since: Mapping[str, int], on_event: OnEvent
 ) -> None:
     """Hold and refine these scenes."""
-    await _hold(opened, desk, until, since, tell)
+    await _hold(opened, desk, until, since, on_event)
     await _twice(
         opened,
         desk,
         refine_dialogues,
         lambda: _planned(opened, until, since),
         lambda: _ready(desk.journal, until, since),
-        tell,
+        on_event,
     )
     _require_refined(desk.journal)
 
@@ -330,34 +340,34 @@ async def _hold(
     desk: Desk,
     until: Mapping[str, int],
     since: Mapping[str, int],
-    tell: Tell,
+    on_event: OnEvent,
 ) -> None:
     """Hold these scenes; RunFailed if none of the run's dialogues is held then."""
-    journal = desk.journal
+    store = desk.journal
     await _twice(
         opened,
         desk,
         hold_dialogues,
         lambda: _planned(opened, until, since),
-        lambda: _ahead(journal, until, since),
-        tell,
+        lambda: _ahead(store, until, since),
+        on_event,
     )
-    _require_held(journal)
+    _require_held(store)
 
 
-def _require_held(journal: RunStore) -> None:
+def _require_held(store: RunStore) -> None:
     """RunFailed, with the main reason, if dialogues of the run failed and none was held."""
-    done = count_all(journal)
+    done = count_all(store)
     if done.failed_dialogues and not done.dialogues:
-        why = "; ".join(describe_failures(journal))
+        why = "; ".join(describe_failures(store))
         raise RunFailed(f"no dialogue was held: {why}. Nothing is lost: --resume tries them again.")
 
 
-def _require_refined(journal: RunStore) -> None:
+def _require_refined(store: RunStore) -> None:
     """RunFailed, with the main reason, if no dialogue was refined and nothing was kept."""
-    refined, failed = count_refined(journal)
-    if failed and not refined and not count_all(journal).kept:
-        why = "; ".join(describe_failures(journal))
+    refined, failed = count_refined(store)
+    if failed and not refined and not count_all(store).kept:
+        why = "; ".join(describe_failures(store))
         again = "Nothing is lost: the same command, or --resume, tries them again."
         raise RunFailed(f"no dialogue was refined: {why}. {again}")
 
@@ -368,23 +378,23 @@ async def _twice(
     stage: Stage,
     scenes: Callable[[], Iterable[Scene]],
     left: Callable[[], int],
-    tell: Tell,
+    on_event: OnEvent,
 ) -> None:
     """Do a stage; what failed is tried once more at its end, when what was wrong may have
     passed.
     """
     ahead = left()
-    await stage(opened, desk, scenes(), ahead, tell)
+    await stage(opened, desk, scenes(), ahead, on_event)
     failed = left()
     if 0 < failed < ahead:
-        await stage(opened, desk, scenes(), failed, tell)
+        await stage(opened, desk, scenes(), failed, on_event)
 
 
-def describe_failures(journal: RunStore, culture: str | None = None) -> list[str]:
+def describe_failures(store: RunStore, culture: str | None = None) -> list[str]:
     """Return how many dialogues failed or were not refined, with the main reason of each."""
     from culturepark.reports.facts import gather_failures
 
-    failures = gather_failures(journal, culture)
+    failures = gather_failures(store, culture)
     lines = []
     for stage, what in (("dialogues", "failed"), ("refining", "not refined")):
         if total := failures[stage]["total"]:
@@ -394,10 +404,10 @@ def describe_failures(journal: RunStore, culture: str | None = None) -> list[str
     return lines
 
 
-def _why(journal: RunStore, culture: str | None = None) -> str:
+def _why(store: RunStore, culture: str | None = None) -> str:
     """Return the main reasons why a run, or one of its cultures, has no sample or too few."""
-    dropped = count_dropped(journal, culture)
-    lines = [*describe_failures(journal, culture)]
+    dropped = count_dropped(store, culture)
+    lines = [*describe_failures(store, culture)]
     lines += [f"{n} dropped as {why}" for why, n in dropped.most_common(3)]
     return "; ".join(lines) or "the dialogues hold no opinion"
 
@@ -417,32 +427,30 @@ def _planned(
 
 
 def _ahead(
-    journal: RunStore, until: Mapping[str, int], since: Mapping[str, int] | None = None
+    store: RunStore, until: Mapping[str, int], since: Mapping[str, int] | None = None
 ) -> int:
     """Return how many of the planned scenes are not yet held."""
     return (
-        sum(until.values())
-        - sum((since or {}).values())
-        - _count(count_held, journal, until, since)
+        sum(until.values()) - sum((since or {}).values()) - _count(count_held, store, until, since)
     )
 
 
 def _ready(
-    journal: RunStore, until: Mapping[str, int], since: Mapping[str, int] | None = None
+    store: RunStore, until: Mapping[str, int], since: Mapping[str, int] | None = None
 ) -> int:
     """Return how many of the planned scenes are held and not yet refined."""
-    return _count(count_unrefined, journal, until, since)
+    return _count(count_unrefined, store, until, since)
 
 
 def _count(
     count: Callable[[RunStore, str, int, int], int],
-    journal: RunStore,
+    store: RunStore,
     until: Mapping[str, int],
     since: Mapping[str, int] | None,
 ) -> int:
-    return sum(count(journal, c, (since or {}).get(c, 0), n) for c, n in until.items())
+    return sum(count(store, c, (since or {}).get(c, 0), n) for c, n in until.items())
 
 
-def counts(journal: RunStore) -> dict[str, int]:
+def counts(store: RunStore) -> dict[str, int]:
     """Return how much of everything a run holds."""
-    return count_all(journal)._asdict()
+    return count_all(store)._asdict()

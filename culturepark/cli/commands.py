@@ -184,8 +184,8 @@ def simulate(
     from culturepark import api
 
     run = opened(name, resume, fresh, out, workspace, flags)
-    with progress(as_json) as tell:
-        done = api.simulate(run, tell)
+    with progress(as_json) as show_event:
+        done = api.simulate(run, show_event)
     say(
         done | {"run": str(run.folder)},
         as_json,
@@ -205,8 +205,8 @@ def refine(run: str, workspace: str | None, out: str | None, as_json: bool, **fl
     from culturepark import api
 
     found = located(run, out, workspace, flags)
-    with progress(as_json) as tell:
-        done = api.refine(found, tell)
+    with progress(as_json) as show_event:
+        done = api.refine(found, show_event)
     kept = f"{done['kept']} kept, {done['samples']} samples{_failures(done)}"
     say(
         done | {"run": str(found.folder)},
@@ -300,8 +300,8 @@ def estimate(
     from culturepark import api, forecast
 
     found = opened(name, resume, fresh, out, workspace, flags)
-    with progress(as_json) as tell:
-        made = api.estimate(found, pilot, tell)
+    with progress(as_json) as show_event:
+        made = api.estimate(found, pilot, show_event)
     say(made | {"run": str(found.folder)}, as_json, forecast.told(made))
 
 
@@ -373,8 +373,8 @@ def run(
     wanted = listed(formats)
     api.exporters(wanted)  # before the run's folder is made
     found = opened(name, resume, fresh, out, workspace, flags, replay)
-    with progress(as_json) as tell:
-        api.run(found, tell=tell, formats=wanted, by_culture=by_culture)
+    with progress(as_json) as show_event:
+        api.run(found, on_event=show_event, formats=wanted, by_culture=by_culture)
     with found.open_store(write=False) as journal:
         failures = api.describe_failures(journal)
         done: dict[str, Any] = {**api.counts(journal), "failures": failures}

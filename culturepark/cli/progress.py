@@ -5,7 +5,7 @@ goes wrong with endpoints.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,14 @@ import click
 
 from culturepark.cli.output import json_text
 from culturepark.cli.terminal import echo, printable
+from culturepark.events import (
+    Event,
+    OnEvent,
+    RefineProgress,
+    SimulateProgress,
+    StageProgress,
+    ignore_event,
+)
 
 
 def _say_on_stderr(line: str) -> None:
@@ -20,15 +28,15 @@ def _say_on_stderr(line: str) -> None:
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
-    """Yield a function to tell figures to: a live bar on a terminal, a plain line every few seconds
-    elsewhere.
+def progress(quiet: bool) -> Iterator[OnEvent]:
+    """Yield who shows a run's events: a live bar on a terminal, a plain line every few seconds
+    elsewhere, nothing where it is `quiet`.
     """
     if quiet:
-        yield lambda stage, figures: None
+        yield ignore_event
     elif sys.stderr.isatty():
-        with _bar() as tell:
-            yield tell
+        with _bar() as show:
+            yield show
     else:
         yield _lines()
 
@@ -64,7 +72,7 @@ def aloud(say: Callable[[str], None] = _say_on_stderr) -> Iterator[None]:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
+def _bar() -> Iterator[OnEvent]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
@@ -84,16 +92,18 @@ def _bar() -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
         tasks: dict[tuple[str, int], Any] = {}
         clock = Clock()
 
-        def tell(stage: str, figures: Mapping[str, Any]) -> None:
-            key = (stage, figures["of"])
-            done, total = steps(figures)
+        def show(event: Event) -> None:
+            if not isinstance(event, StageProgress):
+                return
+            key = (event.stage, event.of)
+            done, total = count_steps(event)
             if key not in tasks:
-                tasks[key] = bar.add_task(stage, total=total or None, said="")
-            said = f"{figures['dialogues']}/{figures['of']} dialogues · "
-            said += sentence(figures, clock.since(stage))
+                tasks[key] = bar.add_task(event.stage, total=total or None, said="")
+            said = f"{event.dialogues}/{event.of} dialogues · "
+            said += describe_progress(event, clock.since(event.stage))
             bar.update(tasks[key], completed=done, total=total or None, said=said)
 
-        yield tell
+        yield show
 
 
 class Clock:
@@ -109,56 +119,62 @@ class Clock:
         return self.now() - self.began.setdefault(stage, self.now())
 
 
-def steps(figures: Mapping[str, Any]) -> tuple[int, int]:
+def count_steps(event: StageProgress) -> tuple[int, int]:
     """Return how far a stage has come, and how far it goes: in turns where it counts them, else in
     dialogues.
     """
-    if "of_turns" in figures:
-        return figures["turns"], figures["of_turns"]
-    return figures["dialogues"], figures["of"]
+    if isinstance(event, SimulateProgress):
+        return event.turns, event.of_turns
+    return event.dialogues, event.of
 
 
-def _lines(every: float = 5.0) -> Callable[[str, Mapping[str, Any]], None]:
+def _lines(every: float = 5.0) -> OnEvent:
     """Write a line when a stage begins, every few seconds while it moves, and when it ends."""
     clock = Clock()
     last: dict[str, str] = {}
 
-    def tell(stage: str, figures: Mapping[str, Any]) -> None:
-        begins, seconds = stage not in clock.began, clock.since(stage)
-        done, total = steps(figures)
-        finished = figures["dialogues"] >= figures["of"]
+    def show(event: Event) -> None:
+        if not isinstance(event, StageProgress):
+            return
+        begins, seconds = event.stage not in clock.began, clock.since(event.stage)
+        done, total = count_steps(event)
+        finished = event.dialogues >= event.of
         if not begins and not finished and clock.now() - clock.last < every:
             return
         clock.last = clock.now()
         rate = done / seconds if seconds > 0.2 else 0.0
         left = f" · {(total - done) / rate:.0f} s left" if rate and not finished else ""
         text = (
-            f"{stage}: {figures['dialogues']}/{figures['of']} dialogues ·"
-            f" {sentence(figures, seconds)}{left}"
+            f"{event.stage}: {event.dialogues}/{event.of} dialogues ·"
+            f" {describe_progress(event, seconds)}{left}"
         )
-        if last.get(stage) != text:
+        if last.get(event.stage) != text:
             echo(text, err=True)
-        last[stage] = text
+        last[event.stage] = text
 
-    return tell
+    return show
 
 
-def sentence(figures: Mapping[str, Any], seconds: float) -> str:
+def describe_progress(event: StageProgress, seconds: float) -> str:
     """Return what a stage has done so far, in words: work, pace, money and its forecast,
     failures.
     """
-    main = "turns" if "turns" in figures else "kept"
-    parts = [f"{figures[main]} {main}", f"{figures['stage_calls']} calls"]
+    parts = []
+    if isinstance(event, SimulateProgress):
+        parts.append(f"{event.turns} turns")
+    if isinstance(event, RefineProgress):
+        parts.append(f"{event.kept} kept")
+    parts.append(f"{event.stage_calls} calls")
     if seconds > 0.5:
-        parts[-1] += f" ({figures['stage_calls'] / seconds:,.0f}/s)"
-    if figures["tokens"]:
-        parts.append(f"{figures['tokens']:,} tokens")
-    if figures["usd"] is not None:
-        cap = f" of at most ${figures['max_usd']:g}" if figures.get("max_usd") else ""
-        ahead = figures.get("forecast")
+        parts[-1] += f" ({event.stage_calls / seconds:,.0f}/s)"
+    if event.tokens:
+        parts.append(f"{event.tokens:,} tokens")
+    if event.usd is not None:
+        cap = f" of at most ${event.max_usd:g}" if event.max_usd else ""
+        ahead = event.forecast
         then = f", about ${ahead:.2f} when this stage ends" if ahead is not None else ""
-        parts.append(f"${figures['usd']:.2f}{cap}{then}")
-    parts.append(f"{figures['failures']} failed calls")
+        parts.append(f"${event.usd:.2f}{cap}{then}")
+    parts.append(f"{event.failures} failed calls")
     return " · ".join(parts)
 
 

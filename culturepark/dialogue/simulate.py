@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 
 from culturepark.context import look_up
@@ -32,12 +33,12 @@ async def simulate(
     report: Report | None = None,
     *,
     on_begin: Report | None = None,
-    on_turn: Callable[[int, Meter], None] | None = None,
+    on_turn: Callable[[Scene, int, Meter], None] | None = None,
 ) -> None:
     """Hold every dialogue of `scenes` that the journal does not know as ended.
 
-    `on_begin` is told each dialogue as it stands before its first call, `on_turn` the place and
-    cost of each turn, `report` each dialogue as it ended.
+    `on_begin` is told each dialogue as it stands before its first call, `on_turn` the scene,
+    place and cost of each turn, `report` each dialogue as it ended.
 
     At most `settings.width` are in flight; a half-held one goes on after its last turn. A failed
     dialogue is tried again on the next call.
@@ -56,7 +57,7 @@ async def simulate(
             desk,
             dialogue,
             cut_turns=settings.cut_turns,
-            on_turn=on_turn,
+            on_turn=partial(on_turn, scene) if on_turn else None,
         )
         if report:
             report(ended)
