@@ -11,7 +11,7 @@ from pathlib import Path
 
 import culturepark as cp
 from culturepark.dialogue.simulate import plan, simulate
-from culturepark.llm.session import Desk, Models
+from culturepark.llm.session import Models, Session
 from culturepark.records import Reply, Request
 from culturepark.store import RunStore
 
@@ -33,7 +33,7 @@ def main() -> None:
     workspace, settings = cp.load(), cp.Settings(cultures=("arabic",), concurrency=500)
     scenes = list(plan(workspace, settings, "arabic", DIALOGUES))
     with tempfile.TemporaryDirectory() as folder, RunStore(Path(folder)) as journal:
-        desk = Desk(Models(cp.Scripted(line)), journal)
+        desk = Session(Models(cp.Scripted(line)), journal)
         cpu, wall = time.process_time(), time.perf_counter()
         asyncio.run(simulate(workspace, settings, desk, scenes))
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import culturepark as cp
 from culturepark.dialogue.simulate import plan, simulate
-from culturepark.llm.session import Desk, Models
+from culturepark.llm.session import Models, Session
 from culturepark.offline import Embedded
 from culturepark.offline.measure import shared_sentences
 from culturepark.store import RunStore
@@ -29,7 +29,7 @@ def main() -> None:
     for culture in cultures:
         with tempfile.TemporaryDirectory() as folder, RunStore(Path(folder)) as journal:
             scenes = list(plan(workspace, settings, culture, DIALOGUES))
-            asyncio.run(simulate(workspace, settings, Desk(Models(Embedded()), journal), scenes))
+            asyncio.run(simulate(workspace, settings, Session(Models(Embedded()), journal), scenes))
             texts = [(s.question, [t.text for t in journal.read_turns(s.id)]) for s in scenes]
         same: list[float] = []
         other: list[float] = []

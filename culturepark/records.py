@@ -519,8 +519,8 @@ class Reply:
 
     Tokens are as the provider counted them, None where it did not say; `usd` is None where the
     price or the tokens are unknown. `attempts` counts what was sent, `lost` those of them that may
-    have been billed without an answer. `shares` is the distribution over the request's options,
-    which sums to 1; empty where none was asked for or told. `reasoning` is what the model thought
+    have been billed without an answer. `option_probs` are the request's options' probabilities,
+    which sum to 1; empty if the model gave none. `reasoning` is what the model thought
     before it answered: never part of `text`, kept for reading, counted as tokens. `final` says of a
     failure that the same request would fail again; it is not kept, for settings may change.
     """
@@ -537,7 +537,7 @@ class Reply:
     attempts: int = 1
     lost: int = 0
     faults: tuple[Fault, ...] = ()
-    shares: tuple[float, ...] = ()
+    option_probs: tuple[float, ...] = ()
     reasoning: str = ""
     final: bool = False
 

@@ -23,9 +23,9 @@ from culturepark.llm import load as load_model
 from culturepark.llm.budget import Budget
 from culturepark.llm.client import EndpointClient
 from culturepark.llm.pricing import Price
-from culturepark.llm.providers.local import Tuned
-from culturepark.llm.providers.reward import Rewarder
-from culturepark.llm.session import Desk, Models
+from culturepark.llm.providers.local import LocalProvider
+from culturepark.llm.providers.reward import RewardProvider
+from culturepark.llm.session import Models, Session
 from culturepark.records import digest
 from culturepark.settings import LOOSE, Endpoint, Settings
 from culturepark.store import DAMAGED, RunStore, lock_folder, require_database
@@ -70,15 +70,15 @@ class Run:
         warnings.warn("Run.journal is Run.open_store now", DeprecationWarning, stacklevel=2)
         return self.open_store(write=write)
 
-    def desk(self, journal: RunStore) -> Desk:
+    def desk(self, journal: RunStore) -> Session:
         """Return the models of this run, their budget and their journal."""
         s = self.settings
         models = lines(s, self.keys)
         if self.replay is not None:
-            return Desk(models, journal, replay=RunStore(self.replay, write=False))
+            return Session(models, journal, replay=RunStore(self.replay, write=False))
         usable(s, models)
-        attach(models.all(), journal, s)
-        return Desk(models, journal)
+        attach(models.list_models(), journal, s)
+        return Session(models, journal)
 
 
 # ----------------------------------------------------------------- identity
@@ -212,7 +212,7 @@ def lines(settings: Settings, keys: Mapping[str, str]) -> Models:
 def prices(settings: Settings, keys: Mapping[str, str]) -> dict[str, Price | None]:
     """Return the price of each model at an endpoint, by its identity; None where it is unknown."""
     try:
-        models = lines(settings, keys).all()
+        models = lines(settings, keys).list_models()
     except (
         ParkError
     ):  # what a model needs is not installed here: its price cannot be looked up either
@@ -235,10 +235,10 @@ def usable(settings: Settings, models: Models) -> None:
     """Raise what would make every call fail, and InputError where money is capped and a price is
     unknown: no cap could hold.
     """
-    for model in models.all():
-        if isinstance(model, (EndpointClient, Rewarder, Tuned)):
+    for model in models.list_models():
+        if isinstance(model, (EndpointClient, RewardProvider, LocalProvider)):
             model.check()
-    found = [m for m in models.all() if isinstance(m, EndpointClient)]
+    found = [m for m in models.list_models() if isinstance(m, EndpointClient)]
     if settings.base_url is not None and found and settings.addressed_provider() is None:
         raise InputError(
             "--base-url is for one provider's models, and this run has several beside its own"

@@ -137,7 +137,7 @@ def test_numbers_are_read_where_the_parser_reads_options(tmp_path):
 
 
 def test_equally_likely_options_are_worth_a_guess(tmp_path):
-    tied, sure = (Reply("ok", "Tea", shares=shares) for shares in ((0.5, 0.5), (0.9, 0.1)))
+    tied, sure = (Reply("ok", "Tea", option_probs=shares) for shares in ((0.5, 0.5), (0.9, 0.1)))
     attempts = held(loaded(tmp_path, CHOICE), says(tied, sure), method="likelihood", seeds=(0, 1))
     assert [o.score for o in attempts] == [0.5, 0.0]
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from test_hosted import ASK
 
 import culturepark as cp
-from culturepark.llm.session import Answer, Desk, Failure, Models
+from culturepark.llm.session import Answer, Failure, Models, Session
 from culturepark.records import Fault, Reply
 from culturepark.store import RunStore
 
@@ -28,7 +28,9 @@ class Shape(BaseModel):
 def read(folder, script):
     model = cp.Scripted(script)
     with RunStore(folder) as journal:
-        return asyncio.run(Desk(Models(model), journal).read(ASK, "subject", Shape)), model.requests
+        return asyncio.run(
+            Session(Models(model), journal).ask_json(ASK, "subject", Shape)
+        ), model.requests
 
 
 def test_an_answer_that_cannot_be_read_is_shown_to_the_model_and_asked_for_again(tmp_path):
@@ -69,7 +71,7 @@ def test_what_an_earlier_process_was_answered_is_not_asked_again_but_failures_ar
 
     def ask(subject, request):
         with RunStore(tmp_path) as journal:
-            return asyncio.run(Desk(Models(model), journal).ask(request, subject))[0]
+            return asyncio.run(Session(Models(model), journal).ask(request, subject))[0]
 
     model = cp.Scripted(lambda _: next(script))
     assert [ask("s", ASK).text for _ in range(3)] == ["first"] * 3 and len(model.requests) == 1

@@ -27,7 +27,7 @@ from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.types import Item, Unparsed
 from culturepark.llm import reading
-from culturepark.llm.session import once as asked
+from culturepark.llm.session import build_single_request as asked
 from culturepark.local_models import choices
 from culturepark.local_models.engine import shared
 from culturepark.local_models.local_model import find
@@ -341,16 +341,16 @@ def body(*top):
 
 
 def test_a_distribution_is_told_by_the_first_token_or_not_at_all():
-    assert reading.shares(body(("1", 0.6), (" 2", 0.3), ("I", 0.1)), ("1", "2")) == pytest.approx(
-        (2 / 3, 1 / 3)
-    )
+    assert reading.read_option_probs(
+        body(("1", 0.6), (" 2", 0.3), ("I", 0.1)), ("1", "2")
+    ) == pytest.approx((2 / 3, 1 / 3))
     assert (
-        reading.shares(body(("1", 0.9), ("2", 0.1)), ("1", "2", "10")) == ()
+        reading.read_option_probs(body(("1", 0.9), ("2", 0.1)), ("1", "2", "10")) == ()
     )  # the 1 of 10, or 1?
     assert (
-        reading.shares(body(("I", 0.7), ("1", 0.3)), ("1", "2")) == ()
+        reading.read_option_probs(body(("I", 0.7), ("1", 0.3)), ("1", "2")) == ()
     )  # it would rather say something else
-    assert reading.shares({"choices": [{"message": {"content": "1"}}]}, ("1", "2")) == ()
+    assert reading.read_option_probs({"choices": [{"message": {"content": "1"}}]}, ("1", "2")) == ()
 
 
 async def test_distributions_of_several_adapters_share_a_batch_and_are_those_asked_one_by_one(
@@ -373,10 +373,10 @@ def test_a_journal_from_before_shares_were_kept_is_read_and_gets_a_place_for_the
     with RunStore(tmp_path, write=False) as journal:
         assert journal.find_answer("a").text == "1"
     with RunStore(tmp_path) as journal:
-        journal.add_call("b", "x", "respondent", Reply("ok", "1", shares=(0.25, 0.75)))
+        journal.add_call("b", "x", "respondent", Reply("ok", "1", option_probs=(0.25, 0.75)))
         assert (
-            journal.find_answer("b").shares == (0.25, 0.75)
-            and journal.find_answer("a").shares == ()
+            journal.find_answer("b").option_probs == (0.25, 0.75)
+            and journal.find_answer("a").option_probs == ()
         )
 
 

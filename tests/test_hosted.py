@@ -284,9 +284,9 @@ def test_prices_come_from_settings_or_the_price_list_at_the_providers_own_addres
     mine = cp.model("ollama/llama3.1", prompt_price=0, completion_price=0).price
     assert (mine.of(1000, 1000), mine.source) == (0, "settings")
     listed = cp.model("openai/gpt-4o-mini").price
-    assert listed.of(1_000_000, 0, 1_000_000) < listed.of(1_000_000, 0) and listed.most(
-        10, 1
-    ) >= listed.of(10, 1, 10)
+    assert listed.compute(1_000_000, 0, 1_000_000) < listed.compute(
+        1_000_000, 0
+    ) and listed.compute_most(10, 1) >= listed.compute(10, 1, 10)
 
 
 def test_keys_come_from_the_environment_a_named_variable_or_the_call_and_only_go_where_they_belong(

@@ -190,9 +190,9 @@ def test_a_journal_from_before_thoughts_were_kept_is_read_as_it_is_and_gets_a_pl
     with RunStore(tmp_path, write=False) as reader:
         assert reader.find_answer("old") == Reply("ok", "Tea.")
     with RunStore(tmp_path) as journal:
-        journal.add_call("new", "s", "r", Reply("ok", "Tea.", shares=(1.0,), reasoning="Hm."))
+        journal.add_call("new", "s", "r", Reply("ok", "Tea.", option_probs=(1.0,), reasoning="Hm."))
         assert (
-            journal.find_answer("new") == Reply("ok", "Tea.", shares=(1.0,), reasoning="Hm.")
+            journal.find_answer("new") == Reply("ok", "Tea.", option_probs=(1.0,), reasoning="Hm.")
             and journal.find_answer("old").text == "Tea."
         )
 

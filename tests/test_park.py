@@ -16,7 +16,7 @@ from culturepark.dialogue.runner import hold_dialogue
 from culturepark.dialogue.simulate import simulate
 from culturepark.dialogue.stopping import stop
 from culturepark.dialogue.trimming import own_words
-from culturepark.llm.session import Desk, Models
+from culturepark.llm.session import Models, Session
 from culturepark.records import Dialogue, Reply, Turn
 from culturepark.store import RunStore
 from culturepark.store.queries import iterate_scenes
@@ -31,7 +31,7 @@ def scene_of(park, culture="north", **changes):
 def held(park, tmp_path, model, **changes):
     space, _settings, scene = scene_of(park, **changes)
     with RunStore(tmp_path / "run") as journal:
-        desk = Desk(Models(model), journal)
+        desk = Session(Models(model), journal)
         laid = look_up(space, Dialogue(scene=scene))
         dialogue = asyncio.run(hold_dialogue(laid, desk, laid.dialogue))
         return dialogue, journal.find_dialogue(scene.id)
@@ -180,7 +180,7 @@ def test_no_more_dialogues_are_open_at_once_than_asked_for(park, tmp_path):
 
     scenes = (s for s, _ in zip(casting.scenes(space, settings, "north"), range(12), strict=False))
     with RunStore(tmp_path / "run") as journal:
-        asyncio.run(simulate(space, settings, Desk(Models(Slow()), journal), scenes))
+        asyncio.run(simulate(space, settings, Session(Models(Slow()), journal), scenes))
         assert len(list(iterate_scenes(journal, "done"))) == 12
     assert most == 3
 

@@ -14,9 +14,15 @@ from test_hosted import ASK, JSON, ask
 import culturepark as cp
 from culturepark.llm import reading
 from culturepark.llm.codec import ProviderError, decode_answer
-from culturepark.llm.reading import extract_json, read
-from culturepark.llm.reasoning import MARK, Listener, part, part_exactly
-from culturepark.llm.session import Answer, Desk, Models
+from culturepark.llm.reading import extract_json, read_reply
+from culturepark.llm.reasoning import (
+    MARK,
+    ThoughtFilter,
+    separate_thoughts,
+    split_thoughts,
+    split_thoughts_exactly,
+)
+from culturepark.llm.session import Answer, Models, Session
 from culturepark.records import Reply
 from culturepark.store import RunStore
 
@@ -40,7 +46,7 @@ def answer(content, finish="stop", usage=None, **message):
 
 
 def got(content, finish="stop", usage=None, **message):
-    return read(answer(content, finish, usage, **message), "m", ASK)
+    return read_reply(answer(content, finish, usage, **message), "m", ASK)
 
 
 # ------------------------------------------------------------------ content
@@ -84,7 +90,7 @@ def test_a_content_that_is_neither_text_nor_parts_is_named(content):
 )
 def test_what_is_no_chat_completion_says_what_came(body, named):
     with pytest.raises(ProviderError, match=named) as caught:
-        read(body, "m", ASK)
+        read_reply(body, "m", ASK)
     assert caught.value.kind == "garbled"
 
 
@@ -171,7 +177,7 @@ def test_an_answer_that_the_provider_broke_off_is_asked_for_again_and_may_have_b
     ],
 )
 def test_a_count_is_a_whole_number_of_tokens_or_unknown(told, count):
-    assert reading.count(told) == count
+    assert reading.parse_count(told) == count
 
 
 def test_usage_of_any_type_never_breaks_an_answer_and_what_is_unknown_stays_so():
@@ -198,7 +204,7 @@ def test_thoughts_that_a_provider_counts_beside_the_answer_are_counted_too():
     details = {"completion_tokens_details": {"reasoning_tokens": 40}}
     apart = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 55, **details}
     within = {"prompt_tokens": 10, "completion_tokens": 45, "total_tokens": 55, **details}
-    assert reading.usage(apart)[1] == reading.usage(within)[1] == 45
+    assert reading.read_usage(apart)[1] == reading.read_usage(within)[1] == 45
 
 
 # ---------------------------------------------------------- errors in answers
@@ -336,23 +342,23 @@ def test_a_web_page_or_a_redirect_in_the_middle_of_a_run_passes_and_at_its_begin
 def test_thoughts_are_parted_from_the_answer_and_a_mark_that_is_talked_of_survives(
     text, thoughts, rest
 ):
-    found = part(text)
+    found = split_thoughts(text)
     assert (found.reasoning, found.text) == (thoughts, rest)
 
 
 @given(st.text(alphabet="abc <>/think\n[THINK]", max_size=60))
 def test_what_follows_thoughts_is_always_the_answer(text):
-    found = part(f"<think>{text.replace('think', '')}</think>The answer.")
+    found = split_thoughts(f"<think>{text.replace('think', '')}</think>The answer.")
     assert found.text.endswith("The answer.")
 
 
 @given(
     st.text(max_size=60).filter(
-        lambda t: not MARK.search(t) and not reading.apart(Reply("ok", t)).reasoning
+        lambda t: not MARK.search(t) and not separate_thoughts(Reply("ok", t)).reasoning
     )
 )
 def test_a_text_without_thoughts_is_left_as_it_is(text):
-    assert part(text).text in (text.strip(), text.strip().removesuffix("<|return|>"))
+    assert split_thoughts(text).text in (text.strip(), text.strip().removesuffix("<|return|>"))
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
@@ -415,19 +421,21 @@ SPOKEN = (
 
 @given(st.sampled_from(SPOKEN), st.integers(1, 9))
 def test_an_answer_in_pieces_is_parted_as_the_whole_is(text, size):
-    listener = Listener()
-    said = [listener.hear(text[i : i + size]) for i in range(0, len(text), size)] + [listener.end()]
-    whole = part_exactly(text)
+    listener = ThoughtFilter()
+    said = [listener.feed(text[i : i + size]) for i in range(0, len(text), size)] + [
+        listener.finish()
+    ]
+    whole = split_thoughts_exactly(text)
     assert "".join(s.text for s in said) == whole.text
     assert "".join(s.reasoning for s in said) == whole.reasoning
 
 
 def test_a_model_on_this_machine_and_a_talk_with_one_keep_thoughts_apart(park):
     from culturepark.api.lessons import chat
-    from culturepark.llm.providers.local import _reply
+    from culturepark.llm.providers.local import _build_reply
     from culturepark.local_models.engine import Made
 
-    reply = _reply(Made("<think>Hm.</think>Tea.", "stop", 5, 7), "m", 1.0)
+    reply = _build_reply(Made("<think>Hm.</think>Tea.", "stop", 5, 7), "m", 1.0)
     assert (reply.text, reply.reasoning, reply.completion_tokens) == ("Tea.", "Hm.", 7)
     told = []
     talk = chat(cp.Scripted(["<think>Hm.</think>Tea."]), "north", ["Hello?"], told.append)
@@ -441,7 +449,7 @@ def test_thoughts_reach_no_parser_and_are_not_shown_to_the_model_again_but_are_k
         ['<think>{"a": 1} or {so}?</think>well', '<think>{"a": 2}</think>{so} {"a": 3}']
     )
     with RunStore(tmp_path) as journal:
-        found = asyncio.run(Desk(Models(model), journal).read(ASK, "subject", Shape))
+        found = asyncio.run(Session(Models(model), journal).ask_json(ASK, "subject", Shape))
         kept = journal.select("SELECT text, reasoning FROM calls ORDER BY id")
     assert isinstance(found, Answer) and found.value.a == 3
     assert model.requests[1].messages[1].content == "well"
@@ -487,15 +495,18 @@ def test_an_endpoint_that_ignores_the_schema_is_named_as_that_with_the_setting_t
 
 
 def test_an_endpoint_without_log_probabilities_is_named_as_that():
-    assert "--method sample" in reading.untold(
+    assert "--method sample" in reading.explain_missing_probs(
         said("1")
-    ) and "no log-probabilities" in reading.untold(said("1"))
+    ) and "no log-probabilities" in reading.explain_missing_probs(said("1"))
     first = {
         "choices": [
             {"logprobs": {"content": [{"top_logprobs": [{"token": "<think>", "logprob": -0.01}]}]}}
         ]
     }
-    assert "'<think>'" in reading.untold(first) and reading.shares(first, ("1", "2")) == ()
+    assert (
+        "'<think>'" in reading.explain_missing_probs(first)
+        and reading.read_option_probs(first, ("1", "2")) == ()
+    )
 
 
 # ---------------------------------------------------------- any JSON at all
@@ -527,7 +538,7 @@ BODIES = JSONS | st.fixed_dictionaries(
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_whatever_json_comes_it_ends_as_a_reply_or_a_failure_of_a_kind(status, body):
     try:
-        reply = read(decode_answer(status, json.dumps(body), {}), "m", ASK)
+        reply = read_reply(decode_answer(status, json.dumps(body), {}), "m", ASK)
     except ProviderError as error:
         assert str(error)
     else:
@@ -604,7 +615,7 @@ def test_both_client_paths_read_the_same_of_odd_answers(serve):
     ],
 )
 def test_json_with_half_a_character_a_byte_order_mark_or_nan_is_an_answer_all_the_same(body):
-    assert read(decode_answer(200, body, {}), "m", ASK).text == "Tea \ufffd today"
+    assert read_reply(decode_answer(200, body, {}), "m", ASK).text == "Tea \ufffd today"
 
 
 @pytest.mark.parametrize(
@@ -621,7 +632,10 @@ def test_json_with_half_a_character_a_byte_order_mark_or_nan_is_an_answer_all_th
     ],
 )
 def test_an_error_that_says_that_there_is_none_leaves_the_answer(error):
-    assert read(decode_answer(200, {**said("Tea."), "error": error}, {}), "m", ASK).text == "Tea."
+    assert (
+        read_reply(decode_answer(200, {**said("Tea."), "error": error}, {}), "m", ASK).text
+        == "Tea."
+    )
 
 
 @pytest.mark.parametrize(
@@ -702,17 +716,20 @@ def test_where_a_redirect_goes_is_shown_without_its_query_and_can_be_written():
     ],
 )
 def test_thoughts_in_other_marks_never_reach_the_answer(text):
-    found = part(text)
+    found = split_thoughts(text)
     assert found.text == "hi" and "SECRET" in found.reasoning
 
 
 def test_a_whole_pair_inside_of_a_line_is_thoughts_and_an_answer_loses_its_own_marks():
-    assert part("hi <think>SECRET one</think> there").text == "hi  there"
-    assert part("Tea.\n```thinking\nSECRET\n```\n").text == "Tea."
-    assert part("Tea.\n```thinking\nSECRET").endless and part("```thinking\nSECRET").text == ""
-    assert part("<answer>hi</answer>").text == "hi"
+    assert split_thoughts("hi <think>SECRET one</think> there").text == "hi  there"
+    assert split_thoughts("Tea.\n```thinking\nSECRET\n```\n").text == "Tea."
     assert (
-        part("They write <think> first. <analysis>SECRET one</analysis>hi").text
+        split_thoughts("Tea.\n```thinking\nSECRET").endless
+        and split_thoughts("```thinking\nSECRET").text == ""
+    )
+    assert split_thoughts("<answer>hi</answer>").text == "hi"
+    assert (
+        split_thoughts("They write <think> first. <analysis>SECRET one</analysis>hi").text
         == "They write <think> first. hi"
     )
 
@@ -750,7 +767,7 @@ PROSE = st.lists(
 @given(PROSE, st.sampled_from([" ", ", ", ".\n"]))
 def test_a_text_without_marks_is_left_as_it_is_whatever_it_talks_of(words, between):
     text = f"Well, {between.join(words)}".strip()
-    found = part(text)
+    found = split_thoughts(text)
     assert (found.reasoning, found.text) == ("", text)
 
 
@@ -764,4 +781,7 @@ def test_a_text_without_marks_is_left_as_it_is_whatever_it_talks_of(words, betwe
     ],
 )
 def test_a_text_that_begins_like_thoughts_is_left_as_it_is(text):
-    assert part(text) == part(f"{text} ") and (part(text).text, part(text).reasoning) == (text, "")
+    assert split_thoughts(text) == split_thoughts(f"{text} ") and (
+        split_thoughts(text).text,
+        split_thoughts(text).reasoning,
+    ) == (text, "")

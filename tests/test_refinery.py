@@ -20,7 +20,7 @@ from culturepark.curation.first_person import TOKEN, bent, decapitalised, first_
 from culturepark.curation.pipeline import distil
 from culturepark.curation.preview import preview
 from culturepark.dialogue import casting
-from culturepark.llm.session import Desk, Failure, Models, extract_json
+from culturepark.llm.session import Failure, Models, Session, extract_json
 from culturepark.records import Dialogue, Fault, Opinion, Turn
 from culturepark.settings import Refining
 from culturepark.store import RunStore
@@ -38,7 +38,7 @@ def case_of(park, *texts, mode="cross"):
 
 def refined(park, tmp_path, case, model, **how):
     with RunStore(tmp_path / "run") as journal:
-        return asyncio.run(distil(case, Refining(**how), Desk(Models(model), journal)))
+        return asyncio.run(distil(case, Refining(**how), Session(Models(model), journal)))
 
 
 def plays(opinions, verdicts=("entail",), rewrite="Drinking tea is good after all."):

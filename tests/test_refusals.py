@@ -13,7 +13,7 @@ from test_hosted import ASK, JSON, ask
 
 import culturepark as cp
 from culturepark.llm.codec import ProviderError, Style, classify_error, decode_answer
-from culturepark.llm.provider_errors import refusal
+from culturepark.llm.provider_errors import read_refusal
 from culturepark.local_models.chat import fold
 from culturepark.records import Message, Request
 from culturepark.store.queries import iterate_samples
@@ -589,10 +589,10 @@ def test_an_error_is_read_whatever_its_shape():
         {"detail": [{"msg": "boom", "loc": ["body"]}]},
         {"error": '{"message": "boom"}'},
     ):
-        assert refusal(json.dumps(body)).message == "boom"
+        assert read_refusal(json.dumps(body)).message == "boom"
     assert (
-        refusal("<html>502</html>").message == "<html>502</html>"
-        and refusal(ASK.key("m")).status is None
+        read_refusal("<html>502</html>").message == "<html>502</html>"
+        and read_refusal(ASK.key("m")).status is None
     )
 
 

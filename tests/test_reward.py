@@ -61,7 +61,7 @@ def prefers(p):
     def answer(request, item):
         told = p(item)
         return Reply(
-            "ok", shares=(told, 1 - told) if item.facts["chosen"] == 0 else (1 - told, told)
+            "ok", option_probs=(told, 1 - told) if item.facts["chosen"] == 0 else (1 - told, told)
         )
 
     return answer
@@ -175,7 +175,8 @@ def test_a_judge_can_be_asked_for_probabilities_of_its_numbers(path):
 @pytest.mark.parametrize("shares", [(), (0.4, 0.3, 0.3), (math.nan, 0.5), (0.9, 0.9)])
 def test_what_is_no_distribution_over_two_answers_is_never_a_score(path, shares):
     made = hold(
-        reward.plan(BENCHMARK, setup(path, limit=1)), lambda r, i: Reply("ok", "x", shares=shares)
+        reward.plan(BENCHMARK, setup(path, limit=1)),
+        lambda r, i: Reply("ok", "x", option_probs=shares),
     )
     assert {(o.status, o.score, o.answer) for o in made} == {("unparsed", None, None)} and made[
         0
@@ -411,10 +412,10 @@ async def test_what_of_a_conversation_is_not_read_is_said(kept, path):
 async def test_a_reward_model_refuses_what_it_cannot_judge_and_has_one_name_for_one_set_of_weights(
     kept,
 ):
-    from culturepark.llm.providers.reward import Rewarder
+    from culturepark.llm.providers.reward import RewardProvider
 
     folder, _, base = kept
-    model, other = Rewarder(str(folder)), llm.load(str(folder.parent / "global-0"))
+    model, other = RewardProvider(str(folder)), llm.load(str(folder.parent / "global-0"))
     assert (
         isinstance(model, llm.Model)
         and model.identity == llm.load(str(folder)).identity != other.identity
@@ -422,21 +423,21 @@ async def test_a_reward_model_refuses_what_it_cannot_judge_and_has_one_name_for_
     bare = await model.complete(Request("reward", (Message("user", "Tea?"),)))
     assert bare.status == "failed" and "several options" in bare.reason
     with pytest.raises(InputError, match="is no reward model"):
-        Rewarder(str(base))
+        RewardProvider(str(base))
     with pytest.raises(InputError, match="takes no top_p"):
         llm.load(str(folder), cp.Endpoint(params={"top_p": 0.5}))
 
 
 async def test_extreme_rewards_give_probabilities_that_are_exact_and_none_for_what_is_no_number():
-    from culturepark.llm.providers.reward import _reply
+    from culturepark.llm.providers.reward import _build_reply
 
-    told = _reply(("a", "b"), [-45.0, 45.0], "")
+    told = _build_reply(("a", "b"), [-45.0, 45.0], "")
     assert (
         told.text == "b"
-        and math.log(told.shares[0]) == pytest.approx(-90)
-        and told.shares[1] == 1.0
+        and math.log(told.option_probs[0]) == pytest.approx(-90)
+        and told.option_probs[1] == 1.0
     )
-    assert _reply(("a", "b"), [1.0, math.nan], "").status == "failed"
+    assert _build_reply(("a", "b"), [1.0, math.nan], "").status == "failed"
 
 
 # --------------------------------------------------------------- conformance

@@ -14,7 +14,7 @@ from conftest import TEA
 import culturepark as cp
 from culturepark import workspace as cards
 from culturepark.errors import InputError
-from culturepark.llm.session import once
+from culturepark.llm.session import build_single_request
 from culturepark.local_models.chat import fold
 from culturepark.testing.faults import KINDS
 from culturepark.testing.hearing import hear
@@ -494,7 +494,7 @@ async def test_it_sits_a_survey_with_a_personas_own_view_and_any_option_for_nobo
         "numbered": True,
     }
     for who, view in ((me, me.views["Q38"]), (None, None)):
-        asked = once(park.role("respondent"), {**told, "me": who}, None, "test")
+        asked = build_single_request(park.role("respondent"), {**told, "me": who}, None, "test")
         heard = hear(
             park, {"messages": [{"role": m.role, "content": m.content} for m in asked.messages]}
         )

@@ -10,7 +10,7 @@ import pytest
 import culturepark as cp
 from culturepark.llm.codec import ProviderError
 from culturepark.llm.providers.compatible import Compatible
-from culturepark.llm.sockets import plain, plain_text, unreached
+from culturepark.llm.sockets import describe_unreached, explain_error, explain_text
 
 ASK = cp.records.Request("delegate", (), max_tokens=9)
 
@@ -30,7 +30,9 @@ ASK = cp.records.Request("delegate", (), max_tokens=9)
 def test_a_socket_error_is_said_in_plain_words_also_from_within_another(error, words):
     outer = RuntimeError("a library's own")
     outer.__cause__ = error
-    assert words in plain(error) and (words in plain(outer) or isinstance(error, ValueError))
+    assert words in explain_error(error) and (
+        words in explain_error(outer) or isinstance(error, ValueError)
+    )
 
 
 def failure(url):
@@ -56,9 +58,9 @@ def test_what_can_be_wrong_with_an_address_is_named():
 
 
 def test_a_text_of_an_error_is_enough_where_nothing_else_is_left():
-    assert plain_text(
+    assert explain_text(
         "litellm.APIError: Cannot connect to host x:1 [Connect call failed ('1.2.3.4', 1)]"
     ).startswith("nothing listens")
-    assert plain_text("anything else") is None and unreached("http://gpu:1/v1", "why").endswith(
-        "(--base-url)?"
-    )
+    assert explain_text("anything else") is None and describe_unreached(
+        "http://gpu:1/v1", "why"
+    ).endswith("(--base-url)?")

@@ -28,10 +28,10 @@ def exporter():
         trace.set_tracer_provider(provider)
     processor = SimpleSpanProcessor(kept)
     provider.add_span_processor(processor)
-    tracing.tracer.cache_clear()
+    tracing.find_tracer.cache_clear()
     yield kept
     processor.shutdown()
-    tracing.tracer.cache_clear()
+    tracing.find_tracer.cache_clear()
 
 
 def test_a_call_is_a_span_with_the_genai_attributes_and_no_content(exporter, monkeypatch):
@@ -72,10 +72,10 @@ def test_a_failed_call_says_so_in_its_span(exporter, serve):
 
 
 def test_without_a_listener_nothing_is_traced(monkeypatch):
-    tracing.tracer.cache_clear()
+    tracing.find_tracer.cache_clear()
     monkeypatch.setattr(trace, "get_tracer", lambda name: trace.NoOpTracer())
-    assert tracing.tracer() is None
-    tracing.tracer.cache_clear()
+    assert tracing.find_tracer() is None
+    tracing.find_tracer.cache_clear()
 
 
 def test_the_log_is_one_json_object_a_line_without_keys(tmp_path, monkeypatch):

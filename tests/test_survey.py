@@ -49,7 +49,7 @@ def held(kind, name, setup, reply):
                     else (
                         Reply("ok", said)
                         if isinstance(said, str)
-                        else Reply("ok", shares=tuple(said))
+                        else Reply("ok", option_probs=tuple(said))
                     )
                 )
 

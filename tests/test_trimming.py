@@ -21,7 +21,7 @@ from culturepark.dialogue.runner import hold_dialogue
 from culturepark.dialogue.trimming import own_turn
 from culturepark.llm.client import EndpointClient
 from culturepark.llm.providers.compatible import Compatible
-from culturepark.llm.session import Desk, Models
+from culturepark.llm.session import Models, Session
 from culturepark.records import Dialogue, Message, Reply, Request
 from culturepark.store import RunStore
 
@@ -380,7 +380,7 @@ def held(park, folder, model, **changes):
     space, settings = cp.load(park), cp.Settings(**{**TEA, "turns": 2, **changes})
     scene = next(casting.scenes(space, settings, "north"))
     with RunStore(folder) as journal:
-        laid, desk = look_up(space, Dialogue(scene=scene)), Desk(Models(model), journal)
+        laid, desk = look_up(space, Dialogue(scene=scene)), Session(Models(model), journal)
         return asyncio.run(hold_dialogue(laid, desk, laid.dialogue, cut_turns=settings.cut_turns))
 
 

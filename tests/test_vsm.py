@@ -56,7 +56,7 @@ def held(say, **how):
     async def ask(request, who="model"):
         said = say(request)
         if isinstance(said, tuple):
-            return Reply("ok", "", shares=said)
+            return Reply("ok", "", option_probs=said)
         return said if isinstance(said, Reply) else Reply("ok", str(said))
 
     async def all_of_it():

@@ -24,7 +24,7 @@ from culturepark.events import Tell
 from culturepark.executor import pool
 from culturepark.llm import Model
 from culturepark.llm import load as load_model
-from culturepark.llm.session import Desk, Models
+from culturepark.llm.session import Models, Session
 from culturepark.providers import local_place
 from culturepark.settings import Settings
 from culturepark.store import RunStore
@@ -103,7 +103,7 @@ def evaluate(
     made = _loaded(_models(jobs, parts), settings, keys)
     with RunStore(folder / "evals") as journal, logs.kept(folder):
         runs.attach(made.values(), journal, settings)
-        desks = {n: Desk(Models(model), journal) for n, model in made.items()}
+        desks = {n: Session(Models(model), journal) for n, model in made.items()}
         hall = work.Hall(folder / "evals", desks, parts, settings.width, tell)
         folders = pool.work(_sat(jobs, hall, journal))
         usd, tokens = journal.sum_spent()
@@ -111,7 +111,7 @@ def evaluate(
             "spent",
             {
                 "run": name,
-                "usd": usd if any(d.priced for d in hall.desks.values()) else None,
+                "usd": usd if any(d.has_price for d in hall.desks.values()) else None,
                 "tokens": tokens,
             },
         )

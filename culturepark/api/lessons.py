@@ -18,7 +18,7 @@ from culturepark.evaluation.kinds.education import Said, teaching
 from culturepark.executor import pool
 from culturepark.llm import Model
 from culturepark.llm import load as load_model
-from culturepark.llm.reasoning import apart
+from culturepark.llm.reasoning import separate_thoughts
 from culturepark.records import Reply
 from culturepark.surveys import Figures, load_survey
 from culturepark.workspace import load
@@ -55,7 +55,7 @@ def chat(
     with asyncio.Runner(loop_factory=pool.loop_factory()) as runner:
         try:
             for line in filter(None, map(str.strip, heard)):
-                reply = apart(
+                reply = separate_thoughts(
                     runner.run(
                         asked.complete(teaching(role, card, talk, line, "chat", culture, len(talk)))
                     )

@@ -21,7 +21,7 @@ from culturepark.events import (
     TurnWritten,
 )
 from culturepark.forecast import DialogueCosts, TurnCosts
-from culturepark.llm.session import Desk, Meter
+from culturepark.llm.session import Meter, Session
 from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.runs import Run
 
@@ -29,7 +29,7 @@ EVERY = 0.5  # seconds between reports of progress
 
 
 async def hold_dialogues(
-    opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, on_event: OnEvent
+    opened: Run, desk: Session, scenes: Iterable[Scene], total: int, on_event: OnEvent
 ) -> None:
     """Hold `total` dialogues, and send what happens from the first moment."""
     turns, calls = opened.settings.turns, desk.calls
@@ -68,7 +68,7 @@ async def hold_dialogues(
 
 
 async def refine_dialogues(
-    opened: Run, desk: Desk, scenes: Iterable[Scene], total: int, on_event: OnEvent
+    opened: Run, desk: Session, scenes: Iterable[Scene], total: int, on_event: OnEvent
 ) -> None:
     """Refine `total` dialogues, and send what happens."""
     done = {"of": total, "dialogues": 0, "opinions": 0, "kept": 0}
@@ -108,20 +108,20 @@ async def _report(progress: Callable[[], StageProgress], on_event: OnEvent) -> A
         reporter.cancel()
 
 
-def count_usage(desk: Desk) -> dict[str, Any]:
+def count_usage(desk: Session) -> dict[str, Any]:
     """Return what was asked since the desk opened, and what the whole run took; `usd` is None where
     no price is known.
     """
-    usd = desk.usd if desk.priced else None
+    usd = desk.usd if desk.has_price else None
     return {"calls": desk.calls, "failures": desk.failures, "tokens": desk.tokens, "usd": usd}
 
 
-def _measure_cost(opened: Run, desk: Desk, calls: int, ahead: float | None) -> dict[str, Any]:
+def _measure_cost(opened: Run, desk: Session, calls: int, ahead: float | None) -> dict[str, Any]:
     """Return what was asked and spent, the cap, and what will have been spent when the stage ends.
 
     `calls` had been asked before the stage, `ahead` USD are still to be spent.
     """
-    known = desk.priced and ahead is not None
+    known = desk.has_price and ahead is not None
     return {
         **count_usage(desk),
         "stage_calls": desk.calls - calls,

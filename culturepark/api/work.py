@@ -28,7 +28,7 @@ from culturepark.dialogue.simulate import plan
 from culturepark.errors import InputError, ParkError, RunFailed
 from culturepark.events import OnEvent, RunStarted, Tell, ignore_event, subscribe
 from culturepark.executor import pool
-from culturepark.llm.session import Desk
+from culturepark.llm.session import Session
 from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.runs import Run, prices
 from culturepark.store import RunStore
@@ -43,7 +43,7 @@ from culturepark.store.counts import (
 )
 from culturepark.store.queries import has_samples, iterate_unrefined
 
-Stage = Callable[[Run, Desk, Iterable[Scene], int, OnEvent], Coroutine[Any, Any, None]]
+Stage = Callable[[Run, Session, Iterable[Scene], int, OnEvent], Coroutine[Any, Any, None]]
 WAVES = 50  # rounds of simulate and refine after which a run that still lacks samples is given up
 
 
@@ -248,7 +248,7 @@ def exporters(formats: Sequence[str]) -> list[Format]:
     return [load_format(name) for name in formats]
 
 
-def _work(opened: Run, desk: Desk, on_event: OnEvent, task: Coroutine[Any, Any, None]) -> None:
+def _work(opened: Run, desk: Session, on_event: OnEvent, task: Coroutine[Any, Any, None]) -> None:
     """Do one stage's work: its log open, its models' connections closed in the end, whatever the
     end is.
     """
@@ -267,7 +267,7 @@ def _work(opened: Run, desk: Desk, on_event: OnEvent, task: Coroutine[Any, Any, 
             raise
 
 
-async def _all(opened: Run, desk: Desk, on_event: OnEvent) -> None:
+async def _all(opened: Run, desk: Session, on_event: OnEvent) -> None:
     if opened.settings.samples is None:
         lengths = dict.fromkeys(_cultures(opened), opened.settings.dialogues)
         await _through(opened, desk, lengths, dict.fromkeys(lengths, 0), on_event)
@@ -278,7 +278,7 @@ async def _all(opened: Run, desk: Desk, on_event: OnEvent) -> None:
         raise RunFailed(f"no opinion was kept: {_why(desk.journal)}")
 
 
-async def _until(opened: Run, desk: Desk, wanted: int, on_event: OnEvent) -> None:
+async def _until(opened: Run, desk: Session, wanted: int, on_event: OnEvent) -> None:
     """Hold and refine dialogues, a wave after another, until every culture has as many kept
     opinions as are wanted.
 
@@ -320,7 +320,11 @@ def _short_of(opened: Run, store: RunStore, wanted: int, found: Mapping[str, Yie
 
 
 async def _through(
-    opened: Run, desk: Desk, until: Mapping[str, int], since: Mapping[str, int], on_event: OnEvent
+    opened: Run,
+    desk: Session,
+    until: Mapping[str, int],
+    since: Mapping[str, int],
+    on_event: OnEvent,
 ) -> None:
     """Hold and refine these scenes."""
     await _hold(opened, desk, until, since, on_event)
@@ -337,7 +341,7 @@ async def _through(
 
 async def _hold(
     opened: Run,
-    desk: Desk,
+    desk: Session,
     until: Mapping[str, int],
     since: Mapping[str, int],
     on_event: OnEvent,
@@ -374,7 +378,7 @@ def _require_refined(store: RunStore) -> None:
 
 async def _twice(
     opened: Run,
-    desk: Desk,
+    desk: Session,
     stage: Stage,
     scenes: Callable[[], Iterable[Scene]],
     left: Callable[[], int],

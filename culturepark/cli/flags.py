@@ -404,7 +404,7 @@ def opened(
     from culturepark import api
     from culturepark.llm import tracing
 
-    tracing.export()
+    tracing.export_spans()
     config = flags.pop("config", None)
     given = chosen(flags)
     if replay is not None:

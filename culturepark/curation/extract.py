@@ -9,7 +9,7 @@ from dataclasses import replace
 from pydantic import BaseModel, ConfigDict
 
 from culturepark.context import DialogueContext
-from culturepark.llm.session import Desk, Failure, once
+from culturepark.llm.session import Failure, Session, build_single_request
 from culturepark.records import Opinion, Request, Turn, digest
 
 Turns = tuple[Turn, ...]
@@ -35,7 +35,7 @@ class Extraction(BaseModel):
     opinions: list[Found]
 
 
-async def extract(context: DialogueContext, desk: Desk) -> tuple[Opinion, ...] | Failure:
+async def extract(context: DialogueContext, desk: Session) -> tuple[Opinion, ...] | Failure:
     """Return the opinions in the turns of the seats that are mined, as the extractor words them.
 
     It is asked once per culture: how an opinion names its people depends on whose it is.
@@ -54,11 +54,11 @@ async def extract(context: DialogueContext, desk: Desk) -> tuple[Opinion, ...] |
 
 
 async def _extract_part(
-    context: DialogueContext, turns: Turns, desk: Desk
+    context: DialogueContext, turns: Turns, desk: Session
 ) -> list[tuple[Found, Turn]] | Failure:
     """Return the opinions in some turns, each with the turn it is from."""
     request = build_extraction(context, turns)
-    answer = await desk.read(request, context.scene.id, Extraction)
+    answer = await desk.ask_json(request, context.scene.id, Extraction)
     if isinstance(answer, Failure):
         return answer
     by_number = {t.n: t for t in turns}
@@ -91,7 +91,7 @@ def build_extraction(context: DialogueContext, turns: Turns) -> Request:
     seats = [i for i in scene.mined if not whose or scene.seats[i].culture in whose]
     facts = context.answer_facts(seats[-1], turns=turns, speakers=speakers)
     room = max(role.max_tokens, min(TOKENS_PER_TURN * len(turns), MOST_TOKENS))
-    return replace(once(role, facts, Extraction, scene.id), max_tokens=room)
+    return replace(build_single_request(role, facts, Extraction, scene.id), max_tokens=room)
 
 
 def _opinion(dialogue: str, n: int, text: str, turn: Turn) -> Opinion:

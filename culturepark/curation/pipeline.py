@@ -15,7 +15,7 @@ from culturepark.curation.extract import extract
 from culturepark.curation.filters.repeat import folded
 from culturepark.curation.verify import verify
 from culturepark.executor.pool import each
-from culturepark.llm.session import Desk, Failure, Meter, metered
+from culturepark.llm.session import Failure, Meter, Session, measure_cost
 from culturepark.records import Culture, Opinion, Question, Scene, digest
 from culturepark.settings import Refining, Settings
 from culturepark.workspace import Workspace
@@ -26,7 +26,7 @@ Report = Callable[[Scene, tuple[Opinion, ...], Meter], None]
 async def refine(
     workspace: Workspace,
     settings: Settings,
-    desk: Desk,
+    desk: Session,
     scenes: Iterable[Scene],
     report: Report | None = None,
 ) -> None:
@@ -41,7 +41,7 @@ async def refine(
         dialogue = desk.journal.find_dialogue(scene.id)
         if dialogue is None or dialogue.status != "done" or desk.journal.is_refined(scene.id):
             return
-        with metered() as meter:
+        with measure_cost() as meter:
             opinions = await distil(look_up(workspace, dialogue), settings.refine, desk)
         if isinstance(opinions, Failure):
             desk.journal.add_opinions(scene, (), f"{opinions.status}: {opinions.reason}")
@@ -58,7 +58,7 @@ async def refine(
 
 
 async def distil(
-    context: DialogueContext, how: Refining, desk: Desk
+    context: DialogueContext, how: Refining, desk: Session
 ) -> tuple[Opinion, ...] | Failure:
     """Return all opinions of one dialogue, each kept or dropped with its reason; a Failure if none
     could be extracted.
@@ -150,7 +150,7 @@ def mark(opinion: Opinion) -> str | None:
     return None if opinion.dropped else digest(folded(opinion.final))
 
 
-def settle(desk: Desk) -> None:
+def settle(desk: Session) -> None:
     """Drop kept opinions that an earlier dialogue on the same question already gave; the outcome is
     the same in any order of work.
     """

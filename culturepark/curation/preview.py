@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from culturepark.context import DialogueContext
 from culturepark.curation.extract import build_extraction, part_turns
 from culturepark.curation.verify import Rewriting, Ruling
-from culturepark.llm.session import once
+from culturepark.llm.session import build_single_request
 from culturepark.records import Request
 
 SHAPES: dict[str, type[BaseModel]] = {"verifier": Ruling, "rewriter": Rewriting}
@@ -23,4 +23,4 @@ def preview(context: DialogueContext, role: str, opinion: str) -> Request:
     scene = context.scene
     reason = "(the verifier's reason stands here)"
     facts = context.answer_facts(scene.mined[-1], opinion=opinion, reason=reason)
-    return once(context.roles[role], facts, SHAPES[role], scene.id)
+    return build_single_request(context.roles[role], facts, SHAPES[role], scene.id)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from culturepark.context import DialogueContext
-from culturepark.llm.session import Desk, Failure, once
+from culturepark.llm.session import Failure, Session, build_single_request
 from culturepark.records import Opinion, Verdict
 
 
@@ -39,7 +39,7 @@ class Rewriting(BaseModel):
 
 
 async def verify(
-    opinion: Opinion, context: DialogueContext, desk: Desk, rewrites: int = 1
+    opinion: Opinion, context: DialogueContext, desk: Session, rewrites: int = 1
 ) -> Opinion:
     """Return the opinion with its verdicts; dropped unless its last wording entails the seed
     answer.
@@ -67,21 +67,25 @@ async def verify(
 
 
 async def _rule(
-    opinion: Opinion, context: DialogueContext, desk: Desk, turn: int
+    opinion: Opinion, context: DialogueContext, desk: Session, turn: int
 ) -> Ruling | Failure:
     facts = context.answer_facts(opinion.seat, opinion=opinion.final)
-    answer = await desk.read(
-        once(context.roles["verifier"], facts, Ruling, opinion.id, turn), opinion.id, Ruling
+    answer = await desk.ask_json(
+        build_single_request(context.roles["verifier"], facts, Ruling, opinion.id, turn),
+        opinion.id,
+        Ruling,
     )
     return answer if isinstance(answer, Failure) else answer.value
 
 
 async def _rewrite(
-    opinion: Opinion, context: DialogueContext, desk: Desk, reason: str, turn: int
+    opinion: Opinion, context: DialogueContext, desk: Session, reason: str, turn: int
 ) -> Rewriting | Failure:
     facts = context.answer_facts(opinion.seat, opinion=opinion.final, reason=reason)
-    answer = await desk.read(
-        once(context.roles["rewriter"], facts, Rewriting, opinion.id, turn), opinion.id, Rewriting
+    answer = await desk.ask_json(
+        build_single_request(context.roles["rewriter"], facts, Rewriting, opinion.id, turn),
+        opinion.id,
+        Rewriting,
     )
     return answer if isinstance(answer, Failure) else answer.value
 

@@ -11,7 +11,7 @@ from culturepark.dialogue.prompting import build_request
 from culturepark.dialogue.stopping import STOPS, Stop, stop
 from culturepark.dialogue.trimming import OwnTurn, own_turn
 from culturepark.llm import Model
-from culturepark.llm.session import Failure, Meter, metered
+from culturepark.llm.session import Failure, Meter, measure_cost
 from culturepark.records import CutTurns, Dialogue, Reply, Request, Scene, Turn
 
 TRIES = 3  # a turn that says nothing whole is asked for again this often in all, as another sample
@@ -84,7 +84,7 @@ async def hold_dialogue(
     store = session.journal
     store.open_scene(dialogue.scene)
     while (reason := stop(dialogue, stops)) is None:
-        with metered() as meter:
+        with measure_cost() as meter:
             turn = await take_turn(context, session, dialogue, cut_turns)
         if isinstance(turn, Failure):
             return end_dialogue(store, dialogue, turn.status, turn.reason)

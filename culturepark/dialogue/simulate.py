@@ -10,7 +10,7 @@ from culturepark.context import look_up
 from culturepark.dialogue import casting
 from culturepark.dialogue.runner import hold_dialogue
 from culturepark.executor.pool import each
-from culturepark.llm.session import Desk, Meter
+from culturepark.llm.session import Meter, Session
 from culturepark.records import Dialogue, Scene
 from culturepark.settings import Settings
 from culturepark.workspace import Workspace
@@ -28,7 +28,7 @@ def plan(
 async def simulate(
     workspace: Workspace,
     settings: Settings,
-    desk: Desk,
+    desk: Session,
     scenes: Iterable[Scene],
     report: Report | None = None,
     *,

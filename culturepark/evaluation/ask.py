@@ -34,7 +34,7 @@ def make_attempt(
         status=status,
         reason=answer.reason if isinstance(answer, Unparsed) else reply.reason,
         answer=answer if read else None,
-        shares=reply.shares if read else (),
+        shares=reply.option_probs if read else (),
         score=score if read else None,
         gold=item.gold,
         facts=dict(item.facts),
@@ -58,11 +58,11 @@ async def ask_once(benchmark: Benchmark, item: Item, ask: Ask) -> Attempt:
             reply if isinstance(found, Unparsed) else replace(reply, status="ok", reason=""),
             found,
         )
-    if reply.status != "ok" or reply.shares:
+    if reply.status != "ok" or reply.option_probs:
         best = (
             None
-            if not reply.shares
-            else max(range(len(reply.shares)), key=reply.shares.__getitem__)
+            if not reply.option_probs
+            else max(range(len(reply.option_probs)), key=reply.option_probs.__getitem__)
         )
         codes = item.facts.get("codes")
         return make_attempt(item, reply, codes[best] if codes and best is not None else best)

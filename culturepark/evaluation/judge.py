@@ -91,7 +91,7 @@ def question(item: Item, said: str, panel: Panel, n: int) -> Request:
         "rubric": panel.rubric,
         "scale": panel.scale,
     }
-    return session.once(panel.role, facts, Grade, item.id, "judge", n)
+    return session.build_single_request(panel.role, facts, Grade, item.id, "judge", n)
 
 
 async def judged(item: Item, made: Attempt, panel: Panel, ask: Ask) -> Attempt:
@@ -104,7 +104,9 @@ async def judged(item: Item, made: Attempt, panel: Panel, ask: Ask) -> Attempt:
     """
     asked = [question(item, str(made.answer), panel, n) for n in range(panel.judges)]
     told = [
-        await session.structured(partial(ask, who="judge"), request, partial(_graded, panel.scale))
+        await session.ask_until_readable(
+            partial(ask, who="judge"), request, partial(_graded, panel.scale)
+        )
         for request in asked
     ]
     failed = [g for g, _ in told if isinstance(g, session.Failure)]

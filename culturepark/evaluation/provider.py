@@ -36,8 +36,8 @@ from pydantic import BaseModel, Field
 from culturepark import llm
 from culturepark.evaluation.types import Who
 from culturepark.llm import codec, reading
-from culturepark.llm.reasoning import apart
-from culturepark.llm.session import Desk
+from culturepark.llm.reasoning import separate_thoughts
+from culturepark.llm.session import Session
 from culturepark.records import Message, Reply, Request
 from culturepark.settings import build_endpoint
 
@@ -104,7 +104,7 @@ def build_output(reply: Reply, name: str) -> ModelOutput:
         metadata={
             "status": reply.status,
             "reason": reply.reason,
-            "option_probs": list(reply.shares),
+            "option_probs": list(reply.option_probs),
         },
         error=None if reply.status == "ok" else reply.reason or None,
         choices=[
@@ -126,12 +126,12 @@ def build_reply(output: ModelOutput) -> Reply:
             text,
             metadata["reason"],
             output.model,
-            shares=tuple(metadata["option_probs"]),
+            option_probs=tuple(metadata["option_probs"]),
         )
     stop = output.stop_reason if output.choices else "unknown"
     status: Any = STATUSES.get(stop, "failed")
     reason = "" if status == "ok" else output.error or f"it stopped: {stop}"
-    reply = apart(Reply(status, text, reason, output.model))
+    reply = separate_thoughts(Reply(status, text, reason, output.model))
     if reply.text or reply.status != "ok":
         return reply
     return replace(reply, status="empty", reason="the answer holds no text")
@@ -154,14 +154,16 @@ async def ask(request: Request, who: Who = "model") -> Reply:
         config = config.merge(GenerateConfig(logprobs=True, top_logprobs=codec.ALTERNATIVES))
     output = await model.generate(build_messages(request), config=config)
     reply = build_reply(output)
-    if not request.options or reply.status not in ("ok", "truncated") or reply.shares:
+    if not request.options or reply.status not in ("ok", "truncated") or reply.option_probs:
         return reply
     logprobs = output.choices[0].logprobs if output.choices else None
     answer = {"choices": [{"logprobs": logprobs.model_dump() if logprobs else None}]}
-    shares = reading.shares(answer, request.options)
+    shares = reading.read_option_probs(answer, request.options)
     if not shares:
-        return replace(reply, status="failed", reason=reply.reason or reading.untold(answer))
-    return replace(reply, status="ok", reason="", shares=shares)
+        return replace(
+            reply, status="failed", reason=reply.reason or reading.explain_missing_probs(answer)
+        )
+    return replace(reply, status="ok", reason="", option_probs=shares)
 
 
 class CultureParkModel(ModelAPI):
@@ -176,7 +178,7 @@ class CultureParkModel(ModelAPI):
         base_url: str | None = None,
         api_key: str | None = None,
         config: GenerateConfig = GenerateConfig(),  # noqa: B008
-        session: Desk | None = None,
+        session: Session | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(model_name, base_url, api_key, config=config)
@@ -199,7 +201,7 @@ class CultureParkModel(ModelAPI):
             reply, _ = await self.session.ask(request, request.role)
         else:
             assert self.model is not None
-            reply = apart(await self.model.complete(request))
+            reply = separate_thoughts(await self.model.complete(request))
         return build_output(reply, self.model_name)
 
     async def aclose(self) -> None:
@@ -219,7 +221,7 @@ def culturepark() -> type[ModelAPI]:
     return CultureParkModel
 
 
-def open_model(name: str, session: Desk) -> Model:
+def open_model(name: str, session: Session) -> Model:
     """Return Inspect's model of this name, whose calls go through a session."""
     api: Any = culturepark
     return Model(api(name, session=session), GenerateConfig())

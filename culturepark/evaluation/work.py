@@ -22,7 +22,7 @@ from culturepark.evaluation import result as results
 from culturepark.evaluation.kind import load_kind
 from culturepark.evaluation.result import Result
 from culturepark.evaluation.types import STRIDE, Attempt, Benchmark, Item, Setup
-from culturepark.llm.session import Desk
+from culturepark.llm.session import Session
 from culturepark.records import digest
 
 log = logging.getLogger("culturepark")
@@ -78,7 +78,7 @@ class Hall:
     """
 
     evals: Path
-    desks: Mapping[str, Desk]
+    desks: Mapping[str, Session]
     parts: Mapping[str, str]
     width: int
     tell: Tell

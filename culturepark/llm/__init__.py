@@ -79,12 +79,12 @@ def _local(place: str, params: Mapping[str, Any]) -> Model:
     from culturepark.local_models import rewards
 
     if rewards.found(place):
-        from culturepark.llm.providers.reward import Rewarder
+        from culturepark.llm.providers.reward import RewardProvider
 
-        return Rewarder(place, **params)
-    from culturepark.llm.providers.local import Tuned
+        return RewardProvider(place, **params)
+    from culturepark.llm.providers.local import LocalProvider
 
-    return Tuned(place, **params)
+    return LocalProvider(place, **params)
 
 
 def model(name: str, *, key: str | None = None, **how: Any) -> Model:
@@ -138,7 +138,7 @@ def _line(
 
         client = BatchClient(client)
     limits = Limits(how.concurrency or 200, how.rpm, how.tpm, how.patience)
-    price = pricing.find(provider, rest, how, official=official)
+    price = pricing.find_price(provider, rest, how, official=official)
     return EndpointClient(
         client,
         rest,

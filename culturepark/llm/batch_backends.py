@@ -19,8 +19,8 @@ from tenacity import (
 from culturepark.errors import ModelError, ParkError
 from culturepark.llm.codec import PASSING, ProviderError, check_page, classify_error, decode_answer
 from culturepark.llm.providers.compatible import Compatible
-from culturepark.llm.providers.lite import Lite, load, told
-from culturepark.llm.sockets import plain, plain_text
+from culturepark.llm.providers.lite import Lite, classify_exception, load_litellm
+from culturepark.llm.sockets import explain_error, explain_text
 from culturepark.secrets import redact
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class OpenAIBackend:
 
     def _sdk(self) -> AsyncOpenAI:
         if self._sdk_client is None:
-            self._sdk_client = self._client.sdk()
+            self._sdk_client = self._client.build_sdk_client()
         return self._sdk_client
 
     async def upload(self, name: str, data: bytes) -> str:
@@ -159,7 +159,7 @@ class LiteBackend:
     def __init__(self, client: Lite) -> None:
         self._client = client
         self._how = {
-            **client.reach(),
+            **client.build_options(),
             "custom_llm_provider": client.model.partition("/")[0],
             "max_retries": 0,
         }
@@ -168,14 +168,14 @@ class LiteBackend:
         """Upload a batch's lines and return the file's id."""
         with translate_errors():
             return _read_id(
-                await load().acreate_file(file=(name, data), purpose="batch", **self._how)
+                await load_litellm().acreate_file(file=(name, data), purpose="batch", **self._how)
             )
 
     async def create(self, file: str, name: str) -> BatchStatus:
         """Create a batch of an uploaded file; `name` is our own id."""
         with translate_errors():
             return _read_status(
-                await load().acreate_batch(
+                await load_litellm().acreate_batch(
                     input_file_id=file,
                     endpoint=CHAT,
                     completion_window="24h",
@@ -189,20 +189,22 @@ class LiteBackend:
         """Return a batch's status."""
         with translate_errors():
             return _read_status(
-                await load().aretrieve_batch(batch_id=batch, model=self._client.model, **self._how)
+                await load_litellm().aretrieve_batch(
+                    batch_id=batch, model=self._client.model, **self._how
+                )
             )
 
     async def read(self, file: str) -> bytes:
         """Return a file's content."""
         with translate_errors():
             return _check_content(
-                bytes((await load().afile_content(file_id=file, **self._how)).content)
+                bytes((await load_litellm().afile_content(file_id=file, **self._how)).content)
             )
 
     async def list_page(self, after: str | None) -> list[BatchStatus]:
         """Return a page of the account's batches, the newest first."""
         with translate_errors():
-            page = await load().alist_batches(after=after, limit=PAGE_SIZE, **self._how)
+            page = await load_litellm().alist_batches(after=after, limit=PAGE_SIZE, **self._how)
             return [
                 _read_status(b) for b in (page["data"] if isinstance(page, dict) else page.data)
             ]
@@ -314,12 +316,14 @@ def _classify_exception(error: Exception) -> ProviderError:
     if home == "openai" and isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
         if cause is not None and type(cause).__name__ in UNREACHED:
-            return ProviderError("down", f"no connection: {plain_text(str(cause)) or plain(cause)}")
+            return ProviderError(
+                "down", f"no connection: {explain_text(str(cause)) or explain_error(cause)}"
+            )
         if isinstance(error, openai.APITimeoutError):
             return ProviderError("slow", "no answer in time")
-        return ProviderError("lost", f"the connection broke: {plain(cause or error)}")
+        return ProviderError("lost", f"the connection broke: {explain_error(cause or error)}")
     if home in ("litellm", "httpx", "httpx2", "aiohttp"):
-        return told(error)
+        return classify_exception(error)
     return ProviderError("hopeless", f"{type(error).__name__}: {error}")
 
 

@@ -27,8 +27,14 @@ from culturepark.llm.codec import (
 )
 from culturepark.llm.pricing import Price
 from culturepark.llm.rate_limiter import KNOCK, ConcurrencyLimiter, Limits
-from culturepark.llm.reading import ignores_schema, opens_thoughts, read, shares, untold
-from culturepark.llm.tracing import span
+from culturepark.llm.reading import (
+    explain_missing_probs,
+    ignores_schema,
+    opens_thoughts,
+    read_option_probs,
+    read_reply,
+)
+from culturepark.llm.tracing import trace_call
 from culturepark.records import Reply, Request
 from culturepark.secrets import redact
 from culturepark.store import RunStore
@@ -94,7 +100,7 @@ class EndpointClient:
         self.missing_key = missing_key
         self.max_wait, self._waited_too_long = max_wait, False
         self.client, self.model, self.identity = client, model, client.identity
-        self.price = price.times(client.discount) if price else None
+        self.price = price.discount(client.discount) if price else None
         self.params = dict(params or {})
         self.style = Style(structured=structured)
         self.limiter = ConcurrencyLimiter(limits or Limits(), client.identity)
@@ -122,7 +128,7 @@ class EndpointClient:
         """Answer one request. `attempts` counts what was sent, `lost` what may have been billed
         without an answer.
         """
-        with span(self.identity, self.model, request) as tell:
+        with trace_call(self.identity, self.model, request) as record_reply:
             started, tally = time.perf_counter(), [0, 0]
             try:
                 reply = await self._try_first(request, tally)
@@ -138,7 +144,7 @@ class EndpointClient:
             reply = replace(
                 reply, ms=(time.perf_counter() - started) * 1000, attempts=tally[0], lost=tally[1]
             )
-            tell(reply)
+            record_reply(reply)
             return reply
 
     async def _try_first(self, request: Request, tally: list[int]) -> Reply:
@@ -210,7 +216,7 @@ class EndpointClient:
         )
         if budget:
             key = "" if self.client.limited else request.key(self.identity)
-            usd = self.price.most(most, longest) if self.price else 0.0
+            usd = self.price.compute_most(most, longest) if self.price else 0.0
             reservation = await budget.reserve(usd, most + longest, key)
         sent, entered, reply = False, 0.0, None
         unsettled = True  # cancelled in flight, it may have been billed all the same
@@ -227,7 +233,9 @@ class EndpointClient:
             tally[0] += 1
             with stop.sending() if self.client.limited else nullcontext():
                 answer = await self.client.send(body, request)
-            reply = read(answer, self.identity, request, opens_thoughts=self.style.opens_thoughts)
+            reply = read_reply(
+                answer, self.identity, request, opens_thoughts=self.style.opens_thoughts
+            )
             self.style.opens_thoughts = self.style.opens_thoughts or (
                 bool(reply.reasoning) and opens_thoughts(answer)
             )
@@ -288,9 +296,9 @@ class EndpointClient:
             "ok",
             "truncated",
         ):  # the first token tells, wherever the answer ends
-            if probs := shares(answer, request.options):
-                return replace(reply, shares=probs, status="ok", reason="")
-            return replace(reply, reason=untold(answer))
+            if probs := read_option_probs(answer, request.options):
+                return replace(reply, option_probs=probs, status="ok", reason="")
+            return replace(reply, reason=explain_missing_probs(answer))
         schema = (
             request.reply_schema
             if self.style.structured != "text" and reply.status == "ok"
@@ -325,7 +333,7 @@ class EndpointClient:
         prompt, completion = reply.prompt_tokens, reply.completion_tokens
         if self.price is None or prompt is None or completion is None:
             return reply
-        return replace(reply, usd=self.price.of(prompt, completion, reply.cached_tokens or 0))
+        return replace(reply, usd=self.price.compute(prompt, completion, reply.cached_tokens or 0))
 
     def _settle(
         self,
@@ -354,7 +362,7 @@ class EndpointClient:
             reservation,
             0.0,
             known,
-            (self.price.most(*charges) if self.price else 0.0, sum(charges) - known),
+            (self.price.compute_most(*charges) if self.price else 0.0, sum(charges) - known),
         )
 
     def _report(self, error: ProviderError, entered: float) -> None:

@@ -90,15 +90,15 @@ class ProviderError(Exception):
 
 def classify_error(status: int, body: str, headers: Mapping[str, str]) -> ProviderError:
     """Return the ProviderError that an HTTP answer of this status is."""
-    refusal, wait = provider_errors.refusal(body), parse_retry_after(headers)
-    message = f"HTTP {status}: {provider_errors.shown(refusal, body)}"
-    if provider_errors.too_long(refusal, status):
+    refusal, wait = provider_errors.read_refusal(body), parse_retry_after(headers)
+    message = f"HTTP {status}: {provider_errors.format_refusal(refusal, body)}"
+    if provider_errors.is_too_long(refusal, status):
         return ProviderError(
             "long", f"the prompt is too long for this model: {message}", status=status
         )
-    if status == 429 and not provider_errors.no_quota(refusal):
+    if status == 429 and not provider_errors.is_out_of_quota(refusal):
         return ProviderError("rate", message, status=status, wait=wait)
-    if provider_errors.filtered(refusal):
+    if provider_errors.is_filtered(refusal):
         return ProviderError("filtered", message, status=status)
     if provider_errors.UNREADABLE_CODES.intersection(refusal.codes):
         return ProviderError("garbled", message, status=status)
@@ -119,8 +119,8 @@ def _can_be_rephrased(status: int, refusal: Refusal) -> bool:
         status in UNCHANGEABLE and "no endpoints found that support" not in refusal.text
     ):
         return False
-    return provider_errors.no_system(refusal, status) or (
-        status < 500 and bool(provider_errors.parameters(refusal, tuple(CHANGEABLE)))
+    return provider_errors.refuses_system(refusal, status) or (
+        status < 500 and bool(provider_errors.find_parameters(refusal, tuple(CHANGEABLE)))
     )
 
 
@@ -178,9 +178,9 @@ def decode_answer(status: int, body: Any, headers: Mapping[str, str]) -> Mapping
 
 def _classify_problem(problem: Any, headers: Mapping[str, str]) -> ProviderError:
     """Return the ProviderError that an error inside of an answer is."""
-    refusal = provider_errors.refusal(problem)
+    refusal = provider_errors.read_refusal(problem)
     return classify_error(
-        refusal.status or provider_errors.status_in_words(refusal) or 500,
+        refusal.status or provider_errors.infer_status(refusal) or 500,
         _format_body(problem),
         headers,
     )
@@ -201,7 +201,7 @@ def _build_unreadable_error(
     """
     if STREAM.match(text):
         for event in re.findall(r"^data:(.*)$", text, re.MULTILINE)[:1]:
-            if (problem := _find_error(provider_errors.read_text(event))) is not None:
+            if (problem := _find_error(provider_errors.parse_text(event))) is not None:
                 return _classify_problem(problem, headers)
         return ProviderError(
             "hopeless",
@@ -257,7 +257,7 @@ def _find_unmarked_error(answer: Mapping[str, Any]) -> Any:
     )
     return (
         dict(answer)
-        if is_marked or has_message or (provider_errors.refusal(answer).status or 0) >= 400
+        if is_marked or has_message or (provider_errors.read_refusal(answer).status or 0) >= 400
         else None
     )
 
@@ -356,7 +356,7 @@ class Style:
         """
         if (
             not self.folds_system
-            and provider_errors.no_system(refusal, status)
+            and provider_errors.refuses_system(refusal, status)
             and not _names_field(refusal)
             and _changes_when_folded(request)
         ):
@@ -364,7 +364,8 @@ class Style:
             changes = ["puts the system message at the beginning of the first user message"]
         else:
             parts = dict.fromkeys(
-                CHANGEABLE[name] for name in provider_errors.parameters(refusal, tuple(CHANGEABLE))
+                CHANGEABLE[name]
+                for name in provider_errors.find_parameters(refusal, tuple(CHANGEABLE))
             )
             changes = [
                 c
@@ -403,7 +404,7 @@ def _names_field(refusal: Refusal) -> bool:
     """Say whether an error names a parameter by its own field, so that its words need not be
     searched for one.
     """
-    return bool(provider_errors.parameters(Refusal("", (), refusal.params), tuple(CHANGEABLE)))
+    return bool(provider_errors.find_parameters(Refusal("", (), refusal.params), tuple(CHANGEABLE)))
 
 
 def _changes_when_folded(request: Request) -> bool:

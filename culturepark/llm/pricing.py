@@ -25,25 +25,25 @@ class Price:
     cached: float
     source: str
 
-    def of(self, prompt: int, completion: int, cached: int = 0) -> float:
+    def compute(self, prompt: int, completion: int, cached: int = 0) -> float:
         """Return what so many tokens cost, in USD."""
         cached = min(cached, prompt)
         return (
             (prompt - cached) * self.prompt + cached * self.cached + completion * self.completion
         ) / MILLION
 
-    def most(self, prompt: int, completion: int) -> float:
+    def compute_most(self, prompt: int, completion: int) -> float:
         """Return what they cost where nothing was cached, or caching costs more than it saves."""
         return (prompt * max(self.prompt, self.cached) + completion * self.completion) / MILLION
 
-    def times(self, factor: float) -> Price:
+    def discount(self, factor: float) -> Price:
         """Return the price at a discount."""
         return Price(
             self.prompt * factor, self.completion * factor, self.cached * factor, self.source
         )
 
 
-def find(provider: str, name: str, endpoint: Endpoint, *, official: bool) -> Price | None:
+def find_price(provider: str, name: str, endpoint: Endpoint, *, official: bool) -> Price | None:
     """Return the price of a model; None where nobody told. `official`: at the provider's own
     address, where its list holds.
     """
@@ -52,12 +52,12 @@ def find(provider: str, name: str, endpoint: Endpoint, *, official: bool) -> Pri
         return Price(endpoint.prompt_price, endpoint.completion_price, cached, "settings")
     if not official:
         return None
-    version, listed = _listed()
+    version, prices = _load_price_list()
     for key in (f"{provider}/{name}", name):
-        found = listed.get(key, {})
-        costs = found.get("input_cost_per_token"), found.get("output_cost_per_token")
-        if found.get("litellm_provider") in (provider, f"{provider}_chat") and None not in costs:
-            cached = found.get("cache_read_input_token_cost")
+        entry = prices.get(key, {})
+        costs = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
+        if entry.get("litellm_provider") in (provider, f"{provider}_chat") and None not in costs:
+            cached = entry.get("cache_read_input_token_cost")
             prompt, completion = (float(c) * MILLION for c in costs)
             return Price(
                 prompt,
@@ -69,7 +69,7 @@ def find(provider: str, name: str, endpoint: Endpoint, *, official: bool) -> Pri
 
 
 @lru_cache(maxsize=1)
-def _listed() -> tuple[str, Mapping[str, Any]]:
+def _load_price_list() -> tuple[str, Mapping[str, Any]]:
     """Return litellm's version and its price list, read as a file: importing litellm takes
     seconds.
     """

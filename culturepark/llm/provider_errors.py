@@ -118,25 +118,25 @@ STATUS = {
 }
 
 
-def refusal(body: Any) -> Refusal:
+def read_refusal(body: Any) -> Refusal:
     """Return what the body of an error says; `body` is the text as it came, or what was read of
     it.
     """
-    found = read_text(body) if isinstance(body, str) else body
-    leaves = list(_leaves(found, "", 0))
-    said = [text for kind, text in leaves if kind == "says"]
-    if not said and (
-        rest := body if isinstance(body, str) else "" if found in (None, {}, []) else str(found)
+    parsed = parse_text(body) if isinstance(body, str) else body
+    leaves = list(_iterate_leaves(parsed, "", 0))
+    messages = [text for kind, text in leaves if kind == "says"]
+    if not messages and (
+        rest := body if isinstance(body, str) else "" if parsed in (None, {}, []) else str(parsed)
     ):
-        said = [rest]
+        messages = [rest]
     codes = dict.fromkeys(
         text.strip().lower() for kind, text in leaves if kind == "code" and len(text) < 80
     )
     params = dict.fromkeys(text for kind, text in leaves if kind == "param" and len(text) < 80)
-    return Refusal("; ".join(dict.fromkeys(said)), tuple(codes), tuple(params))
+    return Refusal("; ".join(dict.fromkeys(messages)), tuple(codes), tuple(params))
 
 
-def read_text(text: str) -> Any:
+def parse_text(text: str) -> Any:
     """Return what a text says if it is JSON, else the text itself."""
     try:
         return load_json(text)
@@ -198,7 +198,7 @@ def says_nothing(error: Any) -> bool:
     """
     if isinstance(error, bool) or not isinstance(error, (Mapping, list, tuple)):
         return error is False or _is_nothing("" if error is None else str(error))
-    leaves = [text for kind, text in _leaves(error, "", 0) if kind != "param"]
+    leaves = [text for kind, text in _iterate_leaves(error, "", 0) if kind != "param"]
     return all(map(_is_nothing, leaves))
 
 
@@ -209,21 +209,21 @@ def _is_nothing(text: str) -> bool:
     )
 
 
-def _leaves(value: Any, name: str, depth: int) -> Iterator[tuple[str, str]]:
+def _iterate_leaves(value: Any, name: str, depth: int) -> Iterator[tuple[str, str]]:
     """Yield what an error says, piece by piece: (says, code or param; text)."""
     if depth > DEPTH:
         return
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _field(str(key).lower(), part, name, depth)
+            yield from _iterate_field(str(key).lower(), part, name, depth)
     elif isinstance(value, (list, tuple)):
         for part in value[:50]:
-            yield from _leaves(part, name, depth + 1)
+            yield from _iterate_leaves(part, name, depth + 1)
     elif isinstance(value, str) and value.strip():
-        yield from _text(value, depth)
+        yield from _iterate_text(value, depth)
 
 
-def _field(key: str, part: Any, name: str, depth: int) -> Iterator[tuple[str, str]]:
+def _iterate_field(key: str, part: Any, name: str, depth: int) -> Iterator[tuple[str, str]]:
     if key in ECHOES:
         return
     if key in CODES and isinstance(part, (str, int)) and not isinstance(part, bool):
@@ -233,21 +233,21 @@ def _field(key: str, part: Any, name: str, depth: int) -> Iterator[tuple[str, st
     elif key in ("loc", "fieldpath") and isinstance(part, (list, tuple)):
         yield from (("param", str(p)) for p in part if isinstance(p, str) and p != "body")
     elif key in SAYS or isinstance(part, (Mapping, list, tuple)):
-        yield from _leaves(part, key, depth + 1)
+        yield from _iterate_leaves(part, key, depth + 1)
 
 
-def _text(value: str, depth: int) -> Iterator[tuple[str, str]]:
+def _iterate_text(value: str, depth: int) -> Iterator[tuple[str, str]]:
     """Yield what a text says; one that is JSON itself (a proxy's copy of a provider's error) is
     read as such.
     """
-    inner = read_text(value) if value.lstrip().startswith(("{", "[")) else value
-    found = [] if isinstance(inner, str) else list(_leaves(inner, "", depth + 1))
-    yield from found or [("says", value.strip())]
+    inner = parse_text(value) if value.lstrip().startswith(("{", "[")) else value
+    leaves = [] if isinstance(inner, str) else list(_iterate_leaves(inner, "", depth + 1))
+    yield from leaves or [("says", value.strip())]
 
 
-def shown(refused: Refusal, body: str) -> str:
+def format_refusal(refusal: Refusal, body: str) -> str:
     """Return an error for people, no longer than a few lines."""
-    text = refused.message or body.strip() or "no text"
+    text = refusal.message or body.strip() or "no text"
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
@@ -270,9 +270,9 @@ WORDS = (
 )
 
 
-def status_in_words(refused: Refusal) -> int | None:
+def infer_status(refusal: Refusal) -> int | None:
     """Return the HTTP status that an error's words stand for; None where they stand for none."""
-    return next((status for pattern, status in WORDS if pattern.search(refused.text)), None)
+    return next((status for pattern, status in WORDS if pattern.search(refusal.text)), None)
 
 
 TOO_LONG_CODES = re.compile(
@@ -489,34 +489,36 @@ OTHER_ROLE = re.compile(
 )  # no role of a message
 
 
-def too_long(refused: Refusal, status: int | None) -> bool:
+def is_too_long(refusal: Refusal, status: int | None) -> bool:
     """Say whether a prompt does not fit: into the model's context, or into what the account may
     send in a minute at all.
     """
-    if status == 413 or any(TOO_LONG_CODES.search(code) for code in refused.codes):
+    if status == 413 or any(TOO_LONG_CODES.search(code) for code in refusal.codes):
         return True
-    if PICTURE.search(refused.text):
+    if PICTURE.search(refusal.text):
         return False
     # "Too many tokens" of a minute is a matter of pace, unless one request alone is more than that.
-    known = bool((TOO_MUCH_AT_ONCE if status == 429 else TOO_LONG).search(refused.text))
-    return known or (status in (400, 422, 500) and _likely_too_long(refused.text.replace("_", " ")))
+    is_known = bool((TOO_MUCH_AT_ONCE if status == 429 else TOO_LONG).search(refusal.text))
+    return is_known or (
+        status in (400, 422, 500) and _sounds_too_long(refusal.text.replace("_", " "))
+    )
 
 
-def _likely_too_long(text: str) -> bool:
+def _sounds_too_long(text: str) -> bool:
     return LIKELY_TOO_LONG.search(text) is not None and NOT_TOO_LONG.search(text) is None
 
 
-def filtered(refused: Refusal) -> bool:
+def is_filtered(refusal: Refusal) -> bool:
     """Say whether a provider's filter would not read the prompt."""
-    return bool(FILTER_CODES.intersection(refused.codes) or FILTERED.search(refused.text))
+    return bool(FILTER_CODES.intersection(refusal.codes) or FILTERED.search(refusal.text))
 
 
-def no_quota(refused: Refusal) -> bool:
+def is_out_of_quota(refusal: Refusal) -> bool:
     """Say whether the account has nothing left, as opposed to being too fast."""
-    return bool(QUOTA_CODES.intersection(refused.codes))
+    return bool(QUOTA_CODES.intersection(refusal.codes))
 
 
-def no_system(refused: Refusal, status: int | None) -> bool:
+def refuses_system(refusal: Refusal, status: int | None) -> bool:
     """Say whether the roles of the messages are refused: a system message, or two of one role in a
     row.
 
@@ -524,25 +526,25 @@ def no_system(refused: Refusal, status: int | None) -> bool:
     only by words that are known.
     """
     named = (
-        any(p == "role" or p.endswith(".role") for p in refused.params) and "system" in refused.text
+        any(p == "role" or p.endswith(".role") for p in refusal.params) and "system" in refusal.text
     )
-    loose = status is not None and status < 500 and ANY_SYSTEM.search(refused.text)
+    loose = status is not None and status < 500 and ANY_SYSTEM.search(refusal.text)
     likely = (
         status in (400, 422, 500)
-        and ANY_ROLE.search(refused.text)
-        and not OTHER_ROLE.search(refused.text)
+        and ANY_ROLE.search(refusal.text)
+        and not OTHER_ROLE.search(refusal.text)
     )
-    return named or bool(loose or likely or NO_SYSTEM.search(refused.text))
+    return named or bool(loose or likely or NO_SYSTEM.search(refusal.text))
 
 
-def parameters(refused: Refusal, known: Sequence[str]) -> tuple[str, ...]:
+def find_parameters(refusal: Refusal, known: Sequence[str]) -> tuple[str, ...]:
     """Return which of these parameters an error names: all of its own fields, else the first in its
     words, quoted ones first.
     """
-    own = tuple(k for k in known if any(k in re.split(r"[.\[\]]", p) for p in refused.params))
+    own = tuple(k for k in known if any(k in re.split(r"[.\[\]]", p) for p in refusal.params))
     if own:
         return own
-    text = refused.text
+    text = refusal.text
     for pattern in (r"['\"`]{}['\"`]", r"(?<!\w){}(?!\w)"):
         places = [
             (m.start(), k) for k in known if (m := re.search(pattern.format(re.escape(k)), text))

@@ -28,7 +28,7 @@ def proxy_for(url: str) -> str | None:
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if proxy_bypass(parts.netloc.rpartition("@")[2]) or proxy_bypass(host) or _excluded(host):
+    if proxy_bypass(parts.netloc.rpartition("@")[2]) or proxy_bypass(host) or _is_excluded(host):
         return None
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -92,26 +92,28 @@ def socks_connector(proxy: str, **how: Any) -> Any:
     return ProxyConnector.from_url(f"{plain}://{rest}", rdns=remote, **how)
 
 
-def _excluded(host: str) -> bool:
+def _is_excluded(host: str) -> bool:
     """Say whether NO_PROXY names a host by a pattern or a range, which the standard library does
     not read.
     """
-    entries = list(_no_proxy())
+    entries = list(_list_exclusions())
     if any("*" in entry and fnmatch(host, entry) for entry in entries):
         return True
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return any(address in network for network in map(_network, entries) if network is not None)
+    return any(
+        address in network for network in map(_parse_network, entries) if network is not None
+    )
 
 
-def _no_proxy() -> Iterator[str]:
+def _list_exclusions() -> Iterator[str]:
     named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     return (entry.strip().strip("[]").lower() for entry in named.split(",") if entry.strip())
 
 
-def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+def _parse_network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     try:
         return ipaddress.ip_network(entry, strict=False)
     except ValueError:

@@ -12,7 +12,7 @@ from typing import Any
 
 from culturepark.llm.codec import ProviderError
 from culturepark.llm.provider_errors import replace_halves
-from culturepark.llm.reasoning import apart, part
+from culturepark.llm.reasoning import separate_thoughts, split_thoughts
 from culturepark.records import Reply, Request, Status
 from culturepark.secrets import mask_answer, redact
 
@@ -76,10 +76,10 @@ TEXTS = ("text", "output_text")
 MOST = 100_000_000  # tokens of one call; a count beyond that is none
 ROUNDING = 1e-3  # above 0, a log-probability is none
 # share of a first token's probability that must fall on options for it to say how they are chosen
-TOLD = 0.5
+DECISIVE = 0.5
 
 
-def read(
+def read_reply(
     body: Mapping[str, Any],
     identity: str,
     request: Request | None = None,
@@ -90,16 +90,16 @@ def read(
 
     `opened` says that this model's chat template opens its thoughts (`opens_thoughts`).
     """
-    choice = _choice(body)
+    choice = _get_choice(body)
     message = choice.get("message")
     if not isinstance(message, Mapping):
-        raise _garbled(f"its message is {_named(message)}", body)
-    texts, thoughts, others = _content(message.get("content"), body)
+        raise _build_garbled_error(f"its message is {_describe_type(message)}", body)
+    texts, thoughts, others = _split_content(message.get("content"), body)
     thoughts += next(
-        (found for name in THOUGHTS if (found := list(_thoughts(message.get(name))))), []
+        (found for name in THOUGHTS if (found := list(_iterate_thoughts(message.get(name))))), []
     )
-    prompt, completion, cached = usage(body.get("usage"), text=bool(texts or thoughts))
-    status, reason = _ended(choice.get("finish_reason"), message, request, completion)
+    prompt, completion, cached = read_usage(body.get("usage"), text=bool(texts or thoughts))
+    status, reason = _read_status(choice.get("finish_reason"), message, request, completion)
     reply = Reply(
         status,
         _clean("".join(texts)),
@@ -110,7 +110,7 @@ def read(
         cached,
         reasoning=_clean("\n".join(thoughts)),
     )
-    reply = apart(reply, opens_thoughts=opens_thoughts)
+    reply = separate_thoughts(reply, opens_thoughts=opens_thoughts)
     if reply.status == "ok" and not reply.text:
         why = f", only parts of type {', '.join(others)}" if others else ""
         return replace(reply, status="empty", reason=f"the answer holds no text{why}")
@@ -123,24 +123,24 @@ def opens_thoughts(body: Mapping[str, Any]) -> bool:
     """Say whether a chat completion that was read ends thoughts which it does not begin: the chat
     template has opened them.
     """
-    texts, _, _ = _content(_choice(body)["message"].get("content"), body)
-    return part("".join(texts)).unopened
+    texts, _, _ = _split_content(_get_choice(body)["message"].get("content"), body)
+    return split_thoughts("".join(texts)).unopened
 
 
-def _choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
+def _get_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
-        raise _garbled(f"its choices are {_named(choices)}", body)
+        raise _build_garbled_error(f"its choices are {_describe_type(choices)}", body)
     if not isinstance(choices[0], Mapping):
-        raise _garbled(f"its first choice is {_named(choices[0])}", body)
+        raise _build_garbled_error(f"its first choice is {_describe_type(choices[0])}", body)
     return choices[0]
 
 
-def _garbled(why: str, body: Mapping[str, Any]) -> ProviderError:
+def _build_garbled_error(why: str, body: Mapping[str, Any]) -> ProviderError:
     return ProviderError("garbled", f"the answer is no chat completion: {why}: {str(body)[:200]}")
 
 
-def _named(value: Any) -> str:
+def _describe_type(value: Any) -> str:
     names = {
         dict: "an object",
         list: "a list",
@@ -167,7 +167,7 @@ def _clean(text: str) -> str:
 # ------------------------------------------------------------------ content
 
 
-def _content(content: Any, body: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
+def _split_content(content: Any, body: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
     """Return texts, thoughts, and the names of other kinds of parts; ProviderError for what is neither
     text nor parts.
     """
@@ -175,26 +175,26 @@ def _content(content: Any, body: Mapping[str, Any]) -> tuple[list[str], list[str
         return [content] if content else [], [], []
     parts = [content] if isinstance(content, Mapping) else content
     if not isinstance(parts, list):
-        raise _garbled(f"its content is {_named(content)}", body)
+        raise _build_garbled_error(f"its content is {_describe_type(content)}", body)
     texts: list[str] = []
     thoughts: list[str] = []
     others: dict[str, None] = {}
     for piece in parts:
-        kind = _type(piece)
+        kind = _name_part_type(piece)
         if kind in TEXTS:
-            texts += _strings(piece)
+            texts += _read_text_part(piece)
         elif kind in THINKING:
-            thoughts += _thoughts(piece)
+            thoughts += _iterate_thoughts(piece)
         else:
             others[kind] = None
     return texts, thoughts, list(others)
 
 
-def _type(part: Any) -> str:
+def _name_part_type(part: Any) -> str:
     if isinstance(part, str):
         return "text"
     if not isinstance(part, Mapping):
-        return _named(part)
+        return _describe_type(part)
     kind = part.get("type")
     return (
         replace_halves(kind[:40])
@@ -205,22 +205,22 @@ def _type(part: Any) -> str:
     )
 
 
-def _strings(part: Any) -> list[str]:
+def _read_text_part(part: Any) -> list[str]:
     """Return the text of a part: as it is, or as `{"value": text}`."""
     text = part.get("text") if isinstance(part, Mapping) else part
     text = text.get("value") if isinstance(text, Mapping) else text
     return [text] if isinstance(text, str) else []
 
 
-def _thoughts(value: Any, depth: int = 0) -> Iterator[str]:
+def _iterate_thoughts(value: Any, depth: int = 0) -> Iterator[str]:
     """Yield the texts of thoughts, which come as text, as parts, or as parts of parts."""
     if isinstance(value, str) and value.strip():
         yield value
     elif isinstance(value, list) and depth < 4:
         for part in value:
-            yield from _thoughts(part, depth + 1)
+            yield from _iterate_thoughts(part, depth + 1)
     elif isinstance(value, Mapping) and depth < 4:
-        found = next(
+        inner = next(
             (
                 value[k]
                 for k in ("thinking", "text", "reasoning", "summary", "content")
@@ -228,13 +228,13 @@ def _thoughts(value: Any, depth: int = 0) -> Iterator[str]:
             ),
             None,
         )
-        yield from _thoughts(found, depth + 1)
+        yield from _iterate_thoughts(inner, depth + 1)
 
 
 # ------------------------------------------------------------------- ending
 
 
-def _ended(
+def _read_status(
     finish: Any, message: Mapping[str, Any], request: Request | None, used: int | None
 ) -> tuple[Status, str]:
     """Return the status that a reason to stop stands for, and why it is no answer; ProviderError where it
@@ -243,7 +243,7 @@ def _ended(
     if message.get("refusal"):
         return "refused", redact(_clean(str(message["refusal"])))[:500]
     if finish is None:
-        return _unsaid(request, used)
+        return _judge_unexplained_end(request, used)
     name = finish.strip().lower() if isinstance(finish, str) else ""
     if name in WHOLE:
         return "ok", ""
@@ -271,12 +271,12 @@ def _ended(
         "failed",
         (
             "the answer ended for a reason that is not known to mean that it is whole:"
-            f" finish_reason {_short(finish)}"
+            f" finish_reason {_format_reason(finish)}"
         ),
     )
 
 
-def _unsaid(request: Request | None, used: int | None) -> tuple[Status, str]:
+def _judge_unexplained_end(request: Request | None, used: int | None) -> tuple[Status, str]:
     """Judge an answer whose end nobody explains: it is whole if it is known to be shorter than it
     could have been.
     """
@@ -288,7 +288,7 @@ def _unsaid(request: Request | None, used: int | None) -> tuple[Status, str]:
     )
 
 
-def _short(value: Any) -> str:
+def _format_reason(value: Any) -> str:
     text = redact(_clean(str(value)))
     return repr(text if len(text) <= 60 else f"{text[:59]}…")
 
@@ -296,32 +296,32 @@ def _short(value: Any) -> str:
 # ------------------------------------------------------------------- counts
 
 
-def usage(told: Any, *, text: bool = True) -> tuple[int | None, int | None, int | None]:
+def read_usage(usage: Any, *, text: bool = True) -> tuple[int | None, int | None, int | None]:
     """Return the tokens of prompt and answer, and those of the prompt that were cached; None for
     what is no count.
 
     Thoughts are counted in the answer; where a provider counts them beside it, they are added. No
     prompt has no tokens, and no text has none.
     """
-    if not isinstance(told, Mapping):
+    if not isinstance(usage, Mapping):
         return None, None, None
     prompt, completion, total = (
-        count(told.get(k)) for k in ("prompt_tokens", "completion_tokens", "total_tokens")
+        parse_count(usage.get(k)) for k in ("prompt_tokens", "completion_tokens", "total_tokens")
     )
-    thought = count(_of(told, "completion_tokens_details", "reasoning_tokens"))
+    thought = parse_count(_get_nested(usage, "completion_tokens_details", "reasoning_tokens"))
     if None not in (prompt, completion, thought) and total == prompt + completion + thought:  # type: ignore[operator]
         completion += thought  # type: ignore[operator]
-    cached = count(_of(told, "prompt_tokens_details", "cached_tokens"))
+    cached = parse_count(_get_nested(usage, "prompt_tokens_details", "cached_tokens"))
     cached = cached if cached is not None and prompt is not None and cached <= prompt else None
     return prompt or None, completion if completion or not text else None, cached
 
 
-def _of(told: Mapping[str, Any], group: str, name: str) -> Any:
-    found = told.get(group)
-    return found.get(name) if isinstance(found, Mapping) else None
+def _get_nested(usage: Mapping[str, Any], group: str, name: str) -> Any:
+    details = usage.get(group)
+    return details.get(name) if isinstance(details, Mapping) else None
 
 
-def count(value: Any) -> int | None:
+def parse_count(value: Any) -> int | None:
     """Return a number of tokens, from a number or its digits; None for what is negative, broken,
     absurd or no number.
     """
@@ -341,7 +341,7 @@ def count(value: Any) -> int | None:
 # ------------------------------------------------------------ distributions
 
 
-def shares(body: Mapping[str, Any], options: Sequence[str]) -> tuple[float, ...]:
+def read_option_probs(body: Mapping[str, Any], options: Sequence[str]) -> tuple[float, ...]:
     """Return the distribution over options that the first token's log-probabilities tell; () where
     they do not tell it.
 
@@ -349,23 +349,23 @@ def shares(body: Mapping[str, Any], options: Sequence[str]) -> tuple[float, ...]
     several options, or where the options have less than half of the probability.
     """
     sums = [0.0] * len(options)
-    for token, share in _first(body):
-        begun = [
+    for token, share in _read_first_token(body):
+        matching = [
             i
             for i, option in enumerate(options)
             if token and option.casefold().startswith(token.casefold())
         ]
-        if len(begun) > 1:
+        if len(matching) > 1:
             return ()
-        if begun:
-            sums[begun[0]] += share
+        if matching:
+            sums[matching[0]] += share
     total = sum(sums)
-    return tuple(s / total for s in sums) if total >= TOLD else ()
+    return tuple(s / total for s in sums) if total >= DECISIVE else ()
 
 
-def untold(body: Mapping[str, Any]) -> str:
+def explain_missing_probs(body: Mapping[str, Any]) -> str:
     """Return why `shares` tells nothing, and what to do."""
-    first = _first(body)
+    first = _read_first_token(body)
     if not first:
         return (
             "the endpoint returned no log-probabilities: it does not support them or ignores"
@@ -378,16 +378,20 @@ def untold(body: Mapping[str, Any]) -> str:
     )
 
 
-def _first(body: Mapping[str, Any]) -> list[tuple[str, float]]:
+def _read_first_token(body: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Return the alternatives for the first token, each with its probability."""
     from math import exp
 
     try:
         first = body["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        found = [(str(t["token"]).strip(), float(t["logprob"])) for t in first]
+        alternatives = [(str(t["token"]).strip(), float(t["logprob"])) for t in first]
     except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         return []
-    return [(token, exp(x)) for token, x in found] if all(x <= ROUNDING for _, x in found) else []
+    return (
+        [(token, exp(x)) for token, x in alternatives]
+        if all(x <= ROUNDING for _, x in alternatives)
+        else []
+    )
 
 
 # -------------------------------------------------------------- JSON answers
@@ -402,8 +406,8 @@ def extract_json(text: str) -> str:
 
     A brace among the words ({so}) begins no object.
     """
-    found = OBJECT.search(text)
-    start = found.start() if found else text.find("{")
+    match = OBJECT.search(text)
+    start = match.start() if match else text.find("{")
     if start < 0:
         raise ValueError("no JSON object in the answer")
     try:
@@ -418,7 +422,7 @@ def ignores_schema(text: str, schema: Mapping[str, Any]) -> bool:
     sent.
     """
     try:
-        found = json.loads(extract_json(text))
+        answer = json.loads(extract_json(text))
     except ValueError:
         return True
-    return not set(schema.get("properties", ())) <= set(found)
+    return not set(schema.get("properties", ())) <= set(answer)

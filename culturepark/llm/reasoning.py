@@ -92,7 +92,7 @@ CUT = (
 
 
 @dataclass(frozen=True)
-class Parted:
+class SplitText:
     """A text without its thoughts.
 
     `endless`: the thoughts begin and never end; `unopened`: they end without a mark where they
@@ -117,7 +117,7 @@ class Mark:
     opens: bool
 
 
-def part(text: str) -> Parted:
+def split_thoughts(text: str) -> SplitText:
     """Return thoughts and answer of a text.
 
     Thoughts stand between a pair of marks, after a first mark at the beginning that is never
@@ -126,44 +126,44 @@ def part(text: str) -> Parted:
     its own (`<answer>`), these are left out.
     """
     if not ANY.search(text):
-        return Parted("", text.strip())
-    found = _thoughts_apart(text)
-    whole = ANSWER.fullmatch(found.text)
-    return replace(found, text=whole[2].strip()) if whole else found
+        return SplitText("", text.strip())
+    split = _split_text(text)
+    whole = ANSWER.fullmatch(split.text)
+    return replace(split, text=whole[2].strip()) if whole else split
 
 
-def part_exactly(text: str) -> Parted:
+def split_thoughts_exactly(text: str) -> SplitText:
     """Like `part`; an answer that nothing is taken out of keeps the spaces around it."""
-    found = part(text)
-    return replace(found, text=text) if found.text == text.strip() else found
+    split = split_thoughts(text)
+    return replace(split, text=text) if split.text == text.strip() else split
 
 
-def _thoughts_apart(text: str) -> Parted:
+def _split_text(text: str) -> SplitText:
     if text.lstrip().startswith(("<|channel|>", "<|start|>")) and (said := CHANNEL.findall(text)):
-        return _channels(said)
+        return _split_channels(said)
     if bare := next((m for form in BARE if (m := form.fullmatch(text))), None):
-        return Parted(bare[1].strip(), bare[2].strip())
+        return SplitText(bare[1].strip(), bare[2].strip())
     text = FENCE.sub(
         lambda m: f"<think>\n{m[1]}" + ("" if m["end"] is not None else "</think>"), text
     )
-    return _parted(text, _marks(text))
+    return _split_at_marks(text, _find_marks(text))
 
 
-def _channels(said: Sequence[tuple[str, str]]) -> Parted:
+def _split_channels(said: Sequence[tuple[str, str]]) -> SplitText:
     thoughts = [text for name, text in said if name != "final"]
     answer = [text for name, text in said if name == "final"]
-    return Parted(_joined(thoughts), "".join(answer).strip(), endless=not answer)
+    return SplitText(_join_thoughts(thoughts), "".join(answer).strip(), endless=not answer)
 
 
-def _marks(text: str) -> list[Mark]:
+def _find_marks(text: str) -> list[Mark]:
     """Return the marks of a text that nobody quotes."""
-    found = []
+    marks = []
     for m in MARK.finditer(text):
         before, after = text[max(0, m.start() - 1) : m.start()], text[m.end() : m.end() + 1]
         if before and after and before in QUOTES and after in QUOTES:
             continue
         name = m.lastgroup or ""
-        found.append(
+        marks.append(
             Mark(
                 m.start(),
                 m.end(),
@@ -171,60 +171,67 @@ def _marks(text: str) -> list[Mark]:
                 name.startswith("open"),
             )
         )
-    return found
+    return marks
 
 
-def _parted(text: str, marks: Sequence[Mark]) -> Parted:
+def _split_at_marks(text: str, marks: Sequence[Mark]) -> SplitText:
     thoughts: list[str] = []
-    kept: list[str] = []
+    answer: list[str] = []
     place, silent, unopened = 0, True, False  # silent: nothing but thoughts so far
-    for mark, last in zip(marks, _closing(marks), strict=True):
+    for mark, last in zip(marks, _match_closing_marks(marks), strict=True):
         if mark.start < place:
             continue
         before = text[place : mark.start]
         silent = silent and not before.strip()
         if not mark.opens:  # nothing opens it, so a server has left out the mark at the beginning
-            thoughts += [*kept, before]
-            kept, place, silent, unopened = [], mark.end, True, True
+            thoughts += [*answer, before]
+            answer, place, silent, unopened = [], mark.end, True, True
         elif last is None and (silent or _stands_alone(text, mark)):
             thoughts.append(text[mark.end :])
-            return Parted(
-                _joined(thoughts), "".join([*kept, before]).strip(), endless=True, unopened=unopened
+            return SplitText(
+                _join_thoughts(thoughts),
+                "".join([*answer, before]).strip(),
+                endless=True,
+                unopened=unopened,
             )
         elif last is not None:
             if silent or _holds_thoughts(text, mark, last):
                 thoughts.append(text[mark.end : last.start])
-                kept.append(before)
+                answer.append(before)
             else:  # both marks are talked of
-                kept.append(text[place : last.end])
+                answer.append(text[place : last.end])
             place = last.end
-    return Parted(_joined(thoughts), "".join([*kept, text[place:]]).strip(), unopened=unopened)
+    return SplitText(
+        _join_thoughts(thoughts), "".join([*answer, text[place:]]).strip(), unopened=unopened
+    )
 
 
-def _closing(marks: Sequence[Mark]) -> list[Mark | None]:
+def _match_closing_marks(marks: Sequence[Mark]) -> list[Mark | None]:
     """Return, for each mark, the next closing mark of its kind; for one that has none, the next
     that ends no other's thoughts.
     """
-    own = _nearest(marks, lambda mark: mark.kind)
+    own = _find_nearest_closing(marks, lambda mark: mark.kind)
     taken = {
         last.start for mark, last in zip(marks, own, strict=True) if mark.opens and last is not None
     }
-    free = _nearest([m for m in marks if m.opens or m.start not in taken], lambda mark: "")
+    free = _find_nearest_closing(
+        [m for m in marks if m.opens or m.start not in taken], lambda mark: ""
+    )
     others = dict(
         zip((m.start for m in marks if m.opens or m.start not in taken), free, strict=True)
     )
     return [last or others.get(mark.start) for mark, last in zip(marks, own, strict=True)]
 
 
-def _nearest(marks: Sequence[Mark], kind: Callable[[Mark], str]) -> list[Mark | None]:
+def _find_nearest_closing(marks: Sequence[Mark], kind: Callable[[Mark], str]) -> list[Mark | None]:
     """Return, for each mark, the next closing mark of its kind."""
     nearest: dict[str, Mark] = {}
-    found: list[Mark | None] = []
+    closing: list[Mark | None] = []
     for mark in reversed(marks):
-        found.append(nearest.get(kind(mark)))
+        closing.append(nearest.get(kind(mark)))
         if not mark.opens:
             nearest[kind(mark)] = mark
-    return found[::-1]
+    return closing[::-1]
 
 
 def _stands_alone(text: str, mark: Mark) -> bool:
@@ -238,11 +245,11 @@ def _holds_thoughts(text: str, first: Mark, last: Mark) -> bool:
     return "\n" in inside or TALK.fullmatch(inside) is None or _stands_alone(text, first)
 
 
-def _joined(thoughts: Sequence[str]) -> str:
+def _join_thoughts(thoughts: Sequence[str]) -> str:
     return "\n".join(filter(None, map(str.strip, thoughts)))
 
 
-class Listener:
+class ThoughtFilter:
     """Parts thoughts from an answer while it is said; what may still be a thought is kept back
     until that is clear.
 
@@ -251,42 +258,42 @@ class Listener:
     """
 
     def __init__(self) -> None:
-        self._heard = ""
-        self._passed = Parted("", "")
+        self._received = ""
+        self._passed = SplitText("", "")
         self._read = 0  # characters of it that have been looked at
 
-    def hear(self, piece: str) -> Parted:
+    def feed(self, piece: str) -> SplitText:
         """Return which thoughts and which text are new and will stay, now that this piece was
         said.
         """
-        self._heard += piece
-        if len(self._heard) - self._read < len(self._heard) // RARELY:
-            return Parted("", "")
-        self._read = len(self._heard)
-        tail = TAIL.search(self._heard)
-        text = self._heard[: tail.start()] if tail else self._heard
-        found = part_exactly(text)
-        if len(text) < SHORTEST or (HEAD.match(text) and not found.reasoning):
-            return Parted("", "")
-        mark = MARK.search(found.text)
-        shown = found.text[: mark.start()] if mark else found.text
-        return self._pass(replace(found, text=shown))
+        self._received += piece
+        if len(self._received) - self._read < len(self._received) // RARELY:
+            return SplitText("", "")
+        self._read = len(self._received)
+        tail = TAIL.search(self._received)
+        text = self._received[: tail.start()] if tail else self._received
+        split = split_thoughts_exactly(text)
+        if len(text) < SHORTEST or (HEAD.match(text) and not split.reasoning):
+            return SplitText("", "")
+        mark = MARK.search(split.text)
+        shown = split.text[: mark.start()] if mark else split.text
+        return self._pass(replace(split, text=shown))
 
-    def end(self) -> Parted:
+    def finish(self) -> SplitText:
         """Return what was kept back, now that the answer is whole."""
-        return self._pass(part_exactly(self._heard))
+        return self._pass(split_thoughts_exactly(self._received))
 
-    def _pass(self, found: Parted) -> Parted:
+    def _pass(self, split: SplitText) -> SplitText:
         before = self._passed
-        said = "" if found.unopened and not before.unopened else before.text
-        known = next((s for s in (said, said.strip()) if found.text.startswith(s)), found.text)
-        new = found.text[len(known) :]
-        thoughts = found.reasoning[len(before.reasoning) :]
-        self._passed = replace(found, text=said + new, reasoning=before.reasoning + thoughts)
-        return Parted(thoughts, new)
+        said = "" if split.unopened and not before.unopened else before.text
+        known = next((s for s in (said, said.strip()) if split.text.startswith(s)), split.text)
+        new = split.text[len(known) :]
+        thoughts = split.reasoning[len(before.reasoning) :]
+        self._passed = replace(split, text=said + new, reasoning=before.reasoning + thoughts)
+        return SplitText(thoughts, new)
 
 
-def apart(reply: Reply, *, opens_thoughts: bool = False) -> Reply:
+def separate_thoughts(reply: Reply, *, opens_thoughts: bool = False) -> Reply:
     """Return a reply whose text holds no thoughts; one of thoughts alone is `truncated` or `empty`
     and says so.
 
@@ -296,13 +303,13 @@ def apart(reply: Reply, *, opens_thoughts: bool = False) -> Reply:
     opens_thoughts = opens_thoughts and reply.status == "truncated" and not reply.reasoning
     if not (opens_thoughts or reply.reasoning or ANY.search(reply.text)):
         return reply
-    found = part(reply.text)
-    if opens_thoughts and not found.reasoning:
-        found = Parted(found.text, "", endless=True)
-    reasoning = _joined([reply.reasoning, found.reasoning])
-    if found.text or not reasoning or reply.status not in ("ok", "truncated"):
-        return replace(reply, text=found.text, reasoning=reasoning)
+    split = split_thoughts(reply.text)
+    if opens_thoughts and not split.reasoning:
+        split = SplitText(split.text, "", endless=True)
+    reasoning = _join_thoughts([reply.reasoning, split.reasoning])
+    if split.text or not reasoning or reply.status not in ("ok", "truncated"):
+        return replace(reply, text=split.text, reasoning=reasoning)
     if reply.status == "truncated":
         return replace(reply, text="", reasoning=reasoning, reason=CUT)
-    why = f"{ALONE}: its thoughts never end" if found.endless else ALONE
+    why = f"{ALONE}: its thoughts never end" if split.endless else ALONE
     return replace(reply, status="empty", text="", reasoning=reasoning, reason=why)

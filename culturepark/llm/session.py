@@ -1,4 +1,4 @@
-"""Asks a model, keeps the call in the journal, and reads structured answers strictly."""
+"""Asks models, keeps each call in the run's store, and reads structured answers strictly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from culturepark.errors import ReplayMiss
 from culturepark.executor import stopping
 from culturepark.llm import Model
 from culturepark.llm.reading import extract_json
-from culturepark.llm.reasoning import apart
+from culturepark.llm.reasoning import separate_thoughts
 from culturepark.prompts import render
 from culturepark.records import Message, Reply, Request, Role, digest
 from culturepark.store import RunStore
@@ -45,25 +45,25 @@ class Answer(Generic[T]):
 
 @dataclass(frozen=True)
 class Models:
-    """Which model answers what: one a culture or persona at the table, else one a role, else the
-    default.
+    """Which model answers which request: that of the speaker's persona or culture, else that of the
+    role, else the default.
     """
 
     default: Model
     roles: Mapping[str, Model] = field(default_factory=dict)
     seats: Mapping[str, Model] = field(default_factory=dict)
 
-    def of(self, request: Request) -> Model:
+    def choose_model(self, request: Request) -> Model:
         """Return the model of a request."""
         if self.seats and request.speaker:
-            found = self.seats.get(request.speaker) or self.seats.get(
+            seat_model = self.seats.get(request.speaker) or self.seats.get(
                 request.speaker.partition("/")[0]
             )
-            if found is not None:
-                return found
+            if seat_model is not None:
+                return seat_model
         return self.roles.get(request.role, self.default)
 
-    def all(self) -> tuple[Model, ...]:
+    def list_models(self) -> tuple[Model, ...]:
         """Return every model once."""
         return tuple(
             {id(m): m for m in (self.default, *self.roles.values(), *self.seats.values())}.values()
@@ -85,8 +85,8 @@ _METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
 
 
 @contextmanager
-def metered() -> Iterator[Meter]:
-    """Add up what the calls within cost, those of tasks that are started within too."""
+def measure_cost() -> Iterator[Meter]:
+    """Sum the cost of the calls within, including those of tasks that are started within."""
     token = _METER.set(meter := Meter())
     try:
         yield meter
@@ -95,16 +95,14 @@ def metered() -> Iterator[Meter]:
 
 
 @dataclass
-class Desk:
-    """Where the stages of one run put their questions: the models, the journal, and what was asked
-    since it opened.
+class Session:
+    """The models and the store of one run, through which its stages ask.
 
-    `usd` and `tokens` are the whole run's so far, with what may have been billed unseen.
-
-    What an earlier process of the run was answered is not asked again, nor what this one knows to
-    fail whenever it is asked (a prompt that does not fit). With `replay`, another run's journal
-    gives every answer and no model is asked at all; ReplayMiss on the first question that it does
-    not hold.
+    `calls` and `failures` count since the session opened; `usd` and `tokens` are the whole run's so
+    far, with what may have been billed unseen. A call is not sent if the store holds its answer, or
+    if it is known to fail each time (a prompt that does not fit). With `replay`, another run's
+    store gives every answer and no model is asked; ReplayMiss on the first request that it does not
+    hold.
     """
 
     models: Models
@@ -120,26 +118,26 @@ class Desk:
         self.usd, self.tokens = self.journal.sum_spent()
 
     @property
-    def priced(self) -> bool:
+    def has_price(self) -> bool:
         """Whether any model of this run has a known price."""
-        return any(getattr(m, "price", None) is not None for m in self.models.all())
+        return any(getattr(m, "price", None) is not None for m in self.models.list_models())
 
     async def ask(self, request: Request, subject: str) -> tuple[Reply, str]:
-        """Put one request to its model; return the reply and the call's key. `subject` is what it
-        is about.
+        """Send one request to its model; return the reply and the call's key. `subject` is the id
+        of what it is about.
         """
-        model = self.models.of(request)
+        model = self.models.choose_model(request)
         key = request.key(model.identity)
-        known = self.journal.find_answer(key)
-        if known is not None:
-            return apart(known), key
+        answer = self.journal.find_answer(key)
+        if answer is not None:
+            return separate_thoughts(answer), key
         if key in self._final:
             return self._final[key], key
         if self.replay is None:
             await stopping.current().pass_or_wait()
-            reply = apart(await model.complete(request))
-        elif (found := self.replay.find_reply(key)) is not None:
-            reply = apart(found)
+            reply = separate_thoughts(await model.complete(request))
+        elif (replayed := self.replay.find_reply(key)) is not None:
+            reply = separate_thoughts(replayed)
         else:
             raise ReplayMiss(
                 f"{self.replay.path} does not hold the answer of {model.identity} to this"
@@ -157,30 +155,30 @@ class Desk:
             meter.add(reply.usd)
         return reply, key
 
-    async def read(self, request: Request, subject: str, shape: type[T]) -> Answer[T] | Failure:
+    async def ask_json(self, request: Request, subject: str, shape: type[T]) -> Answer[T] | Failure:
         """Ask for a JSON answer of this shape.
 
-        While it cannot be read the model is shown its answer and what is wrong with it, and a cut
-        one may be twice as long, TRIES times in all; then Failure holds the raw text.
+        If the answer cannot be read, the model is shown it and what is wrong; after an answer that
+        was cut, the next may be twice as long. After TRIES answers Failure holds the raw text.
         """
         keys: list[str] = []
 
-        async def ask(asked: Request) -> Reply:
-            reply, key = await self.ask(asked, subject)
+        async def ask(retry: Request) -> Reply:
+            reply, key = await self.ask(retry, subject)
             keys.append(key)
             return reply
 
-        found, reply = await structured(
+        value, reply = await ask_until_readable(
             ask,
             request,
             lambda text: parse_answer(text, shape),
             lambda why: self.journal.mark_unparsed(keys[-1], why),
         )
-        return found if isinstance(found, Failure) else Answer(found, reply)
+        return value if isinstance(value, Failure) else Answer(value, reply)
 
     async def close(self) -> None:
         """Let go of the models' connections and commit."""
-        for model in self.models.all():
+        for model in self.models.list_models():
             close = getattr(model, "close", None)
             if close is not None:
                 await close()
@@ -188,29 +186,29 @@ class Desk:
             self.replay.close()
         self.journal.commit()
 
-    async def __aenter__(self) -> Desk:
+    async def __aenter__(self) -> Session:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 
-async def structured(
+async def ask_until_readable(
     ask: Callable[[Request], Awaitable[Reply]],
     request: Request,
     parse: Callable[[str], V],
-    unread: Callable[[str], None] = lambda why: None,
+    on_unread: Callable[[str], None] = lambda why: None,
 ) -> tuple[V | Failure, Reply]:
-    """Ask until an answer can be read, TRIES times in all; return what was read, or the last
-    Failure, and the last reply.
+    """Ask until an answer can be read, at most TRIES times; return the value or the last Failure,
+    and the last reply.
 
-    `parse` raises ValueError for what cannot be read; the model is shown its answer and why. A
-    reply that was cut counts where the answer in it is whole, for a model that does not stop talks
-    on behind it; else the next one may be twice as long. `unread` is told why each time.
+    `parse` raises ValueError for what it cannot read; the model is then shown its answer and why. A
+    reply that was cut counts if the answer in it is whole (some models talk on behind it); else the
+    next may be twice as long. `on_unread` is called with the reason each time.
     """
-    last, asked, reply = Failure("failed", "not asked"), request, Reply("failed")
+    last, current, reply = Failure("failed", "not asked"), request, Reply("failed")
     for index in range(TRIES):
-        reply = await ask(replace(asked, index=index))
+        reply = await ask(replace(current, index=index))
         if reply.status in ("refused", "filtered", "failed"):
             return Failure(reply.status, reply.reason), reply
         if reply.status != "ok":
@@ -218,15 +216,17 @@ async def structured(
             if reply.status == "truncated":
                 with suppress(ValueError):
                     return parse(reply.text), reply
-                asked = replace(asked, max_tokens=2 * asked.max_tokens)
+                current = replace(current, max_tokens=2 * current.max_tokens)
             continue
         try:
             return parse(reply.text), reply
         except ValueError as error:
             remark = f"; {reply.reason}" if reply.reason else ""
             last = Failure("unparsed", f"{error}; the model wrote: {reply.text[:300]!r}{remark}")
-            unread(last.reason)
-            asked = replace(asked, messages=(*request.messages, *_again(reply.text, str(error))))
+            on_unread(last.reason)
+            current = replace(
+                current, messages=(*request.messages, *_build_correction(reply.text, str(error)))
+            )
     return last, reply
 
 
@@ -242,14 +242,14 @@ def parse_answer(text: str, shape: type[T]) -> T:
         raise ValueError(f"it is not valid JSON: {error}") from None
 
 
-def _again(text: str, why: str) -> tuple[Message, Message]:
-    """Return what a model is shown after an answer that cannot be read."""
+def _build_correction(text: str, why: str) -> tuple[Message, Message]:
+    """Return the messages that show a model its unreadable answer and the reason."""
     return Message("assistant", text[:4000]), Message(
         "user", f"That cannot be read: {why}. Answer with the JSON object only."
     )
 
 
-def once(
+def build_single_request(
     role: Role, facts: Mapping[str, Any], shape: type[BaseModel] | None, *purpose: Any
 ) -> Request:
     """Build the request of a role that answers once. `purpose` names its random stream."""
@@ -267,11 +267,11 @@ def once(
         facts=facts,
         temperature=role.temperature,
         max_tokens=role.max_tokens,
-        reply_schema=_schema(shape) if shape else None,
+        reply_schema=_build_schema(shape) if shape else None,
         seed=int(digest(role.name, *purpose), 16) >> 1,
     )
 
 
 @lru_cache(maxsize=64)
-def _schema(shape: type[BaseModel]) -> dict[str, Any]:
+def _build_schema(shape: type[BaseModel]) -> dict[str, Any]:
     return shape.model_json_schema()

@@ -47,14 +47,14 @@ TEXTS = {
 }
 
 
-def plain(error: BaseException) -> str:
+def explain_error(error: BaseException) -> str:
     """Return in plain words what a socket error, or a library's error around one, means; its own
     text where that is unknown.
     """
     from socket import gaierror
     from ssl import SSLCertVerificationError, SSLError
 
-    for found in _within(error):
+    for found in _iterate_causes(error):
         if isinstance(found, gaierror):
             return NO_NAME
         if isinstance(found, SSLCertVerificationError):
@@ -67,30 +67,35 @@ def plain(error: BaseException) -> str:
         if isinstance(found, OSError) and found.errno in WORDS:
             return WORDS[found.errno]
     return next(
-        (NAMED[name] for found in _within(error) if (name := type(found).__name__) in NAMED), None
+        (
+            NAMED[name]
+            for found in _iterate_causes(error)
+            if (name := type(found).__name__) in NAMED
+        ),
+        None,
     ) or (f"{type(error).__name__}: {error}")
 
 
-def plain_text(text: str) -> str | None:
+def explain_text(text: str) -> str | None:
     """Return in plain words what a socket error means that is known by its text alone; None for any
     other text.
     """
     return next((words for part, words in TEXTS.items() if part in text), None)
 
 
-def unreached(url: str, why: str, start: str = "") -> str:
+def describe_unreached(url: str, why: str, start: str = "") -> str:
     """Return that no connection could be made, and what to look at."""
     from urllib.parse import urlsplit
 
     host = urlsplit(url).hostname or ""
     near = host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")  # noqa: S104
-    ask = " Is it running?" if near or start else " Is the address right (--base-url)?"
-    return f"no connection to {url}: {why}.{ask}" + (
+    question = " Is it running?" if near or start else " Is the address right (--base-url)?"
+    return f"no connection to {url}: {why}.{question}" + (
         f" It is started with: {start}" if start else ""
     )
 
 
-def _within(error: BaseException | None) -> Iterator[BaseException]:
+def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and those that it was made of."""
     seen = 0
     while error is not None and seen < 8:

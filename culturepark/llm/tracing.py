@@ -24,7 +24,7 @@ FINISHED = {
 
 
 @lru_cache(maxsize=1)
-def tracer() -> Any:
+def find_tracer() -> Any:
     """Return the tracer of the process; None where OpenTelemetry is not installed or nobody
     listens.
     """
@@ -32,11 +32,11 @@ def tracer() -> Any:
         from opentelemetry import trace
     except ImportError:
         return None
-    found = trace.get_tracer("culturepark")
-    return found if found.start_span("probe").is_recording() else None
+    tracer = trace.get_tracer("culturepark")
+    return tracer if tracer.start_span("probe").is_recording() else None
 
 
-def export() -> None:
+def export_spans() -> None:
     """Send spans where the environment says (OTEL_EXPORTER_OTLP_ENDPOINT), unless somebody has set
     a provider up already.
     """
@@ -68,18 +68,18 @@ def export() -> None:
 
 
 @contextmanager
-def span(identity: str, model: str, request: Request) -> Iterator[Callable[[Reply], None]]:
+def trace_call(identity: str, model: str, request: Request) -> Iterator[Callable[[Reply], None]]:
     """Trace one call, retries and all; yield a function to tell the reply to.
 
     `identity` is `provider/model@address`, `model` the name that the endpoint knows it by.
     """
-    found = tracer()
-    if found is None:
+    tracer = find_tracer()
+    if tracer is None:
         yield lambda reply: None
         return
     provider, _, rest = identity.partition("/")
     address = urlsplit(rest.rpartition("@")[2])
-    known: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": provider,
         "gen_ai.request.model": model,
@@ -91,21 +91,23 @@ def span(identity: str, model: str, request: Request) -> Iterator[Callable[[Repl
         "culturepark.speaker": request.speaker,
     }
     if address.hostname:
-        known["server.address"] = address.hostname
-        known["server.port"] = address.port or (443 if address.scheme == "https" else 80)
-    with found.start_as_current_span(f"chat {model}", attributes=known) as current:
+        attributes["server.address"] = address.hostname
+        attributes["server.port"] = address.port or (443 if address.scheme == "https" else 80)
+    with tracer.start_as_current_span(f"chat {model}", attributes=attributes) as current:
 
-        def tell(reply: Reply) -> None:
-            current.set_attributes({k: v for k, v in _outcome(reply).items() if v is not None})
+        def record_reply(reply: Reply) -> None:
+            current.set_attributes(
+                {k: v for k, v in _list_attributes(reply).items() if v is not None}
+            )
             if reply.status == "failed":
                 from opentelemetry.trace import Status, StatusCode
 
                 current.set_status(Status(StatusCode.ERROR, reply.reason))
 
-        yield tell
+        yield record_reply
 
 
-def _outcome(reply: Reply) -> dict[str, Any]:
+def _list_attributes(reply: Reply) -> dict[str, Any]:
     return {
         "gen_ai.response.finish_reasons": (
             [FINISHED[reply.status]] if reply.status in FINISHED else None

@@ -72,7 +72,7 @@ class Embedded:
             shares = sitting.shares(request)
             best = max(range(len(shares)), key=shares.__getitem__)
             return Reply(
-                status="ok", text=request.options[best], model=self.identity, shares=shares
+                status="ok", text=request.options[best], model=self.identity, option_probs=shares
             )
         if request.role in SPEAKERS:
             text, planted = self._speak(request.role, request.facts)

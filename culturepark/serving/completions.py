@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from culturepark.llm.reasoning import Listener, Parted, part_exactly
+from culturepark.llm.reasoning import SplitText, ThoughtFilter, split_thoughts_exactly
 from culturepark.serving.problems import Problem
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LEAST = -9999.0  # OpenAI's log-probability of what cannot be; JSON has no infinity
 Piece = tuple[str, tuple["Token", ...]]
-ChatPiece = tuple[str | Parted, tuple["Token", ...]]
+ChatPiece = tuple[str | SplitText, tuple["Token", ...]]
 
 
 def build_frame(number: int, model: str, kind: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def build_chat_choice(index: int, made: Made, logprobs: bool, free: bool = True)
     """Return an answer as a choice of a chat completion; one that is `free` of a schema may hold
     thoughts.
     """
-    found = part_exactly(made.text) if free else Parted("", made.text)
+    found = split_thoughts_exactly(made.text) if free else SplitText("", made.text)
     message = {"role": "assistant", "content": found.text, "refusal": None}
     if found.reasoning:
         message["reasoning_content"] = found.reasoning
@@ -77,14 +77,14 @@ async def part_thoughts(
     """Yield what a stream says with its thoughts apart; the tokens of what is kept back come with
     what follows.
     """
-    listener, tokens = Listener(), list["Token"]()
+    listener, tokens = ThoughtFilter(), list["Token"]()
     async with aclosing(stream):
         async for piece in stream:
             if isinstance(piece, tuple):
-                new = listener.hear(piece[0])
+                new = listener.feed(piece[0])
                 tokens += piece[1]
             else:
-                new = listener.end()
+                new = listener.finish()
             if new.reasoning or new.text or (tokens and not isinstance(piece, tuple)):
                 yield new, tuple(tokens)
                 tokens = []
@@ -92,7 +92,7 @@ async def part_thoughts(
                 yield piece
 
 
-def _build_delta(said: str | Parted) -> dict[str, str]:
+def _build_delta(said: str | SplitText) -> dict[str, str]:
     if isinstance(said, str):
         return {"content": said}
     thoughts = {"reasoning_content": said.reasoning} if said.reasoning else {}

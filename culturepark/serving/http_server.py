@@ -21,7 +21,7 @@ import orjson
 
 from culturepark.errors import InputError
 from culturepark.executor.pool import loop_factory
-from culturepark.llm.sockets import plain
+from culturepark.llm.sockets import explain_error
 from culturepark.serving.limits import LimitMonitor, Limits
 from culturepark.serving.problems import Problem
 from culturepark.serving.requests import unknown_model
@@ -172,7 +172,7 @@ class HttpServer:
         except OSError as error:
             await runner.cleanup()
             raise InputError(
-                f"cannot open port {self._port} on {HOST}: {plain(error)}; choose another with"
+                f"cannot open port {self._port} on {HOST}: {explain_error(error)}; choose another with"
                 " --port"
             ) from error
         self.url = f"http://{HOST}:{listener.sockets[0].getsockname()[1]}/v1"

@@ -14,17 +14,20 @@ from culturepark.records import Dialogue, Fault, Opinion, Reply, Sample, Scene, 
 from culturepark.store.connection import Connection
 from culturepark.store.reasons import REFINED, write_outcome
 
+COLUMNS = {"option_probs": "shares"}  # of a reply's fields, where the table names them otherwise
+
 
 class RunStore(Connection):
     """One run's store, for writing and for what the run itself looks up while it works."""
 
     @cached_property
-    def _reply_columns(self) -> tuple[str, ...]:
-        """The columns of a call that its reply is made of; a store from before one of them was
+    def _reply_columns(self) -> dict[str, str]:
+        """The columns of a call by the fields of its reply; a store from before one of them was
         kept, which is only read, lacks it.
         """
         kept = {name for _, name, *_ in self.iterate("PRAGMA table_info(calls)")}
-        return tuple(field.name for field in fields(Reply) if field.name in kept)
+        columns = {field.name: COLUMNS.get(field.name, field.name) for field in fields(Reply)}
+        return {field: column for field, column in columns.items() if column in kept}
 
     def open_scene(self, scene: Scene) -> None:
         """Note that a dialogue is to be held; a known one is left as it is."""
@@ -69,7 +72,7 @@ class RunStore(Connection):
                 reply.attempts,
                 reply.lost,
                 faults,
-                json.dumps(reply.shares) if reply.shares else "",
+                json.dumps(reply.option_probs) if reply.option_probs else "",
                 reply.reasoning,
             ),
         )
@@ -215,14 +218,14 @@ class RunStore(Connection):
         return self._find_reply(key)
 
     def _find_reply(self, key: str, only: str = "") -> Reply | None:
-        columns = ", ".join(self._reply_columns)
+        columns = ", ".join(self._reply_columns.values())
         for row in self.select(
             f"SELECT {columns} FROM calls WHERE key = ? {only} ORDER BY id DESC LIMIT 1", key
         ):
             reply: dict[str, Any] = dict(zip(self._reply_columns, row, strict=True))
             try:
-                faults, shares = reply["faults"], reply.get("shares")
-                reply["shares"] = tuple(json.loads(shares)) if shares else ()
+                faults, probs = reply["faults"], reply.get("option_probs")
+                reply["option_probs"] = tuple(json.loads(probs)) if probs else ()
                 reply["faults"] = tuple(map(Fault.model_validate, json.loads(faults or "[]")))
             except (ValueError, TypeError) as error:
                 raise self.explain_unreadable("call", error) from error

@@ -113,7 +113,7 @@ def _item(
         "country": "",
         "numbered": benchmark.parser == "option",
     }
-    request = session.once(role, shown, None, "answers", benchmark.name, name)
+    request = session.build_single_request(role, shown, None, "answers", benchmark.name, name)
     if setup.method == "likelihood" and labels:
         request = replace(request, options=tuple(labels))
     return Item(

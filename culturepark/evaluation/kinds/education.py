@@ -300,7 +300,7 @@ def _learner(
         "lesson": study.lesson,
         "view": study.me.views.get(name),
     }
-    return session.once(study.learner, facts, None, study.id, task, name, n)
+    return session.build_single_request(study.learner, facts, None, study.id, task, name, n)
 
 
 def teaching(
@@ -309,7 +309,7 @@ def teaching(
     """Return what the teacher is sent: the culture's system message, the conversation so far, and
     what was asked now.
     """
-    request = session.once(
+    request = session.build_single_request(
         role, {"culture": culture, "asked": asked, "talk": tuple(talk), **facts}, None, *purpose
     )
     system, prompt = request.messages

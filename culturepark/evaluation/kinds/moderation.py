@@ -203,7 +203,9 @@ def _item(
     task, name = trial.task, trial.data.name
     whose = setup.workspace.cultures.get(trial.culture) if options["as_people"] else None
     facts = {"task": task.ask, "text": post.text, "labels": list(task.labels), "culture": whose}
-    request = session.once(role, facts, None, post.mark, task.name, trial.culture, seed)
+    request = session.build_single_request(
+        role, facts, None, post.mark, task.name, trial.culture, seed
+    )
     if setup.method == "likelihood":
         request = replace(request, options=task.labels)
     part = _cell(post, trial, options["part"]) if options["part"] else ""

@@ -20,7 +20,7 @@ from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.types import Ask, Attempt, Item, Setup, Unparsed
-from culturepark.llm.session import once
+from culturepark.llm.session import build_single_request
 from culturepark.records import Preference, Request, stream
 from culturepark.surveys.votes import Votes, read_votes, slugify, split_by_user
 
@@ -154,7 +154,7 @@ def _request(
         return Request("reward", pair.history, temperature=0.0, max_tokens=1, options=answers)
     told = [{"role": m.role, "content": m.content} for m in pair.history]
     facts = {"country": pair.country, "history": told, "answers": answers, "options": list(CODES)}
-    asked = once(judge, facts, None, "reward", pair.id, seed)
+    asked = build_single_request(judge, facts, None, "reward", pair.id, seed)
     return replace(asked, options=tuple(map(str, CODES))) if likelihood else asked
 
 
@@ -174,14 +174,14 @@ async def run(benchmark: Benchmark, item: Item, ask: Ask) -> Attempt:
             named,
             None if isinstance(named, Unparsed) else float(named == CODES[chosen]),
         )
-    if odd := _odd(reply.shares):
+    if odd := _odd(reply.option_probs):
         return make_attempt(item, reply, Unparsed(odd))
-    a, b = reply.shares
+    a, b = reply.option_probs
     return make_attempt(
         item,
         reply,
         None if a == b else CODES[a < b],
-        float(reply.shares[chosen] > reply.shares[1 - chosen]),
+        float(reply.option_probs[chosen] > reply.option_probs[1 - chosen]),
     )
 
 

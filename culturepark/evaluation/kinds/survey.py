@@ -176,7 +176,7 @@ def items(benchmark: str, role: Role, setup: Setup, asked: Asked) -> Iterator[It
                 "options": codes,
                 "view": voice.me.views.get(question.id) if voice.me else None,
             }
-            request = session.once(role, facts, None, benchmark, name)
+            request = session.build_single_request(role, facts, None, benchmark, name)
             if likelihood:
                 request = replace(
                     request, options=tuple(setup.begins(question, code) for code in codes)

@@ -179,7 +179,9 @@ def _request(
         "options": told["codes"],
         **told,
     }
-    made = session.once(benchmark.asks(setup.workspace), facts, None, benchmark.name, name)
+    made = session.build_single_request(
+        benchmark.asks(setup.workspace), facts, None, benchmark.name, name
+    )
     weighed = told["codes"] if setup.method == "likelihood" else ()
     return replace(made, options=tuple(setup.begins(question, code) for code in weighed))
 

@@ -15,7 +15,7 @@ from culturepark._version import __version__
 from culturepark.errors import ModelError
 from culturepark.llm.codec import ProviderError, decode_answer
 from culturepark.llm.proxies import is_socks, need_library, proxy_for, socks_connector
-from culturepark.llm.sockets import plain, unreached
+from culturepark.llm.sockets import describe_unreached, explain_error
 from culturepark.records import Request
 from culturepark.secrets import check_address, check_key, join_address, remember
 
@@ -65,7 +65,7 @@ class Compatible:
                 " that needs none"
             )
 
-    def sdk(self) -> AsyncOpenAI:
+    def build_sdk_client(self) -> AsyncOpenAI:
         """Return the SDK's client for this endpoint."""
         import ssl
 
@@ -88,11 +88,11 @@ class Compatible:
             http_client=http,
         )
 
-    def _open(self) -> ClientSession:
+    def _open_session(self) -> ClientSession:
         from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
-        sdk = self.sdk()
-        told = {
+        sdk = self.build_sdk_client()
+        all_headers = {
             **sdk.default_headers,
             **sdk.auth_headers,
             "User-Agent": f"CulturePark/{__version__}",
@@ -100,7 +100,7 @@ class Compatible:
         # X-Stainless-… says that the SDK itself is calling, which it is not.
         headers = {
             k: v
-            for k, v in told.items()
+            for k, v in all_headers.items()
             if isinstance(v, str) and not k.lower().startswith("x-stainless")
         }
         proxy = proxy_for(self.base_url)
@@ -123,7 +123,7 @@ class Compatible:
         from orjson import dumps
 
         if self._session is None:
-            self._session = self._open()
+            self._session = self._open_session()
         try:
             url = join_address(self.base_url, "chat/completions")
             post = self._session.post(
@@ -133,12 +133,12 @@ class Compatible:
                 data = await read_bounded(answer, self.max_reply_mb)
                 status, headers = answer.status, answer.headers
         except (ClientConnectorError, ConnectionTimeoutError) as error:
-            raise ProviderError("down", self._why_unreached(plain(error))) from None
+            raise ProviderError("down", self._why_unreached(explain_error(error))) from None
         except TimeoutError:
             raise ProviderError("slow", f"no answer within {self.timeout:g} s") from None
         except (ClientError, OSError) as error:
             raise ProviderError(
-                "lost", f"the connection to {self.base_url} broke: {plain(error)}"
+                "lost", f"the connection to {self.base_url} broke: {explain_error(error)}"
             ) from None
         return decode_answer(status, data, headers)
 
@@ -148,7 +148,7 @@ class Compatible:
                 f"no connection to {self.base_url} through the proxy {self._proxy} of the"
                 f" environment: {why}"
             )
-        return unreached(self.base_url, why, self.start)
+        return describe_unreached(self.base_url, why, self.start)
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -166,12 +166,12 @@ async def read_bounded(answer: ClientResponse, most_mb: float) -> bytes:
     async for chunk in answer.content.iter_any():
         data += chunk
         if len(data) > most:
-            raise _too_large(most_mb)
+            raise _build_size_error(most_mb)
     text = bytes(data)
     named = answer.headers.get("Content-Encoding", "").lower()
     for packing in reversed([part.strip() for part in named.split(",")]):
         if packing in ("gzip", "x-gzip", "deflate"):
-            text = _unpack(text, most_mb)
+            text = _decompress(text, most_mb)
         elif packing in UNREADABLE:
             raise ProviderError(
                 "garbled", f"the answer is packed as {packing!r}, which was not asked for"
@@ -189,7 +189,7 @@ UNREADABLE = (
 )  # other names say nothing of packing
 
 
-def _unpack(data: bytes, most_mb: float) -> bytes:
+def _decompress(data: bytes, most_mb: float) -> bytes:
     """Return what was packed as gzip, of one member or several, or as deflate with its header or
     without.
     """
@@ -206,14 +206,14 @@ def _unpack(data: bytes, most_mb: float) -> bytes:
                 "garbled", f"the answer is packed and cannot be unpacked: {error}"
             ) from None
         if len(text) > most:
-            raise _too_large(most_mb)
+            raise _build_size_error(most_mb)
         if not unpacker.eof:
             raise ProviderError("garbled", "the answer is packed and was cut")
         data = unpacker.unused_data.lstrip(b"\0")
     return text
 
 
-def _too_large(most_mb: float) -> ProviderError:
+def _build_size_error(most_mb: float) -> ProviderError:
     return ProviderError(
         "large",
         f"the answer is larger than {most_mb:g} MB and was not read on; "

@@ -16,7 +16,7 @@ from culturepark.errors import InputError, ModelError, nearest
 from culturepark.llm import provider_errors
 from culturepark.llm.codec import ProviderError, classify_error, decode_answer
 from culturepark.llm.proxies import check_httpx_proxies
-from culturepark.llm.sockets import plain_text
+from culturepark.llm.sockets import explain_text
 from culturepark.records import Request
 from culturepark.secrets import check_address, check_key, remember
 
@@ -26,12 +26,12 @@ CONNECTIONS = "100000"  # litellm's own session stops at 500 a host, and takes 0
 UNREAD = (  # what litellm says of an answer in whose types it does not believe
     "Invalid response object"
 )
-_heard: ContextVar[list[Any] | None] = ContextVar(
+_answers: ContextVar[list[Any] | None] = ContextVar(
     "heard", default=None
 )  # answers of the call of the moment, as they came
 
 
-def _keeper() -> Any:
+def _build_keeper() -> Any:
     """Return what keeps the answers that litellm gets, for those that it cannot read."""
     from litellm.integrations.custom_logger import CustomLogger
 
@@ -39,7 +39,7 @@ def _keeper() -> Any:
         def log_post_api_call(
             self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
         ) -> None:
-            if (heard := _heard.get()) is not None and (
+            if (heard := _answers.get()) is not None and (
                 answer := kwargs.get("original_response")
             ) is not None:
                 heard.append(answer)
@@ -48,7 +48,7 @@ def _keeper() -> Any:
 
 
 @lru_cache(maxsize=1)
-def load() -> Any:
+def load_litellm() -> Any:
     """Return litellm, quiet and without its import-time look at the network; ModelError if it is
     not installed.
     """
@@ -70,7 +70,7 @@ def load() -> Any:
         ) from None
     litellm.suppress_debug_info = True
     litellm.telemetry = False
-    litellm.input_callback.append(_keeper())
+    litellm.input_callback.append(_build_keeper())
     litellm.drop_params = (
         True  # a parameter that a provider does not know is left out, not an error
     )
@@ -101,7 +101,7 @@ class Lite:
         """Raise for a provider that litellm does not know, whose key is not set, or a proxy that
         cannot be spoken to.
         """
-        litellm = load()
+        litellm = load_litellm()
         check_httpx_proxies(self.identity)
         provider = self.model.split("/")[0]
         known = [str(getattr(p, "value", p)) for p in litellm.provider_list]
@@ -120,7 +120,7 @@ class Lite:
                 remember(value.strip())
         check_key(self._key, self.identity)
 
-    def reach(self) -> dict[str, Any]:
+    def build_options(self) -> dict[str, Any]:
         """Return address, key and time-out as litellm's functions take them."""
         given = {"api_base": self.base_url, "api_key": self._key, "timeout": self.timeout}
         return {k: v for k, v in given.items() if v is not None}
@@ -129,25 +129,28 @@ class Lite:
         """Ask once and return the answer as a chat completion's body; ProviderError when there is
         none.
         """
-        litellm = load()
-        heard: list[Any] = []
-        _heard.set(heard)
+        litellm = load_litellm()
+        answers: list[Any] = []
+        _answers.set(answers)
         try:
             answer = await litellm.acompletion(
-                **{**body, "model": self.model}, **self.reach(), num_retries=0, max_retries=0
+                **{**body, "model": self.model},
+                **self.build_options(),
+                num_retries=0,
+                max_retries=0,
             )
         except Exception as error:
-            if UNREAD in str(error) and heard:
-                return decode_answer(200, heard[-1], {})
-            raise told(error) from None
-        return decode_answer(200, _plain(answer), {})
+            if UNREAD in str(error) and answers:
+                return decode_answer(200, answers[-1], {})
+            raise classify_exception(error) from None
+        return decode_answer(200, _dump_answer(answer), {})
 
     async def close(self) -> None:
         """Let go of connections."""
-        await load().close_litellm_async_clients()
+        await load_litellm().close_litellm_async_clients()
 
 
-def _plain(answer: Any) -> Any:
+def _dump_answer(answer: Any) -> Any:
     """Return litellm's answer as plain JSON, with the provider's own reason to stop, which litellm
     turns into "stop".
     """
@@ -171,17 +174,17 @@ def _plain(answer: Any) -> Any:
     return body
 
 
-def _status(code: Any) -> int | None:
+def _parse_status(code: Any) -> int | None:
     """Return the HTTP status that a code is, which litellm copies from an answer as it stands
     there.
     """
-    return None if code is None else provider_errors.refusal({"code": code}).status
+    return None if code is None else provider_errors.read_refusal({"code": code}).status
 
 
-def told(error: Exception) -> ProviderError:
+def classify_exception(error: Exception) -> ProviderError:
     """Return the ProviderError that litellm's exception is."""
     name, text = type(error).__name__, str(error)
-    status = _status(getattr(error, "status_code", None))
+    status = _parse_status(getattr(error, "status_code", None))
     if UNREAD in text:
         return ProviderError(
             "garbled",
@@ -200,7 +203,7 @@ def told(error: Exception) -> ProviderError:
     if name == "APIConnectionError" or status is None:
         # litellm does not tell a connection that was refused from one that broke or an answer that
         # it could not read.
-        why = plain_text(text)
+        why = explain_text(text)
         return ProviderError(
             "down" if why else "lost",
             f"no connection: {why}" if why else f"{name}: {text}",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import InputError
 from culturepark.llm.codec import ask_for_schema, build_strict_schema
-from culturepark.llm.reasoning import apart
+from culturepark.llm.reasoning import separate_thoughts
 from culturepark.local_models.local_model import find, mixable
 from culturepark.local_models.machine import look
 from culturepark.records import Reply, Request, Status
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from culturepark.local_models.engine import Engine, Made
 
 
-class Tuned:
+class LocalProvider:
     """Answers with the model in a folder, or with a base by name. The weights are loaded when it is
     first asked.
 
@@ -37,8 +37,10 @@ class Tuned:
                 f"the model {name!r} of this machine takes no {', '.join(odd)}; of params it takes"
                 " top_p"
             )
-        self.found = find(name)
-        self.identity = self.found.identity + (f"+top_p={params['top_p']:g}" if params else "")
+        self.local_model = find(name)
+        self.identity = self.local_model.identity + (
+            f"+top_p={params['top_p']:g}" if params else ""
+        )
         self._params, self._adapter = params, ""
         self._engine: Engine | None = None
 
@@ -47,8 +49,8 @@ class Tuned:
         cannot share its base.
         """
         look()
-        if self.found.adapter is not None:
-            mixable(self.found.adapter)
+        if self.local_model.adapter is not None:
+            mixable(self.local_model.adapter)
 
     async def complete(self, request: Request) -> Reply:
         """Answer one request, in one batch with whatever else waits for this base."""
@@ -58,12 +60,12 @@ class Tuned:
             engine = await asyncio.to_thread(self._load)
         try:
             if request.options:
-                shares = await engine.weigh(_talk(request), request.options, self._adapter)
-                return chosen(
-                    request.options, shares, self.identity, (time.perf_counter() - started) * 1000
+                probs = await engine.weigh(_list_messages(request), request.options, self._adapter)
+                return build_choice_reply(
+                    request.options, probs, self.identity, (time.perf_counter() - started) * 1000
                 )
-            made = await engine.complete(
-                _talk(request),
+            answer = await engine.complete(
+                _list_messages(request),
                 self._adapter,
                 request.max_tokens,
                 temperature=request.temperature,
@@ -73,24 +75,26 @@ class Tuned:
             )
         except InputError as error:
             return Reply("failed", reason=str(error), model=self.identity, final=True)
-        return _reply(made, self.identity, (time.perf_counter() - started) * 1000)
+        return _build_reply(answer, self.identity, (time.perf_counter() - started) * 1000)
 
     def _load(self) -> Engine:
         from culturepark.local_models import engine
 
-        held = engine.shared(self.found)
-        self._adapter = held.add(self.found)
-        self._engine = held
-        return held
+        engine_in_use = engine.shared(self.local_model)
+        self._adapter = engine_in_use.add(self.local_model)
+        self._engine = engine_in_use
+        return engine_in_use
 
 
-def chosen(options: Sequence[str], shares: Sequence[float], identity: str, ms: float) -> Reply:
+def build_choice_reply(
+    options: Sequence[str], probs: Sequence[float], identity: str, ms: float
+) -> Reply:
     """Return a distribution over options as a reply, whose text is the likeliest one."""
-    best = max(range(len(options)), key=shares.__getitem__)
-    return Reply("ok", options[best], model=identity, ms=ms, shares=tuple(shares))
+    best = max(range(len(options)), key=probs.__getitem__)
+    return Reply("ok", options[best], model=identity, ms=ms, option_probs=tuple(probs))
 
 
-def _talk(request: Request) -> list[dict[str, str]]:
+def _list_messages(request: Request) -> list[dict[str, str]]:
     """Return the messages; a structured answer is asked for in words."""
     body: dict[str, Any] = {
         "messages": [{"role": m.role, "content": m.content} for m in request.messages]
@@ -100,13 +104,13 @@ def _talk(request: Request) -> list[dict[str, str]]:
     return list(body["messages"])
 
 
-def _reply(made: Made, identity: str, ms: float) -> Reply:
-    text = made.text.strip()
-    status: Status = "truncated" if made.finish == "length" else "ok" if text else "empty"
+def _build_reply(answer: Made, identity: str, ms: float) -> Reply:
+    text = answer.text.strip()
+    status: Status = "truncated" if answer.finish == "length" else "ok" if text else "empty"
     reason = {
         "truncated": "the answer was cut at max_tokens",
         "empty": "the answer holds no text",
     }.get(status, "")
-    return apart(
-        Reply(status, text, reason, identity, made.prompt_tokens, made.completion_tokens, ms=ms)
+    return separate_thoughts(
+        Reply(status, text, reason, identity, answer.prompt_tokens, answer.completion_tokens, ms=ms)
     )

@@ -26,8 +26,8 @@ LENGTH = (
 Waiting = tuple[Request, Future[Reply]]
 
 
-class Rewarder:
-    """Answers with the option that has the largest reward; `shares` are softmax(rewards), of two
+class RewardProvider:
+    """Answers with the option that has the largest reward; `option_probs` are softmax(rewards), of two
     options σ(r₁ − r₂) and σ(r₂ − r₁).
 
     `name` is the folder of a reward model, or a sequence classifier of one output by folder or hub
@@ -47,11 +47,11 @@ class Rewarder:
                 f"the reward model {name!r} takes no {', '.join(odd)}; of params it takes dtype"
             )
         self.name, self.dtype = name, str(params.get("dtype", "float32"))
-        self.identity = _identity(name) + (f"+{self.dtype}" if params else "")
+        self.identity = _build_identity(name) + (f"+{self.dtype}" if params else "")
         self.batches = self.answered = 0
         self._loaded: tuple[Any, Any, int] | None = None
         self._waiting: list[Waiting] = []
-        self._gate, self._busy = threading.Lock(), False
+        self._lock, self._busy = threading.Lock(), False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="culturepark-rewards")
 
     def check(self) -> None:
@@ -72,7 +72,7 @@ class Rewarder:
                 model=self.identity,
             )
         future: Future[Reply] = Future()
-        with self._gate:
+        with self._lock:
             self._waiting.append((request, future))
             if not self._busy:
                 self._busy = True
@@ -83,7 +83,7 @@ class Rewarder:
         """Score until nothing waits."""
         while True:
             time.sleep(LINGER)
-            with self._gate:
+            with self._lock:
                 batch, self._waiting = self._waiting, []
                 if not batch:
                     self._busy = False
@@ -92,7 +92,7 @@ class Rewarder:
                 self._score([row for row in batch if not row[1].cancelled()])
             except Exception as error:
                 for _, future in batch:
-                    _tell(future, error)
+                    _set_result(future, error)
 
     def _score(self, batch: Sequence[Waiting]) -> None:
         """Score the options of all requests, and answer each."""
@@ -110,10 +110,10 @@ class Rewarder:
         for request, future, rows, cut in read:
             if rows:
                 found = [next(flat) for _ in rows]
-                _tell(
+                _set_result(
                     future,
                     replace(
-                        _reply(request.options, found, cut),
+                        _build_reply(request.options, found, cut),
                         model=self.identity,
                         prompt_tokens=sum(map(len, rows)),
                         ms=ms,
@@ -133,7 +133,7 @@ class Rewarder:
                 tokenizer, [[*told, {"role": "assistant", "content": o}] for o in request.options]
             )
         except InputError as error:
-            _tell(future, Reply("failed", reason=str(error), model=self.identity, final=True))
+            _set_result(future, Reply("failed", reason=str(error), model=self.identity, final=True))
             return [], ""
         rows = [rewards.clip(tokenizer, row, length) for row in whole]
         return (
@@ -146,16 +146,17 @@ class Rewarder:
         )
 
 
-def _reply(options: Sequence[str], found: Sequence[float], cut: str) -> Reply:
-    """Return rewards as a reply; the probabilities are float64, small ones exact."""
-    if not all(map(isfinite, found)):
-        return Reply("failed", reason=f"the rewards are no numbers: {', '.join(map(str, found))}")
-    most = max(found)
-    parts = [exp(r - most) for r in found]
-    return Reply("ok", options[found.index(most)], cut, shares=tuple(p / sum(parts) for p in parts))
+def _build_reply(options: Sequence[str], scores: Sequence[float], cut: str) -> Reply:
+    """Return the rewards of options as a reply; probabilities are float64, small ones exact."""
+    if not all(map(isfinite, scores)):
+        return Reply("failed", reason=f"the rewards are no numbers: {', '.join(map(str, scores))}")
+    best = max(scores)
+    weights = [exp(score - best) for score in scores]
+    probs = tuple(weight / sum(weights) for weight in weights)
+    return Reply("ok", options[scores.index(best)], cut, option_probs=probs)
 
 
-def _tell(future: Future[Reply], what: Reply | Exception) -> None:
+def _set_result(future: Future[Reply], what: Reply | Exception) -> None:
     with suppress(InvalidStateError):  # cancelled, or told already
         future.set_exception(what) if isinstance(what, Exception) else future.set_result(what)
 
@@ -170,21 +171,21 @@ def _load(name: str, dtype: str) -> tuple[Any, Any, int]:
         model = rewards.load(name, tokenizer, machine.look(dtype=dtype))
     own = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or LENGTH)
     tokenizer.model_max_length = 2**31  # or it warns of what is cut here anyway
-    kept = _kept(name)
-    return model, tokenizer, min(own, int(kept.settings.get("length", own))) if kept else own
+    saved = _read_manifest(name)
+    return model, tokenizer, min(own, int(saved.settings.get("length", own))) if saved else own
 
 
-def _kept(name: str) -> manifest.Manifest | None:
+def _read_manifest(name: str) -> manifest.Manifest | None:
     folder = Path(name).expanduser()
     return manifest.read(folder) if (folder / manifest.FILE).is_file() else None
 
 
-def _identity(name: str) -> str:
+def _build_identity(name: str) -> str:
     """Return name and hash of all that shapes the rewards: weights, tokenizer, the length that is
     read, an adapter's base.
     """
-    kept = _kept(name)
-    if kept is None:
+    saved = _read_manifest(name)
+    if saved is None:
         return local_model.find(name).identity
     folder = Path(name).expanduser()
     folders = [folder, *([rewards.below(folder)] if base.adapter(folder) else [])]
@@ -199,4 +200,4 @@ def _identity(name: str) -> str:
             f"the reward model at {folder} has no weights (*.safetensors); pickled ones are not"
             " loaded"
         )
-    return f"local/{kept.name}@{digest(*((p.name, local_model.content(p)) for p in files), kept.settings.get('length'))}"
+    return f"local/{saved.name}@{digest(*((p.name, local_model.content(p)) for p in files), saved.settings.get('length'))}"

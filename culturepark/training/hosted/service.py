@@ -121,7 +121,7 @@ class Service:
 
     def __init__(self, model: str, base_url: str | None = None, key: str | None = None) -> None:
         self.client, self.base = load_client(model, base_url, key)
-        self._sdk: AsyncOpenAI = self.client.sdk()
+        self._sdk: AsyncOpenAI = self.client.build_sdk_client()
 
     async def close(self) -> None:
         """Close the connections."""
