@@ -178,7 +178,7 @@ def _add(a: float | None, b: float | None) -> float | None:
 # --------------------------------------------------------------------- show
 
 
-def told(found: Mapping[str, Any]) -> str:
+def format_forecast(found: Mapping[str, Any]) -> str:
     """Return a forecast as text for people."""
     head = f"from a pilot of {found['pilot']} dialogues to {found['dialogues']:,}"
     if found["kept_a_dialogue"] is not None:

@@ -68,7 +68,7 @@ class LogFile(logging.FileHandler):
 
 
 @contextmanager
-def kept(folder: Path) -> Iterator[None]:
+def keep_log(folder: Path) -> Iterator[None]:
     """Append what is logged meanwhile to `log.jsonl` in the run's folder."""
     handler = LogFile(folder / "log.jsonl", encoding="utf-8", delay=True)
     handler.setFormatter(Lines())

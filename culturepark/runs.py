@@ -220,7 +220,7 @@ def prices(settings: Settings, keys: Mapping[str, str]) -> dict[str, Price | Non
     return {model.identity: model.price for model in models if isinstance(model, EndpointClient)}
 
 
-def addressed(settings: Settings) -> Settings:
+def resolve_addresses(settings: Settings) -> Settings:
     """Return settings with the addresses that the environment names written out: a run means the
     same wherever it goes on.
     """
@@ -335,11 +335,11 @@ def resume(folder: str | Path, keys: Mapping[str, str] | None = None) -> Run:
         raise InputError(f"no run at {folder} (it has no run.toml). {nearest(folder.name, runs)}")
     require_database(folder)
     if settings_.edited(folder / "run.toml"):
-        raise InputError(_edited(folder))
+        raise InputError(_describe_edits(folder))
     return Run(folder, settings_.read(folder / "run.toml"), load(folder / "cards"), keys or {})
 
 
-def _edited(folder: Path) -> str:
+def _describe_edits(folder: Path) -> str:
     """Say what was changed in a run's settings by hand, as far as its journal knows, and how to go
     on.
     """

@@ -184,7 +184,7 @@ def test_calls_are_told_by_role_and_model_with_the_slowest_dearest_and_failed(tm
                     2 if failed else 1,
                 ),
             )
-        from culturepark.reports.calls import calls, told
+        from culturepark.reports.calls import calls, format_calls
 
         found = calls(journal, top=3)
     (group,) = found["groups"]
@@ -206,8 +206,8 @@ def test_calls_are_told_by_role_and_model_with_the_slowest_dearest_and_failed(tm
     ] == 0.19
     assert (
         [c["reason"] for c in found["failed"]] == ["boom"]
-        and "boom" in told(found)
-        and "+1 unknown" in told(found)
+        and "boom" in format_calls(found)
+        and "+1 unknown" in format_calls(found)
     )
 
 

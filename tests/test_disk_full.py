@@ -135,7 +135,7 @@ def test_a_log_that_cannot_be_written_is_told_once_and_stops_nothing(park, caplo
     run = cp.start("x", {**TEA, "model": "conftest:Plays", "dialogues": 3})
     (run.folder / "log.jsonl").mkdir()
     cp.simulate(run)
-    with logs.kept(run.folder):
+    with logs.keep_log(run.folder):
         logs.log.warning("one")
         logs.log.warning("two")
     assert len([r for r in caplog.records if "going on without it" in r.getMessage()]) == 1

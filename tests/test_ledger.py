@@ -313,10 +313,10 @@ def test_the_estimate_is_a_band_that_holds_the_real_cost_and_its_pilot_is_not_pa
 def test_an_unknown_price_makes_an_unknown_estimate(park):
     with cp.Server() as server:
         found = cp.estimate(started("est", server.url, endpoints={}), 2)
-    from culturepark.forecast import told
+    from culturepark.forecast import format_forecast
 
     assert (
         found["total"]["usd"] is None
         and found["total"]["prompt_tokens"][1] > 0
-        and "unknown" in told(found)
+        and "unknown" in format_forecast(found)
     )

@@ -457,7 +457,7 @@ def test_thoughts_reach_no_parser_and_are_not_shown_to_the_model_again_but_are_k
 
 
 def test_one_call_can_be_read_whole_with_its_thoughts(tmp_path):
-    from culturepark.reports.calls import whole, whole_told
+    from culturepark.reports.calls import format_call, whole
 
     with RunStore(tmp_path) as journal:
         journal.add_call("k", "scene", "delegate", Reply("ok", "Tea.", model="m", reasoning="Hm."))
@@ -465,7 +465,7 @@ def test_one_call_can_be_read_whole_with_its_thoughts(tmp_path):
         with pytest.raises(cp.InputError, match="its calls are 1 to 1"):
             whole(journal, 7)
         journal.write("ALTER TABLE calls DROP COLUMN reasoning")
-    assert "thoughts\nHm." in whole_told(found) and "said\nTea." in whole_told(found)
+    assert "thoughts\nHm." in format_call(found) and "said\nTea." in format_call(found)
     with RunStore(tmp_path, write=False) as old:
         assert whole(old, 1)["reasoning"] == ""
 

@@ -81,7 +81,7 @@ def test_without_a_listener_nothing_is_traced(monkeypatch):
 def test_the_log_is_one_json_object_a_line_without_keys(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     cp.model("openai/x")
-    with logs.kept(tmp_path):
+    with logs.keep_log(tmp_path):
         logging.getLogger("culturepark").warning(
             "%s said Authorization: Bearer abcdefghijk, %s",
             "x",

@@ -5,7 +5,7 @@ this room.
 from culturepark.api.cards import check, init, preview, show
 from culturepark.api.comparison import compare
 from culturepark.api.evaluation import benchmarks, evaluate
-from culturepark.api.lineage import explain, told
+from culturepark.api.lineage import explain, format_lineage
 from culturepark.api.runs import replay, resume, start
 from culturepark.api.tuning import first, graduates, hosted, locate_upload, matrix, scpo, tune
 from culturepark.api.work import (
@@ -36,6 +36,7 @@ __all__ = [
     "export",
     "exporters",
     "first",
+    "format_lineage",
     "graduates",
     "hosted",
     "init",
@@ -51,6 +52,5 @@ __all__ = [
     "show",
     "simulate",
     "start",
-    "told",
     "tune",
 ]

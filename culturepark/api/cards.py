@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.api.findings import list_findings
-from culturepark.api.runs import settled
+from culturepark.api.runs import merge_settings
 from culturepark.context import DialogueContext, look_up
 from culturepark.curation.preview import preview as preview_curation
 from culturepark.dialogue import casting
@@ -184,7 +184,7 @@ def show(
             "the moderator's lines are the cues in agents/moderator.toml; no model is asked for"
             " them"
         )
-    base = settings or settled(None, workspace, {})[0]
+    base = settings or merge_settings(None, workspace, {})[0]
     scenario = scenario or base.scenario
     found.scenario(scenario)
     how = {"modes": ("cross",), "styles": (style,), "scenario": scenario}

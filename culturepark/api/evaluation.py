@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from culturepark import logs, runs
-from culturepark.api.runs import resume, settled
+from culturepark.api.runs import merge_settings, resume
 from culturepark.api.work import report
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import card as cards
@@ -75,9 +75,11 @@ def evaluate(
     if find_spec("inspect_ai") is None:
         raise InputError("evaluation needs Inspect: pip install 'culturepark[evaluate]'")
     folder, found = located(name, workspace, out), load(workspace)
-    settings, keys = settled(None, workspace, {"model": _first(models, judge, learner), **driven})
+    settings, keys = merge_settings(
+        None, workspace, {"model": _first(models, judge, learner), **driven}
+    )
     settings, keys = (
-        runs.addressed(settings),
+        runs.resolve_addresses(settings),
         keys | ({settings.model.partition("/")[0]: key} if key else {}),
     )
     how = {
@@ -101,7 +103,7 @@ def evaluate(
     parts = {part: given for part, given in zip(PARTS, (judge, learner), strict=True) if given}
     _lacking(jobs, parts)
     made = _loaded(_models(jobs, parts), settings, keys)
-    with RunStore(folder / "evals") as journal, logs.kept(folder):
+    with RunStore(folder / "evals") as journal, logs.keep_log(folder):
         runs.attach(made.values(), journal, settings)
         desks = {n: Session(Models(model), journal) for n, model in made.items()}
         hall = work.Hall(folder / "evals", desks, parts, settings.width, tell)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from culturepark import tables
-from culturepark.api.runs import settled
+from culturepark.api.runs import merge_settings
 from culturepark.errors import InputError
 from culturepark.evaluation import exam as exams
 from culturepark.evaluation.exam import Mark
@@ -160,7 +160,7 @@ def _figures(survey: str | Path | None, workspace: str | Path | None) -> Figures
     the shipped figures.
     """
     return load_survey(
-        str(survey) if survey is not None else settled(None, workspace, {})[0].survey
+        str(survey) if survey is not None else merge_settings(None, workspace, {})[0].survey
     )
 
 

@@ -88,7 +88,7 @@ def closest(name: str, known: Sequence[str], n: int = 5) -> list[str]:
     return (get_close_matches(name, likely, n=n, cutoff=0.5) or likely)[:n]
 
 
-def told(found: Mapping[str, Any]) -> str:
+def format_lineage(found: Mapping[str, Any]) -> str:
     """Return what `explain` found, as text for people."""
     opinion, made = found["opinion"], found["sample"]
     lines = [

@@ -19,7 +19,7 @@ from culturepark.settings import table as table_of
 from culturepark.workspace import Workspace, find_workspace, load, locate_output
 
 
-def settled(
+def merge_settings(
     given: Any, workspace: str | Path | None, changes: Mapping[str, Any]
 ) -> tuple[Settings, dict[str, str]]:
     """Return settings and API keys by provider: the workspace's own, a file's or mapping's above
@@ -52,8 +52,8 @@ def start(
     """
     locate_output(find_workspace(workspace), name, out)
     found = load(workspace)
-    told, keys = settled(given, workspace, changes)
-    chosen, keys = runs.addressed(told), keys | _key(told, key)
+    told, keys = merge_settings(given, workspace, changes)
+    chosen, keys = runs.resolve_addresses(told), keys | _key(told, key)
     _possible(found, chosen, keys)
     return runs.start(name, chosen, found, out, fresh=fresh, keys=keys)
 

@@ -259,7 +259,7 @@ def _work(opened: Run, desk: Session, on_event: OnEvent, task: Coroutine[Any, An
                 await task
 
     on_event(RunStarted(opened.folder))
-    with logs.kept(opened.folder), pool.settled():
+    with logs.keep_log(opened.folder), pool.pause_garbage_collection():
         try:
             pool.work(whole())
         except ParkError as error:

@@ -40,13 +40,13 @@ def _run() -> int:
         return error.exit_code
     except click.ClickException as error:
         error.show()
-        return _failed(error, error.format_message(), 2)
+        return _report_error(error, error.format_message(), 2)
     except (KeyboardInterrupt, click.exceptions.Abort):
         echo("interrupted; nothing is lost: the same command, or --resume, goes on", err=True)
         sys.stdout.flush()
         os._exit(130)  # everything is closed; the interpreter's own end would take as long again
     except (OSError, MemoryError) as error:
-        return _failed(error, _plainly(error), 1, say=True)
+        return _report_error(error, _plainly(error), 1, say=True)
     except Exception as error:
         from culturepark.errors import ParkError
 
@@ -56,7 +56,7 @@ def _run() -> int:
             error = ParkError(f"{error} Write paths without ~, or set HOME")
         if not isinstance(error, ParkError):
             raise
-        return _failed(error, str(error), error.exit_code, say=True)
+        return _report_error(error, str(error), error.exit_code, say=True)
     return 0
 
 
@@ -68,7 +68,7 @@ def _plainly(error: Exception) -> str:
     return "out of memory"
 
 
-def _failed(error: Exception, text: str, code: int, *, say: bool = False) -> int:
+def _report_error(error: Exception, text: str, code: int, *, say: bool = False) -> int:
     """Tell of an error: in words on standard error and, under --json, as the one document on
     standard output.
     """

@@ -140,7 +140,7 @@ def show(role: str, workspace: str | None, as_json: bool, **flags: Any) -> None:
     say(sent, as_json, f"{body}\n\n({how})")
 
 
-def _marked(done: dict[str, Any]) -> str:
+def _format_marked_turns(done: dict[str, Any]) -> str:
     """Return how many turns are marked, where any are."""
     n = done["marked_turns"]
     return f" ({n} turn{'s' if n != 1 else ''} marked: the report says why)" if n else ""
@@ -189,7 +189,7 @@ def simulate(
     say(
         done | {"run": str(run.folder)},
         as_json,
-        f"{run.folder}: {done['dialogues']} dialogues, {done['turns']} turns{_marked(done)}"
+        f"{run.folder}: {done['dialogues']} dialogues, {done['turns']} turns{_format_marked_turns(done)}"
         f"{_failures(done) or ', 0 failed'}",
     )
 
@@ -269,7 +269,7 @@ def explain(sample: str, run: str, workspace: str | None, out: str | None, as_js
     from culturepark import api
 
     found = api.explain(located(run, out, workspace), sample)
-    say(found, as_json, api.told(found))
+    say(found, as_json, api.format_lineage(found))
 
 
 @cli.command()
@@ -302,7 +302,7 @@ def estimate(
     found = opened(name, resume, fresh, out, workspace, flags)
     with progress(as_json) as show_event:
         made = api.estimate(found, pilot, show_event)
-    say(made | {"run": str(found.folder)}, as_json, forecast.told(made))
+    say(made | {"run": str(found.folder)}, as_json, forecast.format_forecast(made))
 
 
 @cli.command()
@@ -331,10 +331,10 @@ def calls(run: str, workspace: str | None, out: str | None, as_json: bool, **cho
     bill.
     """
     from culturepark import api
-    from culturepark.reports.calls import told, whole_told
+    from culturepark.reports.calls import format_call, format_calls
 
     found = api.calls(located(run, out, workspace), **chosen)
-    say(found, as_json, whole_told(found) if chosen["call"] else told(found))
+    say(found, as_json, format_call(found) if chosen["call"] else format_calls(found))
 
 
 RUN_EXAMPLES = """\b
@@ -389,7 +389,7 @@ def run(
             "report": str(page),
         },
         as_json,
-        f"{done['dialogues']} dialogues{_marked(done)} → {done['opinions']} opinions →"
+        f"{done['dialogues']} dialogues{_format_marked_turns(done)} → {done['opinions']} opinions →"
         f" {done['samples']} samples{more}{_failures(done)}\ncorpus: {found.corpus}\nreport: {page}",
     )
 

@@ -73,7 +73,7 @@ def protect_outputs() -> None:
     """Let standard output and error drop what they cannot write, and replace characters that they
     cannot say.
     """
-    codecs.register_error("culturepark", _replaced)
+    codecs.register_error("culturepark", _replace_character)
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if (
@@ -85,7 +85,7 @@ def protect_outputs() -> None:
             if isinstance(stream, io.TextIOWrapper):  # a console of Windows
                 stream.reconfigure(errors="culturepark")
             continue
-        setattr(sys, name, _protected(stream, raw.fileno()))
+        setattr(sys, name, _protect_stream(stream, raw.fileno()))
 
 
 def unwritten() -> OSError | None:
@@ -126,7 +126,7 @@ def _raw(stream: object) -> object:
     return getattr(buffer, "raw", buffer)
 
 
-def _protected(stream: io.TextIOWrapper, number: int) -> io.TextIOWrapper:
+def _protect_stream(stream: io.TextIOWrapper, number: int) -> io.TextIOWrapper:
     """Return the stream over a sink, in its encoding where that can say plain English, else in
     UTF-8.
     """
@@ -160,7 +160,7 @@ def _take_number(number: int, how: int) -> None:
         os.close(opened)
 
 
-def _replaced(error: UnicodeError) -> tuple[str, int]:
+def _replace_character(error: UnicodeError) -> tuple[str, int]:
     """Write a sign that an encoding lacks in plain ones (`->`), and any other as its escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -94,7 +94,7 @@ def _run(main: Coroutine[Any, Any, T], stop: stopping.Stop) -> T:
 
 
 @contextmanager
-def settled() -> Iterator[None]:
+def pause_garbage_collection() -> Iterator[None]:
     """Spare what is alive now from being searched for garbage again and again, while thousands of
     calls come and go.
     """

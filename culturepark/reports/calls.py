@@ -61,7 +61,7 @@ def whole(store: RunStore, number: int) -> dict[str, Any]:
     raise InputError(f"{store.path} has no call {number}; {there}")
 
 
-def whole_told(call: Mapping[str, Any]) -> str:
+def format_call(call: Mapping[str, Any]) -> str:
     """Return one call as text for people."""
     head = (
         f"call {call['id']}  {call['role']}  {call['status']}  {call['model']}  about"
@@ -82,7 +82,7 @@ def _quantile(store: RunStore, group: CallGroup, q: int) -> float:
     return find_duration(store, group.role, group.model, place)
 
 
-def told(found: Mapping[str, Any]) -> str:
+def format_calls(found: Mapping[str, Any]) -> str:
     """Return them as text for people."""
     prices: Mapping[str, Mapping[str, Any] | None] = found.get("prices", {})
     head = (
@@ -108,7 +108,7 @@ def told(found: Mapping[str, Any]) -> str:
             f"{g['lost']:,}",
             _number(g["prompt_tokens"]),
             _number(g["completion_tokens"]),
-            _usd(_unbilled(g, prices)),
+            _usd(_drop_unbilled(g, prices)),
             f"{g['p50_ms']:,.0f}",
             f"{g['p95_ms']:,.0f}",
         )
@@ -123,7 +123,7 @@ def told(found: Mapping[str, Any]) -> str:
                     r["role"],
                     r["status"],
                     f"{r['ms']:,.0f} ms",
-                    _usd(_unbilled(r, prices)),
+                    _usd(_drop_unbilled(r, prices)),
                     f"{r['attempts']} sent",
                     r["reason"][:90],
                 )
@@ -157,7 +157,7 @@ def _price(price: Mapping[str, Any] | None) -> str:
     )
 
 
-def _unbilled(row: Mapping[str, Any], prices: Mapping[str, Any]) -> Mapping[str, Any]:
+def _drop_unbilled(row: Mapping[str, Any], prices: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a row of failed calls at a known price as costing nothing, if nothing was sent that
     may have been billed.
     """

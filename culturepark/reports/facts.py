@@ -63,9 +63,12 @@ def gather(store: RunStore, workspace: Workspace, settings: Settings) -> Facts:
             "stages": stages,
             "total": _total(stages),
             "unplaced_calls": called.get(None, 0),
-            "dropped": _dropped(store),
+            "dropped": _count_dropped(store),
             "rewrites": _rewrites(store, settings),
-            "marked": {"culture": _marked(store, "culture"), "model": _marked(store, "model")},
+            "marked": {
+                "culture": _count_marked_turns(store, "culture"),
+                "model": _count_marked_turns(store, "model"),
+            },
             "faults": _faults(store) if settings.faults else None,
             "topics": _topics(store),
             "splits": _splits(store),
@@ -144,7 +147,7 @@ def _total(stages: Sequence[Facts]) -> Facts:
     }
 
 
-def _dropped(store: RunStore) -> dict[str, dict[str, int]]:
+def _count_dropped(store: RunStore) -> dict[str, dict[str, int]]:
     """Return reason → culture → opinions, the most frequent reason first."""
     table: dict[str, dict[str, int]] = defaultdict(dict)
     for count in sorted(count_opinions(store), key=lambda count: (count.dropped, count.culture)):
@@ -202,7 +205,7 @@ def _splits(store: RunStore) -> list[Facts]:
     return [counts.get(split, SplitCount(split, 0, 0))._asdict() for split in SPLITS]
 
 
-def _marked(store: RunStore, by: Literal["culture", "model"]) -> list[Facts]:
+def _count_marked_turns(store: RunStore, by: Literal["culture", "model"]) -> list[Facts]:
     return [
         {by: row.whose, "turns": row.turns, "marked": row.marked, **row.marks}
         for row in count_marked_turns(store, by)

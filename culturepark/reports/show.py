@@ -43,11 +43,11 @@ def _environment() -> Environment:
     found.filters |= {
         "num": number,
         "pct": percent,
-        "known": known,
+        "tokens": format_tokens,
         "money": money,
         "duration": _duration,
     }
-    found.filters |= {"heat": _heat, "bar": _bar, "shaded": _shaded, "flat": _flat}
+    found.filters |= {"heat": _heat, "bar": _bar, "shaded": _shade_options, "flat": _flat}
     found.filters |= {"beside_chance": compare_with_chance, "whisker": _whisker}
     return found
 
@@ -103,7 +103,7 @@ def percent(share: float | None) -> str:
     return ">99%" if 0.995 <= share < 1 else f"{share:.0%}"
 
 
-def known(row: Facts, key: str) -> str:
+def format_tokens(row: Facts, key: str) -> str:
     """Return a token count: "unknown" where no call told it, "at least" where only some did."""
     at_least = "at least " if row["untold"] and row[key] is not None else ""
     return at_least + number(row[key])
@@ -142,7 +142,7 @@ def _bar(shares: Iterable[float], steps: Iterable[int]) -> list[tuple[str, str, 
     return parts
 
 
-def _shaded(options: Sequence[Facts]) -> list[Facts]:
+def _shade_options(options: Sequence[Facts]) -> list[Facts]:
     """Return the options with a colour step (0 denies, 9 affirms), by degree; by order if not
     told.
     """
