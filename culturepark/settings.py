@@ -20,40 +20,12 @@ from pydantic import (
 
 from culturepark.atomic import write_text
 from culturepark.errors import CardError, InputError
+from culturepark.options import LENGTH, MODELS, PACE, WHO, comment_toml, names_that_change, setting
 from culturepark.records import CutTurns, Name, Record, Role, Seat, Title, content, digest
 from culturepark.toml import explain, read_toml
 from culturepark.workspace import ROLES, SETTINGS, Workspace, find_shipped_cards
 
-# What may change while a run goes on: how it is driven and capped, not what it says. In a run, and
-# in an endpoint:
-LOOSE = (
-    "base_url",
-    "concurrency",
-    "rpm",
-    "tpm",
-    "timeout",
-    "max_usd",
-    "max_tokens",
-    "batch",
-    "licence",
-)
-DRIVEN = (
-    "base_url",
-    "key_env",
-    "concurrency",
-    "rpm",
-    "tpm",
-    "timeout",
-    "patience",
-    "max_reply_mb",
-    "max_wait",
-    "prompt_price",
-    "completion_price",
-    "cached_price",
-)
-
-
-# How a run's file begins; the hash of what follows ends the line.
+# How a run's file begins; the hash of what follows, comments aside, ends the line.
 WRITTEN = "# Settings of a run, written by CulturePark: change them by options, not here. "
 ALWAYS_WRITTEN = ("contact", "scenario", "dialogues", "turns", "seed", "model", "refine", "split")
 
@@ -73,17 +45,31 @@ def _both_speak(turns: int) -> int:
 class Refining(Record):
     """How opinions are filtered."""
 
-    sieves: tuple[str, ...] = ("refusal", "form", "anchors", "repeat")
-    embedder: str = "hashing"
-    clusters: Annotated[Whole, Field(ge=1)] = 10
-    rewrites: Annotated[Whole, Field(ge=0, le=5)] = 1
+    sieves: tuple[str, ...] = setting(
+        ("refusal", "form", "anchors", "repeat"),
+        "Filters that an opinion passes, in this order, by name or package.module:NAME.",
+        hidden=True,
+    )
+    embedder: str = setting(
+        "hashing", "What makes vectors of opinions: hashing, or package.module:NAME.", hidden=True
+    )
+    clusters: Annotated[Whole, Field(ge=1)] = setting(
+        10, "Opinions that are kept of one dialogue, at most.", hidden=True
+    )
+    rewrites: Annotated[Whole, Field(ge=0, le=5)] = setting(
+        1, "How often an opinion that contradicts its answer is written anew.", hidden=True
+    )
 
 
 class Split(Record):
     """Shares of the seed questions that go to validation and test; the rest trains."""
 
-    validation: Annotated[Number, Field(ge=0, lt=1)] = 0.1
-    test: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    validation: Annotated[Number, Field(ge=0, lt=1)] = setting(
+        0.1, "Share of the questions on which a model is checked while it is tuned.", hidden=True
+    )
+    test: Annotated[Number, Field(ge=0, lt=1)] = setting(
+        0.1, "Share of the questions that nobody is tuned on.", hidden=True
+    )
 
     @model_validator(mode="after")
     def _leave_training(self) -> Split:
@@ -116,28 +102,46 @@ Address = Annotated[str | None, AfterValidator(_clean_address)]
 class Endpoint(Record):
     """How one model is reached, driven and paid for. Nothing here is a key: `key_env` names the
     variable that holds one.
-
-    `rpm` and `tpm` are requests and tokens a minute, `timeout` seconds a call may take, `patience`
-    seconds that a dead endpoint is waited for, prices USD per million tokens, `structured` how JSON
-    answers are asked for first, `params` more parameters of every request. `max_reply_mb` is the
-    largest answer that is read (megabytes, unpacked), `max_wait` the longest that a provider may
-    ask to wait (seconds).
     """
 
-    base_url: Address = None
-    key_env: Annotated[str | None, AfterValidator(_variable)] = None
-    concurrency: Annotated[Whole, Field(gt=0, le=100_000)] | None = None
-    rpm: Annotated[Whole, Field(gt=0)] | None = None
-    tpm: Annotated[Whole, Field(gt=0)] | None = None
-    timeout: Annotated[Number, Field(gt=0)] = 120.0
-    patience: Annotated[Number, Field(ge=0)] = 600.0
-    max_reply_mb: Annotated[Number, Field(gt=0)] = 16.0
-    max_wait: Annotated[Number, Field(gt=0, le=86_400)] = 600.0
-    structured: Literal["schema", "json", "text"] = "schema"
-    prompt_price: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
-    completion_price: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
-    cached_price: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
-    params: dict[str, Any] = Field(default_factory=dict)
+    base_url: Address = setting(None, "Its address, up to /v1.", changes="handling", hidden=True)
+    key_env: Annotated[str | None, AfterValidator(_variable)] = setting(
+        None, "The environment variable that holds its key.", changes="handling", hidden=True
+    )
+    concurrency: Annotated[Whole, Field(gt=0, le=100_000)] | None = setting(
+        None, "Calls at once.", changes="handling", hidden=True
+    )
+    rpm: Annotated[Whole, Field(gt=0)] | None = setting(
+        None, "Requests per minute.", changes="handling", hidden=True
+    )
+    tpm: Annotated[Whole, Field(gt=0)] | None = setting(
+        None, "Tokens per minute.", changes="handling", hidden=True
+    )
+    timeout: Annotated[Number, Field(gt=0)] = setting(
+        120.0, "Seconds that one call may take.", changes="handling", hidden=True
+    )
+    patience: Annotated[Number, Field(ge=0)] = setting(
+        600.0, "Seconds that a dead endpoint is waited for.", changes="handling", hidden=True
+    )
+    max_reply_mb: Annotated[Number, Field(gt=0)] = setting(
+        16.0, "The largest answer that is read, megabytes.", changes="handling", hidden=True
+    )
+    max_wait: Annotated[Number, Field(gt=0, le=86_400)] = setting(
+        600.0, "The longest that it may ask to wait, seconds.", changes="handling", hidden=True
+    )
+    structured: Literal["schema", "json", "text"] = setting(
+        "schema", "How JSON answers are asked for first: schema, json or text.", hidden=True
+    )
+    prompt_price: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = setting(
+        None, "USD per million tokens of prompts.", changes="handling", hidden=True
+    )
+    completion_price: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = setting(
+        None, "USD per million tokens of answers.", changes="handling", hidden=True
+    )
+    cached_price: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = setting(
+        None, "USD per million tokens of prompts from its cache.", changes="handling", hidden=True
+    )
+    params: dict[str, Any] = setting({}, "More parameters of every request, as top_p.", hidden=True)
 
     def said(self) -> dict[str, Any]:
         """Return what can change an answer: not how the endpoint is driven and paid for."""
@@ -175,60 +179,183 @@ def build_endpoint(**how: Any) -> Endpoint:
 class Settings(Record):
     """Everything that determines a run, save the cards; with the cards it determines every
     dialogue.
-
-    `delegates` sit with the main contact, across cultures each of another one of the run's; `mine`
-    says whose opinions are taken: the `delegates`', or `everyone`'s who has an answer (in-culture
-    always everyone's). `languages` names what a culture or persona speaks, if not English.
-    `dialogues` counts dialogues a culture; `samples`, if set, asks for that many accepted samples a
-    culture instead. `stance`: `persona` (the card's view, else drawn from the people's shares),
-    `modal` (as in the paper) or `shares` (always drawn from the shares). `cut_turns`: what is done
-    with a turn that reached its role's max_tokens: `trim` it to its last whole sentence, `retry`
-    with twice the room (three calls in all), or `fail` the dialogue. `models` names a model a role,
-    `seats` one a culture or persona (`korean`, `korean/miran`); `model` answers for the rest.
-    `endpoints` says how a model is reached, by its name; `base_url`, `rpm`, `tpm` and `timeout`
-    hold for those that say nothing of it (`base_url` only for the provider of `model`, or of the
-    models at endpoints beside an embedded or local one). `max_usd` and `max_tokens` cap the whole
-    run. `licence` is what the corpus is given away under, as its card says.
     """
 
-    cultures: tuple[str, ...] = ()
-    contact: str = "english-us"
-    personas: tuple[str, ...] = ()
-    scenario: Name = "world_values"
-    questions: tuple[str, ...] = ()
-    survey: str | None = None
-    dialogues: Annotated[Whole, Field(gt=0)] = 10
-    samples: Annotated[Whole, Field(gt=0)] | None = None
-    turns: Annotated[Whole, Field(le=400), AfterValidator(_both_speak)] = 14
-    modes: Annotated[tuple[Literal["cross", "in"], ...], Field(min_length=1)] = ("cross", "in")
-    styles: Annotated[tuple[Literal["guided", "free"], ...], Field(min_length=1)] = (
-        "guided",
-        "free",
+    cultures: tuple[str, ...] = setting(
+        (),
+        "Cultures to simulate (default: all but the contact's).",
+        "-c",
+        metavar="A,B",
+        section=WHO,
+        changes="length",
     )
-    delegates: Annotated[Whole, Field(ge=1, le=12)] = 1
-    mine: Literal["delegates", "everyone"] = "delegates"
-    languages: dict[str, Title] = Field(default_factory=dict)
-    stance: Literal["persona", "modal", "shares"] = "persona"
-    cut_turns: CutTurns = "trim"
-    seed: Whole = 0
-    model: str = "embedded"
+    contact: str = setting(
+        "english-us", "Culture of the main contact.", metavar="CULTURE", section=WHO
+    )
+    personas: tuple[str, ...] = setting(
+        (), "Only these personas (default: all).", metavar="A,B", section=WHO
+    )
+    scenario: Name = setting("world_values", "Pack of seed questions.", metavar="NAME", section=WHO)
+    questions: tuple[str, ...] = setting(
+        (),
+        "Only these questions of the pack (default: all).",
+        "-q",
+        metavar="Q1,Q2",
+        section=WHO,
+    )
+    survey: str | None = setting(
+        None,
+        "Your own WVS wave 7 release (CSV) instead of the shipped figures.",
+        metavar="FILE",
+        section=WHO,
+    )
+    dialogues: Annotated[Whole, Field(gt=0)] = setting(
+        10, "Dialogues per culture.", "-n", metavar="N", section=LENGTH, changes="length"
+    )
+    samples: Annotated[Whole, Field(gt=0)] | None = setting(
+        None,
+        "Go on until each culture has N accepted samples.",
+        metavar="N",
+        section=LENGTH,
+        changes="length",
+    )
+    turns: Annotated[Whole, Field(le=400), AfterValidator(_both_speak)] = setting(
+        14, "Turns per dialogue.", metavar="N", section=LENGTH
+    )
+    modes: Annotated[tuple[Literal["cross", "in"], ...], Field(min_length=1)] = setting(
+        ("cross", "in"),
+        "Cross-cultural, in-cultural, or both in turn.",
+        metavar="cross,in",
+        section=LENGTH,
+    )
+    styles: Annotated[tuple[Literal["guided", "free"], ...], Field(min_length=1)] = setting(
+        ("guided", "free"),
+        "Self-guidance, free chat, or both in turn.",
+        metavar="guided,free",
+        section=LENGTH,
+    )
+    delegates: Annotated[Whole, Field(ge=1, le=12)] = setting(
+        1,
+        "Delegates per dialogue; across cultures each of another culture.",
+        metavar="N",
+        section=LENGTH,
+    )
+    mine: Literal["delegates", "everyone"] = setting(
+        "delegates",
+        "Whose opinions become samples across cultures; within one, always everyone's.",
+        section=LENGTH,
+    )
+    languages: dict[str, Title] = setting(
+        {},
+        "What a culture or persona speaks, if not English.",
+        "--language",
+        metavar="WHO=LANGUAGE",
+        section=LENGTH,
+    )
+    stance: Literal["persona", "modal", "shares"] = setting(
+        "persona",
+        "Where a delegate's answer comes from: its card (else a draw from its people's shares), its"
+        " people's most frequent answer, or always a draw from their shares.",
+        section=LENGTH,
+    )
+    cut_turns: CutTurns = setting(
+        "trim",
+        "A turn cut at max_tokens: trim it to its last whole sentence, retry with twice the room"
+        " (three calls in all), or fail the dialogue.",
+        section=LENGTH,
+    )
+    seed: Whole = setting(0, "Seed of every random stream.", metavar="N", section=LENGTH)
+    model: str = setting(
+        "embedded",
+        "embedded (default), PROVIDER/NAME (openai/…, ollama/…, anthropic/…), or"
+        " package.module:NAME.",
+        "-m",
+        metavar="NAME",
+        section=MODELS,
+    )
     models: dict[Literal["main_contact", "delegate", "extractor", "verifier", "rewriter"], str] = (
-        Field(default_factory=dict)
+        setting({}, "Model per role (default: --model's).", metavar="NAME", section=MODELS)
     )
-    seats: dict[str, str] = Field(default_factory=dict)
-    base_url: Address = None
-    endpoints: dict[str, Endpoint] = Field(default_factory=dict)
-    rpm: Annotated[Whole, Field(gt=0)] | None = None
-    tpm: Annotated[Whole, Field(gt=0)] | None = None
-    timeout: Annotated[Number, Field(gt=0)] | None = None
-    max_usd: Annotated[Number, Field(gt=0, allow_inf_nan=False)] | None = None
-    max_tokens: Annotated[Whole, Field(gt=0)] | None = None
-    batch: Switch = False
-    concurrency: Annotated[Whole, Field(gt=0, le=10_000)] = 200
-    licence: str | None = None
-    faults: dict[str, Annotated[Number, Field(ge=0, le=1)]] = Field(default_factory=dict)
-    refine: Refining = Refining()
-    split: Split = Split()
+    seats: dict[str, str] = setting(
+        {},
+        "Model of a culture or persona at the table, before its role's.",
+        "--seat",
+        metavar="WHO=NAME",
+        section=MODELS,
+    )
+    base_url: Address = setting(
+        None,
+        "Address of an OpenAI-compatible endpoint, for the provider of --model.",
+        metavar="URL",
+        section=MODELS,
+        changes="handling",
+    )
+    endpoints: dict[str, Endpoint] = setting(
+        {}, "How a model is reached, by its name.", hidden=True
+    )
+    rpm: Annotated[Whole, Field(gt=0)] | None = setting(
+        None,
+        "Requests per minute to one endpoint.",
+        metavar="N",
+        section=PACE,
+        changes="handling",
+    )
+    tpm: Annotated[Whole, Field(gt=0)] | None = setting(
+        None, "Tokens per minute to one endpoint.", metavar="N", section=PACE, changes="handling"
+    )
+    timeout: Annotated[Number, Field(gt=0)] | None = setting(
+        None, "How long one call may take.", metavar="SECONDS", section=PACE, changes="handling"
+    )
+    max_usd: Annotated[Number, Field(gt=0, allow_inf_nan=False)] | None = setting(
+        None,
+        "Never spend more on this run; stops with exit code 3.",
+        metavar="USD",
+        section=PACE,
+        changes="handling",
+    )
+    max_tokens: Annotated[Whole, Field(gt=0)] | None = setting(
+        None,
+        "Never use more tokens on this run; stops with exit code 3.",
+        metavar="N",
+        section=PACE,
+        changes="handling",
+    )
+    batch: Switch = setting(
+        False,
+        "Use the provider's batch API: half the price, hours instead of minutes.",
+        section=PACE,
+        changes="handling",
+    )
+    concurrency: Annotated[Whole, Field(gt=0, le=10_000)] = setting(
+        200,
+        "Dialogues in flight, and calls at once to one endpoint.",
+        metavar="N",
+        section=PACE,
+        changes="handling",
+    )
+    licence: str | None = setting(
+        None,
+        "What the corpus is given away under, for its card: cc-by-4.0, …",
+        "--licence",
+        "--license",
+        metavar="ID",
+        section=LENGTH,
+        changes="handling",
+    )
+    faults: dict[str, Annotated[Number, Field(ge=0, le=1)]] = setting(
+        {},
+        "Faults for the embedded engine to plant, as shares of turns: contradiction, off_topic,"
+        " refusal, duplicate, drift.",
+        "--fault",
+        metavar="KIND=RATE",
+        section=MODELS,
+    )
+    refine: Refining = setting(Refining(), "How opinions are filtered.", hidden=True)
+    split: Split = setting(
+        Split(),
+        "Shares of the questions that go to validation and test; the rest trains.",
+        hidden=True,
+    )
 
     @model_validator(mode="after")
     def _all_speak(self) -> Settings:
@@ -274,7 +401,7 @@ class Settings(Record):
         data = {
             k: v
             for k, v in content(self).items()
-            if k not in ("cultures", "dialogues", "samples", *LOOSE)
+            if k not in (*names_that_change(type(self), "length"), *LOOSE)
         }
         data["endpoints"] = self.said()
         # Where a model is found does not matter, but the word for it always stood here.
@@ -323,6 +450,10 @@ class Settings(Record):
             if v is not None and getattr(how, k) == getattr(unsaid, k)
         }
         return how.model_copy(update=told)
+
+
+LOOSE = names_that_change(Settings, "handling")  # what may change while a run goes on
+DRIVEN = names_that_change(Endpoint, "handling")
 
 
 def scene_hash(settings: Settings, workspace: Workspace) -> str:
@@ -405,7 +536,8 @@ def _hash_line(path: Path) -> str | None:
 
 
 def _body(path: Path) -> str:
-    return path.read_text(encoding="utf-8-sig", errors="replace").partition("\n")[2]
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines(keepends=True)[1:]
+    return "".join(line for line in lines if not line.startswith("#"))
 
 
 def own(workspace: Path) -> dict[str, Any]:
@@ -445,4 +577,4 @@ def write(settings: Settings, path: Path) -> None:
         for n, how in settings.endpoints.items()
     }
     text = tomlkit.dumps({k: v for k, v in data.items() if v != {}})
-    write_text(path, f"{WRITTEN}{digest(text)}\n{text}")
+    write_text(path, f"{WRITTEN}{digest(text)}\n{comment_toml(text, Settings)}")

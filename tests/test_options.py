@@ -6,13 +6,19 @@ import re
 
 import click
 import pytest
+import settings_page
 from conftest import ROOT
 
+from culturepark import settings
 from culturepark.cli import cli
 from culturepark.errors import InputError
 from culturepark.evaluation import board, card, planned, result, tasks
 from culturepark.evaluation.kind import BenchmarkKind
+from culturepark.options import read_settings
 from culturepark.reports import leaderboard
+from culturepark.settings import Endpoint, Settings
+from culturepark.training import recipe
+from culturepark.training.recipe import Recipe
 
 PAGES = sorted(
     p for p in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")) if p.name != "CHANGELOG.md"
@@ -143,6 +149,42 @@ def test_every_verb_and_its_words_on_a_page_exist():
         for body in bodies(page.read_text(encoding="utf-8")):
             for line in OURS.findall(f"\n{body}"):
                 assert (line.split()[0],) in KNOWN, f"{page.name}: culturepark {line}"
+
+
+# ------------------------------------------------------------ written once
+
+
+def test_the_page_of_settings_is_made_of_their_fields():
+    assert settings_page.PAGE.read_text() == settings_page.make_page()
+
+
+@pytest.mark.parametrize(
+    ("model", "verb"), [(Settings, ("run",)), (Endpoint, ("run",)), (Recipe, ("tune", "mix"))]
+)
+def test_every_setting_says_what_it_is_and_its_options_are_on_the_command_line(model, verb):
+    known = read_settings(model)
+    assert list(known) == list(model.model_fields) and all(s.about for s in known.values())
+    others = {"beta", "answers"}  # of other objectives
+    named = {o for s in known.values() if s.name not in others for o in s.options}
+    assert named <= names(KNOWN[verb])
+
+
+def test_the_files_of_a_run_and_of_a_job_say_what_each_line_is(tmp_path):
+    settings.write(Settings(models={"verifier": "a:B"}), tmp_path / "run.toml")
+    recipe.write(recipe.build({"base": "tiny"}), tmp_path / "tune.toml")
+    run, job = ((tmp_path / name).read_text() for name in ("run.toml", "tune.toml"))
+    assert "# Turns per dialogue.\nturns = 14\n" in run and "# Model per role.\n[models]" in run
+    assert "# Rank of the adapters.\nrank = 16\n" in job
+    assert settings.read(tmp_path / "run.toml").models == {"verifier": "a:B"}
+    assert not settings.edited(tmp_path / "run.toml")
+
+
+def test_a_comment_is_no_change_of_a_runs_settings(tmp_path):
+    settings.write(Settings(), path := tmp_path / "run.toml")
+    path.write_text(path.read_text().replace("# Turns per dialogue.", "# mine"))
+    assert not settings.edited(path)
+    path.write_text(path.read_text().replace("turns = 14", "turns = 15"))
+    assert settings.edited(path)
 
 
 # ------------------------------------------------- options named like arguments

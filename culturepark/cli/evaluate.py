@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from culturepark.cli.flags import as_json, chosen, drive_flags, out_flag, workspace_flag
+from culturepark.cli.flags import Sectioned, as_json, chosen, drive_flags, out_flag, workspace_flag
 from culturepark.cli.progress import say
 from culturepark.cli.terminal import echo
 
 
-@click.command()
+@click.command(cls=Sectioned)
 @click.argument("run", metavar="RUN")
 @click.argument("benchmarks", nargs=-1, metavar="BENCHMARK...")
 @click.option(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from culturepark.options import LENGTH, MODELS, PACE, WHO
+
 if TYPE_CHECKING:
+    from culturepark.options import Setting
     from culturepark.runs import Run
 
-ROLES = ("main_contact", "delegate", "extractor", "verifier", "rewriter")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -25,8 +28,35 @@ def together(*options: Decorator) -> Decorator:
     return apply
 
 
+@dataclass(frozen=True)
+class FieldOptions:
+    """Options of a model's fields, made when their command is used: settings load pydantic, and
+    `culturepark --help` must be instant.
+    """
+
+    make: Callable[[], list[click.Option]]
+
+
 class Sectioned(click.Command):
-    """A command whose help has its options in sections: those of `titled`, the others first."""
+    """A command whose help has its options in sections: those of `titled`, the others first. Its
+    options may be FieldOptions.
+    """
+
+    _held: list[Any]
+
+    @property
+    def params(self) -> list[click.Parameter]:
+        """The parameters, those of fields among them."""
+        if any(isinstance(held, FieldOptions) for held in self._held):
+            made = [
+                held.make() if isinstance(held, FieldOptions) else [held] for held in self._held
+            ]
+            self._held = [param for part in made for param in part]
+        return self._held
+
+    @params.setter
+    def params(self, params: list[click.Parameter]) -> None:
+        self._held = params
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, section by section."""
@@ -56,65 +86,100 @@ def titled(title: str, *options: Decorator) -> Decorator:
     return apply
 
 
+def field_options(read: Callable[[], Iterable[Setting]]) -> Decorator:
+    """Return a decorator that gives a Sectioned command the options of fields."""
+
+    def make() -> list[click.Option]:
+        return [option for setting in read() for option in make_options(setting)]
+
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__dict__.setdefault("__click_params__", []).append(FieldOptions(make))
+        return function
+
+    return apply
+
+
+def make_options(setting: Setting) -> list[click.Option]:
+    """Return the options of a field: none, one, or one per key of a dict whose keys are known."""
+    if setting.kind is dict and setting.choices:
+        named = zip(setting.options, setting.choices, strict=True)
+        about = [
+            setting.help.replace("per role", f"of the {k.replace('_', ' ')}")
+            for k in setting.choices
+        ]
+        return [
+            _make_option(setting, (flag, f"{key}_model"), text)
+            for (flag, key), text in zip(named, about, strict=True)
+        ]
+    if not setting.options:
+        return []
+    if setting.kind is bool:
+        *short, long = setting.options
+        return [_make_option(setting, (*short, f"{long}/--no-{long[2:]}", setting.name))]
+    return [_make_option(setting, (*setting.options, setting.name))]
+
+
+def _make_option(setting: Setting, names: tuple[str, ...], about: str = "") -> click.Option:
+    many = setting.kind is tuple or (setting.kind is dict and not setting.choices)
+    option = click.Option(
+        names,
+        default=None,
+        help=about or setting.help,
+        metavar=setting.metavar or "|".join(setting.choices) or None,
+        multiple=many,
+        type=setting.kind if setting.kind in (int, float) else None,
+        shell_complete=lambda ctx, param, typed: [
+            c for c in setting.choices if c.startswith(typed)
+        ],
+    )
+    option.section = setting.section  # type: ignore[attr-defined]
+    return option
+
+
+def settings_of(*sections: str, names: Iterable[str] = ()) -> Decorator:
+    """Return a decorator that gives a Sectioned command the options of a run's settings, by the
+    sections or the names of their fields.
+    """
+
+    def read() -> Iterable[Setting]:
+        from culturepark.options import read_settings
+        from culturepark.settings import Settings
+
+        known = read_settings(Settings).values()
+        # One that stands alone needs no section of its own.
+        alone = [replace(s, section="Options") for s in known if s.name in names]
+        return [s for s in known if s.section in sections] + alone
+
+    return field_options(read)
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-licence_flag = click.option(
-    "--licence",
-    "--license",
-    metavar="ID",
-    help="What the corpus is given away under, for its card: cc-by-4.0, …",
-)
+licence_flag = settings_of(names=("licence",))
 workspace_flag = click.option(
     "--workspace", "-w", metavar="FOLDER", help="Where agents/, personas/ and scenarios/ are."
 )
 run_argument = click.argument("run", metavar="RUN")
-survey_flag = click.option(
-    "--survey",
-    metavar="FILE",
-    help="Your own WVS wave 7 release (CSV) instead of the shipped figures.",
-)
+survey_flag = settings_of(names=("survey",))
 out_flag = click.option(
     "--out", metavar="FOLDER", help="Keep runs below FOLDER instead of the workspace's outputs/."
 )
-drive_flags = titled(
-    "Pace and money",
-    click.option(
-        "--concurrency",
-        type=int,
-        metavar="N",
-        help="Dialogues in flight, and calls at once to one endpoint (default 200).",
-    ),
-    click.option("--rpm", type=int, metavar="N", help="Requests a minute to one endpoint."),
-    click.option("--tpm", type=int, metavar="N", help="Tokens a minute to one endpoint."),
-    click.option("--timeout", type=float, metavar="SECONDS", help="How long one call may take."),
-    click.option(
-        "--max-usd",
-        type=float,
-        metavar="USD",
-        help="Never spend more on this run; stops with exit code 3.",
-    ),
-    click.option(
-        "--max-tokens",
-        type=int,
-        metavar="N",
-        help="Never use more tokens on this run; stops with exit code 3.",
-    ),
-    click.option(
-        "--price",
-        "prices",
-        multiple=True,
-        metavar="MODEL=IN/OUT",
-        help="A model's price, USD per million tokens.",
-    ),
-    click.option(
-        "--batch/--no-batch",
-        default=None,
-        help="Use the provider's batch API: half the price, hours instead of minutes.",
-    ),
-    click.option(
-        "--api-key",
-        "key",
-        metavar="KEY",
-        help="Key of --model's provider (better: its environment variable).",
+drive_flags = together(
+    settings_of(PACE),
+    titled(
+        PACE,
+        click.option(
+            "--price",
+            "prices",
+            multiple=True,
+            metavar="MODEL=IN/OUT",
+            help="A model's price, USD per million tokens.",
+        ),
+        click.option(
+            "--api-key",
+            "key",
+            metavar="KEY",
+            help="Key of --model's provider (better: its environment variable).",
+        ),
     ),
 )
 
@@ -156,139 +221,12 @@ def server_flags(port: int, request: int) -> Decorator:
     )
 
 
-# What the embedded engine can plant; a test holds this to its own list, which is too heavy to
-# import here.
-FAULTS = ("contradiction", "off_topic", "refusal", "duplicate", "drift")
 settings_flags = together(
+    settings_of(WHO, LENGTH, MODELS),
     titled(
-        "Who talks about what",
-        click.option(
-            "--cultures",
-            "-c",
-            multiple=True,
-            metavar="A,B",
-            help="Cultures to simulate (default: all but the contact's).",
-        ),
-        click.option(
-            "--personas", multiple=True, metavar="A,B", help="Only these personas (default: all)."
-        ),
-        click.option(
-            "--contact", metavar="CULTURE", help="Culture of the main contact (default english-us)."
-        ),
-        click.option(
-            "--scenario", metavar="NAME", help="Pack of seed questions (default world_values)."
-        ),
-        click.option(
-            "--questions",
-            "-q",
-            multiple=True,
-            metavar="Q1,Q2",
-            help="Only these questions of the pack (default: all).",
-        ),
-        survey_flag,
-    ),
-    titled(
-        "How long, and in which way",
-        click.option(
-            "--dialogues", "-n", type=int, metavar="N", help="Dialogues per culture (default 10)."
-        ),
-        click.option(
-            "--samples",
-            type=int,
-            metavar="N",
-            help="Go on until each culture has N accepted samples.",
-        ),
-        click.option("--turns", type=int, metavar="N", help="Turns per dialogue (default 14)."),
-        click.option(
-            "--modes",
-            multiple=True,
-            metavar="cross,in",
-            help="Cross-cultural, in-cultural, or both in turn (default both).",
-        ),
-        click.option(
-            "--styles",
-            multiple=True,
-            metavar="guided,free",
-            help="Self-guidance, free chat, or both in turn (default both).",
-        ),
-        click.option(
-            "--delegates",
-            type=int,
-            metavar="N",
-            help="Delegates per dialogue; across cultures each of another culture (default 1).",
-        ),
-        click.option(
-            "--mine",
-            metavar="delegates|everyone",
-            help="Whose opinions become samples across cultures (default delegates).",
-        ),
-        click.option(
-            "--language",
-            "languages",
-            multiple=True,
-            metavar="WHO=LANGUAGE",
-            help="What a culture or persona speaks, if not English.",
-        ),
-        click.option(
-            "--stance",
-            metavar="persona|modal|shares",
-            help=(
-                "Where a delegate's answer comes from: its card, its people's most frequent answer,"
-                " or a draw from their shares (default persona)."
-            ),
-        ),
-        click.option(
-            "--cut-turns",
-            metavar="trim|retry|fail",
-            help=(
-                "A turn cut at max_tokens: trim it to its last whole sentence (default), retry"
-                " longer, or fail."
-            ),
-        ),
-        click.option(
-            "--seed", type=int, metavar="N", help="Seed of every random stream (default 0)."
-        ),
-        licence_flag,
+        LENGTH,
         click.option(
             "--config", metavar="FILE", help="Settings from a TOML file; flags override it."
-        ),
-    ),
-    titled(
-        "Models",
-        click.option(
-            "--model",
-            "-m",
-            metavar="NAME",
-            help=(
-                "embedded (default), PROVIDER/NAME (openai/…, ollama/…, anthropic/…), or"
-                " package.module:NAME."
-            ),
-        ),
-        *(
-            click.option(
-                f"--{role.replace('_', '-')}-model",
-                f"{role}_model",
-                metavar="NAME",
-                help=f"Model of the {role.replace('_', ' ')} (default: --model's).",
-            )
-            for role in ROLES
-        ),
-        click.option(
-            "--seat",
-            "seats",
-            multiple=True,
-            metavar="WHO=NAME",
-            help="Model of a culture or persona at the table.",
-        ),
-        click.option("--base-url", metavar="URL", help="Address of an OpenAI-compatible endpoint."),
-        click.option(
-            "--fault",
-            "faults",
-            multiple=True,
-            metavar="KIND=RATE",
-            help=(
-                f"Faults for the embedded engine to plant, as shares of turns: {', '.join(FAULTS)}."
-            ),
         ),
     ),
 )
@@ -311,33 +249,41 @@ format_flags = together(
 
 def chosen(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings given by flags: lists split, pairs read, absent ones left out."""
-    lists = {"cultures", "personas", "questions", "modes", "styles"}
+    from culturepark.options import read_settings
+    from culturepark.settings import Settings
+
     given = {k: v for k, v in flags.items() if v not in (None, ())}
-    # A list may be given at once (`-c arabic,korean`) or one by one (`-c arabic -c korean`).
-    read = {
-        k: tuple(x.strip() for part in v for x in part.split(",") if x.strip()) if k in lists else v
-        for k, v in given.items()
-    }
-    if "faults" in read:
-        read["faults"] = {
-            kind: rate(kind, text)
-            for kind, text in (pair("--fault", t, "KIND=RATE") for t in read["faults"])
-        }
-    if "seats" in read:
-        read["seats"] = dict(pair("--seat", t, "WHO=NAME") for t in read["seats"])
-    if "languages" in read:
-        read["languages"] = dict(pair("--language", t, "WHO=LANGUAGE") for t in read["languages"])
-    if "prices" in read:
-        read["endpoints"] = dict(map(price, read.pop("prices")))
-    roles = {role: read.pop(f"{role}_model") for role in ROLES if f"{role}_model" in read}
-    return read | ({"models": roles} if roles else {})
+    for name, setting in read_settings(Settings).items():
+        if setting.kind is dict and setting.choices:
+            keys = [key for key in setting.choices if f"{key}_model" in given]
+            given |= {name: {key: given.pop(f"{key}_model") for key in keys}} if keys else {}
+        elif setting.kind is dict and name in given:
+            given[name] = read_pairs(setting, given[name])
+        elif setting.kind is tuple and isinstance(given.get(name), tuple):
+            given[name] = tuple(filter(None, split_names(given[name])))
+    if "prices" in given:
+        given["endpoints"] = dict(map(price, given.pop("prices")))
+    return given
+
+
+def read_pairs(setting: Setting, texts: Iterable[str]) -> dict[str, Any]:
+    """Read KEY=VALUE, given once or several times, for a field that holds a table."""
+    flag, form = setting.options[-1], setting.metavar
+    pairs = dict(pair(flag, text, form) for text in texts)
+    numbers = form.endswith("=RATE")
+    return {k: rate(k, v) if numbers else v for k, v in pairs.items()}
 
 
 def listed(given: Sequence[str]) -> tuple[str, ...]:
     """Read A,B, given once or several times: the names, each once, without the spaces around
     them.
     """
-    return tuple(dict.fromkeys(name.strip() for text in given for name in text.split(",")))
+    return tuple(dict.fromkeys(split_names(given)))
+
+
+def split_names(given: Iterable[str]) -> list[str]:
+    """Read A,B, given at once (`-c a,b`) or one by one (`-c a -c b`)."""
+    return [name.strip() for text in given for name in text.split(",")]
 
 
 def pair(flag: str, text: str, form: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from culturepark.cli.flags import as_json, survey_flag, workspace_flag
+from culturepark.cli.flags import Sectioned, as_json, survey_flag, workspace_flag
 from culturepark.cli.progress import say
 from culturepark.cli.terminal import echo
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from culturepark.records import Reply
 
 
-@click.command()
+@click.command(cls=Sectioned)
 @click.argument("model", metavar="MODEL")
 @click.option("--culture", "-c", required=True, metavar="NAME", help="Whose person the model is.")
 @click.option(
@@ -60,7 +60,7 @@ def exam() -> None:
     """Sit an exam on a culture yourself, before a lesson and after it."""
 
 
-@exam.command()
+@exam.command(cls=Sectioned)
 @click.argument("file", metavar="FILE")
 @click.option(
     "--culture", "-c", required=True, metavar="NAME", help="The culture that the exam is on."
@@ -102,7 +102,7 @@ def new(
     )
 
 
-@exam.command()
+@exam.command(cls=Sectioned)
 @click.argument("before", metavar="BEFORE")
 @click.argument("after", metavar="AFTER", required=False)
 @click.option(

@@ -4,113 +4,65 @@ what stands beside them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from culturepark.cli.flags import as_json, out_flag, together, workspace_flag
+from culturepark.cli.flags import (
+    Decorator,
+    Sectioned,
+    as_json,
+    field_options,
+    out_flag,
+    split_names,
+    together,
+    workspace_flag,
+)
 from culturepark.cli.progress import say
 from culturepark.cli.terminal import echo
 from culturepark.errors import nearest
 from culturepark.registry import OBJECTIVES, is_path
 
-recipe_flags = together(
-    click.argument("corpus", metavar="CORPUS"),
-    click.option(
-        "--base",
-        "-b",
-        metavar="MODEL",
-        help="A folder, a hub name, or tiny (built here, no download).",
-    ),
-    click.option(
-        "--preset", metavar="NAME", help="A paper's settings: culturepark-llama, safeworld-dpo."
-    ),
-    click.option(
-        "--name", metavar="NAME", help="What the models are kept under (default: the objective)."
-    ),
-    click.option(
-        "--cultures",
-        "-c",
-        multiple=True,
-        metavar="A,B",
-        help="Only these (default: all in the corpus).",
-    ),
-    click.option(
-        "--culture", metavar="NAME", help="Whose answers these are, where the rows don't say."
-    ),
-    click.option(
-        "--pooled",
-        is_flag=True,
-        default=None,
-        help="One model of all cultures instead of one each.",
-    ),
-    click.option(
-        "--method",
-        type=click.Choice(["lora", "qlora", "full"]),
-        help="Adapters (default), adapters over 4 bits, or whole models.",
-    ),
-    click.option("--rank", type=int, metavar="N", help="Rank of the adapters (16)."),
-    click.option("--alpha", type=float, metavar="X", help="Scale of the adapters (32)."),
-    click.option("--dropout", type=float, metavar="X", help="Dropout of the adapters (0)."),
-    click.option(
-        "--lr", type=float, metavar="X", help="Largest step size (by objective and method)."
-    ),
-    click.option("--epochs", type=float, metavar="N", help="Passes over the rows (3)."),
-    click.option("--steps", type=int, metavar="N", help="Stop after so many steps instead."),
-    click.option("--batch", type=int, metavar="N", help="Rows of one forward pass (by memory)."),
-    click.option("--rows", type=int, metavar="N", help="Rows of one step, accumulated (16)."),
-    click.option(
-        "--length",
-        type=int,
-        metavar="N",
-        help="Most tokens of a row (1024); a longer one is an error.",
-    ),
-    click.option(
-        "--warmup",
-        type=float,
-        metavar="X",
-        help="Share of the steps in which the step size grows (0.1).",
-    ),
-    click.option("--decay", type=float, metavar="X", help="Weight decay (0)."),
-    click.option(
-        "--packing/--no-packing",
-        default=None,
-        help="Several rows in one (only with FlashAttention by default).",
-    ),
-    click.option(
-        "--patience",
-        type=int,
-        metavar="N",
-        help="Stop after N checks without progress (2; 0: never).",
-    ),
-    click.option("--checks", type=int, metavar="N", help="Checks and checkpoints an epoch (1)."),
-    click.option("--seed", type=int, metavar="N", help="Seed of everything random (0)."),
-    click.option("--device", metavar="cuda|mps|cpu"),
-    click.option("--dtype", metavar="bfloat16|float16|float32"),
-    click.option("--attention", metavar="flash_attention_2|sdpa|eager"),
-    click.option(
-        "--track", multiple=True, metavar="tensorboard|wandb|trackio", help="Send curves there too."
-    ),
-    click.option("--fresh", is_flag=True, help="Throw away models of this name first."),
-    workspace_flag,
-    out_flag,
-    as_json,
-)
-OWN_OPTIONS = {  # of those objectives that heed them
-    "answers": click.option(
-        "--answers",
-        type=click.Choice(["opinions", "modal"]),
-        help="Or the majority's answer alone.",
-    ),
-    "beta": click.option("--beta", type=float, metavar="X", help="The loss' own (0.1)."),
-    "weight": click.option(
-        "--weight",
-        type=float,
-        metavar="X",
-        help="Share of the distribution loss, 0 to 1 (0.5).",
-    ),
-}
+if TYPE_CHECKING:
+    from culturepark.options import Setting
+
+
+def _read_recipe(objective: str) -> Iterable[Setting]:
+    """Return the fields of a recipe that an objective heeds."""
+    from culturepark.options import read_settings
+    from culturepark.training.objective import load_objective
+    from culturepark.training.recipe import Recipe
+
+    own = {option for name in OBJECTIVES for option in load_objective(name).options}
+    others = own - set(load_objective(objective).options)
+    return [s for s in read_settings(Recipe).values() if s.name not in others]
+
+
+def recipe_flags(objective: str) -> Decorator:
+    """Return the options of an objective's verb."""
+    return together(
+        click.argument("corpus", metavar="CORPUS"),
+        field_options(partial(_read_recipe, objective)),
+        click.option(
+            "--preset", metavar="NAME", help="A paper's settings: culturepark-llama, safeworld-dpo."
+        ),
+        click.option(
+            "--name",
+            metavar="NAME",
+            help="What the models are kept under (default: the objective).",
+        ),
+        click.option(
+            "--culture", metavar="NAME", help="Whose answers these are, where the rows don't say."
+        ),
+        click.option("--fresh", is_flag=True, help="Throw away models of this name first."),
+        workspace_flag,
+        out_flag,
+        as_json,
+    )
+
+
 APART = ("scpo", "hosted", "launch")
 
 
@@ -158,19 +110,15 @@ def _make_verb(name: str) -> click.Command:
     def work(**flags: Any) -> None:
         _tune(name, flags)
 
-    objective = load_objective(name)
-    work.__doc__ = objective.about
-    own = together(*(OWN_OPTIONS[option] for option in objective.options))
-    return click.command(name)(recipe_flags(own(work)))
+    work.__doc__ = load_objective(name).about
+    return click.command(name, cls=Sectioned)(recipe_flags(name)(work))
 
 
 def _tune(objective: str, flags: dict[str, Any]) -> None:
     from culturepark import api
 
     machines = flags.pop("as_json")
-    flags["cultures"] = (
-        tuple(c.strip() for part in flags["cultures"] for c in part.split(",") if c.strip()) or None
-    )
+    flags["cultures"] = tuple(filter(None, split_names(flags["cultures"]))) or None
     flags["track"] = flags["track"] or None
     made = api.tune(
         objective, flags.pop("corpus"), flags.pop("base"), tell=_lines(machines), **flags

@@ -24,6 +24,7 @@ from culturepark.local_models import base, machine, manifest
 from culturepark.local_models.libraries import quiet, writing
 from culturepark.local_models.machine import Machine, agreed, first
 from culturepark.local_models.manifest import Manifest
+from culturepark.options import names_that_change
 from culturepark.records import digest
 from culturepark.training import preference, recipe, sft
 from culturepark.training.objective import TrainerParts, load_objective
@@ -123,7 +124,7 @@ def _claim(folder: Path, told: Recipe, corpus: Corpus, fresh: bool) -> None:
     sweep(folder)
     if (folder / "tune.toml").is_file():
         old, was = recipe.read(folder / "tune.toml"), _corpus_of(folder)
-        loose = {"cultures", "track", "device", "attention", "batch"}
+        loose = set(names_that_change(Recipe, "handling"))
         changed = [k for k, v in old.model_dump(exclude=loose).items() if v != getattr(told, k)]
         if changed or was["hash"] != corpus.hash:
             changed += ["the corpus"] if was["hash"] != corpus.hash else []

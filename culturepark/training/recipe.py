@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from culturepark.atomic import write_text
 from culturepark.errors import CardError, InputError, nearest
+from culturepark.options import comment_toml, setting
 from culturepark.records import Record
 from culturepark.toml import explain, misread, read_toml
 from culturepark.training.objective import load_objective
@@ -30,46 +31,88 @@ def _check_objective(name: str) -> str:
 
 
 class Recipe(Record):
-    """Everything that determines a tuning job, save its data.
+    """Everything that determines a tuning job, save its data."""
 
-    `method`: `lora` (adapters: Hu et al. 2022, arXiv 2106.09685), `qlora` (adapters over a base in
-    4 bits: Dettmers et al. 2023, arXiv 2305.14314) or `full`. `rank`, `alpha`, `dropout` shape
-    adapters. `lr` is the largest step size, `batch` the rows of one forward pass (None: chosen by
-    memory), `rows` those of one step (accumulated), `length` the most tokens of a row, `patience`
-    the checks of the validation split without progress after which training stops (0: never),
-    `checks` how often an epoch it is checked and a checkpoint written. `pooled` makes one model of
-    all cultures. `answers`: what SFT learns, the corpus' opinions or the majority's answer alone
-    (`modal`). `beta` is the preference losses' own, `weight` the share of the distribution loss in
-    `mix` (0 to 1).
-    """
-
-    objective: Annotated[str, AfterValidator(_check_objective)] = "sft"
-    base: str
-    method: Literal["lora", "qlora", "full"] = "lora"
-    rank: Annotated[int, Field(gt=0, le=1024)] = 16
-    alpha: Annotated[float, Field(gt=0)] = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    lr: Annotated[float, Field(gt=0)] | None = None
-    epochs: Annotated[float, Field(gt=0)] = 3.0
-    steps: Annotated[int, Field(gt=0)] | None = None
-    batch: Annotated[int, Field(gt=0)] | None = None
-    rows: Annotated[int, Field(gt=0)] = 16
-    length: Annotated[int, Field(ge=16)] = 1024
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    decay: Annotated[float, Field(ge=0)] = 0.0
-    packing: bool | None = None
-    patience: Annotated[int, Field(ge=0)] = 2
-    checks: Annotated[int, Field(gt=0)] = 1
-    pooled: bool = False
-    cultures: tuple[str, ...] = ()
-    answers: Literal["opinions", "modal"] = "opinions"
-    beta: Annotated[float, Field(gt=0)] = 0.1
-    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
-    seed: int = 0
-    device: str | None = None
-    dtype: str | None = None
-    attention: str | None = None
-    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    objective: Annotated[str, AfterValidator(_check_objective)] = setting(
+        "sft", "What is learnt from a row, by name or package.module:NAME.", hidden=True
+    )
+    base: str = setting(
+        ..., "A folder, a hub name, or tiny (built here, no download).", "-b", metavar="MODEL"
+    )
+    method: Literal["lora", "qlora", "full"] = setting(
+        "lora",
+        "Adapters (Hu et al. 2022, arXiv 2106.09685), adapters over a base in 4 bits (Dettmers et"
+        " al. 2023, arXiv 2305.14314), or whole models.",
+    )
+    rank: Annotated[int, Field(gt=0, le=1024)] = setting(16, "Rank of the adapters.", metavar="N")
+    alpha: Annotated[float, Field(gt=0)] = setting(32, "Scale of the adapters.", metavar="X")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = setting(
+        0.0, "Dropout of the adapters.", metavar="X"
+    )
+    lr: Annotated[float, Field(gt=0)] | None = setting(
+        None, "Largest step size (default: by objective and method).", metavar="X"
+    )
+    epochs: Annotated[float, Field(gt=0)] = setting(3.0, "Passes over the rows.", metavar="N")
+    steps: Annotated[int, Field(gt=0)] | None = setting(
+        None, "Stop after so many steps instead.", metavar="N"
+    )
+    batch: Annotated[int, Field(gt=0)] | None = setting(
+        None, "Rows of one forward pass (default: by memory).", metavar="N", changes="handling"
+    )
+    rows: Annotated[int, Field(gt=0)] = setting(16, "Rows of one step, accumulated.", metavar="N")
+    length: Annotated[int, Field(ge=16)] = setting(
+        1024, "Most tokens of a row; a longer one is an error.", metavar="N"
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] = setting(
+        0.1, "Share of the steps in which the step size grows.", metavar="X"
+    )
+    decay: Annotated[float, Field(ge=0)] = setting(0.0, "Weight decay.", metavar="X")
+    packing: bool | None = setting(None, "Several rows in one (default: only with FlashAttention).")
+    patience: Annotated[int, Field(ge=0)] = setting(
+        2, "Stop after N checks of the validation split without progress; 0: never.", metavar="N"
+    )
+    checks: Annotated[int, Field(gt=0)] = setting(
+        1, "Checks and checkpoints per epoch.", metavar="N"
+    )
+    pooled: bool = setting(False, "One model of all cultures instead of one each.")
+    cultures: tuple[str, ...] = setting(
+        (),
+        "Only these (default: all in the corpus).",
+        "-c",
+        metavar="A,B",
+        changes="handling",
+    )
+    answers: Literal["opinions", "modal"] = setting(
+        "opinions", "Learn the corpus' opinions, or the majority's answer alone."
+    )
+    beta: Annotated[float, Field(gt=0)] = setting(0.1, "The loss' own.", metavar="X")
+    weight: Annotated[float, Field(ge=0, le=1)] = setting(
+        0.5, "Share of the distribution loss, 0 to 1.", metavar="X"
+    )
+    seed: int = setting(0, "Seed of everything random.", metavar="N")
+    device: str | None = setting(
+        None,
+        "Where it is done (default: the fastest there is).",
+        metavar="cuda|mps|cpu",
+        changes="handling",
+    )
+    dtype: str | None = setting(
+        None,
+        "Numbers to compute with (default: the device's).",
+        metavar="bfloat16|float16|float32",
+    )
+    attention: str | None = setting(
+        None,
+        "How attention is computed (default: the fastest there is).",
+        metavar="flash_attention_2|sdpa|eager",
+        changes="handling",
+    )
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = setting(
+        (),
+        "Send curves there too.",
+        metavar="tensorboard|wandb|trackio",
+        changes="handling",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
@@ -160,4 +203,5 @@ def read(path: Path) -> Recipe:
 
 def write(recipe: Recipe, path: Path) -> None:
     """Write a recipe as TOML, whole or not at all."""
-    write_text(path, tomlkit.dumps(recipe.model_dump(mode="json", exclude_none=True)))
+    text = tomlkit.dumps(recipe.model_dump(mode="json", exclude_none=True))
+    write_text(path, comment_toml(text, Recipe))
