@@ -57,8 +57,8 @@ def formula(pairs: int = 4_096) -> None:
     for name, dtype in (("float64", torch.float64), ("float32", torch.float32)):
         p, m, c, r = (torch.tensor(x, dtype=dtype) for x in (plus, minus, chosen, rejected))
         c, r = c.requires_grad_(), r.requires_grad_()
-        stays, weights = scpo.weighed("filter+weight", p, m, 0.7, 1.10)
-        found = reward.loss(c[stays], r[stays], weights[stays])
+        stays, weights = scpo.select_and_weigh("filter+weight", p, m, 0.7, 1.10)
+        found = reward.compute_loss(c[stays], r[stays], weights[stays])
         found.backward()
         loss, slopes = _plain(plus, minus, chosen, rejected, 0.7, 1.10)
         assert c.grad is not None and r.grad is not None
@@ -96,7 +96,7 @@ def known(folder: Path) -> None:
     data-efficiency curve.
     """
     data = votes.simulate_votes(users=40)
-    told = scpo.terms(base=_sketch(data, folder / "a"), device="cpu", **SIMULATED)
+    told = scpo.build_terms(base=_sketch(data, folder / "a"), device="cpu", **SIMULATED)
     share = sum(bool(p.minority) for p in data.pairs) / len(data.pairs)
     print(
         f"\n-- simulated: {len(data.pairs)} pairs, {len(data.countries())} countries,"
@@ -140,7 +140,7 @@ def real(folder: Path) -> None:
         print(f"\n-- CREHate: skipped, no {CREHATE}; CULTUREPARK_DATA says where it is")
         return
     data = votes.read_votes(CREHATE)
-    told = scpo.terms(base=_sketch(data, folder / "b"), device="cpu", **REAL)
+    told = scpo.build_terms(base=_sketch(data, folder / "b"), device="cpu", **REAL)
     share = sum(bool(p.minority) for p in data.pairs) / len(data.pairs)
     print(
         f"\n-- CREHate: {len(data.pairs)} pairs, 5 countries, {100 * share:.0f}% a minority's, 5"

@@ -354,7 +354,7 @@ def kept(tmp_path_factory, path):
     texts = [t for p in data.pairs for t in (p.chosen, p.rejected, *(m.content for m in p.history))]
     with quiet():
         base = sketch(folder / "base", texts, width=16, vocabulary=400, dropout=0.5)
-    told = scpo.terms(
+    told = scpo.build_terms(
         base=str(base),
         batch=8,
         steps=2,

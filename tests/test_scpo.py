@@ -63,7 +63,7 @@ def how(small):
 def done(tmp_path_factory, data, how):
     """One run of every variant in two countries, with the folder it lies in."""
     out = tmp_path_factory.mktemp("done") / "run"
-    told = scpo.terms(**how, tau=0.95)
+    told = scpo.build_terms(**how, tau=0.95)
     return out, scpo.run(data, out, told, countries=("Norland", "Ostland"), keep="filter+weight")
 
 
@@ -98,8 +98,8 @@ def test_the_loss_is_the_papers_formula_to_the_sixth_digit_and_so_are_its_gradie
         torch.tensor(chosen, requires_grad=True),
         torch.tensor(rejected, requires_grad=True),
     )
-    _, weights = scpo.weighed("weight", torch.tensor(plus), torch.tensor(minus), 0.7, beta)
-    found = reward.loss(ours, theirs, weights)
+    _, weights = scpo.select_and_weigh("weight", torch.tensor(plus), torch.tensor(minus), 0.7, beta)
+    found = reward.compute_loss(ours, theirs, weights)
     found.backward()
     assert found.item() == pytest.approx(
         -sum(a * math.log(s) for a, s in zip(w, sigma, strict=True)) / n, abs=1e-6
@@ -116,12 +116,12 @@ def test_what_the_trainer_descends_is_that_loss_on_the_models_own_rewards(small,
         held, model = opened(small)
         model.config.attention_dropout = model.model.layers[0].self_attn.attention_dropout = 0.0
         before = rewards.rewards(model, held, pairs)
-        _, loss = reward.train(
+        _, loss = reward.train_reward_model(
             model,
             held,
             pairs,
             weights,
-            reward.Drill(1, 6, 1e-4, 0),
+            reward.RewardRecipe(1, 6, 1e-4, 0),
             machine.look("cpu"),
             tmp_path / "w",
         )
@@ -136,9 +136,9 @@ def test_rewards_of_another_shape_are_refused_not_broadcast(shape):
     import torch
 
     with pytest.raises(ValueError, match="shape"):
-        reward.loss(torch.zeros(4), torch.zeros(shape), torch.ones(4))
+        reward.compute_loss(torch.zeros(4), torch.zeros(shape), torch.ones(4))
     with pytest.raises(ValueError, match="shape"):
-        reward.loss(torch.zeros(4, 1), torch.zeros(4, 1), torch.ones(4, 1))
+        reward.compute_loss(torch.zeros(4, 1), torch.zeros(4, 1), torch.ones(4, 1))
 
 
 @given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.floats(0.01, 1), st.floats(0.05, 10))
@@ -146,7 +146,10 @@ def test_filter_and_weights_are_finite_for_any_rewards(plus, minus, tau, beta):
     import torch
 
     p, m = torch.tensor([plus], dtype=torch.float64), torch.tensor([minus], dtype=torch.float64)
-    w, other = scpo.weight(p, m, beta).item(), scpo.inverse(p, m, beta).item()
+    w, other = (
+        scpo.compute_weight(p, m, beta).item(),
+        scpo.compute_inverse_weight(p, m, beta).item(),
+    )
     assert 0 <= w <= 1 <= other < math.inf
     assert (
         other == pytest.approx(1 / w, rel=1e-6)
@@ -155,7 +158,7 @@ def test_filter_and_weights_are_finite_for_any_rewards(plus, minus, tau, beta):
     )
     if abs(plus - minus) < 30 and tau < 1:
         sigma = 1 / (1 + math.exp(minus - plus))
-        assert bool(scpo.kept(p, m, tau)) == (sigma < tau) or sigma == pytest.approx(tau)
+        assert bool(scpo.select_pairs(p, m, tau)) == (sigma < tau) or sigma == pytest.approx(tau)
 
 
 def test_the_variants_differ_in_what_they_keep_and_weigh():
@@ -165,7 +168,10 @@ def test_the_variants_differ_in_what_they_keep_and_weigh():
         torch.tensor([2.0, 0.5, 0.0]),
         torch.tensor([0.0, 0.0, 1.1]),
     )  # σ = 0.88, 0.62, 0.25
-    found = {v: [t.tolist() for t in scpo.weighed(v, plus, minus, 0.7, 1.1)] for v in scpo.LEARNS}
+    found = {
+        v: [t.tolist() for t in scpo.select_and_weigh(v, plus, minus, 0.7, 1.1)]
+        for v in scpo.LEARNS
+    }
     assert found["full"] == [[True] * 3, [1, 1, 1]] and found["filter"] == [
         [False, True, True],
         [1, 1, 1],
@@ -214,12 +220,12 @@ def test_training_and_scoring_read_the_same_tokens_with_all_earlier_turns(small,
             with_kwargs=True,
         )
         rewards.rewards(model, held, later)
-        reward.train(
+        reward.train_reward_model(
             model,
             held,
             later,
             [1.0] * 4,
-            reward.Drill(1, 4, 1e-3, 0),
+            reward.RewardRecipe(1, 4, 1e-3, 0),
             machine.look("cpu"),
             tmp_path / "w",
         )
@@ -283,12 +289,12 @@ def test_an_encoder_without_chat_template_end_mark_or_sdpa_reads_question_and_an
         )
         held, model = opened(tmp_path)
         before = rewards.rewards(model, held, [asked])["1"]
-        model, _ = reward.train(
+        model, _ = reward.train_reward_model(
             model,
             held,
             [asked] * 2,
             [1.0] * 2,
-            reward.Drill(3, 2, 1e-2, 0),
+            reward.RewardRecipe(3, 2, 1e-2, 0),
             machine.look("cpu"),
             tmp_path / "w",
         )
@@ -606,7 +612,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(done, data, how, tm
         if stage == "judged" and figures["variant"] == "weight":
             raise KeyboardInterrupt
 
-    told = scpo.terms(**how, tau=0.95)
+    told = scpo.build_terms(**how, tau=0.95)
     for tell in (stop, lambda stage, figures: None):
         try:
             scpo.run(
@@ -634,7 +640,7 @@ def test_where_the_data_say_nothing_other_models_say_who_is_in_the_minority_for_
     data, how, tmp_path
 ):
     unsaid = Votes("unsaid", "u", [p.model_copy(update={"minority": None}) for p in data.pairs], {})
-    told = [scpo.terms(**how, tau=t) for t in (0.9, 0.95)]
+    told = [scpo.build_terms(**how, tau=t) for t in (0.9, 0.95)]
     made = [
         r
         for t in told
@@ -658,18 +664,22 @@ def test_a_base_that_is_a_reward_model_can_be_the_reference_and_another_base_can
 ):
     given = {**how, "base": str(done[0] / "global-0"), "reference": "base"}
     made = scpo.run(
-        data, tmp_path / "run", scpo.terms(**given), countries=("Norland",), variants=("global",)
+        data,
+        tmp_path / "run",
+        scpo.build_terms(**given),
+        countries=("Norland",),
+        variants=("global",),
     )
     assert made[0].margins == next(r for r in done[1] if r.variant == "global").margins
     with pytest.raises(InputError, match="is no reward model yet"):
-        scpo.run(data, tmp_path / "other", scpo.terms(**how, reference="base"))
+        scpo.run(data, tmp_path / "other", scpo.build_terms(**how, reference="base"))
 
 
 def test_the_sweep_never_sees_a_test_user_and_its_choice_becomes_a_variant(data, how, tmp_path):
     made = scpo.run(
         data,
         tmp_path / "run",
-        scpo.terms(**how),
+        scpo.build_terms(**how),
         countries=("Norland",),
         variants=("full",),
         taus=(0.6, 0.99),
@@ -691,12 +701,12 @@ def test_what_is_chosen_for_a_seed_does_not_hang_on_other_seeds_whose_users_it_t
     data, how, tmp_path
 ):
     swept = {"countries": ("Norland",), "variants": (), "taus": (0.6, 0.99), "betas": (0.5, 1.1)}
-    made = scpo.run(data, tmp_path / "run", scpo.terms(**how), seeds=(0, 1), **swept)
+    made = scpo.run(data, tmp_path / "run", scpo.build_terms(**how), seeds=(0, 1), **swept)
     for seed in (0, 1):
         own = [r for r in made if r.seed == seed]
         assert (own[-1].variant, own[-1].tau, own[-1].beta) == (
             "tuned",
-            *scpo.tuned(own[:-1], data),
+            *scpo.choose_tau_and_beta(own[:-1], data),
         )
 
 
@@ -704,7 +714,7 @@ def test_smaller_shares_lie_within_larger_ones(data, how, tmp_path):
     made = scpo.run(
         data,
         tmp_path / "run",
-        scpo.terms(**how),
+        scpo.build_terms(**how),
         countries=("Norland",),
         variants=("global", "full"),
         shares=(0.25, 0.5, 1.0),
@@ -716,13 +726,15 @@ def test_smaller_shares_lie_within_larger_ones(data, how, tmp_path):
         ("full", 1.0),
     ]
     assert [r.pairs / made[-1].pairs for r in made[1:]] == pytest.approx([0.25, 0.5, 1.0], abs=0.05)
-    world = scpo.World(0, "test", *votes.split_by_user(data.pairs, 0.15, 0))
-    quarter, half = ({p.id for p in scpo.portion(world, "Norland", share)} for share in (0.25, 0.5))
+    world = scpo.SeedData(0, "test", *votes.split_by_user(data.pairs, 0.15, 0))
+    quarter, half = (
+        {p.id for p in scpo.select_share(world, "Norland", share)} for share in (0.25, 0.5)
+    )
     assert quarter < half
 
 
 def test_adapters_are_kept_on_the_global_model_and_loaded_on_it(data, how, tmp_path):
-    told = scpo.terms(**how, method="lora", rank=2, tau=0.95)
+    told = scpo.build_terms(**how, method="lora", rank=2, tau=0.95)
     made = scpo.run(
         data,
         tmp_path / "run",
@@ -743,27 +755,28 @@ def test_adapters_are_kept_on_the_global_model_and_loaded_on_it(data, how, tmp_p
 
 def test_what_cannot_be_says_so(done, data, how, tmp_path):
     with pytest.raises(
-        InputError, match=r"was made otherwise: lr changed\. Give another --name, or --fresh"
+        InputError,
+        match=r"was made with different settings: lr changed\. Give another --name, or --fresh",
     ):
-        scpo.run(data, done[0], scpo.terms(**{**how, "lr": 1e-3}, tau=0.95))
+        scpo.run(data, done[0], scpo.build_terms(**{**how, "lr": 1e-3}, tau=0.95))
     with pytest.raises(NotFound, match="Did you mean 'inverse'"):
-        scpo.run(data, tmp_path / "a", scpo.terms(**how), variants=("invers",))
+        scpo.run(data, tmp_path / "a", scpo.build_terms(**how), variants=("invers",))
     with pytest.raises(RunFailed, match=r"Norland: the filter τ = 1e-09 keeps none of \d+ pairs"):
         scpo.run(
             data,
             tmp_path / "b",
-            scpo.terms(**how, tau=1e-9),
+            scpo.build_terms(**how, tau=1e-9),
             countries=("Norland",),
             variants=("filter",),
         )
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "run.toml").touch()
     with pytest.raises(InputError, match="holds other things"):
-        scpo.run(data, tmp_path / "c", scpo.terms(**how), fresh=True)
+        scpo.run(data, tmp_path / "c", scpo.build_terms(**how), fresh=True)
 
 
 def test_the_preset_is_the_papers():
-    told = scpo.terms("scpo")
+    told = scpo.build_terms("scpo")
     assert (told.base, told.lr, told.batch, told.steps) == (
         "OpenAssistant/reward-model-deberta-v3-base",
         1e-6,
@@ -778,7 +791,7 @@ def test_the_preset_is_the_papers():
         "full",
     )
     with pytest.raises(InputError, match="Did you mean 'scpo'"):
-        scpo.terms("spco")
+        scpo.build_terms("spco")
 
 
 def test_the_command_trains_judges_prints_and_goes_on(small, tmp_path):

@@ -216,7 +216,7 @@ def scpo(
     """
     from culturepark.training import scpo as work
 
-    told = work.terms(preset, base=base, **(terms or {}))
+    told = work.build_terms(preset, base=base, **(terms or {}))
     return work.run(data, locate_output(find_workspace(workspace), name, out), told, **how)
 
 

@@ -1,5 +1,5 @@
-"""Trains reward models: TRL's RewardTrainer with a weight a pair, on the very tokens that are
-scored.
+"""Trains reward models: TRL's RewardTrainer with a weight per pair, on the tokens that
+are scored.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ HEADS = ("score", "classifier")
 
 
 @dataclass(frozen=True)
-class Drill:
-    """How a reward model is trained: optimiser steps, pairs a step, largest step size, seed; `rank`
-    and `alpha` shape adapters.
+class RewardRecipe:
+    """How a reward model is trained: optimiser steps, pairs per step, largest step size, seed.
+
+    `rank` and `alpha` shape adapters (method `lora`).
     """
 
     steps: int
@@ -35,12 +36,12 @@ class Drill:
     alpha: float = 32
 
 
-def loss(chosen: Any, rejected: Any, weights: Any) -> Any:
+def compute_loss(chosen: Any, rejected: Any, weights: Any) -> Any:
     """Return −mean(w · log σ(r_θ(y⁺) − r_θ(y⁻))), nats (SCPO, arXiv 2606.18606, §3); all three of
     shape (pairs,).
 
-    ValueError for any other shape: (pairs,) against (pairs, 1) would be broadcast to every chosen
-    answer against every rejected.
+    Raises ValueError for other shapes: (pairs,) and (pairs, 1) would be broadcast, so that each
+    chosen answer would be compared with every rejected one.
     """
     from torch.nn.functional import logsigmoid
 
@@ -50,25 +51,25 @@ def loss(chosen: Any, rejected: Any, weights: Any) -> Any:
     return -(weights * logsigmoid(chosen - rejected)).mean()
 
 
-def train(
+def train_reward_model(
     model: Any,
-    held: Texts,
+    texts: Texts,
     pairs: Sequence[Preference],
     weights: Sequence[float],
-    drill: Drill,
+    recipe: RewardRecipe,
     machine: Machine,
     work: Path,
 ) -> tuple[Any, float]:
-    """Train a model on weighted pairs with TRL's RewardTrainer; return it (an adapter on it for
+    """Train a model on weighted pairs with TRL's RewardTrainer; return it (with an adapter for
     `lora`) and its last loss.
     """
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import RewardConfig
 
-    held.add(pairs)
+    texts.add(pairs)
     gpu = machine.device != "cpu"
-    told = RewardConfig(
+    config = RewardConfig(
         output_dir=str(work),
         use_cpu=not gpu,
         bf16=gpu and machine.dtype == "bfloat16",
@@ -78,54 +79,54 @@ def train(
         disable_tqdm=True,
         report_to="none",
         save_strategy="no",
-        max_steps=drill.steps,
-        per_device_train_batch_size=drill.batch,
-        learning_rate=drill.lr,
-        seed=drill.seed,
-        data_seed=drill.seed,
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.batch,
+        learning_rate=recipe.lr,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
         max_length=None,
         logging_strategy="steps",
-        logging_steps=max(1, drill.steps // 4),
+        logging_steps=max(1, recipe.steps // 4),
         disable_dropout=False,
     )
     rows = Dataset.from_dict(
         {
-            "chosen_ids": [list(held.of(p, True)) for p in pairs],
-            "rejected_ids": [list(held.of(p, False)) for p in pairs],
+            "chosen_ids": [list(texts.of(p, True)) for p in pairs],
+            "rejected_ids": [list(texts.of(p, False)) for p in pairs],
             "weight": [float(w) for w in weights],
         }
     )
-    kinds = _kinds()
-    made = kinds[0](
+    classes = _build_classes()
+    trainer = classes[0](
         model=model,
-        args=told,
+        args=config,
         train_dataset=rows,
-        processing_class=held.tokenizer,
-        peft_config=_lora(model, drill),
-        data_collator=kinds[1](pad_token_id=held.tokenizer.pad_token_id),
+        processing_class=texts.tokenizer,
+        peft_config=_build_adapter(model, recipe),
+        data_collator=classes[1](pad_token_id=texts.tokenizer.pad_token_id),
     )
-    made.remove_callback(PrinterCallback)
-    made.train()
-    losses = [entry["loss"] for entry in made.state.log_history if "loss" in entry]
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     shutil.rmtree(work, ignore_errors=True)
-    return made.accelerator.unwrap_model(made.model).eval(), losses[-1]
+    return trainer.accelerator.unwrap_model(trainer.model).eval(), losses[-1]
 
 
-def _kinds() -> tuple[Any, Any]:
-    """Return the trainer and the collator that carry a weight a pair."""
+def _build_classes() -> tuple[Any, Any]:
+    """Return the classes of the trainer and the collator that handle a weight per pair."""
     import torch
     from trl import RewardTrainer
     from trl.trainer.reward_trainer import DataCollatorForPreference
 
-    class Collator(DataCollatorForPreference):
-        """Passes each pair's weight on."""
+    class WeightedCollator(DataCollatorForPreference):
+        """Adds each pair's weight to the batch."""
 
         def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
             weights = torch.tensor([e["weight"] for e in examples], dtype=torch.float32)
             return {**super().torch_call(examples), "weight": weights}
 
-    class Weighted(RewardTrainer):
-        """Takes `loss` of the rewards of a batch: its first half chosen, its second rejected."""
+    class WeightedTrainer(RewardTrainer):
+        """Computes the loss of a batch whose first half is chosen, its second rejected."""
 
         def _set_signature_columns_if_needed(self) -> None:
             self._signature_columns = ["chosen_ids", "rejected_ids", "weight"]
@@ -139,39 +140,36 @@ def _kinds() -> tuple[Any, Any]:
         ) -> Any:
             out = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
             chosen, rejected = out.logits.float().squeeze(-1).chunk(2)
-            found = loss(chosen, rejected, inputs["weight"])
-            return (found, out) if return_outputs else found
+            loss = compute_loss(chosen, rejected, inputs["weight"])
+            return (loss, out) if return_outputs else loss
 
-    return Weighted, Collator
+    return WeightedTrainer, WeightedCollator
 
 
-def _lora(model: Any, drill: Drill) -> Any:
-    """Return an adapter on every linear layer, with the head trained whole; None where the whole
-    model is trained.
-    """
-    if drill.method != "lora":
+def _build_adapter(model: Any, recipe: RewardRecipe) -> Any:
+    """Return an adapter on every linear layer and the head as it is; None for whole models."""
+    if recipe.method != "lora":
         return None
     from peft import LoraConfig, TaskType
 
     heads = [h for h in (*HEADS, "pooler") if hasattr(model, h)]
     return LoraConfig(
         task_type=TaskType.SEQ_CLS,
-        r=drill.rank,
-        lora_alpha=drill.alpha,
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
         lora_dropout=0.0,
         target_modules="all-linear",
         modules_to_save=heads,
     )
 
 
-def keep(
+def save_reward_model(
     model: Any, tokenizer: Any, folder: Path, about: Mapping[str, Any], below: Path | None = None
 ) -> Path:
-    """Write a reward model with its manifest, whole or not at all, and return the folder;
-    safetensors only.
+    """Write a reward model (safetensors) with its manifest, whole or not at all; return the folder.
 
-    `about` is what the manifest says beside kind, versions and time; `below` is the whole model
-    that an adapter belongs to.
+    `about` holds the manifest's fields but kind, versions and time; `below` is the folder of the
+    model that an adapter belongs to.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

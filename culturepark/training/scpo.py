@@ -2,14 +2,14 @@
 and judge them.
 
 Oh et al. 2026, arXiv 2606.18606, §3. A global reward model, trained on every country's pairs, gives
-each pair of a country reference rewards r⁺ (chosen) and r⁻ (rejected). The filter keeps what it
-does not find clear already, the weight takes down what it finds far off; a country's model starts
-from the global one and learns from what is left.
+each pair of a country reference rewards r⁺ (chosen) and r⁻ (rejected). The filter keeps the pairs
+that it does not find clear already, the weight lowers those that it finds far off; a country's
+model starts from the global one and learns from the rest.
 
-Where the released code goes wrong this does not: rewards are told without dropout, by models that
-have not seen the user, in the very text that is trained on, with all earlier turns; splits hold
-users apart and keep countries in proportion; who is in a minority is said by the data, or else by
-models that are not judged, in one way for training and test.
+Unlike the released code, references are computed without dropout, by models that have not seen the
+user, from the same text as in training, with all earlier turns; splits separate users and keep
+countries in proportion; minorities come from the data, or else from models that are not judged, in
+the same way for training and test.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from statistics import fmean
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -42,7 +43,7 @@ from culturepark.surveys.votes import (
 from culturepark.toml import explain
 from culturepark.training import reward
 
-# What each variant of the paper's table leaves in: (filter?, weight: "", "weight" or "inverse").
+# What each variant of the paper's table uses: (filter?, weight: "", "weight" or "inverse").
 # `global` is not trained further, `full` learns from all pairs alike, `tuned` is filter+weight with
 # τ and β chosen on validation users.
 LEARNS: dict[str, tuple[bool, str]] = {
@@ -55,23 +56,24 @@ LEARNS: dict[str, tuple[bool, str]] = {
 }
 VARIANTS = ("global", "full", "filter", "weight", "inverse", "filter+weight")
 TAUS, BETAS = (0.6, 0.7, 0.8, 0.9), (0.5, 1.1, 2.0)
-MOST = 80.0  # the largest exponent of an inverse weight: e^80 is a float32 still
+MOST = 80.0  # the largest exponent of an inverse weight: e^80 still is a float32
 RATES = {"full": 1e-5, "lora": 1e-4}
 TINY = {"full": 1e-3, "lora": 4e-3}  # the offline base is small and learns at larger steps
 Tell = Callable[[str, dict[str, Any]], None]
 
 
 class Terms(Record):
-    """Everything that determines a run save its data, countries, variants, seeds and shares.
+    """Everything that determines a run but its data, countries, variants, seeds and shares.
 
-    `tau` (0 to 1) and `beta` (in units of reward) are the filter's and the weight's. `reference`:
-    `trained` makes a global reward model of the base on all countries' training pairs, `base` takes
-    the base, a reward model already, for it. `lr` is the largest step size, `batch` the pairs a
-    step; a country's model takes `steps` steps or, where that is None, as many as `epochs` passes
-    over the country's pairs have, whatever its variant leaves of them; so does the global one with
-    `global_lr` and `global_epochs`. `length` is the most tokens of a conversation, its beginning
-    cut. `held` is the share of users held out, `folds` how many parts the reference rewards are
-    cross-fitted in. `rank` and `alpha` shape adapters (method `lora`).
+    `tau` (0 to 1) is the filter's threshold, `beta` (in units of reward) the weight's temperature.
+    `reference`: `trained` trains the base on all countries' training pairs as the global reward
+    model, `base` uses the base, which must be a reward model, as it is. `lr` is the largest step
+    size, `batch` the pairs per step; a country's model takes `steps` steps or, if that is None, as
+    many as `epochs` passes over all the country's pairs have, whatever its variant uses of them;
+    likewise the global model with `global_lr` and `global_epochs`. `length` is the maximum number
+    of tokens of a conversation, whose beginning is cut. `held` is the share of users held out,
+    `folds` the number of parts for cross-fitting reference rewards. `rank` and `alpha` shape
+    adapters (method `lora`).
     """
 
     base: str
@@ -114,15 +116,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def terms(preset: str | None = None, **given: Any) -> Terms:
-    """Return the terms of a preset with what was said beside it; CardError names each mistake,
-    InputError a preset there is not.
+def build_terms(preset: str | None = None, **settings: Any) -> Terms:
+    """Return the terms of a preset, with `settings` replacing its own.
+
+    Raises CardError with every mistake, InputError for an unknown preset.
     """
     if preset is not None and preset not in PRESETS:
         raise InputError(f"no preset {preset!r} for scpo. {nearest(preset, PRESETS)}")
     data = {
         **(PRESETS[preset] if preset else {}),
-        **{k: v for k, v in given.items() if v is not None},
+        **{k: v for k, v in settings.items() if v is not None},
     }
     if "base" not in data:
         raise InputError(
@@ -138,26 +141,26 @@ def terms(preset: str | None = None, **given: Any) -> Terms:
 # ---------------------------------------------------------------- formulas
 
 
-def kept(plus: Any, minus: Any, tau: float) -> Any:
+def select_pairs(plus: Any, minus: Any, tau: float) -> Any:
     """Return which pairs the filter keeps: σ(r⁺ − r⁻) < τ (arXiv 2606.18606, §3); tensors of shape
     (pairs,), the result boolean.
 
-    Compared as r⁺ − r⁻ < log(τ / (1 − τ)), which neither overflows, as exp(r⁺) / (exp(r⁺) +
+    The comparison is r⁺ − r⁻ < log(τ / (1 − τ)), which neither overflows, as exp(r⁺) / (exp(r⁺) +
     exp(r⁻)) does, nor rounds to 1.
     """
     return plus - minus < (math.inf if tau >= 1 else math.log(tau / (1 - tau)))
 
 
-def weight(plus: Any, minus: Any, beta: float) -> Any:
+def compute_weight(plus: Any, minus: Any, beta: float) -> Any:
     """Return min(exp((r⁺ − r⁻) / β), 1) (arXiv 2606.18606, §3), shape (pairs,): 1 where the
-    reference agrees, less the more it does not.
+    reference agrees, smaller the more it disagrees.
     """
     return ((plus - minus) / beta).clamp(max=0).exp()
 
 
-def inverse(plus: Any, minus: Any, beta: float) -> Any:
+def compute_inverse_weight(plus: Any, minus: Any, beta: float) -> Any:
     """Return the ablation's inverse weight, 1 / w = max(exp((r⁻ − r⁺) / β), 1), shape (pairs,):
-    more the less the reference agrees.
+    larger the more the reference disagrees.
 
     As in the authors' released trainer (there with β = 1), which takes a quotient of exponentials;
     here the exponent is bounded, so that every weight is finite.
@@ -165,38 +168,44 @@ def inverse(plus: Any, minus: Any, beta: float) -> Any:
     return ((minus - plus) / beta).clamp(min=0, max=MOST).exp()
 
 
-def weighed(variant: str, plus: Any, minus: Any, tau: float, beta: float) -> tuple[Any, Any]:
-    """Return which pairs a variant learns from (boolean) and every pair's weight, both of shape
-    (pairs,).
+def select_and_weigh(
+    variant: str, plus: Any, minus: Any, tau: float, beta: float
+) -> tuple[Any, Any]:
+    """Return which pairs a variant learns from (boolean) and all weights, both of
+    shape (pairs,).
     """
     filters, how = LEARNS[variant]
     weights = {
         "": lambda: (plus - minus).new_ones(plus.shape),
-        "weight": lambda: weight(plus, minus, beta),
-        "inverse": lambda: inverse(plus, minus, beta),
+        "weight": lambda: compute_weight(plus, minus, beta),
+        "inverse": lambda: compute_inverse_weight(plus, minus, beta),
     }[how]()
-    return (kept(plus, minus, tau) if filters else kept(plus, minus, 1.0)), weights
+    return (select_pairs(plus, minus, tau) if filters else select_pairs(plus, minus, 1.0)), weights
 
 
 # -------------------------------------------------------------------- runs
 
 
 @dataclass
-class Job:
-    """A run at work: its data, terms, folder, machine, tokenizer and the texts tokenised so far."""
+class SteeringRun:
+    """A run in progress: its data, terms, folder, machine and the conversations
+    tokenised so far.
+    """
 
     votes: Votes
     terms: Terms
     folder: Path
     machine: Machine
-    held: rewards.Texts
+    texts: rewards.Texts
     tell: Tell
 
 
 @dataclass
-class World:
-    """Training and held-out pairs of one seed, the global model's folder, and what models that have
-    not seen a user say of pairs.
+class SeedData:
+    """Training and held-out pairs of one seed.
+
+    `start` is the folder of the global model, `references` maps a training pair to (r⁺, r⁻),
+    `minority` holds the ids of held-out pairs on a minority's side.
     """
 
     seed: int
@@ -208,10 +217,20 @@ class World:
     minority: frozenset[str] = frozenset()
 
 
+class Unit(NamedTuple):
+    """One model to judge."""
+
+    country: str
+    variant: str
+    share: float
+    tau: float
+    beta: float
+
+
 def run(
     data: str | Path | Votes,
     out: str | Path,
-    told: Terms,
+    terms: Terms,
     *,
     countries: Sequence[str] = (),
     variants: Sequence[str] = VARIANTS,
@@ -224,43 +243,36 @@ def run(
     tell: Tell = lambda what, how: None,
 ) -> list[Result]:
     """Train and judge every variant for every country, seed and share of its training pairs; return
-    one result a model.
+    one result per model.
 
-    Results lie below `out` and are not made again. With `taus` and `betas` the results of `sweep`
-    come first and each country's `tuned` variant is added. `keep` names a variant whose models (of
-    the first seed) stay in `out`, a folder a country. InputError where `out` holds another run's
-    results, RunFailed where a filter leaves nothing to learn from.
+    Results are kept below `out` and never computed twice. With `taus` and `betas` the results of
+    `sweep` come first, and each country's `choose_tau_and_beta` variant is added. `keep` names a variant whose
+    models (of the first seed) stay in `out`, one folder per country. Raises InputError if `out`
+    holds another run's results, RunFailed if a filter leaves nothing to learn from.
     """
     if unknown := [v for v in (*variants, *filter(None, (keep,))) if v not in (*VARIANTS, "tuned")]:
         raise NotFound("variant", unknown[0], "scpo", VARIANTS)
     if wrong := [s for s in shares if not 0 < s <= 1]:
         raise InputError(f"a share of the pairs is above 0 and at most 1, not {wrong[0]}")
-    with _job(data, out, told, fresh, tell) as job:
-        chosen = job.votes.find_countries(countries)
-        tried = _sweep(job, chosen, seeds, taus, betas) if taus and betas else []
-        # Each seed by its own validation users: another seed's may be test users of this one.
-        swept = dict.fromkeys((r.seed, r.country) for r in tried)
-        best = {
-            at: tuned([r for r in tried if (r.seed, r.country) == at], job.votes) for at in swept
-        }
-        made = []
+    with _open_run(data, out, terms, fresh, tell) as job:
+        names = job.votes.find_countries(countries)
+        swept = _run_sweep(job, names, seeds, taus, betas) if taus and betas else []
+        results = list(swept)
         for seed in seeds:
-            world = _world(job, seed, *split_by_user(job.votes.pairs, told.held, seed))
-            for country, variant, share in _units(chosen, variants, shares, bool(best)):
-                at = best[seed, country] if variant == "tuned" else (told.tau, told.beta)
-                place = (
-                    _place(job, country)
-                    if variant == keep and seed == seeds[0] and share == max(shares)
-                    else None
-                )
-                made.append(_unit(job, world, country, variant, share, *at, place))
-        return tried + made
+            seed_data = _prepare_seed(job, seed, *split_by_user(job.votes.pairs, terms.held, seed))
+            # A seed's own validation users: another seed's may be test users of this one.
+            own = [r for r in swept if r.seed == seed]
+            for unit in _list_units(job, names, variants, shares, own):
+                stays = unit.variant == keep and seed == seeds[0] and unit.share == max(shares)
+                place = job.folder / slugify(unit.country) if stays else None
+                results.append(_judge_unit(job, seed_data, unit, place))
+        return results
 
 
 def sweep(
     data: str | Path | Votes,
     out: str | Path,
-    told: Terms,
+    terms: Terms,
     *,
     countries: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
@@ -268,18 +280,17 @@ def sweep(
     betas: Sequence[float] = BETAS,
     tell: Tell = lambda what, how: None,
 ) -> list[Result]:
-    """Judge filter+weight with every τ and β on users held out of the training users; the test
-    users take no part.
+    """Judge filter+weight with every τ and β on users held out of the training users; test users
+    are not used.
     """
-    with _job(data, out, told, False, tell) as job:
-        return _sweep(job, job.votes.find_countries(countries), seeds, taus, betas)
+    with _open_run(data, out, terms, False, tell) as job:
+        return _run_sweep(job, job.votes.find_countries(countries), seeds, taus, betas)
 
 
-def tuned(results: Sequence[Result], votes: Votes) -> tuple[float, float]:
-    """Return the τ and β with the best accuracy on validation pairs; among equals the first that
-    was tried.
+def choose_tau_and_beta(results: Sequence[Result], votes: Votes) -> tuple[float, float]:
+    """Return the τ and β with the best accuracy on validation pairs; of equals the first.
 
-    Give it the results of one seed: validation users of one seed may be test users of another.
+    The results must be of one seed: validation users of one seed may be test users of another.
     """
     home = {p.id: p.country for p in votes.pairs}
     right: dict[tuple[float, float], list[int]] = {}
@@ -290,61 +301,73 @@ def tuned(results: Sequence[Result], votes: Votes) -> tuple[float, float]:
     return max(right, key=lambda at: sum(right[at]) / len(right[at]))
 
 
-def _units(
-    countries: Sequence[str], variants: Sequence[str], shares: Sequence[float], best: bool
-) -> Iterator[tuple[str, str, float]]:
+def _list_units(
+    job: SteeringRun,
+    countries: Sequence[str],
+    variants: Sequence[str],
+    shares: Sequence[float],
+    swept: Sequence[Result],
+) -> Iterator[Unit]:
+    if "tuned" in variants and not swept:
+        raise InputError(
+            "the variant `choose_tau_and_beta` needs a sweep: --sweep chooses its τ and β on validation users"
+        )
     for country in countries:
-        for variant in dict.fromkeys((*variants, *(("tuned",) if best else ()))):
-            if variant == "tuned" and not best:
-                raise InputError(
-                    "the variant `tuned` needs a sweep: --sweep chooses its τ and β on validation"
-                    " users"
-                )
+        terms = job.terms.tau, job.terms.beta
+        own = [r for r in swept if r.country == country]
+        best = choose_tau_and_beta(own, job.votes) if own else terms
+        for variant in dict.fromkeys((*variants, *(["tuned"] if swept else []))):
             for share in sorted(set(shares)) if variant != "global" else (1.0,):
-                yield country, variant, share
+                yield Unit(country, variant, share, *(best if variant == "tuned" else terms))
 
 
-def _sweep(
-    job: Job,
+def _run_sweep(
+    job: SteeringRun,
     countries: Sequence[str],
     seeds: Sequence[int],
     taus: Sequence[float],
     betas: Sequence[float],
 ) -> list[Result]:
-    made = []
+    results = []
     for seed in seeds:
         train, _ = split_by_user(job.votes.pairs, job.terms.held, seed)
-        world = _world(
+        seed_data = _prepare_seed(
             job, seed, *split_by_user(train, job.terms.held, seed, "validation"), "validation"
         )
         for country in countries:
-            there = [_tried(job, world, country, tau, beta) for tau in taus for beta in betas]
-            if not (done := [r for r in there if r is not None]):
+            tried = [
+                _try_tau_and_beta(job, seed_data, country, tau, beta)
+                for tau in taus
+                for beta in betas
+            ]
+            if not (judged := [r for r in tried if r is not None]):
                 raise RunFailed(
                     f"{country}: no τ of {', '.join(map(str, taus))} keeps a pair; sweep higher"
                     " ones"
                 )
-            made += done
-    return made
+            results += judged
+    return results
 
 
-def _tried(job: Job, world: World, country: str, tau: float, beta: float) -> Result | None:
+def _try_tau_and_beta(
+    job: SteeringRun, seed_data: SeedData, country: str, tau: float, beta: float
+) -> Result | None:
     try:
-        return _unit(job, world, country, "filter+weight", 1.0, tau, beta)
-    except RunFailed as failed:
-        job.tell("skipped", {"country": country, "tau": tau, "beta": beta, "why": str(failed)})
+        return _judge_unit(job, seed_data, Unit(country, "filter+weight", 1.0, tau, beta))
+    except RunFailed as error:
+        job.tell("skipped", {"country": country, "tau": tau, "beta": beta, "why": str(error)})
         return None
 
 
 @contextmanager
-def _job(
-    data: str | Path | Votes, out: str | Path, told: Terms, fresh: bool, tell: Tell
-) -> Iterator[Job]:
+def _open_run(
+    data: str | Path | Votes, out: str | Path, terms: Terms, fresh: bool, tell: Tell
+) -> Iterator[SteeringRun]:
     from filelock import FileLock, Timeout
 
     votes, folder = data if isinstance(data, Votes) else read_votes(data), Path(out)
-    found = machine.look(told.device)
-    if others := _others(folder):
+    device = machine.look(terms.device)
+    if others := _list_foreign_files(folder):
         raise InputError(
             f"{folder} holds other things ({', '.join(others[:3])}) and no scpo.json; give another"
             " --name"
@@ -356,59 +379,59 @@ def _job(
             quiet(),
             writing(f"the models in {folder}"),
         ):
-            _claim(folder, told, votes, fresh)
-            # Weights are held in float32 and computed with in the machine's format: small steps
-            # would be lost in 16 bits.
-            held = rewards.Texts(rewards.tokenizer(told.base), told.length)
-            held.add(votes.pairs)
+            _claim_folder(folder, terms, votes, fresh)
+            # Weights stay in float32 and are computed with in the machine's format: 16 bits would
+            # lose small steps.
+            texts = rewards.Texts(rewards.tokenizer(terms.base), terms.length)
+            texts.add(votes.pairs)
             tell(
                 "read",
                 {
                     "pairs": len(votes.pairs),
-                    "cut": held.cut,
-                    "texts": len(held.ids),
+                    "cut": texts.cut,
+                    "texts": len(texts.ids),
                     **votes.skipped,
                 },
             )
-            # what was read stays; the trainer collects once a model, and need not walk it each time
-            gc.freeze()
-            yield Job(votes, told, folder, found, held, tell)
+            gc.freeze()  # so that the trainer's garbage collection need not walk the data each time
+            yield SteeringRun(votes, terms, folder, device, texts, tell)
     except Timeout as error:
         raise Locked(f"another process is at work in {folder}") from error
     finally:
         gc.unfreeze()
 
 
-def _others(folder: Path) -> list[str]:
-    """Return what is in a folder that is not this verb's."""
+def _list_foreign_files(folder: Path) -> list[str]:
+    """Return the files in a folder that no run of SCPO wrote."""
     if not folder.is_dir() or (folder / "scpo.json").is_file():
         return []
     return sorted(p.name for p in folder.iterdir() if p.name not in (".lock", "results"))
 
 
-def _claim(folder: Path, told: Terms, votes: Votes, fresh: bool) -> None:
-    """Write down what the folder is for; InputError where it is for something else (τ, β and device
-    may differ).
+def _claim_folder(folder: Path, terms: Terms, votes: Votes, fresh: bool) -> None:
+    """Write what the folder holds; raises InputError if it holds another run's results.
+
+    τ, β and the device may differ.
     """
     path = folder / "scpo.json"
     if fresh:
-        _clear(folder)
-    settings = told.model_dump(exclude={"tau", "beta", "device"}) | {
-        "the base": base.fingerprint(told.base),
+        _clear_folder(folder)
+    settings = terms.model_dump(exclude={"tau", "beta", "device"}) | {
+        "the base": base.fingerprint(terms.base),
         "the data": votes.hash,
     }
     if path.is_file():
         was = json.loads(path.read_text(encoding="utf-8"))
-        if changed := [k for k, v in settings.items() if was.get(k) != v]:
+        if differing := [k for k, v in settings.items() if was.get(k) != v]:
             raise InputError(
-                f"{folder} was made otherwise: {', '.join(changed)} changed. Give another --name,"
-                " or --fresh to throw it away"
+                f"{folder} was made with different settings: {', '.join(differing)} changed. Give"
+                " another --name, or --fresh to delete its results"
             )
-    _write(path, settings)
+    _write_json(path, settings)
 
 
-def _clear(folder: Path) -> None:
-    """Throw away a run's results and models."""
+def _clear_folder(folder: Path) -> None:
+    """Delete a run's results and models."""
     for old in [
         p
         for p in folder.iterdir()
@@ -420,63 +443,65 @@ def _clear(folder: Path) -> None:
     (folder / "scpo.json").unlink(missing_ok=True)
 
 
-def _write(path: Path, value: Any) -> None:
+def _write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value))
 
 
 # ---------------------------------------------------------- global models
 
 
-def _world(
-    job: Job,
+def _prepare_seed(
+    job: SteeringRun,
     seed: int,
     train: Sequence[Preference],
     test: Sequence[Preference],
     part: Literal["test", "validation"] = "test",
-) -> World:
-    """Return a seed's pairs with the global model trained, reference rewards and minorities
-    told.
-    """
-    world = World(seed, part, train, test)
-    world.start = _global(job, world) if job.terms.reference == "trained" else job.terms.base
-    told = any(p.minority is not None for p in job.votes.pairs)
+) -> SeedData:
+    """Return a seed's pairs with its global model, reference rewards and minorities."""
+    seed_data = SeedData(seed, part, train, test)
+    seed_data.start = (
+        _train_global(job, seed_data) if job.terms.reference == "trained" else job.terms.base
+    )
+    has_minorities = any(p.minority is not None for p in job.votes.pairs)
     path = job.folder / "results" / f"references.{part}.{seed}.json"
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     else:
-        found = _references(job, world, judge=not told)
-        _write(path, found)
-    world.references = {k: (v[0], v[1]) for k, v in found["references"].items()}
-    world.minority = (
+        stored = _compute_references(job, seed_data, judge=not has_minorities)
+        _write_json(path, stored)
+    seed_data.references = {k: (v[0], v[1]) for k, v in stored["references"].items()}
+    seed_data.minority = (
         frozenset(p.id for p in test if p.minority)
-        if told
-        else frozenset(k for k, m in found["judged"].items() if m < 0)
+        if has_minorities
+        else frozenset(k for k, m in stored["judged"].items() if m < 0)
     )
-    return world
+    return seed_data
 
 
-def _global(job: Job, world: World) -> str:
-    """Train the global reward model on every country's training pairs, unless it is there; return
-    its folder.
+def _train_global(job: SteeringRun, seed_data: SeedData) -> str:
+    """Return the folder of the global reward model, trained on every country's pairs if it does not
+    exist.
     """
-    folder = job.folder / f"global-{'' if world.split == 'test' else 'validation-'}{world.seed}"
+    folder = (
+        job.folder / f"global-{'' if seed_data.split == 'test' else 'validation-'}{seed_data.seed}"
+    )
     if not (folder / manifest.FILE).is_file():
-        model, last = _fitted(job, world.train, world.seed)
+        model, last = _train_on_all(job, seed_data.train, seed_data.seed)
         whole = model.merge_and_unload() if job.terms.method == "lora" else model
-        reward.keep(
+        reward.save_reward_model(
             whole,
-            job.held.tokenizer,
+            job.texts.tokenizer,
             folder,
-            _about(job, folder.name, job.terms.base, world, {"loss": last}),
+            _build_manifest(job, folder.name, job.terms.base, seed_data, {"loss": last}),
         )
-        job.tell("global", {"seed": world.seed, "split": world.split, "loss": last})
+        job.tell("global", {"seed": seed_data.seed, "split": seed_data.split, "loss": last})
     return str(folder)
 
 
-def _fitted(job: Job, pairs: Sequence[Preference], seed: int) -> tuple[Any, float]:
-    """Return the base as a reward model trained on pairs, all alike, and its last loss."""
+def _train_on_all(job: SteeringRun, pairs: Sequence[Preference], seed: int) -> tuple[Any, float]:
+    """Return a reward model of the base, trained on pairs of equal weight, and its last loss."""
     t = job.terms
-    drill = reward.Drill(
+    how = reward.RewardRecipe(
         math.ceil(t.global_epochs * len(pairs) / t.batch),
         t.batch,
         t.global_lr or t.rate,
@@ -485,189 +510,158 @@ def _fitted(job: Job, pairs: Sequence[Preference], seed: int) -> tuple[Any, floa
         t.rank,
         t.alpha,
     )
-    model = rewards.load(t.base, job.held.tokenizer, _whole(job), seed)
-    return reward.train(
-        model, job.held, pairs, [1.0] * len(pairs), drill, job.machine, job.folder / ".work"
+    model = rewards.load(t.base, job.texts.tokenizer, _use_float32(job), seed)
+    return reward.train_reward_model(
+        model, job.texts, pairs, [1.0] * len(pairs), how, job.machine, job.folder / ".work"
     )
 
 
-def _whole(job: Job) -> Machine:
+def _use_float32(job: SteeringRun) -> Machine:
     from dataclasses import replace
 
     return replace(job.machine, dtype="float32")
 
 
-def _references(job: Job, world: World, judge: bool) -> dict[str, Any]:
+def _compute_references(job: SteeringRun, seed_data: SeedData, judge: bool) -> dict[str, Any]:
     """Return r⁺ and r⁻ of the training pairs and, for `judge`, r⁺ − r⁻ of the held-out ones, from
     models that have not seen the user.
 
-    The global model has learnt its training pairs and finds them clear; so each fold of users is
-    told its rewards by a model that was trained on the others (cross-fitting). On held-out pairs
-    these models, which are none of those judged, agree by their mean.
+    The global model has learnt its training pairs and finds them clear; therefore the rewards of
+    each fold of users come from a model trained on the other folds (cross-fitting). For held-out
+    pairs the mean of these models is taken; none of them is judged.
     """
-    found: dict[str, tuple[float, float]] = {}
-    judged = dict.fromkeys((p.id for p in world.test), 0.0)
+    references: dict[str, tuple[float, float]] = {}
+    margins = dict.fromkeys((p.id for p in seed_data.test), 0.0)
     if job.terms.reference == "base":
-        model = rewards.load(job.terms.base, job.held.tokenizer, _whole(job), world.seed)
+        model = rewards.load(job.terms.base, job.texts.tokenizer, _use_float32(job), seed_data.seed)
         if not rewards.trained(model.config.architectures):
             raise InputError(
                 f"{job.terms.base!r} is no reward model yet, so its rewards mean nothing;"
-                " --reference trained makes one of it"
+                " --reference trained trains one from it"
             )
-        found = rewards.rewards(model, job.held, world.train)
+        references = rewards.rewards(model, job.texts, seed_data.train)
     if job.terms.reference == "trained" or judge:
-        parts = split_into_folds(world.train, job.terms.folds, world.seed)
+        parts = split_into_folds(seed_data.train, job.terms.folds, seed_data.seed)
         for i, part in enumerate(parts):
-            model, last = _fitted(
+            model, last = _train_on_all(
                 job,
                 [p for other in parts if other is not part for p in other],
-                1_000 * (world.seed + 1) + i,
+                1_000 * (seed_data.seed + 1) + i,
             )
             if job.terms.reference == "trained":
-                found |= rewards.rewards(model, job.held, part)
+                references |= rewards.rewards(model, job.texts, part)
             if judge:
-                for key, (plus, minus) in rewards.rewards(model, job.held, world.test).items():
-                    judged[key] += (plus - minus) / len(parts)
-            job.tell("reference", {"seed": world.seed, "fold": i, "loss": last})
-    return {"references": found, "judged": judged if judge else {}}
+                for key, (plus, minus) in rewards.rewards(model, job.texts, seed_data.test).items():
+                    margins[key] += (plus - minus) / len(parts)
+            job.tell("reference", {"seed": seed_data.seed, "fold": i, "loss": last})
+    return {"references": references, "judged": margins if judge else {}}
 
 
 # ---------------------------------------------------------------- countries
 
 
-def _unit(
-    job: Job,
-    world: World,
-    country: str,
-    variant: str,
-    share: float,
-    tau: float,
-    beta: float,
-    place: Path | None = None,
+def _judge_unit(
+    job: SteeringRun, seed_data: SeedData, unit: Unit, place: Path | None = None
 ) -> Result:
-    """Return one country's model judged; trained unless its result (and the model, where it is to
-    stay) is there.
+    """Return the result of one model, trained unless its result exists.
+
+    With a `place` the model is kept there, and trained if it is not there yet.
     """
-    key = digest(world.split, world.seed, country, variant, share, tau, beta)
-    path = job.folder / "results" / f"{slugify(country)}.{variant}.{world.seed}.{key}.json"
-    if path.is_file() and (place is None or variant == "global" or _stays(place, key)):
+    key = digest(seed_data.split, seed_data.seed, *unit)
+    name = f"{slugify(unit.country)}.{unit.variant}.{seed_data.seed}.{key}.json"
+    path = job.folder / "results" / name
+    place = None if unit.variant == "global" else place
+    if path.is_file() and (place is None or _is_kept(place, key)):
         return Result.model_validate_json(path.read_text(encoding="utf-8"))
-    own = portion(world, country, share)
-    model, counts = _steered(job, world, country, variant, own, tau, beta)
-    scores = rewards.rewards(model, job.held, world.test)
-    made = Result(
-        country=country,
-        variant=variant,
-        seed=world.seed,
-        share=share,
-        tau=tau,
-        beta=beta,
-        split=world.split,
-        pairs=len(own),
+    own = select_share(seed_data, unit.country, unit.share)
+    model, counts = _train_country(job, seed_data, unit, own)
+    scores = rewards.rewards(model, job.texts, seed_data.test)
+    ids = [p.id for p in seed_data.test if p.country == unit.country]
+    result = Result(
+        **unit._asdict(),
         **counts,
-        minority=tuple(p.id for p in world.test if p.country == country and p.id in world.minority),
+        seed=seed_data.seed,
+        split=seed_data.split,
+        pairs=len(own),
+        minority=tuple(i for i in ids if i in seed_data.minority),
         margins={i: plus - minus for i, (plus, minus) in scores.items()},
     )
-    if place is not None and variant != "global":
-        right = [made.margins[p.id] > 0 for p in world.test if p.country == country]
-        about = _about(
+    if place is not None:
+        accuracy = fmean(result.margins[i] > 0 for i in ids)
+        about = _build_manifest(
             job,
             place.name,
-            world.start,
-            world,
-            {"accuracy": sum(right) / len(right)},
-            country=country,
-            variant=variant,
-            tau=tau,
-            beta=beta,
-            key=key,
+            seed_data.start,
+            seed_data,
+            {"accuracy": accuracy},
+            **unit._asdict() | {"key": key},
         )
-        reward.keep(
-            model,
-            job.held.tokenizer,
-            place,
-            about,
-            Path(world.start) if Path(world.start).is_dir() else None,
-        )
-    _write(path, made.model_dump())
-    job.tell(
-        "judged",
-        {
-            "country": country,
-            "variant": variant,
-            "seed": world.seed,
-            "share": share,
-            "tau": tau,
-            "beta": beta,
-            "kept": made.kept,
-        },
-    )
-    return made
+        start = Path(seed_data.start)
+        below = start if start.is_dir() else None
+        reward.save_reward_model(model, job.texts.tokenizer, place, about, below)
+    _write_json(path, result.model_dump())
+    job.tell("judged", {**unit._asdict(), "seed": seed_data.seed, "kept": result.kept})
+    return result
 
 
-def _stays(place: Path, key: str) -> bool:
+def _is_kept(place: Path, key: str) -> bool:
     return (place / manifest.FILE).is_file() and manifest.read(place).settings.get("key") == key
 
 
-def portion(world: World, country: str, share: float) -> list[Preference]:
-    """Return a share of a country's training pairs; smaller shares lie within larger ones.
-    InputError where a side has none.
+def select_share(seed_data: SeedData, country: str, share: float) -> list[Preference]:
+    """Return a share of a country's training pairs; larger shares contain smaller ones.
+
+    Raises InputError if the country has no training or no held-out pairs.
     """
-    own = [p for p in world.train if p.country == country]
-    if not own or not any(p.country == country for p in world.test):
+    own = [p for p in seed_data.train if p.country == country]
+    if not own or not any(p.country == country for p in seed_data.test):
         raise InputError(
             f"{country} has too few users to hold some out: at least two with pairs are needed"
         )
-    order = stream("scpo", "share", world.seed, country).sample(range(len(own)), len(own))
+    order = stream("scpo", "share", seed_data.seed, country).sample(range(len(own)), len(own))
     return [own[i] for i in sorted(order[: max(1, round(share * len(own)))])]
 
 
-def _steered(
-    job: Job,
-    world: World,
-    country: str,
-    variant: str,
-    own: Sequence[Preference],
-    tau: float,
-    beta: float,
+def _train_country(
+    job: SteeringRun, seed_data: SeedData, unit: Unit, own: Sequence[Preference]
 ) -> tuple[Any, dict[str, Any]]:
-    """Return a country's model, begun from the global one, and what it was trained with; RunFailed
-    where its filter leaves nothing.
+    """Return a country's model, trained from the global one, and counts of what it learned from.
+
+    Raises RunFailed if the filter leaves nothing.
     """
     import torch
 
     t = job.terms
-    model = rewards.load(world.start, job.held.tokenizer, _whole(job), world.seed)
-    if variant == "global":
+    model = rewards.load(seed_data.start, job.texts.tokenizer, _use_float32(job), seed_data.seed)
+    if unit.variant == "global":
         return model, {"kept": 0, "mass": 0.0, "steps": 0, "loss": None}
-    plus, minus = torch.tensor([world.references[p.id] for p in own], dtype=torch.float64).T
-    stays, weights = weighed(variant, plus, minus, tau, beta)
-    left = [
-        (p, w) for p, stay, w in zip(own, stays.tolist(), weights.tolist(), strict=True) if stay
-    ]
-    if not left:
+    plus, minus = torch.tensor([seed_data.references[p.id] for p in own], dtype=torch.float64).T
+    selected, weights = select_and_weigh(unit.variant, plus, minus, unit.tau, unit.beta)
+    pairs = [p for p, stays in zip(own, selected.tolist(), strict=True) if stays]
+    if not pairs:
         raise RunFailed(
-            f"{country}: the filter τ = {tau} keeps none of {len(own)} pairs; the global model"
-            " finds all of them clear. Raise τ"
+            f"{unit.country}: the filter τ = {unit.tau} keeps none of {len(own)} pairs; the global"
+            " model finds all of them clear. Raise τ"
         )
+    weights = weights[selected].tolist()
     steps = t.steps or math.ceil(t.epochs * len(own) / t.batch)
-    drill = reward.Drill(steps, t.batch, t.rate, world.seed, t.method, t.rank, t.alpha)
-    model, last = reward.train(
-        model,
-        job.held,
-        [p for p, _ in left],
-        [w for _, w in left],
-        drill,
-        job.machine,
-        job.folder / ".work",
+    how = reward.RewardRecipe(steps, t.batch, t.rate, seed_data.seed, t.method, t.rank, t.alpha)
+    work = job.folder / ".work"
+    model, loss = reward.train_reward_model(
+        model, job.texts, pairs, weights, how, job.machine, work
     )
-    return model, {"kept": len(left), "mass": sum(w for _, w in left), "steps": steps, "loss": last}
+    return model, {"kept": len(pairs), "mass": sum(weights), "steps": steps, "loss": loss}
 
 
-def _about(
-    job: Job, name: str, start: str, world: World, scores: dict[str, float], **settings: Any
+def _build_manifest(
+    job: SteeringRun,
+    name: str,
+    start: str,
+    seed_data: SeedData,
+    scores: dict[str, float],
+    **settings: Any,
 ) -> dict[str, Any]:
-    """Return what a kept model's manifest says."""
+    """Return the manifest of a model that is kept."""
     t = job.terms
     return {
         "name": name,
@@ -677,16 +671,12 @@ def _about(
         "objective": "scpo" if settings else "reward",
         "corpus": job.votes.title,
         "corpus_hash": job.votes.hash,
-        "rows": {"train": len(world.train), world.split: len(world.test)},
+        "rows": {"train": len(seed_data.train), seed_data.split: len(seed_data.test)},
         "machine": str(job.machine),
         "scores": scores,
         "settings": {
             **t.model_dump(mode="json", exclude_none=True),
-            "seed": world.seed,
+            "seed": seed_data.seed,
             **settings,
         },
     }
-
-
-def _place(job: Job, country: str) -> Path:
-    return job.folder / slugify(country)
