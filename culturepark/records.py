@@ -426,13 +426,24 @@ class Cue(Record):
     text: PromptText
 
 
-class Role(Record):
+class Nudges(Record):
+    """What the moderator says: `cues`, one per round in order, the last ones repeating from
+    `repeat_from`; in free chat `opening` before the first turn and `free_cue` before every other.
+    """
+
+    cues: Annotated[tuple[Cue, ...], Field(alias="cue")] = ()
+    free_cue: TemplateText = ""
+    opening: TemplateText = ""
+    repeat_from: Annotated[int, Field(ge=0)] = 0
+
+
+class Role(Nudges):
     """A role card: the prompts and the settings with which a model plays one part.
 
     `system` and `prompt` are sandboxed Jinja templates; `prompt` renders the last user message
     of roles that answer once; `language` is added to `system` for a seat that does not speak
-    English. `cues` belong to the moderator, one a turn in order, the last
-    ones repeating from `repeat_from`.
+    English. The nudges are the moderator's; where all share a culture, those of `in_culture` stand
+    in their place.
     """
 
     name: Name
@@ -442,10 +453,7 @@ class Role(Record):
     language: TemplateText = ""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     max_tokens: Annotated[int, Field(gt=0)] = 256
-    cues: Annotated[tuple[Cue, ...], Field(alias="cue")] = ()
-    free_cue: TemplateText = ""
-    opening: TemplateText = ""
-    repeat_from: Annotated[int, Field(ge=0)] = 0
+    in_culture: Nudges | None = None
 
 
 # ------------------------------------------------------------------- models

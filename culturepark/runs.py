@@ -167,7 +167,8 @@ def _require_own_scenes(store: RunStore, run: Run) -> None:
     """Let a store of the first versions be this run's only where its dialogues are of these
     settings and cards.
     """
-    if list_scene_hashes(store) - {settings_.scene_hash(run.settings, run.workspace)}:
+    ours = settings_.hash_scenes(run.settings, run.workspace)
+    if list_scene_hashes(store) - set(ours.values()):
         raise InputError(
             f"{run.folder}/journal.sqlite holds dialogues of other settings or cards than run.toml"
             " and cards/ have now. Put those back as they were, choose another name, or throw the"

@@ -21,7 +21,7 @@ from pydantic import (
 from culturepark.atomic import write_text
 from culturepark.errors import CardError, InputError
 from culturepark.options import LENGTH, MODELS, PACE, WHO, comment_toml, names_that_change, setting
-from culturepark.records import CutTurns, Name, Record, Role, Seat, Title, content, digest
+from culturepark.records import CutTurns, Name, Record, Seat, Title, content, digest
 from culturepark.toml import explain, read_toml
 from culturepark.workspace import ROLES, SETTINGS, Workspace, find_shipped_cards
 
@@ -456,28 +456,30 @@ LOOSE = names_that_change(Settings, "handling")  # what may change while a run g
 DRIVEN = names_that_change(Endpoint, "handling")
 
 
-def scene_hash(settings: Settings, workspace: Workspace) -> str:
-    """Return the hash of all that determines dialogues besides who meets whom; each scene of a run
-    carries it.
+def hash_scenes(settings: Settings, workspace: Workspace) -> dict[str, str]:
+    """Return, by mode, the hash of all that determines dialogues besides who meets whom; each scene
+    of a run carries it.
 
-    An edited card makes another one, an edited scenario or role that the run does not use does not.
+    An edited card makes another one; a scenario, role or nudge that scenes of this mode do not use
+    does not.
     """
     roles = {
-        name: _content_in_use(workspace.role(name), settings)
-        for name in sorted(set(ROLES) & set(workspace.roles))
+        name: content(workspace.role(name)) for name in sorted(set(ROLES) & set(workspace.roles))
     }
     cultures = {name: content(card) for name, card in workspace.cultures.items()}
     personas = {name: content(card) for name, card in workspace.personas.items()}
     scenario = {settings.scenario: content(workspace.scenario(settings.scenario))}
-    return digest(settings.determining(), digest([roles, cultures, personas, scenario], size=16))
-
-
-def _content_in_use(role: Role, settings: Settings) -> dict[str, Any]:
-    """Return what a role's card says to dialogues of these settings."""
-    data = content(role)
-    if not settings.languages:
-        data.pop("language", None)
-    return data
+    unused = {"in": set[str](), "cross": {"in_culture"}}
+    hashes = {}
+    for mode, names in unused.items():
+        names |= set() if settings.languages else {"language"}
+        used = {
+            role: {name: value for name, value in card.items() if name not in names}
+            for role, card in roles.items()
+        }
+        cards = digest([used, cultures, personas, scenario], size=16)
+        hashes[mode] = digest(settings.determining(), cards)
+    return hashes
 
 
 def build(data: dict[str, Any], where: str = "settings") -> Settings:

@@ -1,6 +1,7 @@
 """Dialogues of any number of seats: who speaks, who hears it, whose opinion becomes whose sample."""
 
 import json
+import re
 
 import pytest
 from conftest import TEA
@@ -190,3 +191,40 @@ def test_everyones_opinions_may_be_taken_and_carry_the_contacts_culture_too(park
     run = cp.run("all", made | {"model": "conftest:Plays"})
     assert {row["metadata"]["culture"] for row in read_samples(run)} == {"north", "south"}
     assert "south" in (run.folder / "report/report.html").read_text()
+
+
+# -------------------------------------------------------- among compatriots
+
+
+def talks(root, out, mode):
+    """What is said in four dialogues, by their ids."""
+    made = {"cultures": ("arabic",), "dialogues": 4, "turns": 14, "modes": (mode,)}
+    run = cp.start("talk", made, workspace=root, out=out)
+    cp.simulate(run)
+    with run.journal(write=False) as store:
+        scenes = list(iterate_scenes(store))
+        return {scene.id: [turn.text for turn in store.read_turns(scene.id)] for scene in scenes}
+
+
+def test_no_cue_asks_for_ones_own_country_to_be_explained_to_a_compatriot():
+    cues = cp.load().role("moderator").in_culture.cues
+    assert [cue.name for cue in cues if "culture.place" in cue.text] == []
+    request = cp.show("main_contact", culture="english-us", turn=4, settings=cp.Settings())
+    assert request.facts["mode"] == "in" and request.facts["cue"] == "experience"
+
+
+@pytest.mark.parametrize(("mode", "explained"), [("in", False), ("cross", True)])
+def test_the_embedded_engine_tells_its_country_to_strangers_alone(tmp_path, mode, explained):
+    texts = [text for turns in talks(SHIPPED, tmp_path, mode).values() for text in turns]
+    telling = "one custom from|like you to know about|how people in Jordan see|live among us"
+    assert bool([text for text in texts if re.search(telling, text)]) == explained
+    assert any("our country" in text for text in texts) != explained
+
+
+def test_cues_for_compatriots_change_no_dialogue_across_cultures(tmp_path):
+    root = cp.init(tmp_path / "park")
+    before = talks(root, tmp_path / "a", "cross"), talks(root, tmp_path / "b", "in")
+    card = root / "agents/moderator.toml"
+    card.write_text(card.read_text().partition("[in_culture]")[0])
+    after = talks(root, tmp_path / "c", "cross"), talks(root, tmp_path / "d", "in")
+    assert before[0] == after[0] and not before[1].keys() & after[1].keys()

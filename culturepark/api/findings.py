@@ -334,10 +334,12 @@ def _list_templates(role: Role) -> Iterator[tuple[str, str]]:
         ("system", role.system),
         ("prompt", role.prompt),
         ("language", role.language),
-        ("opening", role.opening),
-        ("free_cue", role.free_cue),
     )
-    yield from ((cue.name, cue.text) for cue in role.cues)
+    for nudges, where in ((role, ""), (role.in_culture, "in_culture.")):
+        if nudges:
+            yield f"{where}opening", nudges.opening
+            yield f"{where}free_cue", nudges.free_cue
+            yield from ((f"{where}{cue.name}", cue.text) for cue in nudges.cues)
 
 
 def _check_template_names(tree: nodes.Template, role: str, where: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from culturepark import surveys
 from culturepark.dialogue.topology import hub
 from culturepark.errors import CardError, InputError, NotFound
 from culturepark.records import Culture, Distribution, Persona, Question, Scene, Seat, stream
-from culturepark.settings import Settings, scene_hash
+from culturepark.settings import Settings, hash_scenes
 from culturepark.workspace import Workspace
 
 Mode = Literal["cross", "in"]
@@ -103,7 +103,7 @@ def scenes(workspace: Workspace, settings: Settings, culture: str) -> Iterator[S
     hosts = _people(workspace, settings, settings.contact)
     partners = _partners(workspace, settings, culture)
     table = _askable(seeds(workspace, settings, culture), partners, settings, culture)
-    run, topology = scene_hash(settings, workspace), hub(settings.delegates)
+    hashes, topology = hash_scenes(settings, workspace), hub(settings.delegates)
     ways = _ways(settings, people, culture)
     ordinal = 0
     while True:
@@ -133,7 +133,7 @@ def scenes(workspace: Workspace, settings: Settings, culture: str) -> Iterator[S
                     for i, person in enumerate(seated)
                 ),
                 answer=found.modal if found else question.answers[culture],
-                run=run,
+                run=hashes[mode],
                 topology=topology,
             )
             ordinal += 1

@@ -14,9 +14,10 @@ from culturepark.records import Dialogue, Message, Request, Turn, digest
 
 def choose_cue(context: DialogueContext, n: int) -> tuple[str, str]:
     """Return name and template of the moderator's nudge before turn `n`: one cue per round, the
-    same for every seat.
+    same for every seat. Compatriots get cues of their own: nobody explains their country to them.
     """
-    card = context.roles["moderator"]
+    role = context.roles["moderator"]
+    card = (role.in_culture or role) if context.scene.mode == "in" else role
     if context.scene.style == "free":
         return ("opening", card.opening) if n == 0 else ("free", card.free_cue)
     if not card.cues:

@@ -51,6 +51,7 @@ class Talk:
     seat: int
     seats: int
     k: int  # turns that this seat has had
+    kin: bool  # whether all at the table share a culture, so that nobody explains their country
 
     @property
     def name(self) -> tuple[str, int]:
@@ -80,6 +81,8 @@ def listen(facts: Mapping[str, Any]) -> Talk:
     }
     if near:
         words["there"] = words["theirtown"]
+    if facts["mode"] == "in":
+        words |= {"place": "our country", "people": "people in our country"}
     return Talk(
         facts,
         question,
@@ -92,6 +95,7 @@ def listen(facts: Mapping[str, Any]) -> Talk:
         seat,
         len(facts["others"]) + 1,
         sum(said.seat == seat for said in facts["history"]),
+        facts["mode"] == "in",
     )
 
 
@@ -136,6 +140,22 @@ PLANS = {
         ("compare", "norm"),
         ("compare", "norm", "stance"),
         ("compare", "bearing", "stance"),
+    ),
+    "experience": (
+        ("lead", "norm", "stance"),
+        ("lead", "stance", "life"),
+        ("norm", "survey", "stance"),
+        ("life", "norm", "stance"),
+    ),
+    "divide": (
+        ("custom", "bearing", "stance"),
+        ("custom", "survey", "stance"),
+        ("custom", "norm", "stance"),
+    ),
+    "change": (
+        ("compare", "stance"),
+        ("compare", "norm", "stance"),
+        ("compare", "reason", "stance"),
     ),
     "conclude": (
         ("take", "hold"),
@@ -211,6 +231,7 @@ def phrase(talk: Talk, said: list[str], room: str, shelf: str, place: int | None
     """Return the next phrase of a shelf, filled and not yet heard; `place` counts on through the
     dialogue.
     """
+    shelf = own_shelf(talk, room, shelf)
     shelves = bank()[room][shelf]
     numbers = favoured(talk, f"{room}.{shelf}", len(shelves))
     start = talk.k if place is None else place
@@ -229,6 +250,12 @@ def phrase(talk: Talk, said: list[str], room: str, shelf: str, place: int | None
         if filled not in said and not known(talk, filled):
             return filled
     return filled
+
+
+def own_shelf(talk: Talk, room: str, shelf: str) -> str:
+    """Return the shelf for compatriots, where there is one and the talk is among them."""
+    kin = f"{shelf}_kin"
+    return kin if talk.kin and kin in bank()[room] else shelf
 
 
 TALKED = frozenset(["agree", "differ", "neutral", "culture", "compare", "conclude", "ask", "life"])
@@ -455,6 +482,7 @@ def _bearing(talk: Talk, said: list[str]) -> list[str]:
 
 
 def _told(talk: Talk, said: list[str], norm: Norm, shelf: str) -> str:
+    shelf = own_shelf(talk, "norms", shelf)
     shelves = bank()["norms"][shelf]
     numbers = favoured(talk, "norms." + shelf, len(shelves))
     template = shelves[numbers[talk.k % len(numbers)]]
@@ -553,7 +581,8 @@ def _survey(talk: Talk, said: list[str]) -> list[str]:
     clause = (talk.question.claim if affirm > deny else talk.question.denial)[
         talk.n % len(talk.question.claim)
     ]
-    talk.words["part"], talk.words["said"] = in_words(most), _there(clause)
+    talk.words["part"] = in_words(most)
+    talk.words["said"] = clause if talk.kin else _there(clause)
     first = phrase(talk, said, "survey", "most")
     if not talk.degree:
         return [first]

@@ -91,9 +91,11 @@ class Ear:
         }
         self._prompts = {name: Pattern(roles[name].prompt, candidates) for name in readers}
         moderator = workspace.role("moderator")
-        self._cues = [(c.name, Pattern(c.text, candidates)) for c in moderator.cues]
-        for name, text in (("opening", moderator.opening), ("free", moderator.free_cue)):
-            self._cues += [(name, Pattern(text, candidates))] if text else []
+        self._cues: list[tuple[str, Pattern]] = []
+        for card in filter(None, (moderator, moderator.in_culture)):
+            texts = [(cue.name, cue.text) for cue in card.cues]
+            texts += [("opening", card.opening), ("free", card.free_cue)]
+            self._cues += [(name, Pattern(text, candidates)) for name, text in texts if text]
         # What stands before a nudge is asked of the dialogue's room, so that it has one home.
         self._nudge = write_messages((), 0, "\0")[-1].content.partition("\0")[0]
         self._heard: dict[str, list[tuple[str, Match]]] = {}
