@@ -141,10 +141,13 @@ HASHED = {
         "refine",
         "split",
     },
-    "Refining": {"sieves", "embedder", "clusters", "rewrites"},
+    "Refining": {"filters", "embedder", "clusters", "rewrites"},
     "Split": {"validation", "test"},
     "Endpoint": {"structured", "params"},
 }
+
+# Fields that stand in hashes under the names they first had.
+FIRST_NAMES = {("Refining", "filters"): "sieves"}
 
 
 def content(record: Record) -> dict[str, Any]:
@@ -157,8 +160,9 @@ def content(record: Record) -> dict[str, Any]:
 
 def _content(value: Any, data: Any) -> Any:
     if isinstance(value, Record):
+        kind = type(value).__name__
         return {
-            name: _content(getattr(value, name), data[name])
+            FIRST_NAMES.get((kind, name), name): _content(getattr(value, name), data[name])
             for name in type(value).model_fields
             if _counts(value, name)
         }

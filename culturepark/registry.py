@@ -90,7 +90,7 @@ def import_attribute(path: str, failure: str) -> Any:
 FILTERS: Registry[Any] = Registry(
     "filter",
     {
-        name: f"culturepark.curation.filters.{name}:sieve"
+        name: f"culturepark.curation.filters.{name}:apply"
         for name in ("refusal", "form", "anchors", "repeat")
     },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -45,7 +46,7 @@ def _both_speak(turns: int) -> int:
 class Refining(Record):
     """How opinions are filtered."""
 
-    sieves: tuple[str, ...] = setting(
+    filters: tuple[str, ...] = setting(
         ("refusal", "form", "anchors", "repeat"),
         "Filters that an opinion passes, in this order, by name or package.module:NAME.",
         hidden=True,
@@ -54,11 +55,35 @@ class Refining(Record):
         "hashing", "What makes vectors of opinions: hashing, or package.module:NAME.", hidden=True
     )
     clusters: Annotated[Whole, Field(ge=1)] = setting(
-        10, "Opinions that are kept of one dialogue, at most.", hidden=True
+        10, "Opinions that are kept of one dialogue and culture, at most.", hidden=True
     )
     rewrites: Annotated[Whole, Field(ge=0, le=5)] = setting(
         1, "How often an opinion that contradicts its answer is written anew.", hidden=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_sieves(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "sieves" in data:
+            if "filters" in data:
+                raise ValueError("sieves is the old name of filters: write filters alone")
+            warnings.warn(f"refine.{SIEVES}", DeprecationWarning, stacklevel=2)
+            data = rename_sieves(data)
+        return data
+
+    @property
+    def sieves(self) -> tuple[str, ...]:
+        """The filters, by the name they had."""
+        warnings.warn(f"refine.{SIEVES}", DeprecationWarning, stacklevel=2)
+        return self.filters
+
+
+SIEVES = "sieves is now refine.filters"
+
+
+def rename_sieves(refining: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said of refining, under the names of today."""
+    return {"filters" if name == "sieves" else name: how for name, how in refining.items()}
 
 
 class Split(Record):
@@ -490,14 +515,16 @@ def build(data: dict[str, Any], where: str = "settings") -> Settings:
         raise CardError([f"{where}: {line}" for line in error.problems]) from error
 
 
-def table(path: Path) -> dict[str, Any]:
+def table(path: Path, *, of_run: bool = False) -> dict[str, Any]:
     """Read a settings file and return what it says; CardError names every wrong key, or says why it
     cannot be read.
 
     `[keys]` holds API keys by provider and is no setting: whoever asks takes it out before anything
-    is written.
+    is written. The settings of a run (`of_run`) may be an earlier version's, without a warning.
     """
     data = read_toml(path)
+    if of_run and isinstance(data.get("refine"), Mapping):
+        data["refine"] = rename_sieves(data["refine"])
     build({k: v for k, v in data.items() if k != "keys"}, str(path))
     keys = data.get("keys", {})
     if not isinstance(keys, dict) or not all(
@@ -511,7 +538,7 @@ def table(path: Path) -> dict[str, Any]:
 
 def read(path: Path) -> Settings:
     """Read the settings of a run; InputError where the file is not whole."""
-    data = table(path)
+    data = table(path, of_run=True)
     if not _hash_line(path) and (lacking := [name for name in ALWAYS_WRITTEN if name not in data]):
         raise InputError(
             f"{path} is not whole: it lacks {', '.join(lacking)}. Put the file back as it was,"

@@ -192,8 +192,8 @@ def test_a_card_that_cannot_be_meant_is_found(park, place, old, new, told):
         ),
         ("turns = 'many'", "culturepark.toml: turns: must be a whole number (there is 'many')"),
         (
-            "[refine]\nsieves = ['frm']",
-            "culturepark.toml: refine.sieves: no filter 'frm'. Did you mean 'form'",
+            "[refine]\nfilters = ['frm']",
+            "culturepark.toml: refine.filters: no filter 'frm'. Did you mean 'form'",
         ),
         ("[refine]\nembedder = 'bert'", "culturepark.toml: refine.embedder: no embedder 'bert'"),
         (

@@ -15,13 +15,20 @@ import culturepark as cp
 from culturepark.context import look_up
 from culturepark.curation import deduplication, embedders
 from culturepark.curation.extract import planted
-from culturepark.curation.filters import load
+from culturepark.curation.filters import each_opinion, load
 from culturepark.curation.first_person import TOKEN, bent, decapitalised, first_person
-from culturepark.curation.pipeline import distil
+from culturepark.curation.pipeline import curate
 from culturepark.curation.preview import preview
+from culturepark.curation.verify import Ruling
 from culturepark.dialogue import casting
-from culturepark.llm.session import Failure, Models, Session, extract_json
-from culturepark.records import Dialogue, Fault, Opinion, Turn
+from culturepark.llm.session import (
+    Failure,
+    Models,
+    Session,
+    build_single_request,
+    extract_json,
+)
+from culturepark.records import Dialogue, Fault, Opinion, Reply, Turn
 from culturepark.settings import Refining
 from culturepark.store import RunStore
 
@@ -38,7 +45,7 @@ def case_of(park, *texts, mode="cross"):
 
 def refined(park, tmp_path, case, model, **how):
     with RunStore(tmp_path / "run") as journal:
-        return asyncio.run(distil(case, Refining(**how), Session(Models(model), journal)))
+        return asyncio.run(curate(case, Refining(**how), Session(Models(model), journal)))
 
 
 def plays(opinions, verdicts=("entail",), rewrite="Drinking tea is good after all."):
@@ -141,7 +148,7 @@ def test_json_is_found_in_what_models_write_around_it(text):
 
 
 @pytest.mark.parametrize(
-    ("sieve", "text", "turn"),
+    ("name", "text", "turn"),
     [
         ("refusal", "Tea is good here.", "I'm sorry, but I can't share personal opinions on tea."),
         ("refusal", "Tea is good here.", "As an AI language model, tea is not for me."),
@@ -155,8 +162,8 @@ def test_json_is_found_in_what_models_write_around_it(text):
         ("anchors", "As a fisherman from Oslo, tea is good.", "x"),
     ],
 )
-def test_each_sieve_catches_what_it_is_for(park, sieve, text, turn):
-    assert load(sieve)(opinion(text), case_of(park, "hello", turn), [])
+def test_each_filter_catches_what_it_is_for(park, name, text, turn):
+    assert all(load(name)([opinion(text)], case_of(park, "hello", turn)))
 
 
 @pytest.mark.parametrize(
@@ -167,27 +174,108 @@ def test_each_sieve_catches_what_it_is_for(park, sieve, text, turn):
         "Tea unites the US and Norland, some say.",
     ],
 )
-def test_sieves_let_ordinary_opinions_pass(park, text):
+def test_filters_let_ordinary_opinions_pass(park, text):
     case = case_of(
         park, "hello", "Sorry that it rains; I cannot speak for everybody, but tea helps."
     )
-    assert [
-        name
-        for name in ("refusal", "form", "anchors", "repeat")
-        if load(name)(opinion(text), case, [])
-    ] == []
+    for name in ("refusal", "form", "anchors", "repeat"):
+        assert load(name)([opinion(text)], case) == [None]
 
 
 def test_repeat_folds_case_and_punctuation(park):
-    assert load("repeat")(
-        opinion("Tea, is GOOD!", 1), case_of(park, "a", "b"), [opinion("Tea is good.")]
-    )
+    batch = [opinion("Tea is good."), opinion("Tea, is GOOD!", 1), opinion("Tea is bad.", 2)]
+    first, again, other = load("repeat")(batch, case_of(park, "a", "b"))
+    assert again == "says again what opinion 0 (turn 1) said" and not first and not other
 
 
-def test_a_sieve_of_ones_own_is_named_like_any_other():
+def test_a_filter_of_ones_own_is_named_like_any_other():
     with pytest.raises(cp.InputError, match="Did you mean 'anchors'"):
         load("anchor")
-    assert load("culturepark.curation.filters.form:sieve") is load("form")
+    assert load("culturepark.curation.filters.form:apply") is load("form")
+
+
+def short_sieve(opinion, case, earlier):
+    """Drop all but the first opinion of three words, as filters were written once."""
+    short = len(opinion.text.split()) == 3
+    return f"{len(earlier)} before" if short and earlier else None
+
+
+def test_a_sieve_of_the_old_form_still_works_and_says_what_it_is_now(park, tmp_path):
+    model = plays([(1, "Tea is good."), (1, "Tea is bad."), (1, "Drinking tea is good.")])
+    with pytest.warns(DeprecationWarning, match="is now a filter"):
+        found = refined(
+            park, tmp_path, case_of(park, "a", "b"), model, filters=("test_refinery:short_sieve",)
+        )
+    dropped = {o.text: (o.dropped, o.detail) for o in found if o.dropped}
+    assert dropped == {"Tea is bad.": ("test_refinery:short_sieve", "1 before")}
+
+
+@each_opinion
+async def ask_filter(opinion, context, session):
+    """Ask the model of the verifier whether an opinion may stay."""
+    role = context.roles["verifier"]
+    facts = context.answer_facts(opinion.seat, opinion=opinion.final)
+    answer = await session.ask_json(
+        build_single_request(role, facts, Ruling, "filter", opinion.n), opinion.id, Ruling
+    )
+    if isinstance(answer, Failure):
+        return answer
+    return answer.value.reason if answer.value.verdict == "contradict" else None
+
+
+def test_a_filter_that_asks_a_model_has_its_calls_side_by_side(park, tmp_path):
+    open_now, most = 0, 0
+
+    class Slow:
+        identity = "slow"
+
+        async def complete(self, request):
+            nonlocal open_now, most
+            open_now, most = open_now + 1, max(most, open_now + 1)
+            await asyncio.sleep(0.001)
+            open_now -= 1
+            return await plays([(1, f"Tea is good with {n}.") for n in range(6)]).complete(request)
+
+    name = "test_refinery:ask_filter"
+    found = refined(park, tmp_path, case_of(park, "a", "b"), Slow(), filters=(name,))
+    assert most == 6 and [o.dropped for o in found] == [""] * 6
+
+
+def test_an_opinion_that_a_filter_could_not_judge_is_never_kept(park, tmp_path):
+    def script(request):
+        if request.role == "extractor":
+            return json.dumps({"opinions": [{"turn": 1, "text": "Drinking tea is good."}]})
+        return Reply("failed", reason="gone")
+
+    (found,) = refined(
+        park,
+        tmp_path,
+        case_of(park, "a", "b"),
+        cp.Scripted(script),
+        filters=("test_refinery:ask_filter",),
+    )
+    assert found.dropped == "unverified"
+    assert found.detail == "failed: filter test_refinery:ask_filter: gone"
+
+
+def test_a_filter_gives_one_reason_per_opinion(park, tmp_path):
+    model = plays([(1, "Drinking tea is good.")])
+    with pytest.raises(cp.InputError, match="0 reasons for 1 opinions"):
+        refined(park, tmp_path, case_of(park, "a", "b"), model, filters=("test_refinery:forget",))
+
+
+def forget(batch, context):
+    """Return nothing at all."""
+    return []
+
+
+def test_the_old_key_of_filters_works_with_a_warning_and_changes_no_id():
+    with pytest.warns(DeprecationWarning, match=r"refine\.sieves is now refine\.filters"):
+        old = cp.Settings(refine={"sieves": ("form",)})
+    new = cp.Settings(refine={"filters": ("form",)})
+    assert old == new and new.determining()["refine"]["sieves"] == ["form"]
+    with pytest.raises(cp.CardError, match="write filters alone"):
+        cp.Settings(refine={"sieves": ("form",), "filters": ("form",)})
 
 
 def test_k_means_keeps_one_opinion_a_cluster_and_says_which():

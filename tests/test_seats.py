@@ -201,7 +201,7 @@ def talks(root, out, mode):
     made = {"cultures": ("arabic",), "dialogues": 4, "turns": 14, "modes": (mode,)}
     run = cp.start("talk", made, workspace=root, out=out)
     cp.simulate(run)
-    with run.journal(write=False) as store:
+    with run.open_store(write=False) as store:
         scenes = list(iterate_scenes(store))
         return {scene.id: [turn.text for turn in store.read_turns(scene.id)] for scene in scenes}
 

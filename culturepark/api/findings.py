@@ -141,7 +141,7 @@ def _check_parts(options: Settings) -> Iterator[str]:
     No model is called and no key is needed.
     """
     loads: list[tuple[str, Callable[[], object]]] = [
-        *(("refine.sieves", partial(filters.load, name)) for name in options.refine.sieves),
+        *(("refine.filters", partial(filters.load, name)) for name in options.refine.filters),
         ("refine.embedder", partial(embedders.load, options.refine.embedder)),
         ("survey", partial(surveys.load_survey, options.survey)),
     ]

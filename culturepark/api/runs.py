@@ -105,7 +105,7 @@ def parts(chosen: Settings) -> None:
     """
     from culturepark.curation import embedders, filters
 
-    for name in chosen.refine.sieves:
+    for name in chosen.refine.filters:
         filters.load(name)
     embedders.load(chosen.refine.embedder)
     surveys.load_survey(chosen.survey)

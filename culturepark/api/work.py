@@ -22,7 +22,7 @@ from culturepark.corpora.export import export as export_files
 from culturepark.corpora.export import lacking, load_format
 from culturepark.corpora.formats import DEFAULT, Format
 from culturepark.corpora.source import Source
-from culturepark.curation.pipeline import spoken
+from culturepark.curation.pipeline import speak
 from culturepark.dialogue import casting
 from culturepark.dialogue.simulate import plan
 from culturepark.errors import InputError, ParkError, RunFailed
@@ -114,7 +114,7 @@ def _before(run: Run, opinion: Opinion, scene: Scene) -> str:
     """Return the wording an opinion had before any rewrite, in the first person, as its last one
     was put.
     """
-    return spoken(
+    return speak(
         opinion.model_copy(update={"final": opinion.text}),
         look_up(run.workspace, Dialogue(scene=scene)),
     )

@@ -1,22 +1,44 @@
-"""Thins out a dialogue's opinions: k-means on their embeddings, one opinion kept a cluster."""
+"""Drops what says the same: within a dialogue all but one opinion per cluster (k-means on their
+embeddings), across the corpus what an earlier dialogue said in the same words.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from culturepark.curation.embedders import Embedder
-from culturepark.records import Opinion
+from culturepark.curation.filters.repeat import fold_words
+from culturepark.records import Opinion, digest
+from culturepark.store import RunStore
+from culturepark.store.queries import list_blocks, read_block
 
 
-def thin_each(
-    opinions: Sequence[Opinion], key: Callable[[Opinion], str], embed: Embedder, clusters: int
-) -> tuple[Opinion, ...]:
-    """Thin out the opinions of each key (their culture) by themselves; the order stays."""
-    groups: dict[str, list[Opinion]] = {}
-    for opinion in opinions:
-        groups.setdefault(key(opinion), []).append(opinion)
-    thinned = {k: iter(thin(group, embed, clusters)) for k, group in groups.items()}
-    return tuple(next(thinned[key(opinion)]) for opinion in opinions)
+def mark_words(opinion: Opinion) -> str | None:
+    """Return what makes two kept opinions the same: their words, whatever the case and punctuation;
+    None for a dropped one.
+    """
+    return None if opinion.dropped else digest(fold_words(opinion.final))
+
+
+def deduplicate(store: RunStore) -> None:
+    """Drop the kept opinions of a corpus that an earlier dialogue gave in the same words.
+
+    Each culture's opinions on one question are compared among themselves, a block at a time, in the
+    order of their scenes; so the outcome is the same in any order of work.
+    """
+    for culture, question in list_blocks(store):
+        first: dict[str, str] = {}
+        for opinion, mark in read_block(store, culture, question):
+            if first.setdefault(mark, opinion) != opinion:
+                _drop_repeat(store, opinion, first[mark])
+    store.commit()
+
+
+def _drop_repeat(store: RunStore, repeat: str, first: str) -> None:
+    opinion = store.find_opinion(repeat)
+    assert opinion is not None, "a repeat was read from the same store"
+    detail = f"same words as opinion {first}"
+    store.drop_opinion(opinion.model_copy(update={"dropped": "duplicate", "detail": detail}))
 
 
 def thin(opinions: Sequence[Opinion], embed: Embedder, clusters: int) -> tuple[Opinion, ...]:

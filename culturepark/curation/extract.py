@@ -35,14 +35,14 @@ class Extraction(BaseModel):
     opinions: list[Found]
 
 
-async def extract(context: DialogueContext, desk: Session) -> tuple[Opinion, ...] | Failure:
+async def extract(context: DialogueContext, session: Session) -> tuple[Opinion, ...] | Failure:
     """Return the opinions in the turns of the seats that are mined, as the extractor words them.
 
     It is asked once per culture: how an opinion names its people depends on whose it is.
     """
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(_extract_part(context, part, desk)) for part in part_turns(context)
+            group.create_task(_extract_part(context, part, session)) for part in part_turns(context)
         ]
     parts = [task.result() for task in tasks]
     if failures := [part for part in parts if isinstance(part, Failure)]:
@@ -54,11 +54,11 @@ async def extract(context: DialogueContext, desk: Session) -> tuple[Opinion, ...
 
 
 async def _extract_part(
-    context: DialogueContext, turns: Turns, desk: Session
+    context: DialogueContext, turns: Turns, session: Session
 ) -> list[tuple[Found, Turn]] | Failure:
     """Return the opinions in some turns, each with the turn it is from."""
     request = build_extraction(context, turns)
-    answer = await desk.ask_json(request, context.scene.id, Extraction)
+    answer = await session.ask_json(request, context.scene.id, Extraction)
     if isinstance(answer, Failure):
         return answer
     by_number = {t.n: t for t in turns}

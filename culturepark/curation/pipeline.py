@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from culturepark.context import DialogueContext, look_up
-from culturepark.curation import deduplication, embedders, filters, first_person
+from culturepark.curation import embedders, filters, first_person
+from culturepark.curation.deduplication import deduplicate, mark_words, thin
 from culturepark.curation.extract import extract
-from culturepark.curation.filters.repeat import folded
 from culturepark.curation.verify import verify
 from culturepark.executor.pool import each
 from culturepark.llm.session import Failure, Meter, Session, measure_cost
-from culturepark.records import Culture, Opinion, Question, Scene, digest
+from culturepark.records import Culture, Opinion, Question, Scene
 from culturepark.settings import Refining, Settings
 from culturepark.workspace import Workspace
 
@@ -26,69 +26,97 @@ Report = Callable[[Scene, tuple[Opinion, ...], Meter], None]
 async def refine(
     workspace: Workspace,
     settings: Settings,
-    desk: Session,
+    session: Session,
     scenes: Iterable[Scene],
     report: Report | None = None,
 ) -> None:
     """Refine every held dialogue of `scenes` that the journal does not know as refined; a failed
     one is tried again.
     """
-    for name in settings.refine.sieves:
+    for name in settings.refine.filters:
         filters.load(name)
     embedders.load(settings.refine.embedder)
 
-    async def one(scene: Scene) -> None:
-        dialogue = desk.journal.find_dialogue(scene.id)
-        if dialogue is None or dialogue.status != "done" or desk.journal.is_refined(scene.id):
+    async def refine_scene(scene: Scene) -> None:
+        dialogue = session.journal.find_dialogue(scene.id)
+        if dialogue is None or dialogue.status != "done" or session.journal.is_refined(scene.id):
             return
         with measure_cost() as meter:
-            opinions = await distil(look_up(workspace, dialogue), settings.refine, desk)
+            opinions = await curate(look_up(workspace, dialogue), settings.refine, session)
         if isinstance(opinions, Failure):
-            desk.journal.add_opinions(scene, (), f"{opinions.status}: {opinions.reason}")
+            session.journal.add_opinions(scene, (), f"{opinions.status}: {opinions.reason}")
             opinions = ()
         else:
-            desk.journal.add_opinions(
-                scene, ((o, mark(o)) for o in opinions), describe_lack(opinions)
+            session.journal.add_opinions(
+                scene, ((o, mark_words(o)) for o in opinions), describe_lack(opinions)
             )
         if report:
             report(scene, opinions, meter)
 
-    await each(scenes, one, settings.width)
-    settle(desk)
+    await each(scenes, refine_scene, settings.width)
+    deduplicate(session.journal)
 
 
-async def distil(
-    context: DialogueContext, how: Refining, desk: Session
+async def curate(
+    context: DialogueContext, how: Refining, session: Session
 ) -> tuple[Opinion, ...] | Failure:
     """Return all opinions of one dialogue, each kept or dropped with its reason; a Failure if none
     could be extracted.
     """
-    found = await extract(context, desk)
-    if isinstance(found, Failure):
-        return found
-    sieved: list[Opinion] = []
-    for opinion in found:
-        sieved.append(sift(opinion, context, how, [o for o in sieved if not o.dropped]))
-    async with (
-        asyncio.TaskGroup() as group
-    ):  # no verdict waits for another: in batch mode that would be a wave each
-        ruled = [
-            o if o.dropped else group.create_task(verify(o, context, desk, how.rewrites))
-            for o in sieved
+    opinions = await extract(context, session)
+    if isinstance(opinions, Failure):
+        return opinions
+    for name in how.filters:
+        opinions = await sift(opinions, name, context, session)
+    # No verdict waits for another: in batch mode that would be a wave each.
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            None if o.dropped else group.create_task(verify(o, context, session, how.rewrites))
+            for o in opinions
         ]
-    judged = [o if isinstance(o, Opinion) else o.result() for o in ruled]
-    thinned = iter(
-        deduplication.thin_each(
-            [o for o in judged if not o.dropped],
-            lambda o: context.scene.seats[o.seat].culture,
-            embedders.load(how.embedder),
-            how.clusters,
-        )
-    )
-    merged = (o if o.dropped else next(thinned) for o in judged)
+    opinions = tuple(task.result() if task else o for o, task in zip(opinions, tasks, strict=True))
+    opinions = thin_kept(opinions, context, how)
     return tuple(
-        o if o.dropped else o.model_copy(update={"spoken": spoken(o, context)}) for o in merged
+        o if o.dropped else o.model_copy(update={"spoken": speak(o, context)}) for o in opinions
     )
+
+
+async def sift(
+    opinions: Sequence[Opinion], name: str, context: DialogueContext, session: Session
+) -> tuple[Opinion, ...]:
+    """Return all opinions, those dropped that a filter objects to; the dropped are not shown to it.
+
+    One that a filter could not judge, because its call failed, is unverified.
+    """
+    batch = [o for o in opinions if not o.dropped]
+    reasons = iter(await filters.apply_filter(name, batch, context, session))
+    return tuple(o if o.dropped else _drop(o, name, next(reasons)) for o in opinions)
+
+
+def _drop(opinion: Opinion, name: str, reason: filters.Reason) -> Opinion:
+    if not reason:
+        return opinion
+    if isinstance(reason, Failure):
+        detail = f"{reason.status}: filter {name}: {reason.reason}"
+        return opinion.model_copy(update={"dropped": "unverified", "detail": detail})
+    return opinion.model_copy(update={"dropped": name, "detail": reason})
+
+
+def thin_kept(
+    opinions: Sequence[Opinion], context: DialogueContext, how: Refining
+) -> tuple[Opinion, ...]:
+    """Return all opinions, the kept ones of each culture thinned out by themselves."""
+    groups: dict[str, list[Opinion]] = {}
+    for opinion in opinions:
+        if not opinion.dropped:
+            groups.setdefault(context.cultures[opinion.seat].name, []).append(opinion)
+    embed = embedders.load(how.embedder)
+    thinned = {
+        opinion.id: opinion
+        for group in groups.values()
+        for opinion in thin(group, embed, how.clusters)
+    }
+    return tuple(thinned.get(opinion.id, opinion) for opinion in opinions)
 
 
 def describe_lack(opinions: Iterable[Opinion]) -> str:
@@ -105,18 +133,7 @@ def describe_lack(opinions: Iterable[Opinion]) -> str:
     return f"{len(lacking)} opinions have no verdict: {lacking[0].detail}" if lacking else ""
 
 
-def sift(
-    opinion: Opinion, context: DialogueContext, how: Refining, earlier: list[Opinion]
-) -> Opinion:
-    """Return the opinion, dropped by the first sieve that objects."""
-    for name in how.sieves:
-        why = filters.load(name)(opinion, context, earlier)
-        if why:
-            return opinion.model_copy(update={"dropped": name, "detail": why})
-    return opinion
-
-
-def spoken(opinion: Opinion, context: DialogueContext) -> str:
+def speak(opinion: Opinion, context: DialogueContext) -> str:
     """Return the kept wording in the first person of its speaker."""
     name = context.personas[opinion.seat].given_name
     return first_person.first_person(
@@ -141,25 +158,3 @@ def _common(question: Question, culture: Culture) -> frozenset[str]:
 def _words(culture: str, texts: tuple[str, ...]) -> frozenset[str]:
     """Return the words that cards write small, so that they may be written small."""
     return frozenset(w for text in texts for w in WORD.findall(text) if w.islower())
-
-
-def mark(opinion: Opinion) -> str | None:
-    """Return what makes two kept opinions the same: their words, whatever the case and
-    punctuation.
-    """
-    return None if opinion.dropped else digest(folded(opinion.final))
-
-
-def settle(desk: Session) -> None:
-    """Drop kept opinions that an earlier dialogue on the same question already gave; the outcome is
-    the same in any order of work.
-    """
-    for repeat, first in desk.journal.find_repeats():
-        opinion = desk.journal.find_opinion(repeat)
-        assert opinion is not None, "a repeat was read from the same journal"
-        desk.journal.drop_opinion(
-            opinion.model_copy(
-                update={"dropped": "duplicate", "detail": f"same words as opinion {first}"}
-            )
-        )
-    desk.journal.commit()

@@ -39,7 +39,7 @@ class Rewriting(BaseModel):
 
 
 async def verify(
-    opinion: Opinion, context: DialogueContext, desk: Session, rewrites: int = 1
+    opinion: Opinion, context: DialogueContext, session: Session, rewrites: int = 1
 ) -> Opinion:
     """Return the opinion with its verdicts; dropped unless its last wording entails the seed
     answer.
@@ -48,7 +48,7 @@ async def verify(
     (CulturePark, arXiv 2405.15145, §3.2).
     """
     for turn in range(rewrites + 1):
-        ruling = await _rule(opinion, context, desk, turn)
+        ruling = await _rule(opinion, context, session, turn)
         if isinstance(ruling, Failure):
             return _drop(opinion, "unverified", f"{ruling.status}: {ruling.reason}")
         verdict = Verdict(
@@ -59,7 +59,7 @@ async def verify(
             return opinion
         if ruling.verdict == "irrelevant" or turn == rewrites:
             return _drop(opinion, ruling.verdict, ruling.reason)
-        rewritten = await _rewrite(opinion, context, desk, ruling.reason, turn)
+        rewritten = await _rewrite(opinion, context, session, ruling.reason, turn)
         if isinstance(rewritten, Failure):
             return _drop(opinion, "unrewritten", f"{rewritten.status}: {rewritten.reason}")
         opinion = opinion.model_copy(update={"final": rewritten.opinion})
@@ -67,10 +67,10 @@ async def verify(
 
 
 async def _rule(
-    opinion: Opinion, context: DialogueContext, desk: Session, turn: int
+    opinion: Opinion, context: DialogueContext, session: Session, turn: int
 ) -> Ruling | Failure:
     facts = context.answer_facts(opinion.seat, opinion=opinion.final)
-    answer = await desk.ask_json(
+    answer = await session.ask_json(
         build_single_request(context.roles["verifier"], facts, Ruling, opinion.id, turn),
         opinion.id,
         Ruling,
@@ -79,10 +79,10 @@ async def _rule(
 
 
 async def _rewrite(
-    opinion: Opinion, context: DialogueContext, desk: Session, reason: str, turn: int
+    opinion: Opinion, context: DialogueContext, session: Session, reason: str, turn: int
 ) -> Rewriting | Failure:
     facts = context.answer_facts(opinion.seat, opinion=opinion.final, reason=reason)
-    answer = await desk.ask_json(
+    answer = await session.ask_json(
         build_single_request(context.roles["rewriter"], facts, Rewriting, opinion.id, turn),
         opinion.id,
         Rewriting,

@@ -17,7 +17,7 @@ from culturepark.records import CutTurns, Dialogue, Reply, Request, Scene, Turn
 TRIES = 3  # a turn that says nothing whole is asked for again this often in all, as another sample
 
 
-class Store(Protocol):
+class DialogueStore(Protocol):
     """Where a dialogue is kept while it is held."""
 
     def open_scene(self, scene: Scene) -> None:
@@ -30,11 +30,11 @@ class Store(Protocol):
         """Say that a dialogue has ended, and why."""
 
 
-class Session(Protocol):
+class DialogueSession(Protocol):
     """Who is asked for turns, and where they are kept."""
 
     @property
-    def journal(self) -> Store:
+    def journal(self) -> DialogueStore:
         """Where the dialogue is kept."""
 
     async def ask(self, request: Request, subject: str) -> tuple[Reply, str]:
@@ -48,7 +48,7 @@ class Rehearsal:
         self._model = model
 
     @property
-    def journal(self) -> Store:
+    def journal(self) -> DialogueStore:
         """The rehearsal itself, which keeps nothing."""
         return self
 
@@ -68,7 +68,7 @@ class Rehearsal:
 
 async def hold_dialogue(
     context: DialogueContext,
-    session: Session,
+    session: DialogueSession,
     dialogue: Dialogue,
     stops: tuple[Stop, ...] = STOPS,
     cut_turns: CutTurns = "trim",
@@ -95,14 +95,14 @@ async def hold_dialogue(
     return end_dialogue(store, dialogue, "done", reason)
 
 
-def end_dialogue(store: Store, dialogue: Dialogue, status: str, reason: str) -> Dialogue:
+def end_dialogue(store: DialogueStore, dialogue: Dialogue, status: str, reason: str) -> Dialogue:
     """Keep how a dialogue ended, and return it."""
     store.end_scene(dialogue.scene.id, status, reason)
     return dialogue.model_copy(update={"status": status, "reason": reason})
 
 
 async def take_turn(
-    context: DialogueContext, session: Session, dialogue: Dialogue, cut_turns: CutTurns
+    context: DialogueContext, session: DialogueSession, dialogue: Dialogue, cut_turns: CutTurns
 ) -> Turn | Failure:
     """Ask the next speaker; return the turn, or why there is none."""
     request = build_request(context, dialogue)
@@ -120,7 +120,7 @@ async def take_turn(
 
 
 async def ask_turn(
-    session: Session,
+    session: DialogueSession,
     request: Request,
     subject: str,
     name: str,

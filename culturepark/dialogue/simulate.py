@@ -28,7 +28,7 @@ def plan(
 async def simulate(
     workspace: Workspace,
     settings: Settings,
-    desk: Session,
+    session: Session,
     scenes: Iterable[Scene],
     report: Report | None = None,
     *,
@@ -45,16 +45,16 @@ async def simulate(
     """
 
     async def one(scene: Scene) -> None:
-        known = desk.journal.find_status(scene.id)
+        known = session.journal.find_status(scene.id)
         if known == "done":
             return
-        turns = desk.journal.read_turns(scene.id) if known else ()
+        turns = session.journal.read_turns(scene.id) if known else ()
         dialogue = Dialogue(scene=scene, turns=turns)
         if on_begin:
             on_begin(dialogue)
         ended = await hold_dialogue(
             look_up(workspace, dialogue, settings.survey),
-            desk,
+            session,
             dialogue,
             cut_turns=settings.cut_turns,
             on_turn=partial(on_turn, scene) if on_turn else None,
@@ -63,4 +63,4 @@ async def simulate(
             report(ended)
 
     await each(scenes, one, settings.width)
-    desk.journal.commit()
+    session.journal.commit()

@@ -217,7 +217,7 @@ def led(text: str, place: str, own: bool) -> tuple[str, bool]:
     marked = False
     who = SELF.match(text) if own else None
     if who:
-        # The speaker's identity stays, so that a later sieve can see who the speaker claims to be.
+        # The speaker's identity stays, so that a later filter can see who the speaker claims to be.
         return f"{who['who']}, {who['rest']}", True
     for _ in range(6):
         shorter, opines = _shorter(text, place, own)

@@ -134,6 +134,23 @@ def iterate_kept(store: RunStore) -> Iterator[KeptOpinion]:
             yield KeptOpinion(store.parse(Opinion, opinion), scene)
 
 
+def list_blocks(store: RunStore) -> list[tuple[str, str]]:
+    """Return the cultures and questions that opinions were kept for."""
+    rows = store.select("SELECT DISTINCT culture, question FROM opinions WHERE dropped = ''")
+    return [(culture, question) for culture, question in rows]
+
+
+def read_block(store: RunStore, culture: str, question: str) -> list[tuple[str, str]]:
+    """Return id and mark of a culture's kept opinions on one question, in the order of scenes."""
+    rows = store.select(
+        "SELECT o.id, o.mark FROM opinions o JOIN scenes s ON s.id = o.dialogue WHERE"
+        " o.culture = ? AND o.question = ? AND o.dropped = '' ORDER BY s.ordinal, s.culture, o.n",
+        culture,
+        question,
+    )
+    return [(opinion, mark) for opinion, mark in rows]
+
+
 def iterate_dropped(store: RunStore) -> Iterator[DroppedOpinion]:
     """Yield everything that was dropped, by culture, dialogue and place."""
     for culture, question, opinion in store.iterate(

@@ -267,17 +267,6 @@ class RunStore(Connection):
         rows = self.iterate("SELECT opinion FROM opinions WHERE id = ?", opinion)
         return next((self.parse(Opinion, o) for (o,) in rows), None)
 
-    def find_repeats(self) -> list[tuple[str, str]]:
-        """Return the ids of kept opinions that repeat an earlier one of the same culture and
-        question, each with that one's.
-        """
-        seen = self.iterate(
-            "SELECT id, first FROM (SELECT o.id AS id, FIRST_VALUE(o.id) OVER (PARTITION BY"
-            " o.culture, o.question, o.mark ORDER BY s.ordinal, s.culture, o.n) AS first FROM opinions o JOIN"
-            " scenes s ON s.id = o.dialogue WHERE o.dropped = '') WHERE id != first"
-        )
-        return [(repeat, first) for repeat, first in seen]
-
     @property
     def keeps_reasoning(self) -> bool:
         """Whether there is a place for what models thought; in a store from before that, which is

@@ -5,9 +5,9 @@ drifted.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from culturepark.context import DialogueContext
+from culturepark.curation.filters import each_opinion
 from culturepark.records import Opinion
 
 SELF = r"(?:(?:^|[,;:.—] )as an?|\bbeing an?|\bi(?:['’]m| am)(?: an?)?)"  # not "as much as a man"
@@ -22,7 +22,8 @@ GENDER = re.compile(
 WOMEN = {"woman", "mother", "grandmother", "wife"}
 
 
-def sieve(opinion: Opinion, context: DialogueContext, earlier: Sequence[Opinion]) -> str | None:
+@each_opinion
+def apply(opinion: Opinion, context: DialogueContext) -> str | None:
     """Return the anchor that is broken, as said and as on the card."""
     persona, culture = context.personas[opinion.seat], context.cultures[opinion.seat]
     for age in AGE.findall(opinion.text):

@@ -5,9 +5,9 @@ markup.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from culturepark.context import DialogueContext
+from culturepark.curation.filters import each_opinion
 from culturepark.records import Opinion
 
 SHORTEST, LONGEST = 4, 120  # words
@@ -29,7 +29,8 @@ RULES = (
 UNITED_STATES = re.compile(r"\b(the )?US\b")
 
 
-def sieve(opinion: Opinion, context: DialogueContext, earlier: Sequence[Opinion]) -> str | None:
+@each_opinion
+def apply(opinion: Opinion, context: DialogueContext) -> str | None:
     """Return the first rule of form that the opinion breaks."""
     words = len(opinion.text.split())
     if not SHORTEST <= words <= LONGEST:

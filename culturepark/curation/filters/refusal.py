@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from culturepark.context import DialogueContext
+from culturepark.curation.filters import each_opinion
 from culturepark.records import Opinion
 
 REFUSAL = re.compile(
@@ -25,7 +25,8 @@ REFUSAL = re.compile(
 )
 
 
-def sieve(opinion: Opinion, context: DialogueContext, earlier: Sequence[Opinion]) -> str | None:
+@each_opinion
+def apply(opinion: Opinion, context: DialogueContext) -> str | None:
     """Return the words by which the turn gives itself away."""
     turn = next((t for t in context.dialogue.turns if t.n == opinion.turn), None)
     found = REFUSAL.search(turn.text) if turn else None

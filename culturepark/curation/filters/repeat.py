@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from culturepark.context import DialogueContext
+from culturepark.curation.filters import Batch, Reason
 from culturepark.records import Opinion
 
 WORD = re.compile(r"\w+")
 
 
-def sieve(opinion: Opinion, context: DialogueContext, earlier: Sequence[Opinion]) -> str | None:
-    """Return which earlier opinion says the same, whatever the case and punctuation."""
-    own = folded(opinion.text)
-    same = next((o for o in earlier if folded(o.text) == own), None)
-    return f"says again what opinion {same.n} (turn {same.turn}) said" if same else None
+def apply(batch: Batch, context: DialogueContext) -> list[Reason]:
+    """Return for each opinion which earlier one of its culture says the same, whatever the case and
+    punctuation.
+    """
+    first: dict[tuple[str, str], Opinion] = {}
+    for opinion in batch:
+        first.setdefault(_key(opinion, context), opinion)
+    return [_name_same(opinion, first[_key(opinion, context)]) for opinion in batch]
 
 
-def folded(text: str) -> str:
+def _key(opinion: Opinion, context: DialogueContext) -> tuple[str, str]:
+    return context.scene.seats[opinion.seat].culture, fold_words(opinion.text)
+
+
+def _name_same(opinion: Opinion, first: Opinion) -> str | None:
+    if opinion is first:
+        return None
+    return f"says again what opinion {first.n} (turn {first.turn}) said"
+
+
+def fold_words(text: str) -> str:
     """Return the words of a text, lower-cased, one space between."""
     return " ".join(WORD.findall(text.casefold()))
