@@ -38,7 +38,7 @@ class DialogueEnded:
 
 @dataclass(frozen=True, slots=True)
 class DialogueRefined:
-    """A dialogue's opinions are extracted and judged, `kept` of them passed; none of a failed one."""
+    """A dialogue's opinions are extracted and judged, and `kept` passed; none where that failed."""
 
     dialogue: str
     opinions: int

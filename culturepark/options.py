@@ -21,9 +21,9 @@ WHO = "Who talks about what"
 LENGTH = "How long, and in which way"
 MODELS = "Models"
 PACE = "Pace and money"
-# What a field changes: what is said (it is part of ids), how much of it there is, or only how the
-# work is done (it may change while a run goes on).
-Changes = Literal["content", "length", "handling"]
+# What a field changes: what is said (it is part of ids), how much of it there is, where it is kept,
+# or only how the work is done (it may change while a run goes on).
+Changes = Literal["content", "length", "place", "handling"]
 
 
 def setting(
@@ -128,7 +128,7 @@ def _bare(annotation: Any) -> tuple[type, Any]:
 
 
 def names_that_change(model: type[BaseModel], what: Changes) -> tuple[str, ...]:
-    """Return the names of those fields that change what is said, its length, or the handling."""
+    """Return the names of those fields that change what is said, its length, its place, or the handling."""
     return tuple(s.name for s in _read(model) if s.changes == what)
 
 
@@ -165,7 +165,7 @@ def write_table(model: type[BaseModel]) -> str:
         options = ", ".join(f"`{option}`" for option in s.options)
         plain = s.default not in (None, (), {}) and nested_model(s) is None
         default = f"`{json.dumps(s.default, ensure_ascii=False)}`" if plain else ""
-        star = {"content": "", "length": " °", "handling": " *"}[s.changes]
+        star = {"length": " °", "handling": " *"}.get(s.changes, "")
         about = s.about.replace("|", "\\|")
         rows.append(f"| `{s.name}`{star} | {options} | {default} | {about} |")
     return "\n".join(rows) + "\n"

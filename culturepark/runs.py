@@ -57,7 +57,7 @@ class Run:
 
     def open_store(self, *, write: bool = True) -> RunStore:
         """Open what the run keeps; InputError where it was made with other settings or cards."""
-        store = RunStore(self.folder, write=write)
+        store = RunStore(self.folder, write=write, shards=self.settings.shards)
         try:
             claim_store(store, self, write=write)
         except BaseException:

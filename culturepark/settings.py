@@ -358,6 +358,13 @@ class Settings(Record):
         section=PACE,
         changes="handling",
     )
+    shards: Annotated[Whole, Field(ge=1, le=10)] = setting(
+        1,
+        "Files over which the run's dialogues are spread, at most 10.",
+        metavar="N",
+        section=PACE,
+        changes="place",
+    )
     licence: str | None = setting(
         None,
         "What the corpus is given away under, for its card: cc-by-4.0, …",
@@ -423,11 +430,7 @@ class Settings(Record):
         """Return what can change a dialogue: everything but the run's length and how it is driven
         and capped.
         """
-        data = {
-            k: v
-            for k, v in content(self).items()
-            if k not in (*names_that_change(type(self), "length"), *LOOSE)
-        }
+        data = {k: v for k, v in content(self).items() if k not in (*UNSAID, *LOOSE)}
         data["endpoints"] = self.said()
         # Where a model is found does not matter, but the word for it always stood here.
         return {k: v for k, v in data.items() if k not in ("models", "seats", "endpoints") or v} | {
@@ -477,6 +480,8 @@ class Settings(Record):
         return how.model_copy(update=told)
 
 
+# What says how much there will be, and where it is kept: no part of ids.
+UNSAID = (*names_that_change(Settings, "length"), *names_that_change(Settings, "place"))
 LOOSE = names_that_change(Settings, "handling")  # what may change while a run goes on
 DRIVEN = names_that_change(Endpoint, "handling")
 

@@ -23,6 +23,7 @@ from culturepark.store.files import (
     BEGUN,
     DAMAGED,
     GO_ON,
+    GONE,
     LOCK,
     NAME,
     compute_checksum,
@@ -33,6 +34,13 @@ from culturepark.store.files import (
 )
 from culturepark.store.reasons import register_reasons
 from culturepark.store.schema import VERSION, add_columns, create_database
+from culturepark.store.shards import (
+    attach_shard,
+    choose_shard,
+    join_tables,
+    list_shards,
+    name_schemas,
+)
 
 R = TypeVar("R", bound=Record)
 COMMIT_EVERY = 0.05  # seconds between commits outside of an event loop
@@ -42,11 +50,12 @@ BUSY = 5.0  # seconds that another program may hold the file before a write fail
 class Connection:
     """A run's database. Open it for writing once at a time; any number of readers may look on.
 
-    `path` is its file. Locked where another process writes it, InputError where there is none to
-    read, JournalError where it is damaged, lost or of another version.
+    `path` is its file, the first of as many `shards` as it was created with. Locked where another
+    process writes it, InputError where there is none to read, JournalError where it is damaged,
+    lost or of another version.
     """
 
-    def __init__(self, folder: Path, *, write: bool = True) -> None:
+    def __init__(self, folder: Path, *, write: bool = True, shards: int = 1) -> None:
         self.path = folder / NAME
         self._lock = FileLock(str(folder / LOCK), blocking=False) if write else None
         # The first write that failed: from then on every write does.
@@ -63,12 +72,17 @@ class Connection:
                 self._lock.acquire()
             require_database(folder)
             if not self.path.exists():
-                create_database(self.path)
+                # The first one last: where it is, all are.
+                for path in reversed(list_shards(self.path, shards)):
+                    create_database(path, shards)
             self._db = self._connect(write)
             if write and not (mark := folder / BEGUN).exists():
                 write_text(mark, f"{NAME} was begun here.\n")
             self._check_version()
-            self._check_content(write)
+            self._shards = list_shards(self.path, int(self.read_meta("shards") or 1))
+            self._attach(write)
+            for schema, path in zip(name_schemas(len(self._shards)), self._shards, strict=True):
+                self._check_content(schema, path, write)
             if write:
                 add_columns(self._db)
         except (Timeout, OSError, sqlite3.Error) as error:
@@ -87,12 +101,29 @@ class Connection:
         register_reasons(db)
         if write:
             try:
-                db.execute("PRAGMA journal_mode=WAL")
-                db.execute("PRAGMA synchronous=NORMAL")
+                _log_ahead(db, "main")
             except sqlite3.Error:
                 db.close()
                 raise
         return db
+
+    def _attach(self, write: bool) -> None:
+        """Open the other shards beside the first; JournalError names the one that cannot be."""
+        schemas = name_schemas(len(self._shards))
+        for schema, path in zip(schemas[1:], self._shards[1:], strict=True):
+            if not path.exists():
+                raise JournalError(f"{path} is gone, but {NAME} is there: {GONE}")
+            try:
+                attach_shard(self._db, schema, path, write=write)
+                if write:
+                    _log_ahead(self._db, schema)
+            except sqlite3.Error as error:
+                raise JournalError(f"cannot open {path}: {error}. {DAMAGED}") from error
+        join_tables(self._db, schemas)
+
+    def choose_shard(self, scene: str) -> str:
+        """Return the name of the database in which a scene, by its id, has its place."""
+        return choose_shard(scene, len(self._shards))
 
     def _check_version(self) -> None:
         version = self.read_meta("version") or "0"
@@ -103,18 +134,18 @@ class Connection:
                 f"{'update CulturePark' if newer else 'run it again from its run.toml'}"
             )
 
-    def _check_content(self, write: bool) -> None:
+    def _check_content(self, schema: str, path: Path, write: bool) -> None:
         """Raise JournalError for a database that is not as it was left."""
-        checksum = find_checksum(self.path)
+        checksum = find_checksum(path)
         if not checksum.exists():
             # Killed, or from before there were checksums: is at least its structure sound?
             if write:
-                self._check_structure()
+                self._check_structure(schema, path)
             return
         # A writer takes the checksum away first.
-        if checksum.read_bytes() != compute_checksum(self.path).encode() and checksum.exists():
+        if checksum.read_bytes() != compute_checksum(path).encode() and checksum.exists():
             raise JournalError(
-                f"{self.path} is not as it was left: it was damaged, or changed by another program."
+                f"{path} is not as it was left: it was damaged, or changed by another program."
                 " Put a backup of it in its place, or throw the run away with --fresh; if the"
                 f" change is right, delete {checksum.name}."
             )
@@ -122,10 +153,10 @@ class Connection:
             checksum.unlink()
             sync_folder(checksum.parent)
 
-    def _check_structure(self) -> None:
-        ((answer,),) = self.select("PRAGMA quick_check(1)")
+    def _check_structure(self, schema: str, path: Path) -> None:
+        ((answer,),) = self.select(f"PRAGMA {schema}.quick_check(1)")
         if answer != "ok":
-            raise JournalError(f"{self.path}: {' '.join(str(answer).split())}. {DAMAGED}")
+            raise JournalError(f"{path}: {' '.join(str(answer).split())}. {DAMAGED}")
 
     def _explain_opening(self, error: Exception) -> ParkError:
         """Return the error with which opening ends."""
@@ -153,7 +184,8 @@ class Connection:
             if self._lock and self._failure is None:
                 # Without a checksum the next one looks at the structure alone.
                 with suppress(ParkError, OSError):
-                    write_text(find_checksum(self.path), compute_checksum(self.path))
+                    for path in self._shards:
+                        write_text(find_checksum(path), compute_checksum(path))
             self._leave()
 
     def _leave(self) -> None:
@@ -309,3 +341,9 @@ class Connection:
         """Write down, at once, what the database says of itself under `key`."""
         self.write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value), wait=True)
         self.commit()
+
+
+def _log_ahead(db: sqlite3.Connection, schema: str) -> None:
+    """Let readers look on while a database is written; a commit waits for no disk."""
+    db.execute(f"PRAGMA {schema}.journal_mode=WAL")
+    db.execute(f"PRAGMA {schema}.synchronous=NORMAL")

@@ -1,4 +1,4 @@
-"""Reads what a run keeps as records, one after another, so that memory does not grow with the run."""
+"""Reads what a run keeps as records, one after another: memory does not grow with the run."""
 
 from __future__ import annotations
 

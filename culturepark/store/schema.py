@@ -44,15 +44,18 @@ ADDED = {
 }
 
 
-def create_database(path: Path) -> None:
-    """Make an empty database beside its place and move it there, so that one without tables is a
-    damaged one.
+def create_database(path: Path, shards: int = 1) -> None:
+    """Make an empty database, one of so many `shards`, beside its place and move it there, so that
+    one without tables is a damaged one.
     """
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
     db = sqlite3.connect(partial, isolation_level=None)
     try:
-        db.executescript(f"BEGIN;{TABLES}INSERT INTO meta VALUES ('version', '{VERSION}');COMMIT;")
+        db.executescript(
+            f"BEGIN;{TABLES}INSERT INTO meta VALUES ('version', '{VERSION}'),"
+            f" ('shards', '{shards}');COMMIT;"
+        )
     finally:
         db.close()
     partial.replace(path)

@@ -1,5 +1,5 @@
-"""What a run keeps: its scenes, turns, calls, opinions and samples, the budget's holds and the waves
-of batched calls.
+"""What a run keeps: its scenes, turns, calls, opinions and samples, the budget's reservations and
+batches of calls.
 """
 
 from __future__ import annotations
@@ -32,18 +32,23 @@ class RunStore(Connection):
     def open_scene(self, scene: Scene) -> None:
         """Note that a dialogue is to be held; a known one is left as it is."""
         self.write(
-            "INSERT OR IGNORE INTO scenes VALUES (?, ?, ?, ?, ?, 'open', '', NULL)",
+            f"INSERT OR IGNORE INTO {self.choose_shard(scene.id)}.scenes"
+            " VALUES (?, ?, ?, ?, ?, 'open', '', NULL)",
             (scene.id, scene.ordinal, scene.culture, scene.question, scene.model_dump_json()),
         )
 
     def add_turn(self, dialogue: str, turn: Turn) -> None:
         """Keep one turn. A turn is written once: a second one in its place is an error."""
-        self.write("INSERT INTO turns VALUES (?, ?, ?)", (dialogue, turn.n, turn.model_dump_json()))
+        self.write(
+            f"INSERT INTO {self.choose_shard(dialogue)}.turns VALUES (?, ?, ?)",
+            (dialogue, turn.n, turn.model_dump_json()),
+        )
 
     def end_scene(self, dialogue: str, status: str, reason: str) -> None:
         """Say that a dialogue has ended, and why."""
         self.write(
-            "UPDATE scenes SET status = ?, reason = ? WHERE id = ?", (status, reason, dialogue)
+            f"UPDATE {self.choose_shard(dialogue)}.scenes SET status = ?, reason = ? WHERE id = ?",
+            (status, reason, dialogue),
         )
 
     def add_call(self, key: str, subject: str, role: str, reply: Reply) -> None:
@@ -94,9 +99,10 @@ class RunStore(Connection):
         that kept it from its end, if any. Done again after a kill, it overwrites itself with the
         same.
         """
+        shard = self.choose_shard(scene.id)
         for opinion, mark in opinions:
             self.write(
-                "INSERT OR REPLACE INTO opinions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT OR REPLACE INTO {shard}.opinions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     opinion.id,
                     opinion.dialogue,
@@ -108,12 +114,16 @@ class RunStore(Connection):
                     opinion.model_dump_json(),
                 ),
             )
-        self.write("UPDATE scenes SET refined = ? WHERE id = ?", (write_outcome(failure), scene.id))
+        self.write(
+            f"UPDATE {shard}.scenes SET refined = ? WHERE id = ?",
+            (write_outcome(failure), scene.id),
+        )
 
     def drop_opinion(self, opinion: Opinion) -> None:
         """Overwrite an opinion that a later comparison has dropped."""
         self.write(
-            "UPDATE opinions SET dropped = ?, opinion = ? WHERE id = ?",
+            f"UPDATE {self.choose_shard(opinion.dialogue)}.opinions"
+            " SET dropped = ?, opinion = ? WHERE id = ?",
             (opinion.dropped, opinion.model_dump_json(), opinion.id),
         )
 
