@@ -14,10 +14,11 @@ from conftest import TEA
 import culturepark as cp
 from culturepark import workspace as cards
 from culturepark.errors import InputError
+from culturepark.llm.facts import pack_request, unpack_request
 from culturepark.llm.session import build_single_request
 from culturepark.local_models.chat import fold
+from culturepark.offline import Embedded
 from culturepark.testing.faults import KINDS
-from culturepark.testing.hearing import hear
 from culturepark.testing.server import Server
 from culturepark.testing.templated import CannedAnswer
 
@@ -330,72 +331,47 @@ def test_a_prompt_that_no_card_renders_gets_an_honest_templated_answer(park):
     }
 
 
-HEARD = {
-    "speaker": (
-        "me",
-        "culture",
-        "question",
-        "answer",
-        "view",
-        "others",
-        "other",
-        "cue",
-        "style",
-        "n",
-        "mode",
-        "seat",
-    ),
-    "extractor": ("question", "culture"),
-    "verifier": ("question", "answer", "view", "opinion"),
-    "rewriter": ("question", "answer", "view", "opinion", "reason"),
-}
+def over_the_wire(request):
+    """A request as the server reads it out of a body."""
+    return unpack_request(json.loads(json.dumps(pack_request(request))))
 
 
-def test_facts_are_heard_back_from_every_prompt_of_edited_cards(park):
+@pytest.mark.parametrize("role", ["main_contact", "delegate", "extractor", "verifier", "rewriter"])
+@pytest.mark.parametrize("style", ["guided", "free"])
+async def test_facts_of_every_role_and_of_edited_cards_arrive_as_they_were(park, role, style):
     card = park / "agents/delegate.toml"
-    edited = card.read_text().replace(
-        "You are {{ me.given_name }}, {{ me.age }}",
-        "Play {{ me.given_name | upper }} ({{ me.age }})",
-    )
-    card.write_text(
-        edited.replace(
-            "{% if me.public %}What others know",
-            "{% if style == 'free' %}Feel free.\n{% endif %}{% if me.public %}Known",
-        )
-    )
-    for role in ("main_contact", "delegate", "extractor", "verifier", "rewriter"):
-        for style in ("guided", "free"):
-            request = cp.show(
-                role,
-                question="T3",
-                style=style,
-                turn=5 if role == "delegate" else 6,
-                settings=cp.Settings(**TEA),
-            )
-            body = {"messages": [{"role": m.role, "content": m.content} for m in request.messages]}
-            heard = hear(cards.load(park), body)
-            assert heard is not None and heard.role == role
-            known = HEARD[role] if role in HEARD else HEARD["speaker"]
-            assert {k: heard.facts[k] for k in known} == {k: request.facts[k] for k in known}, role
-            turns = {"extractor": "turns", "verifier": None, "rewriter": None}.get(role, "history")
-            if turns:
-                assert [(t.n, t.text) for t in request.facts[turns]] == [
-                    (t.n, t.text) for t in heard.facts[turns]
-                ]
+    card.write_text(card.read_text().replace("{{ me.age }}", "{{ me.age + 9 }}"))
+    turn = 5 if role == "delegate" else 6
+    request = cp.show(role, question="T3", style=style, turn=turn, settings=cp.Settings(**TEA))
+    arrived = over_the_wire(request)
+    records = {k: v for k, v in request.facts.items() if k not in ("survey", "speakers")}
+    assert {k: arrived.facts[k] for k in records} == records
+    assert pack_request(arrived) == pack_request(request)
+    assert await Embedded().complete(arrived) == await Embedded().complete(request)
 
 
-def test_a_system_message_that_opens_the_first_user_message_is_heard_too(park, offline):
-    for role in ("main_contact", "delegate", "verifier"):
-        request = cp.show(
-            role, question="T3", turn=5 if role == "delegate" else 6, settings=cp.Settings(**TEA)
-        )
-        talk = fold([{"role": m.role, "content": m.content} for m in request.messages])
-        heard = hear(cards.load(park), {"messages": talk})
-        assert (
-            heard is not None
-            and heard.role == role
-            and heard.facts["question"] == request.facts["question"]
-        )
+async def test_facts_serve_however_the_messages_are_put(park, offline):
+    request = cp.show("delegate", question="T3", turn=5, settings=cp.Settings(**TEA))
+    talk = fold([{"role": m.role, "content": m.content} for m in request.messages])
+    with Server() as server:
+        answer = post(server, messages=talk, facts=pack_request(request)).json()
+    said = (await Embedded().complete(request)).text
+    assert answer["choices"][0]["message"]["content"] == said
+
+
+def test_facts_that_are_none_are_refused_and_other_clients_get_text_that_says_what_it_is():
+    with Server() as server:
+        for facts in ("x", {}, {"role": "delegate", "seed": 1, "index": 0, "facts": {"me": {}}}):
+            assert post(server, facts=facts).json()["error"]["param"] == "facts"
+        said = post(server).json()["choices"][0]["message"]["content"]
+    assert said.startswith("This is templated text by the embedded engine")
+
+
+def test_no_other_server_is_sent_facts(park, offline):
+    with Server(lambda number, body: "Tea is good.", models=("tiny",)) as server:
+        run = cp.start("tea", model="openai/tiny", base_url=server.url, dialogues=1, **TEA)
+        cp.simulate(run)
+    assert server.seen and not any("facts" in body for body in server.seen)
 
 
 def test_a_whole_run_over_http_makes_a_corpus(park, offline):
@@ -438,9 +414,8 @@ def test_a_run_with_the_shipped_cards_speaks_as_the_engine_does(tmp_path, monkey
         )
         cp.simulate(run)
         cp.refine(run)
-        known = cards.load()
-        asked = [hear(known, body) for body in server.seen]
-    assert all(asked) and {r.role for r in asked} >= {
+        asked = [unpack_request(body["facts"]) for body in server.seen]
+    assert {r.role for r in asked} >= {
         "main_contact",
         "delegate",
         "extractor",
@@ -487,15 +462,16 @@ async def test_it_serves_in_the_callers_loop_and_a_taken_port_is_named():
 async def test_it_sits_a_survey_with_a_personas_own_view_and_any_option_for_nobody_in_particular():
     park = cards.load()
     question, me = park.question("world_values", "Q38"), park.persona("arabic/ghadeer")
+    options = [o.code for o in question.options]
     told = {
         "culture": park.culture("arabic"),
         "country": None,
         "question": question,
         "numbered": True,
+        "options": options,
     }
     for who, view in ((me, me.views["Q38"]), (None, None)):
-        asked = build_single_request(park.role("respondent"), {**told, "me": who}, None, "test")
-        heard = hear(
-            park, {"messages": [{"role": m.role, "content": m.content} for m in asked.messages]}
-        )
-        assert heard.facts == {"options": [o.code for o in question.options], "view": view}
+        facts = {**told, "me": who, "view": view}
+        asked = build_single_request(park.role("respondent"), facts, None, "test")
+        assert over_the_wire(asked).facts == {**facts, "options": tuple(options)}
+        assert await Embedded().complete(over_the_wire(asked)) == await Embedded().complete(asked)

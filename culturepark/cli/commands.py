@@ -444,7 +444,7 @@ def run(
     help="Size of all files, at most.",
 )
 @server_flags(8765, request=32)
-@workspace_flag
+@click.option("--workspace", "-w", metavar="FOLDER", deprecated="requests bring their own facts")
 def serve_embedded(
     port: int,
     models: tuple[str, ...],
@@ -471,7 +471,6 @@ def serve_embedded(
     from culturepark.secrets import named_key
     from culturepark.serving.limits import MIB, Limits
     from culturepark.testing.server import Server
-    from culturepark.workspace import load
 
     key = named_key("--key-env", key_env)
     shares = {
@@ -485,7 +484,6 @@ def serve_embedded(
         key=key,
         port=port,
         seed=seed,
-        workspace=load(workspace),
         batch_seconds=batch_seconds,
         tune_seconds=tune_seconds,
         keep=False,

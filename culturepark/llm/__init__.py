@@ -14,6 +14,7 @@ from culturepark.settings import Endpoint, build_endpoint
 
 if TYPE_CHECKING:
     from culturepark.llm.client import Client, EndpointClient
+    from culturepark.llm.facts import FactSender
 
 
 @runtime_checkable
@@ -133,6 +134,7 @@ def _line(
             Lite(_identity(name, how, how.base_url), lite, how.base_url, key, how.timeout),
             how.base_url is None,
         )
+    facts = _find_fact_sender(client, rest, known)
     if batch:
         from culturepark.llm.batch import BatchClient
 
@@ -148,7 +150,17 @@ def _line(
         params=how.params,
         max_wait=how.max_wait,
         missing_key=how.key_env is not None and key is None,
+        facts=facts,
     )
+
+
+def _find_fact_sender(client: Any, model: str, known: Provider | None) -> FactSender | None:
+    """Return what sends facts to an endpoint on this machine; None for any other."""
+    from culturepark.llm.facts import FactSender, is_on_this_machine
+
+    if not is_on_this_machine(client.base_url):
+        return None
+    return FactSender(client.base_url, model, client.key, known.start if known else "")
 
 
 def _compatible(name: str, known: Provider, how: Endpoint, key: str | None) -> Any:

@@ -25,6 +25,7 @@ from culturepark.llm.codec import (
     bound_prompt_tokens,
     build_body,
 )
+from culturepark.llm.facts import FactSender
 from culturepark.llm.pricing import Price
 from culturepark.llm.rate_limiter import KNOCK, ConcurrencyLimiter, Limits
 from culturepark.llm.reading import (
@@ -96,8 +97,9 @@ class EndpointClient:
         params: Mapping[str, Any] | None = None,
         max_wait: float = 600.0,
         missing_key: bool = False,
+        facts: FactSender | None = None,
     ) -> None:
-        self.missing_key = missing_key
+        self.missing_key, self._facts = missing_key, facts
         self.max_wait, self._waited_too_long = max_wait, False
         self.client, self.model, self.identity = client, model, client.identity
         self.price = price.discount(client.discount) if price else None
@@ -232,6 +234,8 @@ class EndpointClient:
             sent = True
             tally[0] += 1
             with stop.sending() if self.client.limited else nullcontext():
+                if self._facts is not None:
+                    body = await self._facts.add_facts(body, request)
                 answer = await self.client.send(body, request)
             reply = read_reply(
                 answer, self.identity, request, opens_thoughts=self.style.opens_thoughts

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from culturepark.llm.facts import FIELD, unpack_request
 from culturepark.offline import Embedded
 from culturepark.serving import parameters
 from culturepark.serving.http_server import CHAT, TEXT
@@ -22,15 +23,14 @@ from culturepark.serving.requests import (
 )
 from culturepark.testing import completions, faults
 from culturepark.testing.embeddings import embed_texts
-from culturepark.testing.hearing import hear
 from culturepark.testing.rate_limit import RateLimit
 from culturepark.testing.templated import CannedAnswer, write_templated_answer
-from culturepark.workspace import Workspace
 
 Said = str | dict[str, Any] | AsyncIterator[dict[str, Any]] | tuple[int, dict[str, str], Any]
 Answer = Callable[[int, dict[str, Any]], Said | Awaitable[Said]]
 EMBEDDINGS = "/v1/embeddings"
 ENGINE = "The embedded engine"
+ENGINE_CHAT = (parameters.CHAT - {"n"}) | {FIELD}
 ENGINE_TEXT = frozenset(
     [
         "model",
@@ -62,7 +62,7 @@ class Response:
 class ModelDouble:
     """What stands for a model: the caller's own answers or the embedded engine's, after the faults.
 
-    `count` counts an answer's tokens, `fault_counts` the faults by kind.
+    `counts` are the server's, `count_tokens` adds an answer's tokens to them.
     """
 
     def __init__(
@@ -72,12 +72,11 @@ class ModelDouble:
         schedule: faults.FaultSchedule,
         latency: float,
         rpm: int | None,
-        workspace: Workspace | None,
         counts: dict[str, Any],
         count_tokens: Callable[[Any], None],
     ) -> None:
         self.models, self.faults = tuple(models), schedule
-        self._answer, self._latency, self._workspace = answer, latency, workspace
+        self._answer, self._latency = answer, latency
         self._rate_limit = RateLimit(rpm) if rpm is not None else None
         self._engine, self._counts, self._count_tokens = Embedded(), counts, count_tokens
         self._names = {name: json.dumps(name).encode() for name in self.models}
@@ -150,7 +149,7 @@ class ModelDouble:
         if path == EMBEDDINGS:
             return
         if self._answer is None:
-            heeded = ENGINE_TEXT if path == TEXT else parameters.CHAT - {"n"}
+            heeded = ENGINE_TEXT if path == TEXT else ENGINE_CHAT
             parameters.check_parameters(body, heeded, ENGINE)
         elif body.get("n") not in (None, 1):
             message = "Invalid value for 'n': this server gives one choice a request."
@@ -208,14 +207,20 @@ class ModelDouble:
             if self._answer is not None:
                 said = self._answer(number, body)
                 return await said if inspect.isawaitable(said) else said
-            request = hear(self._workspace, body) if self._workspace else None
-            if request is None:
-                text = write_templated_answer(body)
-            else:
-                text = (await self._engine.complete(request)).text
-            return completions.cut_at_stop(text, body)
+            return completions.cut_at_stop(await self._ask_engine(body), body)
         except Problem:
             raise
         except Exception as error:
             message = f"The answer of this server failed: {type(error).__name__}: {error}"
             raise Problem(500, message) from error
+
+    async def _ask_engine(self, body: Mapping[str, Any]) -> str:
+        """Return what the engine says from the facts of a request, else text that says that it is
+        templated; Problem for facts that are none.
+        """
+        if (packed := body.get(FIELD)) is None:
+            return write_templated_answer(body)
+        try:
+            return (await self._engine.complete(unpack_request(packed))).text
+        except Exception as error:  # whatever is wrong with them
+            raise invalid_value(FIELD, f"{type(error).__name__}: {error}") from None

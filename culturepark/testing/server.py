@@ -10,10 +10,10 @@ model answers as its base does, and its losses and accuracies are made up.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from culturepark import workspace as cards
 from culturepark.errors import InputError
 from culturepark.serving.http_server import (
     CHAT,
@@ -50,7 +50,8 @@ class Server(HttpServer):
 
     `answer` maps a request's number (from 1) and body to the text to say, a whole completion, or
     (status, headers, JSON body), or is awaited for one of these (or for a stream's chunks); None
-    lets the embedded engine answer from the cards of `workspace`. `faults` maps kinds (KINDS) to
+    lets the embedded engine answer from the facts that CulturePark's own requests bring, and say to
+    others that its text is templated. `faults` maps kinds (KINDS) to
     shares of the requests, drawn by number and `seed`; the header `X-Fault: kind` forces one.
     `latency` is in seconds, `rpm` bounds the requests of any minute, `key` is asked of every
     caller, `batch_seconds` is what a batch takes and `tune_seconds` what a fine-tuning job does,
@@ -92,8 +93,10 @@ class Server(HttpServer):
             )
         if rpm is not None and rpm < 1:
             raise InputError(f"rpm: {rpm} requests a minute; give at least 1, or None for no limit")
-        if answer is None and workspace is None:
-            workspace = cards.load()
+        if workspace is not None:
+            why = "Server(workspace=…) has no effect: requests bring the facts of their own cards"
+            warnings.warn(why, DeprecationWarning, stacklevel=2)
+        self._is_engine = answer is None
         self.faults = FaultSchedule(check_shares(faults or {}), seed)
         self.seen: list[dict[str, Any]] = []
         self._model = ModelDouble(
@@ -102,7 +105,6 @@ class Server(HttpServer):
             self.faults,
             latency,
             rpm,
-            workspace,
             self.counts,
             self.count_tokens,
         )
@@ -149,6 +151,10 @@ class Server(HttpServer):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def describe_model(self, name: str) -> dict[str, Any]:
+        """Return a model's entry in the list; the engine's says that it takes facts."""
+        return {**super().describe_model(name), "takes_facts": self._is_engine}
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

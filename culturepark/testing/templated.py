@@ -1,5 +1,5 @@
-"""Answers that are no model's: the canned ones of load tests, and the embedded engine's to prompts
-it does not know.
+"""Answers that are no model's: the canned ones of load tests, and the embedded engine's to requests
+that bring no facts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NOTE = "templated text by the embedded engine"
 
 
 def write_templated_answer(body: Mapping[str, Any]) -> str:
-    """Return a short answer to a prompt that no card renders to; it says what it is.
+    """Return a short answer to a request that brings no facts; it says what it is.
 
     Where a JSON schema is asked for, it is a minimal instance of that schema.
     """
@@ -31,7 +31,7 @@ def write_templated_answer(body: Mapping[str, Any]) -> str:
         return json.dumps({"note": f"This is {NOTE}."})
     count = len(body["messages"])
     return (
-        f"This is {NOTE}; it knows no card for this prompt of {count}"
+        f"This is {NOTE}; no facts came with this prompt of {count}"
         f" message{'s' if count != 1 else ''}."
     )
 

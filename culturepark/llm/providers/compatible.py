@@ -49,7 +49,7 @@ class Compatible:
         check_address(base_url)
         self.identity, self.base_url, self.timeout, self.start = identity, base_url, timeout, start
         self.max_reply_mb = max_reply_mb
-        self._key, self._needs = remember(key), needs
+        self.key, self._needs = remember(key), needs
         self._session: ClientSession | None = None
         self._proxy: str | None = None
 
@@ -58,8 +58,8 @@ class Compatible:
         spoken to.
         """
         proxy_for(self.base_url)
-        check_key(self._key, self.identity)
-        if self._key is None and self._needs:
+        check_key(self.key, self.identity)
+        if self.key is None and self._needs:
             raise ModelError(
                 f"{self.identity}: no key: set {self._needs[0]}, or give --base-url for an endpoint"
                 " that needs none"
@@ -81,7 +81,7 @@ class Compatible:
             trust_env=False, proxy=proxy, verify=ssl.create_default_context()
         )
         return AsyncOpenAI(
-            api_key=self._key or "none",
+            api_key=self.key or "none",
             base_url=self.base_url,
             max_retries=0,
             timeout=self.timeout,

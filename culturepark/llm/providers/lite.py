@@ -95,7 +95,7 @@ class Lite:
         if base_url is not None:
             check_address(base_url)
         self.identity, self.model, self.base_url, self.timeout = identity, model, base_url, timeout
-        self._key = remember(key)
+        self.key = remember(key)
 
     def check(self) -> None:
         """Raise for a provider that litellm does not know, whose key is not set, or a proxy that
@@ -109,7 +109,7 @@ class Lite:
             raise InputError(
                 f"no model provider {provider!r} in {self.model!r}. {nearest(provider, known)}"
             )
-        if self._key is None and self.base_url is None:
+        if self.key is None and self.base_url is None:
             wants = litellm.validate_environment(self.model)
             if not wants["keys_in_environment"] and wants["missing_keys"]:
                 raise ModelError(
@@ -118,11 +118,11 @@ class Lite:
         for name, value in os.environ.items():  # litellm may take any of them
             if name.endswith(("_API_KEY", "_SECRET_ACCESS_KEY", "_TOKEN")):
                 remember(value.strip())
-        check_key(self._key, self.identity)
+        check_key(self.key, self.identity)
 
     def build_options(self) -> dict[str, Any]:
         """Return address, key and time-out as litellm's functions take them."""
-        given = {"api_base": self.base_url, "api_key": self._key, "timeout": self.timeout}
+        given = {"api_base": self.base_url, "api_key": self.key, "timeout": self.timeout}
         return {k: v for k, v in given.items() if v is not None}
 
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
