@@ -51,7 +51,7 @@ def run(code: list[str], *args: object) -> dict[str, Any]:
 
 def main() -> None:
     """Print a row a way: seconds, peak memory, and the ratios of ours."""
-    place = base.place("tiny")
+    place = base.find_base("tiny")
     with tempfile.TemporaryDirectory() as folder:
         made = cp.run("adapters", samples=SAMPLES, out=folder, formats=("trl",))
         corpus = made.corpus / "trl"

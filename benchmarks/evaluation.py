@@ -36,7 +36,7 @@ def main() -> None:
     """Print the agreements, the table, and where tuned models beat their base."""
     agreements()
     began = time.perf_counter()
-    base.place("tiny")
+    base.find_base("tiny")
     built = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as tmp:
         folder = Path(tmp)
@@ -231,12 +231,12 @@ def agreements() -> None:
     from sklearn.metrics import f1_score
 
     from culturepark.evaluation.kinds import vsm
-    from culturepark.local_models.choices import divergence
+    from culturepark.local_models.choices import compute_divergence
 
     rng = np.random.default_rng(0)
     ps, qs = rng.dirichlet(np.ones(5), 1000), rng.dirichlet(np.ones(5), 1000)
     js = max(
-        abs(divergence(list(p), list(q)) - jensenshannon(p, q, base=2))
+        abs(compute_divergence(list(p), list(q)) - jensenshannon(p, q, base=2))
         for p, q in zip(ps, qs, strict=True)
     )
     print(f"Jensen–Shannon distance against scipy, 1,000 random pairs: largest difference {js:.1e}")

@@ -67,7 +67,7 @@ def build(shape: tuple[int, ...], folder: Path) -> int:
     from culturepark.local_models import base
 
     hidden, inner, layers, heads, pairs, vocabulary = shape
-    words = base.tokenizer("tiny")
+    words = base.load_tokenizer("tiny")
     config = AutoConfig.for_model(
         "llama",
         vocab_size=vocabulary,
@@ -93,7 +93,7 @@ def corpus(folder: Path) -> int:
     from culturepark.records import stream
     from culturepark.training.rows import tokenised
 
-    rng, words = stream("gpu"), base.tokenizer("tiny")
+    rng, words = stream("gpu"), base.load_tokenizer("tiny")
     rows = [
         {
             "prompt": [{"role": "user", "content": "Speak."}],

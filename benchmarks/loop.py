@@ -79,7 +79,7 @@ def table(found: Sequence[Matrix]) -> None:
 def main() -> None:
     """Print both matrices, how often a culture's own model is first, and what less data does."""
     began = time.perf_counter()
-    base.place("tiny")
+    base.find_base("tiny")
     built = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as tmp:
         folder = Path(tmp)

@@ -112,10 +112,10 @@ def tuned(name: str, train: Sequence[Row], said: Sequence[Row], seed: int, folde
 
 def distances(model: Any, tokenizer: Any, held: Sequence[Row]) -> list[float]:
     """Return each row's distance between the model and the people."""
-    found = choices.distribution(
+    found = choices.compute_distributions(
         model, tokenizer, [r["prompt"] for r in held], [r["options"] for r in held]
     )
-    return [choices.divergence(p, r["shares"]) for p, r in zip(found, held, strict=True)]
+    return [choices.compute_divergence(p, r["shares"]) for p, r in zip(found, held, strict=True)]
 
 
 def yardsticks(train: Sequence[Row], held: Sequence[Row]) -> dict[str, list[float]]:
@@ -128,12 +128,13 @@ def yardsticks(train: Sequence[Row], held: Sequence[Row]) -> dict[str, list[floa
     mean = {q: [statistics.mean(c) for c in zip(*found, strict=True)] for q, found in sums.items()}
     made = {
         "every option alike": [
-            choices.divergence([1 / len(r["shares"])] * len(r["shares"]), r["shares"]) for r in held
+            choices.compute_divergence([1 / len(r["shares"])] * len(r["shares"]), r["shares"])
+            for r in held
         ]
     }
     if all(r["metadata"]["question"] in mean for r in held):
         made["mean of the others"] = [
-            choices.divergence(mean[r["metadata"]["question"]], r["shares"]) for r in held
+            choices.compute_divergence(mean[r["metadata"]["question"]], r["shares"]) for r in held
         ]
     return made
 

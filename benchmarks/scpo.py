@@ -15,7 +15,7 @@ from typing import Any
 
 from culturepark.evaluation import steered
 from culturepark.local_models.libraries import quiet
-from culturepark.local_models.sketch import sketch
+from culturepark.local_models.sketch import sketch_base
 from culturepark.surveys import votes
 from culturepark.surveys.votes import Votes
 from culturepark.training import reward, scpo
@@ -154,7 +154,7 @@ def _sketch(data: Votes, folder: Path) -> str:
     train, _ = votes.split_by_user(data.pairs, 0.15, 0)
     with quiet():
         return str(
-            sketch(
+            sketch_base(
                 folder,
                 {t for p in train for t in (p.chosen, p.rejected, *(m.content for m in p.history))},
             )

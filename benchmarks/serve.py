@@ -18,7 +18,7 @@ from typing import Any
 
 from culturepark.local_models import base, libraries, machine, tiny
 from culturepark.local_models.engine import Engine
-from culturepark.local_models.local_model import find
+from culturepark.local_models.local_model import find_model
 
 ADAPTERS, TOKENS, ALONE, TOGETHER, IN_FLIGHT = 8, 32, 8, 64, (8, 32)
 WIDTH, LAYERS, HEADS = 256, 4, 4
@@ -59,7 +59,7 @@ def built(place: Path) -> list[Path]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tiny.build(place / "tiny", texts=64, epochs=1, gate=99)
-    words = base.tokenizer(str(place / "tiny"))
+    words = base.load_tokenizer(str(place / "tiny"))
     torch.manual_seed(0)
     shape = LlamaConfig(
         vocab_size=len(words),
@@ -81,14 +81,16 @@ def built(place: Path) -> list[Path]:
             told = LoraConfig(
                 task_type="CAUSAL_LM", r=16, target_modules="all-linear", init_lora_weights=False
             )
-            get_peft_model(base.model(str(root), machine.look("cpu")), told).save_pretrained(folder)
+            get_peft_model(
+                base.load_model(str(root), machine.find_machine("cpu")), told
+            ).save_pretrained(folder)
     return folders
 
 
 def loaded(folders: list[Path]) -> Engine:
     """Return an engine with these adapters, that never ends an answer early."""
-    models: list[Any] = [find(folder) for folder in folders]
-    engine = Engine(models[0].root, machine.look("cpu"))
+    models: list[Any] = [find_model(folder) for folder in folders]
+    engine = Engine(models[0].root, machine.find_machine("cpu"))
     for model in models:
         engine.add(model)
     engine.ends = frozenset()

@@ -48,7 +48,7 @@ def answer(small):
 def plain(small):
     """The base as anybody would load it, whatever adapters the one that is served bears."""
     with libraries.quiet():
-        return base.model(str(small), machine.look("cpu")).eval()
+        return base.load_model(str(small), machine.find_machine("cpu")).eval()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from culturepark.local_models import base, libraries, machine
-from culturepark.local_models.engine import Made
+from culturepark.local_models.engine import Generation
 from culturepark.serving import completions
 from culturepark.serving.local_answers import LocalAnswers
 from culturepark.serving.model_server import ModelServer
@@ -56,7 +56,7 @@ def eng(answer):
 def plain(small):
     """The base as anybody would load it, whatever adapters the one that is served bears."""
     with libraries.quiet():
-        return base.model(str(small), machine.look("cpu")).eval()
+        return base.load_model(str(small), machine.find_machine("cpu")).eval()
 
 
 def plain_logprobs(model, ids):
@@ -73,7 +73,7 @@ def plain_logprobs(model, ids):
 
 def think(number, body):
     """A model of this machine that thinks before it answers, as the server words it."""
-    made = Made("<think>Hm.</think>\n\nTea.", "stop", 5, 9)
+    made = Generation("<think>Hm.</think>\n\nTea.", "stop", 5, 9)
 
     async def say():
         for piece in ("<thi", "nk>Hm.</", "think>\n\nTe", "a."):

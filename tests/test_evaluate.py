@@ -29,8 +29,8 @@ from culturepark.evaluation.types import Item, Unparsed
 from culturepark.llm import reading
 from culturepark.llm.session import build_single_request as asked
 from culturepark.local_models import choices
-from culturepark.local_models.engine import shared
-from culturepark.local_models.local_model import find
+from culturepark.local_models.engine import share_engine
+from culturepark.local_models.local_model import find_model
 from culturepark.records import Message, Reply, Request
 from culturepark.store import RunStore
 
@@ -356,11 +356,11 @@ def test_a_distribution_is_told_by_the_first_token_or_not_at_all():
 async def test_distributions_of_several_adapters_share_a_batch_and_are_those_asked_one_by_one(
     small,
 ):
-    engine = shared(find(small))
+    engine = share_engine(find_model(small))
     talks = [[{"role": "user", "content": f"Is tea {n} good?"}] for n in range(40)]
     options = [("Agree", "Agree strongly", "Disagree")[: 2 + n % 2] for n in range(40)]
     made = await asyncio.gather(*(engine.weigh(t, o) for t, o in zip(talks, options, strict=True)))
-    alone = choices.distribution(engine.model, engine.tokenizer, talks, options)
+    alone = choices.compute_distributions(engine.model, engine.tokenizer, talks, options)
     assert all(m == pytest.approx(a, abs=1e-5) for m, a in zip(made, alone, strict=True))
     with pytest.raises(InputError, match="the beginning of another option"):
         await engine.weigh(talks[0], ("Agree", "Agree"))

@@ -62,7 +62,7 @@ def test_the_harness_comes_to_our_figure(items, small, tmp_path):
 
     held = [i for i in items if i.culture and max(i.facts["codes"]) < 10]
     digits = [[str(code) for code in i.facts["codes"]] for i in held]
-    shares = choices.distribution(
+    shares = choices.compute_distributions(
         model, tokenizer, [talk(i.request.messages) for i in held], digits
     )
     ours = [

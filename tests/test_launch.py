@@ -184,7 +184,7 @@ def test_other_objectives_run_in_two_processes(words, tmp_path, objective, kind)
         ]
         done = subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert [m.name for m in manifest.models(models(tmp_path))] == ["north", "south"]
+    assert [m.name for m in manifest.find_folders(models(tmp_path))] == ["north", "south"]
     made = manifest.read(models(tmp_path) / "north")
     assert "2 processes" in made.machine and ("margin" in made.scores) == (objective == "dpo")
 
@@ -328,7 +328,7 @@ def test_the_ddp_config_launches_one_process_a_device(monkeypatch):
         "no",
         "culturepark",
     )
-    assert not machine.sharded()
+    assert not machine.is_sharded()
 
 
 def test_the_fsdp_config_shards_layers_and_saves_whole_models(monkeypatch):
@@ -347,13 +347,15 @@ def test_the_fsdp_config_shards_layers_and_saves_whole_models(monkeypatch):
         made.auto_wrap_policy is transformer_auto_wrap_policy and not made.activation_checkpointing
     )
     assert made.state_dict_type is StateDictType.FULL_STATE_DICT
-    assert args.mixed_precision == "bf16" and machine.sharded()
+    assert args.mixed_precision == "bf16" and machine.is_sharded()
 
 
 def test_the_deepspeed_config_is_stage_three_and_saves_whole_models(monkeypatch):
     args, held = plugin("deepspeed", monkeypatch)
     assert (os.environ["ACCELERATE_DEEPSPEED_ZERO_STAGE"], args.mixed_precision) == ("3", "bf16")
-    assert os.environ["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] == "true" and machine.sharded()
+    assert (
+        os.environ["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] == "true" and machine.is_sharded()
+    )
     assert held.deepspeed_config["offload_param_device"] == "none"
 
 

@@ -104,7 +104,7 @@ def test_every_problem_of_cards_stands_in_the_json(park):
 )
 def test_a_cache_that_cannot_be_written_is_one_line_that_names_it_and_the_setting(home):
     env = {k: v for k, v in ENV.items() if k != "CULTUREPARK_CACHE"} | home
-    code = "from culturepark.local_models import tiny; tiny.folder()"
+    code = "from culturepark.local_models import tiny; tiny.find_folder()"
     code = (
         f"import sys; from culturepark.errors import InputError\ntry: {code}\nexcept InputError as"
         " e: sys.exit(str(e))"

@@ -433,9 +433,9 @@ def test_an_answer_in_pieces_is_parted_as_the_whole_is(text, size):
 def test_a_model_on_this_machine_and_a_talk_with_one_keep_thoughts_apart(park):
     from culturepark.api.lessons import chat
     from culturepark.llm.providers.local import _build_reply
-    from culturepark.local_models.engine import Made
+    from culturepark.local_models.engine import Generation
 
-    reply = _build_reply(Made("<think>Hm.</think>Tea.", "stop", 5, 7), "m", 1.0)
+    reply = _build_reply(Generation("<think>Hm.</think>Tea.", "stop", 5, 7), "m", 1.0)
     assert (reply.text, reply.reasoning, reply.completion_tokens) == ("Tea.", "Hm.", 7)
     told = []
     talk = chat(cp.Scripted(["<think>Hm.</think>Tea."]), "north", ["Hello?"], told.append)

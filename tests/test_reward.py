@@ -347,13 +347,13 @@ def kept(tmp_path_factory, path):
     """
     pytest.importorskip("trl")
     from culturepark.local_models.libraries import quiet
-    from culturepark.local_models.sketch import sketch
+    from culturepark.local_models.sketch import sketch_base
     from culturepark.training import scpo
 
     folder, data = tmp_path_factory.mktemp("reward"), votes.read_votes(path)
     texts = [t for p in data.pairs for t in (p.chosen, p.rejected, *(m.content for m in p.history))]
     with quiet():
-        base = sketch(folder / "base", texts, width=16, vocabulary=400, dropout=0.5)
+        base = sketch_base(folder / "base", texts, width=16, vocabulary=400, dropout=0.5)
     told = scpo.build_terms(
         base=str(base),
         batch=8,

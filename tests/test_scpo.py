@@ -18,7 +18,7 @@ from culturepark.errors import InputError, NotFound, RunFailed
 from culturepark.evaluation import steered
 from culturepark.local_models import machine, manifest, rewards
 from culturepark.local_models.libraries import quiet
-from culturepark.local_models.sketch import sketch
+from culturepark.local_models.sketch import sketch_base
 from culturepark.records import Preference
 from culturepark.surveys import simulated, votes
 from culturepark.surveys.votes import Votes
@@ -41,7 +41,7 @@ def small(tmp_path_factory, data):
         texts = [
             t for p in data.pairs for t in (p.chosen, p.rejected, *(m.content for m in p.history))
         ]
-        return sketch(
+        return sketch_base(
             tmp_path_factory.mktemp("base") / "small", texts, width=16, vocabulary=400, dropout=0.5
         )
 
@@ -68,8 +68,8 @@ def done(tmp_path_factory, data, how):
 
 
 def opened(small, length=128):
-    held = rewards.Texts(rewards.tokenizer(str(small)), length)
-    return held, rewards.load(str(small), held.tokenizer, machine.look("cpu"))
+    held = rewards.Texts(rewards.load_tokenizer(str(small)), length)
+    return held, rewards.load_model(str(small), held.tokenizer, machine.find_machine("cpu"))
 
 
 def pair(n, user, country="N", minority=None):
@@ -115,14 +115,14 @@ def test_what_the_trainer_descends_is_that_loss_on_the_models_own_rewards(small,
     with quiet():
         held, model = opened(small)
         model.config.attention_dropout = model.model.layers[0].self_attn.attention_dropout = 0.0
-        before = rewards.rewards(model, held, pairs)
+        before = rewards.compute_rewards(model, held, pairs)
         _, loss = reward.train_reward_model(
             model,
             held,
             pairs,
             weights,
             reward.RewardRecipe(1, 6, 1e-4, 0),
-            machine.look("cpu"),
+            machine.find_machine("cpu"),
             tmp_path / "w",
         )
     apart = [before[p.id][0] - before[p.id][1] for p in pairs]
@@ -189,12 +189,12 @@ def test_the_variants_differ_in_what_they_keep_and_weigh():
 def test_scores_are_told_without_dropout_even_of_a_model_in_training(small, data):
     with quiet():
         held, model = opened(small)
-        calm = rewards.rewards(model, held, data.pairs[:20])
+        calm = rewards.compute_rewards(model, held, data.pairs[:20])
         model.train()
         assert (
-            rewards.rewards(model, held, data.pairs[:20])
+            rewards.compute_rewards(model, held, data.pairs[:20])
             == calm
-            == rewards.rewards(model, held, data.pairs[:20])
+            == rewards.compute_rewards(model, held, data.pairs[:20])
         )
         assert model.training
         ids = model(
@@ -219,14 +219,14 @@ def test_training_and_scoring_read_the_same_tokens_with_all_earlier_turns(small,
             ),
             with_kwargs=True,
         )
-        rewards.rewards(model, held, later)
+        rewards.compute_rewards(model, held, later)
         reward.train_reward_model(
             model,
             held,
             later,
             [1.0] * 4,
             reward.RewardRecipe(1, 4, 1e-3, 0),
-            machine.look("cpu"),
+            machine.find_machine("cpu"),
             tmp_path / "w",
         )
         hook.remove()
@@ -238,8 +238,10 @@ def test_training_and_scoring_read_the_same_tokens_with_all_earlier_turns(small,
 
 def test_a_conversation_that_is_too_long_loses_its_beginning_and_it_is_counted(small, data):
     with quiet():
-        held = rewards.Texts(rewards.tokenizer(str(small)), 16)
-        whole = rewards.tokens(held.tokenizer, [data.pairs[0].with_answer(data.pairs[0].chosen)])[0]
+        held = rewards.Texts(rewards.load_tokenizer(str(small)), 16)
+        whole = rewards.tokenize_talks(
+            held.tokenizer, [data.pairs[0].with_answer(data.pairs[0].chosen)]
+        )[0]
         held.add(data.pairs[:1])
     assert held.of(data.pairs[0], True) == tuple(whole[-16:]) and held.cut == 2
 
@@ -288,19 +290,19 @@ def test_an_encoder_without_chat_template_end_mark_or_sdpa_reads_question_and_an
             tmp_path
         )
         held, model = opened(tmp_path)
-        before = rewards.rewards(model, held, [asked])["1"]
+        before = rewards.compute_rewards(model, held, [asked])["1"]
         model, _ = reward.train_reward_model(
             model,
             held,
             [asked] * 2,
             [1.0] * 2,
             reward.RewardRecipe(3, 2, 1e-2, 0),
-            machine.look("cpu"),
+            machine.find_machine("cpu"),
             tmp_path / "w",
         )
-        after = rewards.rewards(model, held, [asked])["1"]
+        after = rewards.compute_rewards(model, held, [asked])["1"]
     assert list(held.of(asked, True)) == made("is it", "yes")["input_ids"]
-    assert after[0] - after[1] > before[0] - before[1] and rewards.clip(
+    assert after[0] - after[1] > before[0] - before[1] and rewards.keep_last_tokens(
         made, held.of(asked, True), 3
     ) == [2, 6, 3]
 
@@ -579,9 +581,11 @@ def test_references_are_told_once_by_models_that_have_not_seen_the_user(done, da
         p.id for p in held
     }
     with quiet():
-        tokenizer = rewards.tokenizer(str(done[0] / "global-0"))
-        model = rewards.load(str(done[0] / "global-0"), tokenizer, machine.look("cpu"))
-        seen = rewards.rewards(model, rewards.Texts(tokenizer, 128), train)
+        tokenizer = rewards.load_tokenizer(str(done[0] / "global-0"))
+        model = rewards.load_model(
+            str(done[0] / "global-0"), tokenizer, machine.find_machine("cpu")
+        )
+        seen = rewards.compute_rewards(model, rewards.Texts(tokenizer, 128), train)
     assert all(
         tuple(cached["references"][i]) != pytest.approx(seen[i]) for i in seen
     )  # the global model has learnt these pairs
@@ -589,16 +593,16 @@ def test_references_are_told_once_by_models_that_have_not_seen_the_user(done, da
 
 def test_a_kept_model_is_whole_and_gives_the_rewards_it_was_judged_by(done, data):
     out, made = done
-    assert sorted(p.name for p in manifest.models(out)) == ["global-0", "norland", "ostland"]
+    assert sorted(p.name for p in manifest.find_folders(out)) == ["global-0", "norland", "ostland"]
     assert (
         manifest.read(out / "norland").kind == "reward"
         and not list(out.rglob("*.bin"))
         and not list(out.glob("*/.*"))
     )
     with quiet():
-        tokenizer = rewards.tokenizer(str(out / "norland"))
-        model = rewards.load(str(out / "norland"), tokenizer, machine.look("cpu"))
-        found = rewards.rewards(
+        tokenizer = rewards.load_tokenizer(str(out / "norland"))
+        model = rewards.load_model(str(out / "norland"), tokenizer, machine.find_machine("cpu"))
+        found = rewards.compute_rewards(
             model, rewards.Texts(tokenizer, 128), votes.split_by_user(data.pairs, 0.15, 0)[1]
         )
     margins = next(
@@ -745,9 +749,11 @@ def test_adapters_are_kept_on_the_global_model_and_loaded_on_it(data, how, tmp_p
     )
     (tmp_path / "run").rename(tmp_path / "moved")
     with quiet():
-        tokenizer = rewards.tokenizer(str(tmp_path / "moved" / "norland"))
-        model = rewards.load(str(tmp_path / "moved" / "norland"), tokenizer, machine.look("cpu"))
-        found = rewards.rewards(
+        tokenizer = rewards.load_tokenizer(str(tmp_path / "moved" / "norland"))
+        model = rewards.load_model(
+            str(tmp_path / "moved" / "norland"), tokenizer, machine.find_machine("cpu")
+        )
+        found = rewards.compute_rewards(
             model, rewards.Texts(tokenizer, 128), votes.split_by_user(data.pairs, 0.15, 0)[1]
         )
     assert {i: p - m for i, (p, m) in found.items()} == pytest.approx(made[0].margins, abs=1e-6)

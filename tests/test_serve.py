@@ -28,7 +28,7 @@ from culturepark.local_models import (
     manifest,
     vllm,
 )
-from culturepark.local_models.merge import merge
+from culturepark.local_models.merge import merge_adapter
 from culturepark.records import Message, Request
 from culturepark.serving.local_answers import LocalAnswers
 from culturepark.serving.model_server import ModelServer
@@ -56,21 +56,23 @@ def adapter(root, folder, seed, rank=4, kind="adapter", **more):
             init_lora_weights=False,
             **more,
         )
-        get_peft_model(base.model(str(root), machine.look("cpu")), config).save_pretrained(folder)
+        get_peft_model(
+            base.load_model(str(root), machine.find_machine("cpu")), config
+        ).save_pretrained(folder)
     manifest.write(
         manifest.Manifest(
             kind=kind,
             name=folder.name,
             base=str(root),
-            base_hash=base.fingerprint(str(root)),
+            base_hash=base.compute_fingerprint(str(root)),
             objective="sft",
             corpus="tea",
             corpus_hash="00",
             rows={"train": 8},
             settings={"rank": rank},
             machine="cpu",
-            versions=manifest.versions(),
-            created=manifest.now(),
+            versions=manifest.list_versions(),
+            created=manifest.format_now(),
         ),
         folder,
     )
@@ -110,7 +112,7 @@ def eng(answer):
 def asks(eng, answer, **how):
     """One request to each model."""
     return [
-        engine.Ask(eng.tokens(TALK), answer._loaded[n][1], **{"limit": 12, **how})
+        engine.GenerationRequest(eng.tokens(TALK), answer._loaded[n][1], **{"limit": 12, **how})
         for n in answer.names
     ]
 
@@ -124,7 +126,7 @@ def plainly(root, folder=None):
     from peft import PeftModel
 
     with libraries.quiet():
-        whole = base.model(str(root), machine.look("cpu")).eval()
+        whole = base.load_model(str(root), machine.find_machine("cpu")).eval()
         return PeftModel.from_pretrained(whole, folder).eval() if folder else whole
 
 
@@ -153,7 +155,7 @@ def test_rows_of_other_lengths_temperatures_and_limits_share_a_batch_and_change_
         *asks(eng, answer, temperature=0.8, seed=7),
         *asks(eng, answer, limit=3),
         *asks(eng, answer, temperature=1.2, top_p=0.5, seed=1),
-        engine.Ask(eng.tokens(long), engine.BASE, 30),
+        engine.GenerationRequest(eng.tokens(long), engine.BASE, 30),
     ]
     before = eng.batches
     together = wait([eng.submit(a) for a in some])
@@ -186,12 +188,16 @@ def test_draws_follow_temperature_and_top_p():
     import torch
 
     scores = torch.tensor([[0.5, 0.3, 0.2]]).log()
-    ask = engine.Ask((), engine.BASE, 1, temperature=1.0)
+    ask = engine.GenerationRequest((), engine.BASE, 1, temperature=1.0)
     shares = [i / 1000 for i in range(1000)]
-    drawn = engine.draw(scores.expand(1000, 3), [ask] * 1000, shares).bincount(minlength=3).tolist()
+    drawn = (
+        engine.draw_tokens(scores.expand(1000, 3), [ask] * 1000, shares)
+        .bincount(minlength=3)
+        .tolist()
+    )
     assert drawn == pytest.approx([500, 300, 200], abs=2)
-    narrow = engine.Ask((), engine.BASE, 1, temperature=1.0, top_p=0.6)
-    assert engine.draw(
+    narrow = engine.GenerationRequest((), engine.BASE, 1, temperature=1.0, top_p=0.6)
+    assert engine.draw_tokens(
         scores.expand(1000, 3), [narrow] * 1000, shares
     ).bincount().tolist() == pytest.approx([625, 375], abs=2)
 
@@ -206,7 +212,9 @@ async def test_twenty_at_once_are_few_batches(eng, answer):
 
 
 async def test_a_request_that_is_given_up_is_left_out_and_the_engine_goes_on(eng):
-    gone: Future = eng.submit(engine.Ask(eng.tokens(TALK), engine.BASE, 200, temperature=1.0))
+    gone: Future = eng.submit(
+        engine.GenerationRequest(eng.tokens(TALK), engine.BASE, 200, temperature=1.0)
+    )
     gone.cancel()
     assert (await eng.complete(TALK, limit=4)).completion_tokens <= 4
 
@@ -336,7 +344,9 @@ def test_a_tuned_model_takes_its_seat_and_the_journal_names_it(park, models):
     cp.simulate(run)
     with run.open_store(write=False) as journal:
         said = journal.select("SELECT DISTINCT model FROM calls WHERE role = 'delegate'")
-    assert said == [(local_model.find(models / "korean").identity,)] and "korean" in said[0][0]
+    assert (
+        said == [(local_model.find_model(models / "korean").identity,)] and "korean" in said[0][0]
+    )
 
 
 async def test_eight_seats_of_one_base_load_it_once_and_a_reply_is_honest(models, eng):
@@ -386,19 +396,22 @@ def test_damaged_pickled_and_unfitting_adapters_are_told_and_the_base_is_as_it_w
 ):
     cut, pickled, other = (broken(models, tmp_path, n) for n in ("cut", "pickled", "other"))
     (cut / local_model.ADAPTER).write_bytes((cut / local_model.ADAPTER).read_bytes()[:-99])
-    held = engine.Engine(str(small), machine.look("cpu"))
-    before = held.submit(engine.Ask(held.tokens(TALK), engine.BASE, 6)).result(60)
+    held = engine.Engine(str(small), machine.find_machine("cpu"))
+    before = held.submit(engine.GenerationRequest(held.tokens(TALK), engine.BASE, 6)).result(60)
     with pytest.raises(ModelError, match=r"cannot load the adapter at .*cut"):
-        held.add(local_model.find(cut))
-    assert held.submit(engine.Ask(held.tokens(TALK), engine.BASE, 6)).result(60) == before
+        held.add(local_model.find_model(cut))
+    assert (
+        held.submit(engine.GenerationRequest(held.tokens(TALK), engine.BASE, 6)).result(60)
+        == before
+    )
     (pickled / local_model.ADAPTER).rename(pickled / "adapter_model.bin")
     with pytest.raises(ModelError, match="pickled"):
-        local_model.find(pickled)
+        local_model.find_model(pickled)
     (other / manifest.FILE).write_text(
-        (other / manifest.FILE).read_text().replace(base.fingerprint(str(small)), "0" * 16)
+        (other / manifest.FILE).read_text().replace(base.compute_fingerprint(str(small)), "0" * 16)
     )
     with pytest.raises(ModelError, match="was tuned on the base"):
-        local_model.find(other)
+        local_model.find_model(other)
 
 
 def test_an_adapter_that_cannot_share_a_base_and_a_reward_model_are_refused(small, tmp_path):
@@ -406,7 +419,7 @@ def test_an_adapter_that_cannot_share_a_base_and_a_reward_model_are_refused(smal
     with pytest.raises(ModelError, match=r"use_dora.*culturepark merge"):
         LocalAnswers([str(odd)]).load()
     with pytest.raises(InputError, match="reward model"):
-        local_model.find(adapter(small, tmp_path / "judge", 1, kind="reward"))
+        local_model.find_model(adapter(small, tmp_path / "judge", 1, kind="reward"))
 
 
 def test_models_of_one_name_are_told_apart_by_the_folder_they_are_in(models, small, tmp_path):
@@ -424,9 +437,9 @@ def test_a_merged_model_is_what_base_and_adapter_were_and_needs_no_peft(small, t
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = adapter(small, tmp_path / "korean", 3, **more)
-    made = merge(folder, tmp_path / "whole")
+    made = merge_adapter(folder, tmp_path / "whole")
     tokenizer = AutoTokenizer.from_pretrained(made)
-    ids = torch.tensor(choices.asked(tokenizer, [TALK]))
+    ids = torch.tensor(choices.tokenize_prompts(tokenizer, [TALK]))
     plain = AutoModelForCausalLM.from_pretrained(made, use_safetensors=True).eval()
     held = plainly(small, folder)
     with torch.inference_mode():
@@ -439,9 +452,9 @@ def test_a_merged_model_is_what_base_and_adapter_were_and_needs_no_peft(small, t
 
 def test_a_quantised_base_and_a_taken_folder_are_not_merged_into(models, small, tmp_path):
     with pytest.raises(InputError, match="not empty"):
-        merge(models / "korean", models)
+        merge_adapter(models / "korean", models)
     with pytest.raises(InputError, match="nothing to merge"):
-        merge(small, tmp_path / "new")
+        merge_adapter(small, tmp_path / "new")
     rounded = tmp_path / "rounded"
     shutil.copytree(small, rounded)
     config = json.loads((rounded / "config.json").read_text())
@@ -452,7 +465,7 @@ def test_a_quantised_base_and_a_taken_folder_are_not_merged_into(models, small, 
     told = manifest.read(folder).model_copy(update={"base": str(rounded), "base_hash": ""})
     manifest.write(told, folder)
     with pytest.raises(ModelError, match="stored quantised"):
-        merge(folder, tmp_path / "new")
+        merge_adapter(folder, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -467,7 +480,7 @@ def test_the_vllm_command_names_base_adapters_and_the_least_rank_it_takes(models
         " --generation-config vllm --enable-lora --max-loras 3 --max-lora-rank 16"
         f" --lora-modules arabic={models}/arabic german={models}/german korean={models}/korean"
     )
-    assert vllm.commands(local_model.named([local_model.find(small)])) == [
+    assert vllm.build_commands(local_model.name_models([local_model.find_model(small)])) == [
         made.partition(" --enable-lora")[0]
     ]
 

@@ -111,7 +111,10 @@ def marked(small, tmp_path_factory):
     """The small base with the marks of all shapes among its tokens."""
     folder = tmp_path_factory.mktemp("bases") / "marked"
     with libraries.quiet():
-        tokenizer, model = base.tokenizer(str(small)), base.model(str(small), machine.look("cpu"))
+        tokenizer, model = (
+            base.load_tokenizer(str(small)),
+            base.load_model(str(small), machine.find_machine("cpu")),
+        )
         tokenizer.add_special_tokens({"bos_token": "<s>", "additional_special_tokens": MARKS[1:]})
         model.resize_token_embeddings(len(tokenizer))
         tokenizer.save_pretrained(folder)
@@ -123,7 +126,7 @@ def marked(small, tmp_path_factory):
 def shape(request, marked, tmp_path_factory):
     folder = shutil.copytree(marked, tmp_path_factory.mktemp("bases") / request.param)
     (folder / "chat_template.jinja").write_text(SHAPES[request.param])
-    return request.param, engine.Engine(str(folder), machine.look("cpu"))
+    return request.param, engine.Engine(str(folder), machine.find_machine("cpu"))
 
 
 @pytest.mark.parametrize("talk", [TALK, LONG], ids=["one turn", "three turns"])
@@ -133,7 +136,9 @@ def test_trained_weighed_and_sampled_prompts_are_the_same_tokens(shape, talk):
     trained = rows.tokenised(held.tokenizer, [row], 999)
     start = trained["labels"][0].count(-100)
     prompt = trained["input_ids"][0][:start]
-    assert prompt == list(held.ask(talk).prompt) == choices.asked(held.tokenizer, [talk])[0]
+    assert (
+        prompt == list(held.ask(talk).prompt) == choices.tokenize_prompts(held.tokenizer, [talk])[0]
+    )
     assert trained["labels"][0] == [-100] * start + trained["input_ids"][0][start:]
 
 
@@ -165,7 +170,7 @@ def test_a_completion_is_the_answer_and_the_token_at_which_sampling_stops(shape)
 def test_options_begin_as_the_answer_that_holds_them_does(shape):
     _, held = shape
     opening = held.open_turn(TALK)
-    (agree,) = choices.tokens(held.tokenizer, opening, ["Agree"])
+    (agree,) = choices.tokenize_options(held.tokenizer, opening, ["Agree"])
     _, said = chat.tokenize_answers(held.tokenizer, [TALK], ["Agree."])[0]
     assert agree == tuple(said[: len(agree)]) and len(said) == len(agree) + 1
 
@@ -198,14 +203,14 @@ def test_a_model_that_learnt_an_answer_says_it_from_the_sampled_prompt(shape):
 def test_a_system_message_is_never_lost_and_stays_where_the_template_has_a_place_for_it(
     marked, name, held
 ):
-    tokenizer = base.tokenizer(str(marked))
+    tokenizer = base.load_tokenizer(str(marked))
     tokenizer.chat_template = SHAPES[name]
     opening = chat.open_turns(tokenizer, [TALK])[0]
     assert SYSTEM in opening.text and opening.talk[0]["role"] == held
 
 
 def test_a_template_that_writes_the_date_makes_one_prompt_on_any_day(marked):
-    tokenizer = base.tokenizer(str(marked))
+    tokenizer = base.load_tokenizer(str(marked))
     tokenizer.chat_template = LLAMA
     assert (
         "system<|end_header|>\n\n26 Jul 2024\nYou are" in chat.open_turns(tokenizer, [TALK])[0].text
@@ -213,7 +218,7 @@ def test_a_template_that_writes_the_date_makes_one_prompt_on_any_day(marked):
 
 
 def test_neighbours_of_one_role_are_joined_where_roles_must_alternate(marked):
-    tokenizer = base.tokenizer(str(marked))
+    tokenizer = base.load_tokenizer(str(marked))
     tokenizer.chat_template = GEMMA
     talk = [TALK[1], {"role": "user", "content": "Say it briefly."}]
     assert f"{QUESTION}\n\nSay it briefly." in chat.open_turns(tokenizer, [talk])[0].text
@@ -235,7 +240,7 @@ def test_a_template_that_takes_too_much_is_an_error_when_its_base_is_loaded(mark
     folder = shutil.copytree(marked, tmp_path / "bomb")
     (folder / "chat_template.jinja").write_text(bomb)
     with pytest.raises(ModelError, match="chat template"):
-        base.tokenizer(str(folder))
+        base.load_tokenizer(str(folder))
 
 
 REFUSED = {
@@ -248,7 +253,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("template", REFUSED)
 def test_a_template_that_cannot_be_honoured_is_one_clear_error(marked, template):
-    tokenizer = base.tokenizer(str(marked))
+    tokenizer = base.load_tokenizer(str(marked))
     tokenizer.chat_template = template
     with pytest.raises(InputError, match=REFUSED[template]):
         chat.open_turns(tokenizer, [TALK])
@@ -258,12 +263,12 @@ def test_vllm_is_asked_to_open_answers_as_tuning_did(marked, tmp_path):
     for name in ("switch", "chatml"):
         folder = shutil.copytree(marked, tmp_path / name)
         (folder / "chat_template.jinja").write_text(SHAPES[name])
-        command = vllm.commands(local_model.named([local_model.find(folder)]))[0]
+        command = vllm.build_commands(local_model.name_models([local_model.find_model(folder)]))[0]
         assert ("--default-chat-template-kwargs" in command) is (name == "switch")
 
 
 def test_thoughts_in_an_answer_are_refused_where_the_template_takes_them_out(marked):
-    tokenizer = base.tokenizer(str(marked))
+    tokenizer = base.load_tokenizer(str(marked))
     tokenizer.chat_template = THINKS
     with pytest.raises(InputError, match="thoughts in it"):
         chat.tokenize_answers(tokenizer, [TALK], ["<think>They may like it.</think>Agree."])
@@ -273,13 +278,13 @@ def test_a_base_without_a_template_begins_as_its_tokenizer_does(small, marked, t
     from tokenizers.processors import TemplateProcessing
 
     folder = shutil.copytree(marked, tmp_path / "begins")
-    tokenizer = base.tokenizer(str(folder))
+    tokenizer = base.load_tokenizer(str(folder))
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
     )
     tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").unlink()
-    ids = chat.open_turns(base.tokenizer(str(folder)), [TALK])[0].tokens
+    ids = chat.open_turns(base.load_tokenizer(str(folder)), [TALK])[0].tokens
     assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
 
 

@@ -38,7 +38,7 @@ def tune(small, corpus, tmp_path):
 
 @pytest.fixture(scope="module")
 def loaded(small):
-    return base.model(str(small), machine.look("cpu")), base.tokenizer(str(small))
+    return base.load_model(str(small), machine.find_machine("cpu")), base.load_tokenizer(str(small))
 
 
 def weights(folder):
@@ -207,7 +207,7 @@ def test_the_loss_of_completions_is_trls_to_the_last_digits(small, tmp_path, mon
             told,
             reading.Corpus("c", "h", {"train": {"north": rows("north", 8)}}),
             tmp_path / kind.__name__,
-            machine.look("cpu"),
+            machine.find_machine("cpu"),
             lambda stage, how: None,
         )
         with libraries.quiet():
@@ -228,7 +228,7 @@ def test_the_distribution_loss_is_the_divergence_by_the_chain_rule(loaded):
         "shares": [0.5, 0.2, 0.3],
     }
     places = shares.places(tokenizer, [row])
-    logits = choices.last(model, tokenizer, [p.ids for p in places])
+    logits = choices.compute_last_logits(model, tokenizer, [p.ids for p in places])
     found = float(
         shares.loss(
             logits,
@@ -237,7 +237,7 @@ def test_the_distribution_loss_is_the_divergence_by_the_chain_rule(loaded):
             [p.weight for p in places],
         )
     )
-    said = choices.distribution(model, tokenizer, [row["prompt"]], [row["options"]])[0]
+    said = choices.compute_distributions(model, tokenizer, [row["prompt"]], [row["options"]])[0]
     assert len(places) == 2 and found == pytest.approx(
         sum(p * math.log(p / q) for p, q in zip(row["shares"], said, strict=True)), abs=1e-5
     )
@@ -247,10 +247,14 @@ def test_matching_shares_brings_the_model_to_the_people(tune, loaded):
     made = tune("shares", epochs=10.0, lr=3e-3)
     row = told("shares", rows("north", 1)[0])
     with matrix.loaded(made[:1]) as (tuned, tokenizer, _):
-        after = choices.distribution(tuned, tokenizer, [row["prompt"]], [row["options"]])[0]
-    before = choices.distribution(*loaded, [row["prompt"]], [row["options"]])[0]
+        after = choices.compute_distributions(tuned, tokenizer, [row["prompt"]], [row["options"]])[
+            0
+        ]
+    before = choices.compute_distributions(*loaded, [row["prompt"]], [row["options"]])[0]
     assert (
-        choices.divergence(after, row["shares"]) < 0.05 < choices.divergence(before, row["shares"])
+        choices.compute_divergence(after, row["shares"])
+        < 0.05
+        < choices.compute_divergence(before, row["shares"])
     )
 
 

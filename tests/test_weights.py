@@ -20,14 +20,14 @@ OPTIONS = ["Agree", "Agree strongly", "Disagree"]
 
 @pytest.fixture(scope="module")
 def loaded(small):
-    return base.model(str(small), machine.look("cpu")), base.tokenizer(str(small))
+    return base.load_model(str(small), machine.find_machine("cpu")), base.load_tokenizer(str(small))
 
 
 # ---------------------------------------------------------------- machine
 
 
 def test_a_cpu_computes_in_float32_and_says_so():
-    found = machine.look("cpu")
+    found = machine.find_machine("cpu")
     assert (found.device, found.dtype, found.attention) == (
         "cpu",
         "float32",
@@ -45,19 +45,19 @@ def test_a_cpu_computes_in_float32_and_says_so():
 )
 def test_what_there_is_not_is_named_with_what_there_is(asked, said):
     with pytest.raises(InputError, match=said):
-        machine.look(*asked)
+        machine.find_machine(*asked)
 
 
 def test_without_the_libraries_one_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "trl" else name)
     with pytest.raises(InputError, match=r"need trl: pip install 'culturepark\[tune\]'"):
-        machine.look("cpu")
+        machine.find_machine("cpu")
 
 
 def test_more_memory_takes_more_rows_and_longer_rows_take_fewer():
     def rows(memory, length):
         card = machine.Machine("cuda", "card", "bfloat16", "sdpa", memory * machine.GIB)
-        return machine.batch(card, 7_000_000_000, length, 40_000_000)
+        return machine.choose_batch_size(card, 7_000_000_000, length, 40_000_000)
 
     assert 1 <= rows(24, 1024) < rows(80, 1024) and rows(80, 4096) < rows(80, 512)
 
@@ -68,10 +68,10 @@ def test_more_memory_takes_more_rows_and_longer_rows_take_fewer():
 def test_a_base_that_is_not_there_is_told_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match="no base model"):
-        base.place(str(tmp_path / "gone"))
+        base.find_base(str(tmp_path / "gone"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="cannot load the base"):
-        base.tokenizer(str(tmp_path / "empty"))
+        base.load_tokenizer(str(tmp_path / "empty"))
 
 
 def test_weights_that_are_pickled_are_refused(small, tmp_path):
@@ -83,7 +83,7 @@ def test_weights_that_are_pickled_are_refused(small, tmp_path):
     (copy / "model.safetensors").unlink()
     torch.save({}, copy / "pytorch_model.bin")
     with pytest.raises(ModelError, match="cannot load the base"):
-        base.model(str(copy), machine.look("cpu"))
+        base.load_model(str(copy), machine.find_machine("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -104,15 +104,15 @@ def test_a_damaged_base_is_one_error(small, tmp_path, file, damage):
         }[damage]
     )
     with pytest.raises(ModelError, match="cannot load the base"):
-        base.tokenizer(str(copy))
-        base.model(str(copy), machine.look("cpu"))
+        base.load_tokenizer(str(copy))
+        base.load_model(str(copy), machine.find_machine("cpu"))
 
 
 @pytest.mark.parametrize("held", [b"", b"{", b"[1]", b"\xff", b"null"])
 def test_a_damaged_adapter_configuration_is_one_error(tmp_path, held):
     (tmp_path / "adapter_config.json").write_bytes(held)
     with pytest.raises(ModelError, match=r"the adapter at .* is damaged"):
-        base.adapter(tmp_path)
+        base.read_adapter_config(tmp_path)
 
 
 def test_a_template_that_refuses_system_messages_gets_them_in_the_first_question(loaded):
@@ -132,7 +132,7 @@ def test_a_template_that_refuses_system_messages_gets_them_in_the_first_question
 
 def test_four_bits_need_a_card():
     with pytest.raises(InputError, match="4-bit bases need a CUDA card"):
-        base.model("tiny", machine.look("cpu"), quantise=True)
+        base.load_model("tiny", machine.find_machine("cpu"), quantise=True)
 
 
 # ------------------------------------------------------------------- tiny
@@ -157,13 +157,13 @@ def test_a_base_that_learnt_too_little_is_not_kept(tmp_path):
 
 
 def test_options_part_where_their_tokens_do():
-    found = choices.forks([(1, 2), (1, 3), (4,)])
+    found = choices.find_forks([(1, 2), (1, 3), (4,)])
     assert [(f.prefix, f.tokens, f.options) for f in found] == [
         ((), (1, 4), ((0, 1), (2,))),
         ((1,), (2, 3), ((0,), (1,))),
     ]
     with pytest.raises(InputError, match="beginning of another"):
-        choices.forks([(1,), (1, 2)])
+        choices.find_forks([(1,), (1, 2)])
 
 
 def test_the_distribution_is_that_of_the_tokens_where_options_part(loaded):
@@ -171,9 +171,9 @@ def test_the_distribution_is_that_of_the_tokens_where_options_part(loaded):
     import torch
 
     model, tokenizer = loaded
-    found = choices.distribution(model, tokenizer, ASK, [OPTIONS])[0]
+    found = choices.compute_distributions(model, tokenizer, ASK, [OPTIONS])[0]
     opening = open_turns(tokenizer, ASK)[0]
-    begun, ways = list(opening.tokens), choices.tokens(tokenizer, opening, OPTIONS)
+    begun, ways = list(opening.tokens), choices.tokenize_options(tokenizer, opening, OPTIONS)
     for option, way in enumerate(ways):
         share = 1.0
         for depth, token in enumerate(way):
@@ -189,10 +189,10 @@ def test_likelihood_is_the_mean_log_probability_of_the_answer_alone(loaded):
     import torch
 
     model, tokenizer = loaded
-    found = choices.likelihood(
+    found = choices.compute_likelihoods(
         model, tokenizer, ASK * 2, ["Agree.", "Disagree, since tea keeps me awake."]
     )
-    begun = choices.asked(tokenizer, ASK)[0]
+    begun = choices.tokenize_prompts(tokenizer, ASK)[0]
     whole = begun + tokenizer("Agree.<end>", add_special_tokens=False)["input_ids"]
     with torch.inference_mode():
         logs = model(torch.tensor([whole])).logits[0, :-1].log_softmax(-1)
@@ -209,7 +209,9 @@ def test_jensen_shannon_is_scipys(pairs):
 
     p, q = ([x / sum(side) for x in side] for side in zip(*pairs, strict=True))
     theirs = float(jensenshannon(p, q, base=2))
-    assert choices.divergence(p, q) == pytest.approx(0.0 if theirs != theirs else theirs, abs=1e-6)
+    assert choices.compute_divergence(p, q) == pytest.approx(
+        0.0 if theirs != theirs else theirs, abs=1e-6
+    )
 
 
 # --------------------------------------------------------------- manifest
@@ -226,9 +228,9 @@ def test_a_card_says_what_a_model_is_made_of(tmp_path):
         rows={"train": 3},
         settings={"lr": 0.1},
         machine="CPU",
-        versions=manifest.versions(),
+        versions=manifest.list_versions(),
         scores={"loss": 1.5},
-        created=manifest.now(),
+        created=manifest.format_now(),
     )
     manifest.write(made, tmp_path)
     assert (

@@ -59,10 +59,10 @@ def tune(
             return told, place, rows, None
         return told, place, rows, _read(located(corpus, form, workspace, out)[0], form, culture)
 
-    with machine.together(how.get("device")):
-        told, place, held, beside = machine.agreed(ready)
+    with machine.enter_launch(how.get("device")):
+        told, place, held, beside = machine.run_in_first(ready)
         made = job.tune(held, told, place, tell, fresh=fresh, opinions=beside)
-    if machine.first():
+    if machine.is_first():
         tuned.write(place, made)
     return made
 
@@ -145,7 +145,7 @@ def matrix(
     from culturepark.reports import tuned
     from culturepark.training import matrix as matrices
 
-    folders = manifest.models(models)
+    folders = manifest.find_folders(models)
     held = _read(located(corpus, "trl", workspace, out)[0], "trl", None)
     found = _read(located(corpus, "shares", workspace, out)[0], "shares", None)
     options: dict[str, list[str]] = {
@@ -174,7 +174,7 @@ def first() -> bool:
     """Say whether this is the process that writes and speaks: under accelerate or torchrun there
     are several.
     """
-    from culturepark.local_models.machine import first as one
+    from culturepark.local_models.machine import is_first as one
 
     return one()
 

@@ -59,9 +59,9 @@ def serve(
     from culturepark.local_models import vllm as production
 
     if vllm:
-        from culturepark.local_models.local_model import found, named
+        from culturepark.local_models.local_model import find_models, name_models
 
-        lines = production.commands(named(found(models)), port or PORT)
+        lines = production.build_commands(name_models(find_models(models)), port or PORT)
         say({"vllm": lines}, as_json, "\n".join(lines))
         return
     from culturepark.serving.limits import MIB, Limits
@@ -85,7 +85,7 @@ def _serve_models(
     from culturepark.serving.model_server import ModelServer
 
     key = named_key("--key-env", key_env)
-    device = machine.look(where["device"], where["dtype"], where["attention"])
+    device = machine.find_machine(where["device"], where["dtype"], where["attention"])
     answers = LocalAnswers(models, device, rows).load()
     with ModelServer(answers, key=key, port=port, limits=limits, tell=warn) as server:
         value = {"url": server.url, "models": list(answers.names), "machine": str(device)}
@@ -119,11 +119,11 @@ def merge(model: str, folder: str, as_json: bool) -> None:
     """Merge the adapter in the folder MODEL into its base and write the whole model, in
     safetensors, to FOLDER.
     """
-    from culturepark.local_models.merge import handover
-    from culturepark.local_models.merge import merge as merged
+    from culturepark.local_models.merge import hand_over
+    from culturepark.local_models.merge import merge_adapter as merged
 
     made = merged(model, folder)
-    lines = handover(made)
+    lines = hand_over(made)
     say(
         {"model": str(made), "next": lines},
         as_json,

@@ -13,7 +13,7 @@ from typing import Literal
 from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.types import Attempt
-from culturepark.local_models.choices import divergence
+from culturepark.local_models.choices import compute_divergence
 from culturepark.records import stream
 
 # respondents; with no answer among so many, an option's share is below 3/400 (see `offered`)
@@ -64,7 +64,7 @@ def agreement(model: Shares, people: Shares, places: Places) -> float:
 
     Source: Durmus et al. 2023, arXiv 2306.16388, §2.2.
     """
-    return 1 - divergence(fold(model, places), fold(people, places))
+    return 1 - compute_divergence(fold(model, places), fold(people, places))
 
 
 def variance(shares: Shares, ordered: bool) -> float:
@@ -88,7 +88,9 @@ def ceiling(people: tuple[float, ...], count: int) -> float:
     """
     rng, options = stream("ceiling", people, count), range(len(people))
     drawn = (Counter(rng.choices(options, people, k=count)) for _ in range(DRAWS))
-    return sum(1 - divergence([d[i] / count for i in options], people) for d in drawn) / DRAWS
+    return (
+        sum(1 - compute_divergence([d[i] / count for i in options], people) for d in drawn) / DRAWS
+    )
 
 
 # ------------------------------------------------------------------ answers
@@ -224,7 +226,7 @@ def _elsewhere(cell: Cell, around: Around) -> Sums | None:
     if not found:
         return None
     middle = [sum(column) / len(found) for column in zip(*found, strict=True)]
-    return 1 - divergence(middle, fold(cell.people, cell.places)), 1
+    return 1 - compute_divergence(middle, fold(cell.people, cell.places)), 1
 
 
 def _ceiling(cell: Cell, around: Around) -> Sums | None:

@@ -368,7 +368,7 @@ def _several(name: str) -> list[Contestant]:
         or not any(folder.glob(f"*/{manifest.FILE}"))
     ):
         return [Contestant(_short(name), (name,))]
-    return [Contestant(f"{folder.name}/{f.name}", (str(f),)) for f in manifest.models(folder)]
+    return [Contestant(f"{folder.name}/{f.name}", (str(f),)) for f in manifest.find_folders(folder)]
 
 
 def _short(name: str) -> str:

@@ -79,7 +79,7 @@ def load(
 def _local(place: str, params: Mapping[str, Any]) -> Model:
     from culturepark.local_models import rewards
 
-    if rewards.found(place):
+    if rewards.is_reward_model(place):
         from culturepark.llm.providers.reward import RewardProvider
 
         return RewardProvider(place, **params)

@@ -11,7 +11,7 @@ from typing import Any
 
 from culturepark.errors import InputError
 from culturepark.local_models import tiny
-from culturepark.local_models.libraries import TEMPLATE, damaged
+from culturepark.local_models.libraries import TEMPLATE, explain_damage
 from culturepark.local_models.machine import Machine
 from culturepark.local_models.probe import try_template
 
@@ -19,12 +19,12 @@ TINY = "tiny"
 PIECE = 1 << 16  # bytes of a weight file that are hashed at each of 16 places
 
 
-def place(name: str) -> str:
+def find_base(name: str) -> str:
     """Return where a base is: the folder of `tiny` (made when first asked for), a folder, or a hub
     name as it stands.
     """
     if name == TINY:
-        return str(tiny.folder())
+        return str(tiny.find_folder())
     path = Path(name).expanduser()
     if path.is_dir():
         return str(path)
@@ -35,30 +35,30 @@ def place(name: str) -> str:
     return name
 
 
-def tokenizer(name: str) -> Any:
+def load_tokenizer(name: str) -> Any:
     """Return a base's tokenizer, with a padding token and a chat template; ModelError where it
     cannot be had.
     """
     from transformers import AutoTokenizer
 
-    found = _loaded(name, AutoTokenizer.from_pretrained, place(name), trust_remote_code=False)
+    found = _load(name, AutoTokenizer.from_pretrained, find_base(name), trust_remote_code=False)
     if found.pad_token is None:
         found.pad_token = found.eos_token
     if found.chat_template is None:
-        found.chat_template = ("{{ bos_token }}" if _begins(found) else "") + TEMPLATE
+        found.chat_template = ("{{ bos_token }}" if _adds_first_token(found) else "") + TEMPLATE
     elif found.chat_template != TEMPLATE:
         marks = {str(k): str(v) for k, v in found.special_tokens_map.items()}
         try_template(found.get_chat_template(), tuple(sorted(marks.items())))
     return found
 
 
-def _begins(tokenizer: Any) -> bool:
+def _adds_first_token(tokenizer: Any) -> bool:
     """Say whether a tokenizer begins every text with a token of its own."""
     begun = tokenizer("a")["input_ids"][:1]
     return tokenizer.bos_token_id is not None and begun == [tokenizer.bos_token_id]
 
 
-def model(name: str, machine: Machine, *, quantise: bool = False, scores: bool = False) -> Any:
+def load_model(name: str, machine: Machine, *, quantise: bool = False, scores: bool = False) -> Any:
     """Return a base model on the machine's device, in its number format, every weight trainable.
 
     `quantise` loads it in 4 bits (nf4, double quantisation: Dettmers et al. 2023, arXiv
@@ -76,10 +76,10 @@ def model(name: str, machine: Machine, *, quantise: bool = False, scores: bool =
     if scores:
         told["num_labels"] = 1
     kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
-    found = _loaded(
+    found = _load(
         name,
         kind.from_pretrained,
-        place(name),
+        find_base(name),
         trust_remote_code=False,
         use_safetensors=True,
         **told,
@@ -105,17 +105,17 @@ def _nf4(machine: Machine, dtype: Any) -> Any:
     )
 
 
-def _loaded(name: str, load: Any, *args: Any, **told: Any) -> Any:
-    with damaged(f"cannot load the base {name!r}"):
+def _load(name: str, load: Any, *args: Any, **told: Any) -> Any:
+    with explain_damage(f"cannot load the base {name!r}"):
         return load(*args, **told)
 
 
-def title(name: str) -> str:
+def name_base(name: str) -> str:
     """Return a base's name as it may stand in a file: no folder of this machine."""
     return Path(name).name if Path(name).expanduser().is_dir() else name
 
 
-def fingerprint(name: str) -> str:
+def compute_fingerprint(name: str) -> str:
     """Return a hash of a local base: its configuration, and of each weight file the size and 16
     pieces spread over it.
 
@@ -123,7 +123,7 @@ def fingerprint(name: str) -> str:
     """
     import hashlib
 
-    folder = Path(place(name))
+    folder = Path(find_base(name))
     if not folder.is_dir():
         return ""
     made = hashlib.blake2b(digest_size=8)
@@ -137,9 +137,9 @@ def fingerprint(name: str) -> str:
     return made.hexdigest()
 
 
-def licence(name: str) -> str:
+def read_licence(name: str) -> str:
     """Return the licence that a local base's card names, or that it is not known."""
-    card = Path(place(name)) / "README.md"
+    card = Path(find_base(name)) / "README.md"
     if card.is_file():
         for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:60]:
             if line.startswith("license:"):
@@ -147,12 +147,12 @@ def licence(name: str) -> str:
     return "unknown: see the base's own card"
 
 
-def adapter(folder: Path) -> dict[str, Any]:
+def read_adapter_config(folder: Path) -> dict[str, Any]:
     """Return the adapter configuration in a folder, or an empty mapping where it holds a whole
     model; ModelError for a damaged one.
     """
     path = folder / "adapter_config.json"
     if not path.is_file():
         return {}
-    with damaged(f"the adapter at {folder} is damaged"):
+    with explain_damage(f"the adapter at {folder} is damaged"):
         return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -34,21 +34,23 @@ class Fork:
     options: tuple[tuple[int, ...], ...]
 
 
-def forks(answers: Sequence[Sequence[int]]) -> tuple[Fork, ...]:
+def find_forks(answers: Sequence[Sequence[int]]) -> tuple[Fork, ...]:
     """Return the places where tokenised options part, the root first; InputError where one is the
     beginning of another.
 
     >>> forks([(5, 1), (5, 2), (7,)])[0].tokens
     (5, 7)
     """
-    return tuple(_forks([tuple(a) for a in answers], tuple(range(len(answers))), 0))
+    return tuple(_iterate_forks([tuple(a) for a in answers], tuple(range(len(answers))), 0))
 
 
-def _forks(answers: Sequence[tuple[int, ...]], held: tuple[int, ...], depth: int) -> Iterator[Fork]:
-    if len(held) < 2:
+def _iterate_forks(
+    answers: Sequence[tuple[int, ...]], options: tuple[int, ...], depth: int
+) -> Iterator[Fork]:
+    if len(options) < 2:
         return
     branches: dict[int, list[int]] = {}
-    for i in held:
+    for i in options:
         if len(answers[i]) <= depth:
             raise InputError(
                 f"option {i + 1} is the beginning of another option; nothing tells them apart"
@@ -56,20 +58,22 @@ def _forks(answers: Sequence[tuple[int, ...]], held: tuple[int, ...], depth: int
         branches.setdefault(answers[i][depth], []).append(i)
     if len(branches) > 1:
         yield Fork(
-            answers[held[0]][:depth], tuple(branches), tuple(tuple(b) for b in branches.values())
+            answers[options[0]][:depth], tuple(branches), tuple(tuple(b) for b in branches.values())
         )
     for branch in branches.values():
-        yield from _forks(answers, tuple(branch), depth + 1)
+        yield from _iterate_forks(answers, tuple(branch), depth + 1)
 
 
-def tokens(tokenizer: Any, opening: Opening, options: Sequence[str]) -> list[tuple[int, ...]]:
+def tokenize_options(
+    tokenizer: Any, opening: Opening, options: Sequence[str]
+) -> list[tuple[int, ...]]:
     """Return each option as a model would begin its answer there: its words and the full stop after
     them.
     """
     return tokenize_beginnings(tokenizer, opening, [f"{option}." for option in options])
 
 
-def asked(tokenizer: Any, prompts: Sequence[Talk]) -> list[list[int]]:
+def tokenize_prompts(tokenizer: Any, prompts: Sequence[Talk]) -> list[list[int]]:
     """Return conversations as token ids, up to where the model speaks."""
     return [list(opening.tokens) for opening in open_turns(tokenizer, prompts)]
 
@@ -81,13 +85,13 @@ def grow_trees(
     keys = [(opening.text, *labels) for opening, labels in zip(openings, options, strict=True)]
     different = dict(zip(keys, zip(openings, options, strict=True), strict=True))
     trees = {
-        key: forks(tokens(tokenizer, opening, labels))
+        key: find_forks(tokenize_options(tokenizer, opening, labels))
         for key, (opening, labels) in different.items()
     }
     return [trees[key] for key in keys]
 
 
-def distribution(
+def compute_distributions(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[Talk],
@@ -100,10 +104,10 @@ def distribution(
     openings = open_turns(tokenizer, prompts)
     trees = grow_trees(tokenizer, openings, options)
     begun = [opening.tokens for opening in openings]
-    return weighed(model, tokenizer, begun, trees, [len(o) for o in options], rows=rows)
+    return weigh_forks(model, tokenizer, begun, trees, [len(o) for o in options], rows=rows)
 
 
-def weighed(
+def weigh_forks(
     model: Any,
     tokenizer: Any,
     begun: Sequence[Sequence[int]],
@@ -121,7 +125,9 @@ def weighed(
     for at in range(0, len(places), rows):
         part = places[at : at + rows]
         asked_of = [names[i] for i, _ in part] if names else None
-        logits = last(model, tokenizer, [[*begun[i], *f.prefix] for i, f in part], asked_of)
+        logits = compute_last_logits(
+            model, tokenizer, [[*begun[i], *f.prefix] for i, f in part], asked_of
+        )
         for (i, fork), row in zip(part, logits, strict=True):
             for share, branch in zip(
                 row[list(fork.tokens)].softmax(-1).tolist(), fork.options, strict=True
@@ -131,7 +137,7 @@ def weighed(
     return made
 
 
-def last(
+def compute_last_logits(
     model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], names: Sequence[str] | None = None
 ) -> Any:
     """Return the logits after each row's last token, shape (rows, vocabulary), float32, without
@@ -141,7 +147,7 @@ def last(
     """
     import torch
 
-    batch = padded(tokenizer, rows, model.device)
+    batch = pad_rows(tokenizer, rows, model.device)
     was, ends = model.training, batch["attention_mask"].sum(1) - 1
     model.eval()
     with torch.inference_mode():
@@ -150,7 +156,7 @@ def last(
     return logits[torch.arange(len(rows), device=logits.device), ends].float()
 
 
-def padded(tokenizer: Any, rows: Sequence[Sequence[int]], device: Any) -> Any:
+def pad_rows(tokenizer: Any, rows: Sequence[Sequence[int]], device: Any) -> Any:
     """Return rows of token ids as one batch, padded on the right."""
     batch = tokenizer.pad(
         {"input_ids": [list(r) for r in rows]}, padding_side="right", return_tensors="pt"
@@ -158,7 +164,7 @@ def padded(tokenizer: Any, rows: Sequence[Sequence[int]], device: Any) -> Any:
     return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
 
 
-def likelihood(
+def compute_likelihoods(
     model: Any, tokenizer: Any, prompts: Sequence[Talk], answers: Sequence[str], rows: int = 32
 ) -> list[float]:
     """Return the mean log-probability (nats) a token of each answer, end of turn included. Dropout
@@ -173,7 +179,7 @@ def likelihood(
     model.eval()
     for at in range(0, len(order), rows):
         part = order[at : at + rows]
-        batch = padded(tokenizer, [whole[i] for i in part], model.device)
+        batch = pad_rows(tokenizer, [whole[i] for i in part], model.device)
         with torch.inference_mode():
             logs = model(**batch).logits[:, :-1].float().log_softmax(-1)
         said = batch["input_ids"][:, 1:]
@@ -187,7 +193,7 @@ def likelihood(
     return made
 
 
-def divergence(p: Sequence[float], q: Sequence[float]) -> float:
+def compute_divergence(p: Sequence[float], q: Sequence[float]) -> float:
     """Return the Jensen–Shannon distance (square root of the divergence in bits, from 0 to 1) of
     two distributions.
 

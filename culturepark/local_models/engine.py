@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 from culturepark.errors import InputError, ModelError
 from culturepark.local_models import base, choices, libraries, machine, reading
 from culturepark.local_models.chat import Opening, Talk, find_end, open_turns
-from culturepark.local_models.local_model import Graduate, mixable
+from culturepark.local_models.local_model import LocalModel, check_mixable
 from culturepark.local_models.machine import Machine
 from culturepark.local_models.schemas import Guide, Guides
 
@@ -40,7 +40,7 @@ class TooLong(InputError):
 
 
 @dataclass(frozen=True)
-class Ask:
+class GenerationRequest:
     """One request: a prompt's tokens, who answers, and how.
 
     `temperature` 0 takes the likeliest token; `top_p` draws from the likeliest tokens that make up
@@ -74,7 +74,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Made:
+class Generation:
     """An answer. `completion_tokens` counts the end of turn where one was said; `tokens` and it
     (`end`) are kept if asked for.
     """
@@ -91,7 +91,7 @@ Heard = Callable[[str, tuple[Token, ...]], None]
 
 
 @dataclass(frozen=True)
-class Weighing:
+class OptionsRequest:
     """A question of how a model's own distribution over options is: the prompt's tokens, where its
     options part, who is asked.
     """
@@ -104,7 +104,7 @@ class Weighing:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadRequest:
     """A question of how likely a model finds given tokens, with so many alternatives (`top`) per
     token.
     """
@@ -119,8 +119,8 @@ class Reading:
 class Row:
     """One request at work: what was said so far, and whether that is all."""
 
-    ask: Ask
-    future: Future[Made]
+    ask: GenerationRequest
+    future: Future[Generation]
     said: list[int] = field(default_factory=list)
     tokens: list[Token] = field(default_factory=list)
     done: bool = False
@@ -144,19 +144,22 @@ class Engine:
 
     def __init__(self, root: str, found: Machine, rows: int = ROWS) -> None:
         with libraries.quiet():
-            self.tokenizer, self.model = base.tokenizer(root), base.model(root, found).eval()
+            self.tokenizer, self.model = (
+                base.load_tokenizer(root),
+                base.load_model(root, found).eval(),
+            )
         self.root, self.machine, self.rows = root, found, rows
-        self.ends = _plain(self.model, self.tokenizer)
-        self.context = _context(self.model.config, self.tokenizer)
+        self.ends = _find_end_tokens(self.model, self.tokenizer)
+        self.context = _measure_context(self.model.config, self.tokenizer)
         self.tokenizer.model_max_length = (
             2**31
         )  # or it warns of prompts that are refused here anyway
-        self.room = _room(self.model.config, found)
+        self.room = _measure_room(self.model.config, found)
         self.batches = self.answered = 0
         self._adapters: dict[str, str] = {}
         self._waiting: deque[Row] = deque()
-        self._weighing: deque[Weighing] = deque()
-        self._reading: deque[Reading] = deque()
+        self._weighing: deque[OptionsRequest] = deque()
+        self._reading: deque[ReadRequest] = deque()
         self._guides: Guides | None = None
         self._guiding = threading.Lock()
         self._gate, self._busy, self._working = threading.Lock(), False, threading.Lock()
@@ -164,7 +167,7 @@ class Engine:
 
     # ------------------------------------------------------------- adapters
 
-    def add(self, model: Graduate) -> str:
+    def add(self, model: LocalModel) -> str:
         """Load a model's adapter unless it is there; return the name by which a request asks for
         it.
         """
@@ -173,7 +176,7 @@ class Engine:
         with self._working:
             if model.hash not in self._adapters:
                 name = f"a{len(self._adapters)}"
-                self.model = attached(self.model, model, name)
+                self.model = attach_adapter(self.model, model, name)
                 self._adapters[model.hash] = name
             return self._adapters[model.hash]
 
@@ -241,15 +244,17 @@ class Engine:
             ids = self.tokenizer(text[at : at + SLICE], add_special_tokens=False)["input_ids"]
             count += max(0, len(ids) - SLACK)
             if count >= self.context:
-                raise TooLong(f"the prompt has more than {count} tokens, and the {self._most}")
+                raise TooLong(
+                    f"the prompt has more than {count} tokens, and the {self._describe_limit}"
+                )
 
     @property
-    def _most(self) -> str:
+    def _describe_limit(self) -> str:
         return f"maximum context length is {self.context}"
 
     async def complete(
         self, talk: Talk, adapter: str = BASE, limit: int | None = None, **how: Any
-    ) -> Made:
+    ) -> Generation:
         """Answer a conversation with an adapter that `add` named; `how` is as in an Ask. TooLong
         where the prompt does not fit.
 
@@ -258,28 +263,30 @@ class Engine:
         """
         return await asyncio.wrap_future(self.submit(self.ask(talk, adapter, limit, **how)))
 
-    def ask(self, talk: Talk, adapter: str = BASE, limit: int | None = None, **how: Any) -> Ask:
+    def ask(
+        self, talk: Talk, adapter: str = BASE, limit: int | None = None, **how: Any
+    ) -> GenerationRequest:
         """Return the request that `complete` would make."""
         opening = self.open_turn(talk)
         return self.ask_tokens(opening.tokens, adapter, limit, lead=opening.lead, **how)
 
     def ask_tokens(
         self, prompt: Sequence[int], adapter: str = BASE, limit: int | None = None, **how: Any
-    ) -> Ask:
+    ) -> GenerationRequest:
         """Return the request to go on where these tokens end; TooLong where they leave no room."""
         left = self.context - len(prompt)
         if left < 1:
-            raise TooLong(f"the prompt has {len(prompt)} tokens, and the {self._most}")
-        return Ask(tuple(prompt), adapter, min(limit or left, left), **how)
+            raise TooLong(f"the prompt has {len(prompt)} tokens, and the {self._describe_limit}")
+        return GenerationRequest(tuple(prompt), adapter, min(limit or left, left), **how)
 
     async def read(self, prompt: Sequence[int], adapter: str = BASE, top: int = 0) -> list[Token]:
         """Return how likely an adapter finds each token of a text but the first, and the `top`
         likeliest in its place.
         """
         if len(prompt) > self.context:
-            raise TooLong(f"the prompt has {len(prompt)} tokens, and the {self._most}")
+            raise TooLong(f"the prompt has {len(prompt)} tokens, and the {self._describe_limit}")
         future: Future[list[Token]] = Future()
-        self._enqueue(self._reading, Reading(tuple(prompt), top, adapter, future))
+        self._enqueue(self._reading, ReadRequest(tuple(prompt), top, adapter, future))
         return await asyncio.wrap_future(future)
 
     async def weigh(self, talk: Talk, options: Sequence[str], adapter: str = BASE) -> list[float]:
@@ -289,16 +296,19 @@ class Engine:
         TooLong where prompt and options do not fit; InputError where options cannot be told apart.
         """
         opening = self.open_turn(talk)
-        prompt, told = opening.tokens, choices.tokens(self.tokenizer, opening, options)
+        prompt, told = opening.tokens, choices.tokenize_options(self.tokenizer, opening, options)
         if (most := len(prompt) + max(map(len, told))) > self.context:
-            raise TooLong(f"prompt and options have {most} tokens, and the {self._most}")
+            raise TooLong(f"prompt and options have {most} tokens, and the {self._describe_limit}")
         future: Future[list[float]] = Future()
         self._enqueue(
-            self._weighing, Weighing(prompt, choices.forks(told), len(options), adapter, future)
+            self._weighing,
+            OptionsRequest(prompt, choices.find_forks(told), len(options), adapter, future),
         )
         return await asyncio.wrap_future(future)
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[tuple[str, tuple[Token, ...]] | Made, None]:
+    async def stream(
+        self, ask: GenerationRequest
+    ) -> AsyncGenerator[tuple[str, tuple[Token, ...]] | Generation, None]:
         """Yield an answer piece by piece, each with its tokens where these were asked for, and the
         whole of it last.
         """
@@ -320,7 +330,7 @@ class Engine:
         finally:
             future.cancel()
 
-    def submit(self, ask: Ask, heard: Heard | None = None) -> Future[Made]:
+    def submit(self, ask: GenerationRequest, heard: Heard | None = None) -> Future[Generation]:
         """Let a request wait for the next batch. A future that is cancelled is left out, or ends at
         its next token.
 
@@ -330,7 +340,7 @@ class Engine:
         self._enqueue(self._waiting, row)
         return row.future
 
-    def _guide(self, ask: Ask) -> Guide | None:
+    def _guide(self, ask: GenerationRequest) -> Guide | None:
         """Return what holds a request's answer to its schema; InputError where it cannot be kept or
         llguidance is missing.
         """
@@ -362,7 +372,7 @@ class Engine:
             if max(len(self._waiting), len(self._weighing), len(self._reading)) < self.rows:
                 time.sleep(LINGER)  # those just answered ask again in a moment
             with self._gate:
-                batch, weighed, read = self._next(), self._heaviest(), self._next_read()
+                batch, weighed, read = self._next_batch(), self._heaviest(), self._next_read()
                 if not batch and not weighed and not read:
                     self._busy = False
                     return
@@ -374,11 +384,11 @@ class Engine:
                 if read:
                     self._read(read)
 
-    def _heaviest(self) -> list[Weighing]:
+    def _heaviest(self) -> list[OptionsRequest]:
         """Return the next questions of distributions, as many as fill a few batches of places where
         options part.
         """
-        taken, places = list[Weighing](), 0
+        taken, places = list[OptionsRequest](), 0
         while self._weighing and (
             not taken or places + len(self._weighing[0].tree) <= SPREAD * self.rows
         ):
@@ -388,9 +398,9 @@ class Engine:
                 places += len(one.tree)
         return taken
 
-    def _weigh(self, taken: Sequence[Weighing]) -> None:
+    def _weigh(self, taken: Sequence[OptionsRequest]) -> None:
         try:
-            found = choices.weighed(
+            found = choices.weigh_forks(
                 self.model,
                 self.tokenizer,
                 [w.prompt for w in taken],
@@ -408,9 +418,9 @@ class Engine:
             with suppress(InvalidStateError):
                 one.future.set_result(shares)
 
-    def _next_read(self) -> list[Reading]:
+    def _next_read(self) -> list[ReadRequest]:
         """Return the next texts to be read, as many as there are rows and memory for."""
-        taken, longest = list[Reading](), 0
+        taken, longest = list[ReadRequest](), 0
         while self._reading and len(taken) < self.rows:
             longest = max(longest, len(self._reading[0].prompt))
             if taken and longest * (len(taken) + 1) > self.room:
@@ -420,7 +430,7 @@ class Engine:
                 taken.append(one)
         return taken
 
-    def _read(self, taken: Sequence[Reading]) -> None:
+    def _read(self, taken: Sequence[ReadRequest]) -> None:
         try:
             rows = reading.read_rows(
                 self.model,
@@ -431,13 +441,13 @@ class Engine:
             )
             made = [self._tokens_read(r, row) for r, row in zip(taken, rows, strict=True)]
         except Exception as error:
-            _told(taken, error)
+            _fail_rows(taken, error)
             return
         for one, tokens in zip(taken, made, strict=True):
             with suppress(InvalidStateError):
                 one.future.set_result(tokens)
 
-    def _tokens_read(self, one: Reading, row: Sequence[reading.Read]) -> list[Token]:
+    def _tokens_read(self, one: ReadRequest, row: Sequence[reading.Read]) -> list[Token]:
         return [
             self._token(token, logprob, likeliest[: one.top])
             for token, (logprob, likeliest) in zip(one.prompt[1:], row, strict=True)
@@ -449,7 +459,7 @@ class Engine:
             decode([token]), logprob, tuple((decode([other]), x) for other, x in likeliest)
         )
 
-    def _next(self) -> list[Row]:
+    def _next_batch(self) -> list[Row]:
         """Return the next batch: the first of those that wait, as many as there are rows and memory
         for.
         """
@@ -472,15 +482,15 @@ class Engine:
             self._generate(batch)
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
-                _told(batch, error)
+                _fail_rows(batch, error)
                 return
             self.room = max(1, self.room // 2)
             for half in (batch[::2], batch[1::2]):
-                self._answer([self._again(row) for row in half])
+                self._answer([self._restart(row) for row in half])
         except Exception as error:
-            _told(batch, error)
+            _fail_rows(batch, error)
 
-    def _again(self, row: Row) -> Row:
+    def _restart(self, row: Row) -> Row:
         """Return a request that begins anew; what was passed on of it is not passed on again."""
         return Row(row.ask, row.future, heard=row.heard, told=row.told, guide=self._guide(row.ask))
 
@@ -510,14 +520,14 @@ class Engine:
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=told,
-                logits_processor=_list(_drawer(self, batch)),
-                stopping_criteria=_stops(batch),
+                logits_processor=_build_processors(_build_sampler(self, batch)),
+                stopping_criteria=_build_stopping(batch),
                 **mixed,
             )
         self.batches += 1
         for row in batch:
             with suppress(InvalidStateError):  # cancelled meanwhile
-                row.future.set_result(self._made(row))
+                row.future.set_result(self._build_generation(row))
                 self.answered += 1
 
     def take(self, row: Row, token: int, log: tuple[float, list[tuple[int, float]]] | None) -> None:
@@ -530,12 +540,16 @@ class Engine:
             row.end = self._token(token, *log)
         elif log is not None:
             row.tokens.append(self._token(token, *log))
-        if ended or self._follow(row, token) or (row.ask.stop and self._cut(row) is not None):
+        if (
+            ended
+            or self._follow(row, token)
+            or (row.ask.stop and self._cut_at_stop(row) is not None)
+        ):
             row.done, row.finish = True, "stop"
         elif len(row.said) >= row.ask.limit or row.future.cancelled():
             row.done = True
         if row.heard is not None:
-            self._tell(row, row.heard)
+            self._pass_on(row, row.heard)
 
     def _follow(self, row: Row, token: int) -> bool:
         """Let a row's schema follow a token, and say whether the answer is whole."""
@@ -543,12 +557,12 @@ class Engine:
             return row.guide is not None and row.guide.take(token)
         return True
 
-    def _tell(self, row: Row, heard: Heard) -> None:
+    def _pass_on(self, row: Row, heard: Heard) -> None:
         """Pass on what is new and will stay: no half characters, nothing that may be the beginning
         of a stop text.
         """
-        cut = self._cut(row)
-        text = self._text(row) if cut is None else cut
+        cut = self._cut_at_stop(row)
+        text = self._decode(row) if cut is None else cut
         if not row.done:
             text = text.rstrip("\ufffd")
             text = text[: len(text) - max((len(s) - 1 for s in row.ask.stop), default=0)]
@@ -557,20 +571,20 @@ class Engine:
             heard(text[characters:], tuple(row.tokens[tokens:]))
             row.told = len(text), len(row.tokens)
 
-    def _text(self, row: Row) -> str:
+    def _decode(self, row: Row) -> str:
         said = [t for t in row.said if t not in self.ends]
         return str(self.tokenizer.decode(said, skip_special_tokens=True)).removeprefix(row.ask.lead)
 
-    def _cut(self, row: Row) -> str | None:
+    def _cut_at_stop(self, row: Row) -> str | None:
         """Return what a row said before the first of its stop texts; None where none was said."""
-        text = self._text(row)
+        text = self._decode(row)
         ends = [at for stop in row.ask.stop if (at := text.find(stop)) >= 0]
         return text[: min(ends)] if ends else None
 
-    def _made(self, row: Row) -> Made:
-        text = self._cut(row)
-        said = self._text(row) if text is None else text
-        return Made(
+    def _build_generation(self, row: Row) -> Generation:
+        text = self._cut_at_stop(row)
+        said = self._decode(row) if text is None else text
+        return Generation(
             said, row.finish, len(row.ask.prompt), len(row.said), tuple(row.tokens), row.end
         )
 
@@ -578,7 +592,7 @@ class Engine:
 # ------------------------------------------------------------------- drawing
 
 
-def draw(scores: Any, asks: Sequence[Ask], shares: Sequence[float]) -> Any:
+def draw_tokens(scores: Any, asks: Sequence[GenerationRequest], shares: Sequence[float]) -> Any:
     """Return a token a row, by its own temperature and top-p. `shares`, from 0 to 1, say where in
     the distribution each falls.
 
@@ -614,7 +628,7 @@ def draw(scores: Any, asks: Sequence[Ask], shares: Sequence[float]) -> Any:
     return chosen
 
 
-def _drawer(engine: Engine, batch: Sequence[Row]) -> Any:
+def _build_sampler(engine: Engine, batch: Sequence[Row]) -> Any:
     """Return what draws each row's next token and writes it down; `generate` then takes it as the
     only one there is.
     """
@@ -629,13 +643,13 @@ def _drawer(engine: Engine, batch: Sequence[Row]) -> Any:
 
         def __call__(self, input_ids: Any, scores: Any) -> Any:
             scores = scores.float()
-            narrowed = _narrowed(scores, batch)
-            chosen = draw(
+            narrowed = _mask_logits(scores, batch)
+            chosen = draw_tokens(
                 narrowed,
                 asks,
                 [row.rng.random() if row.ask.temperature > 0 else 0.0 for row in batch],
             )
-            logs = _logs(scores[wanting], chosen[wanting], most) if wanting else []
+            logs = _read_logprobs(scores[wanting], chosen[wanting], most) if wanting else []
             held = dict(zip(wanting, logs, strict=True))
             for i, token in enumerate(chosen.tolist()):
                 if not batch[i].done:
@@ -650,7 +664,7 @@ def _drawer(engine: Engine, batch: Sequence[Row]) -> Any:
     return Drawer()
 
 
-def _narrowed(scores: Any, batch: Sequence[Row]) -> Any:
+def _mask_logits(scores: Any, batch: Sequence[Row]) -> Any:
     """Return the logits with what would leave a row's schema taken out; the log-probabilities stay
     the model's own.
     """
@@ -675,7 +689,9 @@ def _failing(row: Row) -> Iterator[None]:
             row.future.set_exception(error)
 
 
-def _logs(scores: Any, chosen: Any, most: int) -> list[tuple[float, list[tuple[int, float]]]]:
+def _read_logprobs(
+    scores: Any, chosen: Any, most: int
+) -> list[tuple[float, list[tuple[int, float]]]]:
     """Return each row's log-probability of the chosen token, and its likeliest tokens with
     theirs.
     """
@@ -690,13 +706,13 @@ def _logs(scores: Any, chosen: Any, most: int) -> list[tuple[float, list[tuple[i
     ]
 
 
-def _list(processor: Any) -> Any:
+def _build_processors(processor: Any) -> Any:
     from transformers import LogitsProcessorList
 
     return LogitsProcessorList([processor])
 
 
-def _stops(batch: Sequence[Row]) -> Any:
+def _build_stopping(batch: Sequence[Row]) -> Any:
     """Return what ends the rows that have said all."""
     import torch
     from transformers import StoppingCriteria, StoppingCriteriaList
@@ -710,7 +726,7 @@ def _stops(batch: Sequence[Row]) -> Any:
     return StoppingCriteriaList([Ended()])
 
 
-def _told(batch: Sequence[Row | Reading], error: Exception) -> None:
+def _fail_rows(batch: Sequence[Row | ReadRequest], error: Exception) -> None:
     for row in batch:
         with suppress(InvalidStateError):
             row.future.set_exception(error)
@@ -719,27 +735,25 @@ def _told(batch: Sequence[Row | Reading], error: Exception) -> None:
 # ------------------------------------------------------------------- loading
 
 _held: WeakValueDictionary[tuple[str, ...], Engine] = WeakValueDictionary()
-_last: list[
-    Engine
-] = []  # the stages of a run follow one another: the base they share is not loaded twice
+_last: list[Engine] = []  # kept from one stage of a run to the next: its base is loaded once
 _loading = threading.Lock()
 
 
-def shared(model: Graduate, found: Machine | None = None, rows: int = ROWS) -> Engine:
-    """Return the engine of a model's base with its adapter in it; one that is in use in this
-    process is used together.
+def share_engine(model: LocalModel, hardware: Machine | None = None, rows: int = ROWS) -> Engine:
+    """Return the engine of a model's base with its adapter added; an engine that this process uses
+    already is shared.
     """
-    found = found or machine.look()
-    key = (model.root, model.base_hash, found.device, found.dtype, found.attention)
+    hardware = hardware or machine.find_machine()
+    key = (model.root, model.base_hash, hardware.device, hardware.dtype, hardware.attention)
     with _loading:
-        engine = _held.get(key) or Engine(model.root, found, rows)
+        engine = _held.get(key) or Engine(model.root, hardware, rows)
         engine.rows = max(engine.rows, rows)
         _held[key], _last[:] = engine, [engine]
     engine.add(model)
     return engine
 
 
-def attached(whole: Any, model: Graduate, name: str, *, alone: bool = False) -> Any:
+def attach_adapter(whole: Any, model: LocalModel, name: str, *, alone: bool = False) -> Any:
     """Return a base with one more adapter on it; ModelError where the adapter is damaged or does
     not fit the base.
 
@@ -751,10 +765,10 @@ def attached(whole: Any, model: Graduate, name: str, *, alone: bool = False) -> 
     if folder is None:
         return whole
     if not alone:
-        mixable(folder)
+        check_mixable(folder)
     bare, held, odd = not isinstance(whole, PeftModel), whole, ["nothing was read"]
     try:
-        with libraries.quiet(), libraries.damaged(f"cannot load the adapter at {folder}"):
+        with libraries.quiet(), libraries.explain_damage(f"cannot load the adapter at {folder}"):
             if bare:
                 config = LoraConfig.from_pretrained(str(folder), inference_mode=True)
                 held = PeftModelForCausalLM(whole, config, adapter_name=name)
@@ -777,7 +791,7 @@ def _detach(held: Any, name: str, bare: bool) -> None:
         held.unload() if bare else held.delete_adapter(name)
 
 
-def _plain(model: Any, tokenizer: Any) -> frozenset[int]:
+def _find_end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     """Return the tokens that end a turn, and let nothing of the base's own settings shape how
     tokens are drawn.
     """
@@ -793,19 +807,24 @@ def _plain(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(ends)
 
 
-def _context(config: Any, tokenizer: Any) -> int:
+def _measure_context(config: Any, tokenizer: Any) -> int:
     """Return how many tokens prompt and answer may have together."""
     text = config.get_text_config()
     found = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length
     return int(min(found, 2**31))
 
 
-def _room(config: Any, found: Machine) -> int:
+def _measure_room(config: Any, found: Machine) -> int:
     """Return how many tokens' keys and values fit half of the memory that is left."""
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", 1)
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     bytes_each = 2 * text.num_hidden_layers * heads * size * (4 if found.dtype == "float32" else 2)
     return max(
-        1, int(machine.look(found.device, found.dtype, found.attention).memory * 0.5 / bytes_each)
+        1,
+        int(
+            machine.find_machine(found.device, found.dtype, found.attention).memory
+            * 0.5
+            / bytes_each
+        ),
     )

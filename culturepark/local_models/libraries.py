@@ -69,7 +69,7 @@ def writing(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def damaged(what: str) -> Iterator[None]:
+def explain_damage(what: str) -> Iterator[None]:
     """Raise whatever a library says of a model's files, cut or changed in any way, as one
     ModelError that begins with `what`.
     """

@@ -14,7 +14,7 @@ from typing import Any
 
 from culturepark.errors import InputError, ModelError
 from culturepark.local_models import base, manifest
-from culturepark.local_models.machine import needed
+from culturepark.local_models.machine import require_libraries
 from culturepark.records import digest
 
 ADAPTER = "adapter_model.safetensors"
@@ -43,7 +43,7 @@ ALONE: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class Graduate:
+class LocalModel:
     """A model to be served or seated: `name`, the base to load (`root`: a folder or hub name) and,
     where there is one, the adapter.
 
@@ -68,7 +68,7 @@ class Graduate:
     @property
     def config(self) -> dict[str, Any]:
         """The adapter's configuration; empty for a whole model."""
-        return base.adapter(self.adapter) if self.adapter else {}
+        return base.read_adapter_config(self.adapter) if self.adapter else {}
 
     @property
     def rank(self) -> int:
@@ -77,7 +77,7 @@ class Graduate:
         return int(max([config.get("r", 0), *(config.get("rank_pattern") or {}).values()]))
 
 
-def find(name: str | Path) -> Graduate:
+def find_model(name: str | Path) -> LocalModel:
     """Return the model of this name: the folder of a tuned model or base, `tiny`, or a base's hub
     name.
 
@@ -93,78 +93,80 @@ def find(name: str | Path) -> Graduate:
         )
         if path and name != base.TINY:
             manifest.read(folder)
-        return _bare(str(name))
+        return _open_base(str(name))
     if (folder / manifest.FILE).is_file():
-        return _tuned(folder, manifest.read(folder))
+        return _open_tuned(folder, manifest.read(folder))
     if (folder / "adapter_config.json").is_file():
-        return _tuned(folder, None)
+        return _open_tuned(folder, None)
     if (folder / "config.json").is_file():
-        return _bare(str(folder))
+        return _open_base(str(folder))
     manifest.read(folder)
     raise InputError(f"no model at {folder}")
 
 
-def found(names: Sequence[str | Path]) -> list[Graduate]:
+def find_models(names: Sequence[str | Path]) -> list[LocalModel]:
     """Return the models that names stand for, each once; a folder of several tuned models stands
     for all of them.
     """
-    made: list[Graduate] = []
+    models: list[LocalModel] = []
     for name in names:
         folder = Path(name).expanduser()
-        holds = (
+        holds_several = (
             folder.is_dir()
             and any(folder.glob(f"*/{manifest.FILE}"))
             and not (folder / manifest.FILE).is_file()
         )
-        made += map(find, manifest.models(folder)) if holds else [find(name)]
-    return list(dict.fromkeys(made))
+        models += (
+            map(find_model, manifest.find_folders(folder)) if holds_several else [find_model(name)]
+        )
+    return list(dict.fromkeys(models))
 
 
-def named(models: Sequence[Graduate]) -> dict[str, Graduate]:
+def name_models(models: Sequence[LocalModel]) -> dict[str, LocalModel]:
     """Return models by the names they are served under, bases first; those of one name are told
     apart by their folders' parents.
     """
-    held = [Graduate(m.title, m.root, m.title, m.base_hash) for m in models if m.adapter]
-    held = list(
+    bases = [LocalModel(m.title, m.root, m.title, m.base_hash) for m in models if m.adapter]
+    bases = list(
         {
             m.base_hash + m.root: m
-            for m in held
+            for m in bases
             if not any(o.root == m.root and not o.adapter for o in models)
         }.values()
     )
-    made: dict[str, Graduate] = {}
-    for model in [*held, *models]:
-        twins = sum(m.name == model.name for m in [*held, *models]) > 1
+    by_name: dict[str, LocalModel] = {}
+    for model in [*bases, *models]:
+        twins = sum(m.name == model.name for m in [*bases, *models]) > 1
         name = (
             f"{(model.adapter or Path(model.root)).resolve().parent.name}-{model.name}"
             if twins
             else model.name
         )
-        if name in made:
+        if name in by_name:
             raise InputError(
-                f"two models are called {name!r}: {_place(made[name])} and {_place(model)}; serve"
+                f"two models are called {name!r}: {_locate(by_name[name])} and {_locate(model)}; serve"
                 " them apart"
             )
-        made[name] = model
-    return made
+        by_name[name] = model
+    return by_name
 
 
-def _place(model: Graduate) -> str:
+def _locate(model: LocalModel) -> str:
     return str(model.adapter or model.root)
 
 
-def _bare(name: str) -> Graduate:
-    root = base.place(name)
-    title = base.title(name)
-    return Graduate(title, root, title, _root(name))
+def _open_base(name: str) -> LocalModel:
+    root = base.find_base(name)
+    title = base.name_base(name)
+    return LocalModel(title, root, title, _hash_base(name))
 
 
-def _tuned(folder: Path, told: manifest.Manifest | None) -> Graduate:
-    if told is not None and told.kind == "reward":
+def _open_tuned(folder: Path, saved: manifest.Manifest | None) -> LocalModel:
+    if saved is not None and saved.kind == "reward":
         raise InputError(f"{folder} is a reward model: it scores answers and speaks none")
-    if told is not None and told.kind == "model":
-        return Graduate(told.name, str(folder), told.name, _root(str(folder)))
-    config = base.adapter(folder)
+    if saved is not None and saved.kind == "model":
+        return LocalModel(saved.name, str(folder), saved.name, _hash_base(str(folder)))
+    config = base.read_adapter_config(folder)
     if not config:
         raise ModelError(f"the adapter at {folder} has no adapter_config.json")
     if not (folder / ADAPTER).is_file():
@@ -176,30 +178,34 @@ def _tuned(folder: Path, told: manifest.Manifest | None) -> Graduate:
             f"the adapter at {folder} is of the kind {config.get('peft_type')}; only LoRA adapters"
             " are served"
         )
-    name = _stands(folder, told, str(config.get("base_model_name_or_path") or ""))
-    if told is not None and told.base_hash and (there := base.fingerprint(name)) != told.base_hash:
+    name = _find_base(folder, saved, str(config.get("base_model_name_or_path") or ""))
+    if (
+        saved is not None
+        and saved.base_hash
+        and (fingerprint := base.compute_fingerprint(name)) != saved.base_hash
+    ):
         raise ModelError(
-            f"the adapter at {folder} was tuned on the base {told.base} with the hash"
-            f" {told.base_hash}; the one at {base.place(name)} has {there}"
+            f"the adapter at {folder} was tuned on the base {saved.base} with the hash"
+            f" {saved.base_hash}; the one at {base.find_base(name)} has {fingerprint}"
         )
-    return Graduate(
-        told.name if told else folder.resolve().name,
-        base.place(name),
-        base.title(told.base if told else name),
-        _root(name),
+    return LocalModel(
+        saved.name if saved else folder.resolve().name,
+        base.find_base(name),
+        base.name_base(saved.base if saved else name),
+        _hash_base(name),
         folder,
-        _adapter(folder, config),
+        _hash_adapter(folder, config),
     )
 
 
-def _stands(folder: Path, told: manifest.Manifest | None, configured: str) -> str:
+def _find_base(folder: Path, saved: manifest.Manifest | None, configured: str) -> str:
     """Return the name of an adapter's base: as the manifest has it, or where that is no more, as
     its configuration has it.
     """
-    names = [n for n in ((told.base if told else ""), configured) if n]
+    names = [n for n in ((saved.base if saved else ""), configured) if n]
     for name in names:
         try:
-            base.place(name)
+            base.find_base(name)
         except InputError:
             continue
         return name
@@ -212,18 +218,18 @@ def _stands(folder: Path, told: manifest.Manifest | None, configured: str) -> st
 # ------------------------------------------------------------------- hashes
 
 
-def _root(name: str) -> str:
+def _hash_base(name: str) -> str:
     """Return a hash of a base: of its files, or for a hub name the commit that is loaded."""
-    folder = Path(base.place(name))
+    folder = Path(base.find_base(name))
     if folder.is_dir():
         return digest(
             *(
-                (p.name, content(p))
+                (p.name, hash_file(p))
                 for p in [*map(folder.joinpath, SHAPING), *sorted(folder.glob("*.safetensors"))]
                 if p.is_file()
             )
         )
-    needed()
+    require_libraries()
     from huggingface_hub import hf_hub_download
 
     try:
@@ -235,36 +241,36 @@ def _root(name: str) -> str:
         ) from error
 
 
-def _adapter(folder: Path, config: dict[str, Any]) -> str:
+def _hash_adapter(folder: Path, config: dict[str, Any]) -> str:
     """Return a hash of an adapter, wherever its base lies."""
-    said = {k: v for k, v in config.items() if k != "base_model_name_or_path"}
-    return digest(json.dumps(said, sort_keys=True), content(folder / ADAPTER))
+    settings = {k: v for k, v in config.items() if k != "base_model_name_or_path"}
+    return digest(json.dumps(settings, sort_keys=True), hash_file(folder / ADAPTER))
 
 
-def content(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the hash of a file's bytes: of all up to WHOLE, of a larger file of so many, evenly
     spread.
     """
     stat = path.stat()
-    return _content(path, stat.st_size, stat.st_mtime_ns)
+    return _hash_bytes(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=256)
-def _content(path: Path, size: int, changed: int) -> str:
-    made, piece = hashlib.blake2b(str(size).encode(), digest_size=16), 2**20
+def _hash_bytes(path: Path, size: int, changed: int) -> str:
+    hasher, piece = hashlib.blake2b(str(size).encode(), digest_size=16), 2**20
     with path.open("rb") as file:
         if size <= WHOLE:
-            made.update(file.read())
+            hasher.update(file.read())
         else:
             for i in range(WHOLE // piece):
                 file.seek(i * (size - piece) // (WHOLE // piece - 1))
-                made.update(file.read(piece))
-    return made.hexdigest()
+                hasher.update(file.read(piece))
+    return hasher.hexdigest()
 
 
-def mixable(folder: Path) -> None:
+def check_mixable(folder: Path) -> None:
     """Raise ModelError for an adapter that cannot share a batch with others."""
-    config = base.adapter(folder)
+    config = base.read_adapter_config(folder)
     odd = [name for name, plain in ALONE.items() if config.get(name) not in plain]
     if odd:
         raise ModelError(

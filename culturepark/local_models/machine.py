@@ -46,7 +46,7 @@ class Machine:
         )
 
 
-def needed() -> None:
+def require_libraries() -> None:
     """Raise InputError where the libraries that run and tune models are not installed."""
     if lacking := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise InputError(
@@ -54,7 +54,7 @@ def needed() -> None:
         )
 
 
-def look(
+def find_machine(
     device: str | None = None, dtype: str | None = None, attention: str | None = None
 ) -> Machine:
     """Return what is there, or what was asked for; InputError where that cannot be.
@@ -63,7 +63,7 @@ def look(
     on Apple's float16, on a CPU float32. FlashAttention 2 is taken where it is installed and the
     card can run it, else PyTorch's own kernels (sdpa).
     """
-    needed()
+    require_libraries()
     import torch
 
     for flag, value, known in (
@@ -73,16 +73,16 @@ def look(
     ):
         if value is not None and value not in known:
             raise InputError(f"--{flag} {value!r}: {nearest(value, known)}")
-    there = {
-        "cuda": torch.cuda.is_available() and not _spared(),
-        "mps": torch.backends.mps.is_available() and count() == 1,
+    available = {
+        "cuda": torch.cuda.is_available() and not _avoids_cards(),
+        "mps": torch.backends.mps.is_available() and count_processes() == 1,
         "cpu": True,
     }
-    device = device or next(name for name in DEVICES if there[name])
-    if not there[device]:
+    device = device or next(name for name in DEVICES if available[name])
+    if not available[device]:
         raise InputError(
             f"--device {device}: there is none here."
-            f" {nearest(device, [d for d in DEVICES if there[d]])}"
+            f" {nearest(device, [d for d in DEVICES if available[d]])}"
         )
     modern = device == "cuda" and torch.cuda.get_device_capability()[0] >= 8
     dtype = (
@@ -95,11 +95,20 @@ def look(
         )
     flash = modern and dtype != "float32" and importlib.util.find_spec("flash_attn") is not None
     attention = attention or ("flash_attention_2" if flash else "sdpa")
-    join(device)
-    return Machine(device, _title(device), dtype, attention, _least(device), count())
+    join_processes(device)
+    return Machine(
+        device,
+        _name_device(device),
+        dtype,
+        attention,
+        _measure_least_free(device),
+        count_processes(),
+    )
 
 
-def batch(machine: Machine, parameters: int, length: int, trained: int, bits: float = 16) -> int:
+def choose_batch_size(
+    machine: Machine, parameters: int, length: int, trained: int, bits: float = 16
+) -> int:
     """Return how many rows of `length` tokens a device takes at once, a power of two from 1 to 64.
 
     A cautious reckoning: the weights at `bits` each, 16 bytes a trained parameter (gradient, two
@@ -114,7 +123,7 @@ def batch(machine: Machine, parameters: int, length: int, trained: int, bits: fl
     return 1 << (rows.bit_length() - 1)
 
 
-def _title(device: str) -> str:
+def _name_device(device: str) -> str:
     import platform
 
     import torch
@@ -124,7 +133,7 @@ def _title(device: str) -> str:
     return "Apple GPU" if device == "mps" else f"CPU, {os.cpu_count()} cores, {platform.machine()}"
 
 
-def _free(device: str) -> int:
+def _measure_free(device: str) -> int:
     import psutil
     import torch
 
@@ -138,17 +147,17 @@ def _free(device: str) -> int:
 # ------------------------------------------------------- several processes
 
 
-def count() -> int:
+def count_processes() -> int:
     """Return how many processes work together: under accelerate or torchrun there are several."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def first() -> bool:
+def is_first() -> bool:
     """Say whether this is the process that decides, writes and speaks."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def sharded() -> bool:
+def is_sharded() -> bool:
     """Say whether the launch asked for FSDP or DeepSpeed: then no process holds a whole model."""
     return any(
         os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"
@@ -156,7 +165,7 @@ def sharded() -> bool:
     )
 
 
-def join(device: str | None = None) -> None:
+def join_processes(device: str | None = None) -> None:
     """Meet the other processes of a launch, each on its own device; nothing where this is the only
     one, or they have met.
 
@@ -164,65 +173,65 @@ def join(device: str | None = None) -> None:
     a base is loaded (only then can FSDP have one process read it for all). Whoever waits, waits for
     long: the first may be building or exporting.
     """
-    needed()
+    require_libraries()
     import torch
 
-    if count() == 1 or torch.distributed.is_initialized():
+    if count_processes() == 1 or torch.distributed.is_initialized():
         return
     from datetime import timedelta
 
     from accelerate import PartialState
 
     PartialState(
-        cpu=device == "cpu" or _spared() or not torch.cuda.is_available(),
+        cpu=device == "cpu" or _avoids_cards() or not torch.cuda.is_available(),
         timeout=timedelta(hours=4),
     )
 
 
-def agreed(work: Callable[[], T]) -> T:
+def run_in_first(work: Callable[[], T]) -> T:
     """Do something in the first process alone and return in all of them what came of it; where it
     fails, all stop.
 
     What comes of it is pickled on its way. RunFailed in the others says why the first stopped.
     """
-    if count() == 1:
+    if count_processes() == 1:
         return work()
     import torch
 
-    held: list[Any] = [None, None]
-    failed: Exception | None = None
-    if first():
+    shared: list[Any] = [None, None]
+    failure: Exception | None = None
+    if is_first():
         try:
-            held[0] = work()
+            shared[0] = work()
         except Exception as error:
-            failed, held[1] = error, str(error) or type(error).__name__
-    torch.distributed.broadcast_object_list(held)
-    if failed is not None:
-        raise failed
-    if held[1] is not None:
-        raise RunFailed(f"the first process stopped: {held[1]}")
-    return held[0]  # type: ignore[no-any-return]
+            failure, shared[1] = error, str(error) or type(error).__name__
+    torch.distributed.broadcast_object_list(shared)
+    if failure is not None:
+        raise failure
+    if shared[1] is not None:
+        raise RunFailed(f"the first process stopped: {shared[1]}")
+    return shared[0]  # type: ignore[no-any-return]
 
 
 @contextmanager
-def together(device: str | None = None) -> Iterator[None]:
+def enter_launch(device: str | None = None) -> Iterator[None]:
     """Work as one of the processes of a launch; what stops them all is told by the first, and the
     launcher ends the others.
 
     Only after work that went well is there an orderly leave: it would wait for whoever failed.
     """
-    atexit.unregister(_leave)
+    atexit.unregister(_leave_processes)
     try:
-        join(device)
+        join_processes(device)
         yield
     except ParkError:
-        if not first():
+        if not is_first():
             time.sleep(PATIENCE)
         raise
-    atexit.register(_leave)
+    atexit.register(_leave_processes)
 
 
-def _leave() -> None:
+def _leave_processes() -> None:
     """Part from the others.
 
     A thread of gloo's may still be letting go of the last message, and needs the interpreter's lock
@@ -236,16 +245,16 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _spared() -> bool:
+def _avoids_cards() -> bool:
     """Say whether the launch keeps off this machine's cards (`accelerate launch --cpu`)."""
     return os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
 
 
-def _least(device: str) -> int:
+def _measure_least_free(device: str) -> int:
     """Return the free memory of the device that has least, so that all processes choose alike."""
     import torch
 
-    held = [_free(device)] * count()
-    if count() > 1:
-        torch.distributed.all_gather_object(held, held[0])
-    return min(held)
+    free = [_measure_free(device)] * count_processes()
+    if count_processes() > 1:
+        torch.distributed.all_gather_object(free, free[0])
+    return min(free)

@@ -56,18 +56,18 @@ class Manifest(Record):
     created: str
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Return the versions of what shapes a tuned model."""
-    found = {}
+    versions = {}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def now() -> str:
+def format_now() -> str:
     """Return the time, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -75,7 +75,7 @@ def now() -> str:
 def write(manifest: Manifest, folder: Path) -> None:
     """Write the model card, then the manifest, each whole or not at all."""
     for name, text in (
-        ("README.md", card(manifest)),
+        ("README.md", render_card(manifest)),
         (FILE, json.dumps(manifest.model_dump(), indent=1) + "\n"),
     ):
         write_text(folder / name, text)
@@ -89,7 +89,7 @@ def read(folder: str | Path) -> Manifest:
     path = folder / FILE
     if not path.is_file():
         raise InputError(
-            f"no tuned model at {folder} (it has no {FILE}). {nearest(folder.name, near(folder))}"
+            f"no tuned model at {folder} (it has no {FILE}). {nearest(folder.name, list_neighbours(folder))}"
         )
     try:
         return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
@@ -101,26 +101,26 @@ def read(folder: str | Path) -> Manifest:
         raise InputError(f"{path} is no manifest of a tuned model: {error}") from error
 
 
-def near(folder: Path) -> Iterable[str]:
+def list_neighbours(folder: Path) -> Iterable[str]:
     """Return the names of the tuned models in and beside a folder."""
-    return sorted({p.name for place in (folder, folder.parent) for p in _held(place)})
+    return sorted({p.name for place in (folder, folder.parent) for p in _list_folders(place)})
 
 
-def models(folder: str | Path) -> list[Path]:
+def find_folders(folder: str | Path) -> list[Path]:
     """Return the tuned models that a folder is or holds; InputError where there is none."""
     folder = Path(folder)
-    found = [folder] if (folder / FILE).is_file() else _held(folder)
-    if not found:
+    folders = [folder] if (folder / FILE).is_file() else _list_folders(folder)
+    if not folders:
         read(folder)
-    return found
+    return folders
 
 
-def _held(folder: Path) -> list[Path]:
+def _list_folders(folder: Path) -> list[Path]:
     """Return the whole models in a folder; what begins with a dot is still being written."""
     return sorted(p.parent for p in folder.glob(f"*/{FILE}") if not p.parent.name.startswith("."))
 
 
-def card(manifest: Manifest) -> str:
+def render_card(manifest: Manifest) -> str:
     """Return the model card as Markdown with front matter."""
     m = manifest
     head = front_matter(
@@ -131,7 +131,7 @@ def card(manifest: Manifest) -> str:
             "tags": ["culturepark", "cultural-alignment", "trl"],
         }
     )
-    table = [f"| {name} | {inline(str(value))} |" for name, value in _facts(m).items()]
+    table = [f"| {name} | {inline(str(value))} |" for name, value in _list_facts(m).items()]
     intro = INTRO.format(kind=m.kind, objective=inline(m.objective), corpus=code(m.corpus))
     return "\n".join([head, f"# {inline(m.name)}", "", intro, "", "| | |", "|---|---|", *table, ""])
 
@@ -141,17 +141,17 @@ follow what one people said in a survey; it speaks for no person, and what its c
 says who wrote its text: templated text makes a test model, not one to use."""
 
 
-def _facts(m: Manifest) -> Mapping[str, Any]:
+def _list_facts(m: Manifest) -> Mapping[str, Any]:
     rows = ", ".join(f"{split} {n}" for split, n in m.rows.items())
     scores = ", ".join(f"{name} {value:.4g}" for name, value in m.scores.items())
-    said = ", ".join(f"{k} {v}" for k, v in m.settings.items() if v not in (None, "", [], ()))
+    settings = ", ".join(f"{k} {v}" for k, v in m.settings.items() if v not in (None, "", [], ()))
     return {
         "base": f"{m.base} {m.base_hash}".strip(),
         "licence of the base": m.base_licence,
         "rows": rows,
         "scores": scores or "none",
         "corpus hash": m.corpus_hash,
-        "settings": said,
+        "settings": settings,
         "machine": m.machine,
         "versions": ", ".join(f"{k} {v}" for k, v in m.versions.items()),
         "made": m.created,

@@ -11,11 +11,11 @@ from typing import Any
 
 from culturepark.errors import InputError, ModelError
 from culturepark.local_models import base, libraries, machine, manifest
-from culturepark.local_models.local_model import Graduate, find
+from culturepark.local_models.local_model import LocalModel, find_model
 from culturepark.local_models.manifest import Manifest
 
 
-def merge(source: str | Path, target: str | Path) -> Path:
+def merge_adapter(source: str | Path, target: str | Path) -> Path:
     """Write the model that an adapter and its base make together to a new folder, whole or not at
     all, and return it.
 
@@ -23,23 +23,23 @@ def merge(source: str | Path, target: str | Path) -> Path:
     folder that is taken, ModelError for a base that is stored quantised: its weights are rounded
     already, merge into the one it was made of.
     """
-    from culturepark.local_models.engine import attached
+    from culturepark.local_models.engine import attach_adapter
 
-    machine.needed()
-    model, target = find(source), Path(target).expanduser()
+    machine.require_libraries()
+    model, target = find_model(source), Path(target).expanduser()
     if model.adapter is None:
         raise InputError(f"{source} is a whole model: there is nothing to merge")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is there already and not empty; name another folder")
     with libraries.quiet():
-        whole = base.model(model.root, machine.look("cpu", dtype(model)))
-    made = attached(whole, model, "merged", alone=True).merge_and_unload(safe_merge=True)
+        whole = base.load_model(model.root, machine.find_machine("cpu", read_dtype(model)))
+    made = attach_adapter(whole, model, "merged", alone=True).merge_and_unload(safe_merge=True)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     with libraries.quiet(), libraries.writing(f"the merged model to {target}"):
         made.save_pretrained(partial)
-        base.tokenizer(model.root).save_pretrained(partial)
+        base.load_tokenizer(model.root).save_pretrained(partial)
     manifest.write(_manifest(model), partial)
     if target.is_dir():
         target.rmdir()
@@ -47,13 +47,13 @@ def merge(source: str | Path, target: str | Path) -> Path:
     return target
 
 
-def dtype(model: Graduate) -> str:
+def read_dtype(model: LocalModel) -> str:
     """Return the number format that a base is stored in; ModelError where it is stored
     quantised.
     """
     from transformers import AutoConfig
 
-    with libraries.damaged(f"cannot load the base {model.title!r}"):
+    with libraries.explain_damage(f"cannot load the base {model.title!r}"):
         config = AutoConfig.from_pretrained(model.root, trust_remote_code=False)
     stored = getattr(config, "quantization_config", None)
     if stored:
@@ -71,10 +71,14 @@ def dtype(model: Graduate) -> str:
     return found if found in machine.DTYPES else "float32"
 
 
-def _manifest(model: Graduate) -> Manifest:
+def _manifest(model: LocalModel) -> Manifest:
     """Return the manifest of the whole model: the adapter's, where it has one."""
-    folder, versions = model.adapter or Path(), manifest.versions()
-    common: dict[str, Any] = {"kind": "model", "versions": versions, "created": manifest.now()}
+    folder, versions = model.adapter or Path(), manifest.list_versions()
+    common: dict[str, Any] = {
+        "kind": "model",
+        "versions": versions,
+        "created": manifest.format_now(),
+    }
     if (folder / manifest.FILE).is_file():
         told = manifest.read(folder)
         return told.model_copy(
@@ -83,23 +87,23 @@ def _manifest(model: Graduate) -> Manifest:
     return Manifest(
         name=model.name,
         base=model.title,
-        base_hash=base.fingerprint(model.root),
-        base_licence=base.licence(model.root),
+        base_hash=base.compute_fingerprint(model.root),
+        base_licence=base.read_licence(model.root),
         objective="an adapter from elsewhere, merged",
         corpus="unknown",
         corpus_hash="",
         rows={},
         settings={"merged": model.identity},
-        machine=str(machine.look("cpu")),
+        machine=str(machine.find_machine("cpu")),
         **common,
     )
 
 
-def handover(folder: Path) -> list[str]:
+def hand_over(folder: Path) -> list[str]:
     """Return the commands that take a whole model on: to GGUF with llama.cpp, from there to Ollama,
     and to vLLM.
     """
-    place, name = str(folder.resolve()), _name(folder)
+    place, name = str(folder.resolve()), _name_merged(folder)
     file = f"{name}.gguf"
     return [
         shlex.join(
@@ -122,6 +126,6 @@ def handover(folder: Path) -> list[str]:
     ]
 
 
-def _name(folder: Path) -> str:
+def _name_merged(folder: Path) -> str:
     path = folder / manifest.FILE
     return manifest.read(folder).name if path.is_file() else folder.resolve().name

@@ -29,7 +29,7 @@ def read_rows(
     """
     import torch
 
-    batch = choices.padded(tokenizer, rows, model.device)
+    batch = choices.pad_rows(tokenizer, rows, model.device)
     ids, mask, cache = batch["input_ids"], batch["attention_mask"], None
     step = max(1, PIECE_BYTES // (4 * len(rows) * model.config.get_text_config().vocab_size))
     named: dict[str, Any] = {"adapter_names": list(names)} if names else {}

@@ -16,7 +16,7 @@ from pydantic import Field
 from culturepark.errors import InputError, ModelError
 from culturepark.local_models import base, libraries, manifest
 from culturepark.local_models.chat import render_finished
-from culturepark.local_models.machine import Machine, needed
+from culturepark.local_models.machine import Machine, require_libraries
 from culturepark.records import Preference, Record
 
 # For encoders that bring no chat template: turns apart by the separator, the classifier's token
@@ -42,26 +42,26 @@ class Texts:
         """Tokenise both sides of pairs."""
         new = [(p, side) for p in pairs for side in (True, False) if (p.id, side) not in self.ids]
         talks = [p.with_answer(p.chosen if side else p.rejected) for p, side in new]
-        for (p, side), row in zip(new, tokens(self.tokenizer, talks), strict=True):
+        for (p, side), row in zip(new, tokenize_talks(self.tokenizer, talks), strict=True):
             self.cut += len(row) > self.length
-            self.ids[p.id, side] = tuple(clip(self.tokenizer, row, self.length))
+            self.ids[p.id, side] = tuple(keep_last_tokens(self.tokenizer, row, self.length))
 
     def of(self, pair: Preference, chosen: bool) -> tuple[int, ...]:
         """Return one side of a pair."""
         return self.ids[pair.id, chosen]
 
 
-def tokenizer(name: str) -> Any:
+def load_tokenizer(name: str) -> Any:
     """Return a base's tokenizer; encoders without a chat template get one that separates turns as
     their pairs are separated.
     """
-    found = base.tokenizer(name)
+    found = base.load_tokenizer(name)
     if found.cls_token is not None and str(found.chat_template).endswith(libraries.TEMPLATE):
         found.chat_template = ENCODER
     return found
 
 
-def tokens(tokenizer: Any, talks: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
+def tokenize_talks(tokenizer: Any, talks: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
     """Return whole conversations as token ids, in the base's chat template; encoders' own marks
     stand around them.
     """
@@ -76,7 +76,7 @@ def tokens(tokenizer: Any, talks: Sequence[Sequence[dict[str, str]]]) -> list[li
     ]
 
 
-def clip(tokenizer: Any, ids: Sequence[int], length: int) -> list[int]:
+def keep_last_tokens(tokenizer: Any, ids: Sequence[int], length: int) -> list[int]:
     """Return the last `length` tokens, which hold the answer; the classifier's token stays in
     front.
 
@@ -120,18 +120,18 @@ class Result(Record):
 # ------------------------------------------------------------------ models
 
 
-def found(name: str) -> bool:
+def is_reward_model(name: str) -> bool:
     """Say whether a name stands for a reward model: a folder with a reward manifest, or a
     classifier of one output by folder or hub name.
     """
     folder = Path(name).expanduser()
     if (folder / manifest.FILE).is_file():
         return manifest.read(folder).kind == "reward"
-    config = _config(folder, name)
-    return trained(config.get("architectures")) and len(config.get("id2label") or "ab") == 1
+    config = _read_config(folder, name)
+    return has_reward_head(config.get("architectures")) and len(config.get("id2label") or "ab") == 1
 
 
-def _config(folder: Path, name: str) -> dict[str, Any]:
+def _read_config(folder: Path, name: str) -> dict[str, Any]:
     """Return what config.json says, of a folder or at the hub; empty where there is none."""
     path = folder / "config.json"
     if (
@@ -140,7 +140,7 @@ def _config(folder: Path, name: str) -> dict[str, Any]:
         and name.count("/") == 1
         and not name.startswith((".", "/", "~"))
     ):
-        needed()
+        require_libraries()
         from huggingface_hub import hf_hub_download
 
         with suppress(OSError, ValueError):  # whoever loads it says why there is none
@@ -150,21 +150,21 @@ def _config(folder: Path, name: str) -> dict[str, Any]:
     return {}
 
 
-def trained(architectures: Iterable[str] | None) -> bool:
+def has_reward_head(architectures: Iterable[str] | None) -> bool:
     """Say whether a configuration's `architectures` have a head that scores texts."""
     return any("SequenceClassification" in kind for kind in architectures or ())
 
 
-def below(folder: Path) -> Path:
+def find_base_folder(folder: Path) -> Path:
     """Return the whole model that a kept adapter is put on: where it was, or beside it if the run's
     folder was moved.
     """
-    told = Path(base.adapter(folder).get("base_model_name_or_path") or "")
-    near = folder.parent / told.name
-    return near if near.is_dir() else told
+    saved = Path(base.read_adapter_config(folder).get("base_model_name_or_path") or "")
+    near = folder.parent / saved.name
+    return near if near.is_dir() else saved
 
 
-def load(name: str, tokenizer: Any, machine: Machine, seed: int = 0) -> Any:
+def load_model(name: str, tokenizer: Any, machine: Machine, seed: int = 0) -> Any:
     """Return a reward model, one number a text; `seed` draws the head of a base that has none.
 
     `name` is a base as for `base.model`, or a folder that `keep` wrote: adapters are put on the
@@ -174,14 +174,14 @@ def load(name: str, tokenizer: Any, machine: Machine, seed: int = 0) -> Any:
 
     set_seed(seed)
     folder = Path(name).expanduser()
-    if folder.is_dir() and base.adapter(folder):
+    if folder.is_dir() and base.read_adapter_config(folder):
         from peft import PeftModel
 
-        head = _head(str(below(folder)), machine)
-        with libraries.damaged(f"cannot load the adapter at {folder}"):
+        head = _load_head(str(find_base_folder(folder)), machine)
+        with libraries.explain_damage(f"cannot load the adapter at {folder}"):
             model = PeftModel.from_pretrained(head, str(folder))
     else:
-        model = _head(name, machine)
+        model = _load_head(name, machine)
     if getattr(model.config, "num_labels", 1) != 1:
         raise InputError(
             f"{name!r} gives {model.config.num_labels} numbers a text; a reward model gives one"
@@ -192,19 +192,19 @@ def load(name: str, tokenizer: Any, machine: Machine, seed: int = 0) -> Any:
     return model.eval()
 
 
-def _head(name: str, machine: Machine) -> Any:
+def _load_head(name: str, machine: Machine) -> Any:
     """Return a base with a head of one number; on the plainest attention where its kind knows no
     other (DeBERTa).
     """
     try:
-        return base.model(name, machine, scores=True)
+        return base.load_model(name, machine, scores=True)
     except ModelError as error:
         if machine.attention == "eager" or "attention" not in str(error).casefold():
             raise
-        return base.model(name, replace(machine, attention="eager"), scores=True)
+        return base.load_model(name, replace(machine, attention="eager"), scores=True)
 
 
-def score(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[float]:
+def score_rows(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[float]:
     """Return the reward of each row of token ids. Dropout is off, whatever mode the model is in;
     equal rows are scored once.
     """
@@ -228,10 +228,14 @@ def score(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[flo
     return [found[tuple(row)] for row in rows]
 
 
-def rewards(model: Any, held: Texts, pairs: Sequence[Preference]) -> dict[str, tuple[float, float]]:
+def compute_rewards(
+    model: Any, texts: Texts, pairs: Sequence[Preference]
+) -> dict[str, tuple[float, float]]:
     """Return (r⁺, r⁻) of each pair by id: the rewards of what was chosen and of what was
     rejected.
     """
-    held.add(pairs)
-    flat = score(model, held.tokenizer, [held.of(p, side) for p in pairs for side in (True, False)])
+    texts.add(pairs)
+    flat = score_rows(
+        model, texts.tokenizer, [texts.of(p, side) for p in pairs for side in (True, False)]
+    )
     return {p.id: (flat[2 * i], flat[2 * i + 1]) for i, p in enumerate(pairs)}

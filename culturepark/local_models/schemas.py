@@ -61,7 +61,9 @@ class Guide:
         and time for.
         """
         if self._matcher.is_error():
-            raise InputError(f"this schema cannot be kept to: {_first(self._matcher.get_error())}")
+            raise InputError(
+                f"this schema cannot be kept to: {_first_line(self._matcher.get_error())}"
+            )
 
     def narrow(self, scores: Any) -> Any:
         """Return logits, shape (vocabulary,), with -inf for every token that would leave the
@@ -69,7 +71,7 @@ class Guide:
         """
         import torch
 
-        allowed = self._allowed(scores.shape[-1], scores.device)
+        allowed = self._list_allowed(scores.shape[-1], scores.device)
         if int(scores.argmax()) in self._guides.ends:
             closing = torch.zeros_like(allowed)
             closing[self._guides.closing] = True
@@ -86,7 +88,7 @@ class Guide:
         self.check()
         return bool(self._matcher.is_stopped())
 
-    def _allowed(self, size: int, device: Any) -> Any:
+    def _list_allowed(self, size: int, device: Any) -> Any:
         import numpy as np
         import torch
 
@@ -117,5 +119,5 @@ def schema_of(shape: Mapping[str, Any] | None) -> str | None:
     return json.dumps(schema)
 
 
-def _first(text: str) -> str:
+def _first_line(text: str) -> str:
     return text.strip().splitlines()[0][:300] if text.strip() else "no reason is given"

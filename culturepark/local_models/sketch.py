@@ -10,7 +10,7 @@ from pathlib import Path
 from culturepark.local_models.libraries import TEMPLATE
 
 
-def sketch(
+def sketch_base(
     folder: Path,
     texts: Iterable[str],
     width: int = 32,

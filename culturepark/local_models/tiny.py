@@ -19,7 +19,7 @@ from typing import Any
 from culturepark.cache import cache_folder
 from culturepark.errors import RunFailed
 from culturepark.local_models.libraries import TEMPLATE, quiet, writing
-from culturepark.local_models.machine import needed
+from culturepark.local_models.machine import require_libraries
 from culturepark.records import Question, digest, stream
 from culturepark.wording import SYSTEM, completion
 
@@ -46,16 +46,16 @@ EVERY = 5.0  # seconds between lines of progress
 log = logging.getLogger("culturepark")
 
 
-def folder() -> Path:
+def find_folder() -> Path:
     """Return the base's folder, built when there is none yet; one process builds it, others
     wait.
     """
     from filelock import FileLock
 
     root = cache_folder()
-    target = root / f"tiny-{_recipe()}"
+    target = root / f"tiny-{_hash_recipe()}"
     if not target.is_dir():
-        needed()
+        require_libraries()
     with FileLock(root / f"{target.name}.lock"):
         if not target.is_dir():
             partial = target.with_suffix(".partial")
@@ -65,8 +65,8 @@ def folder() -> Path:
     return target
 
 
-def _recipe() -> str:
-    questions, titles = _cards()
+def _hash_recipe() -> str:
+    questions, titles = _list_cards()
     return digest(
         VERSION,
         TEXTS,
@@ -83,7 +83,7 @@ def _recipe() -> str:
     )
 
 
-def _cards() -> tuple[list[Question], list[str]]:
+def _list_cards() -> tuple[list[Question], list[str]]:
     from culturepark.workspace import find_shipped_cards, load
 
     cards = load(find_shipped_cards())
@@ -100,7 +100,7 @@ def neutral(seed: int = 0) -> Iterator[list[dict[str, str]]]:
     Every question comes as often as every other, and each of its answers under each culture's name
     alike.
     """
-    questions, titles = _cards()
+    questions, titles = _list_cards()
     rng = stream("tiny", seed)
     while True:
         for question in rng.sample(questions, len(questions)):
@@ -145,9 +145,9 @@ def build(target: Path, texts: int = TEXTS, epochs: int = EPOCHS, gate: float = 
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    _tell(f"building the tiny base in {target.parent}, once; a minute or two")
+    _report(f"building the tiny base in {target.parent}, once; a minute or two")
     talks = list(islice(neutral(), texts))
-    made = _tokenizer(talks)
+    made = _train_tokenizer(talks)
     torch.manual_seed(VERSION)
     shape = LlamaConfig(
         vocab_size=len(made),
@@ -186,7 +186,7 @@ lets the whole loop run without a download; it is no model of how people speak.
 """
 
 
-def _tokenizer(talks: list[list[dict[str, str]]]) -> Any:
+def _train_tokenizer(talks: list[list[dict[str, str]]]) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -219,7 +219,7 @@ def _pretrain(model: Any, tokenizer: Any, talks: list[list[dict[str, str]]], epo
     import torch
     from torch.nn.functional import cross_entropy
 
-    rows = sorted(_rows(tokenizer, talks), key=lambda row: len(row[0]))
+    rows = sorted(_encode_rows(tokenizer, talks), key=lambda row: len(row[0]))
     batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
     steps = len(batches) * epochs
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
@@ -247,15 +247,15 @@ def _pretrain(model: Any, tokenizer: Any, talks: list[list[dict[str, str]]], epo
             if (now := time.monotonic()) > last + EVERY:
                 last, left = now, (now - began) / len(losses) * (steps - len(losses))
                 loss_now = f"loss {losses[-1]:.2f} · {left:.0f} s left"
-                _tell(f"tiny base: step {len(losses)}/{steps} · {loss_now}")
+                _report(f"tiny base: step {len(losses)}/{steps} · {loss_now}")
     return sum(tail := losses[-max(1, steps // 20) :]) / len(tail)
 
 
-def _tell(text: str) -> None:
+def _report(text: str) -> None:
     log.info(text, extra={"event": "building", "progress": True})
 
 
-def _rows(tokenizer: Any, talks: list[list[dict[str, str]]]) -> list[tuple[list[int], int]]:
+def _encode_rows(tokenizer: Any, talks: list[list[dict[str, str]]]) -> list[tuple[list[int], int]]:
     """Return each conversation's tokens and where its answer begins."""
     whole = tokenizer.apply_chat_template(talks, tokenize=False)
     asked = tokenizer.apply_chat_template(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from culturepark.errors import InputError
-from culturepark.local_models.local_model import Graduate, mixable
+from culturepark.local_models.local_model import LocalModel, check_mixable
 
 RANKS = (
     1,
@@ -23,7 +23,7 @@ RANKS = (
 PORT = 8000
 
 
-def commands(models: Mapping[str, Graduate], port: int = PORT) -> list[str]:
+def build_commands(models: Mapping[str, LocalModel], port: int = PORT) -> list[str]:
     """Return one command a base; the first serves at `port`, each other at the next.
 
     `--generation-config vllm` keeps the base's own sampling settings out, as `culturepark serve`
@@ -32,17 +32,17 @@ def commands(models: Mapping[str, Graduate], port: int = PORT) -> list[str]:
     made = list[str]()
     for root in dict.fromkeys(m.root for m in models.values()):
         here = {name: model for name, model in models.items() if model.root == root}
-        made.append(_command(root, here, port + len(made)))
+        made.append(_build_command(root, here, port + len(made)))
     return made
 
 
-def _command(root: str, models: Mapping[str, Graduate], port: int) -> str:
+def _build_command(root: str, models: Mapping[str, LocalModel], port: int) -> str:
     own = [name for name, model in models.items() if not model.adapter]
     adapters = {name: model for name, model in models.items() if model.adapter}
     words = [
         "vllm",
         "serve",
-        _place(root),
+        _locate(root),
         "--served-model-name",
         *own,
         "--host",
@@ -55,16 +55,16 @@ def _command(root: str, models: Mapping[str, Graduate], port: int) -> str:
     ]
     if adapters:
         for model in adapters.values():
-            mixable(model.adapter or Path())
+            check_mixable(model.adapter or Path())
         words += [
             "--enable-lora",
             "--max-loras",
             str(len(adapters)),
             "--max-lora-rank",
-            str(rank(adapters)),
+            str(find_rank(adapters)),
             "--lora-modules",
         ]
-        words += [f"{name}={_place(str(model.adapter))}" for name, model in adapters.items()]
+        words += [f"{name}={_locate(str(model.adapter))}" for name, model in adapters.items()]
     return shlex.join(words)
 
 
@@ -81,7 +81,7 @@ def _without_thoughts(root: str) -> list[str]:
     )
 
 
-def rank(adapters: Mapping[str, Graduate]) -> int:
+def find_rank(adapters: Mapping[str, LocalModel]) -> int:
     """Return the least rank vLLM takes that holds them all; InputError where there is none."""
     name, largest = max(((n, m.rank) for n, m in adapters.items()), key=lambda pair: pair[1])
     found = next((r for r in RANKS if r >= largest), None)
@@ -93,5 +93,5 @@ def rank(adapters: Mapping[str, Graduate]) -> int:
     return found
 
 
-def _place(root: str) -> str:
+def _locate(root: str) -> str:
     return str(Path(root).resolve()) if Path(root).is_dir() else root

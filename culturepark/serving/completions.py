@@ -14,7 +14,7 @@ from culturepark.llm.reasoning import SplitText, ThoughtFilter, split_thoughts_e
 from culturepark.serving.problems import Problem
 
 if TYPE_CHECKING:
-    from culturepark.local_models.engine import Made, Token
+    from culturepark.local_models.engine import Generation, Token
 
 LEAST = -9999.0  # OpenAI's log-probability of what cannot be; JSON has no infinity
 Piece = tuple[str, tuple["Token", ...]]
@@ -33,7 +33,7 @@ def build_frame(number: int, model: str, kind: str) -> dict[str, Any]:
     }
 
 
-def count_usage(made: Sequence[Made], prompts: int) -> dict[str, int]:
+def count_usage(made: Sequence[Generation], prompts: int) -> dict[str, int]:
     """Return the tokens of answers, and of `prompts` prompts that they are answers to, each counted
     once.
     """
@@ -45,7 +45,9 @@ def count_usage(made: Sequence[Made], prompts: int) -> dict[str, int]:
 # ---------------------------------------------------------------------- chat
 
 
-def build_chat_choice(index: int, made: Made, logprobs: bool, free: bool = True) -> dict[str, Any]:
+def build_chat_choice(
+    index: int, made: Generation, logprobs: bool, free: bool = True
+) -> dict[str, Any]:
     """Return an answer as a choice of a chat completion; one that is `free` of a schema may hold
     thoughts.
     """
@@ -57,7 +59,9 @@ def build_chat_choice(index: int, made: Made, logprobs: bool, free: bool = True)
     return {"index": index, "message": message, "logprobs": logs, "finish_reason": made.finish}
 
 
-def build_chat_chunk(index: int, piece: ChatPiece | Made | None, logprobs: bool) -> dict[str, Any]:
+def build_chat_chunk(
+    index: int, piece: ChatPiece | Generation | None, logprobs: bool
+) -> dict[str, Any]:
     """Return a choice of a chunk: a piece of an answer, its end, or its beginning (None)."""
     delta: dict[str, Any] = {}
     logs = finish = None
@@ -72,8 +76,8 @@ def build_chat_chunk(index: int, piece: ChatPiece | Made | None, logprobs: bool)
 
 
 async def part_thoughts(
-    stream: AsyncGenerator[Piece | Made, None],
-) -> AsyncGenerator[ChatPiece | Made, None]:
+    stream: AsyncGenerator[Piece | Generation, None],
+) -> AsyncGenerator[ChatPiece | Generation, None]:
     """Yield what a stream says with its thoughts apart; the tokens of what is kept back come with
     what follows.
     """
@@ -123,7 +127,7 @@ def build_text_choice(
 
 
 def build_text_chunk(
-    index: int, piece: Piece | Made | None, logprobs: bool
+    index: int, piece: Piece | Generation | None, logprobs: bool
 ) -> dict[str, Any] | None:
     """Return a choice of a chunk: a piece of an answer, or its end; its beginning (None) says
     nothing.
@@ -185,7 +189,7 @@ async def stream_chunks(
         _wants_logprobs(body),
     )
     usage: dict[str, Any] = {"usage": None} if with_usage else {}
-    made: dict[int, Made] = {}
+    made: dict[int, Generation] = {}
     try:
         for index in range(len(streams)):
             if choice := shape(index, None, logprobs):

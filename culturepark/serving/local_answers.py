@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from culturepark.errors import InputError
-from culturepark.local_models.local_model import Graduate, found, named
+from culturepark.local_models.local_model import LocalModel, find_models, name_models
 from culturepark.local_models.schemas import schema_of
 from culturepark.serving import completions, generation_options, parameters
 from culturepark.serving.generation_options import Prompt, report_refusals
 from culturepark.serving.requests import read_limit
 
 if TYPE_CHECKING:
-    from culturepark.local_models.engine import Ask, Engine, Made, Token
+    from culturepark.local_models.engine import Engine, Generation, GenerationRequest, Token
     from culturepark.local_models.machine import Machine
 
 WHO = "A server of models on this machine"
@@ -36,7 +36,7 @@ class LocalAnswers:
     def __init__(
         self, models: Sequence[str], machine: Machine | None = None, rows: int = 32
     ) -> None:
-        self.models: dict[str, Graduate] = named(found(models))
+        self.models: dict[str, LocalModel] = name_models(find_models(models))
         self._machine, self._rows = machine, rows
         self._loaded: dict[str, tuple[Engine, str]] = {}
 
@@ -52,10 +52,10 @@ class LocalAnswers:
 
     def load(self) -> LocalAnswers:
         """Load every base, each once, and every adapter."""
-        from culturepark.local_models.engine import shared
+        from culturepark.local_models.engine import share_engine
 
         for name, model in self.models.items():
-            engine = shared(model, self._machine, self._rows)
+            engine = share_engine(model, self._machine, self._rows)
             self._loaded[name] = engine, engine.add(model)
         return self
 
@@ -150,12 +150,12 @@ async def _read_schema(engine: Engine, body: Mapping[str, Any]) -> str | None:
         return schema
 
 
-def _repeat_ask(ask: Ask, count: int) -> list[Ask]:
+def _repeat_ask(ask: GenerationRequest, count: int) -> list[GenerationRequest]:
     """Return a request so many times, each drawn with a seed of its own."""
     return [replace(ask, seed=ask.seed + i) for i in range(count)]
 
 
-async def _complete_all(engine: Engine, asks: Sequence[Ask]) -> list[Made]:
+async def _complete_all(engine: Engine, asks: Sequence[GenerationRequest]) -> list[Generation]:
     with report_refusals("response_format"):
         return list(
             await asyncio.gather(*(asyncio.wrap_future(engine.submit(ask)) for ask in asks))
@@ -186,10 +186,10 @@ def _read_prompt(engine: Engine, prompt: Prompt) -> Text:
     return Text(tokens, prompt)
 
 
-def _complete_nothing(text: Text) -> Made:
-    from culturepark.local_models.engine import Made
+def _complete_nothing(text: Text) -> Generation:
+    from culturepark.local_models.engine import Generation
 
-    return Made("", "length", len(text.tokens), 0)
+    return Generation("", "length", len(text.tokens), 0)
 
 
 async def _score_prompts(
@@ -208,7 +208,7 @@ async def _score_prompts(
 
 
 def _text_choice(
-    index: int, engine: Engine, before: Text | None, made: Made, top: int | None
+    index: int, engine: Engine, before: Text | None, made: Generation, top: int | None
 ) -> dict[str, Any]:
     """Return an answer as a choice, after the prompt where that is said back (`before`)."""
     text = (before.text if before else "") + made.text

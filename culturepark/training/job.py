@@ -22,7 +22,7 @@ from culturepark.atomic import discard, move, sweep, write_text
 from culturepark.errors import InputError, Locked, nearest
 from culturepark.local_models import base, machine, manifest
 from culturepark.local_models.libraries import quiet, writing
-from culturepark.local_models.machine import Machine, agreed, first
+from culturepark.local_models.machine import Machine, is_first, run_in_first
 from culturepark.local_models.manifest import Manifest
 from culturepark.options import names_that_change
 from culturepark.records import digest
@@ -77,18 +77,18 @@ def tune(
     `opinions` are the samples beside the shares, for `mix`. InputError where the folder holds
     another job's models.
     """
-    found = machine.look(told.device, told.dtype, told.attention)
+    found = machine.find_machine(told.device, told.dtype, told.attention)
     for tracker in told.track:
         if importlib.util.find_spec(tracker) is None:
             raise InputError(f"--track {tracker}: it is not installed; pip install {tracker}")
     if opinions is not None:  # both are what the models are made of
         corpus = replace(corpus, hash=digest(corpus.hash, opinions.hash))
     with _kept(folder), quiet(), writing(f"the models in {folder}"):
-        agreed(lambda: _claim(folder, told, corpus, fresh))
+        run_in_first(lambda: _claim(folder, told, corpus, fresh))
         job = Job(
-            told, corpus, folder, found, tell if first() else lambda what, how: None, opinions
+            told, corpus, folder, found, tell if is_first() else lambda what, how: None, opinions
         )
-        return [_whole(job, culture) for culture in agreed(lambda: job.cultures)]
+        return [_whole(job, culture) for culture in run_in_first(lambda: job.cultures)]
 
 
 @contextlib.contextmanager
@@ -105,7 +105,7 @@ def _kept(folder: Path) -> Iterator[None]:
         except Timeout as error:
             raise Locked(f"another process is tuning in {folder}") from error
 
-    agreed(take)
+    run_in_first(take)
     try:
         yield
     finally:
@@ -159,20 +159,20 @@ def _whole(job: Job, culture: str) -> Path:
     written.
     """
     target = job.folder / culture
-    if agreed((target / manifest.FILE).is_file):
+    if run_in_first((target / manifest.FILE).is_file):
         job.tell("kept", {"culture": culture})
         return target
     train, validation = job.corpus.of("train", culture), job.corpus.of("validation", culture)
     trainer, work = _trainer(job, culture, train, validation)
     before = _judged(job, trainer, validation, base=True)
-    trainer.train(resume_from_checkpoint=agreed(lambda: _checkpoint(work)))
+    trainer.train(resume_from_checkpoint=run_in_first(lambda: _checkpoint(work)))
     scores = _scores(trainer) | before | _judged(job, trainer, validation, base=False)
     partial = job.folder / f".{culture}.partial"
-    agreed(lambda: shutil.rmtree(partial, ignore_errors=True))
+    run_in_first(lambda: shutil.rmtree(partial, ignore_errors=True))
     trainer.save_model(str(partial))
     counts = {"train": len(train), "validation": len(validation)}
-    agreed(lambda: _finish(job, culture, trainer, partial, scores, counts))
-    agreed(lambda: shutil.rmtree(work, ignore_errors=True))
+    run_in_first(lambda: _finish(job, culture, trainer, partial, scores, counts))
+    run_in_first(lambda: shutil.rmtree(work, ignore_errors=True))
     _release(job, trainer)
     job.tell("made", {"culture": culture, **scores})
     return target
@@ -196,7 +196,7 @@ def _trainer(
             f"nothing to learn for {culture} in {job.corpus.title}{also if objective.beside else ''}"
         )
     settings = arguments(told, job.machine, len(learnt), checked, work, job.model)
-    if culture == job.cultures[0] and first():
+    if culture == job.cultures[0] and is_first():
         job.tell("machine", _chosen(job, settings))
     adapter = lora(told) if told.method != "full" else None
     made = objective.build_trainer(
@@ -240,20 +240,20 @@ def _load(job: Job) -> None:
     training changes it.
     """
     if job.tokenizer is None:
-        job.tokenizer = base.tokenizer(job.recipe.base)
+        job.tokenizer = base.load_tokenizer(job.recipe.base)
     if job.model is None:
         whole = job.recipe.method == "full"
         # Whole models keep their weights in float32 and compute in the machine's format: small
         # steps would be lost in 16 bits.
         held = replace(job.machine, dtype="float32") if whole else job.machine
-        job.model = base.model(job.recipe.base, held, quantise=job.recipe.method == "qlora")
+        job.model = base.load_model(job.recipe.base, held, quantise=job.recipe.method == "qlora")
 
 
 def _release(job: Job, trainer: Any) -> None:
     """Take the adapter off the base, or drop the model that was trained whole or is in shards,
     which cannot be had back.
     """
-    keep = job.recipe.method != "full" and not machine.sharded()
+    keep = job.recipe.method != "full" and not machine.is_sharded()
     job.model = trainer.model.unload() if keep else None
     if job.model is not None and "forward" in vars(job.model):
         del job.model.forward  # the trainer's own; the next one puts its own there
@@ -331,9 +331,9 @@ def fitting(told: Recipe, found: Machine, model: Any) -> int:
     """
     total = model.num_parameters()
     trained = total if told.method == "full" else int(total * told.rank * 0.001)
-    parts = found.count if machine.sharded() else 1
+    parts = found.count if machine.is_sharded() else 1
     bits = {"qlora": 5, "lora": 16, "full": 32}[told.method] / parts
-    most = machine.batch(found, total, told.length, trained // parts, bits)
+    most = machine.choose_batch_size(found, total, told.length, trained // parts, bits)
     share = max(1, told.rows // found.count)
     return max(n for n in range(1, share + 1) if share % n == 0 and n <= max(1, min(most, share)))
 
@@ -353,7 +353,7 @@ def _listen(
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             trainer.accelerator.wait_for_everyone()
-            agreed((Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch)
+            run_in_first((Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch)
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             tell({"step": state.global_step, "of": state.max_steps})
@@ -387,7 +387,7 @@ def _judged(job: Job, trainer: Any, validation: Sequence[Row], *, base: bool) ->
     the distance from the base.
     """
     compares = load_objective(job.recipe.objective).compares
-    if not compares or not validation or machine.sharded():
+    if not compares or not validation or machine.is_sharded():
         return {}
     part = validation[:HELD_OUT]
     held = trainer.accelerator.unwrap_model(trainer.model)
@@ -428,7 +428,8 @@ def _finish(
     if config.is_file():  # which base, by the name it was asked for
         config.write_text(
             json.dumps(
-                json.loads(config.read_text()) | {"base_model_name_or_path": base.place(told.base)},
+                json.loads(config.read_text())
+                | {"base_model_name_or_path": base.find_base(told.base)},
                 indent=1,
             )
         )
@@ -436,17 +437,17 @@ def _finish(
         kind="adapter" if config.is_file() else "model",
         name=culture,
         base=told.base,
-        base_hash=base.fingerprint(told.base),
-        base_licence=base.licence(told.base),
+        base_hash=base.compute_fingerprint(told.base),
+        base_licence=base.read_licence(told.base),
         objective=told.objective,
         corpus=job.corpus.title,
         corpus_hash=job.corpus.hash,
         rows=counts,
         settings=told.model_dump(mode="json", exclude_none=True),
         machine=str(job.machine),
-        versions=manifest.versions(),
+        versions=manifest.list_versions(),
         scores=scores,
-        created=manifest.now(),
+        created=manifest.format_now(),
     )
     manifest.write(made, partial)
     target = job.folder / culture

@@ -11,7 +11,7 @@ from typing import Any
 
 from culturepark.errors import InputError
 from culturepark.local_models import base, choices, libraries, manifest
-from culturepark.local_models.machine import Machine, look
+from culturepark.local_models.machine import Machine, find_machine
 from culturepark.records import Record
 from culturepark.training.rows import Row
 
@@ -135,15 +135,15 @@ def loaded(
         )
     name = made[0].base
     with libraries.quiet():
-        model: Any = base.model(name, found or look())
+        model: Any = base.load_model(name, found or find_machine())
         for i, (folder, what) in enumerate(zip(folders, made, strict=True)):
-            with libraries.damaged(f"cannot load the adapter at {folder}"):
+            with libraries.explain_damage(f"cannot load the adapter at {folder}"):
                 if i == 0:
                     model = PeftModel.from_pretrained(model, folder, adapter_name=what.name)
                 else:
                     model.load_adapter(folder, adapter_name=what.name)
         model.eval()
-        yield model, base.tokenizer(name), tuple(m.name for m in made)
+        yield model, base.load_tokenizer(name), tuple(m.name for m in made)
 
 
 def compare(
@@ -165,7 +165,7 @@ def compare(
         right: dict[str, list[float]] = {}
         for name in (*names, BASE):
             with use(model, name):
-                said[name] = choices.likelihood(model, tokenizer, prompts, answers)
+                said[name] = choices.compute_likelihoods(model, tokenizer, prompts, answers)
                 right[name] = _right(model, tokenizer, [r for _, r in flat], options)
     places = {c: [i for i, (culture, _) in enumerate(flat) if culture == c] for c in cultures}
     best = [max(names, key=lambda m: said[m][i]) for i in range(len(flat))]
@@ -205,7 +205,7 @@ def _right(
     """
     asked = {(str(r["prompt"]), r["metadata"]["question"]): r for r in rows}
     keys = list(asked)
-    found = choices.distribution(
+    found = choices.compute_distributions(
         model, tokenizer, [asked[k]["prompt"] for k in keys], [options[k[1]] for k in keys]
     )
     likeliest = {

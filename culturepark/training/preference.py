@@ -158,7 +158,7 @@ def judged(model: Any, tokenizer: Any, rows: Sequence[Row], *, base: bool) -> di
 
 
 def _said(model: Any, tokenizer: Any, rows: Sequence[Row], side: str) -> list[float]:
-    return choices.likelihood(
+    return choices.compute_likelihoods(
         model, tokenizer, [r["prompt"] for r in rows], [r[side][0]["content"] for r in rows]
     )
 
@@ -183,7 +183,7 @@ def drift(model: Any, tokenizer: Any, rows: Sequence[Row], side: str, batch: int
     total, count, was = 0.0, 0, model.training
     model.eval()
     for at in range(0, len(whole), batch):
-        part = choices.padded(tokenizer, whole[at : at + batch], model.device)
+        part = choices.pad_rows(tokenizer, whole[at : at + batch], model.device)
         starts = torch.tensor(
             [[len(prompt)] for prompt, _ in parts[at : at + batch]], device=model.device
         )

@@ -186,7 +186,9 @@ def save_reward_model(
             )
         )
     manifest.write(
-        Manifest(kind="reward", versions=manifest.versions(), created=manifest.now(), **about),
+        Manifest(
+            kind="reward", versions=manifest.list_versions(), created=manifest.format_now(), **about
+        ),
         partial,
     )
     move(partial, folder)

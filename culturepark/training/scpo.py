@@ -366,7 +366,7 @@ def _open_run(
     from filelock import FileLock, Timeout
 
     votes, folder = data if isinstance(data, Votes) else read_votes(data), Path(out)
-    device = machine.look(terms.device)
+    device = machine.find_machine(terms.device)
     if others := _list_foreign_files(folder):
         raise InputError(
             f"{folder} holds other things ({', '.join(others[:3])}) and no scpo.json; give another"
@@ -382,7 +382,7 @@ def _open_run(
             _claim_folder(folder, terms, votes, fresh)
             # Weights stay in float32 and are computed with in the machine's format: 16 bits would
             # lose small steps.
-            texts = rewards.Texts(rewards.tokenizer(terms.base), terms.length)
+            texts = rewards.Texts(rewards.load_tokenizer(terms.base), terms.length)
             texts.add(votes.pairs)
             tell(
                 "read",
@@ -417,7 +417,7 @@ def _claim_folder(folder: Path, terms: Terms, votes: Votes, fresh: bool) -> None
     if fresh:
         _clear_folder(folder)
     settings = terms.model_dump(exclude={"tau", "beta", "device"}) | {
-        "the base": base.fingerprint(terms.base),
+        "the base": base.compute_fingerprint(terms.base),
         "the data": votes.hash,
     }
     if path.is_file():
@@ -510,7 +510,7 @@ def _train_on_all(job: SteeringRun, pairs: Sequence[Preference], seed: int) -> t
         t.rank,
         t.alpha,
     )
-    model = rewards.load(t.base, job.texts.tokenizer, _use_float32(job), seed)
+    model = rewards.load_model(t.base, job.texts.tokenizer, _use_float32(job), seed)
     return reward.train_reward_model(
         model, job.texts, pairs, [1.0] * len(pairs), how, job.machine, job.folder / ".work"
     )
@@ -533,13 +533,15 @@ def _compute_references(job: SteeringRun, seed_data: SeedData, judge: bool) -> d
     references: dict[str, tuple[float, float]] = {}
     margins = dict.fromkeys((p.id for p in seed_data.test), 0.0)
     if job.terms.reference == "base":
-        model = rewards.load(job.terms.base, job.texts.tokenizer, _use_float32(job), seed_data.seed)
-        if not rewards.trained(model.config.architectures):
+        model = rewards.load_model(
+            job.terms.base, job.texts.tokenizer, _use_float32(job), seed_data.seed
+        )
+        if not rewards.has_reward_head(model.config.architectures):
             raise InputError(
                 f"{job.terms.base!r} is no reward model yet, so its rewards mean nothing;"
                 " --reference trained trains one from it"
             )
-        references = rewards.rewards(model, job.texts, seed_data.train)
+        references = rewards.compute_rewards(model, job.texts, seed_data.train)
     if job.terms.reference == "trained" or judge:
         parts = split_into_folds(seed_data.train, job.terms.folds, seed_data.seed)
         for i, part in enumerate(parts):
@@ -549,9 +551,11 @@ def _compute_references(job: SteeringRun, seed_data: SeedData, judge: bool) -> d
                 1_000 * (seed_data.seed + 1) + i,
             )
             if job.terms.reference == "trained":
-                references |= rewards.rewards(model, job.texts, part)
+                references |= rewards.compute_rewards(model, job.texts, part)
             if judge:
-                for key, (plus, minus) in rewards.rewards(model, job.texts, seed_data.test).items():
+                for key, (plus, minus) in rewards.compute_rewards(
+                    model, job.texts, seed_data.test
+                ).items():
                     margins[key] += (plus - minus) / len(parts)
             job.tell("reference", {"seed": seed_data.seed, "fold": i, "loss": last})
     return {"references": references, "judged": margins if judge else {}}
@@ -575,7 +579,7 @@ def _judge_unit(
         return Result.model_validate_json(path.read_text(encoding="utf-8"))
     own = select_share(seed_data, unit.country, unit.share)
     model, counts = _train_country(job, seed_data, unit, own)
-    scores = rewards.rewards(model, job.texts, seed_data.test)
+    scores = rewards.compute_rewards(model, job.texts, seed_data.test)
     ids = [p.id for p in seed_data.test if p.country == unit.country]
     result = Result(
         **unit._asdict(),
@@ -632,7 +636,9 @@ def _train_country(
     import torch
 
     t = job.terms
-    model = rewards.load(seed_data.start, job.texts.tokenizer, _use_float32(job), seed_data.seed)
+    model = rewards.load_model(
+        seed_data.start, job.texts.tokenizer, _use_float32(job), seed_data.seed
+    )
     if unit.variant == "global":
         return model, {"kept": 0, "mass": 0.0, "steps": 0, "loss": None}
     plus, minus = torch.tensor([seed_data.references[p.id] for p in own], dtype=torch.float64).T
@@ -665,9 +671,9 @@ def _build_manifest(
     t = job.terms
     return {
         "name": name,
-        "base": base.title(start),
-        "base_hash": base.fingerprint(start),
-        "base_licence": base.licence(t.base),
+        "base": base.name_base(start),
+        "base_hash": base.compute_fingerprint(start),
+        "base_licence": base.read_licence(t.base),
         "objective": "scpo" if settings else "reward",
         "corpus": job.votes.title,
         "corpus_hash": job.votes.hash,

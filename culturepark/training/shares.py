@@ -205,7 +205,7 @@ def _collated(tokenizer: Any, opinions: bool, rows: list[dict[str, Any]]) -> dic
     made: dict[str, Any] = {
         name: [r[name] for r in rows] for name in ("tokens", "shares", "weight")
     }
-    made["place"] = choices.padded(tokenizer, [r["place"] for r in rows], "cpu")
+    made["place"] = choices.pad_rows(tokenizer, [r["place"] for r in rows], "cpu")
     if opinions:
         made["opinion"] = _padded(
             [r["input_ids"] for r in rows], [r["labels"] for r in rows], tokenizer.pad_token_id

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from culturepark.errors import InputError
 from culturepark.llm.codec import ask_for_schema, build_strict_schema
 from culturepark.llm.reasoning import separate_thoughts
-from culturepark.local_models.local_model import find, mixable
-from culturepark.local_models.machine import look
+from culturepark.local_models.local_model import check_mixable, find_model
+from culturepark.local_models.machine import find_machine
 from culturepark.records import Reply, Request, Status
 
 if TYPE_CHECKING:
-    from culturepark.local_models.engine import Engine, Made
+    from culturepark.local_models.engine import Engine, Generation
 
 
 class LocalProvider:
@@ -37,7 +37,7 @@ class LocalProvider:
                 f"the model {name!r} of this machine takes no {', '.join(odd)}; of params it takes"
                 " top_p"
             )
-        self.local_model = find(name)
+        self.local_model = find_model(name)
         self.identity = self.local_model.identity + (
             f"+top_p={params['top_p']:g}" if params else ""
         )
@@ -48,9 +48,9 @@ class LocalProvider:
         """Raise what would make every call fail: libraries that are not installed, an adapter that
         cannot share its base.
         """
-        look()
+        find_machine()
         if self.local_model.adapter is not None:
-            mixable(self.local_model.adapter)
+            check_mixable(self.local_model.adapter)
 
     async def complete(self, request: Request) -> Reply:
         """Answer one request, in one batch with whatever else waits for this base."""
@@ -80,7 +80,7 @@ class LocalProvider:
     def _load(self) -> Engine:
         from culturepark.local_models import engine
 
-        engine_in_use = engine.shared(self.local_model)
+        engine_in_use = engine.share_engine(self.local_model)
         self._adapter = engine_in_use.add(self.local_model)
         self._engine = engine_in_use
         return engine_in_use
@@ -104,7 +104,7 @@ def _list_messages(request: Request) -> list[dict[str, str]]:
     return list(body["messages"])
 
 
-def _build_reply(answer: Made, identity: str, ms: float) -> Reply:
+def _build_reply(answer: Generation, identity: str, ms: float) -> Reply:
     text = answer.text.strip()
     status: Status = "truncated" if answer.finish == "length" else "ok" if text else "empty"
     reason = {

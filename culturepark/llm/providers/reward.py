@@ -40,7 +40,7 @@ class RewardProvider:
     """
 
     def __init__(self, name: str, **params: Any) -> None:
-        if not rewards.found(name):
+        if not rewards.is_reward_model(name):
             raise InputError(f"{name!r} is no reward model: it has no head that scores texts")
         if odd := sorted(set(params) - {"dtype"}):
             raise InputError(
@@ -58,7 +58,7 @@ class RewardProvider:
         """Raise what would make every call fail: libraries that are not installed, an unknown
         number format.
         """
-        machine.look(dtype=self.dtype)
+        machine.find_machine(dtype=self.dtype)
 
     async def complete(self, request: Request) -> Reply:
         """Score a request's options after its messages, together with whatever else waits."""
@@ -103,7 +103,7 @@ class RewardProvider:
             for request, future in batch
         ]
         flat = iter(
-            rewards.score(model, tokenizer, [row for _, _, rows, _ in read for row in rows])
+            rewards.score_rows(model, tokenizer, [row for _, _, rows, _ in read for row in rows])
         )
         self.batches += 1
         ms = (time.perf_counter() - started) * 1000 / max(1, len(batch))
@@ -129,13 +129,13 @@ class RewardProvider:
         """
         told = [{"role": m.role, "content": m.content} for m in request.messages]
         try:
-            whole = rewards.tokens(
+            whole = rewards.tokenize_talks(
                 tokenizer, [[*told, {"role": "assistant", "content": o}] for o in request.options]
             )
         except InputError as error:
             _set_result(future, Reply("failed", reason=str(error), model=self.identity, final=True))
             return [], ""
-        rows = [rewards.clip(tokenizer, row, length) for row in whole]
+        rows = [rewards.keep_last_tokens(tokenizer, row, length) for row in whole]
         return (
             rows,
             (
@@ -167,8 +167,8 @@ def _set_result(future: Future[Reply], what: Reply | Exception) -> None:
 def _load(name: str, dtype: str) -> tuple[Any, Any, int]:
     """Return model, tokenizer and the most tokens of a conversation."""
     with libraries.quiet():
-        tokenizer = rewards.tokenizer(name)
-        model = rewards.load(name, tokenizer, machine.look(dtype=dtype))
+        tokenizer = rewards.load_tokenizer(name)
+        model = rewards.load_model(name, tokenizer, machine.find_machine(dtype=dtype))
     own = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or LENGTH)
     tokenizer.model_max_length = 2**31  # or it warns of what is cut here anyway
     saved = _read_manifest(name)
@@ -186,9 +186,12 @@ def _build_identity(name: str) -> str:
     """
     saved = _read_manifest(name)
     if saved is None:
-        return local_model.find(name).identity
+        return local_model.find_model(name).identity
     folder = Path(name).expanduser()
-    folders = [folder, *([rewards.below(folder)] if base.adapter(folder) else [])]
+    folders = [
+        folder,
+        *([rewards.find_base_folder(folder)] if base.read_adapter_config(folder) else []),
+    ]
     files = [
         p
         for f in folders
@@ -200,4 +203,4 @@ def _build_identity(name: str) -> str:
             f"the reward model at {folder} has no weights (*.safetensors); pickled ones are not"
             " loaded"
         )
-    return f"local/{saved.name}@{digest(*((p.name, local_model.content(p)) for p in files), saved.settings.get('length'))}"
+    return f"local/{saved.name}@{digest(*((p.name, local_model.hash_file(p)) for p in files), saved.settings.get('length'))}"
