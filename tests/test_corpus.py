@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import culturepark as cp
-from culturepark.api.waves import Yield, wave
 from culturepark.corpora import country_rows
 from culturepark.corpora.build import split
 from culturepark.corpora.formats import kto
 from culturepark.corpora.pairs import pairs
+from culturepark.pipeline.sizes import Yield, size_batch
 from culturepark.records import Option, Pair, Question, Reply, Sample
 from culturepark.settings import Split
 from culturepark.store import RunStore
@@ -177,7 +177,7 @@ def test_samples_asks_for_that_many_and_gets_exactly_that_many(park):
 @pytest.mark.parametrize(("wanted", "dialogues"), [(4, 1), (9, 3), (30, 8)])
 def test_samples_hold_no_more_dialogues_than_they_need(park, wanted, dialogues):
     # Plays gives 4 opinions a dialogue of 4 turns in-culture; 10 at most are foreseen, so the first
-    # wave is too small.
+    # batch is too small.
     made = {**TEA, "model": "conftest:Plays", "samples": wanted, "turns": 4, "modes": ("in",)}
     run = cp.run("few", made, formats=("trl",))
     with run.open_store(write=False) as journal:
@@ -191,24 +191,23 @@ def test_samples_hold_no_more_dialogues_than_they_need(park, wanted, dialogues):
 @given(
     st.integers(1, 6000), st.lists(st.integers(0, 10), min_size=20, max_size=20), st.integers(1, 40)
 )
-def test_a_wave_holds_few_dialogues_more_than_are_needed(wanted, yields, pilot):
-    found, waves = Yield(), 0
-    while found.kept < wanted and (size := wave(wanted, found, pilot, 10)):
-        end = found.dialogues + size
-        kept = sum(yields[n % 20] for n in range(end))
-        found, waves = Yield(end, kept, size, kept - found.kept), waves + 1
-    if found.kept >= wanted:
+def test_a_batch_holds_few_dialogues_more_than_are_needed(wanted, yields, pilot):
+    so_far, batches = Yield(), 0
+    while so_far.kept < wanted and (size := size_batch(wanted, so_far, pilot, 10)):
+        kept = sum(yields[n % 20] for n in range(so_far.dialogues + size))
+        so_far, batches = so_far.add_batch(size, kept), batches + 1
+    if so_far.kept >= wanted:
         needed = next(n for n in count() if sum(yields[i % 20] for i in range(n)) >= wanted)
-        assert found.dialogues <= 2 * needed + 20 and waves < 50
+        assert so_far.dialogues <= 2 * needed + 20 and batches < 50
     else:
-        assert found.kept == 0 or found.gained == 0
+        assert so_far.kept == 0 or so_far.last_kept == 0
 
 
-def test_a_killed_run_goes_on_with_the_waves_it_would_have_held(park):
+def test_a_killed_run_goes_on_with_the_batches_it_would_have_held(park):
     made = {**TEA, "model": "conftest:Plays", "samples": 30, "turns": 4}
     whole = cp.run("whole", made, formats=("trl",))
     killed = cp.start("killed", {**made, "dialogues": 4})
-    cp.refine((cp.simulate(killed), killed)[1])  # more than the first wave
+    cp.refine((cp.simulate(killed), killed)[1])  # more than the first batch
     cp.run("killed", made, formats=("trl",))
     files = [(run.corpus / "trl/train.jsonl").read_text() for run in (whole, killed)]
     assert files[0] == files[1]

@@ -34,6 +34,7 @@ ROWS = """
     offline reports
     serving
     testing
+    pipeline
     api
     cli
     __init__ __main__

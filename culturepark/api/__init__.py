@@ -1,5 +1,5 @@
-"""What the park can do, one function a verb: the command and `import culturepark as cp` are both
-this room.
+"""What CulturePark can do, one function per command: the command and `import culturepark as cp` both
+call these.
 """
 
 from culturepark.api.cards import check, init, preview, show
@@ -11,7 +11,6 @@ from culturepark.api.tuning import first, graduates, hosted, locate_upload, matr
 from culturepark.api.work import (
     calls,
     counts,
-    describe_failures,
     estimate,
     export,
     exporters,
@@ -21,6 +20,7 @@ from culturepark.api.work import (
     simulate,
 )
 from culturepark.events import Tell
+from culturepark.pipeline.work import describe_failures
 
 __all__ = [
     "Tell",
