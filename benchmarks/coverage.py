@@ -201,11 +201,11 @@ def _errors(sums: Any) -> Any:
 
 
 def _far(sums: Any) -> Any:
-    return vsm.apart(_errors(sums), np.ones(6, bool))
+    return vsm.measure_distance(_errors(sums), np.ones(6, bool))
 
 
 def _square(sums: Any) -> Any:
-    return vsm.squared(_errors(sums), np.ones(6, bool))
+    return vsm.square_distance(_errors(sums), np.ones(6, bool))
 
 
 # ----------------------------------------------------------------- recipes

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import culturepark as cp
-from culturepark.evaluation.board import Board, Row, Table
+from culturepark.evaluation.comparison import BenchmarkTable, Comparison, FigureRow
 from culturepark.evaluation.measure import Figure
 from culturepark.evaluation.result import Result
 from culturepark.local_models import base
@@ -137,7 +137,7 @@ def _of(single: Sequence[str], culture: str) -> str:
 # ------------------------------------------------------------------ tables
 
 
-def told(table: Table, found: Sequence[Result]) -> None:
+def told(table: BenchmarkTable, found: Sequence[Result]) -> None:
     """Print a benchmark's figures over all cultures: headline, its part on held-out questions, and
     some that stand beside it.
     """
@@ -163,7 +163,7 @@ def _cell(f: Figure | None) -> str:
     return f"{f.value:.3f}" + ("" if f.low is None else f" [{f.low:.3f}, {f.high:.3f}]") + spread
 
 
-def ahead(board: Board) -> None:
+def ahead(board: Comparison) -> None:
     """Print how far each culture's own models are from the base: over all, and for how many
     cultures the interval, and the test, say so.
     """
@@ -190,7 +190,7 @@ Apart = tuple[
 ]  # how much better than the base, its interval, the corrected p
 
 
-def _apart(row: Row, label: str) -> Apart | None:
+def _apart(row: FigureRow, label: str) -> Apart | None:
     """Return how much better than the base a model is, above 0 whichever way is better; None where
     they were not compared.
     """

@@ -114,13 +114,13 @@ def known(folder: Path) -> None:
     )
     tried, tested = ([r for r in made if r.split == part] for part in ("validation", "test"))
     print("\n-- simulated, filter+weight by τ and β: accuracy on validation users, seed 0")
-    print(steered.grid(tried, data))
+    print(steered.build_grid(tried, data))
     print(
         "chosen, τ/β: "
         + ", ".join(f"{r.country} {r.tau:g}/{r.beta:g}" for r in tested if r.variant == "tuned")
     )
     print(
-        steered.table(steered.figures(tested, data), tested)
+        steered.build_table(steered.measure_steering(tested, data), tested)
         + f"\n({time.perf_counter() - began:.0f} s)"
     )
     print("\n-- simulated, accuracy by the share of a country's pairs, 2 seeds")
@@ -164,7 +164,7 @@ def _sketch(data: Votes, folder: Path) -> str:
 def _table(data: Votes, out: Path, told: scpo.Terms, **how: Any) -> None:
     began = time.perf_counter()
     made = scpo.run(data, out, told, **how)
-    print(steered.table(steered.figures(made, data), made))
+    print(steered.build_table(steered.measure_steering(made, data), made))
     print(f"({len(made)} models, {time.perf_counter() - began:.0f} s)")
 
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from culturepark import workspace
 from culturepark.errors import CardError, InputError
 from culturepark.evaluation import card, judge
-from culturepark.evaluation import planned as planning
-from culturepark.evaluation.card import settled
-from culturepark.evaluation.kinds.answers import KIND, contains, exact, normal
+from culturepark.evaluation import planning as planning
+from culturepark.evaluation.card import resolve_options
+from culturepark.evaluation.kinds.answers import KIND, contains, exact, normalise
 from culturepark.evaluation.measure import estimate
 from culturepark.evaluation.types import Item, Setup, Unparsed
 from culturepark.offline.grading import GRADING, grade, overlap
@@ -82,7 +82,7 @@ def planned(benchmark, **how):
     return list(
         KIND.plan(
             benchmark,
-            Setup(SHIPPED, how.pop("cultures", ()), options=settled(benchmark, {}), **how),
+            Setup(SHIPPED, how.pop("cultures", ()), options=resolve_options(benchmark, {}), **how),
         )
     )
 
@@ -110,7 +110,7 @@ def held(benchmark, ask, **how):
 
 
 def figures(benchmark, attempts):
-    found = map(estimate, KIND.measure(attempts, settled(benchmark, {})))
+    found = map(estimate, KIND.measure(attempts, resolve_options(benchmark, {})))
     return {(f.name, f.culture or f.subset): f for f in found}
 
 
@@ -383,10 +383,10 @@ def test_a_culture_that_is_mapped_to_on_the_command_must_exist():
     with pytest.raises(
         InputError, match=r"no culture 'turkihs'.*option cultures.*Did you mean 'turkish'"
     ):
-        planning.setup(
+        planning.build_setup(
             care, workspace=SHIPPED, options={"cultures": {"Native (Turkish)": "turkihs"}}
         )
-    setup, _ = planning.setup(
+    setup, _ = planning.build_setup(
         care, workspace=SHIPPED, options={"cultures": {"Native (Turkish)": "turkish"}}
     )
     assert setup.options["cultures"] == {"Native (Turkish)": "turkish"}
@@ -422,9 +422,9 @@ def test_references_are_compared_without_case_and_punctuation(said, reference, e
 
 @given(st.text(), st.text(), st.text())
 def test_what_is_equal_is_contained_and_normal_is_normal(a, b, c):
-    assert normal(normal(a)) == normal(a)
-    assert exact(a, referring(b)) <= contains(a, referring(b)) or not normal(b)
-    assert contains(f"{a} {b} {c}", referring(b)) == bool(normal(b))
+    assert normalise(normalise(a)) == normalise(a)
+    assert exact(a, referring(b)) <= contains(a, referring(b)) or not normalise(b)
+    assert contains(f"{a} {b} {c}", referring(b)) == bool(normalise(b))
 
 
 def short(answer, item):
@@ -524,7 +524,7 @@ ATTACK = (
 @given(st.text() | st.just(ATTACK))
 def test_an_answer_cannot_break_out_of_its_marks(said):
     (item,) = planned(card.Benchmark.model_validate(tomllib.loads(OPEN)))
-    request = judge.question(item, said, item.task, 0)
+    request = judge.build_question(item, said, item.task, 0)
     mark, (system, prompt) = request.facts["mark"], (m.content for m in request.messages)
     assert f"<<{mark}>>" in system and mark not in said
     before, inside, after = prompt.split(f"<<{mark}>>")

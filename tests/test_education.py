@@ -71,7 +71,8 @@ async def taught(ask, workspace, options=TEA, cultures=("north",), **how):
         await education.run(BENCHMARK, item, ask) for item in education.plan(BENCHMARK, setup)
     ]
     return attempts, {
-        m.key: estimate(m) for m in education.measure(attempts, card.settled(BENCHMARK, options))
+        m.key: estimate(m)
+        for m in education.measure(attempts, card.resolve_options(BENCHMARK, options))
     }
 
 
@@ -155,7 +156,7 @@ async def test_only_questions_answered_both_times_are_compared(park):
     attempts, figures = await taught(
         Classroom(lambda _: "Here many say 1.", forgetful), cp.load(park), {**TEA, "questions": 9}
     )
-    assert all(len(education.paired(o)) == 9 - ("T1" in o.facts["exam"]) for o in attempts)
+    assert all(len(education.pair_answers(o)) == 9 - ("T1" in o.facts["exam"]) for o in attempts)
     assert (
         figures["distance before", "", ""].value - figures["distance after", "", ""].value
         == figures["gain", "", ""].value
@@ -203,7 +204,7 @@ async def test_the_embedded_engine_plays_a_study_and_is_helped_by_what_it_can_re
 
 
 def test_distance_is_in_lengths_of_the_scale_and_the_targets_are_the_surveys():
-    found = exam.targets(PARK, "chinese", "world_values")
+    found = exam.find_targets(PARK, "chinese", "world_values")
     assert len(found) == 32
     shares = surveys.load_shipped().get("CHN", "Q27").shares
     assert found["Q27"].mean == pytest.approx(sum(c * s for c, s in shares.items())) and (
@@ -324,7 +325,7 @@ def test_marks_are_the_mean_distances_on_what_was_answered_both_times(tmp_path, 
         4,
     )
     assert len(found.left_out) == 1 and verbs.mark(before, culture="south").before == 0
-    assert "2 of 3 questions" in verbs.marked(found) and "4 of 5" in verbs.marked(found)
+    assert "2 of 3 questions" in verbs.format_mark(found) and "4 of 5" in verbs.format_mark(found)
 
 
 def test_one_persons_dimensions_are_those_whose_questions_are_all_answered(tmp_path):
@@ -339,7 +340,7 @@ def test_one_persons_dimensions_are_those_whose_questions_are_all_answered(tmp_p
     assert found.before == pytest.approx(
         sum(v * v for v in (row.pdi, row.idv, row.mas, row.lto, row.ivr)) ** 0.5
     )
-    assert "compares groups" in verbs.marked(found)
+    assert "compares groups" in verbs.format_mark(found)
     with pytest.raises(cp.InputError, match="sat whole"):
         verbs.exam(tmp_path / "c.toml", "arabic", pack="vsm13", questions=3)
 
@@ -479,7 +480,7 @@ class Host:
 
 
 def test_the_embedded_teacher_has_something_to_say_to_a_human(park):
-    request = education.teaching(
+    request = education.build_teacher_request(
         PARK.role("teacher"), PARK.culture("arabic"), (), "What is a proposal like?"
     )
     assert "jaha" in engine(request) and lessons.teach(

@@ -21,7 +21,7 @@ from inspect_ai.log import read_eval_log
 
 import culturepark as cp
 from culturepark.errors import CardError, InputError, NotFound
-from culturepark.evaluation import card, parsers, result, work
+from culturepark.evaluation import card, parsers, result, runner
 from culturepark.evaluation.ask import ask_once
 from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
@@ -149,7 +149,9 @@ def test_a_benchmark_file_and_a_model_make_a_result_with_figures_and_outcomes(te
     assert (
         found.figure("right", "north").value == 1.0 and found.figure("right", "south").value == 0.0
     )
-    held = result.load_attempts(result.place(tea / "outputs/mine/evals", "teatime", found.model))
+    held = result.load_attempts(
+        result.locate_result(tea / "outputs/mine/evals", "teatime", found.model)
+    )
     assert len(held) == 20 and held[0].talk[-1] == ("assistant", held[0].said)
     assert (tea / "outputs/mine/evals/logs" / found.logs[0]).is_file()
 
@@ -213,10 +215,10 @@ def test_replicas_are_averaged_and_their_spread_is_told(tea):
 
 
 def test_each_culture_may_be_asked_of_its_own_model():
-    (own,) = work.contestants(["own=models/{culture},again/{culture}"])
+    (own,) = runner.parse_models(["own=models/{culture},again/{culture}"])
     assert own.label == "own" and own.named("north") == ("models/north", "again/north")
     with pytest.raises(InputError, match="two models are called 'a'"):
-        work.contestants(["a=x/y", "a=x/z"])
+        runner.parse_models(["a=x/y", "a=x/z"])
 
 
 def test_mistakes_are_named_before_anything_is_asked(tea):
@@ -584,9 +586,9 @@ def test_a_damaged_result_is_made_anew_and_nothing_is_asked_for_it(tea, file):
 
 def test_an_option_of_another_kind_a_model_twice_and_a_name_that_is_taken_are_refused(tea):
     with pytest.raises(InputError, match="option unprompted = 'x': it is true or false"):
-        card.settled(card.load("survey"), {"unprompted": "x"})
+        card.resolve_options(card.load("survey"), {"unprompted": "x"})
     with pytest.raises(InputError, match="names a model twice"):
-        work.contestants(["embedded,embedded"])
+        runner.parse_models(["embedded,embedded"])
     (tea / "board.toml").write_text(CARD.replace('"teatime"', '"board"'))
     with pytest.raises(CardError, match="'board' is a folder of every run's evaluations"):
         card.load(tea / "board.toml", code=True)

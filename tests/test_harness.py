@@ -66,7 +66,7 @@ def test_the_harness_comes_to_our_figure(items, small, tmp_path):
         model, tokenizer, [talk(i.request.messages) for i in held], digits
     )
     ours = [
-        alignment.agreement(s, i.gold, alignment.offered(i.gold, i.facts["n"]))
+        alignment.agreement(s, i.gold, alignment.find_offered_options(i.gold, i.facts["n"]))
         for s, i in zip(shares, held, strict=True)
     ]
     assert theirs == pytest.approx(sum(ours) / len(ours), abs=1e-3)

@@ -8,7 +8,7 @@ import pytest
 
 from culturepark import workspace
 from culturepark.errors import InputError
-from culturepark.evaluation import card, importers, planned
+from culturepark.evaluation import card, importers, planning
 from tests.conftest import DATA
 
 SAFEWORLD = DATA / "safeworld" / "culture"
@@ -116,7 +116,9 @@ def test_a_file_of_another_shape_is_refused(save, shape, name, held, said):
 )
 def test_a_benchmark_that_is_given_such_a_file_says_how_to_convert_it(save, name, held, shape):
     path = save(name, held)
-    setup, benchmark = planned.setup(card.load("care"), data=[path], workspace=workspace.load(None))
+    setup, benchmark = planning.build_setup(
+        card.load("care"), data=[path], workspace=workspace.load(None)
+    )
     with pytest.raises(
         InputError,
         match=(
@@ -124,7 +126,7 @@ def test_a_benchmark_that_is_given_such_a_file_says_how_to_convert_it(save, name
             r" items"
         ),
     ):
-        list(planned.items(benchmark, setup))
+        list(planning.plan_items(benchmark, setup))
 
 
 def test_the_command_prints_rows_and_says_what_it_left_out(save):

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from test_reports import Tags
 
 import culturepark as cp
-from culturepark.api import comparison
+from culturepark.api.comparison import compare as compare_runs
 from culturepark.cli.compare import compare as command
-from culturepark.evaluation import board, result
+from culturepark.evaluation import comparison, result
 from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, compare, estimate, mean
 from culturepark.evaluation.result import Result
@@ -90,7 +90,7 @@ def answers(rate, cultures=("north", "south"), count=60, lost=0, said="yes", see
 
 
 BOARD = "outputs/first/evals/board"
-verb = partial(comparison.compare, code=True)  # the results are of this file's own kind
+verb = partial(compare_runs, code=True)  # the results are of this file's own kind
 
 
 def evaluated(run, model, rate=0.5, benchmark="exam", setup=SETUP, made=None, **how):
@@ -107,12 +107,12 @@ def evaluated(run, model, rate=0.5, benchmark="exam", setup=SETUP, made=None, **
         models=(f"fake/{model}",),
         setup=setup,
         options={},
-        counts=result.counted(held),
+        counts=result.count_statuses(held),
         version="0",
         hash=f"{run.name}{model}{benchmark}{rate}",
         figures=tuple(map(estimate, measure(held, {}))),
     )
-    result.write(result.place(run / "evals", benchmark, model), one, held)
+    result.write(result.locate_result(run / "evals", benchmark, model), one, held)
     return run
 
 
@@ -167,9 +167,9 @@ def test_all_comparisons_of_the_board_are_corrected_together(made):
 def test_against_one_model_less_is_compared_and_the_others_are_marked(made, park):
     found = verb(made, against="base")
     assert found.comparisons == 6 and {p.second for p in row(found).pairs} == {"base"}
-    assert leaderboard.mark(row(found), "good", "base") == "▲" and not leaderboard.mark(
-        row(found), "fair", "base"
-    )
+    assert leaderboard.mark_better(
+        row(found), "good", "base"
+    ) == "▲" and not leaderboard.mark_better(row(found), "fair", "base")
     assert row(found).winner is None and "▲" in page(park) and "than base" in page(park)
     with pytest.raises(cp.InputError, match="Did you mean 'base'"):
         verb(made, against="bass")
@@ -214,7 +214,7 @@ def test_a_model_in_two_runs_is_named_by_its_run_and_the_same_result_is_shown_on
         "second:base",
     ]
     copied = evaluated(park / "outputs" / "third", "base", 0.501)
-    place = result.place(copied / "evals", "exam", "base")
+    place = result.locate_result(copied / "evals", "exam", "base")
     one = result.read(place).model_copy(update={"hash": "firstbaseexam0.501"})
     result.write(place, one, result.load_attempts(place))
     found = verb(made, copied, made)
@@ -269,7 +269,7 @@ def test_unparsed_answers_are_shown_first_and_told(park):
     assert (
         "80 unparsed" in page(park)
         and "33%" in page(park)
-        and "80 unparsed" in leaderboard.told(found)
+        and "80 unparsed" in leaderboard.format_comparison(found)
     )
     text = (park / BOARD / found.tables[0].models[0].samples.partition("#")[0]).read_text()
     assert (
@@ -288,12 +288,12 @@ def test_what_models_say_and_are_called_cannot_break_out_of_any_page(park):
         assert not re.search(r"<script|<img|url\(|@import", text) and not Tags(text).open
         ids = [v for _, k, v in Tags(text).attributes if k == "id"]
         assert len(ids) == len(set(ids)) and "default-src 'none'" in text
-    assert "&lt;script&gt;" in page(park) and "\x1b" not in leaderboard.told(found)
+    assert "&lt;script&gt;" in page(park) and "\x1b" not in leaderboard.format_comparison(found)
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_a_name_never_leaves_the_folder_of_samples(first, second):
-    entry = board.Entry(
+    entry = comparison.ComparedModel(
         label=first,
         run=first,
         model=second,
@@ -303,7 +303,7 @@ def test_a_name_never_leaves_the_folder_of_samples(first, second):
         counts={},
         asked={second: {"ok": 1}},
     )
-    path, _, anchor = samples.link(first, entry, second).partition("#")
+    path, _, anchor = samples.link_page(first, entry, second).partition("#")
     assert re.fullmatch(r"samples(/[A-Za-z0-9_][A-Za-z0-9._-]*){3}", path) and re.fullmatch(
         r"[A-Za-z0-9_-]+", anchor
     )
@@ -314,7 +314,7 @@ def test_latex_of_any_text_is_balanced_and_has_no_bare_special(text):
     bare = re.sub(
         r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[{}$&#_%]",
         "",
-        leaderboard.tex(text),
+        leaderboard.escape_latex(text),
     )
     assert not set(bare) & set("\\{}$&#_%~^\n\t")
 
@@ -366,7 +366,7 @@ def test_a_run_without_results_says_what_to_do(park):
 
 
 def test_a_damaged_result_is_named(made, park):
-    place = result.place(made / "evals", "exam", "base")
+    place = result.locate_result(made / "evals", "exam", "base")
     lines = (place / "outcomes.jsonl").read_text().splitlines(keepends=True)
     for text in ("".join(lines)[:-40], "".join(lines[:-1])):
         (place / "outcomes.jsonl").write_text(text)
@@ -377,15 +377,15 @@ def test_a_damaged_result_is_named(made, park):
         verb(made)
     (made / "run.toml").touch()
     with pytest.raises(cp.InputError, match="is a run; give the board another name"):
-        leaderboard.write(made, board.Board(tables=()), {})
+        leaderboard.write(made, comparison.Comparison(tables=()), {})
 
 
 def test_many_swaps_give_the_p_value_of_few_only_finer():
     a, b = (measure(list(answers(rate)), {})[0] for rate in (0.5, 0.62))
-    few, many = compare(a, b).p, board.permuted(a, b, 40_000)
+    few, many = compare(a, b).p, comparison.permute_p_value(a, b, 40_000)
     assert few == pytest.approx(many, abs=3 * (many / 2_000) ** 0.5)
     far = measure(list(answers(0.95)), {})[0]
-    assert board.permuted(far, a, 40_000) == pytest.approx(1 / 40_001)
+    assert comparison.permute_p_value(far, a, 40_000) == pytest.approx(1 / 40_001)
 
 
 def test_a_long_board_can_still_be_won_and_a_short_one_says_that_it_cannot():
@@ -403,13 +403,13 @@ def test_a_long_board_can_still_be_won_and_a_short_one_says_that_it_cannot():
             models=(),
             setup={},
             options={},
-            counts=result.counted(made),
+            counts=result.count_statuses(made),
             figures=(),
             hash=model,
         )
-        return board.held("run", one, made)
+        return comparison.measure_result("run", one, made)
 
-    long = board.build(
+    long = comparison.build_comparison(
         [held("a", 0.98, 40), *(held(m, 0.1 + 0.001 * i, 40) for i, m in enumerate("bcd"))]
     )
     assert (
@@ -418,7 +418,7 @@ def test_a_long_board_can_still_be_won_and_a_short_one_says_that_it_cannot():
         and row(long, "c3").winner == "a"
         and not long.notes
     )
-    short = board.build([held("a", 1.0, 6), held("b", 0.0, 6)])
+    short = comparison.build_comparison([held("a", 1.0, 6), held("b", 0.0, 6)])
     assert row(short, "c3").winner is None and "fewer than" in short.notes[0]
 
 
@@ -439,14 +439,14 @@ def test_figures_made_of_other_sums_are_not_compared():
             figures=(),
             hash=model,
         )
-        return board.Held(
+        return comparison.MeasuredResult(
             "run",
             one,
             {("m", "", ""): Measure("m", units, lambda sums: sums.mean(-1), headline=True)},
             {},
         )
 
-    found = board.build([held("a", 2), held("b", 3)])
+    found = comparison.build_comparison([held("a", 2), held("b", 3)])
     assert (
         found.comparisons == 0
         and row(found, name="m").pairs[0].difference.value is None
@@ -471,7 +471,7 @@ def test_what_one_training_shows_is_said_of_these_weights_alone(park):
     trained(run, "other", [0.4])
     found = verb(run)
     won = row(found)
-    assert (won.winner, won.winning, leaderboard.verdict(won)) == (
+    assert (won.winner, won.winning, leaderboard.describe_winner(won)) == (
         "lucky",
         "weights",
         "lucky (these weights)",
@@ -486,7 +486,9 @@ def test_what_one_training_shows_is_said_of_these_weights_alone(park):
     ] == "weights"
     text = (park / BOARD / "leaderboard.tex").read_text()
     assert r"lucky$^\dagger$" in text and "not for the recipe that made them" in text
-    assert "lucky (these weights)" in page(park) and "these weights" in leaderboard.told(found)
+    assert "lucky (these weights)" in page(
+        park
+    ) and "these weights" in leaderboard.format_comparison(found)
 
 
 def test_a_recipe_wins_over_its_trainings(park):
@@ -502,7 +504,7 @@ def test_a_recipe_wins_over_its_trainings(park):
     )
     assert r"\dagger" not in (
         park / BOARD / "leaderboard.tex"
-    ).read_text() and "5 trainings" in leaderboard.told(found)
+    ).read_text() and "5 trainings" in leaderboard.format_comparison(found)
     assert not any("these weights" in w for w in found.tables[0].warnings)
 
 
@@ -546,4 +548,4 @@ def test_nobody_wins_by_leaving_out_what_is_hard(park):
 def test_a_run_that_is_not_there_is_answered_with_those_that_are(park):
     cp.start("mine", scenario="tea", contact="south", cultures=("north",), workspace=park)
     with pytest.raises(cp.NotFound, match=r"no run 'nosuch' .* There are: mine"):
-        comparison.compare("nosuch", workspace=park)
+        compare_runs("nosuch", workspace=park)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from culturepark.errors import CardError, InputError, NotFound
-from culturepark.evaluation import card, planned, posts
+from culturepark.evaluation import card, planning, posts
 from culturepark.evaluation.ask import ask_once
 from culturepark.evaluation.kinds import moderation
 from culturepark.evaluation.measure import estimate
@@ -56,7 +56,7 @@ def asked(park, *data, name="moderation", **how):
     setting = {
         k: how.pop(k) for k in ("method", "seeds", "limit", "count", "respondents") if k in how
     }
-    return planned.setup(
+    return planning.build_setup(
         card.load(name),
         cultures=("north", "south"),
         data=data,
@@ -69,7 +69,7 @@ def asked(park, *data, name="moderation", **how):
 def items(park, *data, **how):
     """Return all that a benchmark asks."""
     setup, benchmark = asked(park, *data, **how)
-    return list(planned.items(benchmark, setup))
+    return list(planning.plan_items(benchmark, setup))
 
 
 async def held(park, model, *data, **how):
@@ -79,7 +79,9 @@ async def held(park, model, *data, **how):
     async def ask(request, who="model"):
         return await model(request)
 
-    attempts = [await ask_once(benchmark, item, ask) for item in planned.items(benchmark, setup)]
+    attempts = [
+        await ask_once(benchmark, item, ask) for item in planning.plan_items(benchmark, setup)
+    ]
     return {m.key: estimate(m) for m in moderation.KIND.measure(attempts, setup.options)}
 
 
@@ -232,7 +234,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders(save, tmp_path):
     (tmp_path / "posts" / "more").mkdir()
     (tmp_path / "posts" / "more" / "a.csv").write_text("text,label\nx,HS\n")
     (tmp_path / "posts" / "README.md").write_text("Not posts.")
-    assert sorted(posts.found([tmp_path / "posts"])) == ["more-a", "posts-a"]
+    assert sorted(posts.find_files([tmp_path / "posts"])) == ["more-a", "posts-a"]
 
 
 def test_sets_that_share_texts_are_one_group_in_chains():
@@ -243,7 +245,7 @@ def test_sets_that_share_texts_are_one_group_in_chains():
         "d": {0},
         "e": {7, *range(300, 400)},
     }
-    assert posts.grouped(sets, 0.06) == {**dict.fromkeys("abcd", tuple("abcd")), "e": ("e",)}
+    assert posts.group_datasets(sets, 0.06) == {**dict.fromkeys("abcd", tuple("abcd")), "e": ("e",)}
 
 
 # ----------------------------------------------------------------- labels
@@ -291,7 +293,7 @@ def test_a_map_that_does_not_fit_is_an_error(park, save, mapped, said):
         park, save("north_x.jsonl", [("a", "0"), ("b", "1")]), map={"north*": mapped}
     )
     with pytest.raises(InputError, match=said):
-        next(planned.items(benchmark, setup))
+        next(planning.plan_items(benchmark, setup))
 
 
 def test_a_map_says_what_numbers_mean_and_goes_before_the_cards(park, save):
@@ -300,16 +302,19 @@ def test_a_map_says_what_numbers_mean_and_goes_before_the_cards(park, save):
         save("bengali_bad.jsonl", [("a", "0"), ("b", "1")]),
         map={"*bad": {"0": "not biased", "1": "biased"}},
     )
-    assert [i.gold for i in planned.items(benchmark, setup)] == ["not biased", "biased"]
+    assert [i.gold for i in planning.plan_items(benchmark, setup)] == ["not biased", "biased"]
     plain, benchmark = asked(park, save("bengali_bad.jsonl", [("a", "NOT"), ("b", "OFF")]))
-    assert [i.gold for i in planned.items(benchmark, plain)] == ["not aggressive", "aggressive"]
+    assert [i.gold for i in planning.plan_items(benchmark, plain)] == [
+        "not aggressive",
+        "aggressive",
+    ]
 
 
 def test_an_offered_label_belongs_to_one_task(park, save):
     tasks = {n: {"ask": "?", "labels": {"yes": ["1"], f"no {n}": ["0"]}} for n in "ab"}
     setup, benchmark = asked(park, save("north.jsonl", POSTS), tasks=tasks)
     with pytest.raises(InputError, match=r"tasks.b: 'yes' stands for two labels"):
-        next(planned.items(benchmark, setup))
+        next(planning.plan_items(benchmark, setup))
 
 
 def test_all_files_are_checked_before_anything_is_asked_and_may_be_left_out(park, save):
@@ -328,7 +333,7 @@ def test_all_files_are_checked_before_anything_is_asked_and_may_be_left_out(park
 
 def test_a_post_is_put_as_to_a_tuned_model_with_its_task_and_labels(park, save):
     setup, benchmark = asked(park, save("north.jsonl", POSTS), seeds=(3, 4))
-    first, second, *_ = planned.items(benchmark, setup)
+    first, second, *_ = planning.plan_items(benchmark, setup)
     assert (
         first.request.messages[0].content.splitlines()[0]
         == "You are a person from the Northern culture. Answer as many people there would, from"
@@ -344,19 +349,21 @@ def test_a_post_is_put_as_to_a_tuned_model_with_its_task_and_labels(park, save):
 
 def test_a_text_without_culture_is_put_to_nobody_in_particular(park, save):
     setup, benchmark = asked(park, save("hindi.jsonl", POSTS))
-    first = next(planned.items(benchmark, setup))
+    first = next(planning.plan_items(benchmark, setup))
     assert first.culture == "" and first.request.messages[0].content.startswith("You label posts.")
 
 
 def test_posts_of_other_cultures_are_left_out(park, save):
     files = [save("north.jsonl", POSTS), save("south.jsonl", POSTS), save("any.jsonl", POSTS)]
     setup, benchmark = asked(park, *files)
-    assert {i.subset for i in planned.items(benchmark, replace(setup, cultures=("south",)))} == {
+    assert {
+        i.subset for i in planning.plan_items(benchmark, replace(setup, cultures=("south",)))
+    } == {
         "south",
         "any",
     }
     with pytest.raises(InputError, match=r"no posts of south .* north \(north\)"):
-        next(planned.items(benchmark, replace(setup, cultures=("south",), data=(files[0],))))
+        next(planning.plan_items(benchmark, replace(setup, cultures=("south",), data=(files[0],))))
 
 
 def test_the_culture_of_all_files_may_be_said(park, save):
@@ -368,7 +375,7 @@ def test_the_culture_of_all_files_may_be_said(park, save):
 
 def test_by_likelihood_the_labels_are_the_options_and_one_seed_is_enough(park, save):
     setup, benchmark = asked(park, save("north.jsonl", POSTS), method="likelihood", seeds=(0, 1))
-    made = list(planned.items(benchmark, setup))
+    made = list(planning.plan_items(benchmark, setup))
     assert len(made) == 4 and {i.request.options for i in made} == {("hateful", "not hateful")}
 
 
@@ -577,7 +584,7 @@ COUNTS = {
 def test_all_real_files_are_read_with_their_counts():
     read = {
         name: posts.read(path)
-        for name, path in posts.found([REAL / "by_culture", REAL / "hatecheck"]).items()
+        for name, path in posts.find_files([REAL / "by_culture", REAL / "hatecheck"]).items()
     }
     assert {name: (d.rows, d.unlabelled, d.labels) for name, d in read.items()} == COUNTS
     assert not any(d.empty for d in read.values())
@@ -586,27 +593,27 @@ def test_all_real_files_are_read_with_their_counts():
 @pytest.mark.conformance
 @real
 def test_real_labels_are_known_but_for_bare_numbers():
-    setup, benchmark = planned.setup(card.load("moderation"), data=[REAL / "by_culture"])
+    setup, benchmark = planning.build_setup(card.load("moderation"), data=[REAL / "by_culture"])
     with pytest.raises(
         InputError, match=r"cdial.*'0' \(928\), '1' \(72\); no task knows all of them"
     ) as caught:
-        next(planned.items(benchmark, setup))
+        next(planning.plan_items(benchmark, setup))
     assert len(str(caught.value).splitlines()) == 1
-    setup, benchmark = planned.setup(
+    setup, benchmark = planning.build_setup(
         card.load("moderation"),
         data=[REAL / "by_culture"],
         options={"without": "chinese_cdial*"},
         limit=3,
     )
-    asked = {i.facts["task"] for i in planned.items(benchmark, setup)}
+    asked = {i.facts["task"] for i in planning.plan_items(benchmark, setup)}
     assert asked == {"hate", "offence", "hate_or_offence", "aggression"}
 
 
 @pytest.mark.conformance
 @real
 def test_hatecheck_is_asked_in_six_languages_and_five_cultures():
-    setup, benchmark = planned.setup(card.load("hatecheck"), data=[REAL / "hatecheck"])
-    made = list(planned.items(benchmark, setup))
+    setup, benchmark = planning.build_setup(card.load("hatecheck"), data=[REAL / "hatecheck"])
+    made = list(planning.plan_items(benchmark, setup))
     assert len(made) == 21_594
     assert {i.culture for i in made} == {"arabic", "german", "", "chinese", "portuguese", "spanish"}
     assert len({i.unit for i in made if i.subset == "german"}) == 176
@@ -647,8 +654,8 @@ def test_real_tables_of_other_shapes_are_mapped_as_pandas_counts(name, how, told
     other = pandas.read_csv(
         path, sep="\t" if name.endswith("tsv") else ",", keep_default_na=False, dtype=str
     )[column]
-    setup, benchmark = planned.setup(
+    setup, benchmark = planning.build_setup(
         card.load("moderation"), data=[path], options={"map": {path.stem: told}, **how}
     )
-    gold = [i.gold for i in planned.items(benchmark, setup)]
+    gold = [i.gold for i in planning.plan_items(benchmark, setup)]
     assert gold == [told.get(label, told.get("*")) for label in other]

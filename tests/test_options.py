@@ -12,7 +12,7 @@ from conftest import ROOT
 from culturepark import settings
 from culturepark.cli import cli
 from culturepark.errors import InputError
-from culturepark.evaluation import board, card, planned, result, tasks
+from culturepark.evaluation import card, comparison, planning, result, tasks
 from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.options import read_settings
 from culturepark.reports import leaderboard
@@ -110,7 +110,7 @@ def _bare(text):
 def benchmark_options():
     return {
         name: set(card.load_kind(card.load(path).kind).options)
-        for name, path in card.shipped().items()
+        for name, path in card.list_shipped().items()
     }
 
 
@@ -215,7 +215,7 @@ CARD = card.Benchmark(name="clash", title="t", about="a", source="s", kind="test
 def test_an_option_named_like_an_argument_reaches_the_benchmark_and_leaves_the_argument_alone(
     option,
 ):
-    setup, settled = planned.setup(CARD, count=7, options={option: "its own"})
+    setup, settled = planning.build_setup(CARD, count=7, options={option: "its own"})
     assert setup.options[option] == settled.options[option] == "its own"
     assert (setup.count, setup.cultures, setup.seeds) == (7, (), (0,))
 
@@ -243,27 +243,29 @@ def test_cultures_on_the_command_reach_both_the_map_of_names_and_who_is_asked(
         "more=[]",
     ]
     cli.main(args, standalone_mode=False)
-    (found,) = [result.read(p) for p in result.found(tmp_path / "outputs/mine")]
+    (found,) = [result.read(p) for p in result.find_results(tmp_path / "outputs/mine")]
     assert found.options["cultures"] == {"Deutsch": "german"} and found.setup["cultures"] == []
     assert found.figure("answered", "german") is not None
 
 
 def test_an_inspect_task_takes_such_an_option_too():
-    made = tasks.task_of("vsm13", cultures="korean", count=2, options={"constants": "zero"})
+    made = tasks.load_task("vsm13", cultures="korean", count=2, options={"constants": "zero"})
     assert len(made.dataset) == 2
     with pytest.raises(InputError, match="constants"):
-        tasks.task_of("vsm13", cultures="korean", constant="zero")
+        tasks.load_task("vsm13", cultures="korean", constant="zero")
 
 
 def test_the_board_shows_an_option_beside_the_setting_of_its_name():
     asked = {"label": "m", "run": "r", "model": "m", "models": ("m",), "counts": {}, "asked": {}}
-    entry = board.Entry(
+    entry = comparison.ComparedModel(
         setup={"cultures": ["german"]},
         options={"cultures": {"Deutsch": "german"}, "more": []},
         **asked,
     )
-    table = board.Table(benchmark="b", title="t", about="a", source="s", models=(entry,), rows=())
-    assert dict(leaderboard.how(table)) == {
+    table = comparison.BenchmarkTable(
+        benchmark="b", title="t", about="a", source="s", models=(entry,), rows=()
+    )
+    assert dict(leaderboard.describe_setup(table)) == {
         "cultures": "german",
         "option cultures": "{'Deutsch': 'german'}",
     }

@@ -13,7 +13,7 @@ import culturepark as cp
 from culturepark.api import lessons
 from culturepark.cli import cli
 from culturepark.errors import InputError
-from culturepark.evaluation import planned, result, tasks
+from culturepark.evaluation import planning, result, tasks
 from culturepark.evaluation.card import load
 from culturepark.evaluation.kinds import survey as survey_kind
 from culturepark.evaluation.types import Setup
@@ -137,17 +137,17 @@ def test_a_culture_of_another_country_sits_its_own_release(tmp_path):
     park = cp.init(tmp_path / "park")
     card = park / "personas/german/culture.toml"
     card.write_text(card.read_text().replace('"DEU"', '"FRA"'))
-    setup, benchmark = planned.setup(
+    setup, benchmark = planning.build_setup(
         load("survey"), workspace=park, survey=release(tmp_path / "fra.csv", 1, "FRA")
     )
-    assert setup.cultures == ("german",) and next(planned.items(benchmark, setup)).gold[
+    assert setup.cultures == ("german",) and next(planning.plan_items(benchmark, setup)).gold[
         0
     ] == pytest.approx(0.9)
 
 
 def test_inspects_tasks_and_a_humans_exam_take_it_too(tmp_path):
     own = release(tmp_path / "own.csv", 1)
-    made = tasks.task_of("survey", cultures="german", survey=own)
+    made = tasks.load_task("survey", cultures="german", survey=own)
     assert len(made.dataset) == len(ITEMS)
     path = lessons.exam(tmp_path / "exam.toml", "german", questions=3, survey=own)
     path.write_text(path.read_text().replace('answer = ""', 'answer = "1"'))

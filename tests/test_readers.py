@@ -13,7 +13,7 @@ import culturepark as cp
 from culturepark import workspace
 from culturepark.api import lessons
 from culturepark.errors import InputError
-from culturepark.evaluation import card, planned, posts
+from culturepark.evaluation import card, planning, posts
 from culturepark.evaluation.kinds import opinions
 from culturepark.surveys import votes
 from culturepark.training import rows
@@ -88,13 +88,13 @@ def places(value):
 
 def plan(name, path, **how):
     """Plan a benchmark on a file."""
-    setup, benchmark = planned.setup(card.load(name), data=[path], workspace=SHIPPED, **how)
-    return list(planned.items(benchmark, setup))
+    setup, benchmark = planning.build_setup(card.load(name), data=[path], workspace=SHIPPED, **how)
+    return list(planning.plan_items(benchmark, setup))
 
 
 READERS = {
     "votes": votes.read_votes,
-    "opinions": lambda path: opinions.read([path]),
+    "opinions": lambda path: opinions.read_polls([path]),
     "posts": posts.read,
     **{
         form: lambda path, form=form: rows.read(path, form, "german")

@@ -387,7 +387,7 @@ async def test_a_kept_model_is_judged_as_scpo_judged_it_and_what_waits_is_scored
         assert math.log(told) - math.log(1 - told) == pytest.approx(
             own.margins[o.item.split("/")[1]], abs=1e-6
         )
-    cells = {c.what: c for c in steered.figures([own], votes.read_votes(path))}
+    cells = {c.what: c for c in steered.measure_steering([own], votes.read_votes(path))}
     ours = figures(held)
     for what, subset in {"overall": "", "minority": "minority", "shared": "shared"}.items():
         assert ours["accuracy", "Norland", subset].value == pytest.approx(cells[what].accuracy)

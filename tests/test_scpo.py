@@ -502,7 +502,7 @@ def result(margins, minority=(), **how):
 def test_accuracy_is_told_overall_of_minorities_of_the_rest_and_of_other_countries():
     pairs = [pair(0, "a"), pair(1, "b", minority=True), pair(2, "c"), pair(3, "d", "O")]
     made = result({"p0": 1.0, "p1": -1.0, "p2": 0.0, "p3": 2.0}, ["p1"])
-    found = {f.what: f for f in steered.figures([made], Votes("v", "h", pairs, {}))}
+    found = {f.what: f for f in steered.measure_steering([made], Votes("v", "h", pairs, {}))}
     assert [round(found[w].accuracy, 3) for w in steered.WHAT] == [
         0.333,
         0.0,
@@ -520,7 +520,7 @@ def test_intervals_redraw_users_so_more_pairs_of_the_same_users_do_not_narrow_th
 
     def interval(times):
         pairs = [pair(f"{u}-{i}", u) for u in right for i in range(times)]
-        return steered.figures(
+        return steered.measure_steering(
             [result({p.id: right[p.user] for p in pairs})], Votes("v", "h", pairs, {})
         )[0]
 
@@ -540,7 +540,7 @@ def test_a_gain_is_told_over_full_with_an_interval_from_the_same_draws():
     )
     found = {
         f.variant: f
-        for f in steered.figures([full, better], Votes("v", "h", pairs, {}))
+        for f in steered.measure_steering([full, better], Votes("v", "h", pairs, {}))
         if f.what == "overall"
     }
     assert (
@@ -698,7 +698,7 @@ def test_the_sweep_never_sees_a_test_user_and_its_choice_becomes_a_variant(data,
         0.6,
         0.99,
     )
-    assert "0.99" in steered.grid([r for r in made if r.split == "validation"], data)
+    assert "0.99" in steered.build_grid([r for r in made if r.split == "validation"], data)
 
 
 def test_what_is_chosen_for_a_seed_does_not_hang_on_other_seeds_whose_users_it_tests(

@@ -115,14 +115,16 @@ def test_shorter_scales_are_those_without_both_ends(cards):
     for question in cards.scenario("world_values").questions:
         for country in figures.countries():
             if shares := figures.get(country, question.id):
-                row = survey.gold(question, shares)
-                short[country] += alignment.offered(row, shares.n) != tuple(range(len(row)))
+                row = survey.list_shares(question, shares)
+                short[country] += alignment.find_offered_options(row, shares.n) != tuple(
+                    range(len(row))
+                )
     assert {c: n for c, n in short.items() if n} == {"ARG": 9, "BRA": 9, "USA": 3}
 
 
 def test_one_empty_end_or_few_people_are_no_shorter_scale():
-    assert alignment.offered([0.7, 0.2, 0.1, 0, 0], 1200) == (0, 1, 2, 3, 4)
-    assert alignment.offered([0, 0.2, 0.5, 0.3, 0], 399) == (0, 1, 2, 3, 4)
+    assert alignment.find_offered_options([0.7, 0.2, 0.1, 0, 0], 1200) == (0, 1, 2, 3, 4)
+    assert alignment.find_offered_options([0, 0.2, 0.5, 0.3, 0], 399) == (0, 1, 2, 3, 4)
 
 
 def test_variance_is_of_the_place_on_the_scale_or_of_unordered_answers():
@@ -171,7 +173,9 @@ def test_margin_and_elsewhere_compare_on_scales_that_both_peoples_had(cards):
     attempts = [o for o in held(survey, "survey", setup, even) if o.unit == "Q33"]
     found, three = told(survey, attempts), [0.4, 0.2, 0.4]
     people = {
-        c: survey.gold(cards.question("world_values", "Q33"), surveys.load_shipped().get(c, "Q33"))
+        c: survey.list_shares(
+            cards.question("world_values", "Q33"), surveys.load_shipped().get(c, "Q33")
+        )
         for c in ("DEU", "ARG")
     }
     near = {
@@ -273,7 +277,7 @@ def test_personas_answer_in_turns_and_as_one_people(cards):
         setup,
         lambda i: [1.0] + [0.0] * (len(i.facts["codes"]) - 1) if "/aylin/" in i.id else even(i),
     )
-    cell = next(c for c in alignment.cells(attempts) if c.culture)
+    cell = next(c for c in alignment.build_cells(attempts) if c.culture)
     assert cell.shares[0] == pytest.approx((1 + 4 / len(cell.shares)) / 5)
     items = list(survey.plan(card.load("survey"), replace(setup, method="sample", count=7)))
     assert sum(i.culture == "german" for i in items) == 7
@@ -353,7 +357,7 @@ def polls(tmp_path):
 
 
 def test_faults_of_opinion_files_are_mended_or_left_out_and_counted(polls):
-    found = opinions.read([polls()])
+    found = opinions.read_polls([polls()])
     assert found.faults == {
         "another name of a country": 1,
         "non-national sample, left out": 1,
@@ -381,15 +385,18 @@ def test_the_hubs_shape_says_the_same(polls):
             f" {ROWS[1]['distribution']}}})"
         ),
     }
-    lines = opinions.read([polls(json.dumps(row) + "\n", "polls.jsonl")])
+    lines = opinions.read_polls([polls(json.dumps(row) + "\n", "polls.jsonl")])
     assert (
-        lines.of("South Korea") == opinions.read([polls()]).of("South Korea")
+        lines.of("South Korea") == opinions.read_polls([polls()]).of("South Korea")
         and len(lines.rows) == 2
     )
     cells = ",".join(
         '"' + row[k].replace('"', '""') + '"' for k in ("question", "selections", "options")
     )
-    assert opinions.read([polls(f"question,selections,options\n{cells}\n", "polls.csv")]) == lines
+    assert (
+        opinions.read_polls([polls(f"question,selections,options\n{cells}\n", "polls.csv")])
+        == lines
+    )
 
 
 @pytest.mark.parametrize(
@@ -404,7 +411,7 @@ def test_the_hubs_shape_says_the_same(polls):
 )
 def test_what_is_no_such_file_is_refused(polls, rows, says):
     with pytest.raises(InputError, match=says):
-        opinions.read([polls(rows)])
+        opinions.read_polls([polls(rows)])
 
 
 def test_countries_are_asked_by_name_and_their_questions_name_them(cards, polls):
@@ -432,7 +439,7 @@ def test_a_country_that_no_file_has_names_the_nearest(cards, polls):
 @pytest.mark.conformance
 @real
 def test_the_published_file_is_read_whole():
-    found, raw = opinions.read([OPINIONS]), json.loads(OPINIONS.read_text())
+    found, raw = opinions.read_polls([OPINIONS]), json.loads(OPINIONS.read_text())
     assert len(found.rows) == 4278 and len({p.country for p in found.rows}) == 104
     assert found.faults == {
         "a total among the options, dropped": 14,

@@ -324,7 +324,7 @@ def test_a_cultures_own_published_figure_does_not_move_its_own_constant():
 @given(st.lists(st.lists(st.floats(-500, 500), min_size=6, max_size=6), min_size=3, max_size=9))
 def test_fitted_constants_are_the_mean_of_the_others(gaps):
     gaps = np.array(gaps)
-    made, others = vsm.fitted(gaps)
+    made, others = vsm.fit_constants(gaps)
     expected = [np.delete(gaps, i, axis=0).mean(0) for i in range(len(gaps))]
     assert made == pytest.approx(np.array(expected), abs=1e-6) and (others == len(gaps) - 1).all()
 
@@ -365,7 +365,7 @@ def test_people_who_differ_are_not_farther_for_differing():
         squares.mean() == pytest.approx((true**2).sum(), rel=0.05)
         and plain.mean() > 1.5 * (true**2).sum()
     )
-    assert vsm.apart(halves, np.ones(6, bool)) == pytest.approx(np.sqrt(squares.clip(0)))
+    assert vsm.measure_distance(halves, np.ones(6, bool)) == pytest.approx(np.sqrt(squares.clip(0)))
 
 
 def test_a_distance_lies_within_its_interval_and_more_respondents_narrow_it():
@@ -442,7 +442,7 @@ def test_a_people_of_one_mind_has_no_spread():
 
 
 def test_dimensions_that_go_together_with_published_ones_correlate():
-    high = {c for c in EIGHT if vsm.published(PARK.culture(c))["lto"] > 45}
+    high = {c for c in EIGHT if vsm.load_published(PARK.culture(c))["lto"] > 45}
     found = figures(held(lambda r: 5 if told(r)[0] == "m13" and told(r)[1] in high else 3, count=2))
     assert (
         found["correlation", "", "LTO"].value > 0.7
@@ -522,4 +522,6 @@ async def test_the_embedded_engine_sits_all_of_it():
 
 
 def test_eight_cultures_have_all_six_dimensions():
-    assert [c for c in EIGHT if tuple(vsm.published(PARK.culture(c))) != tuple(vsm.FORMULAS)] == []
+    assert [
+        c for c in EIGHT if tuple(vsm.load_published(PARK.culture(c))) != tuple(vsm.FORMULAS)
+    ] == []

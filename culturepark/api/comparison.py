@@ -9,9 +9,9 @@ from pathlib import Path
 from culturepark.api.runs import resume
 from culturepark.api.work import report
 from culturepark.errors import InputError, NotFound
-from culturepark.evaluation import board, result
-from culturepark.evaluation.board import Board
-from culturepark.evaluation.card import allowed
+from culturepark.evaluation import comparison, result
+from culturepark.evaluation.card import check_code_allowed
+from culturepark.evaluation.comparison import Comparison
 from culturepark.workspace import find_workspace, locate_output
 
 NAME, BOARD = "compare", Path("evals/board")
@@ -24,9 +24,9 @@ def compare(
     workspace: str | Path | None = None,
     out: str | Path | None = None,
     code: bool = False,
-) -> Board:
-    """Hold all results in these runs against one another; return the board, and write it (see
-    `place`).
+) -> Comparison:
+    """Hold all results in these runs against one another; return the comparison and write it (see
+    `locate_comparison`).
 
     A run is a folder, or the name of one below outputs/. There come to be leaderboard.html, .json
     and .tex, and the samples that every number leads to. `against` compares every model with one
@@ -35,10 +35,10 @@ def compare(
     """
     from culturepark.reports import leaderboard
 
-    folders = _named([_run(run, workspace, out) for run in runs])
+    folders = _name_runs([_find_run(run, workspace, out) for run in runs])
     if not folders:
         raise InputError("nothing to compare: name at least one run")
-    sources = {called: result.found(folder) for called, folder in folders.items()}
+    sources = {called: result.find_results(folder) for called, folder in folders.items()}
     for called, found in sources.items():
         if not found:
             raise InputError(
@@ -50,22 +50,24 @@ def compare(
         (called, folder) for called, found in sources.items() for folder in found
     ):
         one = result.read(source)
-        allowed((one.kind,), str(source), code=code)
+        check_code_allowed((one.kind,), str(source), code=code)
         held.append(
-            board.held(
+            comparison.measure_result(
                 called, one, result.load_attempts(source), partial(result.load_attempts, source)
             )
         )
         where[called, one.benchmark, one.model] = source
-    made = leaderboard.linked(board.build(held, against))
-    leaderboard.write(place(*runs, name=name, workspace=workspace, out=out), made, where)
+    made = leaderboard.link_samples(comparison.build_comparison(held, against))
+    leaderboard.write(
+        locate_comparison(*runs, name=name, workspace=workspace, out=out), made, where
+    )
     for folder in folders.values() if name is None and len(folders) == 1 else ():
         if (folder / "run.toml").is_file():
             report(resume(folder, workspace=workspace))  # it links to the board
     return made
 
 
-def place(
+def locate_comparison(
     *runs: str | Path,
     name: str | None = None,
     workspace: str | Path | None = None,
@@ -74,7 +76,7 @@ def place(
     """Return where the board of these runs is: in a run of its own where there is one and no name,
     else in outputs/<name>/.
     """
-    folders = list(dict.fromkeys(_run(run, workspace, out).resolve() for run in runs))
+    folders = list(dict.fromkeys(_find_run(run, workspace, out).resolve() for run in runs))
     if name is None and len(folders) == 1:
         return folders[0] / BOARD
     folder = locate_output(find_workspace(workspace), name or NAME, out)
@@ -83,7 +85,7 @@ def place(
     return folder
 
 
-def _run(run: str | Path, workspace: str | Path | None, out: str | Path | None) -> Path:
+def _find_run(run: str | Path, workspace: str | Path | None, out: str | Path | None) -> Path:
     """Return the folder of a run: this one, or that of this name below outputs/; NotFound names the
     nearest.
     """
@@ -94,11 +96,11 @@ def _run(run: str | Path, workspace: str | Path | None, out: str | Path | None) 
         raise InputError(f"no run at {path}")
     folder = locate_output(find_workspace(workspace), path.name, out)
     if not folder.is_dir():
-        raise NotFound("run", path.name, str(folder.parent), _runs(folder.parent))
+        raise NotFound("run", path.name, str(folder.parent), _list_runs(folder.parent))
     return folder
 
 
-def _runs(outputs: Path) -> set[str]:
+def _list_runs(outputs: Path) -> set[str]:
     """Return the names of the runs below a folder: those that hold dialogues and those that hold
     evaluations.
     """
@@ -106,14 +108,14 @@ def _runs(outputs: Path) -> set[str]:
     return {path.parent.name for path in found if not path.parent.name.startswith(".")}
 
 
-def _named(folders: Sequence[Path]) -> dict[str, Path]:
+def _name_runs(folders: Sequence[Path]) -> dict[str, Path]:
     """Return the folders, each once, by a name that no other one has."""
     made: dict[str, Path] = {}
     for folder in dict.fromkeys(f.resolve() for f in folders):
-        made[next(called for called in _calls(folder.name) if called not in made)] = folder
+        made[next(called for called in _number_names(folder.name) if called not in made)] = folder
     return made
 
 
-def _calls(name: str) -> Iterator[str]:
+def _number_names(name: str) -> Iterator[str]:
     yield name
     yield from (f"{name}-{n}" for n in range(2, 1_000_000))

@@ -14,12 +14,12 @@ from culturepark.api.runs import merge_settings, resume
 from culturepark.api.work import report
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import card as cards
-from culturepark.evaluation import planned, work
+from culturepark.evaluation import planning, runner
 from culturepark.evaluation import result as results
 from culturepark.evaluation.kind import load_kind
 from culturepark.evaluation.result import Result
+from culturepark.evaluation.runner import EMBEDDED, EvalJob
 from culturepark.evaluation.types import Benchmark
-from culturepark.evaluation.work import EMBEDDED, Job
 from culturepark.events import Tell
 from culturepark.executor import pool
 from culturepark.llm import Model
@@ -74,9 +74,9 @@ def evaluate(
     """
     if find_spec("inspect_ai") is None:
         raise InputError("evaluation needs Inspect: pip install 'culturepark[evaluate]'")
-    folder, found = located(name, workspace, out), load(workspace)
+    folder, found = locate_run(name, workspace, out), load(workspace)
     settings, keys = merge_settings(
-        None, workspace, {"model": _first(models, judge, learner), **driven}
+        None, workspace, {"model": _choose_first_model(models, judge, learner), **driven}
     )
     settings, keys = (
         runs.resolve_addresses(settings),
@@ -88,32 +88,34 @@ def evaluate(
         "count": count,
         "seeds": seeds,
         "limit": limit,
-        "survey": _survey(
-            [folder, *([located(corpus, workspace, out)] if corpus else [])], survey, settings
+        "survey": _choose_survey(
+            [folder, *([locate_run(corpus, workspace, out)] if corpus else [])], survey, settings
         ),
-        "held": _held(folder if corpus is None else located(corpus, workspace, out), corpus),
+        "held": _find_splits(
+            folder if corpus is None else locate_run(corpus, workspace, out), corpus
+        ),
     }
     asked = [cards.load(b, code=code) for b in benchmarks]
-    _known(options or {}, asked)
+    _check_options(options or {}, asked)
     jobs = [
         job
         for card in asked
-        for job in _jobs(card, models, found, method, respondents, how, options or {})
+        for job in _build_jobs(card, models, found, method, respondents, how, options or {})
     ]
     parts = {part: given for part, given in zip(PARTS, (judge, learner), strict=True) if given}
-    _lacking(jobs, parts)
-    made = _loaded(_models(jobs, parts), settings, keys)
+    _check_parts(jobs, parts)
+    made = _load_models(_list_models(jobs, parts), settings, keys)
     with RunStore(folder / "evals") as journal, logs.keep_log(folder):
         runs.attach(made.values(), journal, settings)
         desks = {n: Session(Models(model), journal) for n, model in made.items()}
-        hall = work.Hall(folder / "evals", desks, parts, settings.width, tell)
-        folders = pool.work(_sat(jobs, hall, journal))
+        context = runner.EvalContext(folder / "evals", desks, parts, settings.width, tell)
+        folders = pool.work(_run_all(jobs, context, journal))
         usd, tokens = journal.sum_spent()
         tell(
             "spent",
             {
                 "run": name,
-                "usd": usd if any(d.has_price for d in hall.desks.values()) else None,
+                "usd": usd if any(d.has_price for d in context.desks.values()) else None,
                 "tokens": tokens,
             },
         )
@@ -122,18 +124,22 @@ def evaluate(
     return [results.read(f) for f in folders]
 
 
-async def _sat(jobs: Sequence[Job], hall: work.Hall, journal: RunStore) -> list[Path]:
+async def _run_all(
+    jobs: Sequence[EvalJob], context: runner.EvalContext, journal: RunStore
+) -> list[Path]:
     """Do all jobs, and let go of the models' connections whatever their end is; a failed write of
     the journal ends them.
     """
     with journal.guard():
         async with AsyncExitStack() as open_desks:
-            for desk in hall.desks.values():
+            for desk in context.desks.values():
                 await open_desks.enter_async_context(desk)
-            return await work.run(jobs, hall)
+            return await runner.run_jobs(jobs, context)
 
 
-def _loaded(names: Iterable[str], settings: Settings, keys: Mapping[str, str]) -> dict[str, Model]:
+def _load_models(
+    names: Iterable[str], settings: Settings, keys: Mapping[str, str]
+) -> dict[str, Model]:
     """Return the models of these names; what would make every call fail is raised before any is
     made.
     """
@@ -147,7 +153,7 @@ def _loaded(names: Iterable[str], settings: Settings, keys: Mapping[str, str]) -
     return made
 
 
-def located(name: str | Path, workspace: str | Path | None, out: str | Path | None) -> Path:
+def locate_run(name: str | Path, workspace: str | Path | None, out: str | Path | None) -> Path:
     """Return the folder of a run, given by folder or name; one of a new name is not there yet."""
     path = Path(name).expanduser()
     if (path / "run.toml").is_file() or (path / "evals").is_dir():
@@ -155,7 +161,7 @@ def located(name: str | Path, workspace: str | Path | None, out: str | Path | No
     return locate_output(find_workspace(workspace), str(name), out)
 
 
-def _jobs(
+def _build_jobs(
     benchmark: Benchmark,
     models: Sequence[str],
     found: Workspace,
@@ -163,16 +169,16 @@ def _jobs(
     respondents: str,
     how: Mapping[str, Any],
     options: Mapping[str, Any],
-) -> list[Job]:
-    """Return a benchmark's jobs, one a contestant; options that only other benchmarks know are left
+) -> list[EvalJob]:
+    """Return a benchmark's jobs, one a entry; options that only other benchmarks know are left
     to these.
     """
     kind = load_kind(benchmark.kind)
     own = {k: v for k, v in options.items() if k in kind.options}
     made = []
-    for contestant in work.contestants(models):
-        at_hand = all(local_place(m) is not None for m in contestant.models)
-        embedded = set(contestant.models) == {EMBEDDED}
+    for entry in runner.parse_models(models):
+        at_hand = all(local_place(m) is not None for m in entry.models)
+        embedded = set(entry.models) == {EMBEDDED}
         tells = at_hand or (embedded and kind.culture_source == "cards")
         given: dict[str, Any] = {
             "method": ("likelihood" if tells else "sample") if method == "auto" else method,
@@ -181,12 +187,12 @@ def _jobs(
             ),
         }
         given["numbers"] = given["method"] == "likelihood" and not at_hand and not embedded
-        setup, card = planned.setup(benchmark, workspace=found, options=own, **how, **given)
-        made.append(Job(card, setup, contestant))
+        setup, card = planning.build_setup(benchmark, workspace=found, options=own, **how, **given)
+        made.append(EvalJob(card, setup, entry))
     return made
 
 
-def _held(folder: Path, corpus: str | Path | None) -> dict[str, str]:
+def _find_splits(folder: Path, corpus: str | Path | None) -> dict[str, str]:
     """Return which split of a run's corpus each question is in; nothing where no run is there and
     none was named.
     """
@@ -198,7 +204,9 @@ def _held(folder: Path, corpus: str | Path | None) -> dict[str, str]:
     return dict(splits(run.workspace, run.settings))
 
 
-def _survey(folders: Sequence[Path], given: str | Path | None, settings: Settings) -> str | None:
+def _choose_survey(
+    folders: Sequence[Path], given: str | Path | None, settings: Settings
+) -> str | None:
     """Return the survey release that answers are held against: the one given, else that of the run
     or its corpus, else the workspace's.
     """
@@ -211,19 +219,19 @@ def _survey(folders: Sequence[Path], given: str | Path | None, settings: Setting
     return own if given is None else str(given)
 
 
-def _first(models: Sequence[str], *parts: str | None) -> str:
+def _choose_first_model(models: Sequence[str], *parts: str | None) -> str:
     """Return the first model at an endpoint, whose provider `base_url` and `key` are for; the first
     at all where none is.
     """
     if not models:
         raise InputError("which models? Name at least one: --model embedded")
-    names = [*(n for c in work.contestants(models) for n in c.models), *filter(None, parts)]
+    names = [*(n for c in runner.parse_models(models) for n in c.models), *filter(None, parts)]
     return next(
         (n for n in names if n != EMBEDDED and local_place(n) is None and "/" in n), names[0]
     )
 
 
-def _known(options: Mapping[str, Any], asked: Sequence[Benchmark]) -> None:
+def _check_options(options: Mapping[str, Any], asked: Sequence[Benchmark]) -> None:
     """Raise InputError for an option that none of the benchmarks has, with the nearest that one
     has.
     """
@@ -236,7 +244,7 @@ def _known(options: Mapping[str, Any], asked: Sequence[Benchmark]) -> None:
             )
 
 
-def _lacking(jobs: Sequence[Job], parts: Mapping[str, str]) -> None:
+def _check_parts(jobs: Sequence[EvalJob], parts: Mapping[str, str]) -> None:
     for job in jobs:
         for part in load_kind(job.benchmark.kind).needs(job.benchmark):
             if part not in parts:
@@ -246,15 +254,15 @@ def _lacking(jobs: Sequence[Job], parts: Mapping[str, str]) -> None:
                 )
 
 
-def _models(jobs: Sequence[Job], parts: Mapping[str, str]) -> list[str]:
+def _list_models(jobs: Sequence[EvalJob], parts: Mapping[str, str]) -> list[str]:
     """Return the names of all models that jobs and parts need, each once."""
     names: dict[str, None] = {}
     for job in jobs:
-        asked = planned.items(job.benchmark, job.setup) if job.contestant.parted else ()
-        names |= dict.fromkeys(work.names(job, list(asked)) if asked else job.contestant.models)
+        asked = planning.plan_items(job.benchmark, job.setup) if job.entry.per_culture else ()
+        names |= dict.fromkeys(runner.list_models(job, list(asked)) if asked else job.entry.models)
     return list(dict.fromkeys([*names, *parts.values()]))
 
 
 def benchmarks() -> dict[str, str]:
     """Return the benchmarks that come with the package: name → title."""
-    return {name: cards.load(path).title for name, path in cards.shipped().items()}
+    return {name: cards.load(path).title for name, path in cards.list_shipped().items()}

@@ -13,8 +13,8 @@ from culturepark import tables
 from culturepark.api.runs import merge_settings
 from culturepark.errors import InputError
 from culturepark.evaluation import exam as exams
-from culturepark.evaluation.exam import Mark
-from culturepark.evaluation.kinds.education import Said, teaching
+from culturepark.evaluation.exam import ExamMark
+from culturepark.evaluation.kinds.education import Said, build_teacher_request
 from culturepark.executor import pool
 from culturepark.llm import Model
 from culturepark.llm import load as load_model
@@ -49,7 +49,7 @@ def chat(
         Path(save).expanduser() if save else None,
     )
     asked = load_model(model) if isinstance(model, str) else model
-    talk = _earlier(path, culture) if path else ()
+    talk = _read_conversation(path, culture) if path else ()
     # One loop for the whole talk, run a reply at a time: between replies an interrupt is the
     # terminal's own.
     with asyncio.Runner(loop_factory=pool.loop_factory()) as runner:
@@ -57,7 +57,11 @@ def chat(
             for line in filter(None, map(str.strip, heard)):
                 reply = separate_thoughts(
                     runner.run(
-                        asked.complete(teaching(role, card, talk, line, "chat", culture, len(talk)))
+                        asked.complete(
+                            build_teacher_request(
+                                role, card, talk, line, "chat", culture, len(talk)
+                            )
+                        )
                     )
                 )
                 tell(reply)
@@ -74,7 +78,7 @@ def chat(
     return talk
 
 
-def _earlier(path: Path, culture: str) -> tuple[Said, ...]:
+def _read_conversation(path: Path, culture: str) -> tuple[Said, ...]:
     """Return the conversation that a file holds; InputError names the line that is none of it."""
     if not path.exists():
         return ()
@@ -129,7 +133,7 @@ def exam(
         culture,
         pack,
         questions or QUESTIONS,
-        _figures(survey, workspace),
+        _load_figures(survey, workspace),
     )
 
 
@@ -140,7 +144,7 @@ def mark(
     culture: str | None = None,
     survey: str | Path | None = None,
     workspace: str | Path | None = None,
-) -> Mark:
+) -> ExamMark:
     """Mark one exam file, or the one before a lesson and the one after it, against the people of
     its culture (or another).
     """
@@ -151,11 +155,11 @@ def mark(
         first,
         exams.read(Path(after).expanduser(), found) if after else None,
         culture,
-        _figures(survey, workspace),
+        _load_figures(survey, workspace),
     )
 
 
-def _figures(survey: str | Path | None, workspace: str | Path | None) -> Figures:
+def _load_figures(survey: str | Path | None, workspace: str | Path | None) -> Figures:
     """Return what peoples answered: in a release that is given, else in the workspace's own, else
     the shipped figures.
     """
@@ -164,17 +168,17 @@ def _figures(survey: str | Path | None, workspace: str | Path | None) -> Figures
     )
 
 
-def marked(found: Mark) -> str:
+def format_mark(found: ExamMark) -> str:
     """Return a mark in words."""
     unit = "of the scale" if found.dimensions is None else f"over {found.dimensions} dimensions"
     lines = [f"{found.compared} of {found.asked} questions compared with {found.culture}"]
     if found.left_out:
         lines[0] += f"; left out: {', '.join(found.left_out)}"
-    lines.append(f"distance before   {_figure(found.before, found)} {unit}")
+    lines.append(f"distance before   {_format_figure(found.before, found)} {unit}")
     if found.after is not None and found.gain is not None:
-        lines.append(f"distance after    {_figure(found.after, found)}")
+        lines.append(f"distance after    {_format_figure(found.after, found)}")
         lines.append(
-            f"gain              {'+' if found.gain > 0 else ''}{_figure(found.gain, found)}"
+            f"gain              {'+' if found.gain > 0 else ''}{_format_figure(found.gain, found)}"
         )
         told = (
             f"{found.satisfaction} of {exams.SCALE[1]}"
@@ -189,5 +193,5 @@ def marked(found: Mark) -> str:
     return "\n".join(lines)
 
 
-def _figure(value: float, found: Mark) -> str:
+def _format_figure(value: float, found: ExamMark) -> str:
     return f"{value:.3f}" if found.dimensions is None else f"{value:.1f}"

@@ -45,9 +45,9 @@ def compare(
     comparisons shown; else nobody wins.
     """
     from culturepark.api.comparison import compare as work
-    from culturepark.api.comparison import place
-    from culturepark.reports.leaderboard import told
+    from culturepark.api.comparison import locate_comparison
+    from culturepark.reports.leaderboard import format_comparison
 
     made = work(*runs, name=name, against=against, code=code, workspace=workspace, out=out)
-    page = place(*runs, name=name, workspace=workspace, out=out) / "leaderboard.html"
-    say(made.model_dump(mode="json"), as_json, f"{told(made)}\n{page}")
+    page = locate_comparison(*runs, name=name, workspace=workspace, out=out) / "leaderboard.html"
+    say(made.model_dump(mode="json"), as_json, f"{format_comparison(made)}\n{page}")

@@ -133,16 +133,18 @@ def evaluate(
         run,
         benchmarks,
         models,
-        options=dict(map(_option, options)),
-        tell=_lines(as_json),
+        options=dict(map(_parse_option, options)),
+        tell=_print_progress(as_json),
         **chosen(flags),
     )
-    say([f.model_dump(mode="json") for f in found], as_json, "\n\n".join(map(_told, found)))
+    say(
+        [f.model_dump(mode="json") for f in found], as_json, "\n\n".join(map(_format_result, found))
+    )
     if silent := [f"{f.benchmark} · {f.model}" for f in found if not f.counts["ok"]]:
         raise RunFailed(f"no answer could be read at all: {', '.join(silent)}")
 
 
-def _option(text: str) -> tuple[str, Any]:
+def _parse_option(text: str) -> tuple[str, Any]:
     """Read NAME=VALUE: a TOML value, else the text as it is."""
     import tomllib
 
@@ -155,7 +157,7 @@ def _option(text: str) -> tuple[str, Any]:
         return name.strip(), value.strip()
 
 
-def _told(found: Any) -> str:
+def _format_result(found: Any) -> str:
     """Return a result as text: headline figures by culture, the others over all, and what could not
     be read.
     """
@@ -173,8 +175,8 @@ def _told(found: Any) -> str:
     wide = max((24, *(len(name) + 2 for name, _, _ in shown)))
     beside = max((13, *(len(culture) + 2 for _, culture, _ in shown)))
     rows = [
-        f"  {name:{wide}}{culture:{beside}}{_figure(f.value):>8}{_interval(f):>20}{_spread(f):>9} "
-        f" {f.n} {f.what}"
+        f"  {name:{wide}}{culture:{beside}}{_format_figure(f.value):>8}{_format_interval(f):>20}"
+        f"{_format_spread(f):>9}  {f.n} {f.what}"
         for name, culture, f in shown
     ]
     notes = dict.fromkeys(
@@ -199,19 +201,19 @@ def _told(found: Any) -> str:
     )
 
 
-def _figure(value: float | None) -> str:
+def _format_figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _interval(f: Any) -> str:
+def _format_interval(f: Any) -> str:
     return "" if f.low is None else f"[{f.low:.3f}, {f.high:.3f}]"
 
 
-def _spread(f: Any) -> str:
+def _format_spread(f: Any) -> str:
     return "" if f.spread is None else f"±{f.spread:.3f}"
 
 
-def _lines(quiet: bool) -> Callable[[str, Mapping[str, Any]], None]:
+def _print_progress(quiet: bool) -> Callable[[str, Mapping[str, Any]], None]:
     """Tell progress on stderr: a line every few seconds and one a result."""
     from time import monotonic
 

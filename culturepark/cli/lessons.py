@@ -35,11 +35,11 @@ def chat(model: str, culture: str, save: str | None, workspace: str | None) -> N
     """
     from culturepark.api import lessons
 
-    talk = lessons.chat(model, culture, _heard(), _told, save=save, workspace=workspace)
+    talk = lessons.chat(model, culture, _read_lines(), _print_reply, save=save, workspace=workspace)
     echo(f"{len(talk) // 2} exchanges" + (f" in {save}" if save else ""), err=True)
 
 
-def _heard() -> Iterator[str]:
+def _read_lines() -> Iterator[str]:
     """Yield the lines of the terminal or pipe."""
     while True:
         try:
@@ -48,7 +48,7 @@ def _heard() -> Iterator[str]:
             return
 
 
-def _told(reply: Reply) -> None:
+def _print_reply(reply: Reply) -> None:
     if reply.status == "ok":
         echo(reply.text)
     else:
@@ -126,4 +126,4 @@ def mark(
     from culturepark.api import lessons
 
     found = lessons.mark(before, after, culture=culture, survey=survey, workspace=workspace)
-    say(found.model_dump(), as_json, lessons.marked(found))
+    say(found.model_dump(), as_json, lessons.format_mark(found))

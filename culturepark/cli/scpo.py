@@ -170,7 +170,7 @@ def _print_results(results: Sequence[Result], votes: Votes, folder: Path, as_jso
     from culturepark.evaluation import steered
 
     sweep, test = ([r for r in results if r.split == s] for s in ("validation", "test"))
-    figures = steered.figures(test, votes)
+    figures = steered.measure_steering(test, votes)
     source = "told" if any(p.minority is not None for p in votes.pairs) else "judged"
     best = [
         r.model_dump(include={"country", "seed", "tau", "beta"})
@@ -185,9 +185,9 @@ def _print_results(results: Sequence[Result], votes: Votes, folder: Path, as_jso
         "skipped": dict(votes.skipped),
         "models": {p.name: str(p) for p in _list_models(folder)},
     }
-    parts = [steered.table(figures, test), ABOUT[source]]
+    parts = [steered.build_table(figures, test), ABOUT[source]]
     if sweep:
-        parts.append(f"on validation users:\n{steered.grid(sweep, votes)}")
+        parts.append(f"on validation users:\n{steered.build_grid(sweep, votes)}")
         parts.append("\n".join(map(BEST.format_map, best)))
     say(value, as_json, "\n\n".join([*filter(None, parts), f"{folder}"]))
 

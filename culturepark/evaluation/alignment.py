@@ -16,8 +16,8 @@ from culturepark.evaluation.types import Attempt
 from culturepark.local_models.choices import compute_divergence
 from culturepark.records import stream
 
-# respondents; with no answer among so many, an option's share is below 3/400 (see `offered`)
-ENOUGH = 400
+# respondents; with no answer among so many, an option's share is below 3/400 (`find_offered_options`)
+ENOUGH_RESPONDENTS = 400
 DRAWS = 100  # of imagined people, for the ceiling of sampled answers
 Shares = Sequence[float]
 Places = tuple[int, ...]  # of options, in the order they are asked
@@ -25,7 +25,7 @@ Places = tuple[int, ...]  # of options, in the order they are asked
 # ------------------------------------------------------------ distributions
 
 
-def offered(shares: Shares, n: int) -> Places:
+def find_offered_options(shares: Shares, n: int) -> Places:
     """Return the places of the options that a people could choose from.
 
     Some national questionnaires asked a five-point question on three points: there, both outermost
@@ -34,13 +34,15 @@ def offered(shares: Shares, n: int) -> Places:
     share 0.75%, nobody's choosing it would have had a chance below 5% (rule of three: Hanley &
     Lippman-Hand 1983, JAMA 249). One empty end is agreement, not a shorter scale, and stays.
 
-    >>> offered([0, 0.2, 0.3, 0.5, 0], 1000), offered([0.6, 0.2, 0.1, 0.1, 0], 1000)
-    ((1, 2, 3), (0, 1, 2, 3, 4))
+    >>> find_offered_options([0, 0.2, 0.3, 0.5, 0], 1000)
+    (1, 2, 3)
+    >>> find_offered_options([0.6, 0.2, 0.1, 0.1, 0], 1000)
+    (0, 1, 2, 3, 4)
     """
     places = tuple(range(len(shares)))
     return (
         places[1:-1]
-        if len(shares) >= 5 and n >= ENOUGH and shares[0] == shares[-1] == 0
+        if len(shares) >= 5 and n >= ENOUGH_RESPONDENTS and shares[0] == shares[-1] == 0
         else places
     )
 
@@ -97,7 +99,7 @@ def ceiling(people: tuple[float, ...], count: int) -> float:
 
 
 @dataclass(frozen=True)
-class Cell:
+class AnswerCell:
     """What a model answered to one question in one seed, under one culture's prompt, or under none
     (`people` is empty then).
 
@@ -119,7 +121,7 @@ class Cell:
     of: int
 
 
-def cells(attempts: Iterable[Attempt]) -> list[Cell]:
+def build_cells(attempts: Iterable[Attempt]) -> list[AnswerCell]:
     """Return a cell for each seed, culture and question.
 
     An attempt's `gold` lists the people's shares in the order of `facts["codes"]`; None where
@@ -128,10 +130,10 @@ def cells(attempts: Iterable[Attempt]) -> list[Cell]:
     groups: dict[tuple[int, str, str], list[Attempt]] = {}
     for o in attempts:
         groups.setdefault((o.seed, o.culture, o.unit), []).append(o)
-    return [_cell(group) for group in groups.values()]
+    return [_build_cell(group) for group in groups.values()]
 
 
-def _cell(group: Sequence[Attempt]) -> Cell:
+def _build_cell(group: Sequence[Attempt]) -> AnswerCell:
     first, read = group[0], [o for o in group if o.status == "ok"]
     people, facts = tuple(first.gold or ()), first.facts
     rows = (
@@ -139,7 +141,7 @@ def _cell(group: Sequence[Attempt]) -> Cell:
         if 2 * len(read) >= len(group)
         else []
     )
-    return Cell(
+    return AnswerCell(
         seed=first.seed,
         culture=first.culture,
         question=first.unit,
@@ -148,7 +150,7 @@ def _cell(group: Sequence[Attempt]) -> Cell:
         shares=tuple(sum(column) / len(rows) for column in zip(*rows, strict=True)),
         count=sum(not o.shares for o in read),
         people=people,
-        places=offered(people, facts.get("n", 0)),
+        places=find_offered_options(people, facts.get("n", 0)),
         countries=frozenset(facts.get("countries", ())),
         of=facts.get("of", 0),
     )
@@ -160,14 +162,14 @@ Sums = tuple[float, float]  # a value and what it is divided by
 
 
 @dataclass(frozen=True)
-class Around:
+class OtherCells:
     """What a cell is held against besides its own people: all other cells, by seed and question."""
 
-    others: Mapping[tuple[int, str], Sequence[Cell]]
-    bare: Mapping[tuple[int, str], Cell]
+    others: Mapping[tuple[int, str], Sequence[AnswerCell]]
+    bare: Mapping[tuple[int, str], AnswerCell]
     ordered: bool
 
-    def rivals(self, cell: Cell) -> list[Cell]:
+    def rivals(self, cell: AnswerCell) -> list[AnswerCell]:
         """Return the cells of cultures none of whose countries is this one's."""
         return [
             c
@@ -176,33 +178,35 @@ class Around:
         ]
 
 
-def _alignment(cell: Cell, around: Around) -> Sums:
+def _alignment(cell: AnswerCell, around: OtherCells) -> Sums:
     return agreement(cell.shares, cell.people, cell.places), 1
 
 
-def _others(cell: Cell, around: Around) -> Sums | None:
-    found = [agreement(cell.shares, c.people, _common(cell, c)) for c in around.rivals(cell)]
+def _others(cell: AnswerCell, around: OtherCells) -> Sums | None:
+    found = [
+        agreement(cell.shares, c.people, _find_common_options(cell, c)) for c in around.rivals(cell)
+    ]
     return (sum(found) / len(found), 1) if found else None
 
 
-def _margin(cell: Cell, around: Around) -> Sums | None:
+def _margin(cell: AnswerCell, around: OtherCells) -> Sums | None:
     """Compare on the scale that both peoples had: on a shorter one, everything agrees more."""
     found = [
-        agreement(cell.shares, cell.people, _common(cell, c))
-        - agreement(cell.shares, c.people, _common(cell, c))
+        agreement(cell.shares, cell.people, _find_common_options(cell, c))
+        - agreement(cell.shares, c.people, _find_common_options(cell, c))
         for c in around.rivals(cell)
     ]
     return (sum(found) / len(found), 1) if found else None
 
 
-def _steerability(cell: Cell, around: Around) -> Sums | None:
+def _steerability(cell: AnswerCell, around: OtherCells) -> Sums | None:
     bare = around.bare.get((cell.seed, cell.question))
     if bare is None or not bare.shares:
         return None
     return _alignment(cell, around)[0] - agreement(bare.shares, cell.people, cell.places), 1
 
 
-def _variance(cell: Cell, around: Around) -> Sums | None:
+def _variance(cell: AnswerCell, around: OtherCells) -> Sums | None:
     if cell.count == 1:
         return None
     # A sample's variance is too small by (count - 1) / count.
@@ -213,11 +217,11 @@ def _variance(cell: Cell, around: Around) -> Sums | None:
     return model * spread, people
 
 
-def _uniform(cell: Cell, around: Around) -> Sums:
+def _uniform(cell: AnswerCell, around: OtherCells) -> Sums:
     return agreement([1 / len(cell.people)] * len(cell.people), cell.people, cell.places), 1
 
 
-def _elsewhere(cell: Cell, around: Around) -> Sums | None:
+def _elsewhere(cell: AnswerCell, around: OtherCells) -> Sums | None:
     found = [
         fold(c.people, cell.places)
         for c in around.rivals(cell)
@@ -229,21 +233,21 @@ def _elsewhere(cell: Cell, around: Around) -> Sums | None:
     return 1 - compute_divergence(middle, fold(cell.people, cell.places)), 1
 
 
-def _ceiling(cell: Cell, around: Around) -> Sums | None:
+def _ceiling(cell: AnswerCell, around: OtherCells) -> Sums | None:
     return (ceiling(tuple(fold(cell.people, cell.places)), cell.count), 1) if cell.count else None
 
 
-def _common(first: Cell, second: Cell) -> Places:
+def _find_common_options(first: AnswerCell, second: AnswerCell) -> Places:
     return tuple(sorted(set(first.places) & set(second.places)))
 
 
 @dataclass(frozen=True)
-class Shown:
+class FigureSpec:
     """A figure of this room: how it is reckoned in one cell (None where it cannot be), how it is
     told, and its bounds.
     """
 
-    find: Callable[[Cell, Around], Sums | None]
+    find: Callable[[AnswerCell, OtherCells], Sums | None]
     better: Literal["high", ""]
     note: str
     within: tuple[float, float] = SHARE
@@ -259,52 +263,52 @@ TUNED, HELD = (
     "training split",
     "held-out",
 )  # questions of the corpus' training split, and of the others
-SHOWN = {
-    "alignment": Shown(
+FIGURES = {
+    "alignment": FigureSpec(
         _alignment, "high", "1 − Jensen–Shannon distance to the shares of the culture's own people"
     ),
-    "others": Shown(
+    "others": FigureSpec(
         _others,
         "",
         "the same answers held against the people of each other culture, on the scale that both"
         " had; mean",
     ),
-    "margin": Shown(
+    "margin": FigureSpec(
         _margin,
         "high",
         "nearer to the own people than to another culture's, on the scale that both had; mean over"
         " them",
         APART,
     ),
-    "steerability": Shown(
+    "steerability": FigureSpec(
         _steerability,
         "high",
         "alignment with the culture in the prompt − alignment of the answer without any; 0: it does"
         " nothing",
         APART,
     ),
-    "variance": Shown(
+    "variance": FigureSpec(
         _variance,
         "",
         "variance of the model's answers ÷ variance of the people's; 1: as varied as they are",
         POSITIVE,
     ),
-    "uniform": Shown(
+    "uniform": FigureSpec(
         _uniform, "", "for reference: alignment of a model to which every option is alike"
     ),
-    "elsewhere": Shown(
+    "elsewhere": FigureSpec(
         _elsewhere,
         "",
         "for reference: alignment of the other cultures' people, their mean, where they had all"
         " options of this one",
     ),
-    "ceiling": Shown(
+    "ceiling": FigureSpec(
         _ceiling,
         "",
         "for reference: alignment of as many answers drawn from the people's own shares",
     ),
 }
-PARTED = ("alignment", "margin", "steerability")  # told for each subset too
+BY_SUBSET = ("alignment", "margin", "steerability")  # told for each subset too
 
 
 def measure(attempts: Sequence[Attempt], ordered: bool, note: str = "") -> list[Measure]:
@@ -314,14 +318,14 @@ def measure(attempts: Sequence[Attempt], ordered: bool, note: str = "") -> list[
     Over all, each culture's answer to each question weighs the same. `ordered`: whether options are
     scales.
     """
-    held = cells(attempts)
+    held = build_cells(attempts)
     asked = [c for c in held if c.people]
-    around = Around(
-        _by_question(asked), {(c.seed, c.question): c for c in held if not c.people}, ordered
+    around = OtherCells(
+        _group_by_question(asked), {(c.seed, c.question): c for c in held if not c.people}, ordered
     )
     sums = {
         name: [(c, s) for c in asked if c.shares and (s := shown.find(c, around)) is not None]
-        for name, shown in SHOWN.items()
+        for name, shown in FIGURES.items()
     }
     drawn = any(
         o.status == "ok" and not o.shares for o in attempts
@@ -329,10 +333,10 @@ def measure(attempts: Sequence[Attempt], ordered: bool, note: str = "") -> list[
     made = [
         m
         for culture in ("", *sorted({c.culture for c in asked}))
-        for m in _of(culture, asked, sums, note, drawn)
+        for m in _measure_culture(culture, asked, sums, note, drawn)
     ]
     made += [
-        _measure(
+        _build_measure(
             "alignment",
             sums["alignment"],
             "",
@@ -343,20 +347,20 @@ def measure(attempts: Sequence[Attempt], ordered: bool, note: str = "") -> list[
         )
         for topic in sorted({c.topic for c in asked} - {""})
     ]
-    return [m for m in made if m.units] + list(_unparsed(attempts))
+    return [m for m in made if m.units] + list(_measure_unparsed(attempts))
 
 
-def _by_question(held: Iterable[Cell]) -> dict[tuple[int, str], list[Cell]]:
-    made: dict[tuple[int, str], list[Cell]] = {}
+def _group_by_question(held: Iterable[AnswerCell]) -> dict[tuple[int, str], list[AnswerCell]]:
+    made: dict[tuple[int, str], list[AnswerCell]] = {}
     for cell in held:
         made.setdefault((cell.seed, cell.question), []).append(cell)
     return made
 
 
-def _of(
+def _measure_culture(
     culture: str,
-    asked: Sequence[Cell],
-    sums: Mapping[str, Sequence[tuple[Cell, Sums]]],
+    asked: Sequence[AnswerCell],
+    sums: Mapping[str, Sequence[tuple[AnswerCell, Sums]]],
     note: str,
     drawn: bool,
 ) -> Iterator[Measure]:
@@ -364,23 +368,25 @@ def _of(
     seen = any(
         c.subset == TUNED for c in here
     )  # then the whole is no claim: part of it was learnt by heart
-    for name in SHOWN:
-        parts = ("", *sorted({c.subset for c in here} - {""})) if name in PARTED else ("",)
+    for name in FIGURES:
+        parts = ("", *sorted({c.subset for c in here} - {""})) if name in BY_SUBSET else ("",)
         for subset in parts:
             told = (
-                _told([c for c in here if subset in ("", c.subset)], note, whole=not subset)
+                _describe_sample(
+                    [c for c in here if subset in ("", c.subset)], note, whole=not subset
+                )
                 if name == "alignment"
                 else ""
             )
             claimed = name in CLAIMS and subset != TUNED and not (seen and not subset)
-            yield _measure(
+            yield _build_measure(
                 name, sums[name], culture, subset, headline=claimed, note=told, drawn=drawn
             )
 
 
-def _measure(
+def _build_measure(
     name: str,
-    sums: Sequence[tuple[Cell, Sums]],
+    sums: Sequence[tuple[AnswerCell, Sums]],
     culture: str,
     subset: str,
     headline: bool,
@@ -393,7 +399,7 @@ def _measure(
             total = units.setdefault((cell.seed, cell.question), [0.0, 0.0])
             total[0] += value
             total[1] += over
-    shown = SHOWN[name]
+    shown = FIGURES[name]
     told = ". ".join(filter(None, (shown.note, note)))
     alike = (*(["count"] if drawn else []), *(["cultures"] if name in AROUND else []))
     return Measure(
@@ -411,7 +417,7 @@ def _measure(
     )
 
 
-def _told(held: Sequence[Cell], note: str, whole: bool) -> str:
+def _describe_sample(held: Sequence[AnswerCell], note: str, whole: bool) -> str:
     """Return what was left out of, or changed in, a comparison, with counts."""
     seeds = len({c.seed for c in held}) or 1
     each = [c for c in held if c.seed == held[0].seed]
@@ -442,7 +448,7 @@ def _told(held: Sequence[Cell], note: str, whole: bool) -> str:
     return ". ".join([*said, *filter(None, [note])])
 
 
-def _unparsed(attempts: Sequence[Attempt]) -> Iterator[Measure]:
+def _measure_unparsed(attempts: Sequence[Attempt]) -> Iterator[Measure]:
     """Yield the share of what was asked that gave no option."""
     for culture in ("", *sorted({o.culture for o in attempts} - {""})):
         here = [o for o in attempts if culture in ("", o.culture)]

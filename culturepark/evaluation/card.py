@@ -31,7 +31,7 @@ TYPES: dict[type, tuple[type, ...]] = {
 }
 
 
-def shipped() -> dict[str, Path]:
+def list_shipped() -> dict[str, Path]:
     """Return the benchmarks that come with the package, by name."""
     folder = Path(str(files("culturepark.evaluation").joinpath("cards")))
     return {p.stem: p for p in sorted(folder.glob(f"*{SUFFIX}"))}
@@ -45,7 +45,7 @@ def load(name: str | Path, *, code: bool = False) -> Benchmark:
     unless `code` is allowed.
     """
     path = Path(name).expanduser()
-    known = shipped()
+    known = list_shipped()
     if str(name) in known:
         path = known[str(name)]
     elif path.suffix != SUFFIX:
@@ -68,14 +68,14 @@ def load(name: str | Path, *, code: bool = False) -> Benchmark:
         raise CardError(
             [f"{path}: name: {card.name!r} is a folder of every run's evaluations; choose another"]
         )
-    allowed((card.kind, card.parser, card.score), str(path), code=code)
+    check_code_allowed((card.kind, card.parser, card.score), str(path), code=code)
     kind = load_kind(card.kind, str(path))
     if odd := sorted(set(card.options) - set(kind.options)):
         raise CardError([f"{path}: options.{odd[0]}: unknown. {nearest(odd[0], kind.options)}"])
     return card.model_copy(update={"home": path.parent})
 
 
-def allowed(names: Iterable[str], where: str, *, code: bool) -> None:
+def check_code_allowed(names: Iterable[str], where: str, *, code: bool) -> None:
     """Raise InputError for names of Python code where no code is allowed."""
     named = [name for name in names if ":" in name]
     if named and not code:
@@ -85,7 +85,7 @@ def allowed(names: Iterable[str], where: str, *, code: bool) -> None:
         )
 
 
-def settled(card: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_options(card: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the kind's options: its defaults, the card's above them, what was given on top;
     InputError for one there is not.
     """

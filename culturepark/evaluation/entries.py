@@ -22,7 +22,7 @@ FIELDS = ("id", "question", "reference", "options", "culture", "topic")
 CHOICE = ("option", "label")  # parsers that read one of the options
 
 
-class Asked(Record):
+class ShownQuestion(Record):
     """A question as templates see it: `{{ question }}` is its text, `{{ question.prompt }}` the
     same with numbered options.
     """
@@ -40,7 +40,7 @@ class Asked(Record):
 
 
 @dataclass(frozen=True)
-class Entry:
+class QuestionRow:
     """One row of a benchmark's items, read and checked.
 
     `reference` holds good answers as the parser gives answers: an option's code or label where
@@ -50,7 +50,7 @@ class Entry:
     """
 
     id: str
-    question: Asked
+    question: ShownQuestion
     reference: tuple[Any, ...]
     culture: str
     topic: str
@@ -59,7 +59,7 @@ class Entry:
     read: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
-def entries(benchmark: Benchmark, setup: Setup, referred: bool) -> list[Entry]:
+def read_questions(benchmark: Benchmark, setup: Setup, referred: bool) -> list[QuestionRow]:
     """Return the questions of the cultures that are asked about, at most `limit` a culture.
 
     They are those of the files given, else of the card, else of the file that the card names.
@@ -67,16 +67,16 @@ def entries(benchmark: Benchmark, setup: Setup, referred: bool) -> list[Entry]:
     that is needed, are left out and counted, unless all of them are. InputError names file, row,
     and what there is.
     """
-    sources = _sources(benchmark, setup)
+    sources = _read_sources(benchmark, setup)
     seen: dict[tuple[str, str], str] = {}
-    kept, read = list[Entry](), dict[str, Mapping[str, int]]()
+    kept, read = list[QuestionRow](), dict[str, Mapping[str, int]]()
     for path, rows, notices in sources:
         left: Counter[str] = Counter()
         for where, name, row in rows:
-            if path and (lacking := _lacking(row, benchmark, referred)):
+            if path and (lacking := _find_missing(row, benchmark, referred)):
                 left[f"rows without a {lacking}, left out"] += 1
                 continue
-            entry = _entry(where, name, row, benchmark, setup, referred)
+            entry = _read_row(where, name, row, benchmark, setup, referred)
             first = seen.setdefault((entry.culture, entry.id), where)
             if first != where:
                 raise InputError(f"{where}: id {entry.id!r} is taken: {first}")
@@ -87,24 +87,24 @@ def entries(benchmark: Benchmark, setup: Setup, referred: bool) -> list[Entry]:
             )
         if path and (left or notices):
             read[path.name] = {**left, **notices}
-    drawn = _drawn(_chosen(kept, benchmark, setup), benchmark, setup)
+    drawn = _draw_rows(_choose_rows(kept, benchmark, setup), benchmark, setup)
     return [replace(entry, read=read) for entry in drawn] if read else drawn
 
 
 # -------------------------------------------------------------------- rows
 
-Placed = tuple[
+PlacedRow = tuple[
     str, str, Mapping[str, Any]
 ]  # where a row stands, a name of its own, and what it holds
 
 
-def _sources(
+def _read_sources(
     benchmark: Benchmark, setup: Setup
-) -> list[tuple[Path | None, Sequence[Placed], Mapping[str, int]]]:
+) -> list[tuple[Path | None, Sequence[PlacedRow], Mapping[str, int]]]:
     """Return every file, or the card (None), with its rows and what its reader passed over."""
     files = list(setup.data)
     if not files and benchmark.item:
-        return [(None, list(_own(benchmark, setup)), {})]
+        return [(None, list(_read_card_items(benchmark, setup)), {})]
     if not files and not benchmark.items:
         columns = ", ".join(
             benchmark.fields.get(f, f) for f in FIELDS if f == "question" or f in benchmark.fields
@@ -115,12 +115,14 @@ def _sources(
         )
     several = len(files) > 1
     question = benchmark.fields.get("question", "question")
-    return [_placed(path, several, question, setup) for path in files or [_beside(benchmark)]]
+    return [
+        _read_file(path, several, question, setup) for path in files or [_locate_items(benchmark)]
+    ]
 
 
-def _placed(
+def _read_file(
     path: Path, several: bool, question: str, setup: Setup
-) -> tuple[Path, Sequence[Placed], Mapping[str, int]]:
+) -> tuple[Path, Sequence[PlacedRow], Mapping[str, int]]:
     if not path.is_file():
         raise InputError(f"no items at {path}: no such file")
     try:
@@ -146,22 +148,22 @@ def _placed(
     return path, rows, table.notices
 
 
-def _lacking(row: Mapping[str, Any], benchmark: Benchmark, referred: bool) -> str:
+def _find_missing(row: Mapping[str, Any], benchmark: Benchmark, referred: bool) -> str:
     """Return what a row should have and has not: its column is there, and nothing stands in it."""
     needed = ("question", "reference") if referred else ("question",)
     columns = {name: benchmark.fields.get(name, name) for name in needed}
     return next(
-        (name for name, column in columns.items() if column in row and _nothing(row[column])), ""
+        (name for name, column in columns.items() if column in row and _is_empty(row[column])), ""
     )
 
 
-def _nothing(value: Any) -> bool:
+def _is_empty(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
-        return all(map(_nothing, value))
+        return all(map(_is_empty, value))
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
-def _beside(benchmark: Benchmark) -> Path:
+def _locate_items(benchmark: Benchmark) -> Path:
     """Return the file of items beside a card; InputError for one elsewhere: what a card names is
     sent to models.
     """
@@ -175,7 +177,9 @@ def _beside(benchmark: Benchmark) -> Path:
     return path
 
 
-def _own(benchmark: Benchmark, setup: Setup) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _read_card_items(
+    benchmark: Benchmark, setup: Setup
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     known = sorted({*FIELDS, *benchmark.fields.values(), *setup.options["more"]})
     for n, row in enumerate(benchmark.item, 1):
         where = f"benchmark {benchmark.name!r}: item {n}"
@@ -190,64 +194,65 @@ def _own(benchmark: Benchmark, setup: Setup) -> Iterator[tuple[str, str, Mapping
 # ------------------------------------------------------------------ fields
 
 
-def _entry(
+def _read_row(
     where: str,
     name: str,
     row: Mapping[str, Any],
     benchmark: Benchmark,
     setup: Setup,
     referred: bool,
-) -> Entry:
-    field = partial(_field, row, benchmark, where)
+) -> QuestionRow:
+    field = partial(_read_field, row, benchmark, where)
     question, own = field("question"), field("id")
     if not isinstance(question, str) or not question.strip():
         raise InputError(
             f"{where}: {benchmark.fields.get('question', 'question')}: a text, not {question!r}"
         )
-    labels = _labels(field("options"), benchmark, where)
-    asked = Asked(
+    labels = _read_labels(field("options"), benchmark, where)
+    asked = ShownQuestion(
         text=question.strip(),
         options=tuple(Option(code=n, label=o) for n, o in enumerate(labels, 1)),
     )
     reference = tuple(
-        _right(r, asked, benchmark, where)
-        for r in _texts(field("reference"), f"{where}: reference")
+        _read_reference(r, asked, benchmark, where)
+        for r in _read_texts(field("reference"), f"{where}: reference")
     )
     if referred and not reference:
         raise InputError(
             f"{where}: no reference, and the score {benchmark.score!r} compares with one. "
             f"Say which column it is (fields.reference). {nearest('reference', row)}"
         )
-    return Entry(
+    return QuestionRow(
         id=name if own in (None, "") else tables.as_text(own),
         question=asked,
         reference=reference,
-        culture=_culture(field("culture"), setup, where),
-        topic=_text(field("topic")),
+        culture=_find_culture(field("culture"), setup, where),
+        topic=_read_text(field("topic")),
         more={
-            column: _named(row, column, where, "options.more") for column in setup.options["more"]
+            column: _require_column(row, column, where, "options.more")
+            for column in setup.options["more"]
         },
     )
 
 
-def _field(row: Mapping[str, Any], benchmark: Benchmark, where: str, name: str) -> Any:
+def _read_field(row: Mapping[str, Any], benchmark: Benchmark, where: str, name: str) -> Any:
     """Return what a row says of a field; None where it may be silent."""
     if name == "question" or name in benchmark.fields:
-        return _named(row, benchmark.fields.get(name, name), where, f"fields.{name}")
+        return _require_column(row, benchmark.fields.get(name, name), where, f"fields.{name}")
     return row.get(name)
 
 
-def _named(row: Mapping[str, Any], column: str, where: str, key: str) -> Any:
+def _require_column(row: Mapping[str, Any], column: str, where: str, key: str) -> Any:
     if column not in row:
         raise InputError(f"{where}: no column {column!r} ({key}). {nearest(column, row)}")
     return row[column]
 
 
-def _labels(given: Any, benchmark: Benchmark, where: str) -> tuple[str, ...]:
+def _read_labels(given: Any, benchmark: Benchmark, where: str) -> tuple[str, ...]:
     """Return the options of a question, none of an open one; in one text, `|` stands between
     them.
     """
-    labels = _texts(given.split("|") if isinstance(given, str) else given, f"{where}: options")
+    labels = _read_texts(given.split("|") if isinstance(given, str) else given, f"{where}: options")
     if benchmark.parser in CHOICE and not labels:
         raise InputError(
             f"{where}: no options, and the parser {benchmark.parser!r} reads one of them"
@@ -257,12 +262,12 @@ def _labels(given: Any, benchmark: Benchmark, where: str) -> tuple[str, ...]:
     return labels
 
 
-def _text(given: Any) -> str:
+def _read_text(given: Any) -> str:
     """Return a cell as text, one without anything in it as ""."""
-    return "" if _nothing(given) else tables.as_text(given)
+    return "" if _is_empty(given) else tables.as_text(given)
 
 
-def _texts(given: Any, where: str) -> tuple[str, ...]:
+def _read_texts(given: Any, where: str) -> tuple[str, ...]:
     """Return one text or several as several, without empty ones."""
     parts = given if isinstance(given, (list, tuple)) else () if given is None else (given,)
     if not all(isinstance(p, (str, int, float)) and p == p for p in parts):
@@ -270,7 +275,7 @@ def _texts(given: Any, where: str) -> tuple[str, ...]:
     return tuple(text for p in parts if (text := tables.as_text(p)))
 
 
-def _right(reference: str, asked: Asked, benchmark: Benchmark, where: str) -> Any:
+def _read_reference(reference: str, asked: ShownQuestion, benchmark: Benchmark, where: str) -> Any:
     """Return a reference as the parser gives answers; where there are options it is the words or
     the number of one.
     """
@@ -287,9 +292,9 @@ def _right(reference: str, asked: Asked, benchmark: Benchmark, where: str) -> An
     return found[0].code if benchmark.parser == "option" else found[0].label
 
 
-def _culture(given: Any, setup: Setup, where: str) -> str:
+def _find_culture(given: Any, setup: Setup, where: str) -> str:
     """Return the park's name for a culture: a card's, or what options.cultures maps to."""
-    text, mapped, known = _text(given), setup.options["cultures"], setup.workspace.cultures
+    text, mapped, known = _read_text(given), setup.options["cultures"], setup.workspace.cultures
     if text in mapped:
         return str(mapped[text])
     if not text or text in known or text in mapped.values():
@@ -303,7 +308,9 @@ def _culture(given: Any, setup: Setup, where: str) -> str:
 # ------------------------------------------------------------------ choice
 
 
-def _chosen(read: Sequence[Entry], benchmark: Benchmark, setup: Setup) -> list[Entry]:
+def _choose_rows(
+    read: Sequence[QuestionRow], benchmark: Benchmark, setup: Setup
+) -> list[QuestionRow]:
     """Return the entries of the cultures that are asked about, and those of none; all where no
     culture was named.
     """
@@ -316,7 +323,9 @@ def _chosen(read: Sequence[Entry], benchmark: Benchmark, setup: Setup) -> list[E
     return kept
 
 
-def _drawn(read: Sequence[Entry], benchmark: Benchmark, setup: Setup) -> list[Entry]:
+def _draw_rows(
+    read: Sequence[QuestionRow], benchmark: Benchmark, setup: Setup
+) -> list[QuestionRow]:
     """Return at most `limit` entries a culture, drawn from a stream of that name, in their own
     order.
     """

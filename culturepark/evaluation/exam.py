@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from culturepark.errors import InputError, nearest
@@ -39,7 +40,7 @@ class Target(Record):
     high: int
 
 
-def targets(
+def find_targets(
     workspace: Workspace, culture: str, pack: str, figures: Figures | None = None
 ) -> dict[str, Target]:
     """Return what the people of a culture answer, by question of a pack; those it has no figures of
@@ -52,11 +53,11 @@ def targets(
     return {
         q.id: t
         for q in workspace.scenario(pack).questions
-        if (t := _target(card, q, figures or load_shipped())) is not None
+        if (t := _find_target(card, q, figures or load_shipped())) is not None
     }
 
 
-def _target(card: Culture, question: Question, figures: Figures) -> Target | None:
+def _find_target(card: Culture, question: Question, figures: Figures) -> Target | None:
     shares = figures.pool(card.survey, question.id)
     if shares is None and card.name not in question.answers:
         return None
@@ -85,7 +86,7 @@ def distance(answer: float, target: Mapping[str, Any]) -> float:
     return float(abs(answer - target["mean"]) / (target["high"] - target["low"]))
 
 
-def parted(
+def split_questions(
     questions: Sequence[str], count: int, *purpose: Any
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Part questions at random into `count` that are examined and the rest, which may be taught;
@@ -132,9 +133,9 @@ def write(
     known = (
         [q.id for q in asked.questions]
         if pack == VSM
-        else [*targets(workspace, culture, pack, figures)]
+        else [*find_targets(workspace, culture, pack, figures)]
     )
-    chosen = known if pack == VSM else parted(known, count, culture)[0]
+    chosen = known if pack == VSM else split_questions(known, count, culture)[0]
     made = tomlkit.document()
     for line in HEAD.format(title=card.title).splitlines():
         made.add(tomlkit.comment(line))
@@ -157,25 +158,25 @@ def read(path: Path, workspace: Workspace) -> Sheet:
     """Read an exam file; InputError names file and line of the first mistake."""
     text = read_text(path)
     held = parse_toml(text, str(path))
-    _only(held, KEYS, str(path))
-    culture, pack = (_named(held, key, path) for key in ("culture", "pack"))
+    _check_keys(held, KEYS, str(path))
+    culture, pack = (_require_text(held, key, path) for key in ("culture", "pack"))
     known = {q.id: q for q in workspace.scenario(pack).questions}
-    rows, lines = held.get("question", []), _lines(text)
+    rows, lines = held.get("question", []), _find_lines(text)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path}: it has no [[question]]")
     answers: dict[str, int | None] = {}
     for n, row in enumerate(rows):
         where = f"{path}:{lines.get((n, 'answer'), lines.get((n, ''), 0))}"
-        _only(row, ASKED, where)
+        _check_keys(row, ASKED, where)
         if not isinstance(name := row.get("id"), str) or name not in known or name in answers:
             raise InputError(
                 f"{where}: question {name!r} is"
                 f" {'twice here' if name in answers else f'not in {pack}'}"
             )
         codes = [o.code for o in known[name].options]
-        answers[name] = _number(row.get("answer", ""), codes, f"{where}: {name}: answer")
+        answers[name] = _read_number(row.get("answer", ""), codes, f"{where}: {name}: answer")
     where = f"{path}:{lines.get((-1, 'satisfaction'), 0)}: satisfaction"
-    liked = _number(held.get("satisfaction", ""), range(SCALE[0], SCALE[1] + 1), where)
+    liked = _read_number(held.get("satisfaction", ""), range(SCALE[0], SCALE[1] + 1), where)
     return Sheet(
         path=path,
         culture=workspace.culture(culture).name,
@@ -185,18 +186,18 @@ def read(path: Path, workspace: Workspace) -> Sheet:
     )
 
 
-def _named(held: Mapping[str, Any], key: str, path: Path) -> str:
+def _require_text(held: Mapping[str, Any], key: str, path: Path) -> str:
     if not isinstance(held.get(key), str):
         raise InputError(f"{path}: it does not name its {key}")
     return str(held[key])
 
 
-def _only(held: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def _check_keys(held: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     if odd := sorted(set(held) - set(known)):
         raise InputError(f"{where}: unknown key {odd[0]!r}. {nearest(odd[0], known)}")
 
 
-def _number(value: Any, codes: Sequence[int], what: str) -> int | None:
+def _read_number(value: Any, codes: Sequence[int], what: str) -> int | None:
     """Read an answer: a number, in quotes or not; None where it was left empty."""
     if isinstance(value, str) and not value.strip():
         return None
@@ -206,7 +207,7 @@ def _number(value: Any, codes: Sequence[int], what: str) -> int | None:
     return int(text)
 
 
-def _lines(text: str) -> dict[tuple[int, str], int]:
+def _find_lines(text: str) -> dict[tuple[int, str], int]:
     """Return the line of each key of each [[question]], counted from 0 (-1: before the first); key
     "" is its heading.
     """
@@ -224,7 +225,7 @@ def _lines(text: str) -> dict[tuple[int, str], int]:
 # ----------------------------------------------------------------- marking
 
 
-class Mark(Record):
+class ExamMark(Record):
     """What exam files are worth: distances to the culture's people, on the questions that were
     answered in all of them.
 
@@ -251,31 +252,30 @@ def mark(
     after: Sheet | None = None,
     culture: str | None = None,
     figures: Figures | None = None,
-) -> Mark:
+) -> ExamMark:
     """Hold one exam, or the one before a lesson and the one after it, against the people of a
     culture (the file's own).
 
     InputError where the two are not the same exam, or share no answered question.
     """
     sheets = [before] if after is None else [before, after]
-    _same(sheets)
+    _check_same_exam(sheets)
     whose = workspace.culture(culture or before.culture)
     both = [q for q in before.answers if all(s.answers[q] is not None for s in sheets)]
     if before.pack == VSM:
-        far, dimensions = _profiles(
+        far, dimensions = _measure_profiles(
             whose, [{q: float(s.answers[q] or 0) for q in both} for s in sheets]
         )
     else:
-        known = targets(workspace, whose.name, before.pack, figures)
+        known = find_targets(workspace, whose.name, before.pack, figures)
         both, dimensions = [q for q in both if q in known], None
+        if not both:
+            paths = " and ".join(str(s.path) for s in sheets)
+            raise InputError(f"{paths}: no question is answered in {'both' if after else 'it'}")
         far = [
-            _mean([distance(s.answers[q] or 0, known[q].model_dump()) for q in both])
-            for s in sheets
+            fmean(distance(s.answers[q] or 0, known[q].model_dump()) for q in both) for s in sheets
         ]
-    if not both:
-        named = " and ".join(str(s.path) for s in sheets)
-        raise InputError(f"{named}: no question is answered in {'both' if after else 'it'}")
-    return Mark(
+    return ExamMark(
         culture=whose.name,
         pack=before.pack,
         compared=len(both),
@@ -289,7 +289,7 @@ def mark(
     )
 
 
-def _same(sheets: Sequence[Sheet]) -> None:
+def _check_same_exam(sheets: Sequence[Sheet]) -> None:
     first, last = sheets[0], sheets[-1]
     for key in ("culture", "pack"):
         if getattr(first, key) != getattr(last, key):
@@ -304,20 +304,16 @@ def _same(sheets: Sequence[Sheet]) -> None:
         )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
 # ---------------------------------------------------------------- VSM 2013
 
 
-def published(culture: Culture) -> dict[str, int]:
+def load_published(culture: Culture) -> dict[str, int]:
     """Return a culture's published dimensions by name; InputError where its card names no row of
     Hofstede's table with any.
     """
     from culturepark.evaluation.kinds import vsm
 
-    held = vsm.published(culture)
+    held = vsm.load_published(culture)
     if not held:
         raise InputError(
             f"personas/{culture.name}/culture.toml: hofstede names no country or region with"
@@ -326,7 +322,9 @@ def published(culture: Culture) -> dict[str, int]:
     return held
 
 
-def apart(means: Mapping[str, Any], held: Mapping[str, int], constants: Mapping[str, float]) -> Any:
+def measure_distance(
+    means: Mapping[str, Any], held: Mapping[str, int], constants: Mapping[str, float]
+) -> Any:
     """Return the Euclidean distance of dimensions, made of item means (numbers or arrays), from the
     published ones that are held.
 
@@ -343,7 +341,9 @@ def apart(means: Mapping[str, Any], held: Mapping[str, int], constants: Mapping[
     )
 
 
-def _profiles(culture: Culture, answers: Sequence[Mapping[str, float]]) -> tuple[list[float], int]:
+def _measure_profiles(
+    culture: Culture, answers: Sequence[Mapping[str, float]]
+) -> tuple[list[float], int]:
     """Return the distance of each exam, all constants zero, and on how many dimensions: those whose
     items all are answered.
     """
@@ -352,11 +352,11 @@ def _profiles(culture: Culture, answers: Sequence[Mapping[str, float]]) -> tuple
     asked = {d: {item for _, *pair in terms for item in pair} for d, terms in vsm.FORMULAS.items()}
     held = {
         d: figure
-        for d, figure in published(culture).items()
+        for d, figure in load_published(culture).items()
         if all(asked[d] <= set(means) for means in answers)
     }
     if not held:
         raise InputError(
             f"no dimension of {VSM} has all its questions answered; a dimension needs four of them"
         )
-    return [float(apart(means, held, {})) for means in answers], len(held)
+    return [float(measure_distance(means, held, {})) for means in answers], len(held)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from culturepark.errors import InputError, ParkError
-from culturepark.evaluation.alignment import offered
+from culturepark.evaluation.alignment import find_offered_options
 from culturepark.evaluation.types import Item
 from culturepark.records import Message
 
@@ -75,7 +75,7 @@ def write(folder: Path, items: Iterable[Item], text: Callable[[Sequence[Message]
     nothing is left to write.
     """
     rows = {
-        (i.culture, i.unit): _row(i, text)
+        (i.culture, i.unit): _build_row(i, text)
         for i in items
         if i.gold is not None and all(0 <= c < 10 for c in i.facts["codes"])
     }
@@ -95,8 +95,8 @@ def write(folder: Path, items: Iterable[Item], text: Callable[[Sequence[Message]
     return folder
 
 
-def _row(item: Item, text: Callable[[Sequence[Message]], str]) -> dict[str, Any]:
-    codes, places = item.facts["codes"], offered(item.gold, item.facts.get("n", 0))
+def _build_row(item: Item, text: Callable[[Sequence[Message]], str]) -> dict[str, Any]:
+    codes, places = item.facts["codes"], find_offered_options(item.gold, item.facts.get("n", 0))
     onto = [min(places, key=lambda place: (abs(place - i), place)) for i in range(len(codes))]
     return {
         "culture": item.culture,

@@ -1,8 +1,10 @@
 """Turns files of other benchmarks' own shapes into rows of questions: `python -m
 culturepark.evaluation.importers SHAPE FILE`.
 
-    safeworld   SafeWorld's type1.json to type4.json (Yin et al. 2024, arXiv 2412.06483), trailing commas and cut records included
-    blend       BLEnD's annotations, COUNTRY_data.json, or its multiple-choice CSV (Myung et al. 2024, arXiv 2406.09948)
+    safeworld   SafeWorld's type1.json to type4.json (Yin et al. 2024, arXiv 2412.06483), trailing
+                commas and cut records included
+    blend       BLEnD's annotations, COUNTRY_data.json, or its multiple-choice CSV (Myung et al.
+                2024, arXiv 2406.09948)
 
 It prints JSON Lines with `id`, `question`, `reference`, `country`, `topic` and, of choices,
 `options`: what `kind = "answers"` reads. What had to be left out is counted on standard error.

@@ -81,7 +81,7 @@ def jackknife(without: Any) -> float:
     return float((n - 1) / n * np.square(without - without.mean()).sum())
 
 
-def between(figures: Any) -> tuple[float, float]:
+def spread_between_trainings(figures: Any) -> tuple[float, float]:
     """Return the variance of a mean over trainings from the figure of each, shape (trainings,), and
     its degrees of freedom; 0 of one.
     """
@@ -89,7 +89,7 @@ def between(figures: Any) -> tuple[float, float]:
     return (float(figures.var(ddof=1) / n), n - 1.0) if n > 1 else (0.0, 0.0)
 
 
-def joined(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+def join_spreads(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
     """Return variance and degrees of freedom of the difference of two independent means (Welch
     1947, Biometrika 34).
     """

@@ -40,7 +40,7 @@ class Panel:
     judges: int
 
 
-def panel(benchmark: Benchmark, setup: Setup, where: str) -> Panel:
+def build_panel(benchmark: Benchmark, setup: Setup, where: str) -> Panel:
     """Return who judges, from the card's options and its [judge], else agents/judge.toml;
     InputError for what cannot be.
     """
@@ -56,10 +56,10 @@ def panel(benchmark: Benchmark, setup: Setup, where: str) -> Panel:
         raise InputError(
             f"{where}: options.judges: {judges} judges at temperature 0 are one and always agree"
         )
-    return Panel(role, rubric.strip(), scale(setup.options["scale"], where), judges)
+    return Panel(role, rubric.strip(), read_scale(setup.options["scale"], where), judges)
 
 
-def scale(given: Any, where: str) -> tuple[int, int]:
+def read_scale(given: Any, where: str) -> tuple[int, int]:
     """Return the worst and the best grade; InputError where they are no two whole numbers in this
     order.
     """
@@ -75,7 +75,7 @@ def scale(given: Any, where: str) -> tuple[int, int]:
     return given[0], given[1]
 
 
-def question(item: Item, said: str, panel: Panel, n: int) -> Request:
+def build_question(item: Item, said: str, panel: Panel, n: int) -> Request:
     """Return what the judge is asked for the n-th time.
 
     The answer stands between marks that it cannot hold, for they are made of its own hash; what it
@@ -94,7 +94,7 @@ def question(item: Item, said: str, panel: Panel, n: int) -> Request:
     return session.build_single_request(panel.role, facts, Grade, item.id, "judge", n)
 
 
-async def judged(item: Item, made: Attempt, panel: Panel, ask: Ask) -> Attempt:
+async def grade_attempt(item: Item, made: Attempt, panel: Panel, ask: Ask) -> Attempt:
     """Have an answer graded; the score is the mean of the grades that were read, 0 the worst there
     is and 1 the best.
 
@@ -102,10 +102,10 @@ async def judged(item: Item, made: Attempt, panel: Panel, ask: Ask) -> Attempt:
     the first of these. Without any grade the attempt is unparsed: it was the judge who failed, and
     `reason` says so.
     """
-    asked = [question(item, str(made.answer), panel, n) for n in range(panel.judges)]
+    asked = [build_question(item, str(made.answer), panel, n) for n in range(panel.judges)]
     told = [
         await session.ask_until_readable(
-            partial(ask, who="judge"), request, partial(_graded, panel.scale)
+            partial(ask, who="judge"), request, partial(_parse_grade, panel.scale)
         )
         for request in asked
     ]
@@ -127,7 +127,7 @@ async def judged(item: Item, made: Attempt, panel: Panel, ask: Ask) -> Attempt:
     return made.model_copy(update={"score": score, "facts": facts, "talk": talk})
 
 
-def _graded(scale: tuple[int, int], text: str) -> Grade:
+def _parse_grade(scale: tuple[int, int], text: str) -> Grade:
     made = session.parse_answer(text, Grade)
     if not scale[0] <= made.grade <= scale[1]:
         raise ValueError(f"grade: {made.grade} is beyond the scale from {scale[0]} to {scale[1]}")

@@ -130,8 +130,8 @@ def estimate(measure: Measure) -> Figure:
     """
     import numpy as np
 
-    units, seeds = _sorted(measure)
-    table = _table(measure, units, seeds)
+    units, seeds = _list_units(measure)
+    table = _build_table(measure, units, seeds)
     value = spread = low = high = None
     reason = ""
     if units:
@@ -139,7 +139,7 @@ def estimate(measure: Measure) -> Figure:
         value = _finite(each.mean())
         spread = _finite(each.std(ddof=1)) if len(seeds) > 1 else None
         if value is not None:
-            (low, high), reason = _interval(measure, table, seeds, value)
+            (low, high), reason = _find_interval(measure, table, seeds, value)
     return Figure(
         name=measure.name,
         culture=measure.culture,
@@ -149,7 +149,7 @@ def estimate(measure: Measure) -> Figure:
         high=high,
         spread=spread,
         seeds=len(seeds),
-        trainings=len(_trainings(seeds)) or 1,
+        trainings=len(_group_trainings(seeds)) or 1,
         n=len(units),
         what=measure.what,
         better=measure.better,
@@ -173,22 +173,22 @@ def compare(first: Measure, second: Measure, draws: int = DRAWS, seed: int = 0) 
     if not shared:
         return Difference(value=None)
     seeds = [sorted({s for s, u in m.units if u in both}) for m in (first, second)]
-    a, b = (_table(m, shared, asked) for m, asked in zip((first, second), seeds, strict=True))
+    a, b = (_build_table(m, shared, asked) for m, asked in zip((first, second), seeds, strict=True))
     found = _finite(_mean_of(first, a) - _mean_of(second, b))
-    trainings = max(len(_trainings(asked)) for asked in seeds)
+    trainings = max(len(_group_trainings(asked)) for asked in seeds)
     bare = Difference(value=found, n=len(shared), trainings=trainings)
     if found is None or len(shared) < max(first.few, second.few):
         return bare
-    error = _error(_each(first, a, seeds[0]), _each(second, b, seeds[1]))
+    error = _find_error(_drop_each(first, a, seeds[0]), _drop_each(second, b, seeds[1]))
     if trainings == 1:
-        p = _permuted(first, second, a.mean(0), b.mean(0), draws, seed)
-        return bare.model_copy(update={"p": p, **_ends(found, error)})
+        p = _permute_p_value(first, second, a.mean(0), b.mean(0), draws, seed)
+        return bare.model_copy(update={"p": p, **_find_ends(found, error)})
     if error is None or error.none:
         return bare
-    return bare.model_copy(update={"p": error.p(found), **_ends(found, error)})
+    return bare.model_copy(update={"p": error.p(found), **_find_ends(found, error)})
 
 
-def _ends(found: float, error: Uncertainty | None) -> dict[str, float]:
+def _find_ends(found: float, error: Uncertainty | None) -> dict[str, float]:
     """Return the ends of a difference's interval; nothing where nothing varies, or where a unit
     alone holds a part of the figure.
     """
@@ -198,7 +198,7 @@ def _ends(found: float, error: Uncertainty | None) -> dict[str, float]:
     return {"low": found - half, "high": found + half}
 
 
-def _permuted(
+def _permute_p_value(
     first: Measure, second: Measure, a: Any, b: Any, draws: int, seed: int
 ) -> float | None:
     """Return the p-value of swapping the labels of whole units; their sums are means over seeds, so
@@ -235,7 +235,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Each:
+class LeftOut:
     """A figure of each training, shape (trainings,), and of each without each unit, shape
     (trainings, units).
     """
@@ -244,26 +244,26 @@ class Each:
     without: Any
 
 
-def _each(
+def _drop_each(
     measure: Measure, table: Any, seeds: Sequence[int], value: Callable[[Any], Any] | None = None
-) -> Each:
+) -> LeftOut:
     """Return a measure's figure for each training, the mean over its seeds, whole and without each
     unit.
     """
     import numpy as np
 
     value = value or measure.value
-    groups = _trainings(seeds).values()
+    groups = _group_trainings(seeds).values()
     with np.errstate(invalid="ignore", divide="ignore"):
         parts = [(value(part.sum(0)), value(part.sum(0) - part)) for part in table]
     whole, without = (
         np.array([np.mean([parts[s][i] for s in group], axis=0) for group in groups])
         for i in (0, 1)
     )
-    return Each(whole, without)
+    return LeftOut(whole, without)
 
 
-def _trainings(seeds: Sequence[int]) -> dict[int, list[int]]:
+def _group_trainings(seeds: Sequence[int]) -> dict[int, list[int]]:
     """Return the places of the seeds of each training: a seed of attempts is training × STRIDE +
     seed.
     """
@@ -273,27 +273,29 @@ def _trainings(seeds: Sequence[int]) -> dict[int, list[int]]:
     return made
 
 
-def _error(first: Each, second: Each | None = None) -> Uncertainty | None:
+def _find_error(first: LeftOut, second: LeftOut | None = None) -> Uncertainty | None:
     """Return the error of a figure, or of the difference of two; None where it is none without some
     unit.
     """
     import numpy as np
 
-    units, parts = first.without.mean(0), intervals.between(first.whole)
+    units, parts = first.without.mean(0), intervals.spread_between_trainings(first.whole)
     if second is not None:
         units = units - second.without.mean(0)
         alike = len(first.whole) == len(second.whole)
         parts = (
-            intervals.between(first.whole - second.whole)
+            intervals.spread_between_trainings(first.whole - second.whole)
             if alike
-            else intervals.joined(parts, intervals.between(second.whole))
+            else intervals.join_spreads(parts, intervals.spread_between_trainings(second.whole))
         )
     if not np.isfinite(units).all():
         return None
     return Uncertainty(intervals.jackknife(units), len(units) - 1, *parts)
 
 
-def _interval(measure: Measure, table: Any, seeds: Sequence[int], value: float) -> tuple[Ends, str]:
+def _find_interval(
+    measure: Measure, table: Any, seeds: Sequence[int], value: float
+) -> tuple[Ends, str]:
     """Return the ends of a figure's interval, None where there is none, and why, or why it has one
     end.
     """
@@ -301,7 +303,7 @@ def _interval(measure: Measure, table: Any, seeds: Sequence[int], value: float) 
     if count < measure.few:
         many = "one unit" if count == 1 else f"{count} units, fewer than {measure.few}"
         return (None, None), f"{many}: no interval"
-    if (exact := _exact(measure, table)) is not None:
+    if (exact := _find_exact_interval(measure, table)) is not None:
         at = (
             f"all {count} units are alike: one end is that of the rule of three"
             if exact[0] == 0 or exact[1] == 1
@@ -309,15 +311,15 @@ def _interval(measure: Measure, table: Any, seeds: Sequence[int], value: float) 
         )
         return exact, at
     if measure.square is not None:
-        return _rooted(measure, table, seeds, value)
-    each, bounds = _each(measure, table, seeds), measure.bounds
+        return _find_root_interval(measure, table, seeds, value)
+    each, bounds = _drop_each(measure, table, seeds), measure.bounds
     curved = bounds is not None and isfinite(bounds[1])
     if bounds is not None and curved:
-        each = Each(
+        each = LeftOut(
             intervals.logit(each.whole, bounds, count),
             intervals.logit(each.without, bounds, count - 1),
         )
-    error = _error(each)
+    error = _find_error(each)
     if error is None or error.none:
         return (None, None), LONE if error is None else ALIKE
     if bounds is None or not curved:
@@ -332,10 +334,12 @@ LONE = "without one of its units there is no figure: no interval"
 ALIKE = "all units are alike: no interval"
 
 
-def _rooted(measure: Measure, table: Any, seeds: Sequence[int], value: float) -> tuple[Ends, str]:
+def _find_root_interval(
+    measure: Measure, table: Any, seeds: Sequence[int], value: float
+) -> tuple[Ends, str]:
     """Return the interval of a root: that of its square, which is smooth where the root is not."""
-    each = _each(measure, table, seeds, measure.square)
-    error = _error(each)
+    each = _drop_each(measure, table, seeds, measure.square)
+    error = _find_error(each)
     if error is None or error.none:
         return (None, None), LONE if error is None else ALIKE
     middle = float(each.whole.mean())
@@ -343,7 +347,7 @@ def _rooted(measure: Measure, table: Any, seeds: Sequence[int], value: float) ->
     return (min(low, value), max(high, value)), ""
 
 
-def _exact(measure: Measure, table: Any) -> Ends | None:
+def _find_exact_interval(measure: Measure, table: Any) -> Ends | None:
     """Return the exact interval of a share of units that are each wholly right or wrong, and count
     the same; None for anything else.
 
@@ -363,11 +367,11 @@ def _exact(measure: Measure, table: Any) -> Ends | None:
 # ------------------------------------------------------------------ arrays
 
 
-def _sorted(measure: Measure) -> tuple[list[str], list[int]]:
+def _list_units(measure: Measure) -> tuple[list[str], list[int]]:
     return sorted({u for _, u in measure.units}), sorted({s for s, _ in measure.units})
 
 
-def _table(measure: Measure, units: Sequence[str], seeds: Sequence[int]) -> Any:
+def _build_table(measure: Measure, units: Sequence[str], seeds: Sequence[int]) -> Any:
     """Return the sums as an array, shape (seeds, units, length); a unit that was not asked in a
     seed adds nothing there.
     """

@@ -40,13 +40,13 @@ def option(said: str, item: Item) -> Any:
     if found is not None:
         code = int(found[1])
         if code not in codes:
-            return Unparsed(f"{code} is no option; there are {_listed(codes)}")
+            return Unparsed(f"{code} is no option; there are {_join_values(codes)}")
         others = {
             int(n)
             for n in re.findall(r"(?:^|\bor |\band |/|–|-)\s*(\d+)\b", rest[found.end() :][:20])
         } & set(codes)
         return Unparsed(f"it names {code} and {min(others - {code})}") if others - {code} else code
-    named = _begins(rest, labels)
+    named = _find_beginning(rest, labels)
     return (
         codes[named] if named is not None else Unparsed(f"it begins with no option: {said[:80]!r}")
     )
@@ -59,9 +59,9 @@ def label(said: str, item: Item) -> Any:
     labels = item.facts["labels"]
     line = next((part for part in said.splitlines() if part.strip()), "")
     rest = line[LEAD.match(line).end() :]  # type: ignore[union-attr]
-    named = _begins(rest, labels)
+    named = _find_beginning(rest, labels)
     if named is None:
-        return Unparsed(f"it is none of {_listed(labels)}: {said[:80]!r}")
+        return Unparsed(f"it is none of {_join_values(labels)}: {said[:80]!r}")
     left = rest[len(labels[named]) :]
     others = [
         other
@@ -95,7 +95,7 @@ def text(said: str, item: Item) -> Any:
     return said
 
 
-def _begins(said: str, labels: Any) -> int | None:
+def _find_beginning(said: str, labels: Any) -> int | None:
     """Return the place of the longest label that a text begins with, as whole words; None where it
     begins with none.
     """
@@ -108,7 +108,7 @@ def _begins(said: str, labels: Any) -> int | None:
     return -max(found)[1] if found else None
 
 
-def _listed(values: Any) -> str:
+def _join_values(values: Any) -> str:
     return ", ".join(map(str, values))
 
 

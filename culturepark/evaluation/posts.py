@@ -87,13 +87,15 @@ class Dataset:
         return frozenset(p.mark for p in self.posts)
 
 
-def found(paths: Sequence[Path | str]) -> dict[str, Path]:
+def find_files(paths: Sequence[Path | str]) -> dict[str, Path]:
     """Return the files that are given or lie in folders that are given, by name: the stem, with its
     folder's where two share it.
 
     InputError where there is none.
     """
-    files = list(dict.fromkeys(file for path in paths for file in _files(Path(path).expanduser())))
+    files = list(
+        dict.fromkeys(file for path in paths for file in _list_files(Path(path).expanduser()))
+    )
     if not files:
         raise InputError(
             f"which posts? Give files, or folders of them: {', '.join(tables.SUFFIXES)}"
@@ -147,15 +149,17 @@ def read(
     table = tables.read(path, layout, "posts are")
     if not table.rows:
         raise InputError(f"{table.path}: no rows.{tables.suggest_columns(table.path)}")
-    how = Labelling(_column(table, "text", text, TEXTS), _labels(table, label), separator, votes)
+    how = Labelling(
+        _find_column(table, "text", text, TEXTS), _labels(table, label), separator, votes
+    )
     posts, empty, unlabelled = [], 0, 0
     for line, row in table.rows:
-        said, gold = row.get(how.text), _gold(f"{table.path}:{line}", row, how)
+        said, gold = row.get(how.text), _choose_gold(f"{table.path}:{line}", row, how)
         said = said if isinstance(said, str) else plain(said)
         empty += not said.strip()
         unlabelled += bool(said.strip()) and not gold
         if said.strip() and gold:
-            posts.append(Post(said, gold, line, _more(row, how)))
+            posts.append(Post(said, gold, line, _list_more(row, how)))
     name = name or tables.stem_of(table.path)
     return Dataset(
         name, table.path, tuple(posts), len(table.rows), unlabelled, empty, table.notices
@@ -173,13 +177,13 @@ def _labels(table: tables.Table, label: str | Sequence[str]) -> str | Sequence[s
         if label in table.columns
         else label.split(",")
     )
-    named = [_column(table, "label", name.strip(), LABELS) for name in names] or [
-        _column(table, "label", "", LABELS)
+    named = [_find_column(table, "label", name.strip(), LABELS) for name in names] or [
+        _find_column(table, "label", "", LABELS)
     ]
     return named[0] if len(named) == 1 else named
 
 
-def _gold(where: str, row: Mapping[str, Any], how: Labelling) -> tuple[str, ...]:
+def _choose_gold(where: str, row: Mapping[str, Any], how: Labelling) -> tuple[str, ...]:
     """Return a row's labels, none where it has none."""
     if not isinstance(how.label, str):
         cells = {name: plain(row.get(name)) for name in how.label}
@@ -207,7 +211,7 @@ def _votes(where: str, column: str, cell: str) -> float:
         raise InputError(f"{where}: {column}: {cell!r} is no number of votes") from None
 
 
-def _more(row: Mapping[str, Any], how: Labelling) -> dict[str, str]:
+def _list_more(row: Mapping[str, Any], how: Labelling) -> dict[str, str]:
     taken = {how.text, *((how.label,) if isinstance(how.label, str) else how.label)}
     return {column: plain(value) for column, value in row.items() if column not in taken}
 
@@ -225,7 +229,9 @@ def plain(value: Any) -> str:
     return said.partition(".")[0] if WHOLE.fullmatch(said) else said
 
 
-def grouped(texts: Mapping[str, Collection[str]], share: float) -> dict[str, tuple[str, ...]]:
+def group_datasets(
+    texts: Mapping[str, Collection[str]], share: float
+) -> dict[str, tuple[str, ...]]:
     """Return, for each set of texts, the sets of its group: those that share at least `share` of
     the smaller one's texts, in chains.
     """
@@ -241,7 +247,7 @@ def grouped(texts: Mapping[str, Collection[str]], share: float) -> dict[str, tup
 # ------------------------------------------------------------------ files
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _list_files(path: Path) -> Iterator[Path]:
     if not path.exists():
         raise InputError(f"no posts at {path}")
     if path.is_file():
@@ -257,13 +263,14 @@ def _files(path: Path) -> Iterator[Path]:
     yield from held
 
 
-def _column(table: tables.Table, what: str, named: str, usual: Sequence[str]) -> str:
+def _find_column(table: tables.Table, what: str, named: str, usual: Sequence[str]) -> str:
     """Return the column that is named, else the only one with a usual name."""
     path, columns = table.path, table.columns
     if named:
         if named not in columns:
             raise InputError(
-                f"{path}: no column {named!r}. {nearest(named, columns)}{tables.suggest_columns(path)}"
+                f"{path}: no column {named!r}. {nearest(named, columns)}"
+                f"{tables.suggest_columns(path)}"
             )
         return named
     likely = [c for c in columns if c.strip().casefold() in usual]

@@ -57,7 +57,7 @@ BESIDE = ("role", "seed", "index", "speaker", "options", "stop", "reply_schema")
 
 
 class Unlogged(BaseModel):
-    """Facts of a request, for models that answer by them: passed on as they are, left out of logs."""
+    """Facts of a request, for models that answer by them: passed on unchanged, left out of logs."""
 
     facts: Any = Field(exclude=True, repr=False)
 

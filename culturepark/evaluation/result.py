@@ -61,7 +61,7 @@ class Result(Record):
         )
 
 
-def place(evals: Path, benchmark: str, model: str) -> Path:
+def locate_result(evals: Path, benchmark: str, model: str) -> Path:
     """Return the folder of a result below a run's evals/; a model's name becomes a file name that
     no other one has.
     """
@@ -112,18 +112,18 @@ def load_attempts(folder: Path) -> list[Attempt]:
         ) from error
 
 
-def whole(folder: Path) -> Result | None:
+def read_whole(folder: Path) -> Result | None:
     """Return the result in a folder; None where there is none, or where its files do not agree: it
     is made anew then.
     """
     try:
         made = read(folder)
-        return made if counted(load_attempts(folder)) == made.counts else None
+        return made if count_statuses(load_attempts(folder)) == made.counts else None
     except InputError:
         return None
 
 
-def found(run: Path) -> list[Path]:
+def find_results(run: Path) -> list[Path]:
     """Return the folders of all results of a run, by benchmark and model."""
     return sorted(p.parent for p in run.glob(f"evals/*/*/{FILE}"))
 
@@ -133,13 +133,13 @@ def measure(result: Result, held: Sequence[Attempt]) -> Sequence[Measure]:
     return load_kind(result.kind).measure(held, result.options)
 
 
-def counted(held: Iterable[Attempt]) -> dict[str, int]:
+def count_statuses(held: Iterable[Attempt]) -> dict[str, int]:
     """Return how many attempts have each status, `ok` first."""
     made = Counter(o.status for o in held)
     return {s: made[s] for s in ("ok", *sorted(set(made) - {"ok"}))}
 
 
-def reasons(held: Iterable[Attempt]) -> dict[str, int]:
+def count_reasons(held: Iterable[Attempt]) -> dict[str, int]:
     """Return the most frequent reasons why attempts hold no answer, each with its status, and how
     often.
     """

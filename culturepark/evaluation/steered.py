@@ -20,7 +20,7 @@ WHAT = ("overall", "minority", "shared", "others")
 BASELINE = "full"
 
 
-class Cell(Record):
+class SteeredCell(Record):
     """One cell of a table: an accuracy (0 to 1), the mean over countries, with its 95% interval and
     how it differs from `full`.
 
@@ -46,7 +46,7 @@ class Cell(Record):
     reason: str = ""
 
 
-def figures(results: Sequence[Result], votes: Votes) -> list[Cell]:
+def measure_steering(results: Sequence[Result], votes: Votes) -> list[SteeredCell]:
     """Return the cells of every variant and share, in the order of the results; `what` without
     pairs has none.
 
@@ -65,15 +65,17 @@ def figures(results: Sequence[Result], votes: Votes) -> list[Cell]:
         measures = {
             at: measure
             for at, group in groups.items()
-            if (measure := _measure(group, held, what)).units
+            if (measure := _measure_group(group, held, what)).units
         }
         for (variant, share), measure in measures.items():
-            pairs = len({p.id for r in groups[variant, share] for p, _ in _asked(r, held, what)})
+            pairs = len(
+                {p.id for r in groups[variant, share] for p, _ in _select_pairs(r, held, what)}
+            )
             full = measures.get((BASELINE, share)) if variant != BASELINE else None
             gain = compare(measure, full) if full is not None else Difference(value=None)
             f = estimate(measure)
             assert f.value is not None, "a measure with units has a figure"
-            made[variant, share, what] = Cell(
+            made[variant, share, what] = SteeredCell(
                 variant=variant,
                 share=share,
                 what=what,
@@ -91,7 +93,7 @@ def figures(results: Sequence[Result], votes: Votes) -> list[Cell]:
     return [made[*at, what] for at in groups for what in WHAT if (*at, what) in made]
 
 
-def _asked(
+def _select_pairs(
     result: Result, held: dict[str, Preference], what: str
 ) -> Iterator[tuple[Preference, bool]]:
     """Yield the pairs that `what` is about and whether they were got right."""
@@ -104,14 +106,14 @@ def _asked(
             yield held[key], margin > 0
 
 
-def _measure(group: Sequence[Result], held: dict[str, Preference], what: str) -> Measure:
+def _measure_group(group: Sequence[Result], held: dict[str, Preference], what: str) -> Measure:
     """Return a variant's accuracy, each country's pairs judged by that country's model; a seed is a
     training.
     """
     rows = (
         (r.seed * STRIDE, pair.user, r.country, right)
         for r in group
-        for pair, right in _asked(r, held, what)
+        for pair, right in _select_pairs(r, held, what)
     )
     return accuracy(rows, sorted({r.country for r in group}), subset=what)
 
@@ -119,7 +121,7 @@ def _measure(group: Sequence[Result], held: dict[str, Preference], what: str) ->
 # ------------------------------------------------------------------ tables
 
 
-def table(found: Sequence[Cell], results: Sequence[Result]) -> str:
+def build_table(found: Sequence[SteeredCell], results: Sequence[Result]) -> str:
     """Return cells as text: a row a variant (and share), a column each of WHAT, accuracies in
     percent with intervals.
     """
@@ -143,8 +145,8 @@ def table(found: Sequence[Cell], results: Sequence[Result]) -> str:
                 variant,
                 *([f"{share:g}"] if shared else []),
                 learnt,
-                *map(_cell, part),
-                _gain(part[0]),
+                *map(_build_cell, part),
+                _measure_gain(part[0]),
             ]
         )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -154,7 +156,7 @@ def table(found: Sequence[Cell], results: Sequence[Result]) -> str:
     )
 
 
-def _cell(f: Cell | None) -> str:
+def _build_cell(f: SteeredCell | None) -> str:
     if f is None:
         return "-"
     spread = "" if f.spread is None else f" ±{100 * f.spread:.1f}"
@@ -162,7 +164,7 @@ def _cell(f: Cell | None) -> str:
     return f"{100 * f.accuracy:.1f}{ends}{spread}"
 
 
-def _gain(f: Cell | None) -> str:
+def _measure_gain(f: SteeredCell | None) -> str:
     if f is None or f.gain is None:
         return ""
     ends = (
@@ -173,14 +175,16 @@ def _gain(f: Cell | None) -> str:
     return f"{100 * f.gain:+.1f}{ends}"
 
 
-def grid(results: Sequence[Result], votes: Votes) -> str:
+def build_grid(results: Sequence[Result], votes: Votes) -> str:
     """Return a sweep as text: a row a τ, a column a β, accuracies on validation pairs of the
     countries' own, in percent.
     """
     held = {p.id: p for p in votes.pairs}
     right: dict[tuple[float, float], list[bool]] = {}
     for r in results:
-        right.setdefault((r.tau, r.beta), []).extend(ok for _, ok in _asked(r, held, "overall"))
+        right.setdefault((r.tau, r.beta), []).extend(
+            ok for _, ok in _select_pairs(r, held, "overall")
+        )
     taus, betas = (sorted({at[i] for at in right}) for i in (0, 1))
     lines = ["tau \\ beta  " + "  ".join(f"{b:6g}" for b in betas)]
     for tau in taus:

@@ -23,7 +23,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from culturepark.errors import InputError
 from culturepark.evaluation import card as cards
-from culturepark.evaluation import measure, planned
+from culturepark.evaluation import measure, planning
 from culturepark.evaluation.kind import BenchmarkKind, load_kind
 from culturepark.evaluation.provider import ask, build_messages
 from culturepark.evaluation.types import Attempt, Benchmark, Item, Setup
@@ -165,7 +165,7 @@ def _build_scorer(
     return read()
 
 
-def task_of(
+def load_task(
     name: str,
     cultures: str | Sequence[str] = (),
     data: str | Sequence[str] = (),
@@ -184,19 +184,19 @@ def task_of(
     'options={cultures: {Native: korean}}'`.
     """
     how = {name: given.pop(name) for name in SETUP_ARGUMENTS if name in given}
-    setup, benchmark = planned.setup(
+    setup, benchmark = planning.build_setup(
         cards.load(name, code=code),
-        cultures=_listed(cultures),
-        data=[Path(d) for d in _listed(data)],
+        cultures=_split_list(cultures),
+        data=[Path(d) for d in _split_list(data)],
         workspace=workspace,
         options={**given, **(options or {})},
         survey=survey,
         **how,
     )
-    return build_task(benchmark, setup, list(planned.items(benchmark, setup)))
+    return build_task(benchmark, setup, list(planning.plan_items(benchmark, setup)))
 
 
-def _listed(value: str | Sequence[str]) -> tuple[str, ...]:
+def _split_list(value: str | Sequence[str]) -> tuple[str, ...]:
     return (
         tuple(part.strip() for part in value.split(",") if part.strip())
         if isinstance(value, str)
@@ -207,49 +207,49 @@ def _listed(value: str | Sequence[str]) -> tuple[str, ...]:
 @task
 def vsm13(**given: Any) -> Task:
     """Hofstede's VSM 2013."""
-    return task_of("vsm13", **given)
+    return load_task("vsm13", **given)
 
 
 @task
 def survey(**given: Any) -> Task:
     """Alignment with the World Values Survey's shares."""
-    return task_of("survey", **given)
+    return load_task("survey", **given)
 
 
 @task
 def opinions(**given: Any) -> Task:
     """Alignment with a file shaped like GlobalOpinionQA."""
-    return task_of("opinions", **given)
+    return load_task("opinions", **given)
 
 
 @task
 def moderation(**given: Any) -> Task:
     """Labels of posts."""
-    return task_of("moderation", **given)
+    return load_task("moderation", **given)
 
 
 @task
 def hatecheck(**given: Any) -> Task:
     """Multilingual HateCheck, by functionality."""
-    return task_of("hatecheck", **given)
+    return load_task("hatecheck", **given)
 
 
 @task
 def education(**given: Any) -> Task:
     """A learner's exam before and after talking with the model."""
-    return task_of("education", **given)
+    return load_task("education", **given)
 
 
 @task
 def reward(**given: Any) -> Task:
     """Which of two answers a reward model prefers, beside what people preferred."""
-    return task_of("reward", **given)
+    return load_task("reward", **given)
 
 
 @task
 def care(**given: Any) -> Task:
     """Open questions about cultures, judged against reference answers."""
-    return task_of("care", **given)
+    return load_task("care", **given)
 
 
 @task
@@ -259,4 +259,4 @@ def benchmark(card: str, **given: Any) -> Task:
     """
     if not Path(card).is_file():
         raise InputError(f"no benchmark at {card}")
-    return task_of(card, **given)
+    return load_task(card, **given)

@@ -36,8 +36,8 @@ class Prompt(Record):
 class Benchmark(Record):
     """A benchmark card.
 
-    `kind` is a short name or `package.module:NAME` of a BenchmarkKind. `role` names the role card in agents/
-    that asks, unless `prompt` (and `judge`) hold prompts of its own. `items` names a scenario
+    `kind` is a short name or `package.module:NAME` of a BenchmarkKind. `role` names the role card
+    in agents/ that asks, unless `prompt` (and `judge`) hold prompts of its own. `items` names a scenario
     (`scenario:vsm13`) or a file beside the card (JSONL, JSON or CSV), or stands in the card as
     [[item]]; `fields` says which of a file's columns is which. `parser` and `score` are short names
     or `package.module:name`. `options` are the kind's own settings.

@@ -14,28 +14,28 @@ from culturepark.evaluation.result import Result
 BOARD = "evals/board/leaderboard.html"
 
 
-def told(folder: Path) -> dict[str, Any]:
+def load_evaluations(folder: Path) -> dict[str, Any]:
     """Return a run's rows, and where its leaderboard is; nothing where nothing was evaluated."""
-    made = rows(folder)
+    made = list_rows(folder)
     return (
         {"evaluated": made, "board": BOARD if (folder / BOARD).is_file() else None} if made else {}
     )
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
+def list_rows(folder: Path) -> list[dict[str, Any]]:
     """Return one row a benchmark, model and headline figure of a run; none where nothing was
     evaluated, and no complaint of odd files.
     """
     made: list[dict[str, Any]] = []
-    for place in results.found(folder):
+    for place in results.find_results(folder):
         try:
-            made += _rows(results.read(place))
+            made += _list_headlines(results.read(place))
         except InputError:
             continue
     return made
 
 
-def _rows(found: Result) -> list[dict[str, Any]]:
+def _list_headlines(found: Result) -> list[dict[str, Any]]:
     """Return a result's headline figures over all cultures; what is not known is None, never 0."""
     unread = sum(n for status, n in found.counts.items() if status != "ok")
     return [

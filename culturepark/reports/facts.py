@@ -80,7 +80,7 @@ def gather(store: RunStore, workspace: Workspace, settings: Settings) -> Facts:
             "failures": gather_failures(store),
             "examples": read_examples(store, workspace, cultures),
             **({"tuned": made} if (made := tuned.jobs(store.path.absolute().parent)) else {}),
-            **evaluated.told(store.path.absolute().parent),
+            **evaluated.load_evaluations(store.path.absolute().parent),
         }
 
 

@@ -1,5 +1,5 @@
-"""Shows a board: one self-contained page with plots, JSON, LaTeX tables and lines for a terminal,
-every number with its samples.
+"""Shows a comparison of models: one self-contained page with plots, JSON, LaTeX tables and lines
+for a terminal, every number with its samples.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from jinja2 import Environment, StrictUndefined
 
 from culturepark.atomic import move, recover
 from culturepark.errors import InputError, ParkError
-from culturepark.evaluation.board import Board, Cell, Entry, Row, Table
+from culturepark.evaluation.comparison import (
+    BenchmarkTable,
+    ComparedModel,
+    Comparison,
+    FigureCell,
+    FigureRow,
+)
 from culturepark.evaluation.measure import Figure
 from culturepark.reports import samples
 from culturepark.reports.curves import figure, ticks
@@ -45,8 +51,10 @@ TEX = {
 }
 
 
-def write(folder: Path, board: Board, sources: Mapping[tuple[str, str, str], Path]) -> Path:
-    """Write a linked board and its samples to `folder`; return the page. Another board there is
+def write(
+    folder: Path, comparison: Comparison, sources: Mapping[tuple[str, str, str], Path]
+) -> Path:
+    """Write a linked comparison and its samples to `folder`; return the page. Another one there is
     replaced, nothing else.
 
     `sources` are the folders of the results by run, benchmark and model. InputError where the
@@ -58,7 +66,7 @@ def write(folder: Path, board: Board, sources: Mapping[tuple[str, str, str], Pat
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _fill(partial, board, sources)
+        _fill(partial, comparison, sources)
         folder.mkdir(exist_ok=True)
         for name in FILES:
             recover(folder / name)
@@ -70,36 +78,41 @@ def write(folder: Path, board: Board, sources: Mapping[tuple[str, str, str], Pat
     return folder / "leaderboard.html"
 
 
-def _fill(place: Path, board: Board, sources: Mapping[tuple[str, str, str], Path]) -> None:
-    for table in board.tables:
+def _fill(
+    place: Path, comparison: Comparison, sources: Mapping[tuple[str, str, str], Path]
+) -> None:
+    for table in comparison.tables:
         for entry in table.models:
             samples.write(place, table, entry, sources[entry.run, table.benchmark, entry.model])
-    texts = (board.model_dump_json(indent=1) + "\n", latex(board), page(board))
+    texts = (
+        comparison.model_dump_json(indent=1) + "\n",
+        render_latex(comparison),
+        render_page(comparison),
+    )
     for name, text in zip((name for name in FILES if name != "samples"), texts, strict=True):
         (place / name).write_text(text, encoding="utf-8", newline="\n")
 
 
-def linked(board: Board) -> Board:
-    """Return the board with every figure and model leading to its samples, relative to the board's
-    folder.
-    """
-    return board.model_copy(update={"tables": tuple(map(_linked, board.tables))})
+def link_samples(comparison: Comparison) -> Comparison:
+    """Return the comparison with every figure and model leading to its samples in its folder."""
+    return comparison.model_copy(update={"tables": tuple(map(_link_table, comparison.tables))})
 
 
-def _linked(table: Table) -> Table:
+def _link_table(table: BenchmarkTable) -> BenchmarkTable:
     entries = {e.label: e for e in table.models}
 
-    def row(r: Row) -> Row:
+    def row(r: FigureRow) -> FigureRow:
         cells = (
             c.model_copy(
-                update={"samples": samples.link(table.benchmark, entries[c.model], r.culture)}
+                update={"samples": samples.link_page(table.benchmark, entries[c.model], r.culture)}
             )
             for c in r.cells
         )
         return r.model_copy(update={"cells": tuple(cells)})
 
     models = tuple(
-        e.model_copy(update={"samples": samples.link(table.benchmark, e)}) for e in table.models
+        e.model_copy(update={"samples": samples.link_page(table.benchmark, e)})
+        for e in table.models
     )
     return table.model_copy(
         update={
@@ -113,46 +126,53 @@ def _linked(table: Table) -> Table:
 # --------------------------------------------------------------------- page
 
 
-def page(board: Board) -> str:
-    """Return a linked board as one HTML page that needs nothing from outside: no script, no font,
-    no picture.
+def render_page(comparison: Comparison) -> str:
+    """Return a linked comparison as one HTML page that needs nothing from outside: no script, no
+    font, no picture.
     """
     made = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     made.filters |= {"num": number, "pct": percent, "figure": figure}
     made.globals |= {
-        "mark": lambda row, model: mark(row, model, board.against),
-        "verdict": verdict,
-        "repeats": repeats,
+        "mark": lambda row, model: mark_better(row, model, comparison.against),
+        "verdict": describe_winner,
+        "repeats": describe_repeats,
     }
     source = files(__package__).joinpath("leaderboard.html.j2").read_text(encoding="utf-8")
     tables = [
-        {"table": t, "panels": panels(t.rows), "others": panels(t.others), "how": how(t)}
-        for t in board.tables
+        {
+            "table": t,
+            "panels": group_panels(t.rows),
+            "others": group_panels(t.others),
+            "how": describe_setup(t),
+        }
+        for t in comparison.tables
     ]
-    models = list(dict.fromkeys(e.label for t in board.tables for e in t.models))
-    return made.from_string(source).render(b=board, tables=tables, models=models, marks=MARKS)
+    models = list(dict.fromkeys(e.label for t in comparison.tables for e in t.models))
+    return made.from_string(source).render(b=comparison, tables=tables, models=models, marks=MARKS)
 
 
-def panels(rows: Sequence[Row]) -> list[Facts]:
+def group_panels(rows: Sequence[FigureRow]) -> list[Facts]:
     """Return the rows figure by figure: its cultures, what is noted of it, and a plot for each
     culture on shared axes.
     """
-    found: dict[tuple[str, str], list[Row]] = {}
+    found: dict[tuple[str, str], list[FigureRow]] = {}
     for row in rows:
         found.setdefault((row.name, row.subset), []).append(row)
-    return [_panel(name, subset, held) for (name, subset), held in found.items()]
+    return [_build_panel(name, subset, held) for (name, subset), held in found.items()]
 
 
-def _panel(name: str, subset: str, rows: Sequence[Row]) -> Facts:
+def _build_panel(name: str, subset: str, rows: Sequence[FigureRow]) -> Facts:
     notes: dict[str, list[str]] = {}
     for row in rows:
         if row.note:
             notes.setdefault(row.note, []).append(row.culture or "all")
-    axis = _axis([c for r in rows for c in r.cells])
+    axis = _build_axis([c for r in rows for c in r.cells])
     plots = [
-        _plot(r, axis) for r in rows if axis and any(c.figure.value is not None for c in r.cells)
+        _build_plot(r, axis)
+        for r in rows
+        if axis and any(c.figure.value is not None for c in r.cells)
     ]
     return {
         "name": name,
@@ -167,7 +187,7 @@ def _panel(name: str, subset: str, rows: Sequence[Row]) -> Facts:
     }
 
 
-def _axis(cells: Sequence[Cell]) -> Facts | None:
+def _build_axis(cells: Sequence[FigureCell]) -> Facts | None:
     ends = [
         v for c in cells for v in (c.figure.value, c.figure.low, c.figure.high) if v is not None
     ]
@@ -175,20 +195,20 @@ def _axis(cells: Sequence[Cell]) -> Facts | None:
         return None
     marks = ticks(min(ends), max(ends))
     axis = {"low": marks[0], "high": marks[-1]}
-    return axis | {"ticks": [(_across(v, axis), f"{v:.6g}".replace("-", "−")) for v in marks]}
+    return axis | {"ticks": [(_place_across(v, axis), f"{v:.6g}".replace("-", "−")) for v in marks]}
 
 
-def _across(value: float, axis: Facts) -> str:
+def _place_across(value: float, axis: Facts) -> str:
     return f"{LEFT + (RIGHT - LEFT) * (value - axis['low']) / (axis['high'] - axis['low']):.1f}"
 
 
-def _plot(row: Row, axis: Facts) -> Facts:
+def _build_plot(row: FigureRow, axis: Facts) -> Facts:
     """Return what a plot of one culture draws: a dot and a whisker a model."""
     dots = []
     for i, cell in enumerate(c for c in row.cells if c.figure.value is not None):
         f = cell.figure
         whisker = (
-            (_across(f.low, axis), _across(f.high, axis))
+            (_place_across(f.low, axis), _place_across(f.high, axis))
             if f.low is not None and f.high is not None
             else None
         )
@@ -198,8 +218,8 @@ def _plot(row: Row, axis: Facts) -> Facts:
                 "short": cut(cell.model, 17),
                 "y": TOP + STEP * i + STEP // 2,
                 "whisker": whisker,
-                "x": _across(f.value or 0.0, axis),
-                "says": spoken(cell),
+                "x": _place_across(f.value or 0.0, axis),
+                "says": describe_cell(cell),
                 "href": cell.samples,
                 "wins": cell.model == row.winner,
             }
@@ -208,20 +228,24 @@ def _plot(row: Row, axis: Facts) -> Facts:
     return {"culture": row.culture or "all", "dots": dots, "base": base, "height": base + 22}
 
 
-def spoken(cell: Cell) -> str:
+def describe_cell(cell: FigureCell) -> str:
     """Return a figure in words, with its interval, spread and number of units."""
     f = cell.figure
     interval = f", 95% interval {figure(f.low)} to {figure(f.high)}" if f.low is not None else ""
-    spread = f", ± {figure(f.spread)} over {f.seeds} {repeats(f)}" if f.spread is not None else ""
+    spread = (
+        f", ± {figure(f.spread)} over {f.seeds} {describe_repeats(f)}"
+        if f.spread is not None
+        else ""
+    )
     return f"{cell.model}: {figure(f.value)}{interval}{spread}, {f.n:,} {f.what}" + (
         f" ({f.reason})" if f.reason else ""
     )
 
 
-def repeats(f: Figure) -> str:
+def describe_repeats(f: Figure) -> str:
     """Return what a figure is a mean over: trainings, seeds of one, or both.
 
-    >>> repeats(Figure(name="x", value=1, seeds=6, trainings=3))
+    >>> describe_repeats(Figure(name="x", value=1, seeds=6, trainings=3))
     'seeds (3 trainings)'
     """
     if f.trainings == 1:
@@ -229,7 +253,7 @@ def repeats(f: Figure) -> str:
     return "trainings" if f.trainings == f.seeds else f"seeds ({f.trainings} trainings)"
 
 
-def mark(row: Row, model: str, against: str) -> str:
+def mark_better(row: FigureRow, model: str, against: str) -> str:
     """Return whether a model was found better or worse than the one that all were compared with."""
     for pair in row.pairs:
         if (
@@ -242,7 +266,7 @@ def mark(row: Row, model: str, against: str) -> str:
     return ""
 
 
-def verdict(row: Row) -> str:
+def describe_winner(row: FigureRow) -> str:
     """Return who wins a row, in words."""
     if row.winner:
         return f"{row.winner} (these weights)" if row.winning == "weights" else row.winner
@@ -257,7 +281,7 @@ def verdict(row: Row) -> str:
     )
 
 
-def how(table: Table) -> list[tuple[str, str]]:
+def describe_setup(table: BenchmarkTable) -> list[tuple[str, str]]:
     """Return how the models were asked, as lines; where they differ, each value once."""
     lines: dict[str, list[str]] = {}
     for entry in table.models:
@@ -267,7 +291,7 @@ def how(table: Table) -> list[tuple[str, str]]:
         }
         for key, value in {**entry.setup, **options}.items():
             text = (
-                _text(value)
+                _format_setting(value)
                 if key != "peoples"
                 else "; ".join(f"{k} {v}" for k, v in value.items())
             )
@@ -276,45 +300,48 @@ def how(table: Table) -> list[tuple[str, str]]:
     return [(key, " / ".join(dict.fromkeys(values))) for key, values in lines.items()]
 
 
-def _text(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 # -------------------------------------------------------------------- LaTeX
 
 
-def latex(board: Board) -> str:
+def render_latex(comparison: Comparison) -> str:
     """Return one table a headline figure, models by cultures; it needs the packages booktabs and
     graphicx.
     """
-    tables = [_tabular(board, t, p) for t in board.tables for p in panels(t.rows)]
+    tables = [
+        _render_tabular(comparison, t, p) for t in comparison.tables for p in group_panels(t.rows)
+    ]
     return (
         "% Needs \\usepackage{booktabs,graphicx}; names may need XeLaTeX or LuaLaTeX.\n"
         + "\n".join(tables)
     )
 
 
-def tex(text: str) -> str:
+def escape_latex(text: str) -> str:
     r"""Return text as LaTeX shows it.
 
-    >>> tex("a_b & 5% {x}")
+    >>> escape_latex("a_b & 5% {x}")
     'a\\_b \\& 5\\% \\{x\\}'
     """
     plain = "".join(c if c.isprintable() else " " for c in text)
     return "".join(TEX.get(c, c) for c in plain)
 
 
-def _tabular(board: Board, table: Table, panel: Facts) -> str:
-    rows: Sequence[Row] = panel["rows"]
-    heads = " & ".join(["model", *(tex(r.culture or "all") for r in rows)])
+def _render_tabular(comparison: Comparison, table: BenchmarkTable, panel: Facts) -> str:
+    rows: Sequence[FigureRow] = panel["rows"]
+    heads = " & ".join(["model", *(escape_latex(r.culture or "all") for r in rows)])
     lines = [
-        " & ".join([_named(e), *(_value(r, e.label) for r in rows)]) + r" \\" for e in table.models
+        " & ".join([_format_name(e), *(_format_value(r, e.label) for r in rows)]) + r" \\"
+        for e in table.models
     ]
     wide = len(rows) > 4
     parts = [
         r"\begin{table*}[t]",
         r"\centering\footnotesize",
-        rf"\caption{{{_caption(board, table, panel)}}}",
+        rf"\caption{{{_write_caption(comparison, table, panel)}}}",
     ]
     parts += [r"\resizebox{\textwidth}{!}{%"] if wide else []
     parts += [
@@ -328,36 +355,36 @@ def _tabular(board: Board, table: Table, panel: Facts) -> str:
     return "\n".join([*parts, r"\end{tabular}" + ("}" if wide else ""), r"\end{table*}", ""])
 
 
-def _named(entry: Entry) -> str:
+def _format_name(entry: ComparedModel) -> str:
     """Return a model's name, with a dagger where it is one set of weights."""
-    return tex(entry.label) + (r"$^\dagger$" if entry.trainings == 1 else "")
+    return escape_latex(entry.label) + (r"$^\dagger$" if entry.trainings == 1 else "")
 
 
-def _value(row: Row, model: str) -> str:
+def _format_value(row: FigureRow, model: str) -> str:
     """Return a cell: the figure, bold for a winner, and its interval in small."""
     cell = row.cell(model)
     if cell is None or cell.figure.value is None:
         return "--"
-    value = f"${_plain(cell.figure.value)}$"
+    value = f"${_format_number(cell.figure.value)}$"
     value = rf"\boldmath{value}" if row.winner == model else value
     low, high = cell.figure.low, cell.figure.high
     interval = (
         ""
         if low is None or high is None
-        else rf" {{\scriptsize $[{_plain(low)}, {_plain(high)}]$}}"
+        else rf" {{\scriptsize $[{_format_number(low)}, {_format_number(high)}]$}}"
     )
     return f"{{{value}}}{interval}"
 
 
-def _plain(value: float) -> str:
+def _format_number(value: float) -> str:
     """Return a figure for LaTeX's mathematics."""
     return figure(value).replace("−", "-").replace(",", "{,}")
 
 
-def _caption(board: Board, table: Table, panel: Facts) -> str:
+def _write_caption(comparison: Comparison, table: BenchmarkTable, panel: Facts) -> str:
     counts = [c.figure.n for r in panel["rows"] for c in r.cells]
     n = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
-    told = dict(how(table))
+    told = dict(describe_setup(table))
     asked = "; ".join(
         f"{key} {told[key]}" for key in ("method", "respondents", "count", "seeds") if key in told
     )
@@ -365,63 +392,69 @@ def _caption(board: Board, table: Table, panel: Facts) -> str:
         f"{table.title}: {panel['title']} ({MARKS[panel['better']]}), n = {n} {panel['what']}."
         f" {asked + '. ' if asked else ''}In brackets 95% intervals (jackknife, Student's t) over"
         f" {panel['what']} and, of models of several trainings, over these; bold: better than every"
-        f" other model that was asked alike, p < {board.alpha:g} in a paired test after Holm's"
-        f" correction over {board.comparisons:,} comparisons."
+        f" other model that was asked alike, p < {comparison.alpha:g} in a paired test after Holm's"
+        f" correction over {comparison.comparisons:,} comparisons."
     )
     once = any(e.trainings == 1 for e in table.models)
-    return tex(said) + (rf" {ONCE}" if once else "")
+    return escape_latex(said) + (rf" {ONCE}" if once else "")
 
 
 # ----------------------------------------------------------------- terminal
 
 
-def told(board: Board) -> str:
-    """Return the board for a terminal: models by cultures for each headline figure, `*` for a
+def format_comparison(comparison: Comparison) -> str:
+    """Return the comparison for a terminal: models by cultures for each headline figure, `*` for a
     winner, `~` for the best when tied.
     """
-    lines = [line for t in board.tables for line in _lines(board, t)]
+    lines = [line for t in comparison.tables for line in _format_table(comparison, t)]
     lines += [
-        f"{board.comparisons} comparisons, p < {board.alpha:g} after Holm's correction. * wins; ~"
-        " not told apart from the best"
-        + (f"; {BETTER} {WORSE} better, worse than {board.against}" if board.against else "")
+        f"{comparison.comparisons} comparisons, p < {comparison.alpha:g} after Holm's correction."
+        " * wins; ~ not told apart from the best"
+        + (
+            f"; {BETTER} {WORSE} better, worse than {comparison.against}"
+            if comparison.against
+            else ""
+        )
     ]
     return "\n".join(
         [
             *(cut(line, WIDTH) for line in lines),
-            *(part for note in board.notes for part in _wrapped(note)),
+            *(part for note in comparison.notes for part in _wrap_note(note)),
         ]
     )
 
 
-def _wrapped(text: str, indent: str = "") -> list[str]:
+def _wrap_note(text: str, indent: str = "") -> list[str]:
     return wrap(cut(text, len(text)), WIDTH, initial_indent=indent, subsequent_indent=indent)
 
 
-def _lines(board: Board, table: Table) -> list[str]:
+def _format_table(comparison: Comparison, table: BenchmarkTable) -> list[str]:
     lines = [f"{table.benchmark}: {table.title}"]
     lines += [
-        f"  {cut(e.label, 23):<24}{_many(e):<14}{e.items:>7} items, "
+        f"  {cut(e.label, 23):<24}{_format_trainings(e):<14}{e.items:>7} items, "
         + ", ".join(f"{n} {status}" for status, n in e.counts.items() if n)
         for e in table.models
     ]
-    for panel in panels(table.rows):
+    for panel in group_panels(table.rows):
         lines += [f"  {panel['title']} ({MARKS[panel['better']]})"]
         for start in range(0, len(panel["rows"]), 6):
             rows = panel["rows"][start : start + 6]
             lines += [f"  {'':<24}" + "".join(f"{cut(r.culture or 'all', 11):>12}" for r in rows)]
             lines += [
                 f"  {cut(e.label, 23):<24}"
-                + "".join(f"{_brief(r, e.label, board.against):>12}" for r in rows)
+                + "".join(f"{_format_cell(r, e.label, comparison.against):>12}" for r in rows)
                 for e in table.models
             ]
-    return [*lines, *(part for w in table.warnings for part in _wrapped(w, "  ")), ""]
+    return [*lines, *(part for w in table.warnings for part in _wrap_note(w, "  ")), ""]
 
 
-def _many(entry: Entry) -> str:
+def _format_trainings(entry: ComparedModel) -> str:
     return f"{entry.trainings} trainings" if entry.trainings > 1 else "these weights"
 
 
-def _brief(row: Row, model: str, against: str) -> str:
+def _format_cell(row: FigureRow, model: str, against: str) -> str:
     cell = row.cell(model)
     sign = "*" if row.winner == model else "~" if model in row.tied else ""
-    return "–" if cell is None else figure(cell.figure.value) + sign + mark(row, model, against)
+    return (
+        "–" if cell is None else figure(cell.figure.value) + sign + mark_better(row, model, against)
+    )

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from culturepark.evaluation import result
-from culturepark.evaluation.board import Entry, Table
+from culturepark.evaluation.comparison import BenchmarkTable, ComparedModel
 from culturepark.evaluation.types import Attempt
 from culturepark.records import digest
 from culturepark.reports.curves import figure
@@ -31,7 +31,7 @@ NAMES = (
 TOP = "_all"  # the anchor of a page's head; a culture's never begins so
 
 
-def link(benchmark: str, entry: Entry, culture: str = "") -> str:
+def link_page(benchmark: str, entry: ComparedModel, culture: str = "") -> str:
     """Return where the samples of a model and culture are, from the folder of the board; those of
     all cultures are the page.
 
@@ -40,7 +40,7 @@ def link(benchmark: str, entry: Entry, culture: str = "") -> str:
     page = _page(benchmark, entry)
     if culture not in entry.asked or not culture:
         return f"{page}#{TOP}"
-    place = f"{page.removesuffix('.html')}/{anchor(culture)}.html" if _parted(entry) else page
+    place = f"{page.removesuffix('.html')}/{anchor(culture)}.html" if _is_split(entry) else page
     return f"{place}#{anchor(culture)}"
 
 
@@ -60,13 +60,13 @@ def anchor(culture: str) -> str:
     )
 
 
-def write(root: Path, table: Table, entry: Entry, folder: Path) -> None:
+def write(root: Path, table: BenchmarkTable, entry: ComparedModel, folder: Path) -> None:
     """Write the samples of the result in `folder` below `root`; attempts are read and written one
     by one.
     """
     path, source = root / _page(table.benchmark, entry), folder / result.OUTCOMES
-    places = _places(source)
-    parted = _parted(entry)
+    places = _find_offsets(source)
+    parted = _is_split(entry)
     _render(path, table, entry, source, {} if parted else places, parted=parted)
     for culture, starts in places.items() if parted else ():
         _render(
@@ -79,18 +79,19 @@ def write(root: Path, table: Table, entry: Entry, folder: Path) -> None:
         )
 
 
-def _page(benchmark: str, entry: Entry) -> str:
+def _page(benchmark: str, entry: ComparedModel) -> str:
     run, bench, model = (
-        result.place(Path(), "evals", name).name for name in (entry.run, benchmark, entry.model)
+        result.locate_result(Path(), "evals", name).name
+        for name in (entry.run, benchmark, entry.model)
     )
     return f"samples/{run}/{bench}/{model}.html"
 
 
-def _parted(entry: Entry) -> bool:
+def _is_split(entry: ComparedModel) -> bool:
     return entry.items > SPLIT and len(entry.asked) > 1
 
 
-def _places(source: Path) -> dict[str, list[int]]:
+def _find_offsets(source: Path) -> dict[str, list[int]]:
     """Return at which byte each culture's attempts begin, those without an answer first."""
     made: dict[str, list[tuple[bool, int]]] = {}
     start = 0
@@ -106,8 +107,8 @@ def _places(source: Path) -> dict[str, list[int]]:
 
 def _render(
     path: Path,
-    table: Table,
-    entry: Entry,
+    table: BenchmarkTable,
+    entry: ComparedModel,
     source: Path,
     places: dict[str, list[int]],
     *,
@@ -121,7 +122,7 @@ def _render(
     template = made.from_string(
         files(__package__).joinpath("samples.html.j2").read_text(encoding="utf-8")
     )
-    sections = ((culture, _read(source, starts)) for culture, starts in places.items())
+    sections = ((culture, _read_attempts(source, starts)) for culture, starts in places.items())
     facts = {
         "table": table,
         "e": entry,
@@ -137,14 +138,14 @@ def _render(
         file.writelines(template.generate(facts))
 
 
-def _read(source: Path, starts: Sequence[int]) -> Iterator[Facts]:
+def _read_attempts(source: Path, starts: Sequence[int]) -> Iterator[Facts]:
     with source.open("rb") as file:
         for start in starts:
             file.seek(start)
-            yield shown(Attempt.model_validate_json(file.readline()))
+            yield format_attempt(Attempt.model_validate_json(file.readline()))
 
 
-def shown(one: Attempt) -> Facts:
+def format_attempt(one: Attempt) -> Facts:
     """Return what a page shows of an attempt: `sent` is the last user message, `beside` the rest of
     the talk but the answer.
     """
@@ -160,14 +161,14 @@ def shown(one: Attempt) -> Facts:
         "sent": "" if last is None else one.talk[last][1],
         "said": one.said,
         "beside": [turn for i, turn in enumerate(one.talk) if i not in (last, final)],
-        "answer": _plain(one.answer),
-        "gold": _plain(one.gold),
-        "shares": _named(one, one.shares),
-        "people": _named(one, one.gold),
+        "answer": _format_value(one.answer),
+        "gold": _format_value(one.gold),
+        "shares": _name_shares(one, one.shares),
+        "people": _name_shares(one, one.gold),
     }
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return (
         ""
         if value is None
@@ -177,7 +178,7 @@ def _plain(value: Any) -> str:
     )
 
 
-def _named(one: Attempt, found: Any) -> list[tuple[str, float]]:
+def _name_shares(one: Attempt, found: Any) -> list[tuple[str, float]]:
     """Return a distribution with the names of its options; nothing where `found` is none over the
     options that the facts list.
     """

@@ -16,7 +16,7 @@ from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import judge, notices, parsers
 from culturepark.evaluation.ask import ask_once
-from culturepark.evaluation.entries import FIELDS, Entry, entries
+from culturepark.evaluation.entries import FIELDS, QuestionRow, read_questions
 from culturepark.evaluation.judge import Panel
 from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
@@ -30,7 +30,7 @@ OPTIONS = {**judge.OPTIONS, **tables.OPTIONS, "cultures": {}, "more": (), "bette
 Score = Callable[[Any, Item], Any]  # what was read, and what was asked → a number, or Unparsed
 
 
-class People(Record):
+class UncardedCulture(Record):
     """A culture that has no card: its name is all that is known."""
 
     name: str
@@ -44,20 +44,20 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     """Yield every question once a seed; InputError for what the card or a row says wrong, before
     anything is asked.
     """
-    panel = _checked(benchmark, setup)
+    panel = _check_card(benchmark, setup)
     role = benchmark.asks(setup.workspace)
-    for entry in entries(benchmark, setup, referred=benchmark.score in SCORES):
+    for entry in read_questions(benchmark, setup, referred=benchmark.score in SCORES):
         likely = setup.method == "likelihood" and bool(entry.question.options)
         for seed in setup.seeds[:1] if likely else setup.seeds:
-            item = _item(entry, seed, role, panel, benchmark, setup)
+            item = _build_item(entry, seed, role, panel, benchmark, setup)
             if (
                 panel
             ):  # a judge's prompt that cannot be rendered is found before answers are paid for
-                judge.question(item, "", panel, 0)
+                judge.build_question(item, "", panel, 0)
             yield item
 
 
-def _checked(benchmark: Benchmark, setup: Setup) -> Panel | None:
+def _check_card(benchmark: Benchmark, setup: Setup) -> Panel | None:
     """Check what the card says; return who judges, None where nobody does."""
     where = f"benchmark {benchmark.name!r}"
     if benchmark.prompt is None and not benchmark.role:
@@ -80,15 +80,20 @@ def _checked(benchmark: Benchmark, setup: Setup) -> Panel | None:
     if (better := setup.options["better"]) not in ("high", "low"):
         raise InputError(f"{where}: options.better: {better!r} is neither high nor low")
     parsers.load(benchmark.parser)
-    judge.scale(setup.options["scale"], where)
+    judge.read_scale(setup.options["scale"], where)
     if benchmark.score == "judge":
-        return judge.panel(benchmark, setup, where)
+        return judge.build_panel(benchmark, setup, where)
     SCORES.load(benchmark.score)
     return None
 
 
-def _item(
-    entry: Entry, seed: int, role: Role, panel: Panel | None, benchmark: Benchmark, setup: Setup
+def _build_item(
+    entry: QuestionRow,
+    seed: int,
+    role: Role,
+    panel: Panel | None,
+    benchmark: Benchmark,
+    setup: Setup,
 ) -> Item:
     name = f"{entry.culture or 'any'}/{entry.id}/{seed}"
     labels = [o.label for o in entry.question.options]
@@ -105,10 +110,10 @@ def _item(
     }
     shown = {
         **entry.more,
-        **_choice(labels, benchmark),
+        **_list_choice(labels, benchmark),
         "question": entry.question,
         "topic": entry.topic,
-        "culture": _people(entry.culture, setup),
+        "culture": _find_culture(entry.culture, setup),
         "me": None,
         "country": "",
         "numbered": benchmark.parser == "option",
@@ -129,7 +134,7 @@ def _item(
     )
 
 
-def _choice(labels: Sequence[str], benchmark: Benchmark) -> dict[str, Any]:
+def _list_choice(labels: Sequence[str], benchmark: Benchmark) -> dict[str, Any]:
     """Return the facts that say what there is to choose from, or that the question is open."""
     if not labels:
         return {"open": True}
@@ -138,27 +143,27 @@ def _choice(labels: Sequence[str], benchmark: Benchmark) -> dict[str, Any]:
     return {"labels": labels}
 
 
-def _people(culture: str, setup: Setup) -> Culture | People | None:
+def _find_culture(culture: str, setup: Setup) -> Culture | UncardedCulture | None:
     known = setup.workspace.cultures.get(culture)
     return known or (
-        People(name=culture, title=culture.replace("-", " ").title()) if culture else None
+        UncardedCulture(name=culture, title=culture.replace("-", " ").title()) if culture else None
     )
 
 
 # ------------------------------------------------------------------ scores
 
 
-def normal(text: Any) -> str:
+def normalise(text: Any) -> str:
     """Return a text without case, punctuation and doubled spaces, for comparing.
 
-    >>> normal("  “Nowruz”, of course! ")
+    >>> normalise("  “Nowruz”, of course! ")
     'nowruz of course'
     """
     folded = unicodedata.normalize("NFKC", str(text)).casefold().replace("i\u0307", "i")
-    return " ".join("".join(map(_kept, folded)).split())
+    return " ".join("".join(map(_keep_character, folded)).split())
 
 
-def _kept(character: str) -> str:
+def _keep_character(character: str) -> str:
     """Return letters, marks, digits and symbols as they are, what only joins as nothing, and the
     rest as a space.
     """
@@ -170,17 +175,19 @@ def exact(answer: Any, item: Item) -> float:
     """Return 1 where the answer is any of the references, case and punctuation aside, else 0."""
     if "codes" in item.facts:
         return float(answer in item.gold)
-    return float(normal(answer) in map(normal, item.gold))
+    return float(normalise(answer) in map(normalise, item.gold))
 
 
 def contains(answer: Any, item: Item) -> float:
     """Return 1 where any of the references stands in the answer as whole words (anywhere, in
     scripts without spaces), else 0.
     """
-    return float(any(_within(normal(reference), normal(answer)) for reference in item.gold))
+    return float(
+        any(_is_within(normalise(reference), normalise(answer)) for reference in item.gold)
+    )
 
 
-def _within(part: str, whole: str) -> bool:
+def _is_within(part: str, whole: str) -> bool:
     if UNSPACED.search(part):
         return part in whole
     return bool(part) and re.search(rf"(?<!\S){re.escape(part)}(?!\S)", whole) is not None
@@ -195,9 +202,9 @@ async def run(benchmark: Benchmark, item: Item, ask: Ask) -> Attempt:
     if made.status != "ok":
         return made
     if benchmark.score == "judge":
-        return await judge.judged(item, made, item.task, ask)
+        return await judge.grade_attempt(item, made, item.task, ask)
     if made.shares and benchmark.score == "exact":
-        return made.model_copy(update={"score": _likeliest(made)})
+        return made.model_copy(update={"score": _score_likeliest(made)})
     value = SCORES.load(benchmark.score)(made.answer, item)
     if isinstance(value, Unparsed):
         return made.model_copy(
@@ -211,7 +218,7 @@ async def run(benchmark: Benchmark, item: Item, ask: Ask) -> Attempt:
     return made.model_copy(update={"score": float(value)})
 
 
-def _likeliest(made: Attempt) -> float:
+def _score_likeliest(made: Attempt) -> float:
     """Return 1 where the likeliest option is right; where several are, the part of them that is."""
     best = [
         c
@@ -239,18 +246,18 @@ def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Mea
     return [
         made
         for culture, topic, those in parts
-        for made in _of(those, culture, topic, {**OPTIONS, **options})
+        for made in _measure_part(those, culture, topic, {**OPTIONS, **options})
     ]
 
 
-def _of(
+def _measure_part(
     attempts: Sequence[Attempt], culture: str, topic: str, options: Mapping[str, Any]
 ) -> Iterator[Measure]:
     part = partial(Measure, culture=culture, subset=topic, what="questions")
     scored = [o for o in attempts if o.score is not None]
     told, answered = (
-        _sums((o, (o.score, 1)) for o in scored),
-        _sums((o, (o.score is not None, 1)) for o in attempts),
+        _sum_units((o, (o.score, 1)) for o in scored),
+        _sum_units((o, (o.score is not None, 1)) for o in attempts),
     )
     yield part(
         "score",
@@ -258,7 +265,7 @@ def _of(
         mean,
         better=options["better"],
         headline=not topic,
-        note=_note(attempts, options),
+        note=_write_note(attempts, options),
         share=all(o.score in (0, 1) or "grades" in o.facts for o in scored),
     )
     yield part(
@@ -268,7 +275,10 @@ def _of(
         (o, [g for g in o.facts["grades"] if g is not None]) for o in scored if "grades" in o.facts
     ]
     if grades:
-        told, (low, high) = _sums((o, (sum(g) / len(g), 1)) for o, g in grades), options["scale"]
+        told, (low, high) = (
+            _sum_units((o, (sum(g) / len(g), 1)) for o, g in grades),
+            options["scale"],
+        )
         yield part(
             "grade",
             told,
@@ -282,7 +292,7 @@ def _of(
         note = "how steady one judge is that is asked again, not whether it is right"
         yield again(
             "judges' alpha",
-            _sums((o, judge.spread(g)) for o, g in several),
+            _sum_units((o, judge.spread(g)) for o, g in several),
             judge.alpha,
             note=(
                 f"Krippendorff's alpha, interval metric: {note}; none where all grades are the same"
@@ -290,14 +300,14 @@ def _of(
         )
         yield again(
             "judges alike",
-            _sums((o, (len(set(g)) == 1, 1)) for o, g in several),
+            _sum_units((o, (len(set(g)) == 1, 1)) for o, g in several),
             mean,
             note=f"share given one and the same grade: {note}",
             share=True,
         )
 
 
-def _sums(
+def _sum_units(
     told: Iterable[tuple[Attempt, Sequence[Any]]],
 ) -> dict[tuple[int, str], tuple[float, ...]]:
     """Return the sums a seed and unit."""
@@ -308,7 +318,7 @@ def _sums(
     return made
 
 
-def _note(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> str:
+def _write_note(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> str:
     """Return what a score is, what guessing gives, what is left out, and of how many questions it
     was drawn.
     """
@@ -335,11 +345,11 @@ def _note(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def needs(benchmark: Benchmark) -> tuple[Who, ...]:
+def list_parts(benchmark: Benchmark) -> tuple[Who, ...]:
     """Return which other models play a part: the judge, where it scores."""
     return ("judge",) if benchmark.score == "judge" else ()
 
 
 KIND = BenchmarkKind(
-    plan=plan, measure=measure, run=run, options=OPTIONS, needs=needs, culture_source="data"
+    plan=plan, measure=measure, run=run, options=OPTIONS, needs=list_parts, culture_source="data"
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from culturepark.errors import InputError
 from culturepark.evaluation import exam, parsers
-from culturepark.evaluation.card import settled
+from culturepark.evaluation.card import resolve_options
 from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
@@ -70,11 +70,11 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
 
     InputError for options that cannot be, and for a culture without people's answers to examine.
     """
-    options = checked(settled(benchmark, setup.options))
+    options = check_options(resolve_options(benchmark, setup.options))
     teacher, learner = benchmark.asks(setup.workspace), setup.workspace.role("learner")
     for culture in setup.cultures:
-        asked, taught, gold, modal = course(setup.workspace, culture, options, setup.surveyed)
-        for me in learners(setup, culture, options["learners"]):
+        asked, taught, gold, modal = build_course(setup.workspace, culture, options, setup.surveyed)
+        for me in choose_learners(setup, culture, options["learners"]):
             order = stream("lesson", culture, me.id).sample(taught, len(taught))
             lesson = tuple(order[i % len(order)] for i in range(options["turns"]))
             for seed in setup.seeds:
@@ -105,12 +105,12 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
                     seed=seed,
                     gold=gold,
                     facts=told,
-                    request=_learner(study, "sit", (), asked[0]),
+                    request=_build_learner_request(study, "sit", (), asked[0]),
                     task=study,
                 )
 
 
-def checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
+def check_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the options as they are; InputError for one that cannot be."""
     if options["exam"] not in EXAMS:
         raise InputError(f"education: exam = {options['exam']!r}; there are: {', '.join(EXAMS)}")
@@ -126,7 +126,7 @@ def checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
     return options
 
 
-def learners(setup: Setup, culture: str, first: str) -> list[Persona]:
+def choose_learners(setup: Setup, culture: str, first: str) -> list[Persona]:
     """Return who learns about a culture: `setup.count` people of other cultures, those of the
     culture `first` before the rest.
     """
@@ -156,7 +156,7 @@ class Course(NamedTuple):
     modal: dict[str, int]
 
 
-def course(
+def build_course(
     park: Workspace, culture: str, options: Mapping[str, Any], figures: Figures | None = None
 ) -> Course:
     """Return a culture's course. `gold` also holds what the people of the park's other cultures
@@ -166,16 +166,21 @@ def course(
         park.scenario(options["pack"]),
         [name for name in sorted(park.cultures) if name != culture],
     )
-    known = exam.targets(park, culture, pack.name, figures)
+    known = exam.find_targets(park, culture, pack.name, figures)
     modal = {name: target.modal for name, target in known.items()}
     if options["exam"] == exam.VSM:
         asked = park.scenario(exam.VSM).questions
-        peoples = [exam.published(card) for name in others if (card := park.culture(name)).hofstede]
-        gold: dict[str, Any] = {"own": [exam.published(park.culture(culture))], "others": peoples}
+        peoples = [
+            exam.load_published(card) for name in others if (card := park.culture(name)).hofstede
+        ]
+        gold: dict[str, Any] = {
+            "own": [exam.load_published(park.culture(culture))],
+            "others": peoples,
+        }
         taught = [*asked] if options["leak"] else [q for q in pack.questions if q.id in known]
     else:
-        names, rest = exam.parted([*known], options["questions"], culture)
-        means = [exam.targets(park, name, pack.name, figures) for name in others]
+        names, rest = exam.split_questions([*known], options["questions"], culture)
+        means = [exam.find_targets(park, name, pack.name, figures) for name in others]
         gold = {
             n: {**known[n].model_dump(), "others": [m[n].mean for m in means if n in m]}
             for n in names
@@ -198,12 +203,12 @@ async def run(benchmark: Benchmark, item: Item, ask: Ask) -> Attempt:
     be read is that answer's own.
     """
     study: Study = item.task
-    before = await _sit(study, (), ask)
-    talk, broken = await _lesson(study, ask)
+    before = await _take_exam(study, (), ask)
+    talk, broken = await _hold_lesson(study, ask)
     facts: dict[str, Any] = {**item.facts, "before": before}
     if broken is not None:
         who, reply = broken
-        return _outcome(
+        return _build_attempt(
             item,
             study,
             talk,
@@ -211,20 +216,21 @@ async def run(benchmark: Benchmark, item: Item, ask: Ask) -> Attempt:
             status=reply.status,
             reason=f"{who}: {reply.reason or reply.status}",
         )
-    facts["after"] = await _sit(study, talk, ask)
-    request = _learner(study, "rate", talk)
-    facts["satisfaction"] = _read(
+    facts["after"] = await _take_exam(study, talk, ask)
+    request = _build_learner_request(study, "rate", talk)
+    facts["satisfaction"] = _read_answer(
         await ask(request, "learner"), request, parsers.rating, {"scale": exam.SCALE}
     )
-    return _outcome(item, study, talk, facts, status="ok")
+    return _build_attempt(item, study, talk, facts, status="ok")
 
 
-def _outcome(
+def _build_attempt(
     item: Item, study: Study, talk: Sequence[Said], facts: dict[str, Any], **how: Any
 ) -> Attempt:
     """Return the attempt, with the lesson as the teacher's model saw it."""
     seen = tuple(
-        (m.role, m.content) for m in teaching(study.teacher, study.culture, talk, "").messages[:-1]
+        (m.role, m.content)
+        for m in build_teacher_request(study.teacher, study.culture, talk, "").messages[:-1]
     )
     return Attempt(
         item=item.id,
@@ -239,22 +245,24 @@ def _outcome(
     )
 
 
-async def _sit(study: Study, talk: Sequence[Said], ask: Ask) -> dict[str, dict[str, Any]]:
+async def _take_exam(study: Study, talk: Sequence[Said], ask: Ask) -> dict[str, dict[str, Any]]:
     """Return what the learner answers to each exam question: answer (None where there is none),
     status and reason.
     """
     found = {}
     for question in study.exam:
-        request = _learner(study, "sit", talk, question)
+        request = _build_learner_request(study, "sit", talk, question)
         codes = {
             "codes": [o.code for o in question.options],
             "labels": [o.label for o in question.options],
         }
-        found[question.id] = _read(await ask(request, "learner"), request, parsers.option, codes)
+        found[question.id] = _read_answer(
+            await ask(request, "learner"), request, parsers.option, codes
+        )
     return found
 
 
-def _read(
+def _read_answer(
     reply: Reply, request: Request, parser: Parser, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     if reply.status != "ok":
@@ -265,16 +273,18 @@ def _read(
     return {"answer": read, "status": "ok", "reason": ""}
 
 
-async def _lesson(study: Study, ask: Ask) -> tuple[tuple[Said, ...], tuple[str, Reply] | None]:
+async def _hold_lesson(study: Study, ask: Ask) -> tuple[tuple[Said, ...], tuple[str, Reply] | None]:
     """Return the lesson, and who broke it off with which reply, if anybody did."""
     talk: tuple[Said, ...] = ()
     for n, question in enumerate(study.lesson):
-        asked = await ask(_learner(study, "ask", talk, question, n), "learner")
+        asked = await ask(_build_learner_request(study, "ask", talk, question, n), "learner")
         if asked.status != "ok":
             return talk, ("learner", asked)
         facts = {"question": question, "answer": study.modal.get(question.id)}
         told = await ask(
-            teaching(study.teacher, study.culture, talk, asked.text, study.id, n, **facts)
+            build_teacher_request(
+                study.teacher, study.culture, talk, asked.text, study.id, n, **facts
+            )
         )
         talk = (*talk, {"who": "learner", "text": asked.text})
         if told.status != "ok":
@@ -283,7 +293,7 @@ async def _lesson(study: Study, ask: Ask) -> tuple[tuple[Said, ...], tuple[str, 
     return talk, None
 
 
-def _learner(
+def _build_learner_request(
     study: Study, task: str, talk: Sequence[Said], question: Question | None = None, n: int = 0
 ) -> Request:
     """Return what the learner is sent. An exam question has one seed before and after: what differs
@@ -303,7 +313,7 @@ def _learner(
     return session.build_single_request(study.learner, facts, None, study.id, task, name, n)
 
 
-def teaching(
+def build_teacher_request(
     role: Role, culture: Culture, talk: Sequence[Said], asked: str, *purpose: Any, **facts: Any
 ) -> Request:
     """Return what the teacher is sent: the culture's system message, the conversation so far, and
@@ -328,21 +338,23 @@ def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Mea
     """
     options = {**KIND.options, **options}
     done, groups = [o for o in attempts if o.status == "ok"], options["exam"] == exam.VSM
-    constants = fitted(done) if groups else {}
+    constants = fit_constants(done) if groups else {}
     found: list[Measure] = []
     for culture in ("", *sorted({o.culture for o in attempts})):
         asked, part = ([o for o in some if culture in ("", o.culture)] for some in (attempts, done))
-        scale = _vsm(asked, constants) if groups else SURVEY
+        scale = _build_vsm_scale(asked, constants) if groups else SURVEY
         alike = ("cultures",) if groups else ()  # constants are fitted on the other cultures
-        found += _measures(part, culture, scale, _note(options, len(asked) - len(part)), alike)
+        found += _measure_culture(
+            part, culture, scale, _write_note(options, len(asked) - len(part)), alike
+        )
     return found
 
 
-def _measures(
-    done: Sequence[Attempt], culture: str, scale: Scale, note: str, alike: tuple[str, ...]
+def _measure_culture(
+    done: Sequence[Attempt], culture: str, scale: ExamScale, note: str, alike: tuple[str, ...]
 ) -> list[Measure]:
     common: dict[str, Any] = {"culture": culture, "what": "learners", "alike": alike}
-    pairs = _units(done, scale.sums)
+    pairs = _sum_learners(done, scale.sums)
 
     def gain(totals: Any) -> Any:
         return scale.before(totals) - scale.after(totals)
@@ -357,14 +369,27 @@ def _measures(
         Measure(
             "distance after", pairs, scale.after, better="low", note=note, within=near, **common
         ),
-        Measure("satisfaction", _units(done, _liked), mean, note=LIKED, within=LIKES, **common),
         Measure(
-            "unparsed", _units(done, _unread), mean, better="low", note=UNREAD, share=True, **common
+            "satisfaction",
+            _sum_learners(done, _sum_ratings),
+            mean,
+            note=LIKED,
+            within=LIKES,
+            **common,
+        ),
+        Measure(
+            "unparsed",
+            _sum_learners(done, _sum_unread),
+            mean,
+            better="low",
+            note=UNREAD,
+            share=True,
+            **common,
         ),
     ]
 
 
-def _units(
+def _sum_learners(
     done: Iterable[Attempt], sums: Callable[[Attempt], Vector]
 ) -> dict[tuple[int, str], Vector]:
     """Return the sums of each learner in each seed, over the cultures that were learnt; who has
@@ -381,7 +406,7 @@ def _units(
     return found
 
 
-def paired(o: Attempt) -> dict[str, tuple[int, int]]:
+def pair_answers(o: Attempt) -> dict[str, tuple[int, int]]:
     """Return the answers before and after, by question, to the questions that were answered
     readably both times.
     """
@@ -394,7 +419,7 @@ def paired(o: Attempt) -> dict[str, tuple[int, int]]:
 Value = Callable[[Any], Any]
 
 
-class Scale(NamedTuple):
+class ExamScale(NamedTuple):
     """How an exam is marked: a study's sums, and what totals of them come to."""
 
     sums: Callable[[Attempt], Vector]
@@ -403,12 +428,12 @@ class Scale(NamedTuple):
     specific: Value
 
 
-def _distances(o: Attempt) -> Vector:
+def _sum_distances(o: Attempt) -> Vector:
     """Return sums over the questions answered both times: distance before and after, the same to
     other peoples, and the counts.
     """
     sums = [0.0] * 6
-    for q, answers in paired(o).items():
+    for q, answers in pair_answers(o).items():
         target, others = o.gold[q], o.gold[q]["others"]
         own = [exam.distance(a, target) for a in answers]
         far = [[exam.distance(a, {**target, "mean": m}) for m in others] for a in answers]
@@ -417,8 +442,8 @@ def _distances(o: Attempt) -> Vector:
     return sums if sums[2] else []
 
 
-SURVEY = Scale(
-    _distances,
+SURVEY = ExamScale(
+    _sum_distances,
     lambda t: mean(t[..., [0, 2]]),
     lambda t: mean(t[..., [1, 2]]),
     lambda t: (
@@ -427,7 +452,9 @@ SURVEY = Scale(
 )
 
 
-def _vsm(asked: Sequence[Attempt], constants: Mapping[str, Mapping[str, float]]) -> Scale:
+def _build_vsm_scale(
+    asked: Sequence[Attempt], constants: Mapping[str, Mapping[str, float]]
+) -> ExamScale:
     """Return the scale of the VSM exam: item means over a culture's learners, Euclidean distance of
     their dimensions, mean over cultures.
     """
@@ -436,7 +463,7 @@ def _vsm(asked: Sequence[Attempt], constants: Mapping[str, Mapping[str, float]])
     zero = dict.fromkeys(next(iter(constants.values()), {}), 0.0)
 
     def sums(o: Attempt) -> Vector:
-        held = paired(o)
+        held = pair_answers(o)
         rows = [(*held[q], 1.0) if q in held else (0.0, 0.0, 0.0) for q in items]
         own = [row[which] for which in range(3) for row in rows]
         return (
@@ -456,7 +483,10 @@ def _vsm(asked: Sequence[Attempt], constants: Mapping[str, Mapping[str, float]])
         }
         none = np.full(parts.shape[:-3], np.nan)  # the mean over nobody, in a park of one culture
         each = [
-            [exam.apart(answers[c], people, constants.get(c, zero)) for people in gold[c][whose]]
+            [
+                exam.measure_distance(answers[c], people, constants.get(c, zero))
+                for people in gold[c][whose]
+            ]
             or [none]
             for c in cultures
         ]
@@ -468,15 +498,15 @@ def _vsm(asked: Sequence[Attempt], constants: Mapping[str, Mapping[str, float]])
     def specific(totals: Any) -> Any:
         return gain(totals, "own") - gain(totals, "others")
 
-    return Scale(sums, lambda t: far(t, 0, "own"), lambda t: far(t, 1, "own"), specific)
+    return ExamScale(sums, lambda t: far(t, 0, "own"), lambda t: far(t, 1, "own"), specific)
 
 
-def fitted(done: Sequence[Attempt]) -> dict[str, dict[str, float]]:
+def fit_constants(done: Sequence[Attempt]) -> dict[str, dict[str, float]]:
     """Return the VSM's constants by culture and dimension, fitted on the other cultures' learners
     before any lesson.
 
     They are the same before and after, and zero where too few other cultures have the dimension
-    (see `vsm.fitted`).
+    (see `vsm.fit_constants`).
     """
     import numpy as np
 
@@ -485,19 +515,22 @@ def fitted(done: Sequence[Attempt]) -> dict[str, dict[str, float]]:
     held = {o.culture: o.gold["own"][0] for o in done}
     if not held:
         return {}
-    means = {c: _before([paired(o) for o in done if o.culture == c], vsm.ITEMS) for c in held}
+    means = {
+        c: _average_before([pair_answers(o) for o in done if o.culture == c], vsm.ITEMS)
+        for c in held
+    }
     gaps = [
         [own.get(d, np.nan) - vsm.score(d, means[c]) for d in vsm.FORMULAS]
         for c, own in held.items()
     ]
-    constants = vsm.fitted(np.array(gaps))[0]
+    constants = vsm.fit_constants(np.array(gaps))[0]
     return {
         c: dict(zip(vsm.FORMULAS, map(float, row), strict=True))
         for c, row in zip(held, constants, strict=True)
     }
 
 
-def _before(
+def _average_before(
     answers: Sequence[Mapping[str, tuple[int, int]]], items: Sequence[str]
 ) -> dict[str, float]:
     """Return the mean answer to each item before the lesson; NaN where nobody answered it."""
@@ -505,17 +538,17 @@ def _before(
     return {q: sum(a) / len(a) if a else float("nan") for q, a in found.items()}
 
 
-def _liked(o: Attempt) -> Vector:
+def _sum_ratings(o: Attempt) -> Vector:
     rated = o.facts["satisfaction"]["answer"]
     return [] if rated is None else [rated, 1]
 
 
-def _unread(o: Attempt) -> Vector:
+def _sum_unread(o: Attempt) -> Vector:
     held = [*o.facts["before"].values(), *o.facts["after"].values(), o.facts["satisfaction"]]
     return [sum(one["answer"] is None for one in held), len(held)]
 
 
-def _note(options: Mapping[str, Any], broken: int) -> str:
+def _write_note(options: Mapping[str, Any], broken: int) -> str:
     """Say what was compared."""
     if options["exam"] == exam.VSM:
         what = (

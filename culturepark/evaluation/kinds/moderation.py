@@ -19,7 +19,7 @@ from typing import Any
 from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.evaluation import notices, posts
-from culturepark.evaluation.card import settled
+from culturepark.evaluation.card import resolve_options
 from culturepark.evaluation.intervals import SHARE
 from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure
@@ -53,7 +53,7 @@ class Task:
 
     def meaning(self, label: str) -> str | None:
         """Return the offered label that a gold label means; None where nothing says it."""
-        return self.means.get(_folded(label), self.means.get(OTHERS))
+        return self.means.get(_fold_label(label), self.means.get(OTHERS))
 
     def gold(self, post: Post) -> str:
         """Return the offered label that a post should get: of several, the one that comes first in
@@ -61,7 +61,8 @@ class Task:
         """
         order = {gold: place for place, gold in enumerate(self.means)}
         first = min(
-            post.labels, key=lambda label: order.get(_folded(label), order.get(OTHERS, len(order)))
+            post.labels,
+            key=lambda label: order.get(_fold_label(label), order.get(OTHERS, len(order))),
         )
         return self.meaning(first) or ""
 
@@ -103,42 +104,44 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     """Yield every labelled post of the setup's data, once a seed; nothing before all label maps are
     checked.
     """
-    options = settled(benchmark, setup.options)
+    options = resolve_options(benchmark, setup.options)
     role = benchmark.asks(setup.workspace)
-    for trial in trials(setup, options):
+    for trial in plan_trials(setup, options):
         for post in trial.asked:
             for seed in setup.seeds if setup.method == "sample" else setup.seeds[:1]:
-                yield _item(trial, post, seed, role, setup, options)
+                yield _build_item(trial, post, seed, role, setup, options)
 
 
-def trials(setup: Setup, options: Mapping[str, Any]) -> list[Trial]:
+def plan_trials(setup: Setup, options: Mapping[str, Any]) -> list[Trial]:
     """Return the data sets that are asked; InputError lists every one whose labels do not fit the
     task's.
     """
-    known, checked, problems = _tasks(options["tasks"]), [], []
-    for name, (path, culture) in _chosen(setup, options).items():
+    known, checked, problems = _read_tasks(options["tasks"]), [], []
+    for name, (path, culture) in _choose_files(setup, options).items():
         try:
-            data = _read(name, path, options)
-            task = _task(data, known, options)
-            checked.append((_left(data, task), task, culture))
+            data = _read_dataset(name, path, options)
+            task = _find_task(data, known, options)
+            checked.append((_drop_meaningless(data, task), task, culture))
         except InputError as error:
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
-    groups = posts.grouped({data.name: data.marks for data, *_ in checked}, float(options["share"]))
+    groups = posts.group_datasets(
+        {data.name: data.marks for data, *_ in checked}, float(options["share"])
+    )
     return [
-        Trial(data, task, culture, groups[data.name], _drawn(data, setup.limit))
+        Trial(data, task, culture, groups[data.name], _draw_posts(data, setup.limit))
         for data, task, culture in checked
     ]
 
 
-def _read(name: str, path: Path, options: Mapping[str, Any]) -> Dataset:
+def _read_dataset(name: str, path: Path, options: Mapping[str, Any]) -> Dataset:
     """Read a data set as the options say."""
     how = {key: options[key] for key in ("text", "label", "separator", "votes")}
     return posts.read(path, name=name, layout=tables.Layout.from_options(options), **how)
 
 
-def _left(data: Dataset, task: Task) -> Dataset:
+def _drop_meaningless(data: Dataset, task: Task) -> Dataset:
     """Return a data set without the posts whose label a map says to mean none; they count as
     unlabelled.
     """
@@ -146,18 +149,19 @@ def _left(data: Dataset, task: Task) -> Dataset:
     return replace(data, posts=kept, unlabelled=data.unlabelled + len(data.posts) - len(kept))
 
 
-def _chosen(setup: Setup, options: Mapping[str, Any]) -> dict[str, tuple[Path, str]]:
+def _choose_files(setup: Setup, options: Mapping[str, Any]) -> dict[str, tuple[Path, str]]:
     """Return the files that are asked, by name, each with its culture ("" for none); those of other
     cultures are left out.
     """
-    without = _many(options["without"])
+    without = _as_tuple(options["without"])
     files = {
         name: file
-        for name, file in posts.found(setup.data).items()
+        for name, file in posts.find_files(setup.data).items()
         if not any(fnmatch(name, w) for w in without)
     }
     there = {
-        name: (file, _culture(tables.stem_of(file), setup, options)) for name, file in files.items()
+        name: (file, _find_culture(tables.stem_of(file), setup, options))
+        for name, file in files.items()
     }
     asked = {
         name: found
@@ -175,11 +179,11 @@ def _chosen(setup: Setup, options: Mapping[str, Any]) -> dict[str, tuple[Path, s
     return asked
 
 
-def _many(value: Any) -> tuple[str, ...]:
+def _as_tuple(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _culture(stem: str, setup: Setup, options: Mapping[str, Any]) -> str:
+def _find_culture(stem: str, setup: Setup, options: Mapping[str, Any]) -> str:
     """Return the culture that is given for all files, else the one that a file's first word names,
     "" where it names none.
     """
@@ -190,14 +194,14 @@ def _culture(stem: str, setup: Setup, options: Mapping[str, Any]) -> str:
     return word if word in setup.workspace.cultures else ""
 
 
-def _drawn(data: Dataset, limit: int | None) -> tuple[Post, ...]:
+def _draw_posts(data: Dataset, limit: int | None) -> tuple[Post, ...]:
     if limit is None or limit >= len(data.posts):
         return data.posts
     rng = stream("moderation", "sample", data.name)
     return tuple(data.posts[i] for i in sorted(rng.sample(range(len(data.posts)), limit)))
 
 
-def _item(
+def _build_item(
     trial: Trial, post: Post, seed: int, role: Role, setup: Setup, options: Mapping[str, Any]
 ) -> Item:
     task, name = trial.task, trial.data.name
@@ -208,10 +212,17 @@ def _item(
     )
     if setup.method == "likelihood":
         request = replace(request, options=task.labels)
-    part = _cell(post, trial, options["part"]) if options["part"] else ""
+    part = _read_column(post, trial, options["part"]) if options["part"] else ""
     unit = (
         next(
-            (u for u in (_cell(post, trial, column) for column in _many(options["unit"])) if u), ""
+            (
+                u
+                for u in (
+                    _read_column(post, trial, column) for column in _as_tuple(options["unit"])
+                )
+                if u
+            ),
+            "",
         )
         or post.mark
     )
@@ -227,7 +238,7 @@ def _item(
     )
 
 
-def _cell(post: Post, trial: Trial, column: str) -> str:
+def _read_column(post: Post, trial: Trial, column: str) -> str:
     if column not in post.more:
         raise InputError(
             f"{trial.data.path}:{post.line}: no column {column!r}. {nearest(column, post.more)}"
@@ -238,11 +249,11 @@ def _cell(post: Post, trial: Trial, column: str) -> str:
 # ----------------------------------------------------------------- labels
 
 
-def _folded(label: str) -> str:
+def _fold_label(label: str) -> str:
     return posts.plain(label).casefold()
 
 
-def _tasks(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
+def _read_tasks(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
     """Return the card's tasks; a gold label or an offered one may stand but once in a task, an
     offered one but once in all.
     """
@@ -253,7 +264,7 @@ def _tasks(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
                 f"tasks.{name}: wants `ask`, and `labels` as {{ offered label = [gold labels] }}"
             )
         pairs = [
-            (_folded(gold), label) for label, golds in card["labels"].items() for gold in golds
+            (_fold_label(gold), label) for label, golds in card["labels"].items() for gold in golds
         ]
         twice = [gold for gold, count in Counter(gold for gold, _ in pairs).items() if count > 1]
         twice += [label for label in card["labels"] if offered.setdefault(label, name) != name]
@@ -265,30 +276,31 @@ def _tasks(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
     return made
 
 
-def _task(data: Dataset, known: Mapping[str, Task], options: Mapping[str, Any]) -> Task:
+def _find_task(data: Dataset, known: Mapping[str, Task], options: Mapping[str, Any]) -> Task:
     """Return a data set's task with a map that was checked: all gold labels mean one that is
     offered, and all of those occur.
     """
     if not data.posts:
         raise InputError(f"{data.path}: none of its {data.rows} rows has a text and a label")
-    mapped = _mapped(data.name, options["map"]) or _mapped(data.name, options["maps"])
-    task = _told(data, mapped, known) if mapped else _guessed(data, known)
+    mapped = _find_map(data.name, options["map"]) or _find_map(data.name, options["maps"])
+    task = _find_mapped_task(data, mapped, known) if mapped else _guess_task(data, known)
     lacking = [gold for gold in data.labels if task.meaning(gold) is None]
     met = {task.gold(post) for post in data.posts}
     never = [label for label in task.labels if label not in met]
     if lacking:
         raise InputError(
-            f"{_has(data)}; nothing says which of {_listed(task.labels)} {_listed(lacking)} is"
+            f"{_describe_labels(data)}; nothing says which of {_list_labels(task.labels)}"
+            f" {_list_labels(lacking)} is"
         )
     if never:
         raise InputError(
-            f"{_has(data)}; none of them means {_listed(never)}, so that answer to {task.name!r}"
-            " could never be right"
+            f"{_describe_labels(data)}; none of them means {_list_labels(never)}, so that answer"
+            f" to {task.name!r} could never be right"
         )
     return task
 
 
-def _mapped(name: str, maps: Any) -> Mapping[str, str] | None:
+def _find_map(name: str, maps: Any) -> Mapping[str, str] | None:
     """Return the first map whose pattern a name matches."""
     if not isinstance(maps, Mapping) or not all(
         isinstance(held, Mapping) for held in maps.values()
@@ -299,11 +311,11 @@ def _mapped(name: str, maps: Any) -> Mapping[str, str] | None:
     return next((held for pattern, held in maps.items() if fnmatch(name, pattern)), None)
 
 
-def _told(data: Dataset, mapped: Mapping[str, str], known: Mapping[str, Task]) -> Task:
+def _find_mapped_task(data: Dataset, mapped: Mapping[str, str], known: Mapping[str, Task]) -> Task:
     """Return the task whose labels a map names."""
     for task in known.values():
         if {label for label in mapped.values() if label} <= set(task.labels):
-            return replace(task, means={_folded(gold): label for gold, label in mapped.items()})
+            return replace(task, means={_fold_label(gold): label for gold, label in mapped.items()})
     owners = {label: task.name for task in known.values() for label in task.labels}
     odd = [label for label in mapped.values() if label and label not in owners]
     why = (
@@ -314,43 +326,45 @@ def _told(data: Dataset, mapped: Mapping[str, str], known: Mapping[str, Task]) -
             f" {', '.join(f'{v!r} ({owners[v]})' for v in mapped.values())}"
         )
     )
-    raise InputError(f"{_has(data)}; {why}")
+    raise InputError(f"{_describe_labels(data)}; {why}")
 
 
-def _guessed(data: Dataset, known: Mapping[str, Task]) -> Task:
+def _guess_task(data: Dataset, known: Mapping[str, Task]) -> Task:
     """Return the one task that knows all of a data set's labels."""
     fits = [
-        task for task in known.values() if all(_folded(gold) in task.means for gold in data.labels)
+        task
+        for task in known.values()
+        if all(_fold_label(gold) in task.means for gold in data.labels)
     ]
     if len(fits) == 1:
         return fits[0]
-    example = ", ".join(f'{_quoted(gold)} = "…"' for gold in data.labels)
+    example = ", ".join(f'{_quote(gold)} = "…"' for gold in data.labels)
     why = (
         f"they fit several tasks ({', '.join(t.name for t in fits)})"
         if fits
         else "no task knows all of them"
     )
-    offered = "; ".join(_listed(t.labels) for t in fits or known.values())
+    offered = "; ".join(_list_labels(t.labels) for t in fits or known.values())
     raise InputError(
-        f"{_has(data)}; {why}. Say what they mean with the option map = {{ {_quoted(data.name)} ="
-        f" {{ {example} }} }}, where … is one of {offered}; or leave the file out with without ="
-        f" [{_quoted(data.name)}]"
+        f"{_describe_labels(data)}; {why}. Say what they mean with the option"
+        f" map = {{ {_quote(data.name)} = {{ {example} }} }}, where … is one of {offered}; or leave the file out with without ="
+        f" [{_quote(data.name)}]"
     )
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """Return a text as TOML and JSON write it."""
     return json.dumps(text, ensure_ascii=False)
 
 
-def _has(data: Dataset) -> str:
+def _describe_labels(data: Dataset) -> str:
     return (
         f"{data.path}: its labels are"
         f" {', '.join(f'{label!r} ({count})' for label, count in data.labels.items())}"
     )
 
 
-def _listed(labels: Iterable[str]) -> str:
+def _list_labels(labels: Iterable[str]) -> str:
     return ", ".join(map(repr, labels))
 
 
@@ -366,7 +380,7 @@ def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Mea
     label. In a figure of a set or part without culture, `subset` names it.
     """
     made, what = list[Measure](), str(options.get("what", "texts"))
-    for culture, subset, those in _scopes(attempts):
+    for culture, subset, those in _list_scopes(attempts):
         held = Counts(those)
         note = held.note()
         made += [
@@ -405,7 +419,7 @@ def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Mea
                 share=True,
             ),
         ]
-    for culture, subset, those in _parts(attempts):
+    for culture, subset, those in _measure_parts(attempts):
         held = Counts(those)
         made.append(
             Measure(
@@ -425,7 +439,7 @@ def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Mea
 Scope = tuple[str, str, list[Attempt]]
 
 
-def _scopes(attempts: Sequence[Attempt]) -> list[Scope]:
+def _list_scopes(attempts: Sequence[Attempt]) -> list[Scope]:
     """Return culture, subset and attempts of all together, of each culture and of each data set."""
     cultures = {("", ""): list(attempts)} if attempts else {}
     sets = dict[tuple[str, str], list[Attempt]]()
@@ -438,7 +452,7 @@ def _scopes(attempts: Sequence[Attempt]) -> list[Scope]:
     ]
 
 
-def _parts(attempts: Sequence[Attempt]) -> list[Scope]:
+def _measure_parts(attempts: Sequence[Attempt]) -> list[Scope]:
     """Return the same of each part (HateCheck's functionality): of all data sets, and of each
     culture or set without one.
     """

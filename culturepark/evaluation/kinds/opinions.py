@@ -16,9 +16,9 @@ from typing import Any
 from culturepark import tables
 from culturepark.errors import InputError, NotFound
 from culturepark.evaluation import alignment
-from culturepark.evaluation.card import settled
+from culturepark.evaluation.card import resolve_options
 from culturepark.evaluation.kind import BenchmarkKind
-from culturepark.evaluation.kinds.survey import Asked, Voice, items
+from culturepark.evaluation.kinds.survey import AskedQuestion, Voice, build_items
 from culturepark.evaluation.measure import Measure
 from culturepark.evaluation.types import Attempt, Benchmark, Item, Setup
 from culturepark.records import Culture, Option, Question, digest, stream
@@ -88,7 +88,7 @@ class Polls:
 # ------------------------------------------------------------------ reading
 
 
-def read(
+def read_polls(
     paths: Iterable[Path], national: bool = True, layout: tables.Layout | None = None
 ) -> Polls:
     """Read files of {country, question, options, distribution}, or of {question, selections,
@@ -105,12 +105,12 @@ def read(
     for path in paths:
         table = tables.read(path, layout, "opinions are")
         faults.update(table.notices)
-        for where, row in _rows(table):
-            for country, distribution in _spread(row, where):
-                poll = _poll(
+        for where, row in _read_rows(table):
+            for country, distribution in _list_countries(row, where):
+                poll = _read_poll(
                     country,
                     str(row["question"]),
-                    _list(row["options"], where),
+                    _read_list(row["options"], where),
                     distribution,
                     where,
                     national,
@@ -125,7 +125,7 @@ def read(
     return Polls(tuple(made.values()), {what: n for what, n in sorted(faults.items()) if n})
 
 
-def _rows(table: tables.Table) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _read_rows(table: tables.Table) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield each row of a file and where it stands."""
     for line, row in table.rows:
         where = f"{table.path}, row {line}"
@@ -140,36 +140,36 @@ def _rows(table: tables.Table) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield where, row
 
 
-def _spread(row: Mapping[str, Any], where: str) -> Iterator[tuple[str, list[Any]]]:
+def _list_countries(row: Mapping[str, Any], where: str) -> Iterator[tuple[str, list[Any]]]:
     """Yield country and distribution; several where a row has them all."""
     if "selections" not in row:
-        yield str(row.get("country", "")), _list(row["distribution"], where)
+        yield str(row.get("country", "")), _read_list(row["distribution"], where)
         return
     found = row["selections"]
     if isinstance(found, str):  # "defaultdict(<class 'list'>, {…})"
-        found = _literal(found[found.find("{") : found.rfind("}") + 1], where)
+        found = _read_literal(found[found.find("{") : found.rfind("}") + 1], where)
     if not isinstance(found, dict):
         raise InputError(f"{where}: selections: no mapping of countries to shares")
     for country, distribution in found.items():
-        yield str(country), _list(distribution, where)
+        yield str(country), _read_list(distribution, where)
 
 
-def _list(found: Any, where: str) -> list[Any]:
+def _read_list(found: Any, where: str) -> list[Any]:
     if isinstance(found, str):
-        found = _literal(found, where)
+        found = _read_literal(found, where)
     if not isinstance(found, (list, tuple)):
         raise InputError(f"{where}: a list was expected, found {str(found)[:60]!r}")
     return list(found)
 
 
-def _literal(text: str, where: str) -> Any:
+def _read_literal(text: str, where: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise InputError(f"{where}: cannot be read as a list or mapping: {text[:60]!r}") from error
 
 
-def _poll(
+def _read_poll(
     country: str,
     text: str,
     options: list[Any],
@@ -179,7 +179,7 @@ def _poll(
     faults: Counter[str],
 ) -> Poll | None:
     """Return a row's poll; None, counted, where it is to be left out."""
-    name = named(country)
+    name = name_country(country)
     if (found := SAMPLE.search(name)) is not None:
         faults[f"{found['which'].lower()}, {'left out' if national else 'apart'}"] += 1
         if national:
@@ -198,10 +198,10 @@ def _poll(
         faults["shares do not sum to 1, left out"] += 1
         return None
     faults["shares sum to nearly 1, made to"] += abs(total - 1) > 1e-6
-    return _answers(name, text, [_words(o) for o in options], shares, faults)
+    return _build_poll(name, text, [_read_option(o) for o in options], shares, faults)
 
 
-def _answers(
+def _build_poll(
     name: str, text: str, options: Sequence[str], shares: Sequence[float], faults: Counter[str]
 ) -> Poll | None:
     """Keep what is an answer, and make a poll of it."""
@@ -216,16 +216,18 @@ def _answers(
     if len({o.casefold() for o in labels}) < len(labels):
         faults["options repeat, left out"] += 1
         return None
-    return Poll(name, _question(text, labels), tuple(s / found for _, s in kept), found / all_)
+    return Poll(
+        name, _build_question(text, labels), tuple(s / found for _, s in kept), found / all_
+    )
 
 
-def _words(option: Any) -> str:
+def _read_option(option: Any) -> str:
     """Return an option as text; a number that a spreadsheet wrote as 2.0 is 2."""
     text = tables.as_text(option)
     return text[:-2] if re.fullmatch(r"\d+\.0", text) else " ".join(text.split())
 
 
-def _question(text: str, labels: Sequence[str]) -> Question:
+def _build_question(text: str, labels: Sequence[str]) -> Question:
     """Return a question of a file; its options are numbered as they number themselves, else from
     1.
     """
@@ -245,12 +247,14 @@ def _question(text: str, labels: Sequence[str]) -> Question:
     return Question(id=name, topic="opinions", about="an opinion", text=text, options=options)
 
 
-def named(country: str) -> str:
+def name_country(country: str) -> str:
     """Return our name of a country; a sample that does not stand for the whole country keeps its
     mark.
 
-    >>> named("S. Korea"), named("India (Current national sample)"), named("S. Africa (Non-national sample)")
-    ('South Korea', 'India', 'South Africa (Non-national sample)')
+    >>> name_country("S. Korea"), name_country("India (Current national sample)")
+    ('South Korea', 'India')
+    >>> name_country("S. Africa (Non-national sample)")
+    'South Africa (Non-national sample)'
     """
     found = SAMPLE.search(country)
     bare = country[: found.start()] if found else country
@@ -269,14 +273,14 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     limit, questions that more of them answered come first. InputError without a file; NotFound for
     a country that is in none.
     """
-    options = settled(benchmark, setup.options)
+    options = resolve_options(benchmark, setup.options)
     if not setup.data:
         raise InputError(
             f"benchmark {benchmark.name!r} needs a file of countries' shares of each answer; none"
             " is shipped"
         )
-    polls = read(setup.data, options["national"], tables.Layout.from_options(options))
-    homes = _countries(setup)
+    polls = read_polls(setup.data, options["national"], tables.Layout.from_options(options))
+    homes = _list_homes(setup)
     by_country = {c: polls.of(c) for c in options["countries"] or homes}
     known = Counter(q for found in by_country.values() for q in found)
     order = sorted(known, key=lambda q: (-known[q], stream("limit", "opinions", q).random()))
@@ -284,26 +288,28 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     for country, found in by_country.items():
         for name in [q for q in order if q in found][: setup.limit]:
             seen[name] = found[name].question
-            asked = _asked(country, homes.get(country, ""), found[name], len(found), polls.faults)
-            yield from items(benchmark.name, role, setup, asked)
+            asked = _build_asked(
+                country, homes.get(country, ""), found[name], len(found), polls.faults
+            )
+            yield from build_items(benchmark.name, role, setup, asked)
     for name in seen if options["unprompted"] else ():
-        question = _placed(seen[name], "your country")
-        asked = Asked("", question, [Voice("nobody")], subset=_part(question))
-        yield from items(benchmark.name, role, setup, asked)
+        question = _name_place(seen[name], "your country")
+        asked = AskedQuestion("", question, [Voice("nobody")], subset=_find_subset(question))
+        yield from build_items(benchmark.name, role, setup, asked)
 
 
-def _countries(setup: Setup) -> dict[str, str]:
+def _list_homes(setup: Setup) -> dict[str, str]:
     """Return the countries through which the cultures are surveyed, each with its culture;
     InputError for a culture without one.
     """
     return {
         NAMES.get(code, code): c.name
         for c in map(setup.workspace.culture, setup.cultures)
-        for code in _surveyed(c)
+        for code in _require_survey(c)
     }
 
 
-def _surveyed(culture: Culture) -> Sequence[str]:
+def _require_survey(culture: Culture) -> Sequence[str]:
     if not culture.survey:
         raise InputError(
             f"culture {culture.name!r} names no country under survey; name countries instead, or"
@@ -312,7 +318,9 @@ def _surveyed(culture: Culture) -> Sequence[str]:
     return culture.survey
 
 
-def _asked(country: str, home: str, poll: Poll, of: int, faults: Mapping[str, int]) -> Asked:
+def _build_asked(
+    country: str, home: str, poll: Poll, of: int, faults: Mapping[str, int]
+) -> AskedQuestion:
     bare = SAMPLE.sub("", country)
     spoken = with_article(bare)
     facts = {
@@ -322,13 +330,18 @@ def _asked(country: str, home: str, poll: Poll, of: int, faults: Mapping[str, in
         "valid": round(poll.valid, 6),
         "faults": dict(faults),
     }
-    question = _placed(poll.question, spoken)
-    return Asked(
-        country, question, [Voice("people", country=spoken)], poll.shares, _part(question), facts
+    question = _name_place(poll.question, spoken)
+    return AskedQuestion(
+        country,
+        question,
+        [Voice("people", country=spoken)],
+        poll.shares,
+        _find_subset(question),
+        facts,
     )
 
 
-def _placed(question: Question, place: str) -> Question:
+def _name_place(question: Question, place: str) -> Question:
     """Return a question in which "(survey country)" is the country's name."""
 
     def said(text: str) -> str:
@@ -339,7 +352,7 @@ def _placed(question: Question, place: str) -> Question:
     return question.model_copy(update={"text": said(question.text), "options": options})
 
 
-def _part(question: Question) -> str:
+def _find_subset(question: Question) -> str:
     """Return the subset of questions that name a person, known by a title before a name."""
     return NAMED if PERSON.search(question.text) else ""
 

@@ -15,7 +15,7 @@ from culturepark import tables
 from culturepark.errors import InputError
 from culturepark.evaluation import notices, parsers
 from culturepark.evaluation.ask import make_attempt
-from culturepark.evaluation.card import settled
+from culturepark.evaluation.card import resolve_options
 from culturepark.evaluation.intervals import POSITIVE, SHARE
 from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
@@ -50,25 +50,29 @@ Right = tuple[int, str, str, bool]  # seed, unit, country, got right
 def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     """Yield an item a pair (and seed, where answers are sampled), in the file's order.
 
-    `setup.data` is one file or folder in a shape that `votes.read_votes` knows, or the word simulated.
-    The option `countries`, else `setup.cultures`, names countries of it, by name or usual
+    `setup.data` is one file or folder in a shape that `votes.read_votes` knows, or the word
+    simulated. The option `countries`, else `setup.cultures`, names countries of it, by name or usual
     abbreviation, all of them where neither does. `setup.limit` is the most users a country, the
     same ones wherever one user comes under several. InputError or NotFound for what is not there.
     """
-    options = settled(benchmark, setup.options)
-    votes = _read(setup, options)
+    options = resolve_options(benchmark, setup.options)
+    votes = _read_votes(setup, options)
     pairs = list(
-        _limited(_held(votes, options), _countries(votes, setup, options["countries"]), setup.limit)
+        _limit_users(
+            _hold_out(votes, options),
+            _choose_countries(votes, setup, options["countries"]),
+            setup.limit,
+        )
     )
     judge = (
         benchmark.asks(setup.workspace) if setup.method == "sample" or options["judge"] else None
     )
     for seed in setup.seeds if setup.method == "sample" else setup.seeds[:1]:
         for pair in pairs:
-            yield _item(pair, seed, setup, judge, _passed_over(votes, setup))
+            yield _build_item(pair, seed, setup, judge, _count_unused(votes, setup))
 
 
-def _read(setup: Setup, options: Mapping[str, Any]) -> Votes:
+def _read_votes(setup: Setup, options: Mapping[str, Any]) -> Votes:
     if len(setup.data) != 1:
         raise InputError(
             "the benchmark reward is held on one file of people's preferences, not"
@@ -78,7 +82,7 @@ def _read(setup: Setup, options: Mapping[str, Any]) -> Votes:
     return read_votes(setup.data[0], tables.Layout.from_options(options))
 
 
-def _passed_over(votes: Votes, setup: Setup) -> Mapping[str, Mapping[str, int]]:
+def _count_unused(votes: Votes, setup: Setup) -> Mapping[str, Mapping[str, int]]:
     """Return what made no pair and what the reader passed over, by file; nothing of what is
     simulated.
     """
@@ -86,12 +90,12 @@ def _passed_over(votes: Votes, setup: Setup) -> Mapping[str, Mapping[str, int]]:
     return {votes.title: counts} if counts and str(setup.data[0]) != "simulated" else {}
 
 
-def _countries(votes: Votes, setup: Setup, given: str | Sequence[str]) -> Sequence[str]:
+def _choose_countries(votes: Votes, setup: Setup, given: str | Sequence[str]) -> Sequence[str]:
     names = [n.strip() for n in given.split(",")] if isinstance(given, str) else list(given)
     return votes.find_countries([n for n in names if n] or setup.cultures)
 
 
-def _held(votes: Votes, options: Mapping[str, Any]) -> Sequence[Preference]:
+def _hold_out(votes: Votes, options: Mapping[str, Any]) -> Sequence[Preference]:
     """Return all pairs or, with `held_out` above 0, those of the users whom SCPO holds out with
     this share and `seed`.
     """
@@ -104,7 +108,7 @@ def _held(votes: Votes, options: Mapping[str, Any]) -> Sequence[Preference]:
     return split_by_user(votes.pairs, share, options["seed"])[1] if share else votes.pairs
 
 
-def _limited(
+def _limit_users(
     pairs: Sequence[Preference], countries: Sequence[str], limit: int | None
 ) -> Iterator[Preference]:
     """Yield the pairs of these countries, of at most `limit` users each."""
@@ -116,7 +120,7 @@ def _limited(
         yield from (p for p in own if p.user in kept)
 
 
-def _item(
+def _build_item(
     pair: Preference,
     seed: int,
     setup: Setup,
@@ -140,11 +144,11 @@ def _item(
         seed=seed,
         gold=SIDES[pair.minority],
         facts=facts,
-        request=_request(pair, seed, answers, setup.method == "likelihood", judge),
+        request=_build_request(pair, seed, answers, setup.method == "likelihood", judge),
     )
 
 
-def _request(
+def _build_request(
     pair: Preference, seed: int, answers: tuple[str, str], likelihood: bool, judge: Role | None
 ) -> Request:
     """Return the conversation with both answers as options or, for a judge, the prompt that shows
@@ -174,7 +178,7 @@ async def run(benchmark: Benchmark, item: Item, ask: Ask) -> Attempt:
             named,
             None if isinstance(named, Unparsed) else float(named == CODES[chosen]),
         )
-    if odd := _odd(reply.option_probs):
+    if odd := _find_fault(reply.option_probs):
         return make_attempt(item, reply, Unparsed(odd))
     a, b = reply.option_probs
     return make_attempt(
@@ -185,7 +189,7 @@ async def run(benchmark: Benchmark, item: Item, ask: Ask) -> Attempt:
     )
 
 
-def _odd(shares: Sequence[float]) -> str:
+def _find_fault(shares: Sequence[float]) -> str:
     """Say what is wrong with probabilities of two answers; empty where nothing is."""
     if not shares:
         return (
@@ -211,20 +215,20 @@ def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Mea
     countries = sorted({o.culture for o in attempts})
     made: list[Measure] = []
     for subset in SUBSETS:
-        part = [o for o in answered if _within(o, subset)]
-        asked = sum(_within(o, subset) for o in attempts)
+        part = [o for o in answered if _is_in_subset(o, subset)]
+        asked = sum(_is_in_subset(o, subset) for o in attempts)
         if asked:
-            made += _accuracies(part, countries, subset, asked)
+            made += _measure_accuracies(part, countries, subset, asked)
     if told := [o for o in answered if o.shares]:
-        made += _calibration(told, countries)
+        made += _measure_calibration(told, countries)
     return made
 
 
-def _within(o: Attempt, subset: str) -> bool:
+def _is_in_subset(o: Attempt, subset: str) -> bool:
     return not subset or o.gold == {"minority": "minority", "shared": "majority"}[subset]
 
 
-def _accuracies(
+def _measure_accuracies(
     part: Sequence[Attempt], countries: Sequence[str], subset: str, asked: int
 ) -> Iterator[Measure]:
     rows = [(o.seed, o.unit, o.culture, o.score == 1) for o in part]
@@ -260,11 +264,17 @@ def accuracy(rows: Iterable[Right], countries: Sequence[str], **told: Any) -> Me
         row[place[country]] += right
         row[len(place) + place[country]] += 1
     return Measure(
-        "accuracy", sums, _macro, what="users or items", share=len(place) == 1, within=SHARE, **told
+        "accuracy",
+        sums,
+        _average_countries,
+        what="users or items",
+        share=len(place) == 1,
+        within=SHARE,
+        **told,
     )
 
 
-def _macro(sums: Any) -> Any:
+def _average_countries(sums: Any) -> Any:
     import numpy as np
 
     right, count = np.split(np.asarray(sums, dtype=float), 2, axis=-1)
@@ -274,7 +284,7 @@ def _macro(sums: Any) -> Any:
         return shares.sum(-1) / there.sum(-1)
 
 
-def _calibration(told: Sequence[Attempt], countries: Sequence[str]) -> Iterator[Measure]:
+def _measure_calibration(told: Sequence[Attempt], countries: Sequence[str]) -> Iterator[Measure]:
     """Yield expected calibration error, Brier score and log loss, over all pairs and by country;
     which came first changes none.
     """
@@ -282,7 +292,7 @@ def _calibration(told: Sequence[Attempt], countries: Sequence[str]) -> Iterator[
         own = [o for o in told if country in ("", o.culture)]
         if not own:
             continue
-        binned = _summed(own, _binned)
+        binned = _sum_pairs(own, _bin_pair)
         how: dict[str, Any] = {"culture": country, "better": "low", "what": "users or items"}
         yield Measure(
             "calibration error",
@@ -291,13 +301,14 @@ def _calibration(told: Sequence[Attempt], countries: Sequence[str]) -> Iterator[
             **how,
             note=(
                 f"expected calibration error (Guo et al. 2017, §2) over {BINS} bins, each pair in"
-                f" both orders; above 0 by chance where pairs are few. {_reliability(binned)}"
+                f" both orders; above 0 by chance where pairs are few. "
+                f"{_describe_reliability(binned)}"
             ),
             within=SHARE,
         )
         yield Measure(
             "Brier score",
-            _summed(own, lambda p: ((1 - p) ** 2, 1.0)),
+            _sum_pairs(own, lambda p: ((1 - p) ** 2, 1.0)),
             mean,
             **how,
             note=(
@@ -308,7 +319,7 @@ def _calibration(told: Sequence[Attempt], countries: Sequence[str]) -> Iterator[
         )
         yield Measure(
             "log loss",
-            _summed(own, lambda p: (-log(max(p, LEAST)), 1.0)),
+            _sum_pairs(own, lambda p: (-log(max(p, LEAST)), 1.0)),
             mean,
             **how,
             note=(
@@ -319,7 +330,7 @@ def _calibration(told: Sequence[Attempt], countries: Sequence[str]) -> Iterator[
         )
 
 
-def _summed(told: Sequence[Attempt], worth: Any) -> dict[tuple[int, str], list[float]]:
+def _sum_pairs(told: Sequence[Attempt], worth: Any) -> dict[tuple[int, str], list[float]]:
     """Return by seed and unit the sums of what each chosen answer's probability is worth, a
     vector.
     """
@@ -331,7 +342,7 @@ def _summed(told: Sequence[Attempt], worth: Any) -> dict[tuple[int, str], list[f
     return sums
 
 
-def _binned(p: float) -> list[float]:
+def _bin_pair(p: float) -> list[float]:
     """Return a pair's place in the bins, in both orders: sums of the probability, of how often it
     came true, and counts; shape (30,).
 
@@ -362,7 +373,7 @@ def gap(sums: Any) -> Any:
         return np.abs(sure - true).sum(-1) / count.sum(-1)
 
 
-def _reliability(sums: Mapping[tuple[int, str], Sequence[float]]) -> str:
+def _describe_reliability(sums: Mapping[tuple[int, str], Sequence[float]]) -> str:
     """Return the upper half of the bins in words; the lower one mirrors it."""
     total = [sum(column) for column in zip(*sums.values(), strict=True)]
     sure, true, count = total[:BINS], total[BINS : 2 * BINS], total[2 * BINS :]

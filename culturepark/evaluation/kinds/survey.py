@@ -11,7 +11,7 @@ from typing import Any
 from culturepark import surveys, workspace
 from culturepark.errors import InputError
 from culturepark.evaluation import alignment
-from culturepark.evaluation.card import settled
+from culturepark.evaluation.card import resolve_options
 from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure
 from culturepark.evaluation.types import Attempt, Benchmark, Item, Setup
@@ -32,7 +32,7 @@ class Voice:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedQuestion:
     """One question to one people: what it is called, how its people answered, and what is told of
     that.
     """
@@ -51,31 +51,31 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
 
     InputError for a culture that no survey figures are known of.
     """
-    options = settled(benchmark, setup.options)
+    options = resolve_options(benchmark, setup.options)
     role, questions = (
         benchmark.asks(setup.workspace),
         setup.workspace.scenario(options["scenario"]).questions,
     )
     figures = surveys.load_survey(options["survey"]) if options["survey"] else setup.surveyed
-    order = ranked(questions, setup.limit, lambda q: (options["scenario"], q.id))
+    order = rank_questions(questions, setup.limit, lambda q: (options["scenario"], q.id))
     seen: dict[str, Question] = {}
     for name in setup.cultures:
-        for asked in _answered(setup, setup.workspace.culture(name), order, figures):
+        for asked in _find_answered(setup, setup.workspace.culture(name), order, figures):
             seen[asked.question.id] = asked.question
-            yield from items(benchmark.name, role, setup, asked)
+            yield from build_items(benchmark.name, role, setup, asked)
     if options["unprompted"]:
         for question in seen.values():
-            asked = Asked(
+            asked = AskedQuestion(
                 "",
                 question,
                 [Voice("nobody")],
-                subset=part(setup, question.id),
+                subset=find_split(setup, question.id),
                 facts={"topic": question.topic},
             )
-            yield from items(benchmark.name, role, setup, asked)
+            yield from build_items(benchmark.name, role, setup, asked)
 
 
-def ranked(
+def rank_questions(
     questions: Sequence[Question], limit: int | None, key: Callable[[Question], Any]
 ) -> Sequence[Question]:
     """Return questions as they are, or, under a limit, in a random order that depends on the key
@@ -88,9 +88,9 @@ def ranked(
     )
 
 
-def _answered(
+def _find_answered(
     setup: Setup, culture: Culture, questions: Sequence[Question], figures: Figures
-) -> Iterator[Asked]:
+) -> Iterator[AskedQuestion]:
     found = [
         (q, shares) for q in questions if (shares := figures.pool(culture.survey, q.id)) is not None
     ]
@@ -100,7 +100,7 @@ def _answered(
             f"culture {culture.name!r} is surveyed through {countries}; {figures.source} holds no"
             f" answer of these questions from there. There are: {', '.join(figures.countries())}."
         )
-    voices = voiced(setup, culture)
+    voices = choose_voices(setup, culture)
     for question, shares in found[: setup.limit]:
         facts = {
             "topic": question.topic,
@@ -111,12 +111,17 @@ def _answered(
             "of": len(found),
             **({"read": {figures.source: figures.notices}} if figures.notices else {}),
         }
-        yield Asked(
-            culture.name, question, voices, gold(question, shares), part(setup, question.id), facts
+        yield AskedQuestion(
+            culture.name,
+            question,
+            voices,
+            list_shares(question, shares),
+            find_split(setup, question.id),
+            facts,
         )
 
 
-def voiced(setup: Setup, culture: Culture) -> list[Voice]:
+def choose_voices(setup: Setup, culture: Culture) -> list[Voice]:
     """Return who answers for a culture: its people, or each of its personas; InputError where it
     has none.
     """
@@ -131,7 +136,7 @@ def voiced(setup: Setup, culture: Culture) -> list[Voice]:
     return found
 
 
-def gold(question: Question, shares: Distribution) -> list[float]:
+def list_shares(question: Question, shares: Distribution) -> list[float]:
     """Return a people's shares in the order of a question's options; InputError where they are of
     another question.
     """
@@ -144,7 +149,7 @@ def gold(question: Question, shares: Distribution) -> list[float]:
     return [shares.shares.get(code, 0.0) for code in codes]
 
 
-def part(setup: Setup, question: str) -> str:
+def find_split(setup: Setup, question: str) -> str:
     """Return in which part of the corpus a question is: alignment.TUNED or HELD; "" where no corpus
     is known, or not of this question.
     """
@@ -152,7 +157,7 @@ def part(setup: Setup, question: str) -> str:
     return {"": "", "train": alignment.TUNED}.get(split, alignment.HELD)
 
 
-def items(benchmark: str, role: Role, setup: Setup, asked: Asked) -> Iterator[Item]:
+def build_items(benchmark: str, role: Role, setup: Setup, asked: AskedQuestion) -> Iterator[Item]:
     """Yield the requests of one question to one people: one a voice for likelihoods, `count` of
     them in turns for samples.
 
@@ -204,14 +209,14 @@ def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> Sequence
             if "survey" in o.facts
         }
     )
-    return alignment.measure(attempts, ordered=True, note=_source(surveys))
+    return alignment.measure(attempts, ordered=True, note=_describe_source(surveys))
 
 
-def _source(surveys: Iterable[str]) -> str:
+def _describe_source(surveys: Iterable[str]) -> str:
     return f"People: {', '.join(surveys)}; valid answers only"
 
 
-def _constructed(setup: Setup) -> str:
+def _warn_embedded(setup: Setup) -> str:
     """Return why the embedded engine's row is no model's: the shipped personas' views follow the
     shipped figures; of other personas and other figures nothing of the kind is known.
     """
@@ -239,12 +244,12 @@ def _has_shipped_views(setup: Setup) -> bool:
     return all(
         name in shipped.cultures
         and shipped.culture(name).survey == asked.culture(name).survey
-        and _views(shipped, name) == _views(asked, name)
+        and _list_views(shipped, name) == _list_views(asked, name)
         for name in setup.cultures
     )
 
 
-def _views(cards: Workspace, culture: str) -> dict[str, Mapping[str, int]]:
+def _list_views(cards: Workspace, culture: str) -> dict[str, Mapping[str, int]]:
     return {persona.id: persona.views for persona in cards.people(culture)}
 
 
@@ -254,5 +259,5 @@ KIND = BenchmarkKind(
     options={"scenario": "world_values", "survey": "", "unprompted": True},
     respondents=("people", "personas"),
     surveyed=True,
-    embedded_warning=_constructed,
+    embedded_warning=_warn_embedded,
 )

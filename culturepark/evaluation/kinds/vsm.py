@@ -25,7 +25,7 @@ from typing import Any
 
 from culturepark import surveys
 from culturepark.errors import InputError, nearest
-from culturepark.evaluation.card import settled
+from culturepark.evaluation.card import resolve_options
 from culturepark.evaluation.intervals import POSITIVE
 from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
@@ -68,7 +68,7 @@ def score(dimension: str, means: Mapping[str, Any]) -> Any:
     return sum(weight * (means[more] - means[less]) for weight, more, less in FORMULAS[dimension])
 
 
-def published(culture: Culture) -> dict[str, int]:
+def load_published(culture: Culture) -> dict[str, int]:
     """Return the published figures of a culture's row of Hofstede's table, by dimension; those that
     there are.
     """
@@ -100,14 +100,16 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
 
     InputError where none has, where an option is none, and where the pack lacks an item.
     """
-    how = settled(benchmark, setup.options)["constants"]
+    how = resolve_options(benchmark, setup.options)["constants"]
     if how not in CONSTANTS:
         raise InputError(
             f"benchmark {benchmark.name!r}: no constants {how!r}. {nearest(how, CONSTANTS)}"
         )
-    questions = _questions(setup.workspace, benchmark.items.removeprefix("scenario:"))
+    questions = _load_questions(setup.workspace, benchmark.items.removeprefix("scenario:"))
     there = {
-        name: held for name in setup.cultures if (held := published(setup.workspace.culture(name)))
+        name: held
+        for name in setup.cultures
+        if (held := load_published(setup.workspace.culture(name)))
     }
     if not there:
         named = ", ".join(setup.cultures)
@@ -117,10 +119,12 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
         )
     left = [name for name in setup.cultures if name not in there]
     for name, held in there.items():
-        yield from _asked(benchmark, setup, questions, setup.workspace.culture(name), held, left)
+        yield from _build_items(
+            benchmark, setup, questions, setup.workspace.culture(name), held, left
+        )
 
 
-def _questions(workspace: Workspace, pack: str) -> tuple[Question, ...]:
+def _load_questions(workspace: Workspace, pack: str) -> tuple[Question, ...]:
     """Return a pack's 24 items in order; InputError where one is missing or has other options."""
     known = {q.id: q for q in workspace.scenario(pack).questions}
     for item in ITEMS:
@@ -133,7 +137,7 @@ def _questions(workspace: Workspace, pack: str) -> tuple[Question, ...]:
     return tuple(known[item] for item in ITEMS)
 
 
-def _asked(
+def _build_items(
     benchmark: Benchmark,
     setup: Setup,
     questions: Sequence[Question],
@@ -141,10 +145,10 @@ def _asked(
     held: Mapping[str, int],
     left: Sequence[str],
 ) -> Iterator[Item]:
-    people, gold = respondents(setup, culture), dict(held)
+    people, gold = choose_respondents(setup, culture), dict(held)
     told = {
         "respondents": setup.respondents,
-        "count": _count(setup),
+        "count": _count_respondents(setup),
         "limit": setup.limit,
         "left": list(left),
     }
@@ -154,12 +158,12 @@ def _asked(
                 f"{culture.name}/{who.name}/{question.id}/{who.turn}/{seed}",
                 f"{culture.name}/{who.name}",
             )
-            facts = {"item": question.id, **_answers(question), "half": who.half, **told}
-            request = _request(benchmark, setup, culture, who, question, name)
+            facts = {"item": question.id, **_list_answers(question), "half": who.half, **told}
+            request = _build_request(benchmark, setup, culture, who, question, name)
             yield Item(name, culture.name, unit, request, seed=seed, gold=gold, facts=facts)
 
 
-def _request(
+def _build_request(
     benchmark: Benchmark,
     setup: Setup,
     culture: Culture,
@@ -167,7 +171,7 @@ def _request(
     question: Question,
     name: str,
 ) -> Request:
-    told = _answers(question)
+    told = _list_answers(question)
     view = who.me.views.get(question.id) if who.me else None
     facts = {
         "me": who.me,
@@ -186,18 +190,18 @@ def _request(
     return replace(made, options=tuple(setup.begins(question, code) for code in weighed))
 
 
-def _answers(question: Question) -> dict[str, list[Any]]:
+def _list_answers(question: Question) -> dict[str, list[Any]]:
     return {
         "codes": [o.code for o in question.options],
         "labels": [o.label for o in question.options],
     }
 
 
-def _count(setup: Setup) -> int:
+def _count_respondents(setup: Setup) -> int:
     return setup.count if setup.limit is None else min(setup.count, setup.limit)
 
 
-def respondents(setup: Setup, culture: Culture) -> list[Respondent]:
+def choose_respondents(setup: Setup, culture: Culture) -> list[Respondent]:
     """Return who is asked: `count` people, or personas in turns until they are as many, each at
     least once.
 
@@ -209,7 +213,7 @@ def respondents(setup: Setup, culture: Culture) -> list[Respondent]:
         return (
             [Respondent("people")]
             if likelihood
-            else [Respondent(f"{n:04}", n % 2) for n in range(_count(setup))]
+            else [Respondent(f"{n:04}", n % 2) for n in range(_count_respondents(setup))]
         )
     cast = setup.workspace.people(culture.name)
     if not cast:
@@ -219,7 +223,7 @@ def respondents(setup: Setup, culture: Culture) -> list[Respondent]:
         )
     if setup.limit is not None and setup.limit < len(cast):
         cast = tuple(stream("limit", "vsm", culture.name).sample(cast, setup.limit))
-    rounds = len(cast) if likelihood else max(_count(setup), len(cast))
+    rounds = len(cast) if likelihood else max(_count_respondents(setup), len(cast))
     return [
         Respondent((me := cast[i % len(cast)]).name, i % len(cast) % 2, i // len(cast), me)
         for i in range(rounds)
@@ -230,7 +234,7 @@ def respondents(setup: Setup, culture: Culture) -> list[Respondent]:
 
 
 @dataclass(frozen=True)
-class People:
+class GroupAnswers:
     """The answers of one culture. `units` hold a table, flat, of 5 rows of 24 items: for each half
     of the respondents the sums of answers and their counts, then the sums of all squared answers.
     """
@@ -255,7 +259,7 @@ class People:
     @cached_property
     def missing(self) -> list[str]:
         """The items without any answer, in one of the seeds at least."""
-        counts = _halves(self.totals)[..., 1, :].sum(-2)
+        counts = _split_halves(self.totals)[..., 1, :].sum(-2)
         return [item for i, item in enumerate(ITEMS) if not len(counts) or not counts[:, i].all()]
 
     @property
@@ -273,10 +277,9 @@ class People:
                 else many
             )
         cast = len({o.unit for o in self.asked})
-        return (
-            f"{cast} personas{cut},"
-            f" {'each by the distribution that the model tells' if drawn else f'{self.interviews} interviews'}"
-        )
+        if drawn:
+            return f"{cast} personas{cut}, each by the distribution that the model tells"
+        return f"{cast} personas{cut}, {self.interviews} interviews"
 
     @property
     def interviews(self) -> int:
@@ -301,25 +304,25 @@ class People:
         return "respondents" if self.asked[0].facts["respondents"] == "people" else "personas"
 
 
-def peoples(attempts: Sequence[Attempt]) -> list[People]:
+def group_answers(attempts: Sequence[Attempt]) -> list[GroupAnswers]:
     """Return what each culture's respondents answered, by the cultures' names."""
     groups: dict[str, list[Attempt]] = {}
     for o in attempts:
         groups.setdefault(o.culture, []).append(o)
     return [
-        People(culture, asked[0].gold, _summed(asked), asked)
+        GroupAnswers(culture, asked[0].gold, _sum_answers(asked), asked)
         for culture, asked in sorted(groups.items())
     ]
 
 
-def _summed(attempts: Iterable[Attempt]) -> dict[tuple[int, str], list[float]]:
+def _sum_answers(attempts: Iterable[Attempt]) -> dict[tuple[int, str], list[float]]:
     """Return each unit's sums; what is no answer adds nothing, and who answered nothing is no
     unit.
     """
     made: dict[tuple[int, str], list[float]] = {}
     for o in attempts:
         place = ITEMS.index(o.facts["item"])
-        for unit, half, answer, square in answers(o):
+        for unit, half, answer, square in list_answers(o):
             sums = made.setdefault((o.seed, unit), [0.0] * (ROWS * ASKED))
             sums[2 * half * ASKED + place] += answer
             sums[(2 * half + 1) * ASKED + place] += 1
@@ -327,7 +330,7 @@ def _summed(attempts: Iterable[Attempt]) -> dict[tuple[int, str], list[float]]:
     return made
 
 
-def answers(o: Attempt) -> Iterator[tuple[str, int, float, float]]:
+def list_answers(o: Attempt) -> Iterator[tuple[str, int, float, float]]:
     """Yield unit, half, answer and its square: one answer, a persona's expected one, or those of
     people drawn from a distribution.
     """
@@ -371,7 +374,7 @@ def drawn(codes: Sequence[int], shares: Sequence[float], count: int, *purpose: A
 # ----------------------------------------------------------------- figures
 
 
-def _halves(sums: Any) -> Any:
+def _split_halves(sums: Any) -> Any:
     """Return total sums, shape (..., at least 96), as sums and counts of each half and item, shape
     (..., 2, 2, 24).
     """
@@ -382,18 +385,18 @@ def scores(sums: Any) -> Any:
     """Return the six dimensions with C = 0 from total sums, shape (..., at least 96), as shape
     (..., 6); NaN without an answer.
     """
-    return _scored(_means(_halves(sums).sum(-3)))
+    return _score_means(_means(_split_halves(sums).sum(-3)))
 
 
-def parted(sums: Any) -> Any:
+def score_halves(sums: Any) -> Any:
     """Return the dimensions of each half, shape (..., 2, 6); an item that a half did not answer is
     taken from the other.
     """
     import numpy as np
 
-    halves = _halves(sums)
+    halves = _split_halves(sums)
     each = _means(halves)
-    return _scored(np.where(np.isnan(each), _means(halves.sum(-3))[..., None, :], each))
+    return _score_means(np.where(np.isnan(each), _means(halves.sum(-3))[..., None, :], each))
 
 
 def _means(table: Any) -> Any:
@@ -403,7 +406,7 @@ def _means(table: Any) -> Any:
     return mean(np.moveaxis(table, -2, -1))
 
 
-def _scored(means: Any) -> Any:
+def _score_means(means: Any) -> Any:
     import numpy as np
 
     held = dict(zip(ITEMS, np.moveaxis(means, -1, 0), strict=True))
@@ -416,14 +419,14 @@ def spread(sums: Any) -> Any:
     """
     import numpy as np
 
-    total, counts = (_halves(sums)[..., i, :].sum(-2) for i in (0, 1))
+    total, counts = (_split_halves(sums)[..., i, :].sum(-2) for i in (0, 1))
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = sums[..., HALVES:] / counts - (total / counts) ** 2
         there = counts > 0
         return np.sqrt(np.where(there, variance.clip(0), 0)).sum(-1) / there.sum(-1)
 
 
-def fitted(gaps: Any) -> tuple[Any, Any]:
+def fit_constants(gaps: Any) -> tuple[Any, Any]:
     """Return constants from `gaps` = published − score, NaN where there is none, shape (...,
     cultures, 6), and on how many they rest.
 
@@ -439,7 +442,7 @@ def fitted(gaps: Any) -> tuple[Any, Any]:
     return np.where(others >= OTHERS, total / np.maximum(others, 1), 0.0), others
 
 
-def apart(errors: Any, held: Any) -> Any:
+def measure_distance(errors: Any, held: Any) -> Any:
     """Return distances from the errors of both halves, shape (..., 2, 6), over the dimensions that
     are published: `held`, (..., 6).
 
@@ -447,11 +450,11 @@ def apart(errors: Any, held: Any) -> Any:
     """
     import numpy as np
 
-    return np.sqrt(np.maximum(squared(errors, held), 0))
+    return np.sqrt(np.maximum(square_distance(errors, held), 0))
 
 
-def squared(errors: Any, held: Any) -> Any:
-    """Return the squares of `apart`, below 0 where the halves err to opposite sides: without the
+def square_distance(errors: Any, held: Any) -> Any:
+    """Return the squares of `measure_distance`, below 0 where the halves err to opposite sides: without the
     noise, on average right.
     """
     import numpy as np
@@ -465,21 +468,24 @@ def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Mea
     """
     import numpy as np
 
-    found = peoples(attempts)
+    found = group_answers(attempts)
     if not found:
         return []
     table = np.array([[p.published.get(d, np.nan) for d in FORMULAS] for p in found])
     fit = options.get("constants", KIND.options["constants"]) == "fitted"
     sums = np.array([p.totals.sum(0) for p in found])
-    constants, others = fitted(table - scores(sums))
-    halves, _ = fitted(table - np.moveaxis(parted(sums), -2, 0))
+    constants, others = fit_constants(table - scores(sums))
+    halves, _ = fit_constants(table - np.moveaxis(score_halves(sums), -2, 0))
     errors = table - scores(sums) - (constants if fit else 0)
-    plain = apart(np.stack([errors, errors], -2), np.isfinite(table))
-    warning = _uninformative(found)
-    made = [*_overall(found, table, fit, plain, warning), _unread(attempts, "", found[0].what)]
+    plain = measure_distance(np.stack([errors, errors], -2), np.isfinite(table))
+    warning = _warn_uninformative(found)
+    made = [
+        *_measure_overall(found, table, fit, plain, warning),
+        _measure_unread(attempts, "", found[0].what),
+    ]
     for i, people in enumerate(found):
-        note = _constants(people, constants[i], others[i]) if fit else "constants zero"
-        made += _distances(
+        note = _describe_constants(people, constants[i], others[i]) if fit else "constants zero"
+        made += _measure_distances(
             people,
             table[i],
             halves[:, i] if fit else 0.0,
@@ -488,13 +494,13 @@ def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Mea
             ("cultures",) if fit else (),
             warning,
         )
-        made += _dimensions(people)
-        made.append(_unread(people.asked, people.culture, people.what))
+        made += _measure_dimensions(people)
+        made.append(_measure_unread(people.asked, people.culture, people.what))
     return made
 
 
-def _distances(
-    people: People,
+def _measure_distances(
+    people: GroupAnswers,
     row: Any,
     constants: Any,
     plain: float,
@@ -511,21 +517,21 @@ def _distances(
         f"{many} of {len(FORMULAS)} dimensions",
         note,
         people.who,
-        _noisy(plain),
-        _lacking([people]),
+        _describe_noise(plain),
+        _explain_missing([people]),
     )
 
     def far(sums: Any) -> Any:
-        return apart(row - parted(sums) - constants, held)
+        return measure_distance(row - score_halves(sums) - constants, held)
 
     def square(sums: Any) -> Any:
-        return squared(row - parted(sums) - constants, held)
+        return square_distance(row - score_halves(sums) - constants, held)
 
     common: dict[str, Any] = {
         "culture": people.culture,
         "better": "low",
         "what": people.what,
-        "note": _joined(parts),
+        "note": _join_notes(parts),
         "alike": alike,
         "warning": warning,
         "tested": not people.drawn,
@@ -540,7 +546,7 @@ def _distances(
     )
 
 
-def _uninformative(found: Sequence[People]) -> str:
+def _warn_uninformative(found: Sequence[GroupAnswers]) -> str:
     """Say why distances tell little, where they do: of few cultures, or of few respondents, chance
     makes most of them.
     """
@@ -563,16 +569,16 @@ def _uninformative(found: Sequence[People]) -> str:
     )
 
 
-def _noisy(plain: float) -> str:
+def _describe_noise(plain: float) -> str:
     """Tell the distance that one reckons from the six dimensions as they are."""
     return f"sampling noise taken out, with it {plain:.1f}" if plain == plain else ""
 
 
-def _joined(parts: Iterable[str]) -> str:
+def _join_notes(parts: Iterable[str]) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _constants(people: People, constants: Any, others: Any) -> str:
+def _describe_constants(people: GroupAnswers, constants: Any, others: Any) -> str:
     """Say which constants were fitted on how many other cultures, and which were left zero."""
     groups: dict[str, list[str]] = {}
     for d, constant, many in zip(FORMULAS, constants, others, strict=True):
@@ -585,7 +591,7 @@ def _constants(people: People, constants: Any, others: Any) -> str:
     return "; ".join(f"{how}: {', '.join(told)}" for how, told in groups.items())
 
 
-def _lacking(found: Iterable[People], dimensions: Iterable[str] | None = None) -> str:
+def _explain_missing(found: Iterable[GroupAnswers], dimensions: Iterable[str] | None = None) -> str:
     """Say why there is no figure: which items nobody answered that these dimensions need, else
     those that are published.
     """
@@ -602,13 +608,15 @@ def _lacking(found: Iterable[People], dimensions: Iterable[str] | None = None) -
     return f"no figure: nobody answered {', '.join(lost)}" if lost else ""
 
 
-def _dimensions(people: People) -> Iterator[Measure]:
+def _measure_dimensions(people: GroupAnswers) -> Iterator[Measure]:
     """Yield the six dimensions with C = 0, and the spread of answers."""
     common: dict[str, Any] = {"culture": people.culture, "better": "", "what": people.what}
     for i, d in enumerate(FORMULAS):
         told = people.published.get(d, "none")
-        note = _joined((f"constant zero; published {told}", people.who, _lacking([people], [d])))
-        yield Measure(d.upper(), people.units, partial(_one, i), note=note, **common)
+        note = _join_notes(
+            (f"constant zero; published {told}", people.who, _explain_missing([people], [d]))
+        )
+        yield Measure(d.upper(), people.units, partial(_score_dimension, i), note=note, **common)
     note = (
         f"standard deviation over respondents, mean over {ASKED - len(people.missing)} items; 0:"
         f" all answer alike; {people.who}"
@@ -616,11 +624,11 @@ def _dimensions(people: People) -> Iterator[Measure]:
     yield Measure("spread", people.units, spread, note=note, within=POSITIVE, **common)
 
 
-def _one(dimension: int, sums: Any) -> Any:
+def _score_dimension(dimension: int, sums: Any) -> Any:
     return scores(sums)[..., dimension]
 
 
-def _unread(attempts: Sequence[Attempt], culture: str, what: str) -> Measure:
+def _measure_unread(attempts: Sequence[Attempt], culture: str, what: str) -> Measure:
     """Return the share of answers that cannot be read; what was never answered is told beside
     it.
     """
@@ -640,8 +648,8 @@ def _unread(attempts: Sequence[Attempt], culture: str, what: str) -> Measure:
 # ------------------------------------------------------------ all cultures
 
 
-def _overall(
-    found: Sequence[People], table: Any, fit: bool, plain: Any, warning: str
+def _measure_overall(
+    found: Sequence[GroupAnswers], table: Any, fit: bool, plain: Any, warning: str
 ) -> Iterator[Measure]:
     """Yield the means over cultures, constants fitted anew whenever respondents are drawn again,
     and the correlations.
@@ -649,7 +657,7 @@ def _overall(
     import numpy as np
 
     units = {
-        key: _block(sums, i, len(found))
+        key: _place_block(sums, i, len(found))
         for i, p in enumerate(found)
         for key, sums in p.units.items()
     }
@@ -659,9 +667,11 @@ def _overall(
 
     def far(sums: Any) -> Any:
         gaps = table - np.moveaxis(
-            parted(sums.reshape(*sums.shape[:-1], len(found), HALVES)), -2, 0
+            score_halves(sums.reshape(*sums.shape[:-1], len(found), HALVES)), -2, 0
         )
-        return apart(np.moveaxis(gaps - fitted(gaps)[0] if fit else gaps, 0, -2), held)
+        return measure_distance(
+            np.moveaxis(gaps - fit_constants(gaps)[0] if fit else gaps, 0, -2), held
+        )
 
     common: dict[str, Any] = {
         "units": units,
@@ -671,8 +681,8 @@ def _overall(
         "what": found[0].what,
         "tested": not any(p.drawn for p in found),
     }
-    like = _said(found, [p for p, whole in zip(found, full, strict=True) if whole], fit)
-    like = _joined((like, _noisy(plain[full].mean())))
+    like = _describe_mean(found, [p for p, whole in zip(found, full, strict=True) if whole], fit)
+    like = _join_notes((like, _describe_noise(plain[full].mean())))
     yield Measure(
         "distance",
         value=lambda sums: far(sums)[..., full].mean(-1),
@@ -680,7 +690,7 @@ def _overall(
         note=like,
         **common,
     )
-    each = _said(found, found, fit)
+    each = _describe_mean(found, found, fit)
     yield Measure(
         "distance a dimension",
         value=lambda sums: (far(sums) / many**0.5).mean(-1),
@@ -689,7 +699,7 @@ def _overall(
     )
     for i, d in enumerate(FORMULAS):
         if (there := held[:, i]).sum() >= PEERS:
-            value = _correlated(table[there, i], there, i)
+            value = _correlate(table[there, i], there, i)
             note = (
                 f"Pearson, score with published figure, over {there.sum()} cultures, which are not"
                 " drawn again; no constant matters"
@@ -705,12 +715,12 @@ def _overall(
             )
 
 
-def _block(sums: Sequence[float], place: int, count: int) -> list[float]:
+def _place_block(sums: Sequence[float], place: int, count: int) -> list[float]:
     """Return a unit's sums and counts in its own culture's place among all."""
     return [0.0] * (HALVES * place) + list(sums[:HALVES]) + [0.0] * (HALVES * (count - place - 1))
 
 
-def _said(found: Sequence[People], used: Sequence[People], fit: bool) -> str:
+def _describe_mean(found: Sequence[GroupAnswers], used: Sequence[GroupAnswers], fit: bool) -> str:
     """Say which cultures a mean is over, and with which constants."""
     many = sorted({len(p.published) for p in used})
     parts = (
@@ -737,12 +747,12 @@ def _said(found: Sequence[People], used: Sequence[People], fit: bool) -> str:
             if (left := found[0].asked[0].facts["left"])
             else ""
         ),
-        _lacking(used),
+        _explain_missing(used),
     )
-    return _joined(parts)
+    return _join_notes(parts)
 
 
-def _correlated(row: Any, there: Any, dimension: int) -> Callable[[Any], Any]:
+def _correlate(row: Any, there: Any, dimension: int) -> Callable[[Any], Any]:
     def value(sums: Any) -> Any:
         import numpy as np
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from culturepark import surveys
 from culturepark.errors import CardError, InputError, NotFound, nearest
-from culturepark.evaluation.card import settled
+from culturepark.evaluation.card import resolve_options
 from culturepark.evaluation.kind import load_kind
 from culturepark.evaluation.types import Benchmark, Item, Setup
 from culturepark.settings import Settings
@@ -18,7 +18,7 @@ from culturepark.workspace import Workspace, load
 METHODS = ("likelihood", "sample")
 
 
-def setup(
+def build_setup(
     benchmark: Benchmark,
     *,
     cultures: Sequence[str] = (),
@@ -60,13 +60,13 @@ def setup(
         raise InputError(f"no data at {', '.join(lacking)}")
     if count < 1 or (limit is not None and limit < 1):
         raise InputError("count and limit are at least 1")
-    told = settled(benchmark, options or {})
+    told = resolve_options(benchmark, options or {})
     _check_mapped(benchmark, options or {}, found)
     path = told.get("survey") or survey
     figures = surveys.load_survey(str(path)) if kind.surveyed and path else None
     chosen = tuple(cultures)
     if kind.culture_source == "cards":
-        chosen = chosen or _all(found, figures)
+        chosen = chosen or _list_surveyed_cultures(found, figures)
         for name in chosen:
             found.culture(name)
     made = Setup(
@@ -75,7 +75,7 @@ def setup(
         method=method,  # type: ignore[arg-type]
         respondents=respondents,  # type: ignore[arg-type]
         count=count,
-        seeds=_seeds(seeds),
+        seeds=_read_seeds(seeds),
         numbers=numbers,
         held=held or {},
         data=tuple(Path(d).expanduser() for d in data),
@@ -99,7 +99,7 @@ def _check_mapped(benchmark: Benchmark, given: Mapping[str, Any], found: Workspa
             )
 
 
-def _all(found: Workspace, figures: Figures | None) -> tuple[str, ...]:
+def _list_surveyed_cultures(found: Workspace, figures: Figures | None) -> tuple[str, ...]:
     """Return the cultures that a survey has figures of, the contact's aside; InputError where those
     of the user's own have none.
     """
@@ -120,7 +120,7 @@ def _all(found: Workspace, figures: Figures | None) -> tuple[str, ...]:
     return there
 
 
-def _seeds(given: Any) -> tuple[int, ...]:
+def _read_seeds(given: Any) -> tuple[int, ...]:
     """Return seeds as given: a number, numbers, or numbers with commas between them."""
     parts = (
         given.split(",")
@@ -138,16 +138,16 @@ def _seeds(given: Any) -> tuple[int, ...]:
     return made
 
 
-def items(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
+def plan_items(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     """Yield what is asked; InputError where that is nothing, or two things have one id."""
     seen = set[str]()
-    for item in _planned(benchmark, setup):
+    for item in _plan_kind(benchmark, setup):
         if item.id in seen:
             raise InputError(
                 f"benchmark {benchmark.name!r} asks two things under the id {item.id!r}"
             )
         seen.add(item.id)
-        _sendable(item)
+        _check_sendable(item)
         yield item
     if not seen:
         raise InputError(
@@ -156,7 +156,7 @@ def items(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
         )
 
 
-def _planned(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
+def _plan_kind(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     """Yield a kind's items; a mistake in a prompt of the card's own is told as the card's."""
     try:
         yield from load_kind(benchmark.kind).plan(benchmark, setup)
@@ -172,7 +172,7 @@ def _planned(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
         ) from error
 
 
-def _sendable(item: Item) -> None:
+def _check_sendable(item: Item) -> None:
     """Raise InputError for what cannot be sent: half a character, as broken escapes in files make
     it.
     """

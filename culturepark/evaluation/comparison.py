@@ -2,7 +2,7 @@
 where there are any.
 
 A winner beats every other model of its row that was asked alike: p < 0.05 after Holm's correction
-over all comparisons of the board, and an interval of the difference that excludes 0. Who was asked
+over all comparisons made, and an interval of the difference that excludes 0. Who was asked
 otherwise is not compared, and where nobody wins nobody is said to.
 
 A model of several trainings stands for the recipe that made them, and is compared over trainings.
@@ -37,26 +37,20 @@ from culturepark.evaluation.types import STRIDE, Attempt
 from culturepark.records import Record
 
 ALPHA = 0.05
-CLOSE = (
-    10 / DRAWS
-)  # p-values of at most this are reckoned again from more swaps: DRAWS of them cannot pass a long correction
-FINE = 2 / ALPHA  # so many swaps a comparison: the least p-value is then half of what passes
+# p-values of at most this are reckoned again from more swaps: DRAWS cannot pass a long correction
+CLOSE = 10 / DRAWS
+FINE = 2 / ALPHA  # so many swaps per comparison: the least p-value is then half of what passes
 BLOCK = 400_000  # swaps times units that are held at once
-LOOSE = (
-    "seeds",
-    "count",
-    "version",
-    "cultures",
-    "held",
-)  # may differ: what both were asked is compared
+# may differ: what both were asked is compared
+LOOSE = ("seeds", "count", "version", "cultures", "held")
 # trainings: below, most differences between recipes go unseen (`python -m benchmarks coverage`)
 ENOUGH = 5
 SILENT = 0.1  # a share of items without an answer that is told as a warning
 Key = tuple[str, str, str]
 
 
-class Entry(Record):
-    """A model on a board, and how it was asked. `asked` counts items by culture and status;
+class ComparedModel(Record):
+    """A model on a comparison, and how it was asked. `asked` counts items by culture and status;
     `samples` is the page of them.
 
     `trainings`: how many sets of weights it is the mean of; with one, what is found of it is found
@@ -89,7 +83,7 @@ class Entry(Record):
         return sum(self.counts.get(s, 0) for s in statuses) / self.items if self.items else 0.0
 
 
-class Cell(Record):
+class FigureCell(Record):
     """A model's figure, and where what it was made of can be read."""
 
     model: str
@@ -97,7 +91,7 @@ class Cell(Record):
     samples: str = ""
 
 
-class Pair(Record):
+class ModelPair(Record):
     """A comparison: `difference` is first − second, `corrected` its p-value after Holm, None where
     there is none.
 
@@ -114,7 +108,7 @@ class Pair(Record):
     weights: tuple[str, ...] = ()
 
 
-class Row(Record):
+class FigureRow(Record):
     """One figure of one culture, for all models. `winner` beats every other that was asked alike;
     without one, `tied` are the best and its equals.
 
@@ -127,18 +121,18 @@ class Row(Record):
     better: Literal["high", "low", ""] = "high"
     what: str = "units"
     note: str = ""
-    cells: tuple[Cell, ...]
-    pairs: tuple[Pair, ...] = ()
+    cells: tuple[FigureCell, ...]
+    pairs: tuple[ModelPair, ...] = ()
     winner: str | None = None
     winning: Literal["recipe", "weights", ""] = ""
     tied: tuple[str, ...] = ()
 
-    def cell(self, model: str) -> Cell | None:
+    def cell(self, model: str) -> FigureCell | None:
         """Return a model's cell; None where it has none."""
         return next((c for c in self.cells if c.model == model), None)
 
 
-class Table(Record):
+class BenchmarkTable(Record):
     """A benchmark: its models, the headline figures that are compared, the others, and what is to
     be known of them.
     """
@@ -147,20 +141,20 @@ class Table(Record):
     title: str
     about: str
     source: str
-    models: tuple[Entry, ...]
-    rows: tuple[Row, ...]
-    others: tuple[Row, ...] = ()
+    models: tuple[ComparedModel, ...]
+    rows: tuple[FigureRow, ...]
+    others: tuple[FigureRow, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-class Board(Record):
+class Comparison(Record):
     """All tables. `comparisons` is how many p-values were corrected together, `against` the one
     model all were compared with.
 
     P-values of two sets of weights come from `draws` swaps of units, small ones from `swaps`.
     """
 
-    tables: tuple[Table, ...]
+    tables: tuple[BenchmarkTable, ...]
     against: str = ""
     comparisons: int = 0
     alpha: float = ALPHA
@@ -170,7 +164,7 @@ class Board(Record):
 
 
 @dataclass(frozen=True)
-class Held:
+class MeasuredResult:
     """A result with the measures of its attempts, which are many and are let go."""
 
     run: str
@@ -184,7 +178,7 @@ class Held:
     again: Callable[[], Sequence[Attempt]] | None = None
 
 
-class Sides:
+class PairedMeasures:
     """Two models' measures of what both answered: an item that one gave no answer to is left out of
     both, in all its seeds.
 
@@ -194,40 +188,42 @@ class Sides:
     def __init__(self) -> None:
         self._made: dict[tuple[int, frozenset[str]], Mapping[Key, Measure]] = {}
 
-    def of(self, a: Held, b: Held, key: Key) -> tuple[Measure, Measure] | None:
+    def measure_both(
+        self, a: MeasuredResult, b: MeasuredResult, key: Key
+    ) -> tuple[Measure, Measure] | None:
         """Return both models' measures; None where one has none left, or where they are sums of
         different lengths.
         """
         first, second = (
-            self._without(a, b.silent - a.silent).get(key),
-            self._without(b, a.silent - b.silent).get(key),
+            self._measure_without(a, b.silent - a.silent).get(key),
+            self._measure_without(b, a.silent - b.silent).get(key),
         )
-        if first is None or second is None or _length(first) != _length(second):
+        if first is None or second is None or _count_sums(first) != _count_sums(second):
             return None
         return first, second
 
-    def _without(self, h: Held, lost: frozenset[str]) -> Mapping[Key, Measure]:
+    def _measure_without(self, h: MeasuredResult, lost: frozenset[str]) -> Mapping[Key, Measure]:
         if not lost or h.again is None:
             return h.measures
         if (id(h), lost) not in self._made:
-            kept = [o for o in h.again() if _item(o) not in lost]
+            kept = [o for o in h.again() if _strip_seed(o) not in lost]
             self._made[id(h), lost] = {m.key: m for m in results.measure(h.result, kept)}
         return self._made[id(h), lost]
 
 
-def _item(one: Attempt) -> str:
+def _strip_seed(one: Attempt) -> str:
     """Return an attempt's item, its seed aside."""
     return one.item.removesuffix(f"/{one.seed % STRIDE}")
 
 
-def held(
+def measure_result(
     run: str,
     result: Result,
     attempts: Sequence[Attempt],
     again: Callable[[], Sequence[Attempt]] | None = None,
-) -> Held:
-    """Return what a board needs of a result; InputError where its attempts are not those that it
-    counted.
+) -> MeasuredResult:
+    """Return what a comparison needs of a result; InputError where its attempts are not those that
+    it counted.
 
     `again` reads the attempts once more, where two models did not answer the same.
     """
@@ -240,11 +236,11 @@ def held(
     parts: dict[str, list[Attempt]] = {}
     for one in attempts:
         parts.setdefault(one.culture, []).append(one)
-    asked = {culture: results.counted(part) for culture, part in sorted(parts.items())}
+    asked = {culture: results.count_statuses(part) for culture, part in sorted(parts.items())}
     graded = load_kind(result.kind).graded
-    silent = frozenset(_item(o) for o in attempts if o.status != "ok" and not graded)
+    silent = frozenset(_strip_seed(o) for o in attempts if o.status != "ok" and not graded)
     trainings = len({o.seed // STRIDE for o in attempts})
-    return Held(
+    return MeasuredResult(
         run,
         result,
         {m.key: m for m in results.measure(result, attempts)},
@@ -255,36 +251,36 @@ def held(
     )
 
 
-def build(given: Iterable[Held], against: str | None = None) -> Board:
-    """Return the board of these results; `against` compares every model with one alone, so that
-    fewer p-values are corrected.
+def build_comparison(given: Iterable[MeasuredResult], against: str | None = None) -> Comparison:
+    """Return the comparison of these results; `against` compares every model with one alone, so
+    that fewer p-values are corrected.
 
     A result that is given twice (one hash) is shown once. InputError names the nearest label where
     `against` is none.
     """
-    kept, notes = _once(list(given))
+    kept, notes = _drop_duplicates(list(given))
     benchmarks = dict.fromkeys(h.result.benchmark for h in kept)
-    named = _labels(kept)
+    named = _label_models(kept)
     labels = dict.fromkeys(label for _, label in named)
     if against is not None and against not in labels:
         raise InputError(f"no model {against!r} to compare with. {nearest(against, labels)}")
-    sides = Sides()
+    sides = PairedMeasures()
     tables = [
-        _table({label: h for h, label in named if h.result.benchmark == b}, against, sides)
+        _build_table({label: h for h, label in named if h.result.benchmark == b}, against, sides)
         for b in benchmarks
     ]
     models = {(h.result.benchmark, label): h for h, label in named}
-    return _decided(
-        Board(tables=tuple(tables), against=against or "", notes=tuple(notes)), models, sides
+    return _decide_winners(
+        Comparison(tables=tuple(tables), against=against or "", notes=tuple(notes)), models, sides
     )
 
 
 # ------------------------------------------------------------------- naming
 
 
-def _once(given: list[Held]) -> tuple[list[Held], list[str]]:
+def _drop_duplicates(given: list[MeasuredResult]) -> tuple[list[MeasuredResult], list[str]]:
     """Return every result once, and what is to be said of those that came twice."""
-    kept: dict[Any, Held] = {}
+    kept: dict[Any, MeasuredResult] = {}
     notes = []
     for one in given:
         first = kept.setdefault(one.result.hash or id(one), one)
@@ -296,7 +292,7 @@ def _once(given: list[Held]) -> tuple[list[Held], list[str]]:
     return list(kept.values()), notes
 
 
-def _labels(kept: Sequence[Held]) -> list[tuple[Held, str]]:
+def _label_models(kept: Sequence[MeasuredResult]) -> list[tuple[MeasuredResult, str]]:
     """Return every result with its model's label: `run:model` for a model that several runs asked
     the same benchmark.
     """
@@ -320,33 +316,35 @@ def _labels(kept: Sequence[Held]) -> list[tuple[Held, str]]:
 # ------------------------------------------------------------------- tables
 
 
-def _table(models: Mapping[str, Held], against: str | None, sides: Sides) -> Table:
+def _build_table(
+    models: Mapping[str, MeasuredResult], against: str | None, sides: PairedMeasures
+) -> BenchmarkTable:
     """Return a benchmark's table, with pairs to compare and nothing decided."""
     one = next(iter(models.values())).result
     keys = dict.fromkeys(key for h in models.values() for key in h.measures)
     heads = {key for h in models.values() for key, m in h.measures.items() if m.headline}
-    rows = [_row(key, models, against, sides, tested=key in heads) for key in keys]
-    return Table(
+    rows = [_build_row(key, models, against, sides, tested=key in heads) for key in keys]
+    return BenchmarkTable(
         benchmark=one.benchmark,
         title=one.title,
         about=one.about,
         source=one.source,
-        models=tuple(_entry(label, h) for label, h in models.items()),
-        rows=tuple(_ordered(r for r in rows if (r.name, r.culture, r.subset) in heads)),
-        others=tuple(_ordered(r for r in rows if (r.name, r.culture, r.subset) not in heads)),
+        models=tuple(_build_model(label, h) for label, h in models.items()),
+        rows=tuple(_order_rows(r for r in rows if (r.name, r.culture, r.subset) in heads)),
+        others=tuple(_order_rows(r for r in rows if (r.name, r.culture, r.subset) not in heads)),
         warnings=(
-            *_unlike(models),
-            *_silent(models),
-            *_apart(rows),
-            *_warned(rows, models),
-            *_once_trained(models),
+            *_note_differences(models),
+            *_note_silent_models(models),
+            *_note_uncompared(rows),
+            *_collect_warnings(rows, models),
+            *_note_single_trainings(models),
         ),
     )
 
 
-def _entry(label: str, h: Held) -> Entry:
+def _build_model(label: str, h: MeasuredResult) -> ComparedModel:
     r = h.result
-    return Entry(
+    return ComparedModel(
         label=label,
         run=h.run,
         model=r.model,
@@ -362,36 +360,41 @@ def _entry(label: str, h: Held) -> Entry:
     )
 
 
-def _row(
-    key: Key, models: Mapping[str, Held], against: str | None, sides: Sides, *, tested: bool
-) -> Row:
+def _build_row(
+    key: Key,
+    models: Mapping[str, MeasuredResult],
+    against: str | None,
+    sides: PairedMeasures,
+    *,
+    tested: bool,
+) -> FigureRow:
     there = {label: h for label, h in models.items() if key in h.measures}
     told = next(iter(there.values())).measures[key]
     figures = {
         label: h.result.figure(*key) or estimate(h.measures[key]) for label, h in there.items()
     }
-    return Row(
+    return FigureRow(
         name=key[0],
         culture=key[1],
         subset=key[2],
         better=told.better,
         what=told.what,
         note=" / ".join(dict.fromkeys(f.note for f in figures.values() if f.note)),
-        cells=tuple(Cell(model=label, figure=figure) for label, figure in figures.items()),
-        pairs=tuple(_pairs(there, key, against, sides)) if tested else (),
+        cells=tuple(FigureCell(model=label, figure=figure) for label, figure in figures.items()),
+        pairs=tuple(_compare_pairs(there, key, against, sides)) if tested else (),
     )
 
 
-def _ordered(rows: Iterable[Row]) -> list[Row]:
+def _order_rows(rows: Iterable[FigureRow]) -> list[FigureRow]:
     """Return the rows figure by figure, that of all cultures first; else in the order they came."""
     found = list(rows)
     places = {name: i for i, name in enumerate(dict.fromkeys((r.name, r.subset) for r in found))}
     return sorted(found, key=lambda r: (places[r.name, r.subset], r.culture != ""))
 
 
-def _pairs(
-    models: Mapping[str, Held], key: Key, against: str | None, sides: Sides
-) -> Iterator[Pair]:
+def _compare_pairs(
+    models: Mapping[str, MeasuredResult], key: Key, against: str | None, sides: PairedMeasures
+) -> Iterator[ModelPair]:
     """Compare the models that were asked alike, with one another or each with `against`, on what
     both answered.
     """
@@ -400,16 +403,16 @@ def _pairs(
         if (
             tested
             and against in (None, a, b)
-            and _strict(models[a], key) == _strict(models[b], key)
+            and _select_strict(models[a], key) == _select_strict(models[b], key)
         ):
             first, second = (b, a) if a == against else (a, b)
-            found = sides.of(models[first], models[second], key)
+            found = sides.measure_both(models[first], models[second], key)
             weights = tuple(m for m in (first, second) if models[m].trainings == 1)
             difference = compare(*found) if found else Difference(value=None)
-            yield Pair(first=first, second=second, difference=difference, weights=weights)
+            yield ModelPair(first=first, second=second, difference=difference, weights=weights)
 
 
-def _length(measure: Measure) -> int:
+def _count_sums(measure: Measure) -> int:
     """Return how many sums a unit has; where two models' differ (one answered nothing of a class,
     say) nothing can be swapped.
     """
@@ -419,7 +422,7 @@ def _length(measure: Measure) -> int:
 # ---------------------------------------------------------- asked otherwise
 
 
-def _how(h: Held) -> dict[str, str]:
+def _describe_setup(h: MeasuredResult) -> dict[str, str]:
     """Return how a model was asked, each setting as text."""
     r = h.result
     options = {f"option {name}": value for name, value in r.options.items()}
@@ -435,15 +438,17 @@ def _how(h: Held) -> dict[str, str]:
     }
 
 
-def _strict(h: Held, key: Key) -> dict[str, str]:
+def _select_strict(h: MeasuredResult, key: Key) -> dict[str, str]:
     """Return what must be alike for a comparison: all but LOOSE, what the figure says, and the
     cultures of one of all cultures.
     """
     alike = (*h.measures[key].alike, *([] if key[1] else ["cultures"]))
-    return {k: v for k, v in _how(h).items() if k not in LOOSE or k in alike}
+    return {k: v for k, v in _describe_setup(h).items() if k not in LOOSE or k in alike}
 
 
-def _warned(rows: Iterable[Row], models: Mapping[str, Held]) -> Iterator[str]:
+def _collect_warnings(
+    rows: Iterable[FigureRow], models: Mapping[str, MeasuredResult]
+) -> Iterator[str]:
     """Yield why rows are no model's, and figures not to be relied on: each reason once, with what
     it is said of.
     """
@@ -456,7 +461,7 @@ def _warned(rows: Iterable[Row], models: Mapping[str, Held]) -> Iterator[str]:
     yield from (f"{', '.join(whose)}: {warning}" for warning, whose in said.items())
 
 
-def _once_trained(models: Mapping[str, Held]) -> Iterator[str]:
+def _note_single_trainings(models: Mapping[str, MeasuredResult]) -> Iterator[str]:
     """Yield which models stand for one set of weights, so that nothing is said of what made
     them.
     """
@@ -469,19 +474,19 @@ def _once_trained(models: Mapping[str, Held]) -> Iterator[str]:
         )
 
 
-def _unlike(models: Mapping[str, Held]) -> Iterator[str]:
+def _note_differences(models: Mapping[str, MeasuredResult]) -> Iterator[str]:
     """Yield what differs in how the models were asked."""
-    told = {label: _how(h) for label, h in models.items()}
+    told = {label: _describe_setup(h) for label, h in models.items()}
     for key in dict.fromkeys(k for how in told.values() for k in how):
         values: dict[str, list[str]] = {}
         for label, how in told.items():
             values.setdefault(how.get(key, "not told"), []).append(label)
         if len(values) > 1:
             said = "; ".join(f"{value} for {', '.join(labels)}" for value, labels in values.items())
-            yield f"not asked alike: {key}: {said}. {_means(key)}"
+            yield f"not asked alike: {key}: {said}. {_explain_difference(key)}"
 
 
-def _means(key: str) -> str:
+def _explain_difference(key: str) -> str:
     if key == "cultures":
         return "Figures of all cultures are not compared; those of a culture are."
     if key == "count":
@@ -491,7 +496,7 @@ def _means(key: str) -> str:
     )
 
 
-def _silent(models: Mapping[str, Held]) -> Iterator[str]:
+def _note_silent_models(models: Mapping[str, MeasuredResult]) -> Iterator[str]:
     """Yield which models left much unanswered: their figures are of what is left."""
     for label, h in models.items():
         counts, total = h.result.counts, sum(h.result.counts.values())
@@ -504,7 +509,7 @@ def _silent(models: Mapping[str, Held]) -> Iterator[str]:
             )
 
 
-def _apart(rows: Iterable[Row]) -> Iterator[str]:
+def _note_uncompared(rows: Iterable[FigureRow]) -> Iterator[str]:
     """Yield which models were not asked the same, so that figures of both are not compared."""
     there = {
         (p.first, p.second): r
@@ -523,16 +528,22 @@ def _apart(rows: Iterable[Row]) -> Iterator[str]:
 # ----------------------------------------------------------------- deciding
 
 
-def _decided(board: Board, models: Mapping[tuple[str, str], Held], sides: Sides) -> Board:
+def _decide_winners(
+    comparison: Comparison, models: Mapping[tuple[str, str], MeasuredResult], sides: PairedMeasures
+) -> Comparison:
     """Correct the p-values of all comparisons together, and say who wins which row."""
-    pairs = [p for t in board.tables for r in t.rows for p in r.pairs]
+    pairs = [p for t in comparison.tables for r in t.rows for p in r.pairs]
     family = sum(p.difference.p is not None for p in pairs)
     swaps = ceil(FINE * family)
     tables = [
         t.model_copy(
-            update={"rows": tuple(_finer(r, t.benchmark, models, sides, swaps) for r in t.rows)}
+            update={
+                "rows": tuple(
+                    _refine_p_values(r, t.benchmark, models, sides, swaps) for r in t.rows
+                )
+            }
         )
-        for t in board.tables
+        for t in comparison.tables
     ]
     corrected = iter(
         holm(
@@ -546,11 +557,13 @@ def _decided(board: Board, models: Mapping[tuple[str, str], Held], sides: Sides)
         )
     )
     tables = [
-        t.model_copy(update={"rows": tuple(_won(_corrected(r, corrected)) for r in t.rows)})
+        t.model_copy(
+            update={"rows": tuple(_decide_row(_correct_row(r, corrected)) for r in t.rows)}
+        )
         for t in tables
     ]
-    notes = (*board.notes, *_few(tables, family, board.against))
-    return board.model_copy(
+    notes = (*comparison.notes, *_note_few_units(tables, family, comparison.against))
+    return comparison.model_copy(
         update={
             "tables": tuple(tables),
             "comparisons": family,
@@ -560,9 +573,13 @@ def _decided(board: Board, models: Mapping[tuple[str, str], Held], sides: Sides)
     )
 
 
-def _finer(
-    row: Row, benchmark: str, models: Mapping[tuple[str, str], Held], sides: Sides, swaps: int
-) -> Row:
+def _refine_p_values(
+    row: FigureRow,
+    benchmark: str,
+    models: Mapping[tuple[str, str], MeasuredResult],
+    sides: PairedMeasures,
+    swaps: int,
+) -> FigureRow:
     """Return a row whose small p-values are fine enough for the correction.
 
     They stay p-values: one of at most CLOSE becomes that of the many swaps, whatever it is; the
@@ -573,21 +590,23 @@ def _finer(
         found = pair.difference
         if found.p is not None and found.p <= CLOSE and swaps > DRAWS and found.trainings == 1:
             key = (row.name, row.culture, row.subset)
-            both = sides.of(models[benchmark, pair.first], models[benchmark, pair.second], key)
+            both = sides.measure_both(
+                models[benchmark, pair.first], models[benchmark, pair.second], key
+            )
             assert both is not None, "they were compared"
-            found = found.model_copy(update={"p": permuted(*both, swaps)})
+            found = found.model_copy(update={"p": permute_p_value(*both, swaps)})
         made.append(pair.model_copy(update={"difference": found}))
     return row.model_copy(update={"pairs": tuple(made)})
 
 
-def permuted(first: Measure, second: Measure, swaps: int, seed: int = 1) -> float:
+def permute_p_value(first: Measure, second: Measure, swaps: int, seed: int = 1) -> float:
     """Return the p-value of `measure.compare` from so many swaps of units, in blocks that fit in
     memory.
     """
     import numpy as np
 
     units = sorted({u for _, u in first.units} & {u for _, u in second.units})
-    a, b = (_summed(m, units) for m in (first, second))
+    a, b = (_sum_units(m, units) for m in (first, second))
     left, right, rng = a.sum(0), b.sum(0), np.random.default_rng(seed)
     observed = abs(float(first.value(left) - second.value(right))) - 1e-12
     far = there = 0
@@ -605,7 +624,7 @@ def permuted(first: Measure, second: Measure, swaps: int, seed: int = 1) -> floa
     return (1 + far) / (1 + there)
 
 
-def _summed(measure: Measure, units: Sequence[str]) -> Any:
+def _sum_units(measure: Measure, units: Sequence[str]) -> Any:
     """Return each unit's sums, the mean over seeds, shape (units, length)."""
     import numpy as np
 
@@ -617,7 +636,7 @@ def _summed(measure: Measure, units: Sequence[str]) -> Any:
     return made / len({seed for seed, unit in measure.units if unit in places})
 
 
-def _corrected(row: Row, values: Iterator[float]) -> Row:
+def _correct_row(row: FigureRow, values: Iterator[float]) -> FigureRow:
     """Return a row with the next corrected p-values, and which model each comparison finds
     better.
     """
@@ -626,13 +645,13 @@ def _corrected(row: Row, values: Iterator[float]) -> Row:
         if pair.difference.p is not None:
             value = next(values)
             pair = pair.model_copy(
-                update={"corrected": value, "better": _better(pair, value, row.better)}
+                update={"corrected": value, "better": _find_better(pair, value, row.better)}
             )
         made.append(pair)
     return row.model_copy(update={"pairs": tuple(made)})
 
 
-def _better(pair: Pair, corrected: float, good: str) -> str:
+def _find_better(pair: ModelPair, corrected: float, good: str) -> str:
     """Return the model that a comparison finds better; "" unless the corrected p-value and the
     interval both say so.
     """
@@ -642,7 +661,7 @@ def _better(pair: Pair, corrected: float, good: str) -> str:
     return pair.first if (low > 0) == (good == "high") else pair.second
 
 
-def _won(row: Row) -> Row:
+def _decide_row(row: FigureRow) -> FigureRow:
     """Say who wins a row: who beats every other model that it was compared with. Else who cannot be
     told from the best one.
     """
@@ -673,7 +692,7 @@ def _won(row: Row) -> Row:
     return row.model_copy(update=update)
 
 
-def _few(tables: Iterable[Table], family: int, against: str) -> Iterator[str]:
+def _note_few_units(tables: Iterable[BenchmarkTable], family: int, against: str) -> Iterator[str]:
     """Yield a note where rows have too few units for any difference to pass the correction."""
     if not family:
         return

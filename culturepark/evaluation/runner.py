@@ -17,7 +17,7 @@ from typing import Any
 
 from culturepark.cache import lend_home
 from culturepark.errors import InputError, RunFailed
-from culturepark.evaluation import measure, notices, planned
+from culturepark.evaluation import measure, notices, planning
 from culturepark.evaluation import result as results
 from culturepark.evaluation.kind import load_kind
 from culturepark.evaluation.result import Result
@@ -32,7 +32,7 @@ Tell = Callable[[str, Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Contestant:
+class ModelEntry:
     """What stands on one row of a table: its label, and the models that answer for it.
 
     Several `models` are replicas of one model, such as those of several training seeds: their
@@ -43,18 +43,18 @@ class Contestant:
     label: str
     models: tuple[str, ...]
 
-    def named(self, culture: str) -> tuple[str, ...]:
+    def list_names(self, culture: str) -> tuple[str, ...]:
         """Return who answers for a culture, one name a replica."""
         return tuple(m.replace(CULTURE, culture) for m in self.models)
 
-    def asked(self, item: Item) -> tuple[str, ...]:
+    def list_answerers(self, item: Item) -> tuple[str, ...]:
         """Return who answers an item, one name a replica: a country's by the model of the culture
         that is surveyed there.
         """
-        return self.named(item.facts.get("home") or item.culture)
+        return self.list_names(item.facts.get("home") or item.culture)
 
     @property
-    def parted(self) -> bool:
+    def per_culture(self) -> bool:
         """Whether each culture has a model of its own, so that what is asked for no culture is
         asked of nobody.
         """
@@ -62,16 +62,16 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One contestant at one benchmark."""
+class EvalJob:
+    """One entry at one benchmark."""
 
     benchmark: Benchmark
     setup: Setup
-    contestant: Contestant
+    entry: ModelEntry
 
 
 @dataclass(frozen=True)
-class Hall:
+class EvalContext:
     """Where benchmarks are sat: a run's `evals` folder, all models by name, each behind the journal
     (`desks`), which of them play a part (`parts`: judge, learner), how many items are asked at once
     (`width`), and whom to `tell`.
@@ -88,7 +88,7 @@ class Hall:
         return self.desks[name].models.default.identity
 
 
-def said(benchmark: Benchmark, setup: Setup, parts: Mapping[str, str]) -> dict[str, Any]:
+def describe_setup(benchmark: Benchmark, setup: Setup, parts: Mapping[str, str]) -> dict[str, Any]:
     """Return how a benchmark was put to a model, as plain data without anybody's folders; `parts`
     are judge and learner, by identity.
     """
@@ -102,19 +102,19 @@ def said(benchmark: Benchmark, setup: Setup, parts: Mapping[str, str]) -> dict[s
         "seeds": list(setup.seeds),
         "numbers": setup.numbers,
         "limit": setup.limit,
-        "data": [f"{p.name}@{_content(p)}" for p in setup.data],
+        "data": [f"{p.name}@{_hash_content(p)}" for p in setup.data],
         "held": digest(dict(setup.held)) if setup.held else "",
-        **({"peoples": _peoples(setup)} if load_kind(benchmark.kind).surveyed else {}),
+        **({"peoples": _describe_figures(setup)} if load_kind(benchmark.kind).surveyed else {}),
     }
 
 
-def _peoples(setup: Setup) -> dict[str, Any]:
+def _describe_figures(setup: Setup) -> dict[str, Any]:
     """Return what names the survey figures that answers are held against."""
     countries = {c for name in setup.cultures for c in setup.workspace.culture(name).survey}
     return setup.surveyed.describe(sorted(countries))
 
 
-def _content(path: Path) -> str:
+def _hash_content(path: Path) -> str:
     """Return a hash of a file, or of all files in a folder."""
     files = (
         sorted(p for p in path.rglob("*") if p.is_file())
@@ -130,7 +130,7 @@ def _content(path: Path) -> str:
 
 
 def fingerprint(
-    job: Job, items: Sequence[Item], told: Mapping[str, Any], identities: Mapping[str, str]
+    job: EvalJob, items: Sequence[Item], told: Mapping[str, Any], identities: Mapping[str, str]
 ) -> str:
     """Return the hash of all that determines a result: what is asked, of whom, and how it is read
     and scored.
@@ -139,14 +139,16 @@ def fingerprint(
     return digest(dict(told), dict(job.setup.options), asked, sorted(identities.items()), size=10)
 
 
-async def run(jobs: Sequence[Job], hall: Hall) -> list[Path]:
+async def run_jobs(jobs: Sequence[EvalJob], context: EvalContext) -> list[Path]:
     """Do all jobs one after another and return the folders of their results."""
-    return [await _one(job, hall) for job in jobs]
+    return [await _run_job(job, context) for job in jobs]
 
 
-async def _one(job: Job, hall: Hall) -> Path:
+async def _run_job(job: EvalJob, context: EvalContext) -> Path:
     items = [
-        i for i in planned.items(job.benchmark, job.setup) if i.culture or not job.contestant.parted
+        i
+        for i in planning.plan_items(job.benchmark, job.setup)
+        if i.culture or not job.entry.per_culture
     ]
     for line in notices.describe(i.facts for i in items):
         log.warning("%s: %s", job.benchmark.name, line, extra={"event": "file_read"})
@@ -154,22 +156,22 @@ async def _one(job: Job, hall: Hall) -> Path:
         i.request.options for i in items
     ):  # a benchmark without options to weigh always samples
         job = replace(job, setup=replace(job.setup, method="sample", numbers=False))
-    folder = results.place(hall.evals, job.benchmark.name, job.contestant.label)
-    who = {name: hall.identity(name) for name in names(job, items)}
+    folder = results.locate_result(context.evals, job.benchmark.name, job.entry.label)
+    who = {name: context.identity(name) for name in list_models(job, items)}
     played: dict[str, str] = {
-        part: hall.identity(hall.parts[part])
+        part: context.identity(context.parts[part])
         for part in load_kind(job.benchmark.kind).needs(job.benchmark)
     }
-    told = said(job.benchmark, job.setup, played)
+    told = describe_setup(job.benchmark, job.setup, played)
     mark = fingerprint(job, items, told, who)
-    shown = {"benchmark": job.benchmark.name, "model": job.contestant.label}
-    kept = results.whole(folder)
+    shown = {"benchmark": job.benchmark.name, "model": job.entry.label}
+    kept = results.read_whole(folder)
     if (
         kept is not None and kept.hash == mark and not kept.counts.get("failed")
     ):  # what failed may go well another time
-        hall.tell("kept", shown | _told(kept))
+        context.tell("kept", shown | _list_headlines(kept))
         return folder
-    held, logs = await _asked(job, items, hall)
+    held, logs = await _ask_items(job, items, context)
     made = Result(
         **shown,
         title=job.benchmark.title,
@@ -179,9 +181,9 @@ async def _one(job: Job, hall: Hall) -> Path:
         models=tuple(dict.fromkeys(who.values())),
         setup=told,
         options=dict(job.setup.options),
-        counts=results.counted(held),
-        reasons=results.reasons(held),
-        warning=_constructed(job),
+        counts=results.count_statuses(held),
+        reasons=results.count_reasons(held),
+        warning=_warn_embedded(job),
         logs=tuple(logs),
         figures=tuple(
             measure.estimate(m)
@@ -192,22 +194,20 @@ async def _one(job: Job, hall: Hall) -> Path:
         hash=mark,
     )
     results.write(folder, made, held)
-    hall.tell("done", shown | _told(made))
+    context.tell("done", shown | _list_headlines(made))
     return folder
 
 
-def _constructed(job: Job) -> str:
+def _warn_embedded(job: EvalJob) -> str:
     """Return why a row is the embedded engine's own and no model's; "" where it is another's, or
     chance.
     """
     kind = load_kind(job.benchmark.kind)
-    alone = (
-        set(job.contestant.models) == {EMBEDDED} and job.setup.respondents == kind.respondents[-1]
-    )
+    alone = set(job.entry.models) == {EMBEDDED} and job.setup.respondents == kind.respondents[-1]
     return kind.embedded_warning(job.setup) if alone else ""
 
 
-def _told(made: Result) -> dict[str, Any]:
+def _list_headlines(made: Result) -> dict[str, Any]:
     """Return a result's headline figures over all cultures."""
     return {
         f.name: f.value
@@ -216,52 +216,59 @@ def _told(made: Result) -> dict[str, Any]:
     }
 
 
-def names(job: Job, items: Sequence[Item]) -> list[str]:
+def list_models(job: EvalJob, items: Sequence[Item]) -> list[str]:
     """Return the names of all models that answer in a job."""
     return list(
         dict.fromkeys(
             name
             for i in items
-            if i.culture or not job.contestant.parted
-            for name in job.contestant.asked(i)
+            if i.culture or not job.entry.per_culture
+            for name in job.entry.list_answerers(i)
         )
     )
 
 
-async def _asked(job: Job, items: Sequence[Item], hall: Hall) -> tuple[list[Attempt], list[str]]:
+async def _ask_items(
+    job: EvalJob, items: Sequence[Item], context: EvalContext
+) -> tuple[list[Attempt], list[str]]:
     """Ask all items of every replica, each culture's of its own model; return the attempts in the
     order of the plan, and the logs.
     """
     if max(job.setup.seeds) >= STRIDE:
         raise InputError(f"seeds are below {STRIDE}")
     made, written = dict[tuple[int, str], Attempt](), []
-    replicas = len(job.contestant.models)
+    replicas = len(job.entry.models)
     figures = {
         "benchmark": job.benchmark.name,
-        "model": job.contestant.label,
+        "model": job.entry.label,
         "of": len(items) * replicas,
     }
     lost = [0]
     for replica in range(replicas):
         groups: dict[str, list[Item]] = {}
         for item in items:
-            groups.setdefault(job.contestant.asked(item)[replica], []).append(item)
+            groups.setdefault(job.entry.list_answerers(item)[replica], []).append(item)
 
-        def heard(attempt: Attempt, replica: int = replica) -> None:
+        def on_attempt(attempt: Attempt, replica: int = replica) -> None:
             made[replica, attempt.item] = attempt.model_copy(
                 update={"seed": replica * STRIDE + attempt.seed}
             )
             lost[0] += attempt.status != "ok"
-            hall.tell("ask", figures | {"asked": len(made), "lost": lost[0]})
+            context.tell("ask", figures | {"asked": len(made), "lost": lost[0]})
 
         written += [
-            await _inspected(job, group, name, hall, heard) for name, group in groups.items()
+            await _run_inspect(job, group, name, context, on_attempt)
+            for name, group in groups.items()
         ]
     return [made[r, i.id] for r in range(replicas) for i in items], written
 
 
-async def _inspected(
-    job: Job, items: Sequence[Item], name: str, hall: Hall, heard: Callable[[Attempt], None]
+async def _run_inspect(
+    job: EvalJob,
+    items: Sequence[Item],
+    name: str,
+    context: EvalContext,
+    on_attempt: Callable[[Attempt], None],
 ) -> str:
     """Run one Inspect task and return its log's file name; what stops the run is raised as it was,
     RunFailed for the rest.
@@ -279,18 +286,18 @@ async def _inspected(
 
     display_type()  # settles it for this process
     trouble: list[Exception] = []
-    task = build_task(job.benchmark, job.setup, items, heard, trouble.append, reckon=False)
+    task = build_task(job.benchmark, job.setup, items, on_attempt, trouble.append, reckon=False)
     with _quiet():
-        model = open_model(name, hall.desks[name])
-        others = {part: open_model(n, hall.desks[n]) for part, n in hall.parts.items()}
+        model = open_model(name, context.desks[name])
+        others = {part: open_model(n, context.desks[n]) for part, n in context.parts.items()}
         logs = await eval_async(
             task,
             model=model,
             model_roles=others,
-            log_dir=str(hall.evals / "logs"),
+            log_dir=str(context.evals / "logs"),
             log_realtime=False,
-            max_samples=hall.width,
-            max_connections=hall.width,
+            max_samples=context.width,
+            max_connections=context.width,
             ctl_server=False,
             fail_on_error=True,
             log_level="error",
@@ -304,7 +311,7 @@ async def _inspected(
     if log.status != "success":
         why = log.error.message if log.error else log.status
         raise RunFailed(
-            f"{job.benchmark.name} of {job.contestant.label} was not finished: {why}. Nothing is"
+            f"{job.benchmark.name} of {job.entry.label} was not finished: {why}. Nothing is"
             " lost: the same command goes on."
         )
     return Path(log.location).name
@@ -324,14 +331,14 @@ def _quiet() -> Iterator[None]:
         root.setLevel(level)
 
 
-def contestants(names: Sequence[str]) -> list[Contestant]:
+def parse_models(names: Sequence[str]) -> list[ModelEntry]:
     """Return what names on the command stand for; InputError where two have one label.
 
     `NAME`, a model; `LABEL=NAME`, with another name on tables; several names with commas, replicas
     of one model; `{culture}` in a name, one model a culture; a folder of several tuned models, each
     of them.
     """
-    made: list[Contestant] = []
+    made: list[ModelEntry] = []
     for text in names:
         label, found, rest = text.partition("=")
         label, rest = (label.strip(), rest) if found and not Path(text).exists() else ("", text)
@@ -346,9 +353,9 @@ def contestants(names: Sequence[str]) -> list[Contestant]:
                 " one model again with --seeds"
             )
         made += (
-            [Contestant(label or _short(models[0]), models)]
+            [ModelEntry(label or _shorten_name(models[0]), models)]
             if label or len(models) > 1
-            else _several(models[0])
+            else _list_folder_models(models[0])
         )
     twice = sorted({c.label for c in made if [d.label for d in made].count(c.label) > 1})
     if twice:
@@ -356,7 +363,7 @@ def contestants(names: Sequence[str]) -> list[Contestant]:
     return made
 
 
-def _several(name: str) -> list[Contestant]:
+def _list_folder_models(name: str) -> list[ModelEntry]:
     """Return the tuned models in a folder of several, else the one model of this name."""
     from culturepark.local_models import manifest
 
@@ -367,11 +374,11 @@ def _several(name: str) -> list[Contestant]:
         or (folder / manifest.FILE).is_file()
         or not any(folder.glob(f"*/{manifest.FILE}"))
     ):
-        return [Contestant(_short(name), (name,))]
-    return [Contestant(f"{folder.name}/{f.name}", (str(f),)) for f in manifest.find_folders(folder)]
+        return [ModelEntry(_shorten_name(name), (name,))]
+    return [ModelEntry(f"{folder.name}/{f.name}", (str(f),)) for f in manifest.find_folders(folder)]
 
 
-def _short(name: str) -> str:
+def _shorten_name(name: str) -> str:
     """Return a model's name for tables: of a folder its last two parts."""
     parts = Path(name).parts
     return "/".join(parts[-2:]) if len(parts) > 2 or name.startswith((".", "/", "~")) else name
