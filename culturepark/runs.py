@@ -70,15 +70,15 @@ class Run:
         warnings.warn("Run.journal is Run.open_store now", DeprecationWarning, stacklevel=2)
         return self.open_store(write=write)
 
-    def desk(self, journal: RunStore) -> Session:
-        """Return the models of this run, their budget and their journal."""
+    def open_session(self, store: RunStore) -> Session:
+        """Return the models of this run, their budget and their store."""
         s = self.settings
-        models = lines(s, self.keys)
+        models = load_models(s, self.keys)
         if self.replay is not None:
-            return Session(models, journal, replay=RunStore(self.replay, write=False))
-        usable(s, models)
-        attach(models.list_models(), journal, s)
-        return Session(models, journal)
+            return Session(models, store, replay=RunStore(self.replay, write=False))
+        check_models(s, models)
+        attach_store(models.list_models(), store, s)
+        return Session(models, store)
 
 
 # ----------------------------------------------------------------- identity
@@ -179,16 +179,16 @@ def _require_own_scenes(store: RunStore, run: Run) -> None:
 # ------------------------------------------------------------------- models
 
 
-def attach(models: Iterable[Model], journal: RunStore, settings: Settings) -> None:
-    """Let models at endpoints join a journal and, where there is a cap, its budget."""
+def attach_store(models: Iterable[Model], store: RunStore, settings: Settings) -> None:
+    """Let models at endpoints keep their calls in a store and, where there is a cap, its budget."""
     capped = settings.max_usd is not None or settings.max_tokens is not None
-    budget = Budget(journal, settings.max_usd, settings.max_tokens) if capped else None
+    budget = Budget(store, settings.max_usd, settings.max_tokens) if capped else None
     for model in models:
         if isinstance(model, EndpointClient):
-            model.attach(journal, budget)
+            model.attach(store, budget)
 
 
-def lines(settings: Settings, keys: Mapping[str, str]) -> Models:
+def load_models(settings: Settings, keys: Mapping[str, str]) -> Models:
     """Return the models that settings name; one that is named twice is one. InputError for a name
     that is none.
     """
@@ -210,10 +210,10 @@ def lines(settings: Settings, keys: Mapping[str, str]) -> Models:
     )
 
 
-def prices(settings: Settings, keys: Mapping[str, str]) -> dict[str, Price | None]:
+def find_prices(settings: Settings, keys: Mapping[str, str]) -> dict[str, Price | None]:
     """Return the price of each model at an endpoint, by its identity; None where it is unknown."""
     try:
-        models = lines(settings, keys).list_models()
+        models = load_models(settings, keys).list_models()
     except (
         ParkError
     ):  # what a model needs is not installed here: its price cannot be looked up either
@@ -232,7 +232,7 @@ def resolve_addresses(settings: Settings) -> Settings:
     return settings.model_copy(update={"endpoints": found})
 
 
-def usable(settings: Settings, models: Models) -> None:
+def check_models(settings: Settings, models: Models) -> None:
     """Raise what would make every call fail, and InputError where money is capped and a price is
     unknown: no cap could hold.
     """
@@ -283,7 +283,7 @@ def start(
     require_database(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        freeze(workspace, folder / "cards")
+        freeze_cards(workspace, folder / "cards")
     except OSError as error:
         raise InputError(f"cannot write the run to {folder}: {error.strerror or error}") from error
     # run.toml is written last: a folder that has one is a whole run.
@@ -313,7 +313,7 @@ def _throw_away(folder: Path) -> None:
         ) from error
 
 
-def freeze(workspace: Workspace, target: Path) -> None:
+def freeze_cards(workspace: Workspace, target: Path) -> None:
     """Copy the cards, so that the run can be resumed and explained whatever happens to the
     originals.
     """

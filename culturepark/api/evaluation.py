@@ -106,7 +106,7 @@ def evaluate(
     _check_parts(jobs, parts)
     made = _load_models(_list_models(jobs, parts), settings, keys)
     with RunStore(folder / "evals") as journal, logs.keep_log(folder):
-        runs.attach(made.values(), journal, settings)
+        runs.attach_store(made.values(), journal, settings)
         desks = {n: Session(Models(model), journal) for n, model in made.items()}
         context = runner.EvalContext(folder / "evals", desks, parts, settings.width, tell)
         folders = pool.work(_run_all(jobs, context, journal))
@@ -149,7 +149,7 @@ def _load_models(
         )
         for n in names
     }
-    runs.usable(settings, Models(next(iter(made.values())), seats=made))
+    runs.check_models(settings, Models(next(iter(made.values())), seats=made))
     return made
 
 

@@ -118,6 +118,6 @@ def _possible(found: Workspace, chosen: Settings, keys: Mapping[str, str]) -> No
     parts(chosen)
     for seat in (*chosen.seats, *chosen.languages):
         found.persona(seat) if "/" in seat else found.culture(seat)
-    runs.usable(chosen, runs.lines(chosen, keys))
+    runs.check_models(chosen, runs.load_models(chosen, keys))
     for culture in casting.cultures(found, chosen):
         next(casting.scenes(found, chosen, culture))

@@ -25,7 +25,7 @@ from culturepark.events import OnEvent, Tell, ignore_event, subscribe
 from culturepark.pipeline.stages import count_usage
 from culturepark.pipeline.work import Pipeline, describe_failures, explain_lack
 from culturepark.records import Dialogue, Opinion, Scene
-from culturepark.runs import Run, prices
+from culturepark.runs import Run, find_prices
 from culturepark.store import RunStore
 from culturepark.store.counts import count_all
 from culturepark.store.queries import has_samples
@@ -40,7 +40,7 @@ def simulate(
     """
     on_event = subscribe(on_event, tell)
     with run.open_store() as store:
-        pipeline = Pipeline(run, run.desk(store), on_event)
+        pipeline = Pipeline(run, run.open_session(store), on_event)
         pipeline.do(pipeline.hold(pipeline.plan_first(run.settings.dialogues)))
         return _summarise(pipeline)
 
@@ -54,7 +54,7 @@ def refine(
     """
     on_event = subscribe(on_event, tell)
     with run.open_store() as store:
-        pipeline = Pipeline(run, run.desk(store), on_event)
+        pipeline = Pipeline(run, run.open_session(store), on_event)
         pipeline.do(pipeline.refine_held())
         build(run.workspace, run.settings, store)
         return _summarise(pipeline)
@@ -126,7 +126,7 @@ def calls(
             return whole(store, call)
         known = {
             name: asdict(price) if price else None
-            for name, price in prices(run.settings, run.keys).items()
+            for name, price in find_prices(run.settings, run.keys).items()
         }
         return gathered(store, role=role, model=model, top=top) | {"prices": known}
 
@@ -150,7 +150,7 @@ def estimate(
     parts(run.settings)
     at_once = replace(run, settings=run.settings.model_copy(update={"batch": False}))
     with run.open_store() as store:
-        pipeline = Pipeline(at_once, at_once.desk(store), on_event)
+        pipeline = Pipeline(at_once, at_once.open_session(store), on_event)
         if run.settings.samples is None:
             pilot = min(pilot, run.settings.dialogues)
         pipeline.do(pipeline.try_pilot(pipeline.plan_first(pilot)))
@@ -198,7 +198,7 @@ def run(
             why := lacking(_source(opened, store), "shares")
         ):
             raise InputError(f"nothing was asked: there will be nothing to export as shares: {why}")
-        pipeline = Pipeline(opened, opened.desk(store), on_event)
+        pipeline = Pipeline(opened, opened.open_session(store), on_event)
         pipeline.do(pipeline.make_corpus())
     try:
         export(opened, formats, by_culture=by_culture)
