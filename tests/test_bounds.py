@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from culturepark.errors import InputError
-from culturepark.serving.limits import Limits
+from culturepark.serving.limits import ServerLimits
 from culturepark.serving.local_answers import LocalAnswers
 from culturepark.serving.model_server import ModelServer
 from culturepark.testing.server import Server
@@ -26,7 +26,7 @@ def said():
 
 @pytest.fixture
 def server(said):
-    limits = Limits(request=2_000, file=3_000, files=5_000, idle=0.4)
+    limits = ServerLimits(request=2_000, file=3_000, files=5_000, idle=0.4)
     with Server(lambda number, body: "Tea.", limits=limits, tell=said.append) as running:
         yield running
 
@@ -97,7 +97,7 @@ async def test_a_slow_answer_is_no_idle_connection():
         await asyncio.sleep(1.0)
         return "Tea."
 
-    with Server(slow, limits=Limits(idle=0.3)) as running:
+    with Server(slow, limits=ServerLimits(idle=0.3)) as running:
         made = await asyncio.to_thread(chat, running, "tea")
     assert made.status_code == 200 and running.counts["limits"] == {}
 
@@ -106,7 +106,7 @@ def test_every_limit_is_an_option_of_its_server_and_is_named_by_its_refusal(serv
     from culturepark.cli.commands import serve_embedded
     from culturepark.serving.limits import OPTIONS
 
-    assert set(OPTIONS) == {f.name for f in dataclasses.fields(Limits)}
+    assert set(OPTIONS) == {f.name for f in dataclasses.fields(ServerLimits)}
     assert set(OPTIONS.values()) <= {name for o in serve_embedded.params for name in o.opts}
     assert "--max-file raises" in upload(server, 4_000).json()["error"]["message"]
     chat(server, "tea " * 900)
@@ -115,7 +115,7 @@ def test_every_limit_is_an_option_of_its_server_and_is_named_by_its_refusal(serv
 
 def test_limits_are_numbers_above_0():
     with pytest.raises(InputError, match="idle is 0"):
-        Limits(idle=0)
+        ServerLimits(idle=0)
 
 
 def test_a_prompt_that_cannot_fit_is_refused_without_being_read_whole(small):

@@ -23,7 +23,7 @@ from culturepark.records import Preference
 from culturepark.surveys import simulated, votes
 from culturepark.surveys.votes import Votes
 from culturepark.training import reward, scpo
-from culturepark.training.scpo import Result
+from culturepark.training.scpo import RewardResult
 
 pytest.importorskip("trl")
 CREHATE = DATA / "preference" / "crehate_five_countries.csv"
@@ -496,7 +496,7 @@ def result(margins, minority=(), **how):
         "steps": 1,
         "loss": 0.1,
     }
-    return Result(**{**told, **how}, minority=tuple(minority), margins=margins)
+    return RewardResult(**{**told, **how}, minority=tuple(minority), margins=margins)
 
 
 def test_accuracy_is_told_overall_of_minorities_of_the_rest_and_of_other_countries():

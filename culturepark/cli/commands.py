@@ -469,7 +469,7 @@ def serve_embedded(
     """
     from culturepark.cli.flags import pair, rate
     from culturepark.secrets import named_key
-    from culturepark.serving.limits import MIB, Limits
+    from culturepark.serving.limits import MIB, ServerLimits
     from culturepark.testing.server import Server
 
     key = named_key("--key-env", key_env)
@@ -487,7 +487,7 @@ def serve_embedded(
         batch_seconds=batch_seconds,
         tune_seconds=tune_seconds,
         keep=False,
-        limits=Limits(max_request * MIB, max_file * MIB, max_files * MIB, idle),
+        limits=ServerLimits(max_request * MIB, max_file * MIB, max_files * MIB, idle),
         tell=warn,
     )
     with server:

@@ -13,7 +13,7 @@ from culturepark.cli.progress import say
 from culturepark.cli.terminal import echo
 
 if TYPE_CHECKING:
-    from culturepark.local_models.rewards import Result
+    from culturepark.local_models.rewards import RewardResult
     from culturepark.surveys.votes import Votes
 
 LISTS = ("countries", "variants", "seeds", "shares", "taus", "betas")
@@ -166,7 +166,9 @@ def tune_scpo(
     _print_results(results, votes, folder, as_json)
 
 
-def _print_results(results: Sequence[Result], votes: Votes, folder: Path, as_json: bool) -> None:
+def _print_results(
+    results: Sequence[RewardResult], votes: Votes, folder: Path, as_json: bool
+) -> None:
     from culturepark.evaluation import steered
 
     sweep, test = ([r for r in results if r.split == s] for s in ("validation", "test"))

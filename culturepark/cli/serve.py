@@ -13,7 +13,7 @@ from culturepark.cli.progress import say
 from culturepark.cli.terminal import echo
 
 if TYPE_CHECKING:
-    from culturepark.serving.limits import Limits
+    from culturepark.serving.limits import ServerLimits
     from culturepark.serving.local_answers import LocalAnswers
 
 PORT = 8000  # vLLM's, so that `hosted_vllm/NAME` finds either
@@ -64,9 +64,9 @@ def serve(
         lines = production.build_commands(name_models(find_models(models)), port or PORT)
         say({"vllm": lines}, as_json, "\n".join(lines))
         return
-    from culturepark.serving.limits import MIB, Limits
+    from culturepark.serving.limits import MIB, ServerLimits
 
-    limits = Limits(request=max_request * MIB, idle=idle)
+    limits = ServerLimits(request=max_request * MIB, idle=idle)
     _serve_models(models, port, rows, key_env, where, as_json, limits)
 
 
@@ -77,7 +77,7 @@ def _serve_models(
     key_env: str | None,
     where: dict[str, Any],
     as_json: bool,
-    limits: Limits,
+    limits: ServerLimits,
 ) -> None:
     from culturepark.local_models import machine
     from culturepark.secrets import named_key

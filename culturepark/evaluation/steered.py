@@ -10,7 +10,7 @@ from culturepark.errors import InputError
 from culturepark.evaluation.kinds.reward import accuracy
 from culturepark.evaluation.measure import Difference, Measure, compare, estimate
 from culturepark.evaluation.types import STRIDE
-from culturepark.local_models.rewards import Result
+from culturepark.local_models.rewards import RewardResult
 from culturepark.records import Preference, Record
 from culturepark.surveys.votes import Votes
 
@@ -46,7 +46,7 @@ class SteeredCell(Record):
     reason: str = ""
 
 
-def measure_steering(results: Sequence[Result], votes: Votes) -> list[SteeredCell]:
+def measure_steering(results: Sequence[RewardResult], votes: Votes) -> list[SteeredCell]:
     """Return the cells of every variant and share, in the order of the results; `what` without
     pairs has none.
 
@@ -57,7 +57,7 @@ def measure_steering(results: Sequence[Result], votes: Votes) -> list[SteeredCel
     if not results:
         raise InputError("nothing was judged: there are no results")
     held = {p.id: p for p in votes.pairs}
-    groups: dict[tuple[str, float], list[Result]] = {}
+    groups: dict[tuple[str, float], list[RewardResult]] = {}
     for r in results:
         groups.setdefault((r.variant, r.share), []).append(r)
     made = {}
@@ -94,7 +94,7 @@ def measure_steering(results: Sequence[Result], votes: Votes) -> list[SteeredCel
 
 
 def _select_pairs(
-    result: Result, held: dict[str, Preference], what: str
+    result: RewardResult, held: dict[str, Preference], what: str
 ) -> Iterator[tuple[Preference, bool]]:
     """Yield the pairs that `what` is about and whether they were got right."""
     minority = set(result.minority)
@@ -106,7 +106,9 @@ def _select_pairs(
             yield held[key], margin > 0
 
 
-def _measure_group(group: Sequence[Result], held: dict[str, Preference], what: str) -> Measure:
+def _measure_group(
+    group: Sequence[RewardResult], held: dict[str, Preference], what: str
+) -> Measure:
     """Return a variant's accuracy, each country's pairs judged by that country's model; a seed is a
     training.
     """
@@ -121,7 +123,7 @@ def _measure_group(group: Sequence[Result], held: dict[str, Preference], what: s
 # ------------------------------------------------------------------ tables
 
 
-def build_table(found: Sequence[SteeredCell], results: Sequence[Result]) -> str:
+def build_table(found: Sequence[SteeredCell], results: Sequence[RewardResult]) -> str:
     """Return cells as text: a row a variant (and share), a column each of WHAT, accuracies in
     percent with intervals.
     """
@@ -175,7 +177,7 @@ def _measure_gain(f: SteeredCell | None) -> str:
     return f"{100 * f.gain:+.1f}{ends}"
 
 
-def build_grid(results: Sequence[Result], votes: Votes) -> str:
+def build_grid(results: Sequence[RewardResult], votes: Votes) -> str:
     """Return a sweep as text: a row a τ, a column a β, accuracies on validation pairs of the
     countries' own, in percent.
     """

@@ -116,7 +116,7 @@ class ReadRequest:
 
 
 @dataclass
-class Row:
+class RunningRequest:
     """One request at work: what was said so far, and whether that is all."""
 
     ask: GenerationRequest
@@ -157,7 +157,7 @@ class Engine:
         self.room = _measure_room(self.model.config, found)
         self.batches = self.answered = 0
         self._adapters: dict[str, str] = {}
-        self._waiting: deque[Row] = deque()
+        self._waiting: deque[RunningRequest] = deque()
         self._weighing: deque[OptionsRequest] = deque()
         self._reading: deque[ReadRequest] = deque()
         self._guides: Guides | None = None
@@ -336,7 +336,7 @@ class Engine:
 
         `heard` is told each new piece of text and its tokens, in the engine's thread.
         """
-        row = Row(ask, Future(), heard=heard, guide=self._guide(ask))
+        row = RunningRequest(ask, Future(), heard=heard, guide=self._guide(ask))
         self._enqueue(self._waiting, row)
         return row.future
 
@@ -459,11 +459,11 @@ class Engine:
             decode([token]), logprob, tuple((decode([other]), x) for other, x in likeliest)
         )
 
-    def _next_batch(self) -> list[Row]:
+    def _next_batch(self) -> list[RunningRequest]:
         """Return the next batch: the first of those that wait, as many as there are rows and memory
         for.
         """
-        batch, longest = list[Row](), 0
+        batch, longest = list[RunningRequest](), 0
         while self._waiting and len(batch) < self.rows:
             ask = self._waiting[0].ask
             longest = max(longest, len(ask.prompt) + ask.limit)
@@ -474,7 +474,7 @@ class Engine:
                 batch.append(row)
         return batch
 
-    def _answer(self, batch: list[Row]) -> None:
+    def _answer(self, batch: list[RunningRequest]) -> None:
         """Answer a batch; one that does not fit the device's memory after all is halved."""
         import torch
 
@@ -490,11 +490,13 @@ class Engine:
         except Exception as error:
             _fail_rows(batch, error)
 
-    def _restart(self, row: Row) -> Row:
+    def _restart(self, row: RunningRequest) -> RunningRequest:
         """Return a request that begins anew; what was passed on of it is not passed on again."""
-        return Row(row.ask, row.future, heard=row.heard, told=row.told, guide=self._guide(row.ask))
+        return RunningRequest(
+            row.ask, row.future, heard=row.heard, told=row.told, guide=self._guide(row.ask)
+        )
 
-    def _generate(self, batch: list[Row]) -> None:
+    def _generate(self, batch: list[RunningRequest]) -> None:
         import torch
         from transformers import GenerationConfig
 
@@ -530,7 +532,9 @@ class Engine:
                 row.future.set_result(self._build_generation(row))
                 self.answered += 1
 
-    def take(self, row: Row, token: int, log: tuple[float, list[tuple[int, float]]] | None) -> None:
+    def take(
+        self, row: RunningRequest, token: int, log: tuple[float, list[tuple[int, float]]] | None
+    ) -> None:
         """Let a row say a token, with its log-probability and the likeliest tokens' where they were
         asked for.
         """
@@ -551,13 +555,13 @@ class Engine:
         if row.heard is not None:
             self._pass_on(row, row.heard)
 
-    def _follow(self, row: Row, token: int) -> bool:
+    def _follow(self, row: RunningRequest, token: int) -> bool:
         """Let a row's schema follow a token, and say whether the answer is whole."""
         with _failing(row):
             return row.guide is not None and row.guide.take(token)
         return True
 
-    def _pass_on(self, row: Row, heard: Heard) -> None:
+    def _pass_on(self, row: RunningRequest, heard: Heard) -> None:
         """Pass on what is new and will stay: no half characters, nothing that may be the beginning
         of a stop text.
         """
@@ -571,17 +575,17 @@ class Engine:
             heard(text[characters:], tuple(row.tokens[tokens:]))
             row.told = len(text), len(row.tokens)
 
-    def _decode(self, row: Row) -> str:
+    def _decode(self, row: RunningRequest) -> str:
         said = [t for t in row.said if t not in self.ends]
         return str(self.tokenizer.decode(said, skip_special_tokens=True)).removeprefix(row.ask.lead)
 
-    def _cut_at_stop(self, row: Row) -> str | None:
+    def _cut_at_stop(self, row: RunningRequest) -> str | None:
         """Return what a row said before the first of its stop texts; None where none was said."""
         text = self._decode(row)
         ends = [at for stop in row.ask.stop if (at := text.find(stop)) >= 0]
         return text[: min(ends)] if ends else None
 
-    def _build_generation(self, row: Row) -> Generation:
+    def _build_generation(self, row: RunningRequest) -> Generation:
         text = self._cut_at_stop(row)
         said = self._decode(row) if text is None else text
         return Generation(
@@ -628,7 +632,7 @@ def draw_tokens(scores: Any, asks: Sequence[GenerationRequest], shares: Sequence
     return chosen
 
 
-def _build_sampler(engine: Engine, batch: Sequence[Row]) -> Any:
+def _build_sampler(engine: Engine, batch: Sequence[RunningRequest]) -> Any:
     """Return what draws each row's next token and writes it down; `generate` then takes it as the
     only one there is.
     """
@@ -664,7 +668,7 @@ def _build_sampler(engine: Engine, batch: Sequence[Row]) -> Any:
     return Drawer()
 
 
-def _mask_logits(scores: Any, batch: Sequence[Row]) -> Any:
+def _mask_logits(scores: Any, batch: Sequence[RunningRequest]) -> Any:
     """Return the logits with what would leave a row's schema taken out; the log-probabilities stay
     the model's own.
     """
@@ -679,7 +683,7 @@ def _mask_logits(scores: Any, batch: Sequence[Row]) -> Any:
 
 
 @contextmanager
-def _failing(row: Row) -> Iterator[None]:
+def _failing(row: RunningRequest) -> Iterator[None]:
     """Let a schema that cannot be kept after all fail its own request and no other of the batch."""
     try:
         yield
@@ -712,7 +716,7 @@ def _build_processors(processor: Any) -> Any:
     return LogitsProcessorList([processor])
 
 
-def _build_stopping(batch: Sequence[Row]) -> Any:
+def _build_stopping(batch: Sequence[RunningRequest]) -> Any:
     """Return what ends the rows that have said all."""
     import torch
     from transformers import StoppingCriteria, StoppingCriteriaList
@@ -726,7 +730,7 @@ def _build_stopping(batch: Sequence[Row]) -> Any:
     return StoppingCriteriaList([Ended()])
 
 
-def _fail_rows(batch: Sequence[Row | ReadRequest], error: Exception) -> None:
+def _fail_rows(batch: Sequence[RunningRequest | ReadRequest], error: Exception) -> None:
     for row in batch:
         with suppress(InvalidStateError):
             row.future.set_exception(error)

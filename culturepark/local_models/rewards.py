@@ -91,7 +91,7 @@ def keep_last_tokens(tokenizer: Any, ids: Sequence[int], length: int) -> list[in
     return [*first, *ids[len(ids) - length + len(first) :]]
 
 
-class Result(Record):
+class RewardResult(Record):
     """One model judged: how it was made, and r(chosen) − r(rejected) of every held-out pair, of all
     countries, by pair id.
 

@@ -22,7 +22,7 @@ import orjson
 from culturepark.errors import InputError
 from culturepark.executor.pool import loop_factory
 from culturepark.llm.sockets import explain_error
-from culturepark.serving.limits import LimitMonitor, Limits
+from culturepark.serving.limits import LimitMonitor, ServerLimits
 from culturepark.serving.problems import Problem
 from culturepark.serving.requests import unknown_model
 
@@ -55,7 +55,7 @@ class HttpServer:
         *,
         key: str | None = None,
         port: int = 0,
-        limits: Limits | None = None,
+        limits: ServerLimits | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         self._key, self._port, self.url = key, port, ""
@@ -69,7 +69,7 @@ class HttpServer:
             "in_flight": 0,
             "peak_in_flight": 0,
         }
-        self.monitor = LimitMonitor(limits or Limits(), self.counts["limits"], tell)
+        self.monitor = LimitMonitor(limits or ServerLimits(), self.counts["limits"], tell)
         self._started, self._known_hosts = int(time()), set[str]()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

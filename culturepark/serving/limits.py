@@ -24,7 +24,7 @@ WATCHES = 4  # looks at each connection within the time that it may be idle
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """What a server takes at most: bytes of a request, of one file and of all files that it keeps;
     seconds of silence.
 
@@ -49,7 +49,10 @@ class LimitMonitor:
     """
 
     def __init__(
-        self, limits: Limits, counts: dict[str, int], tell: Callable[[str], None] | None = None
+        self,
+        limits: ServerLimits,
+        counts: dict[str, int],
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.limits, self._counts = limits, counts
         self._tell = tell or logging.getLogger(__name__).warning

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import TYPE_CHECKING, Any
 
 from culturepark.serving.http_server import CHAT, TEXT, HttpServer
-from culturepark.serving.limits import Limits
+from culturepark.serving.limits import ServerLimits
 from culturepark.serving.local_answers import Answer, LocalAnswers
 from culturepark.serving.requests import check_chat_request, check_text_request
 
@@ -26,7 +26,7 @@ class ModelServer(HttpServer):
         *,
         key: str | None = None,
         port: int = 0,
-        limits: Limits | None = None,
+        limits: ServerLimits | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(key=key, port=port, limits=limits, tell=tell)

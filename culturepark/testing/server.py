@@ -25,7 +25,7 @@ from culturepark.serving.http_server import (
     encode_event,
     encode_json,
 )
-from culturepark.serving.limits import Limits
+from culturepark.serving.limits import ServerLimits
 from culturepark.serving.problems import Problem, missing_parameter
 from culturepark.testing.batch_jobs import BatchJobs
 from culturepark.testing.completions import has_message, split_completion, split_text_completion
@@ -80,7 +80,7 @@ class Server(HttpServer):
         tune_seconds: float = 0.0,
         keep: bool = True,
         chat_only: bool = False,
-        limits: Limits | None = None,
+        limits: ServerLimits | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(key=key, port=port, limits=limits, tell=tell)

@@ -31,7 +31,7 @@ from culturepark.errors import CardError, InputError, Locked, NotFound, RunFaile
 from culturepark.local_models import base, machine, manifest, rewards
 from culturepark.local_models.libraries import quiet, writing
 from culturepark.local_models.machine import Machine
-from culturepark.local_models.rewards import Result
+from culturepark.local_models.rewards import RewardResult
 from culturepark.records import Preference, Record, digest, stream
 from culturepark.surveys.votes import (
     Votes,
@@ -241,7 +241,7 @@ def run(
     keep: str = "",
     fresh: bool = False,
     tell: Tell = lambda what, how: None,
-) -> list[Result]:
+) -> list[RewardResult]:
     """Train and judge every variant for every country, seed and share of its training pairs; return
     one result per model.
 
@@ -279,7 +279,7 @@ def sweep(
     taus: Sequence[float] = TAUS,
     betas: Sequence[float] = BETAS,
     tell: Tell = lambda what, how: None,
-) -> list[Result]:
+) -> list[RewardResult]:
     """Judge filter+weight with every τ and β on users held out of the training users; test users
     are not used.
     """
@@ -287,7 +287,7 @@ def sweep(
         return _run_sweep(job, job.votes.find_countries(countries), seeds, taus, betas)
 
 
-def choose_tau_and_beta(results: Sequence[Result], votes: Votes) -> tuple[float, float]:
+def choose_tau_and_beta(results: Sequence[RewardResult], votes: Votes) -> tuple[float, float]:
     """Return the τ and β with the best accuracy on validation pairs; of equals the first.
 
     The results must be of one seed: validation users of one seed may be test users of another.
@@ -306,7 +306,7 @@ def _list_units(
     countries: Sequence[str],
     variants: Sequence[str],
     shares: Sequence[float],
-    swept: Sequence[Result],
+    swept: Sequence[RewardResult],
 ) -> Iterator[Unit]:
     if "tuned" in variants and not swept:
         raise InputError(
@@ -327,7 +327,7 @@ def _run_sweep(
     seeds: Sequence[int],
     taus: Sequence[float],
     betas: Sequence[float],
-) -> list[Result]:
+) -> list[RewardResult]:
     results = []
     for seed in seeds:
         train, _ = split_by_user(job.votes.pairs, job.terms.held, seed)
@@ -351,7 +351,7 @@ def _run_sweep(
 
 def _try_tau_and_beta(
     job: SteeringRun, seed_data: SeedData, country: str, tau: float, beta: float
-) -> Result | None:
+) -> RewardResult | None:
     try:
         return _judge_unit(job, seed_data, Unit(country, "filter+weight", 1.0, tau, beta))
     except RunFailed as error:
@@ -566,7 +566,7 @@ def _compute_references(job: SteeringRun, seed_data: SeedData, judge: bool) -> d
 
 def _judge_unit(
     job: SteeringRun, seed_data: SeedData, unit: Unit, place: Path | None = None
-) -> Result:
+) -> RewardResult:
     """Return the result of one model, trained unless its result exists.
 
     With a `place` the model is kept there, and trained if it is not there yet.
@@ -576,12 +576,12 @@ def _judge_unit(
     path = job.folder / "results" / name
     place = None if unit.variant == "global" else place
     if path.is_file() and (place is None or _is_kept(place, key)):
-        return Result.model_validate_json(path.read_text(encoding="utf-8"))
+        return RewardResult.model_validate_json(path.read_text(encoding="utf-8"))
     own = select_share(seed_data, unit.country, unit.share)
     model, counts = _train_country(job, seed_data, unit, own)
     scores = rewards.compute_rewards(model, job.texts, seed_data.test)
     ids = [p.id for p in seed_data.test if p.country == unit.country]
-    result = Result(
+    result = RewardResult(
         **unit._asdict(),
         **counts,
         seed=seed_data.seed,

@@ -381,7 +381,7 @@ def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Mea
     """
     made, what = list[Measure](), str(options.get("what", "texts"))
     for culture, subset, those in _list_scopes(attempts):
-        held = Counts(those)
+        held = LabelCounts(those)
         note = held.note()
         made += [
             Measure(
@@ -420,7 +420,7 @@ def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Mea
             ),
         ]
     for culture, subset, those in _measure_parts(attempts):
-        held = Counts(those)
+        held = LabelCounts(those)
         made.append(
             Measure(
                 "accuracy",
@@ -466,7 +466,7 @@ def _measure_parts(attempts: Sequence[Attempt]) -> list[Scope]:
     return [(culture, subset, those) for (culture, subset), those in sorted(parts.items())]
 
 
-class Counts:
+class LabelCounts:
     """For each unit and seed how often each label of each data set is rightly said, is gold, and is
     said.
     """
