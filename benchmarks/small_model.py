@@ -37,17 +37,17 @@ def main(folder: str = "") -> None:
         cp.simulate(run)
         cp.refine(run)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-        with run.open_store(write=False) as journal:
-            _print(journal, seconds, cpu)
+        with run.open_store(write=False) as store:
+            _print(store, seconds, cpu)
 
 
-def _print(journal: RunStore, seconds: float, cpu: float) -> None:
+def _print(store: RunStore, seconds: float, cpu: float) -> None:
     calls = "FROM calls WHERE role IN ('main_contact', 'delegate')"
-    counts = count_all(journal)._asdict()
+    counts = count_all(store)._asdict()
     nobody = MarkedTurns("", 0, 0, dict.fromkeys(MARKS, 0))
-    (marked,) = count_marked_turns(journal, "culture") or [nobody]
+    (marked,) = count_marked_turns(store, "culture") or [nobody]
     asked, cut, tokens = _row(
-        journal, f"SELECT COUNT(*), SUM(status = 'truncated'), SUM(completion_tokens) {calls}"
+        store, f"SELECT COUNT(*), SUM(status = 'truncated'), SUM(completion_tokens) {calls}"
     )
     print(
         f"{DIALOGUES} dialogues of {TURNS} turns: {asked} calls, {cut} reached max_tokens,"
@@ -64,5 +64,5 @@ def _print(journal: RunStore, seconds: float, cpu: float) -> None:
     )
 
 
-def _row(journal: RunStore, sql: str) -> tuple[Any, ...]:
-    return tuple(value or 0 for value in journal.select(sql)[0])
+def _row(store: RunStore, sql: str) -> tuple[Any, ...]:
+    return tuple(value or 0 for value in store.select(sql)[0])

@@ -105,12 +105,12 @@ def evaluate(
     parts = {part: given for part, given in zip(PARTS, (judge, learner), strict=True) if given}
     _check_parts(jobs, parts)
     made = _load_models(_list_models(jobs, parts), settings, keys)
-    with RunStore(folder / "evals") as journal, logs.keep_log(folder):
-        runs.attach_store(made.values(), journal, settings)
-        desks = {n: Session(Models(model), journal) for n, model in made.items()}
+    with RunStore(folder / "evals") as store, logs.keep_log(folder):
+        runs.attach_store(made.values(), store, settings)
+        desks = {n: Session(Models(model), store) for n, model in made.items()}
         context = runner.EvalContext(folder / "evals", desks, parts, settings.width, tell)
-        folders = pool.work(_run_all(jobs, context, journal))
-        usd, tokens = journal.sum_spent()
+        folders = pool.work(_run_all(jobs, context, store))
+        usd, tokens = store.sum_spent()
         tell(
             "spent",
             {
@@ -125,12 +125,12 @@ def evaluate(
 
 
 async def _run_all(
-    jobs: Sequence[EvalJob], context: runner.EvalContext, journal: RunStore
+    jobs: Sequence[EvalJob], context: runner.EvalContext, store: RunStore
 ) -> list[Path]:
     """Do all jobs, and let go of the models' connections whatever their end is; a failed write of
-    the journal ends them.
+    the store ends them.
     """
-    with journal.guard():
+    with store.guard():
         async with AsyncExitStack() as open_desks:
             for desk in context.desks.values():
                 await open_desks.enter_async_context(desk)

@@ -38,23 +38,23 @@ async def refine(
     embedders.load(settings.refine.embedder)
 
     async def refine_scene(scene: Scene) -> None:
-        dialogue = session.journal.find_dialogue(scene.id)
-        if dialogue is None or dialogue.status != "done" or session.journal.is_refined(scene.id):
+        dialogue = session.store.find_dialogue(scene.id)
+        if dialogue is None or dialogue.status != "done" or session.store.is_refined(scene.id):
             return
         with measure_cost() as meter:
             opinions = await curate(look_up(workspace, dialogue), settings.refine, session)
         if isinstance(opinions, Failure):
-            session.journal.add_opinions(scene, (), f"{opinions.status}: {opinions.reason}")
+            session.store.add_opinions(scene, (), f"{opinions.status}: {opinions.reason}")
             opinions = ()
         else:
-            session.journal.add_opinions(
+            session.store.add_opinions(
                 scene, ((o, mark_words(o)) for o in opinions), describe_lack(opinions)
             )
         if report:
             report(scene, opinions, meter)
 
     await each(scenes, refine_scene, settings.width)
-    deduplicate(session.journal)
+    deduplicate(session.store)
 
 
 async def curate(

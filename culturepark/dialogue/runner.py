@@ -34,7 +34,7 @@ class DialogueSession(Protocol):
     """Who is asked for turns, and where they are kept."""
 
     @property
-    def journal(self) -> DialogueStore:
+    def store(self) -> DialogueStore:
         """Where the dialogue is kept."""
 
     async def ask(self, request: Request, subject: str) -> tuple[Reply, str]:
@@ -48,7 +48,7 @@ class Rehearsal:
         self._model = model
 
     @property
-    def journal(self) -> DialogueStore:
+    def store(self) -> DialogueStore:
         """The rehearsal itself, which keeps nothing."""
         return self
 
@@ -81,7 +81,7 @@ async def hold_dialogue(
     `on_turn` is told the place and the cost of each turn. A seat whose model fails ends the
     dialogue as failed, with the reason; nothing stands in for what it did not say.
     """
-    store = session.journal
+    store = session.store
     store.open_scene(dialogue.scene)
     while (reason := stop(dialogue, stops)) is None:
         with measure_cost() as meter:

@@ -45,10 +45,10 @@ async def simulate(
     """
 
     async def one(scene: Scene) -> None:
-        known = session.journal.find_status(scene.id)
+        known = session.store.find_status(scene.id)
         if known == "done":
             return
-        turns = session.journal.read_turns(scene.id) if known else ()
+        turns = session.store.read_turns(scene.id) if known else ()
         dialogue = Dialogue(scene=scene, turns=turns)
         if on_begin:
             on_begin(dialogue)
@@ -63,4 +63,4 @@ async def simulate(
             report(ended)
 
     await each(scenes, one, settings.width)
-    session.journal.commit()
+    session.store.commit()

@@ -86,7 +86,7 @@ class BatchClient:
             LINGER if linger is None else linger,
             POLL if poll is None else poll,
         )
-        self.journal: RunStore | None = None
+        self.store: RunStore | None = None
         self._backend = build_backend(client)
         self._open: Batch | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -181,7 +181,7 @@ class BatchClient:
     async def _adopt(self) -> None:
         """Take over the batches that an earlier process of this run left pending."""
         for name, remote_id, _, keys in (
-            self.journal.read_batches(self.identity) if self.journal else ()
+            self.store.read_batches(self.identity) if self.store else ()
         ):
             batch = Batch(name, keys, remote_id)
             if (
@@ -198,7 +198,7 @@ class BatchClient:
                     continue
                 batch.remote_id = status.id
                 self._write_status(batch, "pending")
-            left = [k for k in keys if self.journal and self.journal.find_answer(k) is None]
+            left = [k for k in keys if self.store and self.store.find_answer(k) is None]
             if not left:
                 self._write_status(batch, "done")
             self._batches.update(dict.fromkeys(left, batch))
@@ -429,8 +429,8 @@ class BatchClient:
                 future.set_exception(error)
 
     def _write_status(self, batch: Batch, status: str) -> None:
-        if self.journal is not None:
-            self.journal.set_batch(batch.id, self.identity, batch.remote_id, status, batch.keys)
+        if self.store is not None:
+            self.store.set_batch(batch.id, self.identity, batch.remote_id, status, batch.keys)
 
     def _write_done(self, batch: Batch) -> None:
         with suppress(JournalError):  # a failed write stops the run by way of the journal

@@ -107,7 +107,7 @@ class EndpointClient:
         self.style = Style(structured=structured)
         self.limiter = ConcurrencyLimiter(limits or Limits(), client.identity)
         self.budget: Budget | None = None
-        self.journal: RunStore | None = None
+        self.store: RunStore | None = None
         self._uncounted = False  # whether somebody was warned of it
 
     def check(self) -> None:
@@ -116,11 +116,11 @@ class EndpointClient:
             raise ModelError(f"{self.identity}: the variable that key_env names for it is not set")
         self.client.check()
 
-    def attach(self, journal: RunStore, budget: Budget | None) -> None:
+    def attach(self, store: RunStore, budget: Budget | None) -> None:
         """Join a run: its budget, and the store in which batches are written down."""
-        self.budget, self.journal = budget, journal
+        self.budget, self.store = budget, store
         if isinstance(self.client, BatchClient):
-            self.client.journal = journal
+            self.client.store = store
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -226,10 +226,8 @@ class EndpointClient:
         try:
             if self.client.limited:
                 entered = await limiter.enter(estimate)
-            if self.journal is not None:
-                await (
-                    self.journal.wait_for_commit()
-                )  # nobody asks on before the last answer is kept
+            if self.store is not None:
+                await self.store.wait_for_commit()  # nobody asks on before the last answer is kept
             await stop.pass_or_wait()
             sent = True
             tally[0] += 1

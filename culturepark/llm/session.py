@@ -106,7 +106,7 @@ class Session:
     """
 
     models: Models
-    journal: RunStore
+    store: RunStore
     replay: RunStore | None = None
     calls: int = 0
     failures: int = 0
@@ -115,7 +115,7 @@ class Session:
     _final: dict[str, Reply] = field(default_factory=dict, init=False, repr=False)  # by key
 
     def __post_init__(self) -> None:
-        self.usd, self.tokens = self.journal.sum_spent()
+        self.usd, self.tokens = self.store.sum_spent()
 
     @property
     def has_price(self) -> bool:
@@ -128,7 +128,7 @@ class Session:
         """
         model = self.models.choose_model(request)
         key = request.key(model.identity)
-        answer = self.journal.find_answer(key)
+        answer = self.store.find_answer(key)
         if answer is not None:
             return separate_thoughts(answer), key
         if key in self._final:
@@ -144,7 +144,7 @@ class Session:
                 f" {request.role} call (key {key}, about {subject}); a replay needs the same"
                 " settings, cards and version"
             )
-        self.journal.add_call(key, subject, request.role, reply)
+        self.store.add_call(key, subject, request.role, reply)
         if reply.final:
             self._final[key] = reply
         self.calls += 1
@@ -172,7 +172,7 @@ class Session:
             ask,
             request,
             lambda text: parse_answer(text, shape),
-            lambda why: self.journal.mark_unparsed(keys[-1], why),
+            lambda why: self.store.mark_unparsed(keys[-1], why),
         )
         return value if isinstance(value, Failure) else Answer(value, reply)
 
@@ -184,7 +184,7 @@ class Session:
                 await close()
         if self.replay is not None:
             self.replay.close()
-        self.journal.commit()
+        self.store.commit()
 
     async def __aenter__(self) -> Session:
         return self

@@ -50,7 +50,7 @@ class Pipeline:
     @property
     def store(self) -> RunStore:
         """Where the run is kept."""
-        return self.session.journal
+        return self.session.store
 
     @property
     def cultures(self) -> tuple[str, ...]:

@@ -19,13 +19,13 @@ __all__ = ["chance", "distance", "gather", "page", "table", "write"]
 
 
 def write(
-    journal: RunStore, workspace: Workspace, settings: Settings, folder: Path
+    store: RunStore, workspace: Workspace, settings: Settings, folder: Path
 ) -> tuple[Path, Path]:
     """Write report.html and report.json to `folder`, each whole or not at all; return both paths.
 
-    The same journal gives the same bytes. WriteError if the folder cannot be written.
+    The same store gives the same bytes. WriteError if the folder cannot be written.
     """
-    facts = gather(journal, workspace, settings)
+    facts = gather(store, workspace, settings)
     data = json.dumps(facts, indent=1, ensure_ascii=False)
     write_text(folder / "report.html", page(facts))
     write_text(folder / "report.json", data + "\n")
