@@ -712,9 +712,20 @@ class Opinion(Record):
 # ------------------------------------------------------------------- corpus
 
 
+class Origin(Record):
+    """Where a record was read: a file's name, its line (in a JSON list its place) and the SHA-256 of
+    its bytes.
+    """
+
+    file: str
+    line: int
+    sha256: str
+
+
 class Sample(Record):
-    """One fine-tuning sample, as in the paper: system, question with options, answer with
-    opinion.
+    """One fine-tuning sample. Of a run, as in the paper: system, question with options, answer with
+    opinion. Of somebody's file (`origin`) it has no dialogue behind it, its `question` is what
+    keeps rows in one split, and `history` may stand before its prompt.
     """
 
     id: str
@@ -724,11 +735,13 @@ class Sample(Record):
     system: str
     prompt: str
     completion: str
-    answer: int
-    opinion: str
-    dialogue: str
-    persona: str
+    answer: int | None = None
+    opinion: str = ""
+    dialogue: str = ""
+    persona: str = ""
     split: Literal["train", "validation", "test"]
+    history: tuple[Message, ...] = ()
+    origin: Origin | None = None
 
 
 class Preference(Record):
@@ -757,7 +770,7 @@ class Preference(Record):
 
 class Pair(Record):
     """Two completions of one prompt, the chosen one a sample's (`sample` is its id, `answer` its
-    option code).
+    option code), or both from somebody's file (`origin`; then its kind is `given`).
 
     `kind` says what is rejected: `rewrite` is the sample's own opinion before it was rewritten, for
     it contradicted its answer (`other` is the opinion's id); `culture` is what another culture
@@ -766,7 +779,7 @@ class Pair(Record):
     """
 
     id: str
-    kind: Literal["rewrite", "culture"]
+    kind: Literal["rewrite", "culture", "given"]
     culture: str
     question: str
     topic: str
@@ -774,9 +787,11 @@ class Pair(Record):
     prompt: str
     chosen: str
     rejected: str
-    answer: int
-    sample: str
-    other: str
-    other_culture: str
-    other_answer: int
+    answer: int | None = None
+    sample: str = ""
+    other: str = ""
+    other_culture: str = ""
+    other_answer: int | None = None
     split: Literal["train", "validation", "test"]
+    history: tuple[Message, ...] = ()
+    origin: Origin | None = None

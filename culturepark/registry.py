@@ -111,6 +111,16 @@ FORMATS: Registry[Any] = Registry(
     },
     "culturepark.corpora.formats:Format",
 )
+IMPORTERS: Registry[Any] = Registry(
+    "importer",
+    {
+        "trl": "culturepark.corpora.importers.trl:IMPORTER",
+        "openai": "culturepark.corpora.importers.openai:IMPORTER",
+        "dpo": "culturepark.corpora.importers.dpo:IMPORTER",
+        "openai-dpo": "culturepark.corpora.importers.openai_dpo:IMPORTER",
+    },
+    "culturepark.corpora.importers:Importer",
+)
 KINDS: Registry[Any] = Registry(
     "benchmark kind",
     {

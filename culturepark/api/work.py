@@ -17,7 +17,8 @@ from culturepark.corpora.build import build
 from culturepark.corpora.export import export as export_files
 from culturepark.corpora.export import lacking, load_format
 from culturepark.corpora.formats import DEFAULT, Format
-from culturepark.corpora.source import Source
+from culturepark.corpora.imported import SUITS, describe_corpus, read_corpus
+from culturepark.corpora.source import RunSource
 from culturepark.curation.pipeline import speak
 from culturepark.dialogue import casting
 from culturepark.errors import InputError, RunFailed
@@ -26,9 +27,11 @@ from culturepark.pipeline.stages import count_usage
 from culturepark.pipeline.work import Pipeline, describe_failures, explain_lack
 from culturepark.records import Dialogue, Opinion, Scene
 from culturepark.runs import Run, find_prices
+from culturepark.settings import Settings
 from culturepark.store import RunStore
 from culturepark.store.counts import count_all
 from culturepark.store.queries import has_samples
+from culturepark.workspace import find_workspace, locate_output
 
 
 def simulate(
@@ -68,9 +71,33 @@ def _summarise(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def export(
-    run: Run, formats: Sequence[str] = DEFAULT, *, by_culture: bool = False
+    run: Run | str,
+    formats: Sequence[str] | None = None,
+    *,
+    by_culture: bool = False,
+    source: str | Path | None = None,
+    workspace: str | Path | None = None,
+    out: str | Path | None = None,
+    licence: str | None = None,
+    **how: Any,
 ) -> dict[str, Path]:
-    """Write the corpus in these formats; return format → folder."""
+    """Write the corpus of a run in these formats; return format → folder.
+
+    With `source` the corpus is read from that file (CSV, TSV, JSON Lines, JSON) instead, `run` is a
+    name, and what is written lies in that name's folder as a run's does; `how` is as in
+    `culturepark.corpora.imported.read_corpus`: importer, columns, culture, layout, shares, seed.
+    """
+    if not isinstance(run, Run):
+        if source is None:
+            raise InputError(f"export {run!r} of what? Give a run, or source=FILE")
+        corpus = read_corpus(source, **how)
+        folder = locate_output(find_workspace(workspace), run, out)
+        if (folder / "run.toml").exists():
+            raise InputError(f"{folder} is a run with a corpus of its own; choose another name")
+        about = describe_corpus(corpus, run, Settings(licence=licence).licence)
+        forms = tuple(formats or SUITS[corpus.holds])
+        return export_files(corpus, folder / "corpus", forms, about, by_culture=by_culture)
+    formats = DEFAULT if formats is None else formats
     with run.open_store() as store:
         if not has_samples(store):  # stopped before its end: what is refined so far
             build(run.workspace, run.settings, store)
@@ -78,13 +105,13 @@ def export(
         return export_files(_source(run, store), run.corpus, formats, about, by_culture=by_culture)
 
 
-def _source(run: Run, store: RunStore) -> Source:
+def _source(run: Run, store: RunStore) -> RunSource:
     """Return what exports read of a run: the park knows its peoples' shares, the refinery the voice
     of its opinions.
     """
     surveyed = partial(casting.shares, survey=run.settings.survey)
     cultures = tuple(dict.fromkeys(casting.cultures(run.workspace, run.settings)))
-    return Source(run.workspace, run.settings, store, cultures, partial(_before, run), surveyed)
+    return RunSource(run.workspace, run.settings, store, cultures, partial(_before, run), surveyed)
 
 
 def _before(run: Run, opinion: Opinion, scene: Scene) -> str:

@@ -19,9 +19,11 @@ from culturepark.cli.flags import (
     located,
     opened,
     out_flag,
+    pair,
     run_argument,
     server_flags,
     settings_flags,
+    split_names,
     together,
     workspace_flag,
 )
@@ -30,6 +32,7 @@ from culturepark.cli.progress import aloud, progress, say
 from culturepark.cli.serve import merge, serve, warn
 from culturepark.cli.terminal import echo
 from culturepark.cli.tune import matrix, tune
+from culturepark.registry import IMPORTERS
 
 # Only click is imported here: `culturepark --help` must be instant. click rather than typer, whose
 # import alone costs more than the whole budget (see benchmarks/startup.py).
@@ -218,6 +221,20 @@ def refine(run: str, workspace: str | None, out: str | None, as_json: bool, **fl
 @cli.command()
 @run_argument
 @format_flags
+@click.option(
+    "--from",
+    "source",
+    metavar="FILE",
+    help="Read the corpus from this file (CSV, TSV, JSON Lines, JSON); RUN is its name.",
+)
+@click.option("--as", "importer", metavar="NAME", help=f"How: {', '.join(IMPORTERS)}.")
+@click.option(
+    "--columns",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="Which column is which: prompt=frage,completion=antwort.",
+)
+@click.option("--culture", metavar="NAME", help="Whose answers these are, where rows don't say.")
 @licence_flag
 @workspace_flag
 @out_flag
@@ -225,17 +242,37 @@ def refine(run: str, workspace: str | None, out: str | None, as_json: bool, **fl
 def export(
     run: str,
     formats: tuple[str, ...],
-    by_culture: bool,
+    source: str | None,
     licence: str | None,
     workspace: str | None,
     out: str | None,
     as_json: bool,
+    by_culture: bool,
+    **how: Any,
 ) -> None:
-    """Write the corpus of RUN in the formats that trainers read."""
+    """Write the corpus of RUN, or of a FILE of yours, in the formats that trainers read."""
     from culturepark import api
 
-    opened_run = located(run, out, workspace, {"licence": licence})
-    written = api.export(opened_run, listed(formats), by_culture=by_culture)
+    columns = (pair("--columns", c, "OURS=THEIRS") for c in split_names(how.pop("columns")))
+    how |= {"columns": dict(columns)}
+    if source is None:
+        if given := [name for name, value in how.items() if value]:
+            flag = {"importer": "as"}.get(given[0], given[0])
+            raise click.UsageError(f"--{flag} says how a file is read: give it with --from FILE")
+        opened_run = located(run, out, workspace, {"licence": licence})
+        written = api.export(opened_run, listed(formats), by_culture=by_culture)
+    else:
+        asked = click.get_current_context().get_parameter_source("formats")
+        default = asked == click.core.ParameterSource.DEFAULT
+        where = {"workspace": workspace, "out": out, "licence": licence}
+        written = api.export(
+            run,
+            None if default else listed(formats),
+            by_culture=by_culture,
+            source=source,
+            **where,
+            **how,
+        )
     say(
         {k: str(v) for k, v in written.items()},
         as_json,

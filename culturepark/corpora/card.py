@@ -52,16 +52,21 @@ provider may restrict what its text is used for. Question wording is CulturePark
 World Values Survey, whose data files may not be redistributed: get them, and their terms of use, at worldvaluessurvey.org."""
 
 
+TAGS = ("synthetic", "culturepark", "cultural-alignment")
+
+
 @dataclass(frozen=True)
 class Card:
-    """What stands on the card of every format of a run: `rows` how many samples it has, `licence`
-    as the hub has it.
+    """What stands on the card of every format of a corpus: `rows` how many records it has,
+    `licence` as the hub has it; languages that nobody named are none.
     """
 
     title: str
     rows: int
     licence: Mapping[str, str]
     text: str
+    language: tuple[str, ...] = ("en",)
+    tags: tuple[str, ...] = TAGS
 
 
 def render(store: RunStore, workspace: Workspace, settings: Settings, name: str) -> Card:
@@ -138,9 +143,9 @@ def page(card: Card, about: str, subsets: Mapping[str, Mapping[str, str]], rows:
         {
             "pretty_name": card.title,
             **card.licence,
-            "language": ["en"],
+            **({"language": [*card.language]} if card.language else {}),
             "size_categories": [next((size for size, top in SIZES if card.rows < top), "1M<n<10M")],
-            "tags": ["synthetic", "culturepark", "cultural-alignment"],
+            "tags": [*card.tags],
             "configs": configs,
         }
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import shutil
 from collections.abc import Sequence
 from hashlib import blake2b, file_digest
@@ -15,20 +14,6 @@ from culturepark.corpora.formats import DEFAULT, SPLITS, WHOLE, Format, Subsets,
 from culturepark.corpora.source import Source
 from culturepark.errors import InputError, ParkError, RunFailed
 from culturepark.registry import FORMATS
-from culturepark.store import RunStore
-from culturepark.store.queries import iterate_dropped, list_crossing_questions
-
-WHY = {  # there is none of it
-    "samples": "no opinion has been kept. `culturepark report` shows why they were dropped.",
-    "pairs": (
-        "no kept opinion contradicted its answer before a rewrite, and no two cultures of this run"
-        " ({cultures}) answered one question differently"
-    ),
-    "shares": (
-        "no question of scenarios/{pack}.toml that this run asks has survey figures for {cultures};"
-        " `survey` in culture.toml names the countries asked"
-    ),
-}
 
 
 def export(
@@ -46,7 +31,7 @@ def export(
     for name, form in writers.items():
         if why := lacking(source, form.reads):
             raise RunFailed(f"there is nothing to export as {name}: {why}")
-    if crossed := list_crossing_questions(source.store):
+    if crossed := source.list_crossing():
         raise RunFailed(
             f"refusing to export: questions in more than one split: {', '.join(crossed)}"
         )
@@ -55,7 +40,7 @@ def export(
         for name, form in writers.items():
             target = folder / folder_name(name)
             written[name] = _whole(target, form, source, card, by_culture)
-        _rejects(source.store, folder / "rejects.jsonl")
+        _rejects(source, folder / "rejects.jsonl")
     except OSError as error:
         raise ParkError(
             f"cannot write the corpus to {folder}: {error.strerror or error}. Nothing half-written"
@@ -95,7 +80,7 @@ def lacking(source: Source, what: str) -> str:
         return ""
     if what == "pairs" and lacking(source, "samples"):
         what = "samples"
-    return WHY[what].format(cultures=", ".join(source.cultures), pack=source.settings.scenario)
+    return source.explain_lacking(what)
 
 
 def _whole(target: Path, form: Format, source: Source, card: Card, by_culture: bool) -> Path:
@@ -134,7 +119,7 @@ def _culture(folder: Path, form: Format, source: Source, card: Card) -> Subsets:
 
 def _describe(folder: Path, form: Format, card: Card, subsets: Subsets) -> None:
     """Write the card of a folder."""
-    about = (form.about or "").partition("\n")[0]
+    about = " ".join((form.about or "").partition("\n\n")[0].split())
     text = page(card, about, subsets, _hash_files(folder, subsets))
     (folder / "README.md").write_text(text, encoding="utf-8")
 
@@ -148,13 +133,9 @@ def _hash_files(folder: Path, subsets: Subsets) -> str:
     return found.hexdigest()
 
 
-def _rejects(store: RunStore, path: Path) -> None:
+def _rejects(source: Source, path: Path) -> None:
     partial = path.with_suffix(".partial")
-    rows = (
-        {"culture": culture, "question": question, **json.loads(o.model_dump_json())}
-        for culture, question, o in iterate_dropped(store)
-    )
-    if lines(partial, rows):
+    if lines(partial, source.iterate_rejects()):
         partial.replace(path)
     else:
         path.unlink(missing_ok=True)

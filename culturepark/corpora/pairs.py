@@ -69,7 +69,12 @@ def _unrewritten(
     did not contradict.
     """
     opinion = store.find_opinion(sample.opinion)
-    if opinion is None or len(opinion.verdicts) < 2 or opinion.verdicts[0].label != "contradict":
+    if (
+        sample.answer is None
+        or opinion is None
+        or len(opinion.verdicts) < 2
+        or opinion.verdicts[0].label != "contradict"
+    ):
         return None
     scene = find_scene(store, sample.dialogue)
     assert scene is not None, "an opinion's scene is written before it"
@@ -78,7 +83,9 @@ def _unrewritten(
     )
 
 
-def _pair(kind: str, sample: Sample, rejected: str, other: str, culture: str, answer: int) -> Pair:
+def _pair(
+    kind: str, sample: Sample, rejected: str, other: str, culture: str, answer: int | None
+) -> Pair:
     told = sample.model_dump(
         include={"culture", "question", "topic", "system", "prompt", "answer", "split"}
     )

@@ -136,7 +136,7 @@ class RunStore(Connection):
         count, kept = 0, self.iterate("SELECT rank, sample FROM samples ORDER BY rank")
         same = True
         for count, sample in enumerate(samples, 1):
-            text = sample.model_dump_json()
+            text = sample.model_dump_json(exclude_defaults=True)
             if same and next(kept, None) == (count, text):
                 continue
             if same:

@@ -29,7 +29,7 @@ class Format:
     others.
 
     `source` yields a split's samples, pairs or shares; `reads` says which of the three there must
-    be some of. The first line of `about` stands on the card. `needs` names libraries beyond the
+    be some of. The first paragraph of `about` stands on the card. `needs` names libraries beyond the
     base install, each with the extra that brings it ("" for none of ours); they are looked for
     before a run asks its first question.
     """
@@ -65,11 +65,10 @@ def chat(sample: Sample) -> tuple[Chat, Chat]:
 
 
 def asked(record: Sample | Pair) -> Chat:
-    """Return the prompt as chat messages: system and user."""
-    return [
-        {"role": "system", "content": record.system},
-        {"role": "user", "content": record.prompt},
-    ]
+    """Return the prompt as chat messages: system where there is one, history and user."""
+    system = [{"role": "system", "content": record.system}] if record.system else []
+    history = [{"role": m.role, "content": m.content} for m in record.history]
+    return [*system, *history, {"role": "user", "content": record.prompt}]
 
 
 def said(text: str) -> Chat:
@@ -78,12 +77,23 @@ def said(text: str) -> Chat:
 
 
 def metadata(sample: Sample) -> dict[str, Any]:
-    """Return where a sample came from."""
+    """Return where a sample came from: its dialogue, or file, line and hash."""
+    if sample.origin is not None:
+        return _describe_origin(sample)
     return sample.model_dump(
         include={"id", "culture", "question", "topic", "answer", "dialogue", "opinion", "persona"}
     )
 
 
+def _describe_origin(record: Sample | Pair) -> dict[str, Any]:
+    known = record.model_dump(include={"id", "culture", "question", "topic"})
+    return known | (record.origin.model_dump() if record.origin else {})
+
+
 def origin(pair: Pair) -> dict[str, Any]:
     """Return where both sides of a pair came from."""
-    return pair.model_dump(exclude={"system", "prompt", "chosen", "rejected", "split"})
+    if pair.origin is not None:
+        return _describe_origin(pair)
+    return pair.model_dump(
+        exclude={"system", "prompt", "chosen", "rejected", "split", "history", "origin"}
+    )

@@ -13,34 +13,22 @@ from culturepark.corpora.formats.trl import row
 from culturepark.corpora.source import Source
 
 BATCH = 1000  # rows held in memory at once
-ORIGIN = (
-    "id",
-    "culture",
-    "question",
-    "topic",
-    "answer",
-    "opinion",
-    "dialogue",
-    "persona",
-)  # of `metadata`; answer is a code
+NUMBERS = ("answer", "line")  # of `metadata`; the others are texts
 
 
 def write(source: Source, folder: Path) -> Subsets:
     """Write `data/SPLIT-00000-of-00001.parquet` with the columns `prompt`, `completion` and
     `metadata`.
     """
-    schema = _schema()
     files = {split: f"data/{split}-00000-of-00001.parquet" for split in SPLITS}
     return {
         WHOLE: {
-            split: path
-            for split, path in files.items()
-            if _written(source, split, folder / path, schema)
+            split: path for split, path in files.items() if _written(source, split, folder / path)
         }
     }
 
 
-def _written(source: Source, split: str, path: Path, schema: Any) -> bool:
+def _written(source: Source, split: str, path: Path) -> bool:
     """Write a split in batches; say whether it has any row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -50,6 +38,7 @@ def _written(source: Source, split: str, path: Path, schema: Any) -> bool:
     if not batch:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
+    schema = _schema(list(row(batch[0])["metadata"]))
     with pq.ParquetWriter(path, schema) as writer:
         while batch:
             writer.write_table(pa.Table.from_pylist([row(s) for s in batch], schema=schema))
@@ -57,11 +46,13 @@ def _written(source: Source, split: str, path: Path, schema: Any) -> bool:
     return True
 
 
-def _schema() -> Any:
+def _schema(origin_names: list[str]) -> Any:
     import pyarrow as pa
 
     chat = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-    origin = pa.struct([(name, pa.int64() if name == "answer" else pa.string()) for name in ORIGIN])
+    origin = pa.struct(
+        [(name, pa.int64() if name in NUMBERS else pa.string()) for name in origin_names]
+    )
     return pa.schema([("prompt", chat), ("completion", chat), ("metadata", origin)])
 
 

@@ -25,7 +25,7 @@ def rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
 
     Pairs of one prompt stand together, so that no more than these are held.
     """
-    for _, same in groupby(pairs, key=lambda pair: (pair.system, pair.prompt)):
+    for _, same in groupby(pairs, key=lambda pair: (pair.system, pair.history, pair.prompt)):
         group = list(same)
         done, chosen = set[str](), {pair.chosen for pair in group}
         for pair in group:

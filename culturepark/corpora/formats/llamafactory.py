@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from culturepark.corpora.formats import Format, Subsets, kto, metadata, origin, splits
+from culturepark.corpora.formats import Chat, Format, Subsets, asked, kto, metadata, origin, splits
 from culturepark.corpora.source import Source
 from culturepark.records import Pair, Sample
 
@@ -48,7 +48,7 @@ def write(source: Source, folder: Path) -> Subsets:
 
 def sample_row(sample: Sample) -> dict[str, Any]:
     """Return `{conversations, system, metadata}`: a question and its answer."""
-    talk = [_human(sample.prompt), _model(sample.completion)]
+    talk = [*_talk(asked(sample)), _model(sample.completion)]
     return {"conversations": talk, "system": sample.system, "metadata": metadata(sample)}
 
 
@@ -57,7 +57,7 @@ def pair_row(pair: Pair) -> dict[str, Any]:
     each side.
     """
     return {
-        "conversations": [_human(pair.prompt)],
+        "conversations": _talk(asked(pair)),
         "chosen": _model(pair.chosen),
         "rejected": _model(pair.rejected),
         "system": pair.system,
@@ -70,14 +70,21 @@ def marked_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
     give.
     """
     for row in kto.rows(pairs):
-        system, user = (message["content"] for message in row["prompt"])
-        talk = [_human(user), _model(row["completion"][0]["content"])]
+        prompt = row["prompt"]
+        system = prompt[0]["content"] if prompt[0]["role"] == "system" else ""
+        talk = [*_talk(prompt), _model(row["completion"][0]["content"])]
         yield {
             "conversations": talk,
             "kto_tag": row["label"],
             "system": system,
             "metadata": row["metadata"],
         }
+
+
+def _talk(messages: Chat) -> list[dict[str, str]]:
+    """Return what stands before an answer, the system's message aside."""
+    say = {"user": _human, "assistant": _model}
+    return [say[m["role"]](m["content"]) for m in messages if m["role"] in say]
 
 
 def _human(text: str) -> dict[str, str]:
