@@ -28,10 +28,9 @@ from culturepark.llm.session import Models, Session
 from culturepark.providers import local_place
 from culturepark.settings import Settings
 from culturepark.store import RunStore
-from culturepark.workspace import Workspace, find_workspace, load, locate_output
+from culturepark.workspace import find_workspace, load, locate_output
 
 log = logging.getLogger("culturepark")
-PARTS = ("judge", "learner")
 
 
 def evaluate(
@@ -72,56 +71,69 @@ def evaluate(
     tpm, timeout, batch, base_url and endpoints, `key` the first model's API key. What was answered
     is in the run's journal and not asked again; a whole result is kept.
     """
-    if find_spec("inspect_ai") is None:
-        raise InputError("evaluation needs Inspect: pip install 'culturepark[evaluate]'")
-    folder, found = locate_run(name, workspace, out), load(workspace)
-    settings, keys = merge_settings(
-        None, workspace, {"model": _choose_first_model(models, judge, learner), **driven}
-    )
-    settings, keys = (
-        runs.resolve_addresses(settings),
-        keys | ({settings.model.partition("/")[0]: key} if key else {}),
-    )
+    _require_inspect()
+    folder = locate_run(name, workspace, out)
+    source = folder if corpus is None else locate_run(corpus, workspace, out)
+    settings, keys = _merge_settings(models, (judge, learner), workspace, key, driven)
     how = {
         "cultures": tuple(cultures),
         "data": [Path(d) for d in data],
         "count": count,
         "seeds": seeds,
         "limit": limit,
-        "survey": _choose_survey(
-            [folder, *([locate_run(corpus, workspace, out)] if corpus else [])], survey, settings
-        ),
-        "held": _find_splits(
-            folder if corpus is None else locate_run(corpus, workspace, out), corpus
-        ),
+        "survey": _choose_survey(list(dict.fromkeys((folder, source))), survey, settings),
+        "held": _find_splits(source, corpus),
+        "workspace": load(workspace),
     }
     asked = [cards.load(b, code=code) for b in benchmarks]
     _check_options(options or {}, asked)
-    jobs = [
-        job
-        for card in asked
-        for job in _build_jobs(card, models, found, method, respondents, how, options or {})
-    ]
-    parts = {part: given for part, given in zip(PARTS, (judge, learner), strict=True) if given}
-    _check_parts(jobs, parts)
-    made = _load_models(_list_models(jobs, parts), settings, keys)
-    with RunStore(folder / "evals") as store, logs.keep_log(folder):
-        runs.attach_store(made.values(), store, settings)
-        desks = {n: Session(Models(model), store) for n, model in made.items()}
-        context = runner.EvalContext(folder / "evals", desks, parts, settings.width, tell)
-        folders = pool.work(_run_all(jobs, context, store))
-        usd, tokens = store.sum_spent()
-        tell(
-            "spent",
-            {
-                "run": name,
-                "usd": usd if any(d.has_price for d in context.desks.values()) else None,
-                "tokens": tokens,
-            },
-        )
+    jobs = [j for b in asked for j in _build_jobs(b, models, method, respondents, how, options)]
+    parts = _choose_parts(jobs, judge, learner)
+    folders = _run_jobs(name, folder, jobs, parts, settings, keys, tell)
     if (folder / "run.toml").is_file():
         report(resume(folder, workspace=workspace))
     return [results.read(f) for f in folders]
+
+
+def _require_inspect() -> None:
+    if find_spec("inspect_ai") is None:
+        raise InputError("evaluation needs Inspect: pip install 'culturepark[evaluate]'")
+
+
+def _merge_settings(
+    models: Sequence[str],
+    parts: Sequence[str | None],
+    workspace: str | Path | None,
+    key: str | None,
+    driven: Mapping[str, Any],
+) -> tuple[Settings, Mapping[str, str]]:
+    """Return the settings that drive the calls, and the keys by provider."""
+    model = _choose_first_model(models, *parts)
+    settings, keys = merge_settings(None, workspace, {"model": model, **driven})
+    own = {settings.model.partition("/")[0]: key} if key else {}
+    return runs.resolve_addresses(settings), {**keys, **own}
+
+
+def _run_jobs(
+    name: str,
+    folder: Path,
+    jobs: Sequence[EvalJob],
+    parts: Mapping[str, str],
+    settings: Settings,
+    keys: Mapping[str, str],
+    tell: Tell,
+) -> list[Path]:
+    """Do the jobs in a run's folder, say what was spent, and return the folders of the results."""
+    models = _load_models(_list_models(jobs, parts), settings, keys)
+    with RunStore(folder / "evals") as store, logs.keep_log(folder):
+        runs.attach_store(models.values(), store, settings)
+        sessions = {n: Session(Models(model), store) for n, model in models.items()}
+        context = runner.EvalContext(folder / "evals", sessions, parts, settings.width, tell)
+        folders = pool.work(_run_all(jobs, context, store))
+        usd, tokens = store.sum_spent()
+        priced = any(s.has_price for s in sessions.values())
+        tell("spent", {"run": name, "usd": usd if priced else None, "tokens": tokens})
+    return folders
 
 
 async def _run_all(
@@ -164,32 +176,30 @@ def locate_run(name: str | Path, workspace: str | Path | None, out: str | Path |
 def _build_jobs(
     benchmark: Benchmark,
     models: Sequence[str],
-    found: Workspace,
     method: str,
     respondents: str,
     how: Mapping[str, Any],
-    options: Mapping[str, Any],
+    options: Mapping[str, Any] | None,
 ) -> list[EvalJob]:
-    """Return a benchmark's jobs, one a entry; options that only other benchmarks know are left
-    to these.
+    """Return a benchmark's jobs, one per model entry; options that only other benchmarks know are
+    left to these.
     """
     kind = load_kind(benchmark.kind)
-    own = {k: v for k, v in options.items() if k in kind.options}
-    made = []
+    own = {k: v for k, v in (options or {}).items() if k in kind.options}
+    jobs = []
     for entry in runner.parse_models(models):
         at_hand = all(local_place(m) is not None for m in entry.models)
         embedded = set(entry.models) == {EMBEDDED}
-        tells = at_hand or (embedded and kind.culture_source == "cards")
-        given: dict[str, Any] = {
-            "method": ("likelihood" if tells else "sample") if method == "auto" else method,
-            "respondents": (
-                kind.respondents[-1 if embedded else 0] if respondents == "auto" else respondents
-            ),
-        }
+        has_probs = at_hand or (embedded and kind.culture_source == "cards")
+        given: dict[str, Any] = {"method": method, "respondents": respondents}
+        if method == "auto":
+            given["method"] = "likelihood" if has_probs else "sample"
+        if respondents == "auto":
+            given["respondents"] = kind.respondents[-1 if embedded else 0]
         given["numbers"] = given["method"] == "likelihood" and not at_hand and not embedded
-        setup, card = planning.build_setup(benchmark, workspace=found, options=own, **how, **given)
-        made.append(EvalJob(card, setup, entry))
-    return made
+        setup, card = planning.build_setup(benchmark, options=own, **how, **given)
+        jobs.append(EvalJob(card, setup, entry))
+    return jobs
 
 
 def _find_splits(folder: Path, corpus: str | Path | None) -> dict[str, str]:
@@ -244,7 +254,13 @@ def _check_options(options: Mapping[str, Any], asked: Sequence[Benchmark]) -> No
             )
 
 
-def _check_parts(jobs: Sequence[EvalJob], parts: Mapping[str, str]) -> None:
+def _choose_parts(
+    jobs: Sequence[EvalJob], judge: str | None, learner: str | None
+) -> dict[str, str]:
+    """Return which model plays which part; InputError where a benchmark needs one that nobody
+    plays.
+    """
+    parts = {part: name for part, name in (("judge", judge), ("learner", learner)) if name}
     for job in jobs:
         for part in load_kind(job.benchmark.kind).needs(job.benchmark):
             if part not in parts:
@@ -252,6 +268,7 @@ def _check_parts(jobs: Sequence[EvalJob], parts: Mapping[str, str]) -> None:
                     f"benchmark {job.benchmark.name!r} needs a {part}: name its model with --{part}"
                     " (embedded plays it by rule)"
                 )
+    return parts
 
 
 def _list_models(jobs: Sequence[EvalJob], parts: Mapping[str, str]) -> list[str]:

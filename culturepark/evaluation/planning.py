@@ -43,21 +43,15 @@ def build_setup(
     """
     found = workspace if isinstance(workspace, Workspace) else load(workspace)
     kind = load_kind(benchmark.kind)
-    for value, known, what in (
-        (method, METHODS, "method"),
-        (respondents, kind.respondents, "respondents"),
-    ):
-        if value not in known:
-            raise InputError(
-                f"benchmark {benchmark.name!r} has no {what} {value!r}. {nearest(value, known)}"
-            )
-    lacking = [
+    _check_choice(benchmark, "method", method, METHODS)
+    _check_choice(benchmark, "respondents", respondents, kind.respondents)
+    missing = [
         str(path)
         for path in data
         if str(path) not in kind.data_words and not Path(path).expanduser().exists()
     ]
-    if lacking:
-        raise InputError(f"no data at {', '.join(lacking)}")
+    if missing:
+        raise InputError(f"no data at {', '.join(missing)}")
     if count < 1 or (limit is not None and limit < 1):
         raise InputError("count and limit are at least 1")
     told = resolve_options(benchmark, options or {})
@@ -69,7 +63,7 @@ def build_setup(
         chosen = chosen or _list_surveyed_cultures(found, figures)
         for name in chosen:
             found.culture(name)
-    made = Setup(
+    setup = Setup(
         workspace=found,
         cultures=chosen,
         method=method,  # type: ignore[arg-type]
@@ -83,7 +77,14 @@ def build_setup(
         options=told,
         figures=figures,
     )
-    return made, benchmark.model_copy(update={"options": told})
+    return setup, benchmark.model_copy(update={"options": told})
+
+
+def _check_choice(benchmark: Benchmark, what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(
+            f"benchmark {benchmark.name!r} has no {what} {value!r}. {nearest(value, known)}"
+        )
 
 
 def _check_mapped(benchmark: Benchmark, given: Mapping[str, Any], found: Workspace) -> None:

@@ -379,61 +379,60 @@ def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> list[Mea
     over its sets. What was answered wrongly, unreadably or not at all counts against its gold
     label. In a figure of a set or part without culture, `subset` names it.
     """
-    made, what = list[Measure](), str(options.get("what", "texts"))
-    for culture, subset, those in _list_scopes(attempts):
-        held = LabelCounts(those)
-        note = held.note()
-        made += [
-            Measure(
-                "macro_f1",
-                held.units,
-                held.mean(f1),
-                culture,
-                subset,
-                headline=not subset,
-                what=what,
-                note=note,
-                within=SHARE,
-                few=FEW_TEXTS,
-            ),
-            Measure(
-                "accuracy",
-                held.units,
-                held.mean(_accuracy),
-                culture,
-                subset,
-                what=what,
-                note=note.rpartition(";")[0],
-                share=len(held.sets) == 1,
-                within=SHARE,
-            ),
-            Measure(
-                "unparsed",
-                held.units,
-                held.unread,
-                culture,
-                subset,
-                "low",
-                what=what,
-                note=UNREAD,
-                share=True,
-            ),
-        ]
-    for culture, subset, those in _measure_parts(attempts):
-        held = LabelCounts(those)
-        made.append(
-            Measure(
-                "accuracy",
-                held.units,
-                held.mean(_accuracy),
-                culture,
-                subset,
-                what=what,
-                share=len(held.sets) == 1,
-                within=SHARE,
-            )
-        )
-    return made
+    what = str(options.get("what", "texts"))
+    scopes = [m for scope in _list_scopes(attempts) for m in _measure_scope(*scope, what)]
+    parts = [
+        _measure_accuracy(LabelCounts(those), culture, subset, what)
+        for culture, subset, those in _list_parts(attempts)
+    ]
+    return [*scopes, *parts]
+
+
+def _measure_scope(
+    culture: str, subset: str, attempts: Sequence[Attempt], what: str
+) -> Iterator[Measure]:
+    counts = LabelCounts(attempts)
+    note = counts.note()
+    yield Measure(
+        "macro_f1",
+        counts.units,
+        counts.mean(f1),
+        culture,
+        subset,
+        headline=not subset,
+        what=what,
+        note=note,
+        within=SHARE,
+        few=FEW_TEXTS,
+    )
+    yield _measure_accuracy(counts, culture, subset, what, note.rpartition(";")[0])
+    yield Measure(
+        "unparsed",
+        counts.units,
+        counts.unread,
+        culture,
+        subset,
+        "low",
+        what=what,
+        note=UNREAD,
+        share=True,
+    )
+
+
+def _measure_accuracy(
+    counts: LabelCounts, culture: str, subset: str, what: str, note: str = ""
+) -> Measure:
+    return Measure(
+        "accuracy",
+        counts.units,
+        counts.mean(_accuracy),
+        culture,
+        subset,
+        what=what,
+        note=note,
+        share=len(counts.sets) == 1,
+        within=SHARE,
+    )
 
 
 Scope = tuple[str, str, list[Attempt]]
@@ -452,7 +451,7 @@ def _list_scopes(attempts: Sequence[Attempt]) -> list[Scope]:
     ]
 
 
-def _measure_parts(attempts: Sequence[Attempt]) -> list[Scope]:
+def _list_parts(attempts: Sequence[Attempt]) -> list[Scope]:
     """Return the same of each part (HateCheck's functionality): of all data sets, and of each
     culture or set without one.
     """

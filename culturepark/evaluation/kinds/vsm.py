@@ -697,9 +697,20 @@ def _measure_overall(
         note=each,
         **common,
     )
+    yield from _measure_correlations(units, table, found[0].what)
+
+
+def _measure_correlations(
+    units: Mapping[tuple[int, str], Sequence[float]], table: Any, what: str
+) -> Iterator[Measure]:
+    """Yield how scores go together with published figures, for dimensions that PEERS cultures
+    have.
+    """
+    import numpy as np
+
+    known = np.isfinite(table)
     for i, d in enumerate(FORMULAS):
-        if (there := held[:, i]).sum() >= PEERS:
-            value = _correlate(table[there, i], there, i)
+        if (there := known[:, i]).sum() >= PEERS:
             note = (
                 f"Pearson, score with published figure, over {there.sum()} cultures, which are not"
                 " drawn again; no constant matters"
@@ -707,9 +718,9 @@ def _measure_overall(
             yield Measure(
                 "correlation",
                 units,
-                value,
+                _correlate(table[there, i], there, i),
                 subset=d.upper(),
-                what=found[0].what,
+                what=what,
                 note=note,
                 within=(-1.0, 1.0),
             )
