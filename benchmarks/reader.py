@@ -110,7 +110,7 @@ def main() -> None:
         for option in (by_degree[0], by_degree[-1]):
             agrees = side is not None and side * option.degree > 0
             wanted = "irrelevant" if side is None else "entail" if agrees else "contradict"
-            got = reading.judge(text, question, option.code)[0]
+            got = reading.judge_opinion(text, question, option.code)[0]
             total += 1
             right += got == wanted
             wrong_side += got != wanted and got != "irrelevant"

@@ -23,7 +23,7 @@ from culturepark.evaluation.card import resolve_options
 from culturepark.evaluation.kinds.answers import KIND, contains, exact, normalise
 from culturepark.evaluation.measure import estimate
 from culturepark.evaluation.types import Item, Setup, Unparsed
-from culturepark.offline.grading import GRADING, grade, overlap
+from culturepark.offline.grading import GRADING, grade_answer, measure_overlap
 from culturepark.records import Reply, Request
 
 SHIPPED = workspace.load(None)
@@ -598,14 +598,14 @@ def test_the_embedded_judge_reads_words_and_says_so():
         "reference": ["It is usually light", "Oily"],
         "scale": (1, 5),
     }
-    told = json.loads(grade(facts))
+    told = json.loads(grade_answer(facts))
     assert told["grade"] == 4 and told["reason"].startswith("lexical: 0.67")
     assert (
-        overlap("广州菜通常清淡", "广州菜通常是清淡的")
+        measure_overlap("广州菜通常清淡", "广州菜通常是清淡的")
         > 0.6
-        > overlap("不知道", "广州菜通常是清淡的")
+        > measure_overlap("不知道", "广州菜通常是清淡的")
     )
-    assert json.loads(grade({**facts, "reference": []}))["grade"] is None
+    assert json.loads(grade_answer({**facts, "reference": []}))["grade"] is None
 
 
 def offline():

@@ -483,6 +483,6 @@ def test_the_embedded_teacher_has_something_to_say_to_a_human(park):
     request = education.build_teacher_request(
         PARK.role("teacher"), PARK.culture("arabic"), (), "What is a proposal like?"
     )
-    assert "jaha" in engine(request) and lessons.teach(
+    assert "jaha" in engine(request) and lessons.write_lesson(
         request.facts, random.Random(1)
-    ) == lessons.teach(request.facts, random.Random(2))
+    ) == lessons.write_lesson(request.facts, random.Random(2))

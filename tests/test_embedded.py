@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from culturepark.errors import InputError, ModelError
 from culturepark.offline import KINDS, Embedded, shared_sentences
-from culturepark.offline.measure import folded
-from culturepark.offline.phrases import bank
-from culturepark.offline.reading import judge, opinions
-from culturepark.offline.sentences import opinion, sentences
-from culturepark.offline.speech import in_words, town
-from culturepark.offline.stance import side
+from culturepark.offline.measure import fold_sentences
+from culturepark.offline.phrases import load_bank
+from culturepark.offline.reading import find_opinions, judge_opinion
+from culturepark.offline.sentences import read_opinion, split_sentences
+from culturepark.offline.speech import format_share, name_town
+from culturepark.offline.stance import read_side
 from culturepark.records import (
     Culture,
     Distribution,
@@ -165,11 +165,11 @@ def test_same_facts_same_words():
 @pytest.mark.parametrize("degree", [-1, 0, 1])
 def test_a_turn_has_two_to_five_clean_sentences(style, degree):
     for turn in talk(QUESTIONS["Q129"], (code(QUESTIONS["Q129"], degree),) * 2, style=style):
-        assert 1 <= len(sentences(turn.text)) <= 6
+        assert 1 <= len(split_sentences(turn.text)) <= 6
         assert not re.search(
             r"[{}]|\.\.|  | ,|\bbecause because\b|\b[Ii]n in\b|\bIn In\b", turn.text
         )
-        assert all(s[0].isupper() or s[0] in '“"' for s in sentences(turn.text))
+        assert all(s[0].isupper() or s[0] in '“"' for s in split_sentences(turn.text))
 
 
 def test_nothing_is_said_twice_in_a_dialogue():
@@ -177,9 +177,9 @@ def test_nothing_is_said_twice_in_a_dialogue():
         said = [
             s
             for turn in talk(QUESTIONS[question], (1, 2), name=name, style="free")
-            for s in sentences(turn.text)
+            for s in split_sentences(turn.text)
         ]
-        assert len(said) == len(folded(said))
+        assert len(said) == len(fold_sentences(said))
 
 
 def test_dialogues_on_different_questions_share_little():
@@ -201,8 +201,8 @@ def test_many_distinct_opinions_on_one_question():
         turns = [t for t in talk(question, (1, 2), name=f"d{i}") if t.seat == 1]
         found |= {
             text
-            for _, text in opinions(turns, question, "Germany")
-            if judge(text, question, 2)[0] == "entail"
+            for _, text in find_opinions(turns, question, "Germany")
+            if judge_opinion(text, question, 2)[0] == "entail"
         }
     assert len(found) > 120
 
@@ -244,7 +244,7 @@ def test_the_survey_is_named_in_words_without_figures():
 
 def test_delegates_say_one_to_three_opinions_a_turn():
     turns = [t for t in talk(QUESTIONS["Q33"], (1, 4)) if t.seat == 1]
-    each = [len(opinions([t], QUESTIONS["Q33"], "Germany")) for t in turns]
+    each = [len(find_opinions([t], QUESTIONS["Q33"], "Germany")) for t in turns]
     assert 9 <= sum(each) <= 18 and max(each) <= 4
 
 
@@ -259,7 +259,7 @@ def test_who_differs_is_told_so():
         call="",
     )
     reply = ask("delegate", facts(question, n=1, history=[first], answer=0, cue="respond")).text
-    assert side(reply, question) == -1
+    assert read_side(reply, question) == -1
     assert not reply.startswith("There we agree")
 
 
@@ -279,7 +279,7 @@ def test_cards_without_clauses_and_cues_of_ones_own_work():
 def test_without_an_answer_nobody_takes_a_side():
     question = QUESTIONS["Q196"]
     for turn in talk(question, (None, None)):
-        assert abs(sum(side(s, question) for s in sentences(turn.text))) <= 1
+        assert abs(sum(read_side(s, question) for s in split_sentences(turn.text))) <= 1
 
 
 def test_every_stance_phrase_gives_an_opinion_of_its_side():
@@ -296,13 +296,13 @@ def test_every_stance_phrase_gives_an_opinion_of_its_side():
         "name": "Elif",
         "about": question.about,
     }
-    for shelf in ("plain", "reasoned", "conceding", "rejecting", "strong", "mild", "faint"):
-        for phrase in bank()["stance"][shelf]:
-            found = opinion(
+    for kind in ("plain", "reasoned", "conceding", "rejecting", "strong", "mild", "faint"):
+        for phrase in load_bank()["stance"][kind]:
+            found = read_opinion(
                 phrase.format(**words)[:1].upper() + phrase.format(**words)[1:], "Germany"
             )
             assert found and not PRONOUN.search(found[0]), phrase
-            assert side(found[0], question) == 1, phrase
+            assert read_side(found[0], question) == 1, phrase
 
 
 # ------------------------------------------------------------------- faults
@@ -321,7 +321,10 @@ def test_planted_contradictions_are_read_as_such():
     question = QUESTIONS["Q124"]
     for turn in talk(question, (0, 2), Embedded(faults={"contradiction": 1.0})):
         for fault in turn.faults:
-            assert judge(opinion(fault.sentence, "Germany")[0], question, 2)[0] == "contradict"
+            assert (
+                judge_opinion(read_opinion(fault.sentence, "Germany")[0], question, 2)[0]
+                == "contradict"
+            )
 
 
 def test_faults_come_at_their_rate():
@@ -337,7 +340,7 @@ def test_faults_come_at_their_rate():
 
 
 def test_a_drifted_identity_reaches_the_extractor():
-    text, _ = opinion(
+    text, _ = read_opinion(
         "As a 71-year-old fisherman from Oslo, I think that crime goes up.", "Germany"
     )
     assert text == "As a 71-year-old fisherman from Oslo, crime goes up."
@@ -413,7 +416,7 @@ HAND = (
 def test_the_verifier_judges_opinions_written_by_hand():
     right = 0
     for name, stand, text in HAND:
-        verdict = judge(text, QUESTIONS[name], code(QUESTIONS[name], 1))[0]
+        verdict = judge_opinion(text, QUESTIONS[name], code(QUESTIONS[name], 1))[0]
         right += verdict == {1: "entail", -1: "contradict", 0: "irrelevant"}[stand]
     assert right / len(HAND) >= 0.85
 
@@ -421,9 +424,10 @@ def test_the_verifier_judges_opinions_written_by_hand():
 def test_a_middle_answer_is_entailed_by_what_leaves_both_sides_standing():
     question = QUESTIONS["Q124"]
     assert (
-        judge("It is hard to say whether crime rises with immigration.", question, 1)[0] == "entail"
+        judge_opinion("It is hard to say whether crime rises with immigration.", question, 1)[0]
+        == "entail"
     )
-    assert judge("Immigration makes crime more common.", question, 1)[0] == "contradict"
+    assert judge_opinion("Immigration makes crime more common.", question, 1)[0] == "contradict"
 
 
 def test_a_pure_custom_decides_nothing():
@@ -431,16 +435,16 @@ def test_a_pure_custom_decides_nothing():
         "In Germany, children carry paper lanterns in November, and that colours how people in"
         " Germany talk about immigration and crime."
     )
-    assert judge(text, QUESTIONS["Q124"], 2)[0] == "irrelevant"
+    assert judge_opinion(text, QUESTIONS["Q124"], 2)[0] == "irrelevant"
 
 
 def test_labels_serve_where_a_card_has_no_clauses():
     assert (
-        judge("“Yes” is the fitting answer when it comes to tea after lunch.", BARE, 1)[0]
+        judge_opinion("“Yes” is the fitting answer when it comes to tea after lunch.", BARE, 1)[0]
         == "entail"
     )
     assert (
-        judge("“Yes” is the fitting answer when it comes to tea after lunch.", BARE, 2)[0]
+        judge_opinion("“Yes” is the fitting answer when it comes to tea after lunch.", BARE, 2)[0]
         == "contradict"
     )
 
@@ -473,7 +477,7 @@ def test_labels_serve_where_a_card_has_no_clauses():
     ],
 )
 def test_opinions_stand_alone(said, kept):
-    found = opinion(said, "Germany")
+    found = read_opinion(said, "Germany")
     assert (found[0] if found else None) == kept
 
 
@@ -481,7 +485,7 @@ def test_stops_inside_names_and_quotes_end_no_sentence():
     text = (
         "Prof. Çelik wrote “No.” to Mr. B. Traven, e.g. in May. Élodie agreed! And then… nothing."
     )
-    assert sentences(text) == (
+    assert split_sentences(text) == (
         "Prof. Çelik wrote “No.” to Mr. B. Traven, e.g. in May.",
         "Élodie agreed!",
         "And then… nothing.",
@@ -571,6 +575,6 @@ def test_shared_sentences():
 
 
 def test_small_helpers():
-    assert in_words(0.66) == "roughly two in three" and in_words(0.98) == "nearly all"
-    assert town("Irbid, a university city", "Jordan") == "Irbid"
-    assert town("a village above the Dead Sea, west of Karak", "Jordan") == "Karak"
+    assert format_share(0.66) == "roughly two in three" and format_share(0.98) == "nearly all"
+    assert name_town("Irbid, a university city", "Jordan") == "Irbid"
+    assert name_town("a village above the Dead Sea, west of Karak", "Jordan") == "Karak"

@@ -20,16 +20,16 @@ from culturepark.offline.faults import KINDS
 from culturepark.offline.grading import GRADING
 from culturepark.offline.lessons import LESSONS
 from culturepark.offline.measure import shared_sentences
-from culturepark.offline.phrases import bank
+from culturepark.offline.phrases import load_bank
 from culturepark.records import Fault, Reply, Request, digest, stream
 
 __all__ = ["KINDS", "ROLES", "Embedded", "shared_sentences"]
 
 SPEAKERS = ("main_contact", "delegate")
 READERS: dict[str, Callable[[Request], str]] = {
-    "extractor": lambda request: reading.extract(request.facts),
-    "verifier": lambda request: reading.verify(request.facts),
-    "rewriter": lambda request: reading.rewrite(
+    "extractor": lambda request: reading.answer_extractor(request.facts),
+    "verifier": lambda request: reading.answer_verifier(request.facts),
+    "rewriter": lambda request: reading.answer_rewriter(
         request.facts, stream(request.seed, request.index, "rewrite")
     ),
     # The moderator's lines are the cues of its card; this one is for whoever asks a model for one
@@ -44,8 +44,8 @@ READERS: dict[str, Callable[[Request], str]] = {
 # order.
 TOLD: dict[str, Callable[[Request], str]] = {
     **GRADING,
-    "options": sitting.sit,
-    "labels": sitting.label,
+    "options": sitting.answer_survey,
+    "labels": sitting.choose_label,
 }
 ROLES = (*SPEAKERS, *READERS, *LESSONS)
 
@@ -61,15 +61,17 @@ class Embedded:
     def __init__(
         self, *, faults: Mapping[str, float] | None = None, name: str = "embedded"
     ) -> None:
-        self.faults = planting.checked(faults or {})
+        self.faults = planting.check_rates(faults or {})
         rates = ",".join(f"{kind}={rate:g}" for kind, rate in self.faults.items() if rate)
-        self.identity = f"{name}/{bank()['version']}-{_edition()}" + (f"+{rates}" if rates else "")
+        self.identity = f"{name}/{load_bank()['version']}-{_hash_edition()}" + (
+            f"+{rates}" if rates else ""
+        )
 
     async def complete(self, request: Request) -> Reply:
         """Answer one request; ModelError for a role that the engine does not play."""
         planted: tuple[Fault, ...] = ()
         if request.options:
-            shares = sitting.shares(request)
+            shares = sitting.compute_option_probs(request)
             best = max(range(len(shares)), key=shares.__getitem__)
             return Reply(
                 status="ok", text=request.options[best], model=self.identity, option_probs=shares
@@ -89,15 +91,15 @@ class Embedded:
         return Reply(status="ok", text=text, model=self.identity, faults=planted)
 
     def _speak(self, role: str, facts: Mapping[str, Any]) -> tuple[str, tuple[Fault, ...]]:
-        said = speech.turn(facts)
+        said = speech.write_turn(facts)
         if self.faults and role == "delegate":
-            said, planted = planting.plant(self.faults, facts, said)
+            said, planted = planting.plant_fault(self.faults, facts, said)
             return " ".join(said), planted
         return " ".join(said), ()
 
 
 @lru_cache(maxsize=1)
-def _edition() -> str:
+def _hash_edition() -> str:
     """Return the hash of all that the engine says and reads by: another bank is another model."""
     folder = resources.files(__package__)
     return digest(

@@ -16,14 +16,14 @@ from culturepark.records import Request
 from culturepark.wording import UNSPACED
 
 
-def answer(facts: Mapping[str, Any]) -> str:
+def decline_question(facts: Mapping[str, Any]) -> str:
     """Say that an open question cannot be answered; nothing of it is said again, for its words
     would be graded.
     """
     return "I cannot answer open questions."
 
 
-def grade(facts: Mapping[str, Any]) -> str:
+def grade_answer(facts: Mapping[str, Any]) -> str:
     """Return a judge's JSON: the overlap of what was `said` with the nearest `reference`, spread
     over the `scale`.
 
@@ -34,7 +34,7 @@ def grade(facts: Mapping[str, Any]) -> str:
         return json.dumps(
             {"grade": None, "reason": "lexical: there is no reference to compare with"}
         )
-    shared = max(overlap(facts["said"], reference) for reference in facts["reference"])
+    shared = max(measure_overlap(facts["said"], reference) for reference in facts["reference"])
     why = (
         f"lexical: {shared:.2f} of the words are shared with the nearest reference; what they mean"
         " was not read"
@@ -42,19 +42,19 @@ def grade(facts: Mapping[str, Any]) -> str:
     return json.dumps({"grade": low + round(shared * (high - low)), "reason": why})
 
 
-def overlap(first: str, second: str) -> float:
+def measure_overlap(first: str, second: str) -> float:
     """Return the F1 of two texts' words (Rajpurkar et al. 2016, §6.1), character bigrams where a
     script has no spaces; 0 to 1.
 
     >>> overlap("Tea with milk", "Milk tea")
     0.8
     """
-    a, b = Counter(pieces(first)), Counter(pieces(second))
+    a, b = Counter(split_words(first)), Counter(split_words(second))
     shared = (a & b).total()
     return 2 * shared / (a.total() + b.total()) if shared else 0.0
 
 
-def pieces(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Return a text's words, case and punctuation aside; of scripts without spaces, every two
     characters that follow each other.
 
@@ -63,17 +63,17 @@ def pieces(text: str) -> list[str]:
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     plain = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded)
-    spaced = UNSPACED.sub(lambda run: f" {' '.join(_pairs(run[0]))} ", plain)
+    spaced = UNSPACED.sub(lambda run: f" {' '.join(_split_pairs(run[0]))} ", plain)
     return spaced.split()
 
 
-def _pairs(run: str) -> list[str]:
+def _split_pairs(run: str) -> list[str]:
     return [run[i : i + 2] for i in range(len(run) - 1)] or [run]
 
 
 # By the fact that tells what is asked: a judge's request has references, an open question's is
 # marked as one.
 GRADING: Mapping[str, Callable[[Request], str]] = {
-    "reference": lambda request: grade(request.facts),
-    "open": lambda request: answer(request.facts),
+    "reference": lambda request: grade_answer(request.facts),
+    "open": lambda request: decline_question(request.facts),
 }

@@ -68,7 +68,7 @@ ENDINGS = (
 
 
 @lru_cache(maxsize=1)
-def card() -> dict[str, Any]:
+def load_words() -> dict[str, Any]:
     """Return the file of words."""
     return tomllib.loads(
         resources.files(__package__).joinpath("words.toml").read_text(encoding="utf-8")
@@ -76,9 +76,9 @@ def card() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def wordset(name: str) -> frozenset[str]:
+def load_wordset(name: str) -> frozenset[str]:
     """Return a set of words that sentences are handled by."""
-    return frozenset(card()["sentences"][name].split())
+    return frozenset(load_words()["sentences"][name].split())
 
 
 class Phrases:
@@ -117,9 +117,9 @@ class Lexicon:
 
 
 @lru_cache(maxsize=1)
-def lexicon() -> Lexicon:
+def load_lexicon() -> Lexicon:
     """Return the reader's words."""
-    held = card()
+    held = load_words()
     ends = [
         (w, f"={scale}", pole)
         for scale, both in held["scales"].items()
@@ -128,7 +128,7 @@ def lexicon() -> Lexicon:
     ]
     # Inflected forms count as well ("harmed" as "harm"), where they are long enough to be told
     # apart.
-    poles = {cut(w): (scale, pole) for w, scale, pole in ends if len(cut(w)) > 3} | {
+    poles = {cut_ending(w): (scale, pole) for w, scale, pole in ends if len(cut_ending(w)) > 3} | {
         w: (scale, pole) for w, scale, pole in ends
     }
     return Lexicon(
@@ -143,15 +143,15 @@ def lexicon() -> Lexicon:
     )
 
 
-def plain(text: str) -> str:
+def simplify_text(text: str) -> str:
     """Return the text case-folded, with straight apostrophes, and with its idioms put as plain
     negations or left out.
     """
-    low = lexicon().idioms.without(text.casefold().replace("’", "'"))
-    return IDIOM.sub(_idiom, low) if any(h in low for h in IDIOM_HINTS) else low
+    low = load_lexicon().idioms.without(text.casefold().replace("’", "'"))
+    return IDIOM.sub(_replace_idiom, low) if any(h in low for h in IDIOM_HINTS) else low
 
 
-def _idiom(found: re.Match[str]) -> str:
+def _replace_idiom(found: re.Match[str]) -> str:
     """Put one idiom plainly: what is hard to deny is affirmed, what is hard to believe is not."""
     if found["other"]:
         return f"{found['other']} not"
@@ -163,31 +163,31 @@ def _idiom(found: re.Match[str]) -> str:
 
 
 @lru_cache(maxsize=65_536)
-def stem(word: str) -> str | None:
+def stem_word(word: str) -> str | None:
     """Return what a word counts as: its pole, its group, or its rough stem; None where it weighs
     nothing.
     """
-    known = lexicon()
+    known = load_lexicon()
     bare = word.removesuffix("'s").removesuffix("'")
-    if pole := _pole(bare):
+    if pole := _find_pole(bare):
         return pole[0]
     if bare in known.same:
         return known.same[bare]
     if bare in known.plain or bare in known.negators or len(bare) < 3 or bare.endswith("n't"):
         return None
-    return cut(bare)
+    return cut_ending(bare)
 
 
 @lru_cache(maxsize=65_536)
-def _pole(word: str) -> tuple[str, int] | None:
+def _find_pole(word: str) -> tuple[str, int] | None:
     """Return the scale that a word stands on, and its end of it."""
-    known = lexicon()
+    known = load_lexicon()
     if word in known.poles or word in known.same or word in known.plain:
         return known.poles.get(word)
-    return known.poles.get(cut(word))
+    return known.poles.get(cut_ending(word))
 
 
-def cut(word: str) -> str:
+def cut_ending(word: str) -> str:
     """Return a word's rough stem: "robberies", "robbery" and "robbed" come close enough to one
     another.
     """
@@ -200,31 +200,31 @@ def cut(word: str) -> str:
     return word.rstrip("eiy") if len(word) > 4 else word
 
 
-def stems_of(tokens: Iterable[str]) -> set[str]:
+def collect_stems(tokens: Iterable[str]) -> set[str]:
     """Return the stems of the words that weigh something."""
-    return {s for t in tokens if (s := stem(t))}
+    return {s for t in tokens if (s := stem_word(t))}
 
 
-def negates(word: str) -> bool:
+def is_negation(word: str) -> bool:
     """Say whether a word is a plain negation."""
-    return word in lexicon().negators or word.endswith("n't")
+    return word in load_lexicon().negators or word.endswith("n't")
 
 
-def turns(word: str, topical: frozenset[str]) -> bool:
+def is_reversing(word: str, topical: frozenset[str]) -> bool:
     """Say whether a word turns a statement round. `topical` holds amounts that belong to the matter
     itself.
     """
-    if word in lexicon().amounts:
+    if word in load_lexicon().amounts:
         return word not in topical
-    return negates(word) or (_pole(word) or ("", 1))[1] < 0
+    return is_negation(word) or (_find_pole(word) or ("", 1))[1] < 0
 
 
-def sign(tokens: Iterable[str], topical: frozenset[str]) -> int:
+def read_sign(tokens: Iterable[str], topical: frozenset[str]) -> int:
     """Return -1 where a statement is turned round an odd number of times, else 1."""
-    return -1 if sum(turns(t, topical) for t in tokens) % 2 else 1
+    return -1 if sum(is_reversing(t, topical) for t in tokens) % 2 else 1
 
 
-def shape(tokens: Sequence[str]) -> int:
+def read_comparison(tokens: Sequence[str]) -> int:
     """Return 1 where a statement ranks two things, -1 where it sets them equal, 0 where it compares
     nothing.
 
@@ -232,4 +232,4 @@ def shape(tokens: Sequence[str]) -> int:
     """
     joined = " ".join(tokens)
     found = -1 if EQUAL.search(joined) else 1 if RANKED.search(joined) else 0
-    return -found if found and sum(map(negates, tokens)) % 2 else found
+    return -found if found and sum(map(is_negation, tokens)) % 2 else found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from culturepark.offline.sentences import sentences
+from culturepark.offline.sentences import split_sentences
 
 WORD = re.compile(r"\w+")
 
@@ -16,11 +16,13 @@ def shared_sentences(a: Iterable[str], b: Iterable[str]) -> float:
 
     `a` and `b` are the turns of two dialogues; 0 where one of them is empty.
     """
-    first, second = folded(a), folded(b)
+    first, second = fold_sentences(a), fold_sentences(b)
     smaller = min(len(first), len(second))
     return len(first & second) / smaller if smaller else 0.0
 
 
-def folded(turns: Iterable[str]) -> set[str]:
+def fold_sentences(turns: Iterable[str]) -> set[str]:
     """Return the sentences of turns without case and punctuation."""
-    return {" ".join(WORD.findall(s.casefold())) for turn in turns for s in sentences(turn)} - {""}
+    return {
+        " ".join(WORD.findall(s.casefold())) for turn in turns for s in split_sentences(turn)
+    } - {""}

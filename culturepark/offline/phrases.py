@@ -9,12 +9,12 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-from culturepark.offline.sentences import capital
+from culturepark.offline.sentences import capitalize_start
 from culturepark.records import Question, stream
 
 
 @lru_cache(maxsize=1)
-def bank() -> dict[str, Any]:
+def load_bank() -> dict[str, Any]:
     """Return the phrase bank."""
     card = tomllib.loads(
         resources.files(__package__).joinpath("phrases.toml").read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def bank() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=16_384)
-def order(size: int, *name: Any) -> tuple[int, ...]:
+def shuffle_numbers(size: int, *name: Any) -> tuple[int, ...]:
     """Return the numbers below `size` in the order of the random stream of this name.
 
     A pure function of its arguments, kept because every turn of a dialogue asks for the same
@@ -36,9 +36,9 @@ def order(size: int, *name: Any) -> tuple[int, ...]:
     return tuple(rng.sample(range(size), size))
 
 
-def fill(phrase: str, words: dict[str, str]) -> str:
+def fill_phrase(phrase: str, words: dict[str, str]) -> str:
     """Fill a phrase's slots; a capital at its start."""
-    return capital(phrase.format_map(words))
+    return capitalize_start(phrase.format_map(words))
 
 
 class Sides(NamedTuple):
@@ -51,27 +51,27 @@ class Sides(NamedTuple):
     authored: bool
 
 
-def clauses(question: Question, answer: int | None) -> Sides:
+def choose_clauses(question: Question, answer: int | None) -> Sides:
     """Return a question's clauses seen from an answer; made of its labels where the card brings
     none.
     """
-    return _clauses(question, answer, question.id, question.claim, question.about)
+    return _choose_clauses(question, answer, question.id, question.claim, question.about)
 
 
 _SIDES: dict[Any, Sides] = {}
 
 
-def _clauses(question: Question, answer: int | None, *key: Any) -> Sides:
+def _choose_clauses(question: Question, answer: int | None, *key: Any) -> Sides:
     name = (answer, *key, question.denial, question.pros, question.cons)
     if name not in _SIDES:
         if len(_SIDES) > 4096:
             _SIDES.clear()
-        _SIDES[name] = _sides(question, answer)
+        _SIDES[name] = _build_sides(question, answer)
     return _SIDES[name]
 
 
-def _sides(question: Question, answer: int | None) -> Sides:
-    q, spare = question, bank()["generic"]
+def _build_sides(question: Question, answer: int | None) -> Sides:
+    q, spare = question, load_bank()["generic"]
     degree = 0.0 if answer is None else q.option(answer).degree
     if q.claim and q.denial:
         pros, cons = q.pros or tuple(spare["reason"]), q.cons or tuple(spare["counter"])

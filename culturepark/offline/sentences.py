@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from culturepark.offline.lexicon import lexicon, wordset
+from culturepark.offline.lexicon import load_lexicon, load_wordset
 
 END = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+")
 ABBREVIATION = re.compile(
@@ -152,7 +152,7 @@ SWAPS = tuple(
 
 
 @lru_cache(maxsize=4096)
-def sentences(text: str) -> tuple[str, ...]:
+def split_sentences(text: str) -> tuple[str, ...]:
     """Split a text into sentences; stops of abbreviations and initials, and stops before small
     letters, end none.
     """
@@ -167,39 +167,39 @@ def sentences(text: str) -> tuple[str, ...]:
     return tuple(p for p in (*parts, text[start:].strip()) if p)
 
 
-def words_of(text: str) -> set[str]:
+def collect_words(text: str) -> set[str]:
     """Return a text's words, small; "I've" counts as "i"."""
     return set(LETTERS.findall(text.casefold()))
 
 
-def opinion(sentence: str, place: str) -> tuple[str, bool] | None:
+def read_opinion(sentence: str, place: str) -> tuple[str, bool] | None:
     """Return a sentence as an opinion that stands alone, and whether its speaker marked it as one;
     None if it is none.
     """
     if sentence.rstrip("\"'”’)] ").endswith("?") or EMPTY.match(sentence):
         return None
-    words = words_of(sentence)
-    if words & wordset("reported") and SURVEYED.search(sentence):
+    words = collect_words(sentence)
+    if words & load_wordset("reported") and SURVEYED.search(sentence):
         return None
-    bare, marked = led(sentence, place, own=bool(words & wordset("first")))
-    if words & wordset("first"):
-        if wordset("yours") & (words := words_of(bare)) and "tell you" not in bare:
+    bare, marked = strip_lead_ins(sentence, place, own=bool(words & load_wordset("first")))
+    if words & load_wordset("first"):
+        if load_wordset("yours") & (words := collect_words(bare)) and "tell you" not in bare:
             return None
-        if words & wordset("first"):
-            bare = _swapped(bare, place)
-            words = words_of(bare)
+        if words & load_wordset("first"):
+            bare = _replace_pronouns(bare, place)
+            words = collect_words(bare)
     bare = bare.strip(' ,;:–—"“”')
-    if words & wordset("persons") or DANGLING.match(bare) or bare.count(" ") < 3:
+    if words & load_wordset("persons") or DANGLING.match(bare) or bare.count(" ") < 3:
         return None
-    return finished(bare), marked
+    return finish_sentence(bare), marked
 
 
-def cultural(text: str) -> bool:
+def is_cultural(text: str) -> bool:
     """Say whether a text speaks of what many do or keep."""
-    return bool(words_of(text) & wordset("many"))
+    return bool(collect_words(text) & load_wordset("many"))
 
 
-def _swapped(text: str, place: str) -> str:
+def _replace_pronouns(text: str, place: str) -> str:
     """Put words without pronouns for those that hold one, as far as grammar allows."""
     low = f" {text.casefold()}"
     for hint, pattern, new in SWAPS:
@@ -208,7 +208,7 @@ def _swapped(text: str, place: str) -> str:
     return text
 
 
-def led(text: str, place: str, own: bool) -> tuple[str, bool]:
+def strip_lead_ins(text: str, place: str, own: bool) -> tuple[str, bool]:
     """Take away what leads into an opinion; return the rest and whether the lead-in marked it as an
     opinion.
 
@@ -220,14 +220,14 @@ def led(text: str, place: str, own: bool) -> tuple[str, bool]:
         # The speaker's identity stays, so that a later filter can see who the speaker claims to be.
         return f"{who['who']}, {who['rest']}", True
     for _ in range(6):
-        shorter, opines = _shorter(text, place, own)
+        shorter, opines = _strip_lead_in(text, place, own)
         if shorter == text:
             break
         text, marked = shorter, marked or opines
     return text, marked
 
 
-def _shorter(text: str, place: str, own: bool) -> tuple[str, bool]:
+def _strip_lead_in(text: str, place: str, own: bool) -> tuple[str, bool]:
     """Take one lead-in away; the text itself where there is none."""
     if found := WHERE.match(text):
         return f"In {place}, {text[found.end() :]}", False
@@ -239,15 +239,15 @@ def _shorter(text: str, place: str, own: bool) -> tuple[str, bool]:
         if (found := pattern.match(text)) and len(text) - found.end() > 12:
             return text[found.end() :], opines
     if ":" in text and (found := COLON.match(text)):
-        mine = bool(words_of(found["lead"]) & wordset("first"))
-        if lexicon().hedges.within(found["lead"].casefold()):
+        mine = bool(collect_words(found["lead"]) & load_wordset("first"))
+        if load_lexicon().hedges.within(found["lead"].casefold()):
             return (f"It is hard to say: {found['rest']}" if mine else text), True
         if mine or len(found["lead"].split()) < 8:
             return found["rest"], True
-    return _without_that(text) if own else (text, False)
+    return _strip_that(text) if own else (text, False)
 
 
-def _without_that(text: str) -> tuple[str, bool]:
+def _strip_that(text: str) -> tuple[str, bool]:
     """Take away "I think that" and its like, turned into a doubt where it turns the rest round."""
     lead, _, rest = text.partition(" that ")
     if len(lead) > 110 or len(rest) < 12 or NOT_LEADING.search(lead):
@@ -256,9 +256,9 @@ def _without_that(text: str) -> tuple[str, bool]:
     words = LETTERS.findall(lead.casefold())
     if (
         not words
-        or words[-1] not in wordset("leading")
-        or not wordset("first").intersection(words)
-        or not wordset("opining").intersection(words)
+        or words[-1] not in load_wordset("leading")
+        or not load_wordset("first").intersection(words)
+        or not load_wordset("opining").intersection(words)
     ):
         return text, False
     if len(TURNING.findall(lead)) % 2:
@@ -266,16 +266,18 @@ def _without_that(text: str) -> tuple[str, bool]:
     if head and (joint := JOINT.match(lead)):
         rest = joint[0] + rest
     # A reason that stands before "…, I think that" is kept.
-    return (f"{head}, {rest}" if head and not words_of(head) & wordset("first") else rest), True
+    return (
+        f"{head}, {rest}" if head and not collect_words(head) & load_wordset("first") else rest
+    ), True
 
 
-def finished(text: str) -> str:
+def finish_sentence(text: str) -> str:
     """Return the text as a sentence: first letter capital, one full stop."""
     text = text.rstrip(" .!…,;:")
-    return f"{capital(text)}." if text else ""
+    return f"{capitalize_start(text)}." if text else ""
 
 
-def capital(text: str) -> str:
+def capitalize_start(text: str) -> str:
     """Return the text with its first letter capital, whatever opens it."""
     for i, letter in enumerate(text):
         if letter.isalnum():
@@ -283,9 +285,9 @@ def capital(text: str) -> str:
     return text
 
 
-def small(text: str, known: Iterable[str] = ()) -> str | None:
+def lower_start(text: str, known: Iterable[str] = ()) -> str | None:
     """Return the text with a small first letter, or None where its first word may be a name."""
     first = text.split(maxsplit=1)[0].rstrip(",.;:") if text.split() else ""
-    if first.islower() or first.casefold() in wordset("small") or first.casefold() in known:
+    if first.islower() or first.casefold() in load_wordset("small") or first.casefold() in known:
         return text[:1].lower() + text[1:]
     return None

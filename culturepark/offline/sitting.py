@@ -11,7 +11,7 @@ from __future__ import annotations
 from culturepark.records import Request, stream
 
 
-def sit(request: Request) -> str:
+def answer_survey(request: Request) -> str:
     """Answer with the number of the option that is the respondent's view (facts `view`), else of
     any (facts `options`).
     """
@@ -19,12 +19,12 @@ def sit(request: Request) -> str:
     return str(stream(request.seed, request.index, "sit").choice(codes) if view is None else view)
 
 
-def label(request: Request) -> str:
+def choose_label(request: Request) -> str:
     """Answer with any of the labels (facts `labels`)."""
     return str(stream(request.seed, request.index, "label").choice(list(request.facts["labels"])))
 
 
-def shares(request: Request) -> tuple[float, ...]:
+def compute_option_probs(request: Request) -> tuple[float, ...]:
     """Return the distribution over a request's options: all on the respondent's view, else every
     option alike.
     """

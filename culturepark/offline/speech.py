@@ -12,9 +12,15 @@ from functools import lru_cache
 from typing import Any
 
 from culturepark.offline import stance
-from culturepark.offline.lexicon import WORD, plain, stems_of, wordset
-from culturepark.offline.phrases import Sides, bank, clauses, fill, order
-from culturepark.offline.sentences import sentences, small
+from culturepark.offline.lexicon import WORD, collect_stems, load_wordset, simplify_text
+from culturepark.offline.phrases import (
+    Sides,
+    choose_clauses,
+    fill_phrase,
+    load_bank,
+    shuffle_numbers,
+)
+from culturepark.offline.sentences import lower_start, split_sentences
 from culturepark.records import Distribution, Norm, Option, Question, Turn, stream
 
 YOU = re.compile(r"\b(?:you|your)\b", re.IGNORECASE)
@@ -64,7 +70,7 @@ class Talk:
         return self.seat == 0
 
 
-def listen(facts: Mapping[str, Any]) -> Talk:
+def read_facts(facts: Mapping[str, Any]) -> Talk:
     """Take the facts of a request apart."""
     me, other, question = facts["me"], facts["other"], facts["question"]
     answer, place = facts["answer"], facts["culture"].place
@@ -74,10 +80,10 @@ def listen(facts: Mapping[str, Any]) -> Talk:
         "about": question.about,
         "place": place,
         "people": facts["culture"].people,
-        "town": town(me.home, place),
+        "town": name_town(me.home, place),
         "name": other.given_name if other else "my friend",
         "there": other.place if other else "other places",
-        "theirtown": town(other.home, other.place) if other else "other places",
+        "theirtown": name_town(other.home, other.place) if other else "other places",
     }
     if near:
         words["there"] = words["theirtown"]
@@ -87,7 +93,7 @@ def listen(facts: Mapping[str, Any]) -> Talk:
         facts,
         question,
         None if answer is None else question.option(answer).degree,
-        clauses(question, answer),
+        choose_clauses(question, answer),
         words,
         stream(facts["dialogue"], seat, n, "turn"),
         tuple(facts["history"]),
@@ -99,12 +105,14 @@ def listen(facts: Mapping[str, Any]) -> Talk:
     )
 
 
-def turn(facts: Mapping[str, Any]) -> list[str]:
+def write_turn(facts: Mapping[str, Any]) -> list[str]:
     """Return the sentences of the next turn."""
-    talk, said = listen(facts), list[str]()
-    for part in plan(talk):
-        said += [s for s in PARTS[part](talk, said) if s not in said and not known(talk, s)]
-    return said or [opinion(talk, said)]
+    talk, said = read_facts(facts), list[str]()
+    for part in plan_turn(talk):
+        said += [
+            s for s in PARTS[part](talk, said) if s not in said and not is_in_dialogue(talk, s)
+        ]
+    return said or [state_opinion(talk, said)]
 
 
 # -------------------------------------------------------------------- plans
@@ -177,7 +185,7 @@ PLANS = {
 }
 
 
-def plan(talk: Talk) -> tuple[str, ...]:
+def plan_turn(talk: Talk) -> tuple[str, ...]:
     """Choose the parts of a turn: by its cue, its place in the dialogue and the persona's way of
     talking.
     """
@@ -186,7 +194,7 @@ def plan(talk: Talk) -> tuple[str, ...]:
     if cue == "free":
         cue = "opinion" if talk.k == 0 else "conclude" if last else "free"
     plans = PLANS.get(cue, PLANS["ideas"])
-    shift = order(len(plans), *talk.name, cue, "plan")
+    shift = shuffle_numbers(len(plans), *talk.name, cue, "plan")
     parts = plans[shift[(talk.k if cue == "free" else 0) % len(plans)]]
     if cue == "opinion" and talk.k == 0 and talk.n and talk.rng.random() < 0.5:
         parts = ("reply", *parts[1:])
@@ -197,18 +205,18 @@ def plan(talk: Talk) -> tuple[str, ...]:
 # ------------------------------------------------------------------ choosing
 
 
-def known(talk: Talk, text: str) -> bool:
+def is_in_dialogue(talk: Talk, text: str) -> bool:
     """Say whether this stands in the dialogue already."""
     return any(text in t.text for t in talk.history)
 
 
-def favoured(talk: Talk, purpose: str, size: int) -> tuple[int, ...]:
+def order_phrases(talk: Talk, purpose: str, size: int) -> tuple[int, ...]:
     """Return a bank's numbers as this seat goes through them.
 
     The seats of a dialogue share its order and take turns in it, so that neighbours never use one
     phrase; what suits the persona comes first.
     """
-    return _favoured(
+    return _order_phrases(
         purpose,
         size,
         talk.name[0],
@@ -219,49 +227,51 @@ def favoured(talk: Talk, purpose: str, size: int) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=16_384)
-def _favoured(
+def _order_phrases(
     purpose: str, size: int, dialogue: str, seat: int, seats: int, persona: str
 ) -> tuple[int, ...]:
-    mine = order(size, dialogue, purpose)[seat % seats :: seats]
-    liked = set(order(size, persona, "voice", purpose)[: size * 3 // 5])
+    mine = shuffle_numbers(size, dialogue, purpose)[seat % seats :: seats]
+    liked = set(shuffle_numbers(size, persona, "voice", purpose)[: size * 3 // 5])
     return tuple(sorted(mine, key=lambda i: i not in liked))
 
 
-def phrase(talk: Talk, said: list[str], room: str, shelf: str, place: int | None = None) -> str:
-    """Return the next phrase of a shelf, filled and not yet heard; `place` counts on through the
+def choose_phrase(
+    talk: Talk, said: list[str], group: str, kind: str, place: int | None = None
+) -> str:
+    """Return the next phrase of a kind, filled and not yet heard; `place` counts on through the
     dialogue.
     """
-    shelf = own_shelf(talk, room, shelf)
-    shelves = bank()[room][shelf]
-    numbers = favoured(talk, f"{room}.{shelf}", len(shelves))
+    kind = choose_kind(talk, group, kind)
+    phrases = load_bank()[group][kind]
+    numbers = order_phrases(talk, f"{group}.{kind}", len(phrases))
     start = talk.k if place is None else place
     filled = ""
     for j in range(len(numbers)):
-        template = shelves[numbers[(start + j) % len(numbers)]]
-        slots = spoken(talk, len(said) + j, template)
-        filled = fill(
+        template = phrases[numbers[(start + j) % len(numbers)]]
+        slots = fill_clauses(talk, len(said) + j, template)
+        filled = fill_phrase(
             template,
             (
-                {**slots, "about": matter(talk, said)}
-                if room in TALKED and "{about}" in template
+                {**slots, "about": name_matter(talk, said)}
+                if group in TALKED and "{about}" in template
                 else slots
             ),
         )
-        if filled not in said and not known(talk, filled):
+        if filled not in said and not is_in_dialogue(talk, filled):
             return filled
     return filled
 
 
-def own_shelf(talk: Talk, room: str, shelf: str) -> str:
-    """Return the shelf for compatriots, where there is one and the talk is among them."""
-    kin = f"{shelf}_kin"
-    return kin if talk.kin and kin in bank()[room] else shelf
+def choose_kind(talk: Talk, group: str, kind: str) -> str:
+    """Return the kind for compatriots, where there is one and the talk is among them."""
+    kin = f"{kind}_kin"
+    return kin if talk.kin and kin in load_bank()[group] else kind
 
 
 TALKED = frozenset(["agree", "differ", "neutral", "culture", "compare", "conclude", "ask", "life"])
 
 
-def matter(talk: Talk, said: list[str]) -> str:
+def name_matter(talk: Talk, said: list[str]) -> str:
     """Name the matter in talk that nobody extracts: in full at first, then as people do who know
     what they talk about.
     """
@@ -272,48 +282,53 @@ def matter(talk: Talk, said: list[str]) -> str:
     return talk.rng.choice(("this", "this matter"))
 
 
-def spoken(talk: Talk, j: int, template: str) -> dict[str, str]:
+def fill_clauses(talk: Talk, j: int, template: str) -> dict[str, str]:
     """Return the slots for clauses: claims and reasons in this dialogue's order, moving on with
     every use.
     """
     sides, name = talk.sides, talk.name[0]
     i = 4 * talk.n + j
     claim, against = (
-        _at(sides.claim, name, "claim", i + i // 6),
-        _at(sides.against, name, "against", i + 1),
+        _choose_item(sides.claim, name, "claim", i + i // 6),
+        _choose_item(sides.against, name, "against", i + 1),
     )
-    reason, more = _at(sides.reasons, name, "reason", i), _at(sides.reasons, name, "reason", i + 3)
+    reason, more = (
+        _choose_item(sides.reasons, name, "reason", i),
+        _choose_item(sides.reasons, name, "reason", i + 3),
+    )
     words = {
         **talk.words,
         "claim": claim,
         "against": against,
         "reason": reason,
         "more": more,
-        "counter": _at(sides.counters, name, "counter", talk.n + j),
+        "counter": _choose_item(sides.counters, name, "counter", talk.n + j),
     }
     if "{why}" in template:
-        words["why"] = why(talk, words)
+        words["why"] = add_reason(talk, words)
     if "{theirs}" in template:
-        words["theirs"] = theirs(talk, sides.against[0] if heard(talk) < 0 else sides.claim[-1])
+        words["theirs"] = relocate_clause(
+            talk, sides.against[0] if compare_last_turn(talk) < 0 else sides.claim[-1]
+        )
     return words
 
 
-def _at(items: tuple[str, ...], dialogue: str, purpose: str, i: int) -> str:
-    return items[order(len(items), dialogue, purpose)[i % len(items)]]
+def _choose_item(items: tuple[str, ...], dialogue: str, purpose: str, i: int) -> str:
+    return items[shuffle_numbers(len(items), dialogue, purpose)[i % len(items)]]
 
 
-def why(talk: Talk, words: dict[str, str]) -> str:
+def add_reason(talk: Talk, words: dict[str, str]) -> str:
     """Return a reason with its connector, or nothing now and then."""
     if talk.rng.random() < 0.2:
         return ""
-    connector = str(talk.rng.choice(bank()["connectors"]["why"]))
+    connector = str(talk.rng.choice(load_bank()["connectors"]["why"]))
     # "as a mother …" would read as a word on the speaker, not as a reason.
     if connector.startswith(", as") and words["reason"].startswith(("a ", "an ")):
         connector = " because {reason}"
     return connector.format_map(words)
 
 
-def theirs(talk: Talk, clause: str) -> str:
+def relocate_clause(talk: Talk, clause: str) -> str:
     """Return a clause as the other's: what is "here" for them is not here."""
     clause = clause.replace("this neighbourhood", "your neighbourhood").replace(
         "around here", "where you live"
@@ -321,62 +336,63 @@ def theirs(talk: Talk, clause: str) -> str:
     return re.sub(r"\bhere\b", "in " + talk.words["there"], clause)
 
 
-def heard(talk: Talk) -> int:
+def compare_last_turn(talk: Talk) -> int:
     """Return 1 if the last turn of another agrees with the speaker's answer, -1 if it differs, 0 if
     either is open.
     """
     if not talk.degree:
         return 0
     last = next((t.text for t in reversed(talk.history) if t.seat != talk.seat), "")
-    return _side(last, talk.question) * (1 if talk.degree > 0 else -1)
+    return _read_first_side(last, talk.question) * (1 if talk.degree > 0 else -1)
 
 
 _HEARD: dict[tuple[str, str], int] = {}
 
 
-def _side(text: str, question: Question) -> int:
+def _read_first_side(text: str, question: Question) -> int:
     """Return the side that a turn takes first; kept for the few times a turn asks for it."""
     key = (question.about, text)
     if key not in _HEARD:
         if len(_HEARD) > 4096:
             _HEARD.clear()
         _HEARD[key] = next(
-            (s for s in (stance.side(part, question) for part in own_words(text)) if s), 0
+            (s for s in (stance.read_side(part, question) for part in drop_quotations(text)) if s),
+            0,
         )
     return _HEARD[key]
 
 
-def own_words(text: str) -> list[str]:
+def drop_quotations(text: str) -> list[str]:
     """Return what a turn says for its speaker: not what it says of the other ("You think that …")
     and no questions.
     """
-    told = [s.partition(": ")[2] if YOU.search(s) else s for s in sentences(text)]
+    told = [s.partition(": ")[2] if YOU.search(s) else s for s in split_sentences(text)]
     return [s for s in told if s and not s.endswith("?")]
 
 
 # --------------------------------------------------------------------- parts
 
 
-def opinion(talk: Talk, said: list[str]) -> str:
+def state_opinion(talk: Talk, said: list[str]) -> str:
     """Return a sentence that takes the speaker's stand, with or without a reason."""
-    shelf = shelves_for(talk.degree)
-    room = bank()["stance"]
-    every = [(s, i) for s in shelf for i in range(len(room[s]))]
-    numbers = favoured(talk, "stance." + shelf[-1], len(every))
+    kinds = list_stance_kinds(talk.degree)
+    group = load_bank()["stance"]
+    every = [(s, i) for s in kinds for i in range(len(group[s]))]
+    numbers = order_phrases(talk, "stance." + kinds[-1], len(every))
     text = ""
     for j in range(len(numbers)):
         s, i = every[numbers[(5 * talk.k + len(said) + j) % len(numbers)]]
-        template = room[s][i]
+        template = group[s][i]
         if "{more}" in template and len(talk.sides.reasons) < 2:
             continue
-        text = fill(template, spoken(talk, len(said) + j, template))
-        if text not in said and not known(talk, text):
+        text = fill_phrase(template, fill_clauses(talk, len(said) + j, template))
+        if text not in said and not is_in_dialogue(talk, text):
             return text
     return text
 
 
-def shelves_for(degree: float | None) -> tuple[str, ...]:
-    """Return the shelves of stance phrases for an answer's degree."""
+def list_stance_kinds(degree: float | None) -> tuple[str, ...]:
+    """Return the kinds of stance phrases for an answer's degree."""
     if degree is None:
         return ("open",)
     if degree == 0:
@@ -392,29 +408,33 @@ def shelves_for(degree: float | None) -> tuple[str, ...]:
     )
 
 
-def _stance(talk: Talk, said: list[str]) -> list[str]:
-    return [opinion(talk, said)]
+def _say_stance(talk: Talk, said: list[str]) -> list[str]:
+    return [state_opinion(talk, said)]
 
 
-def _reason(talk: Talk, said: list[str]) -> list[str]:
+def _say_reason(talk: Talk, said: list[str]) -> list[str]:
     if not talk.degree:
-        return [opinion(talk, said)]
-    return [phrase(talk, said, "reasons", "plain", 2 * talk.k)]
+        return [state_opinion(talk, said)]
+    return [choose_phrase(talk, said, "reasons", "plain", 2 * talk.k)]
 
 
-def _fresh(talk: Talk, said: list[str]) -> list[str]:
-    return [phrase(talk, said, "reasons", "fresh")] if talk.degree else [opinion(talk, said)]
-
-
-def _implied(talk: Talk, said: list[str]) -> list[str]:
+def _say_fresh(talk: Talk, said: list[str]) -> list[str]:
     return (
-        [phrase(talk, said, "reasons", "implied")]
-        if talk.degree and not local(talk)
-        else [opinion(talk, said)]
+        [choose_phrase(talk, said, "reasons", "fresh")]
+        if talk.degree
+        else [state_opinion(talk, said)]
     )
 
 
-def local(talk: Talk) -> bool:
+def _say_implied(talk: Talk, said: list[str]) -> list[str]:
+    return (
+        [choose_phrase(talk, said, "reasons", "implied")]
+        if talk.degree and not is_local(talk)
+        else [state_opinion(talk, said)]
+    )
+
+
+def is_local(talk: Talk) -> bool:
     """Say whether the question is about each one's own neighbourhood or country, so that answers
     may differ without dissent.
     """
@@ -423,24 +443,24 @@ def local(talk: Talk) -> bool:
     )
 
 
-def _greet(talk: Talk, said: list[str]) -> list[str]:
-    return [phrase(talk, said, "open", "first" if talk.n else "start")]
+def _say_greeting(talk: Talk, said: list[str]) -> list[str]:
+    return [choose_phrase(talk, said, "open", "first" if talk.n else "start")]
 
 
-def _reply(talk: Talk, said: list[str]) -> list[str]:
+def _say_reply(talk: Talk, said: list[str]) -> list[str]:
     """Answer what was said last: agree, differ, or take it up."""
-    mood = {1: "agree", -1: "differ", 0: "neutral"}[heard(talk)]
+    mood = {1: "agree", -1: "differ", 0: "neutral"}[compare_last_turn(talk)]
     joined = talk.rng.random() < 0.6
-    if local(talk) and mood != "neutral":
-        return [phrase(talk, said, mood, "local")]
+    if is_local(talk) and mood != "neutral":
+        return [choose_phrase(talk, said, mood, "local")]
     if joined and talk.degree:
-        return [phrase(talk, said, mood, "joined")]
-    shelf = ("blunt" if blunt(talk) else "gentle") if mood == "differ" else "apart"
-    first = phrase(talk, said, mood, shelf)
-    return [first, opinion(talk, [*said, first])]
+        return [choose_phrase(talk, said, mood, "joined")]
+    kind = ("blunt" if is_blunt(talk) else "gentle") if mood == "differ" else "apart"
+    first = choose_phrase(talk, said, mood, kind)
+    return [first, state_opinion(talk, [*said, first])]
 
 
-def blunt(talk: Talk) -> bool:
+def is_blunt(talk: Talk) -> bool:
     """Say whether this person contradicts plainly: in part their culture's card, in part their own
     way.
     """
@@ -455,117 +475,132 @@ def blunt(talk: Talk) -> bool:
     return stream(talk.facts["me"].id, "blunt").random() < 0.4 + 0.15 * (plain - soft)
 
 
-def _norm(talk: Talk, said: list[str]) -> list[str]:
+def _say_norm(talk: Talk, said: list[str]) -> list[str]:
     """Tell a custom and what may be drawn from it."""
-    found = custom(talk, said)
+    found = choose_custom(talk, said)
     if found is None or talk.question.topic not in found.topics:
-        return [opinion(talk, said)]
+        return [state_opinion(talk, said)]
     if not talk.degree:
         return [
-            _told(talk, said, found, "torn" if akin(found, talk.question) else "aside"),
-            opinion(talk, said),
+            _tell_norm(talk, said, found, "torn" if is_akin(found, talk.question) else "aside"),
+            state_opinion(talk, said),
         ]
     if talk.rng.random() < 0.25:
-        return [_told(talk, said, found, "bearing" if akin(found, talk.question) else "aside")]
+        return [
+            _tell_norm(talk, said, found, "bearing" if is_akin(found, talk.question) else "aside")
+        ]
     placed = (
-        found.text.split()[0].casefold().rstrip(",") in wordset("placed")
-        or small(found.text) is None
+        found.text.split()[0].casefold().rstrip(",") in load_wordset("placed")
+        or lower_start(found.text) is None
     )
-    return [_told(talk, said, found, "apart" if placed or talk.rng.random() < 0.4 else "stance")]
+    return [
+        _tell_norm(talk, said, found, "apart" if placed or talk.rng.random() < 0.4 else "stance")
+    ]
 
 
-def _bearing(talk: Talk, said: list[str]) -> list[str]:
-    found = custom(talk, said)
+def _say_bearing(talk: Talk, said: list[str]) -> list[str]:
+    found = choose_custom(talk, said)
     if found is None:
         return []
-    return [_told(talk, said, found, "bearing" if akin(found, talk.question) else "aside")]
+    return [_tell_norm(talk, said, found, "bearing" if is_akin(found, talk.question) else "aside")]
 
 
-def _told(talk: Talk, said: list[str], norm: Norm, shelf: str) -> str:
-    shelf = own_shelf(talk, "norms", shelf)
-    shelves = bank()["norms"][shelf]
-    numbers = favoured(talk, "norms." + shelf, len(shelves))
-    template = shelves[numbers[talk.k % len(numbers)]]
+def _tell_norm(talk: Talk, said: list[str], norm: Norm, kind: str) -> str:
+    kind = choose_kind(talk, "norms", kind)
+    phrases = load_bank()["norms"][kind]
+    numbers = order_phrases(talk, "norms." + kind, len(phrases))
+    template = phrases[numbers[talk.k % len(numbers)]]
     bare = norm.text.rstrip(" .")
     words = {
-        **spoken(talk, len(said), template),
-        "norm": bare if template.startswith("{norm}") else small(bare) or bare,
+        **fill_clauses(talk, len(said), template),
+        "norm": bare if template.startswith("{norm}") else lower_start(bare) or bare,
     }
-    return fill(template, words)
+    return fill_phrase(template, words)
 
 
-def custom(talk: Talk, said: list[str]) -> Norm | None:
+def choose_custom(talk: Talk, said: list[str]) -> Norm | None:
     """Return a custom not told yet, those on the question's topic first."""
     norms: tuple[Norm, ...] = tuple(talk.facts["norms"]) or talk.facts["culture"].norms
     told = " ".join([*(t.text for t in talk.history), *said])
-    ranked = [norms[i] for i in order(len(norms), *talk.name, "norms")]
+    ranked = [norms[i] for i in shuffle_numbers(len(norms), *talk.name, "norms")]
     fresh = [n for n in ranked if n.text[1:-1] not in told]
     # Stable: among equals the dialogue's own order holds.
-    fresh.sort(key=lambda n: -(talk.question.topic in n.topics) - akin(n, talk.question))
+    fresh.sort(key=lambda n: -(talk.question.topic in n.topics) - is_akin(n, talk.question))
     return fresh[0] if fresh else None
 
 
-def akin(norm: Norm, question: Question) -> bool:
+def is_akin(norm: Norm, question: Question) -> bool:
     """Say whether a custom speaks of the question's own matter, by its words."""
-    return question.topic in norm.topics and _akin(
+    return question.topic in norm.topics and _is_akin(
         norm.text, question.about, question.claim, question.denial
     )
 
 
 @lru_cache(maxsize=16_384)
-def _akin(norm: str, *matter: str | tuple[str, ...]) -> bool:
+def _is_akin(norm: str, *matter: str | tuple[str, ...]) -> bool:
     words = " ".join(m if isinstance(m, str) else " ".join(m) for m in matter)
-    near = stems_of(WORD.findall(plain(norm))) & stems_of(WORD.findall(plain(words)))
+    near = collect_stems(WORD.findall(simplify_text(norm))) & collect_stems(
+        WORD.findall(simplify_text(words))
+    )
     return any(s[0] != "=" for s in near)
 
 
-def _custom(talk: Talk, said: list[str]) -> list[str]:
-    return [phrase(talk, said, "norms", "lead")]
+def _say_custom(talk: Talk, said: list[str]) -> list[str]:
+    return [choose_phrase(talk, said, "norms", "lead")]
 
 
-def _lead(talk: Talk, said: list[str]) -> list[str]:
-    return [phrase(talk, said, "culture", "lead")]
+def _say_lead(talk: Talk, said: list[str]) -> list[str]:
+    return [choose_phrase(talk, said, "culture", "lead")]
 
 
-def _compare(talk: Talk, said: list[str]) -> list[str]:
+def _say_comparison(talk: Talk, said: list[str]) -> list[str]:
     if talk.words["there"] == talk.words["theirtown"]:
-        return [phrase(talk, said, "compare", "same")]
-    mood = heard(talk)
+        return [choose_phrase(talk, said, "compare", "same")]
+    mood = compare_last_turn(talk)
     return (
-        [phrase(talk, said, "compare", "unlike" if mood < 0 else "alike")]
+        [choose_phrase(talk, said, "compare", "unlike" if mood < 0 else "alike")]
         if mood
-        else _reply(talk, said)[:1]
+        else _say_reply(talk, said)[:1]
     )
 
 
-def _take(talk: Talk, said: list[str]) -> list[str]:
-    return [phrase(talk, said, "conclude", "take")]
+def _say_take(talk: Talk, said: list[str]) -> list[str]:
+    return [choose_phrase(talk, said, "conclude", "take")]
 
 
-def _hold(talk: Talk, said: list[str]) -> list[str]:
-    return [phrase(talk, said, "conclude", "hold")] if talk.degree else [opinion(talk, said)]
+def _say_holding(talk: Talk, said: list[str]) -> list[str]:
+    return (
+        [choose_phrase(talk, said, "conclude", "hold")]
+        if talk.degree
+        else [state_opinion(talk, said)]
+    )
 
 
-def _ask(talk: Talk, said: list[str]) -> list[str]:
-    return [phrase(talk, said, "ask", "contact" if talk.hosts else "delegate")]
+def _ask_question(talk: Talk, said: list[str]) -> list[str]:
+    return [choose_phrase(talk, said, "ask", "contact" if talk.hosts else "delegate")]
 
 
-def _life(talk: Talk, said: list[str]) -> list[str]:
+def _say_life(talk: Talk, said: list[str]) -> list[str]:
     """Tell one line of the speaker's own life, at most every third turn and never twice."""
     lines = talk.facts["me"].public
     if talk.k % 3 or not lines:
         return []
     line = next(
-        (lines[i] for i in order(len(lines), *talk.name, "life") if not known(talk, lines[i])), None
+        (
+            lines[i]
+            for i in shuffle_numbers(len(lines), *talk.name, "life")
+            if not is_in_dialogue(talk, lines[i])
+        ),
+        None,
     )
     if line is None:
         return []
     if talk.rng.random() < 0.5:
-        return [phrase(talk, said, "life", "before"), line]
-    return [line, phrase(talk, said, "life", "after")]
+        return [choose_phrase(talk, said, "life", "before"), line]
+    return [line, choose_phrase(talk, said, "life", "after")]
 
 
-def _survey(talk: Talk, said: list[str]) -> list[str]:
+def _say_survey(talk: Talk, said: list[str]) -> list[str]:
     """Say in words what the speaker's people answered, once a dialogue."""
     shares: Distribution | None = talk.facts["shares"]
     if (
@@ -574,32 +609,34 @@ def _survey(talk: Talk, said: list[str]) -> list[str]:
         or any("survey" in t.text for t in talk.history if t.seat == talk.seat)
     ):
         return []
-    affirm, deny = shares_by_side(shares, talk.question.options)
+    affirm, deny = sum_shares_by_side(shares, talk.question.options)
     most = max(affirm, deny)
     if most < 0.45 or abs(affirm - deny) < 0.08:
-        return [phrase(talk, said, "survey", "split")]
+        return [choose_phrase(talk, said, "survey", "split")]
     clause = (talk.question.claim if affirm > deny else talk.question.denial)[
         talk.n % len(talk.question.claim)
     ]
-    talk.words["part"] = in_words(most)
-    talk.words["said"] = clause if talk.kin else _there(clause)
-    first = phrase(talk, said, "survey", "most")
+    talk.words["part"] = format_share(most)
+    talk.words["said"] = clause if talk.kin else _move_there(clause)
+    first = choose_phrase(talk, said, "survey", "most")
     if not talk.degree:
         return [first]
     return [
         first,
-        phrase(talk, said, "survey", "mine" if (affirm - deny) * talk.degree > 0 else "other"),
+        choose_phrase(
+            talk, said, "survey", "mine" if (affirm - deny) * talk.degree > 0 else "other"
+        ),
     ]
 
 
-def _there(clause: str) -> str:
+def _move_there(clause: str) -> str:
     clause = clause.replace("this neighbourhood", "their neighbourhood").replace(
         "around here", "where they live"
     )
     return re.sub(r"\bhere\b", "there", clause)
 
 
-def shares_by_side(shares: Distribution, options: tuple[Option, ...]) -> tuple[float, float]:
+def sum_shares_by_side(shares: Distribution, options: tuple[Option, ...]) -> tuple[float, float]:
     """Return which shares of a people affirm and deny the question's statement."""
     degrees = {o.code: o.degree for o in options}
     return (
@@ -608,7 +645,7 @@ def shares_by_side(shares: Distribution, options: tuple[Option, ...]) -> tuple[f
     )
 
 
-def in_words(share: float) -> str:
+def format_share(share: float) -> str:
     """Return a share in words, no more precise than people speak.
 
     >>> in_words(0.66), in_words(0.95)
@@ -618,7 +655,7 @@ def in_words(share: float) -> str:
 
 
 @lru_cache(maxsize=1024)
-def town(home: str, place: str) -> str:
+def name_town(home: str, place: str) -> str:
     """Return the place that a card's home names: "Irbid, a city in the north" is Irbid.
 
     >>> town("a village above Humahuaca, in the high valleys", "Argentina")
@@ -632,20 +669,20 @@ def town(home: str, place: str) -> str:
 
 
 PARTS: dict[str, Callable[[Talk, list[str]], list[str]]] = {
-    "greet": _greet,
-    "stance": _stance,
-    "reason": _reason,
-    "fresh": _fresh,
-    "implied": _implied,
-    "reply": _reply,
-    "norm": _norm,
-    "bearing": _bearing,
-    "custom": _custom,
-    "lead": _lead,
-    "compare": _compare,
-    "take": _take,
-    "hold": _hold,
-    "ask": _ask,
-    "life": _life,
-    "survey": _survey,
+    "greet": _say_greeting,
+    "stance": _say_stance,
+    "reason": _say_reason,
+    "fresh": _say_fresh,
+    "implied": _say_implied,
+    "reply": _say_reply,
+    "norm": _say_norm,
+    "bearing": _say_bearing,
+    "custom": _say_custom,
+    "lead": _say_lead,
+    "compare": _say_comparison,
+    "take": _say_take,
+    "hold": _say_holding,
+    "ask": _ask_question,
+    "life": _say_life,
+    "survey": _say_survey,
 }

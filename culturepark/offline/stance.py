@@ -11,7 +11,16 @@ from itertools import pairwise
 from math import log, sqrt
 from typing import NamedTuple
 
-from culturepark.offline.lexicon import TOKEN, WORD, lexicon, plain, shape, sign, stems_of, wordset
+from culturepark.offline.lexicon import (
+    TOKEN,
+    WORD,
+    collect_stems,
+    load_lexicon,
+    load_wordset,
+    read_comparison,
+    read_sign,
+    simplify_text,
+)
 from culturepark.records import Question
 
 QUOTED = 0.75  # share of a clause's word pairs that make it a quotation of that clause
@@ -75,7 +84,7 @@ class Profile:
     about: tuple[str, ...]
 
 
-def profile(question: Question) -> Profile:
+def build_profile(question: Question) -> Profile:
     """Return a question's profile, made once.
 
     Kept by its strings, whose hashes Python remembers; a record's own hash would walk the whole
@@ -83,11 +92,11 @@ def profile(question: Question) -> Profile:
     """
     q = question
     labels = () if q.claim or q.denial else tuple((o.label, o.degree) for o in q.options if o.label)
-    return _profile(q.about, q.text, q.claim, q.denial, q.pros, q.cons, labels)
+    return _build_profile(q.about, q.text, q.claim, q.denial, q.pros, q.cons, labels)
 
 
 @lru_cache(maxsize=1024)
-def _profile(
+def _build_profile(
     about: str,
     text: str,
     claim: tuple[str, ...],
@@ -105,15 +114,15 @@ def _profile(
     # A card without clauses is read through its labels and the statement it asks about.
     rows += [(1 if degree > 0 else -1, True, label) for label, degree in labels if degree]
     rows += [(1, True, text)] if labels else []
-    split = [(side, core, WORD.findall(plain(c))) for side, core, c in rows]
-    topical = _shared_amounts(split)
+    split = [(side, core, WORD.findall(simplify_text(c))) for side, core, c in rows]
+    topical = _collect_shared_amounts(split)
     found: dict[str, float] = {}
-    for _, core, tokens in [*split, (1, True, WORD.findall(plain(f"{about} {text}")))]:
-        for s in stems_of(tokens):
+    for _, core, tokens in [*split, (1, True, WORD.findall(simplify_text(f"{about} {text}")))]:
+        for s in collect_stems(tokens):
             found[s] = max(
                 found.get(s, 0.0), (1.0 if core else 0.5) * (0.3 if s[0] == "=" else 1.0)
             )
-    held = [stems_of(tokens) for _, _, tokens in split]
+    held = [collect_stems(tokens) for _, _, tokens in split]
     rarity = {s: log(1 + len(held) / sum(s in h for h in held)) for h in held for s in h}
     clauses, pairs, index = [], dict[tuple[str, str], list[int]](), dict[str, list[int]]()
     for i, ((side, core, tokens), stems) in enumerate(zip(split, held, strict=True)):
@@ -125,8 +134,8 @@ def _profile(
                 core,
                 weighed,
                 sqrt(sum(w * w for w in weighed.values())) or 1.0,
-                sign(tokens, topical),
-                shape(tokens),
+                read_sign(tokens, topical),
+                read_comparison(tokens),
                 len(own),
             )
         )
@@ -140,51 +149,51 @@ def _profile(
         {k: tuple(v) for k, v in index.items()},
         found,
         topical,
-        tuple(WORD.findall(plain(about))),
+        tuple(WORD.findall(simplify_text(about))),
     )
 
 
-def _shared_amounts(rows: Sequence[tuple[int, bool, list[str]]]) -> frozenset[str]:
+def _collect_shared_amounts(rows: Sequence[tuple[int, bool, list[str]]]) -> frozenset[str]:
     """Return the amounts that both sides speak of: they belong to the matter and turn nothing
     round.
     """
     both = [{t for side, _, tokens in rows if side == s for t in tokens} for s in (1, -1)]
-    return frozenset(lexicon().amounts & both[0] & both[1])
+    return frozenset(load_lexicon().amounts & both[0] & both[1])
 
 
 # ----------------------------------------------------------------- reading
 
 
-def weigh(text: str, question: Question) -> Evidence:
+def weigh_text(text: str, question: Question) -> Evidence:
     """Hold a text against a question."""
-    known = profile(question)
-    low = plain(text)
+    known = build_profile(question)
+    low = simplify_text(text)
     tokens = TOKEN.findall(low)
-    quoted = quotations(tokens, known)
-    hedged = lexicon().hedges.within(_around(tokens, quoted) if quoted else low)
-    relevance = 9.0 if quoted else sum(known.weights.get(s, 0.0) for s in stems_of(tokens))
+    quoted = find_quotations(tokens, known)
+    hedged = load_lexicon().hedges.within(_cut_around(tokens, quoted) if quoted else low)
+    relevance = 9.0 if quoted else sum(known.weights.get(s, 0.0) for s in collect_stems(tokens))
     if quoted:
-        return Evidence(*_quoted(tokens, quoted, known), relevance, hedged)
-    rest = unnamed(tokens, known)
-    affirm, deny = _paraphrased(rest, known)
+        return Evidence(*_weigh_quotations(tokens, quoted, known), relevance, hedged)
+    rest = drop_named_matter(tokens, known)
+    affirm, deny = _weigh_paraphrases(rest, known)
     # A custom that is only said to bear on the matter takes no side by its own words.
     share = 1.0 if rest is tokens else NAMED
     return Evidence(affirm * share, deny * share, relevance, hedged)
 
 
-def unnamed(tokens: list[str], known: Profile) -> list[str]:
+def drop_named_matter(tokens: list[str], known: Profile) -> list[str]:
     """Leave out the matter where it is only named ("when people talk about …"): naming it takes no
     side.
     """
     size = len(known.about)
     for i in range(1, len(tokens) - size + 1):
         if tokens[i] == known.about[0] and tuple(tokens[i : i + size]) == known.about:
-            named = tokens[i - 1] in wordset("naming")
+            named = tokens[i - 1] in load_wordset("naming")
             return tokens[:i] + tokens[i + size :] if named else tokens
     return tokens
 
 
-def _around(tokens: Sequence[str], quoted: Sequence[Quotation]) -> str:
+def _cut_around(tokens: Sequence[str], quoted: Sequence[Quotation]) -> str:
     """Return what a text says around its quotations."""
     ends = [0, *(q.end for q in quoted)]
     starts = [*(q.start for q in quoted), len(tokens)]
@@ -200,7 +209,7 @@ class Quotation(NamedTuple):
     share: float
 
 
-def quotations(tokens: Sequence[str], known: Profile) -> list[Quotation]:
+def find_quotations(tokens: Sequence[str], known: Profile) -> list[Quotation]:
     """Return the clauses that a text quotes, in the order of the text, none overlapping."""
     words = [(i, t) for i, t in enumerate(tokens) if len(t) > 1 or t.isalnum()]
     hits: dict[int, list[tuple[int, tuple[str, str]]]] = {}
@@ -211,7 +220,7 @@ def quotations(tokens: Sequence[str], known: Profile) -> list[Quotation]:
     for clause, places in hits.items():
         pairs = known.clauses[clause].pairs
         if len(places) >= QUOTED * pairs:
-            first, last, count = _densest(places, pairs + 3)
+            first, last, count = _find_densest(places, pairs + 3)
             if count >= QUOTED * pairs:
                 found.append(Quotation(clause, first, last + 2, min(1.0, count / pairs)))
     found.sort(key=lambda q: (-q.share, q.start - q.end))
@@ -222,7 +231,7 @@ def quotations(tokens: Sequence[str], known: Profile) -> list[Quotation]:
     return sorted(kept, key=lambda q: q.start)
 
 
-def _densest(places: Sequence[tuple[int, tuple[str, str]]], room: int) -> tuple[int, int, int]:
+def _find_densest(places: Sequence[tuple[int, tuple[str, str]]], room: int) -> tuple[int, int, int]:
     """Return the first and last place of the most different pairs within `room`, and how many they
     are.
     """
@@ -240,7 +249,7 @@ def _densest(places: Sequence[tuple[int, tuple[str, str]]], room: int) -> tuple[
     return best
 
 
-def _quoted(
+def _weigh_quotations(
     tokens: Sequence[str], quoted: Sequence[Quotation], known: Profile
 ) -> tuple[float, float]:
     """Weigh quotations: turned round by what stands before or in them, lighter where they are
@@ -253,13 +262,13 @@ def _quoted(
         clause, gap = known.clauses[q.clause], tokens[end : q.start]
         if i and {"but", "yet", "still", "however"} & set(gap):
             weights = [(side, w * GRANTED) for side, w in weights]
-        granted = lexicon().granting.within(" ".join(gap))
+        granted = load_lexicon().granting.within(" ".join(gap))
         after = tokens[q.end : quoted[i + 1].start if i + 1 < len(quoted) else len(tokens)]
-        lead, own = _split(gap, tokens[q.start : q.end], after, q.share)
+        lead, own = _split_lead(gap, tokens[q.start : q.end], after, q.share)
         turned = (
-            (sign(own, known.topical) != clause.sign)
-            ^ _turned(lead, known.topical)
-            ^ _dismissed(gap, after)
+            (read_sign(own, known.topical) != clause.sign)
+            ^ _is_turned(lead, known.topical)
+            ^ _is_dismissed(gap, after)
         )
         weights.append(
             (
@@ -273,20 +282,20 @@ def _quoted(
     return sides[1], sides[-1]
 
 
-def _split(
+def _split_lead(
     gap: Sequence[str], quoted: Sequence[str], after: Sequence[str], share: float
 ) -> tuple[list[str], list[str]]:
     """Part what leads into a quotation from the statement itself, which may differ from the clause
     at its ends.
     """
-    start = max((i + 1 for i, t in enumerate(gap) if t in wordset("breaks")), default=0)
+    start = max((i + 1 for i, t in enumerate(gap) if t in load_wordset("breaks")), default=0)
     if share == 1:
         return list(gap), list(quoted)
-    end = next((i for i, t in enumerate(after) if t in wordset("breaks")), len(after))
+    end = next((i for i, t in enumerate(after) if t in load_wordset("breaks")), len(after))
     return list(gap[:start]), [*gap[start:], *quoted, *after[: min(end, 3)]]
 
 
-def _turned(lead: Sequence[str], topical: frozenset[str]) -> bool:
+def _is_turned(lead: Sequence[str], topical: frozenset[str]) -> bool:
     """Say whether the words that lead into a clause ("it is hard to accept that …") turn it
     round.
     """
@@ -301,11 +310,13 @@ def _turned(lead: Sequence[str], topical: frozenset[str]) -> bool:
         "why",
     }:
         return False
-    start = max((i + 1 for i, t in enumerate(lead) if t in wordset("breaks") - {"that"}), default=0)
-    return sign((t for t in lead[start:][-12:] if t not in lexicon().poles), topical) < 0
+    start = max(
+        (i + 1 for i, t in enumerate(lead) if t in load_wordset("breaks") - {"that"}), default=0
+    )
+    return read_sign((t for t in lead[start:][-12:] if t not in load_lexicon().poles), topical) < 0
 
 
-def _dismissed(gap: Sequence[str], after: Sequence[str]) -> bool:
+def _is_dismissed(gap: Sequence[str], after: Sequence[str]) -> bool:
     """Say whether a clause named as an idea is turned round by what is said of it ("… does not
     convince").
     """
@@ -313,15 +324,15 @@ def _dismissed(gap: Sequence[str], after: Sequence[str]) -> bool:
         {"idea", "claim", "notion", "view", "belief", "saying"} & set(gap[-3:])
     )
     head = list(after[:5])
-    return named and sign(head, frozenset()) < 0
+    return named and read_sign(head, frozenset()) < 0
 
 
-def _paraphrased(tokens: Sequence[str], known: Profile) -> tuple[float, float]:
+def _weigh_paraphrases(tokens: Sequence[str], known: Profile) -> tuple[float, float]:
     """Weigh what a text says in its own words, piece by piece."""
     sides = {1: 0.0, -1: 0.0}
-    for piece, weight in _pieces(tokens):
-        near = _near(piece, known)
-        turned, compared = sign(piece, known.topical), shape(piece)
+    for piece, weight in _split_pieces(tokens):
+        near = _compare_clauses(piece, known)
+        turned, compared = read_sign(piece, known.topical), read_comparison(piece)
         for i, closeness in near.items():
             clause = known.clauses[i]
             if compared and clause.shape and clause.core:
@@ -332,9 +343,9 @@ def _paraphrased(tokens: Sequence[str], known: Profile) -> tuple[float, float]:
     return sides[1], sides[-1]
 
 
-def _near(piece: Sequence[str], known: Profile) -> dict[int, float]:
+def _compare_clauses(piece: Sequence[str], known: Profile) -> dict[int, float]:
     """Return how close a piece comes to each clause (cosine of weighted stems)."""
-    stems = stems_of(piece)
+    stems = collect_stems(piece)
     dots: dict[int, float] = {}
     length = 0.0
     for s in stems:
@@ -359,7 +370,7 @@ STARTS = {
 }
 
 
-def _pieces(tokens: Sequence[str]) -> list[tuple[list[str], float]]:
+def _split_pieces(tokens: Sequence[str]) -> list[tuple[list[str], float]]:
     """Cut a text at its connectors; what precedes a "but" is granted, and so is what "although"
     brings in.
     """
@@ -383,11 +394,11 @@ def _pieces(tokens: Sequence[str]) -> list[tuple[list[str], float]]:
     return [(p, w) for p, w in [*pieces, (piece, weight)] if p]
 
 
-def side(text: str, question: Question) -> int:
+def read_side(text: str, question: Question) -> int:
     """Return 1 where a text affirms the question's claim, -1 where it denies it, 0 where it does
     neither or both.
     """
-    found = weigh(text, question)
+    found = weigh_text(text, question)
     if not found.bears or found.hedged or abs(found.lean) < 0.2:
         return 0
     return 1 if found.lean > 0 else -1
