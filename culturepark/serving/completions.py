@@ -33,30 +33,40 @@ def build_frame(number: int, model: str, kind: str) -> dict[str, Any]:
     }
 
 
-def count_usage(made: Sequence[Generation], prompts: int) -> dict[str, int]:
+def count_usage(answers: Sequence[Generation], prompts: int) -> dict[str, int]:
     """Return the tokens of answers, and of `prompts` prompts that they are answers to, each counted
     once.
     """
-    each = len(made) // prompts
-    used, said = sum(m.prompt_tokens for m in made[::each]), sum(m.completion_tokens for m in made)
-    return {"prompt_tokens": used, "completion_tokens": said, "total_tokens": used + said}
+    each = len(answers) // prompts
+    return build_usage(
+        sum(a.prompt_tokens for a in answers[::each]), sum(a.completion_tokens for a in answers)
+    )
+
+
+def build_usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    """Return the usage of an answer."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
 
 
 # ---------------------------------------------------------------------- chat
 
 
 def build_chat_choice(
-    index: int, made: Generation, logprobs: bool, free: bool = True
+    index: int, answer: Generation, logprobs: bool, free: bool = True
 ) -> dict[str, Any]:
     """Return an answer as a choice of a chat completion; one that is `free` of a schema may hold
     thoughts.
     """
-    found = split_thoughts_exactly(made.text) if free else SplitText("", made.text)
-    message = {"role": "assistant", "content": found.text, "refusal": None}
-    if found.reasoning:
-        message["reasoning_content"] = found.reasoning
-    logs = build_chat_logprobs(made.tokens) if logprobs else None
-    return {"index": index, "message": message, "logprobs": logs, "finish_reason": made.finish}
+    parts = split_thoughts_exactly(answer.text) if free else SplitText("", answer.text)
+    message = {"role": "assistant", "content": parts.text, "refusal": None}
+    if parts.reasoning:
+        message["reasoning_content"] = parts.reasoning
+    logs = build_chat_logprobs(answer.tokens) if logprobs else None
+    return {"index": index, "message": message, "logprobs": logs, "finish_reason": answer.finish}
 
 
 def build_chat_chunk(
@@ -96,20 +106,20 @@ async def part_thoughts(
                 yield piece
 
 
-def _build_delta(said: str | SplitText) -> dict[str, str]:
-    if isinstance(said, str):
-        return {"content": said}
-    thoughts = {"reasoning_content": said.reasoning} if said.reasoning else {}
-    return thoughts | ({"content": said.text} if said.text or not thoughts else {})
+def _build_delta(piece: str | SplitText) -> dict[str, str]:
+    if isinstance(piece, str):
+        return {"content": piece}
+    thoughts = {"reasoning_content": piece.reasoning} if piece.reasoning else {}
+    return thoughts | ({"content": piece.text} if piece.text or not thoughts else {})
 
 
 def build_chat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:
     """Return tokens as the log-probabilities of a chat completion."""
-    shown = [
+    entries = [
         {**_build_token(t.text, t.logprob), "top_logprobs": [_build_token(*pair) for pair in t.top]}
         for t in tokens
     ]
-    return {"content": shown, "refusal": None}
+    return {"content": entries, "refusal": None}
 
 
 def _build_token(text: str, logprob: float) -> dict[str, Any]:
@@ -167,8 +177,8 @@ def _list_alternatives(token: Token) -> dict[str, float]:
     """Return a token's alternatives by text, itself among them; of two that look alike the
     likelier.
     """
-    shown = {text: max(logprob, LEAST) for text, logprob in reversed(token.top)}
-    return {token.text: max(token.logprob, LEAST)} | shown
+    alternatives = {text: max(logprob, LEAST) for text, logprob in reversed(token.top)}
+    return {token.text: max(token.logprob, LEAST)} | alternatives
 
 
 # -------------------------------------------------------------------- chunks
@@ -189,7 +199,7 @@ async def stream_chunks(
         _wants_logprobs(body),
     )
     usage: dict[str, Any] = {"usage": None} if with_usage else {}
-    made: dict[int, Generation] = {}
+    answers: dict[int, Generation] = {}
     try:
         for index in range(len(streams)):
             if choice := shape(index, None, logprobs):
@@ -197,10 +207,10 @@ async def stream_chunks(
         async with aclosing(_merge_streams(streams)) as pieces:
             async for index, piece in pieces:
                 if not isinstance(piece, tuple):
-                    made[index] = piece
+                    answers[index] = piece
                 yield {**around, "choices": [shape(index, piece, logprobs)], **usage}
         if with_usage:
-            whole = [made[i] for i in range(len(streams))]
+            whole = [answers[i] for i in range(len(streams))]
             yield {**around, "choices": [], "usage": count_usage(whole, len(streams) // each)}
     except Exception as error:  # the status has been sent: the caller is told here
         yield Problem(

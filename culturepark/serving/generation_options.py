@@ -113,29 +113,29 @@ def read_count(body: Mapping[str, Any]) -> int:
 
 def read_prompts(body: Mapping[str, Any]) -> list[Prompt]:
     """Return the prompts of a text completion: a text, token ids, or several of either."""
-    given = body.get("prompt")
-    if isinstance(given, str):
-        return [given]
-    if _are_tokens(given):
-        return [tuple(given)]  # type: ignore[arg-type]
+    prompts = body.get("prompt")
+    if isinstance(prompts, str):
+        return [prompts]
+    if _are_tokens(prompts):
+        return [tuple(prompts)]  # type: ignore[arg-type]
     if (
-        not isinstance(given, list)
-        or not given
-        or not all(isinstance(p, str) or _are_tokens(p) for p in given)
+        not isinstance(prompts, list)
+        or not prompts
+        or not all(isinstance(p, str) or _are_tokens(p) for p in prompts)
     ):
         raise invalid_value(
             "prompt",
             "expected a text, a list of token ids, or a list of either, none of them empty",
         )
-    if len(given) > PROMPTS:
-        raise invalid_value("prompt", f"{len(given)} prompts; one request has at most {PROMPTS}")
-    if len(given) * read_count(body) > ANSWERS:
+    if len(prompts) > PROMPTS:
+        raise invalid_value("prompt", f"{len(prompts)} prompts; one request has at most {PROMPTS}")
+    if len(prompts) * read_count(body) > ANSWERS:
         raise invalid_value(
             "n",
-            f"{len(given)} prompts with so many answers each; one request has at most {ANSWERS}"
+            f"{len(prompts)} prompts with so many answers each; one request has at most {ANSWERS}"
             " answers",
         )
-    return [p if isinstance(p, str) else tuple(p) for p in given]
+    return [p if isinstance(p, str) else tuple(p) for p in prompts]
 
 
 def check_echo(body: Mapping[str, Any]) -> bool:

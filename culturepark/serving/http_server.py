@@ -254,8 +254,8 @@ class HttpServer:
         if origin is not None and _hostname(origin) not in LOCAL:
             raise Problem(403, "This server answers to local origins only.", code="origin_refused")
         if self._key is not None and request.path.startswith("/v1/"):
-            given = headers.get("Authorization", "").removeprefix("Bearer ").strip()
-            if not hmac.compare_digest(given.encode(), self._key.encode()):
+            key = headers.get("Authorization", "").removeprefix("Bearer ").strip()
+            if not hmac.compare_digest(key.encode(), self._key.encode()):
                 raise Problem(401, "Incorrect API key provided.", code="invalid_api_key")
 
     # --------------------------------------------------------- what all serve

@@ -76,21 +76,23 @@ class LocalAnswers:
         how["schema"] = await _read_schema(engine, body)
         with report_refusals("messages"):
             ask = await asyncio.to_thread(engine.ask, talk, adapter, read_limit(body), **how)
-        asks, held = _repeat_ask(ask, count), ask.schema is not None
+        asks, has_schema = _repeat_ask(ask, count), ask.schema is not None
         if body.get("stream"):
             frame = completions.build_frame(number, body["model"], "chat.completion.chunk")
-            said = [
-                engine.stream(a) if held else completions.part_thoughts(engine.stream(a))
+            streams = [
+                engine.stream(a) if has_schema else completions.part_thoughts(engine.stream(a))
                 for a in asks
             ]
-            return completions.stream_chunks(said, frame, body, completions.build_chat_chunk, count)
-        made = await _complete_all(engine, asks)
+            return completions.stream_chunks(
+                streams, frame, body, completions.build_chat_chunk, count
+            )
+        answers = await _complete_all(engine, asks)
         choices = [
-            completions.build_chat_choice(i, one, ask.top is not None, not held)
-            for i, one in enumerate(made)
+            completions.build_chat_choice(i, one, ask.top is not None, not has_schema)
+            for i, one in enumerate(answers)
         ]
         frame = completions.build_frame(number, body["model"], "chat.completion")
-        return {**frame, "choices": choices, "usage": completions.count_usage(made, 1)}
+        return {**frame, "choices": choices, "usage": completions.count_usage(answers, 1)}
 
     async def complete_text(self, number: int, body: Mapping[str, Any]) -> Answer:
         """Return a text completion of each prompt, or its chunks as they come; Problem for what
@@ -124,19 +126,19 @@ class LocalAnswers:
             return completions.stream_chunks(
                 [engine.stream(a) for a in asks], frame, body, completions.build_text_chunk, count
             )
-        made = (
+        answers = (
             await _complete_all(engine, asks)
             if limit
             else [_complete_nothing(t) for t in texts for _ in range(count)]
         )
         if echo:
             texts = await _score_prompts(engine, texts, adapter, how["top"])
-        shown = [t for t in texts for _ in range(count)]
+        prompts = [t for t in texts for _ in range(count)]
         choices = [
             _text_choice(i, engine, text if echo else None, one, how["top"])
-            for i, (text, one) in enumerate(zip(shown, made, strict=True))
+            for i, (text, one) in enumerate(zip(prompts, answers, strict=True))
         ]
-        return {**frame, "choices": choices, "usage": completions.count_usage(made, len(texts))}
+        return {**frame, "choices": choices, "usage": completions.count_usage(answers, len(texts))}
 
 
 async def _read_schema(engine: Engine, body: Mapping[str, Any]) -> str | None:
@@ -208,16 +210,16 @@ async def _score_prompts(
 
 
 def _text_choice(
-    index: int, engine: Engine, before: Text | None, made: Generation, top: int | None
+    index: int, engine: Engine, before: Text | None, answer: Generation, top: int | None
 ) -> dict[str, Any]:
     """Return an answer as a choice, after the prompt where that is said back (`before`)."""
-    text = (before.text if before else "") + made.text
+    text = (before.text if before else "") + answer.text
     if top is None:
-        return completions.build_text_choice(index, text, made.finish, None)
+        return completions.build_text_choice(index, text, answer.finish, None)
     pieces, tokens = list[str](), list["Token | None"]()
     if before:
         pieces, tokens = engine.write_pieces(before.tokens, before.text), list(before.weighed)
-    said = [*made.tokens, *([made.end] if made.end else [])]
-    shown = [*(t.text for t in made.tokens), *([""] if made.end else [])]
-    logprobs = completions.build_text_logprobs([*pieces, *shown], [*tokens, *said], 0)
-    return completions.build_text_choice(index, text, made.finish, logprobs)
+    said_tokens = [*answer.tokens, *([answer.end] if answer.end else [])]
+    said_pieces = [*(t.text for t in answer.tokens), *([""] if answer.end else [])]
+    logprobs = completions.build_text_logprobs([*pieces, *said_pieces], [*tokens, *said_tokens], 0)
+    return completions.build_text_choice(index, text, answer.finish, logprobs)

@@ -6,10 +6,10 @@ Tokens are approximate: a fourth of a text's UTF-8 bytes, at least one, and four
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from culturepark.serving.completions import build_frame, build_text_choice, build_usage
 from culturepark.serving.problems import invalid_value
 from culturepark.serving.requests import read_limit
 
@@ -64,27 +64,16 @@ def build_text_completion(
     allows.
     """
     most = body.get("max_tokens")
-    said = [cut_text(text, 16 if most is None else most) for text in texts]
-    shown = [
-        (prompt if body.get("echo") else "") + text
-        for prompt, (text, _) in zip(prompts, said, strict=True)
+    answers = [cut_text(text, 16 if most is None else most) for text in texts]
+    choices = [
+        build_text_choice(i, (prompt if body.get("echo") else "") + text, finish, None)
+        for i, (prompt, (text, finish)) in enumerate(zip(prompts, answers, strict=True))
     ]
-    used, made = (
-        sum(map(count_tokens, prompts)),
-        sum(count_tokens(text) if text else 0 for text, _ in said),
+    usage = build_usage(
+        sum(map(count_tokens, prompts)), sum(count_tokens(text) for text, _ in answers if text)
     )
-    return {
-        "id": f"cmpl-{number:08x}",
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": body["model"],
-        "choices": [
-            {"text": text, "index": i, "logprobs": None, "finish_reason": finish}
-            for i, (text, (_, finish)) in enumerate(zip(shown, said, strict=True))
-        ],
-        "usage": {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made},
-        "system_fingerprint": None,
-    }
+    frame = build_frame(number, body["model"], "text_completion")
+    return {**frame, "choices": choices, "usage": usage}
 
 
 def split_text_completion(whole: Mapping[str, Any], with_usage: bool) -> Iterator[dict[str, Any]]:
@@ -101,24 +90,12 @@ def split_text_completion(whole: Mapping[str, Any], with_usage: bool) -> Iterato
 
 def build_completion(number: int, body: Mapping[str, Any], text: str) -> dict[str, Any]:
     """Return the chat completion that says `text`, cut to what the request allows."""
-    said, finish = cut_text(text, read_limit(body))
-    used, made = count_prompt_tokens(body["messages"]), count_tokens(said)
-    return {
-        "id": f"chatcmpl-{number:08x}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": body["model"],
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": said, "refusal": None},
-                "logprobs": None,
-                "finish_reason": finish,
-            }
-        ],
-        "usage": {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made},
-        "system_fingerprint": None,
-    }
+    answer, finish = cut_text(text, read_limit(body))
+    message = {"role": "assistant", "content": answer, "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+    usage = build_usage(count_prompt_tokens(body["messages"]), count_tokens(answer))
+    frame = build_frame(number, body["model"], "chat.completion")
+    return {**frame, "choices": [choice], "usage": usage}
 
 
 def replace_answer(
@@ -128,8 +105,7 @@ def replace_answer(
     first = whole["choices"][0]
     message = {**first["message"], "content": text, "refusal": refusal}
     used = (whole.get("usage") or {}).get("prompt_tokens", 0)
-    made = count_tokens(text or refusal or "")
-    usage = {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}
+    usage = build_usage(used, count_tokens(text or refusal or ""))
     return {
         **whole,
         "choices": [{**first, "message": message, "finish_reason": finish}],

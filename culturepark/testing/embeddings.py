@@ -57,14 +57,14 @@ def embed_texts(body: Any, models: Sequence[str]) -> dict[str, Any]:
 
 def hash_text(text: str, size: int = SIZE) -> list[float]:
     """Return a text's unit vector: each word adds or takes one at the place its hash names."""
-    found = [0.0] * size
+    vector = [0.0] * size
     for word in WORD.findall(text.casefold()) or [text]:
         place, sign = _hash_word(word)
-        found[place % size] += sign
-    length = sqrt(sum(x * x for x in found))
+        vector[place % size] += sign
+    length = sqrt(sum(x * x for x in vector))
     if not length:  # words that cancel one another out
-        found[_hash_word(text)[0] % size] = length = 1.0
-    return [x / length for x in found]
+        vector[_hash_word(text)[0] % size] = length = 1.0
+    return [x / length for x in vector]
 
 
 @lru_cache(maxsize=65_536)
