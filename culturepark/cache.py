@@ -22,7 +22,7 @@ def cache_folder() -> Path:
         folder = Path(named).expanduser() if named else Path.home() / ".cache" / "culturepark"
     except RuntimeError as error:
         raise InputError(f"no home folder for the cache ({error}). {_ADVICE}") from error
-    if (refusal := _refusal(folder)) is not None:
+    if (refusal := _build_refusal(folder)) is not None:
         raise InputError(
             f"cannot write to the cache folder {folder}: {refusal.strerror or refusal}. {_ADVICE}"
         ) from refusal
@@ -35,11 +35,11 @@ def lend_home() -> None:
     """
     for variable, usual in (("XDG_DATA_HOME", "~/.local/share"), ("XDG_CACHE_HOME", "~/.cache")):
         folder = Path(os.environ.get(variable) or os.path.expanduser(usual))  # noqa: PTH111 - never raises
-        if _refusal(folder) is not None:
+        if _build_refusal(folder) is not None:
             os.environ[variable] = str(cache_folder())
 
 
-def _refusal(folder: Path) -> OSError | None:
+def _build_refusal(folder: Path) -> OSError | None:
     """Return why nothing can be written to a folder, which is made where there is none; None where
     something can.
     """

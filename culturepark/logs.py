@@ -18,20 +18,20 @@ PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "tas
 log = logging.getLogger("culturepark")
 
 
-class Lines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """Formats a record as one JSON object: time (UTC), level, message, and whatever the caller
     added.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        told = {k: v for k, v in vars(record).items() if k not in PLAIN}
+        extras = {k: v for k, v in vars(record).items() if k not in PLAIN}
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {
             "time": when,
             "level": record.levelname.lower(),
             "message": record.getMessage(),
-            **told,
+            **extras,
         }
         return redact(json.dumps(line, ensure_ascii=False, default=str))
 
@@ -71,7 +71,7 @@ class LogFile(logging.FileHandler):
 def keep_log(folder: Path) -> Iterator[None]:
     """Append what is logged meanwhile to `log.jsonl` in the run's folder."""
     handler = LogFile(folder / "log.jsonl", encoding="utf-8", delay=True)
-    handler.setFormatter(Lines())
+    handler.setFormatter(JsonFormatter())
     before = log.level
     log.addHandler(handler)
     log.setLevel(min(before or logging.INFO, logging.INFO))

@@ -15,7 +15,7 @@ SPECIAL = re.compile(
 )  # what begins code, links, images, table cells, headings, formulas
 
 
-def inline(text: str) -> str:
+def format_inline(text: str) -> str:
     r"""Return text as one line of Markdown that shows it and does nothing else: no HTML, no link,
     no image, no table cell.
 
@@ -25,7 +25,7 @@ def inline(text: str) -> str:
     return SPECIAL.sub(r"\\\1", html.escape(one_line(text), quote=False))
 
 
-def code(text: str) -> str:
+def format_code(text: str) -> str:
     """Return text as a span of code, which it cannot end.
 
     >>> code("a`b")
@@ -39,26 +39,28 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def front_matter(values: Mapping[str, Any]) -> str:
+def render_front_matter(values: Mapping[str, Any]) -> str:
     r"""Return YAML front matter with its fences; every value is written as JSON, which YAML reads
     as that value alone.
 
     >>> front_matter({"name": "yes: no"})
     '---\nname: "yes: no"\n---'
     """
-    return "\n".join(["---", *(f"{key}:{_yaml(value)}" for key, value in values.items()), "---"])
+    return "\n".join(
+        ["---", *(f"{key}:{_format_yaml(value)}" for key, value in values.items()), "---"]
+    )
 
 
-def _yaml(value: Any) -> str:
+def _format_yaml(value: Any) -> str:
     """Return a value as JSON; a list of mappings an item per line."""
     if isinstance(value, Sequence) and value and all(isinstance(v, Mapping) for v in value):
-        return "".join(f"\n-{_yaml(v)}" for v in value)
-    return " " + json.dumps(_clean(value), ensure_ascii=False)
+        return "".join(f"\n-{_format_yaml(v)}" for v in value)
+    return " " + json.dumps(_clean_text(value), ensure_ascii=False)
 
 
-def _clean(value: Any) -> Any:
+def _clean_text(value: Any) -> Any:
     if isinstance(value, str):
         return one_line(value)
     if isinstance(value, Mapping):
-        return {one_line(k): _clean(v) for k, v in value.items()}
-    return [_clean(v) for v in value] if isinstance(value, (list, tuple)) else value
+        return {one_line(k): _clean_text(v) for k, v in value.items()}
+    return [_clean_text(v) for v in value] if isinstance(value, (list, tuple)) else value

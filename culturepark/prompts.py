@@ -25,7 +25,7 @@ TOKENS = {  # what Jinja calls the signs of its language
 
 
 @lru_cache(maxsize=512)
-def _compiled(source: str) -> Template:
+def _compile(source: str) -> Template:
     if len(source) > LONGEST:
         raise ValueError(f"longer than {LONGEST:,} characters")
     return SANDBOX.from_string(source)
@@ -36,57 +36,57 @@ def render(source: str, facts: Mapping[str, Any], where: str) -> str:
     cannot be.
     """
     try:
-        return _compiled(source).render(facts).strip()
+        return _compile(source).render(facts).strip()
     except Exception as error:  # whatever goes wrong in a template is the card's mistake
-        raise CardError([f"{where}: {_plainly(error, source)}"]) from error
+        raise CardError([f"{where}: {_explain(error, source)}"]) from error
 
 
 def parse(source: str, where: str) -> nodes.Template:
     """Return a template's tree once it compiles; CardError as `render` raises it."""
     try:
-        _compiled(source)
+        _compile(source)
         return SANDBOX.parse(source)
     except Exception as error:
-        raise CardError([f"{where}: {_plainly(error, source)}"]) from error
+        raise CardError([f"{where}: {_explain(error, source)}"]) from error
 
 
-def _plainly(error: Exception, source: str) -> str:
+def _explain(error: Exception, source: str) -> str:
     """Return line, words and text of what is wrong in a template."""
-    line, lines = _line(error), source.splitlines()
-    words = " ".join(_words(error).split())
+    line, lines = _find_line(error), source.splitlines()
+    words = " ".join(_format_words(error).split())
     if line is None:
         return words
-    shown = lines[line - 1].strip() if 0 < line <= len(lines) else ""
-    return f"line {line} ({shown if len(shown) <= 80 else shown[:79] + '…'}): {words}"
+    line_text = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+    return f"line {line} ({line_text if len(line_text) <= 80 else line_text[:79] + '…'}): {words}"
 
 
-def _line(error: Exception) -> int | None:
+def _find_line(error: Exception) -> int | None:
     if isinstance(error, TemplateSyntaxError):
         return error.lineno
-    found = [
+    lines = [
         line
         for frame, line in walk_tb(error.__traceback__)
         if frame.f_code.co_filename == "<template>"
     ]
-    return found[-1] if found else None
+    return lines[-1] if lines else None
 
 
-def _words(error: Exception) -> str:
+def _format_words(error: Exception) -> str:
     if isinstance(
         error, (RecursionError, SyntaxError)
     ):  # Python's own: so many blocks do not go into one another
         return "it is nested, or calls itself, too deeply"
     if isinstance(error, MemoryError):
         return "it takes more memory than a prompt may"
-    said = str(error) or type(error).__name__
-    if said.startswith("Exceeds the limit"):
+    message = str(error) or type(error).__name__
+    if message.startswith("Exceeds the limit"):
         return "a number of too many digits"
     for jinja, sign in TOKENS.items():
-        said = said.replace(f"'{jinja}'", f"'{sign}'").replace(jinja, f"'{sign}'")
+        message = message.replace(f"'{jinja}'", f"'{sign}'").replace(jinja, f"'{sign}'")
     for kind, known in (("filter", SANDBOX.filters), ("test", SANDBOX.tests)):
-        if said.startswith(f"No {kind} named"):
+        if message.startswith(f"No {kind} named"):
             return (
-                f"no {said[3:].rstrip('.')}."
-                f" {nearest(said.split(chr(39))[1], filter(str.isidentifier, known))}"
+                f"no {message[3:].rstrip('.')}."
+                f" {nearest(message.split(chr(39))[1], filter(str.isidentifier, known))}"
             )
-    return said
+    return message

@@ -18,7 +18,7 @@ from typing import Any
 from culturepark import settings as settings_
 from culturepark.atomic import discard, sweep
 from culturepark.errors import InputError, JournalError, ParkError, nearest
-from culturepark.llm import Model, address
+from culturepark.llm import Model, find_address
 from culturepark.llm import load as load_model
 from culturepark.llm.budget import Budget
 from culturepark.llm.client import EndpointClient
@@ -227,7 +227,7 @@ def resolve_addresses(settings: Settings) -> Settings:
     """
     found = dict(settings.endpoints)
     for name in {settings.model, *settings.models.values(), *settings.seats.values()}:
-        if settings.endpoint(name).base_url is None and (url := address(name)):
+        if settings.endpoint(name).base_url is None and (url := find_address(name)):
             found[name] = found.get(name, Endpoint()).model_copy(update={"base_url": url})
     return settings.model_copy(update={"endpoints": found})
 

@@ -92,7 +92,7 @@ _ALLOWANCE: ContextVar[Allowance] = ContextVar("allowance")
 
 @contextmanager
 def allowance(names: Iterable[str] = ()) -> Iterator[None]:
-    """Give whatever is compiled and rendered inside one allowance."""
+    """Share one allowance among everything that is compiled and rendered inside."""
     token = _ALLOWANCE.set(Allowance(names))
     try:
         yield
@@ -139,8 +139,8 @@ def weigh(value: Any) -> int:
     return size
 
 
-def weighed(value: Any) -> Any:
-    """Return a value once its size is paid for."""
+def charge_value(value: Any) -> Any:
+    """Charge for a value's size and return it."""
     charge(1 + weigh(value) // UNIT)
     return value
 
@@ -160,12 +160,12 @@ def text(value: Any) -> str:
     if isinstance(value, Record) and type(value).__str__ is not Record.__str__:
         return str(value)
     if isinstance(value, (list, tuple, dict)):
-        weighed(value)
+        charge_value(value)
         _only_plain(value)
         return str(value)
     if isinstance(value, Record):
         raise SecurityError(
-            f"{_kind(type(value))} is no text; name one of its fields: {_fields(value)}"
+            f"{_kind(type(value))} is no text; name one of its fields: {_list_fields(value)}"
         )
     if callable(value):
         raise SecurityError("a function is no text; put () behind it")
@@ -189,7 +189,7 @@ def _kind(value: type) -> str:
     return f"an {name}" if name[0] in "aeio" else f"a {name}"
 
 
-def _fields(record: Record) -> str:
+def _list_fields(record: Record) -> str:
     return ", ".join(type(record).model_fields)
 
 
@@ -234,13 +234,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
             undefined=Unknown, trim_blocks=True, lstrip_blocks=True, autoescape=False, finalize=text
         )
         self.filters = {
-            name: _limited(name, f) for name, f in FILTERS.items() if name not in REFUSED
+            name: _build_charged_call(name, f) for name, f in FILTERS.items() if name not in REFUSED
         }
         own: dict[str, Callable[..., Any]] = {"sum": _sum, "join": _join, "string": text}
-        self.filters |= {name: _limited(name, f) for name, f in own.items()}
-        self.filters |= {WEIGHED: weighed, JOINED: _joined, CHARGED: _charged}
+        self.filters |= {name: _build_charged_call(name, f) for name, f in own.items()}
+        self.filters |= {WEIGHED: charge_value, JOINED: _join_charged, CHARGED: _charge_round}
         tests: dict[str, Any] = dict(TESTS)
-        self.tests = {name: _limited(name, f) for name, f in tests.items()}
+        self.tests = {name: _build_charged_call(name, f) for name, f in tests.items()}
         self.globals = {
             "range": _range,
             "dict": dict,
@@ -262,7 +262,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return super().compile(*args, **kwargs)
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
-        return super()._generate(_counted(source), *args, **kwargs)
+        return super()._generate(_insert_charges(source), *args, **kwargs)
 
     def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
         """Return the globals as one table: Jinja's chain of them is walked anew at each
@@ -310,8 +310,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if name is None:
             raise SecurityError(f"a template may not call {_name_of(__obj)}")
         subject = (getattr(__obj, "__self__", ""),) if isinstance(__obj, BuiltinMethodType) else ()
-        charge(_cost(name, (*subject, *args), kwargs))
-        return _whole(super().call(__context, __obj, *args, **kwargs))
+        charge(_compute_cost(name, (*subject, *args), kwargs))
+        return _charge_result(super().call(__context, __obj, *args, **kwargs))
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
         """Refuse loudly what the sandbox hides."""
@@ -352,10 +352,10 @@ def _name_of(value: Any) -> str:
 
 
 def _range(*args: int) -> range:
-    made = range(*args)
-    if len(made) > LONGEST_RANGE:
-        raise SecurityError(f"a range of {len(made):,}; a template's may have {LONGEST_RANGE:,}")
-    return made
+    numbers = range(*args)
+    if len(numbers) > LONGEST_RANGE:
+        raise SecurityError(f"a range of {len(numbers):,}; a template's may have {LONGEST_RANGE:,}")
+    return numbers
 
 
 def _sum(value: Iterable[Any], attribute: str | int | None = None, start: float = 0) -> Any:
@@ -376,40 +376,38 @@ def _each(value: Iterable[Any], attribute: str | int | None) -> list[Any]:
     return [get(item) for item in value]
 
 
-def _joined(parts: list[Any]) -> str:
+def _join_charged(parts: list[Any]) -> str:
     """Return texts as one: what `~` does."""
     return Sandbox.concat([text(part) for part in parts])
 
 
 @pass_environment
-def _charged(_: Any, units: int) -> bool:
-    """Pay for one round of a loop or macro. Takes the environment, so that it is never worked out
+def _charge_round(_: Any, units: int) -> bool:
+    """Charge for one round of a loop or macro. Takes the environment, so that it is never worked out
     beforehand.
     """
     charge(units)
     return True
 
 
-def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a filter or test that pays for what goes in before it works, and for what comes
-    out.
-    """
+def _build_charged_call(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter or test that charges for its arguments before it runs, and for its result."""
     first = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @wraps(function)
-    def limited(*args: Any, **kwargs: Any) -> Any:
-        charge(_cost(name, args[first:], kwargs))
-        return _whole(function(*args, **kwargs))
+    def call_charged(*args: Any, **kwargs: Any) -> Any:
+        charge(_compute_cost(name, args[first:], kwargs))
+        return _charge_result(function(*args, **kwargs))
 
-    return limited
+    return call_charged
 
 
-def _cost(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+def _compute_cost(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     """Return what a call costs: the size of what goes in; for what can grow, the most that can come
     out.
     """
-    given = [*args, *kwargs.values()]
-    size = sum(map(weigh, given))
+    values = [*args, *kwargs.values()]
+    size = sum(map(weigh, values))
     if (
         name == "replace"
         and not kwargs
@@ -418,22 +416,22 @@ def _cost(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     ):
         size += args[0].count(args[1]) * len(args[2])
     elif name == "round":
-        size += UNIT * sum(abs(v) for v in given[1:] if isinstance(v, int))
-    elif name == "format" and isinstance(given[0], str) and _WIDE.search(given[0]):
+        size += UNIT * sum(abs(v) for v in values[1:] if isinstance(v, int))
+    elif name == "format" and isinstance(values[0], str) and _WIDE.search(values[0]):
         raise SecurityError("format with a width of three digits or *")
-    elif name in GROWING and given:
-        size += (weigh(given[0]) + 1) * max((_factor(v) for v in given[1:]), default=0)
+    elif name in GROWING and values:
+        size += (weigh(values[0]) + 1) * max((_find_factor(v) for v in values[1:]), default=0)
     return 1 + size // UNIT
 
 
 _WIDE = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:\*|\d{3}|\d*\.(?:\*|\d{3}))")
 
 
-def _factor(value: Any) -> int:
+def _find_factor(value: Any) -> int:
     return abs(value) if isinstance(value, int) else weigh(value)
 
 
-def _whole(value: Any) -> Any:
+def _charge_result(value: Any) -> Any:
     """Return a result with its size paid for, an iterator as the list of what it yields, marked-up
     text as text.
     """
@@ -445,20 +443,20 @@ def _whole(value: Any) -> Any:
         value = items
     elif isinstance(value, str):
         value = str(value)
-    return weighed(value)
+    return charge_value(value)
 
 
 # --------------------------------------------------------------- counting
 
 
-def _counted(node: Any) -> Any:
-    """Return a copy of a template in which loops, macros, joins, lists, slices and comparisons are
-    paid for.
+def _insert_charges(node: Any) -> Any:
+    """Return a copy of a template that charges for its loops, macros, joins, lists, slices and
+    comparisons.
     """
     if isinstance(node, list):
-        return [_counted(one) for one in node]
+        return [_insert_charges(one) for one in node]
     if isinstance(node, tuple):
-        return tuple(_counted(one) for one in node)
+        return tuple(_insert_charges(one) for one in node)
     if not isinstance(node, nodes.Node):
         return node
     if isinstance(node, TAGS):
@@ -467,33 +465,33 @@ def _counted(node: Any) -> Any:
         )
     copy = type(node)()
     for name in node.fields:
-        setattr(copy, name, _counted(getattr(node, name)))
+        setattr(copy, name, _insert_charges(getattr(node, name)))
     copy.lineno, copy.environment = node.lineno, node.environment
-    return _paid(copy, node)
+    return _charge_node(copy, node)
 
 
-def _paid(copy: Any, node: nodes.Node) -> nodes.Node:
+def _charge_node(copy: Any, node: nodes.Node) -> nodes.Node:
     if isinstance(copy, (nodes.For, nodes.Macro, nodes.CallBlock)):
-        toll = _filter(nodes.Const(_nodes(node)), CHARGED, copy)
+        toll = _filter(nodes.Const(_count_nodes(node)), CHARGED, copy)
         copy.body = [nodes.ExprStmt(toll, lineno=copy.lineno), *copy.body]
         if isinstance(copy, nodes.For) and copy.test is not None:
             copy.test = nodes.And(toll, copy.test, lineno=copy.lineno)
     elif isinstance(copy, nodes.Concat):
         return _filter(nodes.List(copy.nodes, lineno=copy.lineno), JOINED, copy)
     elif isinstance(copy, nodes.Compare):
-        copy.expr = _weighed(copy.expr)
+        copy.expr = _charge_operand(copy.expr)
         for operand in copy.ops:
-            operand.expr = _weighed(operand.expr)
+            operand.expr = _charge_operand(operand.expr)
     elif (
         isinstance(copy, (nodes.List, nodes.Dict))
         or (isinstance(copy, nodes.Tuple) and copy.ctx == "load")
         or (isinstance(copy, nodes.Getitem) and isinstance(copy.arg, nodes.Slice))
     ):
-        return _weighed(copy)
+        return _charge_operand(copy)
     return copy  # type: ignore[no-any-return]
 
 
-def _weighed(node: nodes.Expr) -> nodes.Expr:
+def _charge_operand(node: nodes.Expr) -> nodes.Expr:
     return node if isinstance(node, nodes.Const) else _filter(node, WEIGHED, node)
 
 
@@ -503,8 +501,8 @@ def _filter(node: nodes.Expr, name: str, like: nodes.Node) -> nodes.Filter:
     )
 
 
-def _nodes(node: nodes.Node) -> int:
-    return 1 + sum(map(_nodes, node.iter_child_nodes()))
+def _count_nodes(node: nodes.Node) -> int:
+    return 1 + sum(map(_count_nodes, node.iter_child_nodes()))
 
 
 SANDBOX = Sandbox()

@@ -96,7 +96,7 @@ def read_text(path: Path, where: str | None = None) -> str:
         raise CardError(
             [f"{where}: larger than {MAX_BYTES:,} bytes, which such a file has at most"]
         )
-    return _decoded(data, where)
+    return _decode(data, where)
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
@@ -111,7 +111,9 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     except RecursionError as error:
         raise CardError([f"{where}: nested too deeply"]) from error
     except tomllib.TOMLDecodeError as error:
-        raise CardError([f"{where}: not valid TOML, {_plainly(str(error), text)}"]) from error
+        raise CardError(
+            [f"{where}: not valid TOML, {_explain_syntax(str(error), text)}"]
+        ) from error
     except ValueError as error:  # what Python says of a number of thousands of digits
         raise CardError([f"{where}: not valid TOML: a number of too many digits"]) from error
     if odd := [f"{where}: {one_line('.'.join(key), 80)}: {why}" for key, why in _odd_numbers(data)]:
@@ -119,7 +121,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     return data
 
 
-def _decoded(data: bytes, where: str) -> str:
+def _decode(data: bytes, where: str) -> str:
     data = data.removeprefix(b"\xef\xbb\xbf")
     for mark, name in MARKS.items():
         if data.startswith(mark):
@@ -161,15 +163,15 @@ def _odd_numbers(data: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
 # --------------------------------------------------------------- syntax
 
 
-def _plainly(message: str, text: str) -> str:
+def _explain_syntax(message: str, text: str) -> str:
     """Return a message of tomllib in plain words, with the line and what stands in it."""
     at = _AT.search(message)
     bare, lines = _AT.sub("", message), text.splitlines() or [""]
     line = int(at[1]) if at and at[1] else len(lines)
     words = next((plain for start, plain in WORDS.items() if bare.startswith(start)), bare)
     words = words.replace("{}", bare.rsplit(" ", 1)[-1])
-    if begun := _swallows_key(text, line):
-        line, words = begun, "a text in three quotes is not closed before the next key"
+    if opened := _swallows_key(text, line):
+        line, words = opened, "a text in three quotes is not closed before the next key"
     elif bare.startswith(("Unterminated", "Unclosed", "Expected \"'")):
         line = _open_at(text, line)
     elif (
@@ -182,40 +184,40 @@ def _plainly(message: str, text: str) -> str:
             bracket[0],
             WORDS["Unclosed array" if bracket[1] == "[" else "Unclosed inline table"],
         )
-    return f"line {line}: {words}{_shown(lines, line)}"
+    return f"line {line}: {words}{_format_value(lines, line)}"
 
 
 def _open_at(text: str, line: int) -> int:
     """Return the line of the first quote or bracket that is open at the end of `line`."""
-    opened = list[int]()
-    for n, piece in _pieces(text):
+    starts = list[int]()
+    for n, piece in _iterate_pieces(text):
         if n > line:
             break
         if piece in ('"', "'", '"' * 3, "'" * 3):
             return n
         if piece in "[{":
-            opened.append(n)
-        elif piece in "]}" and opened:
-            opened.pop()
-    return opened[0] if opened else line
+            starts.append(n)
+        elif piece in "]}" and starts:
+            starts.pop()
+    return starts[0] if starts else line
 
 
 def _open_bracket(text: str) -> tuple[int, str] | None:
     """Return line and sign of the last bracket that is open at the end of a text."""
-    opened = list[tuple[int, str]]()
-    for n, piece in _pieces(text):
+    brackets = list[tuple[int, str]]()
+    for n, piece in _iterate_pieces(text):
         if piece in "[{":
-            opened.append((n, piece))
-        elif piece in "]}" and opened:
-            opened.pop()
-    return opened[-1] if opened else None
+            brackets.append((n, piece))
+        elif piece in "]}" and brackets:
+            brackets.pop()
+    return brackets[-1] if brackets else None
 
 
 def _swallows_key(text: str, line: int) -> int | None:
     """Return where a text in three quotes begins that only ends, up to `line`, at the quotes that
     open another one.
     """
-    for n, piece in _pieces(text):
+    for n, piece in _iterate_pieces(text):
         if n > line:
             return None
         if piece[:3] in ('"' * 3, "'" * 3) and _KEY_AT_END.search(piece[3:-3]):
@@ -223,7 +225,7 @@ def _swallows_key(text: str, line: int) -> int | None:
     return None
 
 
-def _pieces(text: str) -> Iterator[tuple[int, str]]:
+def _iterate_pieces(text: str) -> Iterator[tuple[int, str]]:
     """Yield the comments, quoted texts, brackets and lone quotes of a text with the lines they
     begin in.
     """
@@ -233,14 +235,14 @@ def _pieces(text: str) -> Iterator[tuple[int, str]]:
         yield line, match[0]
 
 
-def _shown(lines: Sequence[str], line: int) -> str:
+def _format_value(lines: Sequence[str], line: int) -> str:
     """Return what stands in a line; nothing where a key could be in it."""
-    found = lines[line - 1].strip() if line <= len(lines) else ""
+    text = lines[line - 1].strip() if line <= len(lines) else ""
     table = next((one for one in reversed(lines[:line]) if one.lstrip().startswith("[")), "")
-    if not found or _SECRET.search(found) or _SECRET.search(table):
+    if not text or _SECRET.search(text) or _SECRET.search(table):
         return ""
-    found = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in found[:81])
-    return f": {found if len(found) <= 80 else found[:79] + '…'}"
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:81])
+    return f": {text if len(text) <= 80 else text[:79] + '…'}"
 
 
 # ------------------------------------------------------------- records
@@ -256,7 +258,7 @@ def explain(error: ValidationError, kind: type[BaseModel], whole: str = "card") 
         item["loc"][:-1] for item in items if item["loc"]
     }  # such lists are not too short, if only for that
     return [
-        one_line(_explained(item, kind, whole))
+        one_line(_explain_error(item, kind, whole))
         for item in items
         if item["type"] != "too_short" or item["loc"] not in wrong_inside
     ]
@@ -283,10 +285,10 @@ def misread(data: Any, value: Any, key: str = "") -> Iterator[str]:
     ):
         yield (
             f"{key}: must be {'true or false' if isinstance(value, bool) else 'a number'} (there is"
-            f" {_value(data)})"
+            f" {_find_value(data)})"
         )
     elif isinstance(value, (int, float)) and isinstance(data, str):
-        yield f"{key}: must be a number, without quotes (there is {_value(data)})"
+        yield f"{key}: must be a number, without quotes (there is {_find_value(data)})"
     for name, given, read in inner:
         yield from misread(given, read, f"{key}.{name}" if key else str(name))
 
@@ -297,20 +299,20 @@ def one_line(text: str, longest: int = 500) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _explained(item: dict[str, Any], kind: type[BaseModel], whole: str) -> str:
+def _explain_error(item: dict[str, Any], kind: type[BaseModel], whole: str) -> str:
     key = ".".join(str(part) for part in item["loc"]) or whole
     if item["type"] == "extra_forbidden":
-        return f"{key}: unknown key. {nearest(str(item['loc'][-1]), _keys(kind, item['loc'][:-1]))}"
+        return f"{key}: unknown key. {nearest(str(item['loc'][-1]), _format_keys(kind, item['loc'][:-1]))}"
     if item["type"] == "missing":
         return f"{key}: missing"
     if item["type"] == "json_invalid":
         return f"not valid JSON: {item.get('ctx', {}).get('error', '')}"
     if item["type"] == "value_error":
         return f"{key}: {item['msg'].removeprefix('Value error, ')}"
-    return f"{key}: {_message(item)} (there is {_value(item.get('input'))})"
+    return f"{key}: {_format_message(item)} (there is {_find_value(item.get('input'))})"
 
 
-def _message(item: dict[str, Any]) -> str:
+def _format_message(item: dict[str, Any]) -> str:
     """Return pydantic's message of one mistake in plain words."""
     known, limits = item["type"], item.get("ctx", {})
     if known == "literal_error":
@@ -345,30 +347,30 @@ TYPES = {  # how the type of a mistake begins → what must stand there
 }
 
 
-def _value(value: Any) -> str:
+def _find_value(value: Any) -> str:
     if isinstance(value, dict):
         return f"a table of {len(value)} keys"
     if isinstance(value, (list, tuple)) and len(value) > 3:
         return f"a list of {len(value)}"
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "…"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+def _format_keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """Return the keys a card may have at `path`."""
     for step in path:
         if isinstance(step, int):
             continue
         for name, info in kind.model_fields.items():
-            inner = _record_in(info.annotation)
+            inner = _find_record(info.annotation)
             if step in (name, info.alias) and inner:
                 kind = inner
     return sorted(info.alias or name for name, info in kind.model_fields.items())
 
 
-def _record_in(annotation: Any) -> type[BaseModel] | None:
+def _find_record(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(
-        (found for arg in getattr(annotation, "__args__", ()) if (found := _record_in(arg))), None
+        (found for arg in getattr(annotation, "__args__", ()) if (found := _find_record(arg))), None
     )

@@ -241,7 +241,7 @@ def test_a_card_shows_what_cards_say_and_does_nothing_else(park):
 
 @given(st.text(), st.text())
 def test_front_matter_holds_any_text_as_that_text(one, other):
-    made = markdown.front_matter({"name": one, "list": [other], "of": [{"path": one}]})
+    made = markdown.render_front_matter({"name": one, "list": [other], "of": [{"path": one}]})
     assert made.count("\n---") == 1
     read = yaml.safe_load(made.removesuffix("\n---").removeprefix("---\n"))
     flat = markdown.one_line(one)
@@ -250,8 +250,8 @@ def test_front_matter_holds_any_text_as_that_text(one, other):
 
 @given(st.text())
 def test_text_from_outside_cannot_leave_its_line_or_its_code(text):
-    assert "\n" not in markdown.inline(text) and "<" not in markdown.inline(text)
-    assert markdown.code(text).count("`") == 2
+    assert "\n" not in markdown.format_inline(text) and "<" not in markdown.format_inline(text)
+    assert markdown.format_code(text).count("`") == 2
 
 
 KILLED = """

@@ -63,7 +63,7 @@ def test_work_that_never_yields_is_interrupted_all_the_same():
 
     CTRL_C()
     with pytest.raises(KeyboardInterrupt):
-        pool.work(busy())
+        pool.run_loop(busy())
 
 
 def say_so(n, body):

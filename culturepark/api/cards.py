@@ -239,5 +239,5 @@ def _rehearse(found: Workspace, settings: Settings, scene: Scene, turns: int) ->
 
     context = look_up(found, Dialogue(scene=scene), settings.survey)
     session = Rehearsal(load_model("embedded"))
-    dialogue = pool.work(hold_dialogue(context, session, context.dialogue, (stop_there,)))
+    dialogue = pool.run_loop(hold_dialogue(context, session, context.dialogue, (stop_there,)))
     return replace(context, dialogue=dialogue)

@@ -129,7 +129,7 @@ def _run_jobs(
         runs.attach_store(models.values(), store, settings)
         sessions = {n: Session(Models(model), store) for n, model in models.items()}
         context = runner.EvalContext(folder / "evals", sessions, parts, settings.width, tell)
-        folders = pool.work(_run_all(jobs, context, store))
+        folders = pool.run_loop(_run_all(jobs, context, store))
         usd, tokens = store.sum_spent()
         priced = any(s.has_price for s in sessions.values())
         tell("spent", {"run": name, "usd": usd if priced else None, "tokens": tokens})

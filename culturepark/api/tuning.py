@@ -246,7 +246,7 @@ def hosted(
     made = work.plan(
         folder, model, method=method, suffix=title if suffix is None else suffix, **how
     )
-    return pool.work(work.tune(made, place, key=key))
+    return pool.run_loop(work.tune(made, place, key=key))
 
 
 def locate_upload(

@@ -103,7 +103,7 @@ def tune_hosted(
 
     folder, place, title = api.locate_upload(corpus, how["method"], name, workspace, out)
     if cancel:
-        statuses = pool.work(work.cancel(place))
+        statuses = pool.run_loop(work.cancel(place))
         say(
             {"out": str(place), "jobs": statuses},
             as_json,
@@ -120,7 +120,7 @@ def tune_hosted(
     failure = None
     with progress(as_json):
         try:
-            pool.work(work.tune(plan, place, _print_event))
+            pool.run_loop(work.tune(plan, place, _print_event))
         except RunFailed as error:  # of some jobs; print the others' models first
             failure = error
     _print_models(plan, work.read_manifests(place), place, as_json)

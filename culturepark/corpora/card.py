@@ -10,7 +10,7 @@ from pathlib import Path
 
 from culturepark import surveys
 from culturepark.errors import InputError
-from culturepark.markdown import code, front_matter, inline
+from culturepark.markdown import format_code, format_inline, render_front_matter
 from culturepark.records import MARKS
 from culturepark.settings import Settings
 from culturepark.store import RunStore
@@ -75,11 +75,13 @@ def render(store: RunStore, workspace: Workspace, settings: Settings, name: str)
     """
     splits = {count.split: count.samples for count in count_splits(store)}
     made = (
-        TEMPLATED if settings.model == "embedded" else MODELLED.format(model=code(settings.model))
+        TEMPLATED
+        if settings.model == "embedded"
+        else MODELLED.format(model=format_code(settings.model))
     )
     pack = workspace.scenario(settings.scenario)
     licence = (
-        f"This corpus is given away under {code(settings.licence)}."
+        f"This corpus is given away under {format_code(settings.licence)}."
         if settings.licence
         else UNCHOSEN
     )
@@ -89,7 +91,7 @@ def render(store: RunStore, workspace: Workspace, settings: Settings, name: str)
 Each row asks one survey question and answers it with an option and an opinion that a persona gave in a dialogue.
 {_seats(settings)}No question stands in two splits: {", ".join(f"{s} {splits.get(s, 0)}" for s in ("train", "validation", "test"))}.
 
-Seeds: {inline(pack.title)}. {inline(pack.source)}.
+Seeds: {format_inline(pack.title)}. {format_inline(pack.source)}.
 Norms and customs come from authored cards; they describe what many people keep, not what any person is.
 
 ## Licence
@@ -106,8 +108,8 @@ Norms and customs come from authored cards; they describe what many people keep,
 
 {_marked(store)}## Settings
 
-model {code(settings.model)} · seed {settings.seed} · {settings.turns} turns · modes {", ".join(settings.modes)} · styles {", ".join(settings.styles)} ·
-stance {settings.stance} · embedder {code(settings.refine.embedder)} · at most {settings.refine.clusters} opinions per dialogue
+model {format_code(settings.model)} · seed {settings.seed} · {settings.turns} turns · modes {", ".join(settings.modes)} · styles {", ".join(settings.styles)} ·
+stance {settings.stance} · embedder {format_code(settings.refine.embedder)} · at most {settings.refine.clusters} opinions per dialogue
 """
     return Card(name, sum(splits.values()), licensed(settings.licence), text)
 
@@ -139,7 +141,7 @@ def page(card: Card, about: str, subsets: Mapping[str, Mapping[str, str]], rows:
         }
         for name, files in subsets.items()
     ]
-    head = front_matter(
+    head = render_front_matter(
         {
             "pretty_name": card.title,
             **card.licence,
@@ -149,13 +151,13 @@ def page(card: Card, about: str, subsets: Mapping[str, Mapping[str, str]], rows:
             "configs": configs,
         }
     )
-    others = ", ".join(code(name) for name in list(subsets)[1:])
+    others = ", ".join(format_code(name) for name in list(subsets)[1:])
     more = f"\nIts other subsets are loaded by name: {others}.\n" if others else ""
     use = (
         f'{about}\n\n```python\nfrom datasets import load_dataset\n\nrows = load_dataset("FOLDER") '
         f" # this folder\n```\n{more}"
     )
-    return f"{head}\n# {inline(card.title)}\n\n{use}\n{card.text}"
+    return f"{head}\n# {format_inline(card.title)}\n\n{use}\n{card.text}"
 
 
 def _known(store: RunStore, workspace: Workspace, settings: Settings) -> str:
@@ -183,8 +185,8 @@ def _figures(settings: Settings) -> str:
     try:
         figures = surveys.load_survey(settings.survey)
     except InputError:
-        return f"{inline(Path(str(settings.survey)).name)}, which cannot be read any more"
-    return f"{inline(figures.survey)} ({inline(figures.source)}), {figures.describe_weights()}"
+        return f"{format_inline(Path(str(settings.survey)).name)}, which cannot be read any more"
+    return f"{format_inline(figures.survey)} ({format_inline(figures.source)}), {figures.describe_weights()}"
 
 
 def _seats(settings: Settings) -> str:
@@ -205,7 +207,7 @@ def _drops(store: RunStore) -> str:
     cells = {(culture, reason): n for culture, reason, n in rows}
     head = "| culture | kept | " + " | ".join(reasons) + " |\n|---|" + "---|" * (len(reasons) + 1)
     body = [
-        f"| {inline(culture)} | {cells.get((culture, ''), 0)} | "
+        f"| {format_inline(culture)} | {cells.get((culture, ''), 0)} | "
         + " | ".join(str(cells.get((culture, r), 0)) for r in reasons)
         + " |"
         for culture in sorted({c for c, _, _ in rows})
@@ -254,5 +256,8 @@ def _marked_table(by: str, rows: list[MarkedTurns]) -> str:
         for row in rows
     )
     return "\n".join(
-        [head, *("| " + " | ".join(inline(str(cell)) for cell in row) + " |" for row in cells)]
+        [
+            head,
+            *("| " + " | ".join(format_inline(str(cell)) for cell in row) + " |" for row in cells),
+        ]
     )

@@ -18,7 +18,7 @@ from culturepark.corpora.formats import SPLITS
 from culturepark.corpora.importers import Importer
 from culturepark.corpora.shares import Row
 from culturepark.errors import InputError, nearest
-from culturepark.markdown import code, inline
+from culturepark.markdown import format_code, format_inline
 from culturepark.records import Message, Origin, Pair, Sample, digest
 from culturepark.registry import IMPORTERS
 from culturepark.settings import Split
@@ -205,10 +205,12 @@ def describe_corpus(corpus: FileCorpus, name: str, licence: str | None) -> Card:
     """Return what is said of a file's corpus in whatever format."""
     splits = Counter[str](record.split for record in corpus.records)
     by_culture = Counter(record.culture for record in corpus.records)
-    noticed = [f"- {inline(what)}: {count}" for what, count in corpus.notices.items()]
-    cultures = [f"| {inline(culture)} | {n} |" for culture, n in sorted(by_culture.items())]
-    given = f"given away under {code(licence)}" if licence else "of no licence that was named"
-    text = f"""{len(corpus.records)} {corpus.holds} read from {code(corpus.path.name)} (SHA-256 {corpus.sha256}) by CulturePark; the text is not ours.
+    noticed = [f"- {format_inline(what)}: {count}" for what, count in corpus.notices.items()]
+    cultures = [f"| {format_inline(culture)} | {n} |" for culture, n in sorted(by_culture.items())]
+    given = (
+        f"given away under {format_code(licence)}" if licence else "of no licence that was named"
+    )
+    text = f"""{len(corpus.records)} {corpus.holds} read from {format_code(corpus.path.name)} (SHA-256 {corpus.sha256}) by CulturePark; the text is not ours.
 Each row names the line that it came from. No question stands in two splits: {", ".join(f"{s} {splits[s]}" for s in SPLITS)}.
 
 ## Licence

@@ -14,7 +14,7 @@ from culturepark.curation import embedders, filters, first_person
 from culturepark.curation.deduplication import deduplicate, mark_words, thin
 from culturepark.curation.extract import extract
 from culturepark.curation.verify import verify
-from culturepark.executor.pool import each
+from culturepark.executor.pool import run_each
 from culturepark.llm.session import Failure, Meter, Session, measure_cost
 from culturepark.records import Culture, Opinion, Question, Scene
 from culturepark.settings import Refining, Settings
@@ -53,7 +53,7 @@ async def refine(
         if report:
             report(scene, opinions, meter)
 
-    await each(scenes, refine_scene, settings.width)
+    await run_each(scenes, refine_scene, settings.width)
     deduplicate(session.store)
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from culturepark.context import look_up
 from culturepark.dialogue import casting
 from culturepark.dialogue.runner import hold_dialogue
-from culturepark.executor.pool import each
+from culturepark.executor.pool import run_each
 from culturepark.llm.session import Meter, Session
 from culturepark.records import Dialogue, Scene
 from culturepark.settings import Settings
@@ -62,5 +62,5 @@ async def simulate(
         if report:
             report(ended)
 
-    await each(scenes, one, settings.width)
+    await run_each(scenes, one, settings.width)
     session.store.commit()

@@ -16,7 +16,7 @@ from culturepark.executor import stopping
 T = TypeVar("T")
 
 
-async def each(jobs: Iterable[T], work: Callable[[T], Awaitable[None]], width: int) -> None:
+async def run_each(jobs: Iterable[T], work: Callable[[T], Awaitable[None]], width: int) -> None:
     """Run `work` on every job with at most `width` in flight; jobs are drawn only when there is
     room for them.
 
@@ -43,7 +43,7 @@ async def each(jobs: Iterable[T], work: Callable[[T], Awaitable[None]], width: i
         raise first from None
 
 
-def work(main: Coroutine[Any, Any, T]) -> T:
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end in a loop of its own, the fastest there is; from a notebook, in a
     thread beside its loop.
 
@@ -54,15 +54,15 @@ def work(main: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         with stopping.on_interrupt(stop):
-            return _run(main, stop)
-    done: list[T] = []
-    failed: list[BaseException] = []
+            return _run_main(main, stop)
+    results: list[T] = []
+    errors: list[BaseException] = []
 
     def beside() -> None:
         try:
-            done.append(_run(main, stop))
+            results.append(_run_main(main, stop))
         except BaseException as error:
-            failed.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=beside, name="culturepark")
     thread.start()
@@ -71,12 +71,12 @@ def work(main: Coroutine[Any, Any, T]) -> T:
     except KeyboardInterrupt:
         stop.request()
         thread.join()
-    if failed:
-        raise failed[0]
-    return done[0]
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
-def _run(main: Coroutine[Any, Any, T], stop: stopping.Stop) -> T:
+def _run_main(main: Coroutine[Any, Any, T], stop: stopping.Stop) -> T:
     async def whole() -> T:
         stopping.enter(stop)
         return await main
@@ -115,5 +115,5 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         import uvloop
     except ImportError:
         return None
-    found: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return found
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -57,7 +57,7 @@ def load(
     """
     provider, _, rest = name.partition("/")
     if ":" in name and "/" not in name:
-        return _imported(name)
+        return _import_model(name)
     if not name.strip():
         raise InputError(
             "the model's name is empty; write embedded, PROVIDER/NAME, or leave the setting out"
@@ -67,16 +67,16 @@ def load(
     if faults:
         raise InputError(f"faults are planted by the embedded engine only, not by {name!r}")
     if (place := local_place(name)) is not None:
-        return _local(place, endpoint.params if endpoint else {})
+        return _load_local(place, endpoint.params if endpoint else {})
     if not rest:
         known = ("embedded", "local/NAME", *(f"{p}/NAME" for p in PROVIDERS))
         raise InputError(
             f"model {name!r} names no model; write PROVIDER/NAME. {nearest(name, known)}"
         )
-    return _line(name, provider, rest, endpoint or Endpoint(), key, batch=batch)
+    return _build_endpoint_client(name, provider, rest, endpoint or Endpoint(), key, batch=batch)
 
 
-def _local(place: str, params: Mapping[str, Any]) -> Model:
+def _load_local(place: str, params: Mapping[str, Any]) -> Model:
     from culturepark.local_models import rewards
 
     if rewards.is_reward_model(place):
@@ -95,7 +95,7 @@ def model(name: str, *, key: str | None = None, **how: Any) -> Model:
     return load(name, build_endpoint(**how), key=key)
 
 
-def address(name: str) -> str | None:
+def find_address(name: str) -> str | None:
     """Return the address that the environment names for a model's provider; None where it names
     none.
     """
@@ -110,7 +110,7 @@ def address(name: str) -> str | None:
     )
 
 
-def _line(
+def _build_endpoint_client(
     name: str, provider: str, rest: str, how: Endpoint, key: str | None, *, batch: bool
 ) -> EndpointClient:
     from culturepark.llm import pricing
@@ -122,8 +122,8 @@ def _line(
     key = remember(key or (secret(how.key_env) if how.key_env else None))
     if known is not None:
         client, official = (
-            _compatible(name, known, how, key),
-            how.base_url is None and address(name) is None,
+            _build_compatible(name, known, how, key),
+            how.base_url is None and find_address(name) is None,
         )
     else:
         from culturepark.llm.providers.lite import Lite
@@ -131,7 +131,7 @@ def _line(
         lite = rest if provider == "litellm" else name
         provider, _, rest = lite.partition("/")
         client, official = (
-            Lite(_identity(name, how, how.base_url), lite, how.base_url, key, how.timeout),
+            Lite(_build_identity(name, how, how.base_url), lite, how.base_url, key, how.timeout),
             how.base_url is None,
         )
     facts = _find_fact_sender(client, rest, known)
@@ -163,19 +163,25 @@ def _find_fact_sender(client: Any, model: str, known: Provider | None) -> FactSe
     return FactSender(client.base_url, model, client.key, known.start if known else "")
 
 
-def _compatible(name: str, known: Provider, how: Endpoint, key: str | None) -> Any:
+def _build_compatible(name: str, known: Provider, how: Endpoint, key: str | None) -> Any:
     from culturepark.llm.providers.compatible import Compatible
 
-    url = (how.base_url or address(name) or known.url).rstrip("/")
-    given = how.base_url is not None or url != known.url
-    found = key or remember(secret(OWN, known.key) if given else secret(known.key))
-    needs = () if given or known.local else (how.key_env or known.key,)
+    url = (how.base_url or find_address(name) or known.url).rstrip("/")
+    is_own_address = how.base_url is not None or url != known.url
+    secret_key = key or remember(secret(OWN, known.key) if is_own_address else secret(known.key))
+    needs = () if is_own_address or known.local else (how.key_env or known.key,)
     return Compatible(
-        _identity(name, how, url), url, found, needs, how.timeout, known.start, how.max_reply_mb
+        _build_identity(name, how, url),
+        url,
+        secret_key,
+        needs,
+        how.timeout,
+        known.start,
+        how.max_reply_mb,
     )
 
 
-def _identity(name: str, how: Endpoint, url: str | None) -> str:
+def _build_identity(name: str, how: Endpoint, url: str | None) -> str:
     """Return what names all that can change a model's answers besides the request."""
     extra = (
         digest(how.params, how.structured, size=4)
@@ -185,9 +191,9 @@ def _identity(name: str, how: Endpoint, url: str | None) -> str:
     return f"{name}@{url or 'litellm'}" + (f"+{extra}" if extra else "")
 
 
-def _imported(name: str) -> Model:
-    found = import_attribute(name, "cannot import model")
-    model = found() if isinstance(found, type) else found
+def _import_model(name: str) -> Model:
+    target = import_attribute(name, "cannot import model")
+    model = target() if isinstance(target, type) else target
     if not isinstance(model, Model):
         raise InputError(f"{name!r} is no model: it needs `identity` and `async complete(request)`")
     return model

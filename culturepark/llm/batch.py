@@ -265,10 +265,10 @@ class BatchClient:
         async def create() -> BatchStatus:
             nonlocal attempts
             attempts += 1
-            found = (
+            existing = (
                 await find_batch(self.identity, self._backend, batch.id) if attempts > 1 else None
             )
-            return found or await self._backend.create(file, batch.id)
+            return existing or await self._backend.create(file, batch.id)
 
         batch.remote_id = (await self._try(PATIENCE, create)).id
         self._write_status(batch, "pending")

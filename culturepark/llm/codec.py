@@ -142,12 +142,12 @@ def _build_page_error(status: int, body: str, headers: Mapping[str, str]) -> Pro
     else:
         advice = f"{ADVICE[status]}; " if status in ADVICE else ""
         what = f"{advice}a web page came where an answer was expected"
-    shown = f": {body[:200]!r}" if body.strip() else ""
+    excerpt = f": {body[:200]!r}" if body.strip() else ""
     why = (
         "is the address right (--base-url, up to its /v1), or does the page of a proxy or a network"
         " stand before it?"
     )
-    return ProviderError("strange", f"HTTP {status}, and {what}; {why}{shown}", status=status)
+    return ProviderError("strange", f"HTTP {status}, and {what}; {why}{excerpt}", status=status)
 
 
 def decode_answer(status: int, body: Any, headers: Mapping[str, str]) -> Mapping[str, Any]:

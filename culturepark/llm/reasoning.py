@@ -139,8 +139,10 @@ def split_thoughts_exactly(text: str) -> SplitText:
 
 
 def _split_text(text: str) -> SplitText:
-    if text.lstrip().startswith(("<|channel|>", "<|start|>")) and (said := CHANNEL.findall(text)):
-        return _split_channels(said)
+    if text.lstrip().startswith(("<|channel|>", "<|start|>")) and (
+        channels := CHANNEL.findall(text)
+    ):
+        return _split_channels(channels)
     if bare := next((m for form in BARE if (m := form.fullmatch(text))), None):
         return SplitText(bare[1].strip(), bare[2].strip())
     text = FENCE.sub(
@@ -149,9 +151,9 @@ def _split_text(text: str) -> SplitText:
     return _split_at_marks(text, _find_marks(text))
 
 
-def _split_channels(said: Sequence[tuple[str, str]]) -> SplitText:
-    thoughts = [text for name, text in said if name != "final"]
-    answer = [text for name, text in said if name == "final"]
+def _split_channels(channels: Sequence[tuple[str, str]]) -> SplitText:
+    thoughts = [text for name, text in channels if name != "final"]
+    answer = [text for name, text in channels if name == "final"]
     return SplitText(_join_thoughts(thoughts), "".join(answer).strip(), endless=not answer)
 
 
@@ -285,11 +287,13 @@ class ThoughtFilter:
 
     def _pass(self, split: SplitText) -> SplitText:
         before = self._passed
-        said = "" if split.unopened and not before.unopened else before.text
-        known = next((s for s in (said, said.strip()) if split.text.startswith(s)), split.text)
+        before_text = "" if split.unopened and not before.unopened else before.text
+        known = next(
+            (s for s in (before_text, before_text.strip()) if split.text.startswith(s)), split.text
+        )
         new = split.text[len(known) :]
         thoughts = split.reasoning[len(before.reasoning) :]
-        self._passed = replace(split, text=said + new, reasoning=before.reasoning + thoughts)
+        self._passed = replace(split, text=before_text + new, reasoning=before.reasoning + thoughts)
         return SplitText(thoughts, new)
 
 

@@ -54,23 +54,23 @@ def explain_error(error: BaseException) -> str:
     from socket import gaierror
     from ssl import SSLCertVerificationError, SSLError
 
-    for found in _iterate_causes(error):
-        if isinstance(found, gaierror):
+    for cause in _iterate_causes(error):
+        if isinstance(cause, gaierror):
             return NO_NAME
-        if isinstance(found, SSLCertVerificationError):
-            return f"its certificate is not trusted ({found.verify_message})"
-        if isinstance(found, SSLError):
+        if isinstance(cause, SSLCertVerificationError):
+            return f"its certificate is not trusted ({cause.verify_message})"
+        if isinstance(cause, SSLError):
             return (
                 "it does not speak TLS as it should (http instead of https, or the other way"
                 " round?)"
             )
-        if isinstance(found, OSError) and found.errno in WORDS:
-            return WORDS[found.errno]
+        if isinstance(cause, OSError) and cause.errno in WORDS:
+            return WORDS[cause.errno]
     return next(
         (
             NAMED[name]
-            for found in _iterate_causes(error)
-            if (name := type(found).__name__) in NAMED
+            for cause in _iterate_causes(error)
+            if (name := type(cause).__name__) in NAMED
         ),
         None,
     ) or (f"{type(error).__name__}: {error}")

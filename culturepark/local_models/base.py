@@ -41,21 +41,23 @@ def load_tokenizer(name: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    found = _load(name, AutoTokenizer.from_pretrained, find_base(name), trust_remote_code=False)
-    if found.pad_token is None:
-        found.pad_token = found.eos_token
-    if found.chat_template is None:
-        found.chat_template = ("{{ bos_token }}" if _adds_first_token(found) else "") + TEMPLATE
-    elif found.chat_template != TEMPLATE:
-        marks = {str(k): str(v) for k, v in found.special_tokens_map.items()}
-        try_template(found.get_chat_template(), tuple(sorted(marks.items())))
-    return found
+    tokenizer = _load(name, AutoTokenizer.from_pretrained, find_base(name), trust_remote_code=False)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = (
+            "{{ bos_token }}" if _adds_first_token(tokenizer) else ""
+        ) + TEMPLATE
+    elif tokenizer.chat_template != TEMPLATE:
+        marks = {str(k): str(v) for k, v in tokenizer.special_tokens_map.items()}
+        try_template(tokenizer.get_chat_template(), tuple(sorted(marks.items())))
+    return tokenizer
 
 
 def _adds_first_token(tokenizer: Any) -> bool:
     """Say whether a tokenizer begins every text with a token of its own."""
-    begun = tokenizer("a")["input_ids"][:1]
-    return tokenizer.bos_token_id is not None and begun == [tokenizer.bos_token_id]
+    first = tokenizer("a")["input_ids"][:1]
+    return tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
 
 
 def load_model(name: str, machine: Machine, *, quantise: bool = False, scores: bool = False) -> Any:
@@ -69,22 +71,22 @@ def load_model(name: str, machine: Machine, *, quantise: bool = False, scores: b
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     dtype = getattr(torch, machine.dtype)
-    told: dict[str, Any] = {"dtype": dtype, "attn_implementation": machine.attention}
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": machine.attention}
     if quantise:
-        told["quantization_config"] = _nf4(machine, dtype)
-        told["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+        options["quantization_config"] = _nf4(machine, dtype)
+        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     if scores:
-        told["num_labels"] = 1
+        options["num_labels"] = 1
     kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
-    found = _load(
+    model = _load(
         name,
         kind.from_pretrained,
         find_base(name),
         trust_remote_code=False,
         use_safetensors=True,
-        **told,
+        **options,
     )
-    return found if quantise or machine.count > 1 else found.to(machine.device)
+    return model if quantise or machine.count > 1 else model.to(machine.device)
 
 
 def _nf4(machine: Machine, dtype: Any) -> Any:
@@ -105,9 +107,9 @@ def _nf4(machine: Machine, dtype: Any) -> Any:
     )
 
 
-def _load(name: str, load: Any, *args: Any, **told: Any) -> Any:
+def _load(name: str, load: Any, *args: Any, **options: Any) -> Any:
     with explain_damage(f"cannot load the base {name!r}"):
-        return load(*args, **told)
+        return load(*args, **options)
 
 
 def name_base(name: str) -> str:
@@ -126,15 +128,15 @@ def compute_fingerprint(name: str) -> str:
     folder = Path(find_base(name))
     if not folder.is_dir():
         return ""
-    made = hashlib.blake2b(digest_size=8)
+    hasher = hashlib.blake2b(digest_size=8)
     for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
         size = path.stat().st_size
-        made.update(f"{path.name} {size}".encode())
+        hasher.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
             for start in sorted({size * i // 16 for i in range(16)}):
                 file.seek(start)
-                made.update(file.read(PIECE))
-    return made.hexdigest()
+                hasher.update(file.read(PIECE))
+    return hasher.hexdigest()
 
 
 def read_licence(name: str) -> str:

@@ -58,8 +58,8 @@ def open_turns(tokenizer: Any, talks: Sequence[Talk]) -> list[Opening]:
     answer as it stands.
     """
     different = {_key(talk): talk for talk in talks}
-    opened = {key: _open_turn(tokenizer, talk) for key, talk in different.items()}
-    return [opened[_key(talk)] for talk in talks]
+    openings = {key: _open_turn(tokenizer, talk) for key, talk in different.items()}
+    return [openings[_key(talk)] for talk in talks]
 
 
 def tokenize_answers(
@@ -69,10 +69,10 @@ def tokenize_answers(
     the end token last.
     """
     openings = open_turns(tokenizer, talks)
-    said = [_complete_turn(tokenizer, o, a) for o, a in zip(openings, answers, strict=True)]
+    replies = [_complete_turn(tokenizer, o, a) for o, a in zip(openings, answers, strict=True)]
     return [
         (list(o.tokens), ids)
-        for o, ids in zip(openings, _continue(tokenizer, openings, said), strict=True)
+        for o, ids in zip(openings, _continue(tokenizer, openings, replies), strict=True)
     ]
 
 
@@ -82,8 +82,8 @@ def tokenize_beginnings(
     """Return texts with which an answer may begin, as the token ids that follow the opening's
     own.
     """
-    begun = [opening.lead + text for text in texts]
-    return [tuple(ids) for ids in _continue(tokenizer, [opening] * len(begun), begun)]
+    beginnings = [opening.lead + text for text in texts]
+    return [tuple(ids) for ids in _continue(tokenizer, [opening] * len(beginnings), beginnings)]
 
 
 def render_finished(tokenizer: Any, talks: Sequence[Talk]) -> list[str]:

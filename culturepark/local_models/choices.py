@@ -103,14 +103,14 @@ def compute_distributions(
     """
     openings = open_turns(tokenizer, prompts)
     trees = grow_trees(tokenizer, openings, options)
-    begun = [opening.tokens for opening in openings]
-    return weigh_forks(model, tokenizer, begun, trees, [len(o) for o in options], rows=rows)
+    prefixes = [opening.tokens for opening in openings]
+    return weigh_forks(model, tokenizer, prefixes, trees, [len(o) for o in options], rows=rows)
 
 
 def weigh_forks(
     model: Any,
     tokenizer: Any,
-    begun: Sequence[Sequence[int]],
+    prefixes: Sequence[Sequence[int]],
     trees: Sequence[Sequence[Fork]],
     counts: Sequence[int],
     names: Sequence[str] | None = None,
@@ -120,21 +120,21 @@ def weigh_forks(
     `names` are adapters, one a prompt.
     """
     places = [(i, fork) for i, tree in enumerate(trees) for fork in tree]
-    places.sort(key=lambda place: len(begun[place[0]]) + len(place[1].prefix))
-    made = [[1.0] * n for n in counts]
+    places.sort(key=lambda place: len(prefixes[place[0]]) + len(place[1].prefix))
+    probs = [[1.0] * n for n in counts]
     for at in range(0, len(places), rows):
         part = places[at : at + rows]
         asked_of = [names[i] for i, _ in part] if names else None
         logits = compute_last_logits(
-            model, tokenizer, [[*begun[i], *f.prefix] for i, f in part], asked_of
+            model, tokenizer, [[*prefixes[i], *f.prefix] for i, f in part], asked_of
         )
         for (i, fork), row in zip(part, logits, strict=True):
             for share, branch in zip(
                 row[list(fork.tokens)].softmax(-1).tolist(), fork.options, strict=True
             ):
                 for option in branch:
-                    made[i][option] *= share
-    return made
+                    probs[i][option] *= share
+    return probs
 
 
 def compute_last_logits(
@@ -173,24 +173,24 @@ def compute_likelihoods(
     import torch
 
     parts = tokenize_answers(tokenizer, prompts, answers)
-    whole = [prompt + said for prompt, said in parts]
+    whole = [prompt + answer for prompt, answer in parts]
     order = sorted(range(len(whole)), key=lambda i: len(whole[i]))
-    made, was = [0.0] * len(whole), model.training
+    likelihoods, was = [0.0] * len(whole), model.training
     model.eval()
     for at in range(0, len(order), rows):
         part = order[at : at + rows]
         batch = pad_rows(tokenizer, [whole[i] for i in part], model.device)
         with torch.inference_mode():
             logs = model(**batch).logits[:, :-1].float().log_softmax(-1)
-        said = batch["input_ids"][:, 1:]
-        logs = logs.gather(-1, said[..., None])[..., 0]
-        places = torch.arange(1, said.shape[1] + 1, device=said.device)
-        starts = torch.tensor([[len(parts[i][0])] for i in part], device=said.device)
+        answer = batch["input_ids"][:, 1:]
+        logs = logs.gather(-1, answer[..., None])[..., 0]
+        places = torch.arange(1, answer.shape[1] + 1, device=answer.device)
+        starts = torch.tensor([[len(parts[i][0])] for i in part], device=answer.device)
         mask = (places >= starts) & (batch["attention_mask"][:, 1:] == 1)
         for i, mean in zip(part, ((logs * mask).sum(1) / mask.sum(1)).tolist(), strict=True):
-            made[i] = mean
+            likelihoods[i] = mean
     model.train(was)
-    return made
+    return likelihoods
 
 
 def compute_divergence(p: Sequence[float], q: Sequence[float]) -> float:

@@ -296,13 +296,13 @@ class Engine:
         TooLong where prompt and options do not fit; InputError where options cannot be told apart.
         """
         opening = self.open_turn(talk)
-        prompt, told = opening.tokens, choices.tokenize_options(self.tokenizer, opening, options)
-        if (most := len(prompt) + max(map(len, told))) > self.context:
+        prompt, answers = opening.tokens, choices.tokenize_options(self.tokenizer, opening, options)
+        if (most := len(prompt) + max(map(len, answers))) > self.context:
             raise TooLong(f"prompt and options have {most} tokens, and the {self._describe_limit}")
         future: Future[list[float]] = Future()
         self._enqueue(
             self._weighing,
-            OptionsRequest(prompt, choices.find_forks(told), len(options), adapter, future),
+            OptionsRequest(prompt, choices.find_forks(answers), len(options), adapter, future),
         )
         return await asyncio.wrap_future(future)
 
@@ -388,62 +388,62 @@ class Engine:
         """Return the next questions of distributions, as many as fill a few batches of places where
         options part.
         """
-        taken, places = list[OptionsRequest](), 0
+        requests, places = list[OptionsRequest](), 0
         while self._weighing and (
-            not taken or places + len(self._weighing[0].tree) <= SPREAD * self.rows
+            not requests or places + len(self._weighing[0].tree) <= SPREAD * self.rows
         ):
             one = self._weighing.popleft()
             if not one.future.cancelled():
-                taken.append(one)
+                requests.append(one)
                 places += len(one.tree)
-        return taken
+        return requests
 
-    def _weigh(self, taken: Sequence[OptionsRequest]) -> None:
+    def _weigh(self, requests: Sequence[OptionsRequest]) -> None:
         try:
-            found = choices.weigh_forks(
+            distributions = choices.weigh_forks(
                 self.model,
                 self.tokenizer,
-                [w.prompt for w in taken],
-                [w.tree for w in taken],
-                [w.count for w in taken],
-                names=[w.adapter for w in taken] if self._adapters else None,
+                [w.prompt for w in requests],
+                [w.tree for w in requests],
+                [w.count for w in requests],
+                names=[w.adapter for w in requests] if self._adapters else None,
                 rows=self.rows,
             )
         except Exception as error:
-            for one in taken:
+            for one in requests:
                 with suppress(InvalidStateError):
                     one.future.set_exception(error)
             return
-        for one, shares in zip(taken, found, strict=True):
+        for one, shares in zip(requests, distributions, strict=True):
             with suppress(InvalidStateError):
                 one.future.set_result(shares)
 
     def _next_read(self) -> list[ReadRequest]:
         """Return the next texts to be read, as many as there are rows and memory for."""
-        taken, longest = list[ReadRequest](), 0
-        while self._reading and len(taken) < self.rows:
+        requests, longest = list[ReadRequest](), 0
+        while self._reading and len(requests) < self.rows:
             longest = max(longest, len(self._reading[0].prompt))
-            if taken and longest * (len(taken) + 1) > self.room:
+            if requests and longest * (len(requests) + 1) > self.room:
                 break
             one = self._reading.popleft()
             if not one.future.cancelled():
-                taken.append(one)
-        return taken
+                requests.append(one)
+        return requests
 
-    def _read(self, taken: Sequence[ReadRequest]) -> None:
+    def _read(self, requests: Sequence[ReadRequest]) -> None:
         try:
             rows = reading.read_rows(
                 self.model,
                 self.tokenizer,
-                [r.prompt for r in taken],
-                max(r.top for r in taken),
-                [r.adapter for r in taken] if self._adapters else None,
+                [r.prompt for r in requests],
+                max(r.top for r in requests),
+                [r.adapter for r in requests] if self._adapters else None,
             )
-            made = [self._tokens_read(r, row) for r, row in zip(taken, rows, strict=True)]
+            answers = [self._tokens_read(r, row) for r, row in zip(requests, rows, strict=True)]
         except Exception as error:
-            _fail_rows(taken, error)
+            _fail_rows(requests, error)
             return
-        for one, tokens in zip(taken, made, strict=True):
+        for one, tokens in zip(requests, answers, strict=True):
             with suppress(InvalidStateError):
                 one.future.set_result(tokens)
 
@@ -510,7 +510,7 @@ class Engine:
             [[0] * (longest - len(r.ask.prompt)) + [1] * len(r.ask.prompt) for r in batch],
             device=device,
         )
-        told = GenerationConfig(
+        config = GenerationConfig(
             do_sample=False,
             max_new_tokens=max(r.ask.limit for r in batch),
             pad_token_id=pad,
@@ -521,7 +521,7 @@ class Engine:
             self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                generation_config=told,
+                generation_config=config,
                 logits_processor=_build_processors(_build_sampler(self, batch)),
                 stopping_criteria=_build_stopping(batch),
                 **mixed,
@@ -576,8 +576,10 @@ class Engine:
             row.told = len(text), len(row.tokens)
 
     def _decode(self, row: RunningRequest) -> str:
-        said = [t for t in row.said if t not in self.ends]
-        return str(self.tokenizer.decode(said, skip_special_tokens=True)).removeprefix(row.ask.lead)
+        tokens = [t for t in row.said if t not in self.ends]
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).removeprefix(
+            row.ask.lead
+        )
 
     def _cut_at_stop(self, row: RunningRequest) -> str | None:
         """Return what a row said before the first of its stop texts; None where none was said."""
@@ -587,9 +589,9 @@ class Engine:
 
     def _build_generation(self, row: RunningRequest) -> Generation:
         text = self._cut_at_stop(row)
-        said = self._decode(row) if text is None else text
+        answer = self._decode(row) if text is None else text
         return Generation(
-            said, row.finish, len(row.ask.prompt), len(row.said), tuple(row.tokens), row.end
+            answer, row.finish, len(row.ask.prompt), len(row.said), tuple(row.tokens), row.end
         )
 
 
@@ -647,21 +649,21 @@ def _build_sampler(engine: Engine, batch: Sequence[RunningRequest]) -> Any:
 
         def __call__(self, input_ids: Any, scores: Any) -> Any:
             scores = scores.float()
-            narrowed = _mask_logits(scores, batch)
+            masked = _mask_logits(scores, batch)
             chosen = draw_tokens(
-                narrowed,
+                masked,
                 asks,
                 [row.rng.random() if row.ask.temperature > 0 else 0.0 for row in batch],
             )
             logs = _read_logprobs(scores[wanting], chosen[wanting], most) if wanting else []
-            held = dict(zip(wanting, logs, strict=True))
+            by_row = dict(zip(wanting, logs, strict=True))
             for i, token in enumerate(chosen.tolist()):
                 if not batch[i].done:
-                    single, likeliest = held.get(i, (0.0, []))
+                    single, likeliest = by_row.get(i, (0.0, []))
                     engine.take(
                         batch[i],
                         token,
-                        (single, likeliest[: batch[i].ask.top]) if i in held else None,
+                        (single, likeliest[: batch[i].ask.top]) if i in by_row else None,
                     )
             return scores.new_full(scores.shape, float("-inf")).scatter_(1, chosen[:, None], 0.0)
 
@@ -675,11 +677,11 @@ def _mask_logits(scores: Any, batch: Sequence[RunningRequest]) -> Any:
     guided = [i for i, row in enumerate(batch) if row.guide is not None and not row.done]
     if not guided:
         return scores
-    narrowed = scores.clone()
+    masked = scores.clone()
     for i in guided:
         with _failing(batch[i]):
-            narrowed[i] = batch[i].guide.narrow(scores[i])  # type: ignore[union-attr]
-    return narrowed
+            masked[i] = batch[i].guide.narrow(scores[i])  # type: ignore[union-attr]
+    return masked
 
 
 @contextmanager
@@ -770,29 +772,31 @@ def attach_adapter(whole: Any, model: LocalModel, name: str, *, alone: bool = Fa
         return whole
     if not alone:
         check_mixable(folder)
-    bare, held, odd = not isinstance(whole, PeftModel), whole, ["nothing was read"]
+    bare, model_with_adapters, odd = not isinstance(whole, PeftModel), whole, ["nothing was read"]
     try:
         with libraries.quiet(), libraries.explain_damage(f"cannot load the adapter at {folder}"):
             if bare:
                 config = LoraConfig.from_pretrained(str(folder), inference_mode=True)
-                held = PeftModelForCausalLM(whole, config, adapter_name=name)
-            loaded = held.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+                model_with_adapters = PeftModelForCausalLM(whole, config, adapter_name=name)
+            loaded = model_with_adapters.load_adapter(
+                str(folder), adapter_name=name, is_trainable=False
+            )
         odd = [*loaded.missing_keys, *loaded.unexpected_keys]
     finally:
         if odd:
-            _detach(held, name, bare)
+            _detach(model_with_adapters, name, bare)
     if odd:
         raise ModelError(
             f"the adapter at {folder} does not fit {model.title}: of {len(odd)} weights one side"
             f" has none, {odd[0]} first"
         )
-    return held.eval()
+    return model_with_adapters.eval()
 
 
-def _detach(held: Any, name: str, bare: bool) -> None:
+def _detach(model: Any, name: str, bare: bool) -> None:
     """Take off an adapter that could not be loaded, so that the base speaks as before."""
-    if name in getattr(held, "peft_config", {}):
-        held.unload() if bare else held.delete_adapter(name)
+    if name in getattr(model, "peft_config", {}):
+        model.unload() if bare else model.delete_adapter(name)
 
 
 def _find_end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -814,21 +818,17 @@ def _find_end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
 def _measure_context(config: Any, tokenizer: Any) -> int:
     """Return how many tokens prompt and answer may have together."""
     text = config.get_text_config()
-    found = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length
-    return int(min(found, 2**31))
+    longest = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length
+    return int(min(longest, 2**31))
 
 
-def _measure_room(config: Any, found: Machine) -> int:
+def _measure_room(config: Any, hardware: Machine) -> int:
     """Return how many tokens' keys and values fit half of the memory that is left."""
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", 1)
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    bytes_each = 2 * text.num_hidden_layers * heads * size * (4 if found.dtype == "float32" else 2)
-    return max(
-        1,
-        int(
-            machine.find_machine(found.device, found.dtype, found.attention).memory
-            * 0.5
-            / bytes_each
-        ),
+    bytes_each = (
+        2 * text.num_hidden_layers * heads * size * (4 if hardware.dtype == "float32" else 2)
     )
+    now = machine.find_machine(hardware.device, hardware.dtype, hardware.attention)
+    return max(1, int(now.memory * 0.5 / bytes_each))

@@ -78,8 +78,8 @@ def explain_damage(what: str) -> Iterator[None]:
     except (ParkError, MemoryError):
         raise
     except Exception as error:
-        said = next(
+        message = next(
             (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
         kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
-        raise ModelError(f"{what}: {kind}{said[:300]}") from error
+        raise ModelError(f"{what}: {kind}{message[:300]}") from error

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from culturepark.atomic import write_text
 from culturepark.errors import InputError, nearest
-from culturepark.markdown import code, front_matter, inline
+from culturepark.markdown import format_code, format_inline, render_front_matter
 from culturepark.records import Record
 from culturepark.toml import explain
 
@@ -123,7 +123,7 @@ def _list_folders(folder: Path) -> list[Path]:
 def render_card(manifest: Manifest) -> str:
     """Return the model card as Markdown with front matter."""
     m = manifest
-    head = front_matter(
+    head = render_front_matter(
         {
             "base_model": m.base,
             "library_name": "transformers" if m.kind == "model" else "peft",
@@ -131,9 +131,13 @@ def render_card(manifest: Manifest) -> str:
             "tags": ["culturepark", "cultural-alignment", "trl"],
         }
     )
-    table = [f"| {name} | {inline(str(value))} |" for name, value in _list_facts(m).items()]
-    intro = INTRO.format(kind=m.kind, objective=inline(m.objective), corpus=code(m.corpus))
-    return "\n".join([head, f"# {inline(m.name)}", "", intro, "", "| | |", "|---|---|", *table, ""])
+    table = [f"| {name} | {format_inline(str(value))} |" for name, value in _list_facts(m).items()]
+    intro = INTRO.format(
+        kind=m.kind, objective=format_inline(m.objective), corpus=format_code(m.corpus)
+    )
+    return "\n".join(
+        [head, f"# {format_inline(m.name)}", "", intro, "", "| | |", "|---|---|", *table, ""]
+    )
 
 
 INTRO = """A {kind} tuned by CulturePark ({objective}) on {corpus}. It shifts a base towards the answers in that corpus, which

@@ -33,12 +33,12 @@ def merge_adapter(source: str | Path, target: str | Path) -> Path:
         raise InputError(f"{target} is there already and not empty; name another folder")
     with libraries.quiet():
         whole = base.load_model(model.root, machine.find_machine("cpu", read_dtype(model)))
-    made = attach_adapter(whole, model, "merged", alone=True).merge_and_unload(safe_merge=True)
+    merged = attach_adapter(whole, model, "merged", alone=True).merge_and_unload(safe_merge=True)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     with libraries.quiet(), libraries.writing(f"the merged model to {target}"):
-        made.save_pretrained(partial)
+        merged.save_pretrained(partial)
         base.load_tokenizer(model.root).save_pretrained(partial)
     manifest.write(_manifest(model), partial)
     if target.is_dir():
@@ -67,8 +67,8 @@ def read_dtype(model: LocalModel) -> str:
             " rounded once more. Tune on, or name in the adapter's base_model_name_or_path, the"
             " base it was quantised from."
         )
-    found = str(config.dtype or "float32").removeprefix("torch.")
-    return found if found in machine.DTYPES else "float32"
+    name = str(config.dtype or "float32").removeprefix("torch.")
+    return name if name in machine.DTYPES else "float32"
 
 
 def _manifest(model: LocalModel) -> Manifest:
@@ -80,9 +80,9 @@ def _manifest(model: LocalModel) -> Manifest:
         "created": manifest.format_now(),
     }
     if (folder / manifest.FILE).is_file():
-        told = manifest.read(folder)
-        return told.model_copy(
-            update={**common, "settings": {**told.settings, "merged": model.identity}}
+        saved = manifest.read(folder)
+        return saved.model_copy(
+            update={**common, "settings": {**saved.settings, "merged": model.identity}}
         )
     return Manifest(
         name=model.name,

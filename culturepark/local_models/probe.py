@@ -66,24 +66,24 @@ def try_template(template: str, marks: tuple[tuple[str, str], ...]) -> None:
     """Raise ModelError for a chat template that takes more time, memory or text than one needs;
     `marks` are the tokenizer's own.
     """
-    told = json.dumps({"template": template, "talks": TALKS, "marks": dict(marks)})
+    payload = json.dumps({"template": template, "talks": TALKS, "marks": dict(marks)})
     try:
-        done = subprocess.run(  # noqa: S603
+        process = subprocess.run(  # noqa: S603
             [sys.executable, "-I", "-c", TRIAL.format(memory=MEMORY, seconds=SECONDS)],
-            input=told,
+            input=payload,
             capture_output=True,
             text=True,
             timeout=PATIENCE * SECONDS,
         )
     except subprocess.TimeoutExpired:
         raise ModelError(f"{_SLOW}; it is not used") from None
-    if done.returncode < 0:
+    if process.returncode < 0:
         raise ModelError(f"{_SLOW}; it is not used")
-    if done.returncode > 0:
+    if process.returncode > 0:
         raise ModelError(
             "the base's chat template took more memory than a prompt needs; it is not used"
         )
-    if int(done.stdout) > LONGEST:
+    if int(process.stdout) > LONGEST:
         raise ModelError(
             f"the base's chat template writes more than {LONGEST} characters for four short"
             " messages"

@@ -32,9 +32,9 @@ def read_rows(
     batch = choices.pad_rows(tokenizer, rows, model.device)
     ids, mask, cache = batch["input_ids"], batch["attention_mask"], None
     step = max(1, PIECE_BYTES // (4 * len(rows) * model.config.get_text_config().vocab_size))
-    named: dict[str, Any] = {"adapter_names": list(names)} if names else {}
-    kept = _cache_name(model)
-    made: list[list[Read]] = [[] for _ in rows]
+    adapters: dict[str, Any] = {"adapter_names": list(names)} if names else {}
+    cache_name = _cache_name(model)
+    readings: list[list[Read]] = [[] for _ in rows]
     with torch.inference_mode():
         for at in range(0, ids.shape[1], step):
             end = min(at + step, ids.shape[1])
@@ -42,15 +42,15 @@ def read_rows(
                 input_ids=ids[:, at:end],
                 attention_mask=mask[:, :end],
                 use_cache=end < ids.shape[1] or at > 0,
-                **named,
-                **{kept: cache},
+                **adapters,
+                **{cache_name: cache},
             )
-            cache = out.get(kept)
+            cache = out.get(cache_name)
             following = ids[:, at + 1 : end + 1]
             logs = out.logits[:, : following.shape[1]].float().log_softmax(-1)
             for row, part in enumerate(_pieces(logs, following, top)):
-                made[row] += part
-    return [part[: len(row) - 1] for part, row in zip(made, rows, strict=True)]
+                readings[row] += part
+    return [part[: len(row) - 1] for part, row in zip(readings, rows, strict=True)]
 
 
 def _cache_name(model: Any) -> str:

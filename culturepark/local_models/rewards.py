@@ -55,10 +55,12 @@ def load_tokenizer(name: str) -> Any:
     """Return a base's tokenizer; encoders without a chat template get one that separates turns as
     their pairs are separated.
     """
-    found = base.load_tokenizer(name)
-    if found.cls_token is not None and str(found.chat_template).endswith(libraries.TEMPLATE):
-        found.chat_template = ENCODER
-    return found
+    tokenizer = base.load_tokenizer(name)
+    if tokenizer.cls_token is not None and str(tokenizer.chat_template).endswith(
+        libraries.TEMPLATE
+    ):
+        tokenizer.chat_template = ENCODER
+    return tokenizer
 
 
 def tokenize_talks(tokenizer: Any, talks: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
@@ -211,7 +213,7 @@ def score_rows(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> lis
     import torch
 
     order = sorted({tuple(row) for row in rows}, key=lambda row: (len(row), row))
-    found: dict[tuple[int, ...], float] = {}
+    scores: dict[tuple[int, ...], float] = {}
     was = model.training
     model.eval()
     for at in range(0, len(order), ROWS):
@@ -219,13 +221,13 @@ def score_rows(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> lis
         batch = tokenizer.pad(
             {"input_ids": [list(r) for r in part]}, padding_side="right", return_tensors="pt"
         )
-        told = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
         with torch.inference_mode():
-            found.update(
-                zip(part, model(**told).logits.float().reshape(len(part)).tolist(), strict=True)
+            scores.update(
+                zip(part, model(**inputs).logits.float().reshape(len(part)).tolist(), strict=True)
             )
     model.train(was)
-    return [found[tuple(row)] for row in rows]
+    return [scores[tuple(row)] for row in rows]
 
 
 def compute_rewards(

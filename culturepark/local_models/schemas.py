@@ -33,9 +33,9 @@ class Guides:
         import llguidance.hf
 
         self._read = llguidance.hf.from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(ends))
-        said = tokenizer(list(CLOSING), add_special_tokens=False)["input_ids"]
+        closings = tokenizer(list(CLOSING), add_special_tokens=False)["input_ids"]
         self.size, self.ends = size, tuple(sorted(ends))
-        self.closing = sorted({ids[0] for ids in said if len(ids) == 1})
+        self.closing = sorted({ids[0] for ids in closings if len(ids) == 1})
 
     def begin(self, schema: str) -> Guide:
         """Return the guide of one answer; InputError where the schema cannot be kept."""

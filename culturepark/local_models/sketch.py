@@ -41,13 +41,13 @@ def sketch_base(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     raw.train_from_iterator(sorted(set(texts)), trainer)
-    made = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, eos_token=marks[1], pad_token=marks[0], model_max_length=512
     )
-    made.chat_template = TEMPLATE
+    tokenizer.chat_template = TEMPLATE
     torch.manual_seed(seed)
     shape = LlamaConfig(
-        vocab_size=len(made),
+        vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=4 * width,
         num_hidden_layers=1,
@@ -57,9 +57,9 @@ def sketch_base(
         tie_word_embeddings=True,
         attention_dropout=dropout,
         bos_token_id=None,
-        eos_token_id=made.eos_token_id,
-        pad_token_id=made.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     LlamaForCausalLM(shape).save_pretrained(folder)
-    made.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder

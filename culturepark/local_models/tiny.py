@@ -105,11 +105,11 @@ def neutral(seed: int = 0) -> Iterator[list[dict[str, str]]]:
     while True:
         for question in rng.sample(questions, len(questions)):
             code = rng.choice(question.options).code
-            said = completion(question, code, opinion(question, code, rng))
+            answer = completion(question, code, opinion(question, code, rng))
             yield [
                 {"role": "system", "content": SYSTEM.format(title=rng.choice(titles))},
                 {"role": "user", "content": question.prompt},
-                {"role": "assistant", "content": said},
+                {"role": "assistant", "content": answer},
             ]
 
 
@@ -127,11 +127,11 @@ def opinion(question: Question, code: int, rng: Any) -> str:
         )
     if not claims:
         return f"{rng.choice(OPENERS)} this is how it is with {question.about}."
-    said = f"{rng.choice(OPENERS)} {rng.choice(claims)}"
+    sentence = f"{rng.choice(OPENERS)} {rng.choice(claims)}"
     return (
-        f"{said} {rng.choice(LINKS)} {rng.choice(reasons)}."
+        f"{sentence} {rng.choice(LINKS)} {rng.choice(reasons)}."
         if reasons and rng.random() < 0.7
-        else f"{said}."
+        else f"{sentence}."
     )
 
 
@@ -147,10 +147,10 @@ def build(target: Path, texts: int = TEXTS, epochs: int = EPOCHS, gate: float = 
 
     _report(f"building the tiny base in {target.parent}, once; a minute or two")
     talks = list(islice(neutral(), texts))
-    made = _train_tokenizer(talks)
+    tokenizer = _train_tokenizer(talks)
     torch.manual_seed(VERSION)
     shape = LlamaConfig(
-        vocab_size=len(made),
+        vocab_size=len(tokenizer),
         hidden_size=WIDTH,
         intermediate_size=4 * WIDTH,
         num_hidden_layers=LAYERS,
@@ -159,11 +159,11 @@ def build(target: Path, texts: int = TEXTS, epochs: int = EPOCHS, gate: float = 
         max_position_embeddings=LENGTH,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=made.eos_token_id,
-        pad_token_id=made.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(shape)
-    loss = _pretrain(model, made, talks, epochs)
+    loss = _pretrain(model, tokenizer, talks, epochs)
     if not loss <= gate:
         raise RunFailed(
             f"the tiny base learnt too little: loss {loss:.3f}, where {gate} is needed; nothing was"
@@ -171,7 +171,7 @@ def build(target: Path, texts: int = TEXTS, epochs: int = EPOCHS, gate: float = 
         )
     with quiet(), writing(f"the offline base to {target}"):
         model.save_pretrained(target)
-        made.save_pretrained(target)
+        tokenizer.save_pretrained(target)
     (target / "README.md").write_text(CARD.format(loss=loss), encoding="utf-8")
     return loss
 
@@ -201,15 +201,15 @@ def _train_tokenizer(talks: list[list[dict[str, str]]]) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     raw.train_from_iterator((m["content"] for talk in talks for m in talk), trainer)
-    made = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw,
         eos_token=marks[1],
         pad_token=marks[0],
         additional_special_tokens=marks[2:],
         model_max_length=LENGTH,
     )
-    made.chat_template = TEMPLATE
-    return made
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
 
 
 def _pretrain(model: Any, tokenizer: Any, talks: list[list[dict[str, str]]], epochs: int) -> float:
@@ -258,9 +258,9 @@ def _report(text: str) -> None:
 def _encode_rows(tokenizer: Any, talks: list[list[dict[str, str]]]) -> list[tuple[list[int], int]]:
     """Return each conversation's tokens and where its answer begins."""
     whole = tokenizer.apply_chat_template(talks, tokenize=False)
-    asked = tokenizer.apply_chat_template(
+    prompts = tokenizer.apply_chat_template(
         [t[:-1] for t in talks], tokenize=False, add_generation_prompt=True
     )
     ids = tokenizer(whole, add_special_tokens=False, truncation=True)["input_ids"]
-    starts = tokenizer(asked, add_special_tokens=False, truncation=True)["input_ids"]
+    starts = tokenizer(prompts, add_special_tokens=False, truncation=True)["input_ids"]
     return [(row, len(start)) for row, start in zip(ids, starts, strict=True)]

@@ -29,11 +29,11 @@ def build_commands(models: Mapping[str, LocalModel], port: int = PORT) -> list[s
     `--generation-config vllm` keeps the base's own sampling settings out, as `culturepark serve`
     does.
     """
-    made = list[str]()
+    commands = list[str]()
     for root in dict.fromkeys(m.root for m in models.values()):
         here = {name: model for name, model in models.items() if model.root == root}
-        made.append(_build_command(root, here, port + len(made)))
-    return made
+        commands.append(_build_command(root, here, port + len(commands)))
+    return commands
 
 
 def _build_command(root: str, models: Mapping[str, LocalModel], port: int) -> str:
@@ -84,13 +84,13 @@ def _without_thoughts(root: str) -> list[str]:
 def find_rank(adapters: Mapping[str, LocalModel]) -> int:
     """Return the least rank vLLM takes that holds them all; InputError where there is none."""
     name, largest = max(((n, m.rank) for n, m in adapters.items()), key=lambda pair: pair[1])
-    found = next((r for r in RANKS if r >= largest), None)
-    if found is None:
+    rank = next((r for r in RANKS if r >= largest), None)
+    if rank is None:
         raise InputError(
             f"the adapter {name!r} has the rank {largest}; vLLM takes up to {RANKS[-1]}. Merge it:"
             " culturepark merge"
         )
-    return found
+    return rank
 
 
 def _locate(root: str) -> str:

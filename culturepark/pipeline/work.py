@@ -68,7 +68,7 @@ class Pipeline:
         self.on_event(RunStarted(self.run.folder))
         with logs.keep_log(self.run.folder), pool.pause_garbage_collection():
             try:
-                pool.work(self._guard(task))
+                pool.run_loop(self._guard(task))
             except ParkError as error:
                 event = {"event": "stopped", "error": type(error).__name__}
                 logs.log.info("%s", error, extra=event)

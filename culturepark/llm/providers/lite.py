@@ -39,10 +39,10 @@ def _build_keeper() -> Any:
         def log_post_api_call(
             self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
         ) -> None:
-            if (heard := _answers.get()) is not None and (
+            if (answers := _answers.get()) is not None and (
                 answer := kwargs.get("original_response")
             ) is not None:
-                heard.append(answer)
+                answers.append(answer)
 
     return Keeper()
 
@@ -122,8 +122,8 @@ class Lite:
 
     def build_options(self) -> dict[str, Any]:
         """Return address, key and time-out as litellm's functions take them."""
-        given = {"api_base": self.base_url, "api_key": self.key, "timeout": self.timeout}
-        return {k: v for k, v in given.items() if v is not None}
+        options = {"api_base": self.base_url, "api_key": self.key, "timeout": self.timeout}
+        return {k: v for k, v in options.items() if v is not None}
 
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
         """Ask once and return the answer as a chat completion's body; ProviderError when there is

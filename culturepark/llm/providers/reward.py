@@ -109,11 +109,11 @@ class RewardProvider:
         ms = (time.perf_counter() - started) * 1000 / max(1, len(batch))
         for request, future, rows, cut in read:
             if rows:
-                found = [next(flat) for _ in rows]
+                scores = [next(flat) for _ in rows]
                 _set_result(
                     future,
                     replace(
-                        _build_reply(request.options, found, cut),
+                        _build_reply(request.options, scores, cut),
                         model=self.identity,
                         prompt_tokens=sum(map(len, rows)),
                         ms=ms,
@@ -127,10 +127,11 @@ class RewardProvider:
         """Return the tokens of the conversation with each option, and what was cut; where the
         model's template refuses it, say so.
         """
-        told = [{"role": m.role, "content": m.content} for m in request.messages]
+        messages = [{"role": m.role, "content": m.content} for m in request.messages]
         try:
             whole = rewards.tokenize_talks(
-                tokenizer, [[*told, {"role": "assistant", "content": o}] for o in request.options]
+                tokenizer,
+                [[*messages, {"role": "assistant", "content": o}] for o in request.options],
             )
         except InputError as error:
             _set_result(future, Reply("failed", reason=str(error), model=self.identity, final=True))
