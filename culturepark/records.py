@@ -113,6 +113,16 @@ def _plain(value: Any) -> Any:
 # Optional fields that count in hashes whether they are set or not, as they always have. None is
 # ever added: a field that comes later counts only where it is set, so that the ids of older runs
 # stay.
+# Who has a model of its own: those who speak in a dialogue, and those who read it.
+SpeakerRole = Literal["main_contact", "delegate"]
+ReaderRole = Literal["extractor", "verifier", "rewriter"]
+ModelRole = Literal[SpeakerRole, ReaderRole]
+SPEAKERS: tuple[SpeakerRole, ...] = get_args(SpeakerRole)
+READERS: tuple[ReaderRole, ...] = get_args(ReaderRole)
+ChatRole = Literal["system", "user", "assistant"]  # whose a message to a model is
+CHAT_ROLES: tuple[ChatRole, ...] = get_args(ChatRole)
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 HASHED = {
     "Option": {"label", "degree"},
     "Norm": {"topics", "source"},
@@ -469,7 +479,7 @@ class Message:
     before it.
     """
 
-    role: Literal["system", "user", "assistant"]
+    role: ChatRole
     content: str
 
 
@@ -590,7 +600,7 @@ class Seat(Record):
     taken from its turns; where it is None, they are from delegates', and in-culture from everyone's.
     """
 
-    role: Literal["main_contact", "delegate"]
+    role: SpeakerRole
     persona: str
     view: int | None = None
     language: str = ""
@@ -739,7 +749,7 @@ class Sample(Record):
     opinion: str = ""
     dialogue: str = ""
     persona: str = ""
-    split: Literal["train", "validation", "test"]
+    split: SplitName
     history: tuple[Message, ...] = ()
     origin: Origin | None = None
 
@@ -792,6 +802,6 @@ class Pair(Record):
     other: str = ""
     other_culture: str = ""
     other_answer: int | None = None
-    split: Literal["train", "validation", "test"]
+    split: SplitName
     history: tuple[Message, ...] = ()
     origin: Origin | None = None

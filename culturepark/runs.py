@@ -335,7 +335,7 @@ def resume(folder: str | Path, keys: Mapping[str, str] | None = None) -> Run:
         runs = sorted(p.parent.name for p in found if not p.parent.name.startswith("."))
         raise InputError(f"no run at {folder} (it has no run.toml). {nearest(folder.name, runs)}")
     require_database(folder)
-    if settings_.edited(folder / "run.toml"):
+    if settings_.is_edited(folder / "run.toml"):
         raise InputError(_describe_edits(folder))
     return Run(folder, settings_.read(folder / "run.toml"), load(folder / "cards"), keys or {})
 
@@ -366,7 +366,7 @@ def adjust(run: Run, **changes: Any) -> Run:
     """Change how a run is driven or capped, and write that down; InputError for a setting that
     would change what it says.
     """
-    settings = settings_.build(settings_.layered(run.settings.model_dump(), changes))
+    settings = settings_.build(settings_.layer_settings(run.settings.model_dump(), changes))
     if fixed := sorted(_list_fixed(run.settings, settings)[0]):
         raise InputError(
             f"{', '.join(fixed)} cannot change while a run goes on; only {', '.join(LOOSE)} can"
@@ -381,7 +381,7 @@ def _list_fixed(old: Settings, new: Settings) -> tuple[dict[str, Any], dict[str,
     """
     before, after = (
         s.model_dump(mode="json", exclude={"dialogues", "samples", *LOOSE})
-        | {"endpoints": s.said()}
+        | {"endpoints": s.list_content()}
         for s in (old, new)
     )
     changed = [name for name in before if before[name] != after[name]]

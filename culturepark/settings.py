@@ -22,7 +22,7 @@ from pydantic import (
 from culturepark.atomic import write_text
 from culturepark.errors import CardError, InputError
 from culturepark.options import LENGTH, MODELS, PACE, WHO, comment_toml, names_that_change, setting
-from culturepark.records import CutTurns, Name, Record, Seat, Title, content, digest
+from culturepark.records import CutTurns, ModelRole, Name, Record, Seat, Title, content, digest
 from culturepark.toml import explain, read_toml
 from culturepark.workspace import ROLES, SETTINGS, Workspace, find_shipped_cards
 
@@ -168,7 +168,7 @@ class Endpoint(Record):
     )
     params: dict[str, Any] = setting({}, "More parameters of every request, as top_p.", hidden=True)
 
-    def said(self) -> dict[str, Any]:
+    def list_content(self) -> dict[str, Any]:
         """Return what can change an answer: not how the endpoint is driven and paid for."""
         return {k: v for k, v in content(self).items() if k not in DRIVEN}
 
@@ -298,8 +298,8 @@ class Settings(Record):
         metavar="NAME",
         section=MODELS,
     )
-    models: dict[Literal["main_contact", "delegate", "extractor", "verifier", "rewriter"], str] = (
-        setting({}, "Model per role (default: --model's).", metavar="NAME", section=MODELS)
+    models: dict[ModelRole, str] = setting(
+        {}, "Model per role (default: --model's).", metavar="NAME", section=MODELS
     )
     seats: dict[str, str] = setting(
         {},
@@ -417,13 +417,15 @@ class Settings(Record):
             raise ValueError("write a licence's identifier, for example cc-by-4.0 or apache-2.0")
         return name or None
 
-    def said(self) -> dict[str, Any]:
+    def list_content(self) -> dict[str, Any]:
         """Return what endpoints say that can change an answer, by model; those that are only driven
         and paid for say nothing.
         """
-        unsaid = Endpoint().said()
+        unsaid = Endpoint().list_content()
         return {
-            name: said for name, how in self.endpoints.items() if (said := how.said()) != unsaid
+            name: said
+            for name, how in self.endpoints.items()
+            if (said := how.list_content()) != unsaid
         }
 
     def determining(self) -> dict[str, Any]:
@@ -431,7 +433,7 @@ class Settings(Record):
         and capped.
         """
         data = {k: v for k, v in content(self).items() if k not in (*UNSAID, *LOOSE)}
-        data["endpoints"] = self.said()
+        data["endpoints"] = self.list_content()
         # Where a model is found does not matter, but the word for it always stood here.
         return {k: v for k, v in data.items() if k not in ("models", "seats", "endpoints") or v} | {
             "base_url": None
@@ -552,7 +554,7 @@ def read(path: Path) -> Settings:
     return build(data, str(path))
 
 
-def edited(path: Path) -> bool:
+def is_edited(path: Path) -> bool:
     """Say whether a run's settings file was changed by anything but this program."""
     told = _hash_line(path)
     return told is not None and told != digest(_body(path))
@@ -574,7 +576,7 @@ def _body(path: Path) -> str:
     return "".join(line for line in lines if not line.startswith("#"))
 
 
-def own(workspace: Path) -> dict[str, Any]:
+def read_own(workspace: Path) -> dict[str, Any]:
     """Return what a workspace says for every run in its culturepark.toml; where it has none of its
     own, what this folder's says.
     """
@@ -585,7 +587,7 @@ def own(workspace: Path) -> dict[str, Any]:
     return next((table(path) for path in places if path.exists()), {})
 
 
-def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
+def layer_settings(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings laid over one another, the last on top. What is told of one endpoint, role,
     seat or key leaves the others.
     """

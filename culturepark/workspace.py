@@ -12,11 +12,21 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from culturepark.errors import CardError, InputError, NotFound, nearest
-from culturepark.records import RESERVED, Culture, Persona, Question, Record, Role, Scenario
+from culturepark.records import (
+    READERS,
+    RESERVED,
+    SPEAKERS,
+    Culture,
+    Persona,
+    Question,
+    Record,
+    Role,
+    Scenario,
+)
 from culturepark.toml import explain, misread, read_toml
 
 FOLDERS = ("agents", "personas", "scenarios")
-ROLES = ("main_contact", "delegate", "moderator", "extractor", "verifier", "rewriter")
+ROLES = (*SPEAKERS, "moderator", *READERS)  # the cards that every workspace has
 R = TypeVar("R", bound=Record)
 SETTINGS = "culturepark.toml"
 TEMPLATE = """\

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import culturepark as cp
 from culturepark import atomic, markdown
-from culturepark.corpora.card import LICENCES, licensed
+from culturepark.corpora.card import LICENCES, name_licence
 from culturepark.corpora.formats import SPLITS
 from culturepark.registry import FORMATS
 
@@ -219,8 +219,8 @@ def test_the_card_names_the_licence_that_was_chosen_and_the_surveys_terms(park):
 
 
 def test_a_licence_that_the_hub_does_not_know_is_named_as_another():
-    assert licensed("my-terms-1.0") == {"license": "other", "license_name": "my-terms-1.0"}
-    assert all(licensed(name) == {"license": name} for name in LICENCES)
+    assert name_licence("my-terms-1.0") == {"license": "other", "license_name": "my-terms-1.0"}
+    assert all(name_licence(name) == {"license": name} for name in LICENCES)
 
 
 def test_a_card_shows_what_cards_say_and_does_nothing_else(park):

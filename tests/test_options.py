@@ -176,15 +176,15 @@ def test_the_files_of_a_run_and_of_a_job_say_what_each_line_is(tmp_path):
     assert "# Turns per dialogue.\nturns = 14\n" in run and "# Model per role.\n[models]" in run
     assert "# Rank of the adapters.\nrank = 16\n" in job
     assert settings.read(tmp_path / "run.toml").models == {"verifier": "a:B"}
-    assert not settings.edited(tmp_path / "run.toml")
+    assert not settings.is_edited(tmp_path / "run.toml")
 
 
 def test_a_comment_is_no_change_of_a_runs_settings(tmp_path):
     settings.write(Settings(), path := tmp_path / "run.toml")
     path.write_text(path.read_text().replace("# Turns per dialogue.", "# mine"))
-    assert not settings.edited(path)
+    assert not settings.is_edited(path)
     path.write_text(path.read_text().replace("turns = 14", "turns = 15"))
-    assert settings.edited(path)
+    assert settings.is_edited(path)
 
 
 # ------------------------------------------------- options named like arguments

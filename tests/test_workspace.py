@@ -166,9 +166,9 @@ def test_a_workspace_has_settings_for_every_run_that_flags_and_files_override_an
 
 
 def test_a_new_workspace_has_a_settings_file_that_says_nothing_yet(tmp_path):
-    from culturepark.settings import own
+    from culturepark.settings import read_own
 
-    assert own(cp.init(tmp_path / "mine")) == {}
+    assert read_own(cp.init(tmp_path / "mine")) == {}
 
 
 def test_a_config_file_may_bring_keys_and_a_folder_without_cards_settings_of_its_own(

@@ -21,7 +21,7 @@ from culturepark.executor import pool
 from culturepark.llm import load as load_model
 from culturepark.records import Dialogue, Question, Request, Scene
 from culturepark.settings import Settings, build
-from culturepark.settings import own as read_settings
+from culturepark.settings import read_own as read_settings
 from culturepark.workspace import ROLES, SETTINGS, Workspace, create_workspace, find_workspace, load
 from culturepark.workspace import read_workspace as read_workspace
 

@@ -99,7 +99,7 @@ def _check_files(workspace: Workspace) -> Iterator[str]:
 def _check_settings(workspace: Workspace) -> Iterator[str]:
     """Yield names in culturepark.toml that the workspace does not have."""
     try:
-        data = settings.own(workspace.root)
+        data = settings.read_own(workspace.root)
     except CardError as error:
         yield from (problem.replace(f"{workspace.root}/", "", 1) for problem in error.problems)
         return
@@ -229,7 +229,7 @@ def _may_be_own_country(workspace: Workspace, code: str) -> bool:
     reads.
     """
     try:
-        own = settings.own(workspace.root).get("survey")
+        own = settings.read_own(workspace.root).get("survey")
     except CardError:
         return False
     return bool(own) and re.fullmatch("[A-Z]{3}", code) is not None

@@ -13,7 +13,7 @@ from culturepark import runs, surveys
 from culturepark.dialogue import casting
 from culturepark.errors import InputError
 from culturepark.runs import Run
-from culturepark.settings import Settings, layered, own
+from culturepark.settings import Settings, layer_settings, read_own
 from culturepark.settings import build as build_settings
 from culturepark.settings import table as table_of
 from culturepark.workspace import Workspace, find_workspace, load, locate_output
@@ -25,12 +25,12 @@ def merge_settings(
     """Return settings and API keys by provider: the workspace's own, a file's or mapping's above
     them, changes on top.
     """
-    below = {} if isinstance(given, Settings) else own(find_workspace(workspace))
+    below = {} if isinstance(given, Settings) else read_own(find_workspace(workspace))
     if isinstance(given, Settings):
         given = given.model_dump()
     elif isinstance(given, (str, Path)):
         given = table_of(Path(given))
-    data = layered(below, given or {}, {k: v for k, v in changes.items() if v is not None})
+    data = layer_settings(below, given or {}, {k: v for k, v in changes.items() if v is not None})
     keys = data.pop("keys", {})
     return build_settings(data), keys
 
@@ -71,7 +71,7 @@ def resume(
     opened = runs.resume(folder)
     given = {k: v for k, v in changes.items() if v is not None}
     opened = runs.adjust(opened, **given) if given else opened
-    keys = own(find_workspace(workspace)).get("keys", {})
+    keys = read_own(find_workspace(workspace)).get("keys", {})
     return replace(opened, keys=keys | _key(opened.settings, key))
 
 

@@ -14,8 +14,8 @@ from culturepark.api.runs import parts, start
 from culturepark.context import look_up
 from culturepark.corpora import card
 from culturepark.corpora.build import build
+from culturepark.corpora.export import explain_absence, load_format
 from culturepark.corpora.export import export as export_files
-from culturepark.corpora.export import lacking, load_format
 from culturepark.corpora.formats import DEFAULT, Format
 from culturepark.corpora.imported import SUITS, describe_corpus, read_corpus
 from culturepark.corpora.source import RunSource
@@ -222,7 +222,7 @@ def run(
     parts(opened.settings)
     with opened.open_store() as store:
         if "shares" in {form.reads for form in forms} and (
-            why := lacking(_source(opened, store), "shares")
+            why := explain_absence(_source(opened, store), "shares")
         ):
             raise InputError(f"nothing was asked: there will be nothing to export as shares: {why}")
         pipeline = Pipeline(opened, opened.open_session(store), on_event)

@@ -13,11 +13,11 @@ from culturepark.cli.flags import (
     Sectioned,
     as_json,
     drive_flags,
+    find_run,
     format_flags,
     licence_flag,
-    listed,
-    located,
-    opened,
+    list_names,
+    open_run,
     out_flag,
     pair,
     run_argument,
@@ -186,7 +186,7 @@ def simulate(
     """Hold the dialogues of the run NAME."""
     from culturepark import api
 
-    run = opened(name, resume, fresh, out, workspace, flags)
+    run = open_run(name, resume, fresh, out, workspace, flags)
     with progress(as_json) as show_event:
         done = api.simulate(run, show_event)
     say(
@@ -207,7 +207,7 @@ def refine(run: str, workspace: str | None, out: str | None, as_json: bool, **fl
     """Extract, verify, rewrite and thin out the opinions of RUN."""
     from culturepark import api
 
-    found = located(run, out, workspace, flags)
+    found = find_run(run, out, workspace, flags)
     with progress(as_json) as show_event:
         done = api.refine(found, show_event)
     kept = f"{done['kept']} kept, {done['samples']} samples{_failures(done)}"
@@ -259,15 +259,15 @@ def export(
         if given := [name for name, value in how.items() if value]:
             flag = {"importer": "as"}.get(given[0], given[0])
             raise click.UsageError(f"--{flag} says how a file is read: give it with --from FILE")
-        opened_run = located(run, out, workspace, {"licence": licence})
-        written = api.export(opened_run, listed(formats), by_culture=by_culture)
+        opened_run = find_run(run, out, workspace, {"licence": licence})
+        written = api.export(opened_run, list_names(formats), by_culture=by_culture)
     else:
         asked = click.get_current_context().get_parameter_source("formats")
         default = asked == click.core.ParameterSource.DEFAULT
         where = {"workspace": workspace, "out": out, "licence": licence}
         written = api.export(
             run,
-            None if default else listed(formats),
+            None if default else list_names(formats),
             by_culture=by_culture,
             source=source,
             **where,
@@ -289,7 +289,7 @@ def report(run: str, workspace: str | None, out: str | None, as_json: bool) -> N
     """Write one self-contained page (and JSON) about RUN."""
     from culturepark import api
 
-    page = api.report(located(run, out, workspace))
+    page = api.report(find_run(run, out, workspace))
     say({"report": str(page)}, as_json, str(page))
 
 
@@ -305,7 +305,7 @@ def explain(sample: str, run: str, workspace: str | None, out: str | None, as_js
     """
     from culturepark import api
 
-    found = api.explain(located(run, out, workspace), sample)
+    found = api.explain(find_run(run, out, workspace), sample)
     say(found, as_json, api.format_lineage(found))
 
 
@@ -336,7 +336,7 @@ def estimate(
     """
     from culturepark import api, forecast
 
-    found = opened(name, resume, fresh, out, workspace, flags)
+    found = open_run(name, resume, fresh, out, workspace, flags)
     with progress(as_json) as show_event:
         made = api.estimate(found, pilot, show_event)
     say(made | {"run": str(found.folder)}, as_json, forecast.format_forecast(made))
@@ -370,7 +370,7 @@ def calls(run: str, workspace: str | None, out: str | None, as_json: bool, **cho
     from culturepark import api
     from culturepark.reports.calls import format_call, format_calls
 
-    found = api.calls(located(run, out, workspace), **chosen)
+    found = api.calls(find_run(run, out, workspace), **chosen)
     say(found, as_json, format_call(found) if chosen["call"] else format_calls(found))
 
 
@@ -407,9 +407,9 @@ def run(
     """Do it all: simulate, refine, export and report the run NAME."""
     from culturepark import api
 
-    wanted = listed(formats)
+    wanted = list_names(formats)
     api.exporters(wanted)  # before the run's folder is made
-    found = opened(name, resume, fresh, out, workspace, flags, replay)
+    found = open_run(name, resume, fresh, out, workspace, flags, replay)
     with progress(as_json) as show_event:
         api.run(found, on_event=show_event, formats=wanted, by_culture=by_culture)
     with found.open_store(write=False) as journal:

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from culturepark.cli.flags import Sectioned, as_json, chosen, drive_flags, out_flag, workspace_flag
+from culturepark.cli.flags import (
+    Sectioned,
+    as_json,
+    drive_flags,
+    out_flag,
+    read_flags,
+    workspace_flag,
+)
 from culturepark.cli.progress import say
 from culturepark.cli.terminal import echo
 
@@ -135,7 +142,7 @@ def evaluate(
         models,
         options=dict(map(_parse_option, options)),
         tell=_print_progress(as_json),
-        **chosen(flags),
+        **read_flags(flags),
     )
     say(
         [f.model_dump(mode="json") for f in found], as_json, "\n\n".join(map(_format_result, found))

@@ -247,7 +247,7 @@ format_flags = together(
 )
 
 
-def chosen(flags: Mapping[str, Any]) -> dict[str, Any]:
+def read_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings given by flags: lists split, pairs read, absent ones left out."""
     from culturepark.options import read_settings
     from culturepark.settings import Settings
@@ -274,7 +274,7 @@ def read_pairs(setting: Setting, texts: Iterable[str]) -> dict[str, Any]:
     return {k: rate(k, v) if numbers else v for k, v in pairs.items()}
 
 
-def listed(given: Sequence[str]) -> tuple[str, ...]:
+def list_names(given: Sequence[str]) -> tuple[str, ...]:
     """Read A,B, given once or several times: the names, each once, without the spaces around
     them.
     """
@@ -316,7 +316,7 @@ def price(text: str) -> tuple[str, dict[str, float]]:
     return name, {"prompt_price": prompt, "completion_price": completion}
 
 
-def located(
+def find_run(
     run: str, out: str | None, workspace: str | None, flags: Mapping[str, Any] | None = None
 ) -> Run:
     """Return the run of this name or folder, driven as the flags say."""
@@ -331,11 +331,11 @@ def located(
         if (folder / "run.toml").exists() or folder.parent != Path()
         else locate_output(find_workspace(workspace), run, out)
     )
-    given = chosen(flags or {})
+    given = read_flags(flags or {})
     return api.resume(folder, workspace=workspace, **given)
 
 
-def opened(
+def open_run(
     name: str,
     resume: bool,
     fresh: bool,
@@ -352,14 +352,14 @@ def opened(
 
     tracing.export_spans()
     config = flags.pop("config", None)
-    given = chosen(flags)
+    given = read_flags(flags)
     if replay is not None:
         if given or config or resume:
             raise click.UsageError(
                 "--replay takes settings, cards and answers from the replayed run; give no others"
             )
         return api.replay(
-            name, located(replay, out, workspace).folder, workspace=workspace, out=out, fresh=fresh
+            name, find_run(replay, out, workspace).folder, workspace=workspace, out=out, fresh=fresh
         )
     if resume:
         from culturepark.settings import LOOSE
@@ -369,5 +369,5 @@ def opened(
                 "--resume goes on with the settings in run.toml; only how it is driven and capped"
                 f" may change ({', '.join('--' + k.replace('_', '-') for k in LOOSE)}, --price)"
             )
-        return located(name, out, workspace, flags)
+        return find_run(name, out, workspace, flags)
     return api.start(name, config, workspace=workspace, out=out, fresh=fresh, **given)

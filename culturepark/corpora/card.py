@@ -11,7 +11,7 @@ from pathlib import Path
 from culturepark import surveys
 from culturepark.errors import InputError
 from culturepark.markdown import format_code, format_inline, render_front_matter
-from culturepark.records import MARKS
+from culturepark.records import MARKS, SPLITS
 from culturepark.settings import Settings
 from culturepark.store import RunStore
 from culturepark.store.counts import (
@@ -89,7 +89,7 @@ def render(store: RunStore, workspace: Workspace, settings: Settings, name: str)
 
 {sum(splits.values())} fine-tuning samples from {count_all(store).dialogues} dialogues, made with CulturePark (method: Li et al., NeurIPS 2024, arXiv 2405.15145).
 Each row asks one survey question and answers it with an option and an opinion that a persona gave in a dialogue.
-{_seats(settings)}No question stands in two splits: {", ".join(f"{s} {splits.get(s, 0)}" for s in ("train", "validation", "test"))}.
+{_seats(settings)}No question stands in two splits: {", ".join(f"{s} {splits.get(s, 0)}" for s in SPLITS)}.
 
 Seeds: {format_inline(pack.title)}. {format_inline(pack.source)}.
 Norms and customs come from authored cards; they describe what many people keep, not what any person is.
@@ -111,10 +111,10 @@ Norms and customs come from authored cards; they describe what many people keep,
 model {format_code(settings.model)} · seed {settings.seed} · {settings.turns} turns · modes {", ".join(settings.modes)} · styles {", ".join(settings.styles)} ·
 stance {settings.stance} · embedder {format_code(settings.refine.embedder)} · at most {settings.refine.clusters} opinions per dialogue
 """
-    return Card(name, sum(splits.values()), licensed(settings.licence), text)
+    return Card(name, sum(splits.values()), name_licence(settings.licence), text)
 
 
-def licensed(licence: str | None) -> dict[str, str]:
+def name_licence(licence: str | None) -> dict[str, str]:
     """Return a licence as the hub's front matter has it: an identifier that it knows, or `other`
     and the name.
     """

@@ -29,7 +29,7 @@ def export(
     """
     writers = {name: load_format(name) for name in formats}
     for name, form in writers.items():
-        if why := lacking(source, form.reads):
+        if why := explain_absence(source, form.reads):
             raise RunFailed(f"there is nothing to export as {name}: {why}")
     if crossed := source.list_crossing():
         raise RunFailed(
@@ -72,13 +72,13 @@ def folder_name(form: str) -> str:
     return form.replace(":", ".")
 
 
-def lacking(source: Source, what: str) -> str:
+def explain_absence(source: Source, what: str) -> str:
     """Return why a source has none of `what` (samples, pairs or shares); empty where it has
     some.
     """
     if any(next(getattr(source, what)(split), None) is not None for split in SPLITS):
         return ""
-    if what == "pairs" and lacking(source, "samples"):
+    if what == "pairs" and explain_absence(source, "samples"):
         what = "samples"
     return source.explain_lacking(what)
 
@@ -92,7 +92,7 @@ def _whole(target: Path, form: Format, source: Source, card: Card, by_culture: b
     try:
         subsets = form.write(source, partial)
         for one in map(source.only, source.cultures if by_culture else ()):
-            if not lacking(one, form.reads):
+            if not explain_absence(one, form.reads):
                 subsets |= _culture(partial, form, one, card)
         _describe(partial, form, card, subsets)
     except BaseException:

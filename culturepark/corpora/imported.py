@@ -13,7 +13,7 @@ from typing import Any
 
 from culturepark import tables
 from culturepark.corpora.build import split as split_groups
-from culturepark.corpora.card import TAGS, Card, licensed
+from culturepark.corpora.card import TAGS, Card, name_licence
 from culturepark.corpora.formats import SPLITS
 from culturepark.corpora.importers import Importer
 from culturepark.corpora.shares import Row
@@ -227,4 +227,4 @@ Every row was read; a row that cannot be is an error.{" What was skipped or repl
 {chr(10).join(cultures)}
 """
     tags = tuple(tag for tag in TAGS if tag != "synthetic")
-    return Card(name, len(corpus.records), licensed(licence), text, language=(), tags=tags)
+    return Card(name, len(corpus.records), name_licence(licence), text, language=(), tags=tags)

@@ -20,7 +20,7 @@ from culturepark.cache import cache_folder
 from culturepark.errors import RunFailed
 from culturepark.local_models.libraries import TEMPLATE, quiet, writing
 from culturepark.local_models.machine import require_libraries
-from culturepark.records import Question, digest, stream
+from culturepark.records import CHAT_ROLES, Question, digest, stream
 from culturepark.wording import SYSTEM, completion
 
 PACK = "world_values"  # whose questions it learns to answer
@@ -41,7 +41,6 @@ OPENERS = (
     "My view is that",
 )
 LINKS = ("because", "since", "as")
-ROLES = ("system", "user", "assistant")
 EVERY = 5.0  # seconds between lines of progress
 log = logging.getLogger("culturepark")
 
@@ -190,7 +189,7 @@ def _train_tokenizer(talks: list[list[dict[str, str]]]) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    marks = ["<pad>", "<end>", *(f"<|{role}|>" for role in ROLES)]
+    marks = ["<pad>", "<end>", *(f"<|{role}|>" for role in CHAT_ROLES)]
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()

@@ -21,11 +21,10 @@ from culturepark.offline.grading import GRADING
 from culturepark.offline.lessons import LESSONS
 from culturepark.offline.measure import shared_sentences
 from culturepark.offline.phrases import load_bank
-from culturepark.records import Fault, Reply, Request, digest, stream
+from culturepark.records import SPEAKERS, Fault, Reply, Request, digest, stream
 
 __all__ = ["KINDS", "ROLES", "Embedded", "shared_sentences"]
 
-SPEAKERS = ("main_contact", "delegate")
 READERS: dict[str, Callable[[Request], str]] = {
     "extractor": lambda request: reading.answer_extractor(request.facts),
     "verifier": lambda request: reading.answer_verifier(request.facts),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from culturepark.errors import InputError, nearest
+from culturepark.records import CHAT_ROLES
 
-ROLES = ("system", "user", "assistant")
 KEYS = {
     "trl": ("prompt", "completion"),
     "dpo": ("prompt", "chosen", "rejected"),
@@ -58,11 +58,11 @@ def _talk(value: Any, role: str, where: str) -> list[dict[str, str]]:
     for message in talk:
         if (
             not isinstance(message, dict)
-            or message.get("role") not in ROLES
+            or message.get("role") not in CHAT_ROLES
             or not isinstance(message.get("content"), str)
         ):
             raise InputError(
-                f"{where}: a message has a role ({', '.join(ROLES)}) and content, not"
+                f"{where}: a message has a role ({', '.join(CHAT_ROLES)}) and content, not"
                 f" {message!r:.60}"
             )
         if not message["content"].strip():

@@ -11,10 +11,10 @@ from typing import Any
 from culturepark import tables
 from culturepark.errors import InputError, nearest
 from culturepark.local_models.chat import tokenize_answers
+from culturepark.records import SPLITS
 from culturepark.tables.conversations import Row as Row
 from culturepark.tables.conversations import check_row
 
-SPLITS = ("train", "validation", "test")
 # what a model of all cultures is called, and the one job of a corpus that is not parted
 POOLED = "pooled"
 

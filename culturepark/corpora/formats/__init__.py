@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from culturepark.records import SPLITS as SPLITS
 from culturepark.records import Pair, Sample
 
 Chat = list[dict[str, str]]
@@ -18,7 +19,6 @@ Subsets = dict[str, Files]  # name → files; the first is what is loaded where 
 WHOLE = "default"  # the name of the only subset
 # where files lie that are not rows: loaders of data sets pass over names like this one
 BESIDE = "__metadata__"
-SPLITS = ("train", "validation", "test")
 DEFAULT = ("trl", "openai")  # what the base install can write
 
 
@@ -61,17 +61,17 @@ def lines(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 
 def chat(sample: Sample) -> tuple[Chat, Chat]:
     """Return prompt and completion of a sample as chat messages."""
-    return asked(sample), said(sample.completion)
+    return prompt_messages(sample), answer_message(sample.completion)
 
 
-def asked(record: Sample | Pair) -> Chat:
+def prompt_messages(record: Sample | Pair) -> Chat:
     """Return the prompt as chat messages: system where there is one, history and user."""
     system = [{"role": "system", "content": record.system}] if record.system else []
     history = [{"role": m.role, "content": m.content} for m in record.history]
     return [*system, *history, {"role": "user", "content": record.prompt}]
 
 
-def said(text: str) -> Chat:
+def answer_message(text: str) -> Chat:
     """Return a completion as chat messages: one, the assistant's."""
     return [{"role": "assistant", "content": text}]
 

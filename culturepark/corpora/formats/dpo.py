@@ -6,7 +6,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpora.formats import WHOLE, Format, Subsets, asked, origin, said, splits
+from culturepark.corpora.formats import (
+    WHOLE,
+    Format,
+    Subsets,
+    answer_message,
+    origin,
+    prompt_messages,
+    splits,
+)
 from culturepark.corpora.source import Source
 from culturepark.records import Pair
 
@@ -19,9 +27,9 @@ def write(source: Source, folder: Path) -> Subsets:
 def row(pair: Pair) -> dict[str, object]:
     """Return `{prompt, chosen, rejected, metadata}`."""
     return {
-        "prompt": asked(pair),
-        "chosen": said(pair.chosen),
-        "rejected": said(pair.rejected),
+        "prompt": prompt_messages(pair),
+        "chosen": answer_message(pair.chosen),
+        "rejected": answer_message(pair.rejected),
         "metadata": origin(pair),
     }
 

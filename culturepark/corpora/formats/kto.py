@@ -9,7 +9,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from culturepark.corpora.formats import WHOLE, Format, Subsets, asked, origin, said, splits
+from culturepark.corpora.formats import (
+    WHOLE,
+    Format,
+    Subsets,
+    answer_message,
+    origin,
+    prompt_messages,
+    splits,
+)
 from culturepark.corpora.source import Source
 from culturepark.records import Pair
 
@@ -38,8 +46,8 @@ def rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
 def row(pair: Pair, text: str, label: bool) -> dict[str, Any]:
     """Return `{prompt, completion, label, metadata}`."""
     return {
-        "prompt": asked(pair),
-        "completion": said(text),
+        "prompt": prompt_messages(pair),
+        "completion": answer_message(text),
         "label": label,
         "metadata": origin(pair),
     }

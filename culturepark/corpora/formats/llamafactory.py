@@ -9,7 +9,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from culturepark.corpora.formats import Chat, Format, Subsets, asked, kto, metadata, origin, splits
+from culturepark.corpora.formats import (
+    Chat,
+    Format,
+    Subsets,
+    kto,
+    metadata,
+    origin,
+    prompt_messages,
+    splits,
+)
 from culturepark.corpora.source import Source
 from culturepark.records import Pair, Sample
 
@@ -48,7 +57,7 @@ def write(source: Source, folder: Path) -> Subsets:
 
 def sample_row(sample: Sample) -> dict[str, Any]:
     """Return `{conversations, system, metadata}`: a question and its answer."""
-    talk = [*_talk(asked(sample)), _model(sample.completion)]
+    talk = [*_talk(prompt_messages(sample)), _model(sample.completion)]
     return {"conversations": talk, "system": sample.system, "metadata": metadata(sample)}
 
 
@@ -57,7 +66,7 @@ def pair_row(pair: Pair) -> dict[str, Any]:
     each side.
     """
     return {
-        "conversations": _talk(asked(pair)),
+        "conversations": _talk(prompt_messages(pair)),
         "chosen": _model(pair.chosen),
         "rejected": _model(pair.rejected),
         "system": pair.system,

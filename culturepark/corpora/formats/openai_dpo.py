@@ -6,7 +6,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from culturepark.corpora.formats import BESIDE, WHOLE, Format, Subsets, asked, origin, said, splits
+from culturepark.corpora.formats import (
+    BESIDE,
+    WHOLE,
+    Format,
+    Subsets,
+    answer_message,
+    origin,
+    prompt_messages,
+    splits,
+)
 from culturepark.corpora.source import Source
 from culturepark.records import Pair
 
@@ -24,9 +33,9 @@ def row(pair: Pair) -> dict[str, object]:
     side.
     """
     return {
-        "input": {"messages": asked(pair)},
-        "preferred_output": said(pair.chosen),
-        "non_preferred_output": said(pair.rejected),
+        "input": {"messages": prompt_messages(pair)},
+        "preferred_output": answer_message(pair.chosen),
+        "non_preferred_output": answer_message(pair.rejected),
     }
 
 
