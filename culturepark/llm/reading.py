@@ -364,7 +364,7 @@ def read_option_probs(body: Mapping[str, Any], options: Sequence[str]) -> tuple[
 
 
 def explain_missing_probs(body: Mapping[str, Any]) -> str:
-    """Return why `shares` tells nothing, and what to do."""
+    """Return why `read_option_probs` returns nothing, with advice."""
     first = _read_first_token(body)
     if not first:
         return (

@@ -133,7 +133,7 @@ def split_thoughts(text: str) -> SplitText:
 
 
 def split_thoughts_exactly(text: str) -> SplitText:
-    """Like `part`; an answer that nothing is taken out of keeps the spaces around it."""
+    """Like `split_thoughts`; an answer that nothing is taken out of keeps the spaces around it."""
     split = split_thoughts(text)
     return replace(split, text=text) if split.text == text.strip() else split
 
