@@ -91,7 +91,7 @@ def corpus(folder: Path) -> int:
     """Write rows of about LENGTH tokens of random words; return how many tokens they have."""
     from culturepark.local_models import base
     from culturepark.records import stream
-    from culturepark.training.rows import tokenised
+    from culturepark.training.rows import tokenize_completions
 
     rng, words = stream("gpu"), base.load_tokenizer("tiny")
     rows = [
@@ -111,7 +111,7 @@ def corpus(folder: Path) -> int:
     (folder / "train.jsonl").write_text(
         "".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8"
     )
-    return sum(map(len, tokenised(words, rows, LENGTH * 4)["input_ids"]))
+    return sum(map(len, tokenize_completions(words, rows, LENGTH * 4)["input_ids"]))
 
 
 def main() -> None:

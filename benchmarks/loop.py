@@ -42,7 +42,7 @@ def held_out(row: Row) -> bool:
 
 def tuned(corpus: Corpus, seed: int, folder: Path) -> list[Path]:
     """Return eight adapters."""
-    told = recipe.build(
+    told = recipe.build_recipe(
         {
             "objective": "sft",
             "base": "tiny",
@@ -85,8 +85,8 @@ def main() -> None:
         folder = Path(tmp)
         run = cp.run("loop", stance="modal", samples=SAMPLES, out=folder, formats=("trl", "shares"))
         corpus, shares = (
-            rows.read(run.corpus / "trl", "trl"),
-            rows.read(run.corpus / "shares", "shares"),
+            rows.read_corpus(run.corpus / "trl", "trl"),
+            rows.read_corpus(run.corpus / "shares", "shares"),
         )
         options = {
             r["metadata"]["question"]: r["options"]
@@ -107,7 +107,7 @@ def main() -> None:
         questions = {c: list(part)[:MOST] for c, part in corpus.rows["test"].items()}
         made = {seed: tuned(corpus, seed, folder) for seed in SEEDS}
         for kind, held in (("wordings", wordings), ("questions", questions)):
-            told(kind, [matrix.compare(made[seed], held, options) for seed in SEEDS])
+            told(kind, [matrix.compare_models(made[seed], held, options) for seed in SEEDS])
         whole = time.perf_counter() - began
         print(
             "\nwhat data buys (seed 0): likelihood margin and cultures whose own model is first, on"
@@ -115,7 +115,7 @@ def main() -> None:
         )
         for share in SIZES:
             models = made[0] if share == 1 else tuned(less(corpus, share), 0, folder)
-            found = matrix.compare(models, questions, options)
+            found = matrix.compare_models(models, questions, options)
             print(
                 f"  {share * statistics.mean(map(len, kept.values())):5.0f} rows a culture:"
                 f" {found.margin():+.3f} nats a token, {found.own()} of 8"

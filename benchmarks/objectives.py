@@ -24,7 +24,7 @@ from culturepark.evaluation.intervals import SHARE
 from culturepark.local_models import choices, tiny
 from culturepark.records import Question, stream
 from culturepark.training import job, recipe, rows
-from culturepark.training.matrix import loaded, use
+from culturepark.training.matrix import load_adapters, use_adapter
 from culturepark.training.rows import Corpus, Row
 from culturepark.wording import completion
 from culturepark.workspace import find_shipped_cards, load
@@ -100,7 +100,7 @@ def corpus(held: Sequence[Row]) -> Corpus:
 def tuned(name: str, train: Sequence[Row], said: Sequence[Row], seed: int, folder: Path) -> Path:
     """Return the model of one objective."""
     how = OBJECTIVES[name]
-    told = recipe.build(
+    told = recipe.build_recipe(
         {"base": "tiny", "pooled": True, "patience": 0, "seed": seed, "device": "cpu", **how}
     )
     first = said if name == "opinion SFT" else train
@@ -153,10 +153,10 @@ def main() -> None:
                 clusters = [f"{seed}:{r['metadata'][by]}" for r in part]
                 scores = yardsticks(train, part)
                 for name, model in made.items():
-                    with loaded([model]) as (tuned_, tokenizer, _):
+                    with load_adapters([model]) as (tuned_, tokenizer, _):
                         scores[name] = distances(tuned_, tokenizer, part)
                         if name == "shares":
-                            with use(tuned_, "base"):
+                            with use_adapter(tuned_, "base"):
                                 scores["tiny base"] = distances(tuned_, tokenizer, part)
                 for name, values in scores.items():
                     found.setdefault((name, kind), []).extend(zip(clusters, values, strict=True))

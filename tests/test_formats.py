@@ -186,7 +186,7 @@ def test_rows_beside_the_same_rows_by_culture_are_trained_on_once(corpus):
     from culturepark.training import rows
     from culturepark.training.hosted.uploads import find_jobs
 
-    read = rows.read(corpus / "dpo", "dpo")
+    read = rows.read_corpus(corpus / "dpo", "dpo")
     assert sum(map(len, read.rows["train"].values())) == len(jsonl(corpus / "dpo/train.jsonl"))
     assert [culture for culture, _ in find_jobs(corpus / "openai")] == ["arabic", "german"]
 

@@ -153,7 +153,7 @@ def test_killed_they_go_on_to_the_same_weights(two, words, tmp_path):
         one.kill()
     process.wait()
     assert (
-        job._checkpoint(models(tmp_path) / ".work" / "south")
+        job._find_checkpoint(models(tmp_path) / ".work" / "south")
         and not (models(tmp_path) / "south").exists()
     )
     again = work(TORCHRUN, verb)
@@ -219,8 +219,8 @@ def test_rows_that_processes_cannot_share_are_refused():
         ({"rows": 12, "batch": 6}, "processes of --batch 6"),
     ):
         with pytest.raises(InputError, match=said):
-            job.arguments(
-                recipe.build({"objective": "sft", "base": "tiny", **told_}),
+            job.build_arguments(
+                recipe.build_recipe({"objective": "sft", "base": "tiny", **told_}),
                 found,
                 24,
                 (),

@@ -171,7 +171,7 @@ def test_every_setting_says_what_it_is_and_its_options_are_on_the_command_line(m
 
 def test_the_files_of_a_run_and_of_a_job_say_what_each_line_is(tmp_path):
     settings.write(Settings(models={"verifier": "a:B"}), tmp_path / "run.toml")
-    recipe.write(recipe.build({"base": "tiny"}), tmp_path / "tune.toml")
+    recipe.write_recipe(recipe.build_recipe({"base": "tiny"}), tmp_path / "tune.toml")
     run, job = ((tmp_path / name).read_text() for name in ("run.toml", "tune.toml"))
     assert "# Turns per dialogue.\nturns = 14\n" in run and "# Model per role.\n[models]" in run
     assert "# Rank of the adapters.\nrank = 16\n" in job

@@ -97,7 +97,7 @@ READERS = {
     "opinions": lambda path: opinions.read_polls([path]),
     "posts": posts.read,
     **{
-        form: lambda path, form=form: rows.read(path, form, "german")
+        form: lambda path, form=form: rows.read_corpus(path, form, "german")
         for form in ("trl", "dpo", "kto", "shares")
     },
     **{
@@ -144,7 +144,7 @@ def test_a_services_file_is_sent_as_it_is_so_half_a_character_is_refused(tmp_pat
 def test_a_corpus_with_blank_lines_and_line_separators_is_whole(tmp_path):
     row = json.dumps({**ROWS["trl"], "prompt": "one\u2028two"}, ensure_ascii=False)
     (tmp_path / "train.jsonl").write_text(f"\ufeff{row}\r\n\n  \n{row}\n\n", encoding="utf-8")
-    assert len(rows.read(tmp_path, "trl").of("train", "german")) == 2
+    assert len(rows.read_corpus(tmp_path, "trl").select("train", "german")) == 2
 
 
 def test_a_conversation_goes_on_after_a_line_separator(tmp_path):

@@ -133,7 +133,7 @@ def shape(request, marked, tmp_path_factory):
 def test_trained_weighed_and_sampled_prompts_are_the_same_tokens(shape, talk):
     _, held = shape
     row = {"prompt": talk, "completion": [{"role": "assistant", "content": ANSWER}]}
-    trained = rows.tokenised(held.tokenizer, [row], 999)
+    trained = rows.tokenize_completions(held.tokenizer, [row], 999)
     start = trained["labels"][0].count(-100)
     prompt = trained["input_ids"][0][:start]
     assert (
@@ -149,12 +149,14 @@ def test_pairs_judged_answers_and_shares_are_learnt_after_the_same_prompt(shape)
     judged = {"prompt": TALK, "completion": other, "label": False}
     place = {"prompt": TALK, "options": ["Agree", "Disagree"], "shares": [0.5, 0.5]}
     prompt = list(held.ask(TALK).prompt)
-    dpo, kto = (preference.dataset(held.tokenizer, [row], 999, 1)[0] for row in (pair, judged))
+    dpo, kto = (
+        preference.build_dataset(held.tokenizer, [row], 999, 1)[0] for row in (pair, judged)
+    )
     assert (
         dpo["prompt_ids"]
         == kto["prompt_ids"]
         == prompt
-        == shares.places(held.tokenizer, [place])[0].ids
+        == shares.find_places(held.tokenizer, [place])[0].ids
     )
     assert dpo["chosen_input_ids"] == prompt + dpo["chosen_ids"]
     assert dpo["chosen_labels"] == [-100] * len(prompt) + dpo["chosen_ids"]

@@ -46,7 +46,7 @@ def test_settings_benchmarks_and_recipes_with_a_byte_order_mark_are_read(park):
     prepend(run.folder / "run.toml")
     assert cp.resume(run.folder).settings == run.settings
     (park / "tune.toml").write_bytes(BOM + b'objective = "sft"\nbase = "tiny"\n')
-    assert recipe.read(park / "tune.toml").base == "tiny"
+    assert recipe.read_recipe(park / "tune.toml").base == "tiny"
     (park / "b.toml").write_bytes(
         BOM + b'name = "b"\ntitle = "B"\nabout = "b"\nsource = "b"\nkind = "survey"\n'
     )

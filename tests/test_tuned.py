@@ -50,12 +50,14 @@ def model(place, called="north", losses=LOSSES, **changes):
 
 
 def gather(place, *names, **changes):
-    return tuned.gather(place, [model(place, name, **changes) for name in names or ("north",)])
+    return tuned.gather_facts(
+        place, [model(place, name, **changes) for name in names or ("north",)]
+    )
 
 
 def pairs(place, objective="dpo", **scores):
     facts = gather(place, objective=objective, scores={**BEFORE, **BETTER, **scores})
-    return facts["judged"][0], tuned.page(facts)
+    return facts["judged"][0], tuned.render_page(facts)
 
 
 def matrix(place, **changes):
@@ -77,7 +79,7 @@ def test_a_model_is_told_as_it_was_kept(tmp_path):
     row = facts["models"][0]
     assert (row["train"], row["validation"], row["steps"], row["loss"]) == (359, 50, 12, 1.0)
     assert (row["eval_loss"], row["best_step"], row["stopped"]) == (2.4, 12, "no")
-    page = tuned.page(facts)
+    page = tuned.render_page(facts)
     for said in (
         "<bdi>sft</bdi>",
         "supervised fine-tuning",
@@ -92,8 +94,8 @@ def test_a_model_is_told_as_it_was_kept(tmp_path):
 def test_the_same_inputs_give_the_same_bytes_and_nothing_half_written(tmp_path):
     folders = [model(tmp_path, name) for name in ("north", "south")]
     matrix(tmp_path)
-    first = tuned.write(tmp_path, folders).read_bytes()
-    assert tuned.write(tmp_path, folders).read_bytes() == first
+    first = tuned.write_report(tmp_path, folders).read_bytes()
+    assert tuned.write_report(tmp_path, folders).read_bytes() == first
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "matrix.json",
         "north",
@@ -106,11 +108,11 @@ def test_a_page_that_cannot_be_written_and_models_that_are_none_are_told(tmp_pat
     folder = model(tmp_path)
     (tmp_path / "report.html").mkdir()
     with pytest.raises(cp.ParkError, match="cannot write the report"):
-        tuned.write(tmp_path, [folder])
+        tuned.write_report(tmp_path, [folder])
     assert not (tmp_path / "report.html.partial").exists()
     for none in ([], [tmp_path / "nowhere"]):
         with pytest.raises(cp.InputError, match="no tuned model"):
-            tuned.write(tmp_path, none)
+            tuned.write_report(tmp_path, none)
 
 
 def test_what_a_name_says_cannot_break_out_of_the_page(tmp_path):
@@ -130,13 +132,13 @@ def test_what_a_name_says_cannot_break_out_of_the_page(tmp_path):
         for n, o in enumerate(("dpo", evil))
     ]
     matrix(tmp_path, cultures=(evil, "south"), models=(evil, "south", "base"))
-    page = tuned.page(tuned.gather(tmp_path, folders))
+    page = tuned.render_page(tuned.gather_facts(tmp_path, folders))
     assert "&lt;script&gt;" in page and not re.search(r"<script|<img", page)
 
 
 def test_the_page_takes_nothing_from_outside_and_is_well_formed(tmp_path):
     matrix(tmp_path)
-    page = tuned.page(
+    page = tuned.render_page(
         gather(
             tmp_path,
             "north",
@@ -167,13 +169,13 @@ def test_the_page_takes_nothing_from_outside_and_is_well_formed(tmp_path):
 def test_every_model_has_a_plot_on_the_same_axes_with_its_best_check_marked(tmp_path):
     later = [e | {"step": 2 * e["step"]} for e in LOSSES]
     folders = [model(tmp_path), model(tmp_path, "south", later)]
-    facts = tuned.gather(tmp_path, folders)
+    facts = tuned.gather_facts(tmp_path, folders)
     assert [label for _, label in facts["axes"]["x"]][-1] == "30" and facts["axes"]["y"][0][
         1
     ] == "1"
     north, south = facts["charts"]
     assert north["points"][1] == north["best"] and float(south["best"][0]) > float(north["best"][0])
-    page = tuned.page(facts)
+    page = tuned.render_page(facts)
     assert (
         page.count('class="plot"') == page.count('class="best"') - 1 == 2
     )  # and one in the legend
@@ -189,7 +191,7 @@ def test_a_loss_that_is_no_number_is_a_gap_and_said(tmp_path):
     )
     facts = gather(tmp_path, losses=odd)
     assert facts["charts"][0]["line"].count("M") == 2 and not facts["charts"][0]["points"]
-    page = tuned.page(facts)
+    page = tuned.render_page(facts)
     assert (
         "The training loss is not a finite number at 1 of 3 logged steps, first at step 8" in page
     )
@@ -198,25 +200,29 @@ def test_a_loss_that_is_no_number_is_a_gap_and_said(tmp_path):
 
 
 def test_a_run_that_ended_in_no_number_is_not_finite_rather_than_unknown(tmp_path):
-    page = tuned.page(gather(tmp_path, losses=({"loss": NAN, "step": 8},), scores={"loss": 2.0}))
+    page = tuned.render_page(
+        gather(tmp_path, losses=({"loss": NAN, "step": 8},), scores={"loss": 2.0})
+    )
     assert '<td class="n">not finite</td>' in page and "there is no curve to draw" in page
 
 
 def test_a_spike_is_drawn_at_the_end_of_the_axis_and_said(tmp_path):
     facts = gather(tmp_path, losses=(*LOSSES, {"loss": 900.0, "step": 16}))
     assert facts["axes"]["high"] <= 5 and facts["charts"][0]["line"].endswith("20.0")
-    assert "1 of the losses, up to 900.000" in tuned.page(facts)
+    assert "1 of the losses, up to 900.000" in tuned.render_page(facts)
 
 
 def test_what_is_missing_is_a_dash_and_never_zero(tmp_path):
-    page = tuned.page(gather(tmp_path, losses=None, rows={}, settings={}))
+    page = tuned.render_page(gather(tmp_path, losses=None, rows={}, settings={}))
     assert re.search(r"<bdi>north</bdi></th>(<td class=\"n\">–</td>){6}<td>–</td>", page)
     assert (
         "There is no curves.jsonl" in page
         and "<div><dt>best validation loss, mean over models</dt><dd>–" in page
     )
     (tmp_path / "north" / "curves.jsonl").write_text('{"loss": 2.0, "step": 4}\n{"loss": 1')
-    assert "cannot be read: 1." in tuned.page(tuned.gather(tmp_path, [tmp_path / "north"]))
+    assert "cannot be read: 1." in tuned.render_page(
+        tuned.gather_facts(tmp_path, [tmp_path / "north"])
+    )
 
 
 @pytest.mark.parametrize(
@@ -253,9 +259,9 @@ def test_a_preference_run_that_helped_is_not_warned_of(tmp_path):
             "dpo",
             {"chosen": -1.75},
             False,
-            "The chosen answers became less likely, by 0.250 nats a token",
+            "The chosen answers became less likely, by 0.250 nats per token",
         ),
-        ("dpo", {"kl": 1.25}, False, "The model is 1.25 nats a token from its base, more than 1"),
+        ("dpo", {"kl": 1.25}, False, "The model is 1.25 nats per token from its base, more than 1"),
         (
             "kto",
             {"base_accuracy": NAN, "accuracy": NAN, "margin": 0.02},
@@ -267,7 +273,7 @@ def test_a_preference_run_that_helped_is_not_warned_of(tmp_path):
             "dpo",
             {"base_accuracy": 1.0, "accuracy": 1.0, "margin": 0.02},
             True,
-            "worse by 0.080 nats a token of margin",
+            "worse by 0.080 nats per token of margin",
         ),
     ],
 )
@@ -288,17 +294,17 @@ def test_marked_answers_without_partners_are_judged_by_their_margin(tmp_path):
     }
     facts = gather(tmp_path, objective="kto", scores=scores)
     assert facts["judged"][0]["warnings"] == [
-        "This run made the model worse by 0.150 nats a token of margin (0.100 before, −0.050"
+        "This run made the model worse by 0.150 nats per token of margin (0.100 before, −0.050"
         " after)."
     ]
     assert re.search(
         r'<bdi>north</bdi></th><td class="n">–</td><td class="n">–</td><td class="n">0.100',
-        tuned.page(facts),
+        tuned.render_page(facts),
     )
 
 
 def test_a_preference_run_that_nobody_judged_is_unknown_and_not_fine(tmp_path):
-    page = tuned.page(gather(tmp_path, objective="dpo"))
+    page = tuned.render_page(gather(tmp_path, objective="dpo"))
     assert "Whether it is better or worse is unknown" in page and "None of the figures" not in page
 
 
@@ -311,7 +317,7 @@ def test_the_matrix_marks_own_cells_and_counts_who_is_ahead(tmp_path):
             made.own(table),
             pytest.approx(made.margin(table)),
         )
-    page = tuned.page(facts)
+    page = tuned.render_page(facts)
     assert page.count(' own">◆ ') == 4 and '<td class="n h5 own">◆ −1.000</td>' in page
     assert (
         "For 2 of 2 cultures their own model finds their answers likelier than all other tuned ones"
@@ -332,21 +338,21 @@ def test_a_matrix_without_own_models_or_with_holes_claims_nothing(tmp_path):
     }
     matrix(tmp_path, **pooled)
     facts = gather(tmp_path, "pooled")
-    page = tuned.page(facts)
+    page = tuned.render_page(facts)
     assert "No culture has a model of its own" in page and '<td class="n h0">–</td>' in page
     assert facts["matrix"]["recognised"] is None and "were recognised" not in page
 
 
 def test_a_matrix_of_other_models_or_none_at_all_is_said(tmp_path):
     matrix(tmp_path)
-    assert "The matrix was made of other models" in tuned.page(gather(tmp_path))
+    assert "The matrix was made of other models" in tuned.render_page(gather(tmp_path))
     (tmp_path / "matrix.json").write_text('{"cultures": ["north"]')
-    page = tuned.page(tuned.gather(tmp_path, [tmp_path / "north"]))
+    page = tuned.render_page(tuned.gather_facts(tmp_path, [tmp_path / "north"]))
     assert "matrix.json cannot be read" in page and "Likelihood:" not in page
 
 
 def test_the_matrix_is_told_in_the_terminal_too(tmp_path):
-    lines = matrix(tmp_path).told().splitlines()
+    lines = matrix(tmp_path).format_table().splitlines()
     assert lines[1].split() == ["north", "-1.000*", "-2.000", "-3.000", "4"]
     assert lines[-3:] == [
         "accuracy    own model 62%, other tuned ones 38%, base 38%",
@@ -365,14 +371,14 @@ def test_the_matrix_is_told_in_the_terminal_too(tmp_path):
         n=(4,),
     )
     assert (
-        "no culture has a model of its own" in pooled.told()
-        and "pooled 50%, base 25%" in pooled.told()
+        "no culture has a model of its own" in pooled.format_table()
+        and "pooled 50%, base 25%" in pooled.format_table()
     )
 
 
 def test_folders_stay_here(tmp_path):
     home = "/home/me/private/llama-small"
-    page = tuned.page(
+    page = tuned.render_page(
         gather(
             tmp_path, base=home, corpus=home, settings={"base": home, "paths": ["C:\\me\\x.bin"]}
         )
@@ -389,7 +395,7 @@ def test_a_runs_report_lists_its_tuned_jobs_and_is_the_same_without(park):
     (run.folder / "models" / "begun" / ".north.partial" / "manifest.json").write_text("{}")
     assert cp.report(run).read_bytes() == before and b"Tuned models" not in before
     place = run.folder / "models" / "sft"
-    tuned.write(
+    tuned.write_report(
         place,
         [model(place, n, scores={"eval_loss": v}) for n, v in (("north", 2.0), ("south", 2.5))],
     )

@@ -49,7 +49,7 @@ def weights(folder):
 
 
 def test_presets_are_the_papers_settings():
-    llama = recipe.build({"objective": "sft"}, "culturepark-llama")
+    llama = recipe.build_recipe({"objective": "sft"}, "culturepark-llama")
     assert (
         llama.method,
         llama.rank,
@@ -67,11 +67,11 @@ def test_presets_are_the_papers_settings():
         6,
         4,
     )
-    assert "zephyr-7b-sft" in recipe.build({"objective": "dpo"}, "safeworld-dpo").base
+    assert "zephyr-7b-sft" in recipe.build_recipe({"objective": "dpo"}, "safeworld-dpo").base
     with pytest.raises(InputError, match="Did you mean 'culturepark-llama'"):
-        recipe.build({"objective": "sft"}, "culturepark-lama")
+        recipe.build_recipe({"objective": "sft"}, "culturepark-lama")
     with pytest.raises(InputError, match="is for `tune dpo`"):
-        recipe.build({"objective": "sft"}, "safeworld-dpo")
+        recipe.build_recipe({"objective": "sft"}, "safeworld-dpo")
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,15 @@ def test_presets_are_the_papers_settings():
 )
 def test_each_mistake_in_a_recipe_is_named(given, said):
     with pytest.raises(CardError, match=said):
-        recipe.build({"objective": "sft", "base": "tiny", **given})
+        recipe.build_recipe({"objective": "sft", "base": "tiny", **given})
 
 
 def test_a_recipe_is_kept_as_it_was(tmp_path):
-    made = recipe.build({"objective": "mix", "base": "tiny", "weight": 0.3, "cultures": ("north",)})
-    recipe.write(made, tmp_path / "tune.toml")
-    assert recipe.read(tmp_path / "tune.toml") == made
+    made = recipe.build_recipe(
+        {"objective": "mix", "base": "tiny", "weight": 0.3, "cultures": ("north",)}
+    )
+    recipe.write_recipe(made, tmp_path / "tune.toml")
+    assert recipe.read_recipe(tmp_path / "tune.toml") == made
 
 
 # ------------------------------------------------------------------- rows
@@ -124,15 +126,15 @@ def test_a_bad_row_is_told_by_file_and_line(tmp_path, form, row, said):
         json.dumps(told(form, rows("north", 1)[0])) + "\n" + row + "\n"
     )
     with pytest.raises(InputError, match=rf"train\.jsonl:2.*{said}"):
-        reading.read(tmp_path, form)
+        reading.read_corpus(tmp_path, form)
 
 
 def test_cultures_come_from_rows_folders_or_the_command(tmp_path):
     row = {k: v for k, v in rows("north", 1)[0].items() if k != "metadata"}
     (tmp_path / "south").mkdir()
     (tmp_path / "south" / "train.jsonl").write_text(json.dumps(row) + "\n")
-    assert reading.read(tmp_path, "trl").cultures() == ("south",)
-    assert reading.read(tmp_path, "trl", "mine").cultures() == ("mine",)
+    assert reading.read_corpus(tmp_path, "trl").cultures() == ("south",)
+    assert reading.read_corpus(tmp_path, "trl", "mine").cultures() == ("mine",)
 
 
 def test_openais_messages_are_read_too(tmp_path):
@@ -141,7 +143,7 @@ def test_openais_messages_are_read_too(tmp_path):
         json.dumps({"messages": row["prompt"] + row["completion"]}) + "\n"
     )
     assert (
-        reading.read(tmp_path, "trl", "north").of("train", "north")[0]["completion"]
+        reading.read_corpus(tmp_path, "trl", "north").select("train", "north")[0]["completion"]
         == row["completion"]
     )
 
@@ -149,7 +151,7 @@ def test_openais_messages_are_read_too(tmp_path):
 @given(answer=st.text(min_size=1, max_size=60).filter(str.strip))
 def test_the_loss_is_on_the_answer_and_its_end_and_on_nothing_else(loaded, answer):
     row = {**rows("north", 1)[0], "completion": [{"role": "assistant", "content": answer}]}
-    made = reading.tokenised(loaded[1], [row], 4096)
+    made = reading.tokenize_completions(loaded[1], [row], 4096)
     learnt = [t for t in made["labels"][0] if t != -100]
     assert loaded[1].decode(learnt) == f"{answer}<end>"
 
@@ -179,7 +181,7 @@ def test_rows_are_tokenised_as_trl_does_up_to_the_end_token_at_which_sampling_st
             processing_class=loaded[1],
         ).train_dataset
     del loaded[0].forward
-    ours = reading.tokenised(loaded[1], held, 1024)
+    ours = reading.tokenize_completions(loaded[1], held, 1024)
     assert {loaded[1].decode(row[-1:]) for row in theirs["input_ids"]} == {"\n"}
     assert ours["input_ids"] == [row[:-1] for row in theirs["input_ids"]]
     assert ours["labels"] == [row[:-1] for row in theirs["labels"]]
@@ -187,7 +189,7 @@ def test_rows_are_tokenised_as_trl_does_up_to_the_end_token_at_which_sampling_st
 
 def test_a_row_that_is_too_long_is_an_error_not_a_cut_answer(loaded):
     with pytest.raises(InputError, match="more than --length 20"):
-        reading.tokenised(loaded[1], rows("north", 1), 20)
+        reading.tokenize_completions(loaded[1], rows("north", 1), 20)
 
 
 # ------------------------------------------------------------------ losses
@@ -199,11 +201,11 @@ def test_the_loss_of_completions_is_trls_to_the_last_digits(small, tmp_path, mon
     """
     from trl import SFTTrainer
 
-    told = recipe.build({"base": str(small), **QUICK, "objective": "sft"})
+    told = recipe.build_recipe({"base": str(small), **QUICK, "objective": "sft"})
     found = []
-    for kind in (sft._kind(), SFTTrainer):
-        monkeypatch.setattr(sft, "_kind", lambda kind=kind: kind)
-        work = job.Job(
+    for kind in (sft._build_class(), SFTTrainer):
+        monkeypatch.setattr(sft, "_build_class", lambda kind=kind: kind)
+        work = job.TuningJob(
             told,
             reading.Corpus("c", "h", {"train": {"north": rows("north", 8)}}),
             tmp_path / kind.__name__,
@@ -211,7 +213,7 @@ def test_the_loss_of_completions_is_trls_to_the_last_digits(small, tmp_path, mon
             lambda stage, how: None,
         )
         with libraries.quiet():
-            trainer, _ = job._trainer(work, "north", rows("north", 8), ())
+            trainer, _ = job._build_trainer(work, "north", rows("north", 8), ())
             trainer.train()
         found.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
     assert found[0] == pytest.approx(found[1], abs=1e-5) and len(found[0]) == 2
@@ -227,10 +229,10 @@ def test_the_distribution_loss_is_the_divergence_by_the_chain_rule(loaded):
         "options": ["Agree", "Agree strongly", "Disagree"],
         "shares": [0.5, 0.2, 0.3],
     }
-    places = shares.places(tokenizer, [row])
+    places = shares.find_places(tokenizer, [row])
     logits = choices.compute_last_logits(model, tokenizer, [p.ids for p in places])
     found = float(
-        shares.loss(
+        shares.compute_loss(
             logits,
             [p.tokens for p in places],
             [p.shares for p in places],
@@ -246,7 +248,7 @@ def test_the_distribution_loss_is_the_divergence_by_the_chain_rule(loaded):
 def test_matching_shares_brings_the_model_to_the_people(tune, loaded):
     made = tune("shares", epochs=10.0, lr=3e-3)
     row = told("shares", rows("north", 1)[0])
-    with matrix.loaded(made[:1]) as (tuned, tokenizer, _):
+    with matrix.load_adapters(made[:1]) as (tuned, tokenizer, _):
         after = choices.compute_distributions(tuned, tokenizer, [row["prompt"]], [row["options"]])[
             0
         ]
@@ -260,7 +262,10 @@ def test_matching_shares_brings_the_model_to_the_people(tune, loaded):
 
 def test_the_majority_alone_is_what_modal_learns():
     held = [told("shares", r) for r in (*rows("north", 1), *rows("south", 1))]
-    assert [r["completion"][0]["content"] for r in reading.modal(held)] == ["Agree.", "Disagree."]
+    assert [r["completion"][0]["content"] for r in reading.keep_modal_answers(held)] == [
+        "Agree.",
+        "Disagree.",
+    ]
 
 
 # -------------------------------------------------------------------- jobs
@@ -315,7 +320,7 @@ def test_a_finished_job_does_nothing_and_a_changed_one_is_refused(tune):
     made = tune("sft")
     was = made[0].stat().st_mtime_ns
     assert tune("sft")[0].stat().st_mtime_ns == was
-    with pytest.raises(InputError, match="tuned otherwise: rank changed"):
+    with pytest.raises(InputError, match="tuned with different settings: rank changed"):
         tune("sft", rank=4)
     (made[0].parent / "corpus.json").write_text('{"title":')
     with pytest.raises(InputError, match=r"corpus\.json does not say which corpus"):
@@ -375,13 +380,13 @@ def test_the_distance_from_the_base_is_the_divergence_of_whole_distributions(tun
     import torch
 
     row = told("dpo", rows("north", 1)[0])
-    made_of = reading.tokenised(loaded[1], [{**row, "completion": row["chosen"]}], 256)
+    made_of = reading.tokenize_completions(loaded[1], [{**row, "completion": row["chosen"]}], 256)
     ids, spoken = torch.tensor(made_of["input_ids"]), torch.tensor(made_of["labels"])[0, 1:] != -100
     with (
-        matrix.loaded(tune("dpo", lr=2e-3, cultures=("north",))) as (tuned, tokenizer, _),
+        matrix.load_adapters(tune("dpo", lr=2e-3, cultures=("north",))) as (tuned, tokenizer, _),
         torch.inference_mode(),
     ):
-        found = preference.drift(tuned, tokenizer, [row], "chosen")
+        found = preference.measure_drift(tuned, tokenizer, [row], "chosen")
         p, q = (m(ids).logits[0, :-1].log_softmax(-1)[spoken] for m in (tuned, loaded[0]))
     assert found == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), abs=1e-5)
 
@@ -407,7 +412,7 @@ def test_a_mix_without_held_out_opinions_is_not_checked_and_without_any_is_an_er
             for s in ("train", "validation")
         },
     )
-    recipe_ = recipe.build({**QUICK, "objective": "mix", "base": str(small)})
+    recipe_ = recipe.build_recipe({**QUICK, "objective": "mix", "base": str(small)})
     few = reading.Corpus("o", "o", {"train": {"north": rows("north", 4)}})
     made = job.tune(shares_, recipe_, tmp_path / "few", opinions=few)
     assert "eval_loss" not in manifest.read(made[0]).scores

@@ -7,7 +7,15 @@ from culturepark.api.comparison import compare
 from culturepark.api.evaluation import benchmarks, evaluate
 from culturepark.api.lineage import explain, format_lineage
 from culturepark.api.runs import replay, resume, start
-from culturepark.api.tuning import first, graduates, hosted, locate_upload, matrix, scpo, tune
+from culturepark.api.tuning import (
+    describe_models,
+    hosted,
+    is_first_process,
+    locate_upload,
+    matrix,
+    scpo,
+    tune,
+)
 from culturepark.api.work import (
     calls,
     counts,
@@ -30,16 +38,16 @@ __all__ = [
     "compare",
     "counts",
     "describe_failures",
+    "describe_models",
     "estimate",
     "evaluate",
     "explain",
     "export",
     "exporters",
-    "first",
     "format_lineage",
-    "graduates",
     "hosted",
     "init",
+    "is_first_process",
     "locate_upload",
     "matrix",
     "preview",

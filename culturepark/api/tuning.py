@@ -1,4 +1,4 @@
-"""The verbs that make models of a corpus: here (`tune`), or at a service (`hosted`)."""
+"""Trains models on a corpus: on this machine (`tune`, `scpo`) or at a service (`hosted`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from culturepark.training.objective import load_objective
 from culturepark.training.recipe import Recipe
 from culturepark.workspace import find_workspace, locate_output
 
-MATRIX = 40  # held-out rows a culture that are held against every model
+MATRIX = 40  # held-out rows per culture that every model is scored on
 
 
 def tune(
@@ -34,83 +34,83 @@ def tune(
     tell: Tell = lambda stage, figures: None,
     **how: Any,
 ) -> list[Path]:
-    """Tune a model a culture on a corpus and return their folders, each with weights, manifest,
+    """Tune one model per culture on a corpus and return their folders, each with weights, manifest,
     card and curves.
 
     `objective` is sft, dpo, orpo, kto, shares, mix, or `package.module:NAME` of an Objective of
-    your own; `corpus` a run (exported where it is not
-    yet), or a file or folder of JSONL in TRL's formats; `base` a folder, a hub name, or `tiny`.
-    `how` holds the other fields of a Recipe (rank, lr, …). What was begun goes on; what is whole is
-    left. The job's page is `report.html` beside the models.
+    your own; `corpus` a run (exported if necessary), or a file or folder of JSONL in TRL's formats;
+    `base` a folder, a hub name, or `tiny`. `how` holds the other fields of a Recipe (rank, lr, …).
+    Unfinished models are continued, finished ones left. The job's page is `report.html` beside the
+    models.
     """
     from culturepark.local_models import machine
     from culturepark.reports import tuned
     from culturepark.training import job
 
-    def ready() -> tuple[Recipe, Path, Any, Any]:
-        """Find and read all that is worked on; under accelerate or torchrun one process does, for
-        all.
-        """
-        told = recipes.build({"objective": objective, "base": base, **how}, preset)
-        source, home = located(corpus, told.reads, workspace, out)
-        place = locate_output(home, name or default(told), home / "models")
-        rows = _read(source, told.reads, culture)
-        if not (form := load_objective(told.objective).beside):
-            return told, place, rows, None
-        return told, place, rows, _read(located(corpus, form, workspace, out)[0], form, culture)
+    def read_inputs() -> tuple[Recipe, Path, Any, Any]:
+        """Return recipe, folder, rows and rows beside them; one process reads for all."""
+        recipe = recipes.build_recipe({"objective": objective, "base": base, **how}, preset)
+        source, home = locate_rows(corpus, recipe.reads, workspace, out)
+        place = locate_output(home, name or build_default_name(recipe), home / "models")
+        rows = _read_corpus(source, recipe.reads, culture)
+        if not (form := load_objective(recipe.objective).beside):
+            return recipe, place, rows, None
+        beside = locate_rows(corpus, form, workspace, out)[0]
+        return recipe, place, rows, _read_corpus(beside, form, culture)
 
     with machine.enter_launch(how.get("device")):
-        told, place, held, beside = machine.run_in_first(ready)
-        made = job.tune(held, told, place, tell, fresh=fresh, opinions=beside)
+        recipe, place, rows, beside = machine.run_in_first(read_inputs)
+        folders = job.tune(rows, recipe, place, tell, fresh=fresh, opinions=beside)
     if machine.is_first():
-        tuned.write(place, made)
-    return made
+        tuned.write_report(place, folders)
+    return folders
 
 
-def default(told: Recipe) -> str:
-    """Return what a job is called unless it is told: its objective, and what sets it apart."""
+def build_default_name(recipe: Recipe) -> str:
+    """Return a job's name by default: its objective, and what distinguishes it."""
     parts = [
-        told.objective.replace(":", "."),
-        *(["modal"] if told.answers == "modal" else []),
-        *(["pooled"] if told.pooled else []),
+        recipe.objective.replace(":", "."),
+        *(["modal"] if recipe.answers == "modal" else []),
+        *(["pooled"] if recipe.pooled else []),
     ]
     return "-".join(parts)
 
 
-def located(
+def locate_rows(
     corpus: Run | str | Path, form: str, workspace: str | Path | None, out: str | Path | None
 ) -> tuple[Path, Path]:
-    """Return where the rows of a form are, and the folder below which models are kept.
+    """Return the path of the rows of a format, and the folder below which models are kept.
 
-    A run is exported to that form where it is not yet; a folder's models are kept below outputs/.
+    A run is exported to that format if necessary; a folder's models are kept below outputs/.
     """
-    run = corpus if isinstance(corpus, Run) else _run(corpus, workspace, out)
+    run = corpus if isinstance(corpus, Run) else _find_run(corpus, workspace, out)
     if run is not None:
-        return _exported(run, form), run.folder
+        return _export_form(run, form), run.folder
     path = Path(str(corpus)).expanduser()
-    return (path / form if (path / form).is_dir() else path), locate_output(
-        find_workspace(workspace), path.resolve().stem, out
-    )
+    home = locate_output(find_workspace(workspace), path.resolve().stem, out)
+    return path / form if (path / form).is_dir() else path, home
 
 
-def _exported(run: Run, form: str) -> Path:
-    """Return where a run's rows of a form are, exported anew where they are not yet, or were before
-    the run last went on.
+def _export_form(run: Run, form: str) -> Path:
+    """Return the path of a run's rows in a format, exported if they are missing or older than the
+    run.
 
-    A corpus that was parted by culture stays so.
+    A corpus with a folder per culture keeps them.
     """
     folder, journal = run.corpus / form, run.folder / "journal.sqlite"
     recover(folder)
     if folder.is_dir() and folder.stat().st_mtime_ns >= journal.stat().st_mtime_ns:
         return folder
-    parted = folder.is_dir() and any(
+    by_culture = folder.is_dir() and any(
         p.is_dir() and not p.name.startswith("_") for p in folder.iterdir()
     )
-    return export(run, (form,), by_culture=parted)[form]
+    return export(run, (form,), by_culture=by_culture)[form]
 
 
-def _run(corpus: str | Path, workspace: str | Path | None, out: str | Path | None) -> Run | None:
-    """Return the run of this name or folder; None where it is a file or folder of rows."""
+def _find_run(
+    corpus: str | Path, workspace: str | Path | None, out: str | Path | None
+) -> Run | None:
+    """Return the run of this name or folder; None if it is a file or folder of rows."""
     path = Path(corpus).expanduser()
     if (path / "run.toml").is_file():
         return resume(path, workspace=workspace)
@@ -121,10 +121,10 @@ def _run(corpus: str | Path, workspace: str | Path | None, out: str | Path | Non
     return resume(locate_output(find_workspace(workspace), str(corpus), out), workspace=workspace)
 
 
-def _read(source: Path, form: str, culture: str | None) -> Any:
+def _read_corpus(source: Path, form: str, culture: str | None) -> Any:
     from culturepark.training import rows
 
-    return rows.read(source, form, culture)
+    return rows.read_corpus(source, form, culture)
 
 
 def matrix(
@@ -136,62 +136,61 @@ def matrix(
     out: str | Path | None = None,
     rows: int = MATRIX,
 ) -> Any:
-    """Hold every tuned model in a folder against every culture's rows of a split; return a Matrix
-    and keep it as matrix.json.
+    """Score every tuned model in a folder on every culture's rows of a split; return a Matrix and
+    write it as matrix.json.
 
-    `rows` bounds the rows a culture. The test split holds questions that nobody was tuned on.
+    `rows` is the maximum per culture. The test split holds questions that no model was tuned on.
     """
     from culturepark.local_models import manifest
     from culturepark.reports import tuned
     from culturepark.training import matrix as matrices
 
     folders = manifest.find_folders(models)
-    held = _read(located(corpus, "trl", workspace, out)[0], "trl", None)
-    found = _read(located(corpus, "shares", workspace, out)[0], "shares", None)
+    answers = _read_corpus(locate_rows(corpus, "trl", workspace, out)[0], "trl", None)
+    distributions = _read_corpus(locate_rows(corpus, "shares", workspace, out)[0], "shares", None)
     options: dict[str, list[str]] = {
         r["metadata"]["question"]: r["options"]
-        for s in found.rows.values()
+        for s in distributions.rows.values()
         for part in s.values()
         for r in part
     }
     part: Mapping[str, Any] = {
-        c: held.of(split, c)[:rows] for c in held.cultures() if held.of(split, c)
+        c: answers.select(split, c)[:rows] for c in answers.cultures() if answers.select(split, c)
     }
     if not part:
         raise InputError(
-            f"no rows in the split {split!r} of {held.title}; there are: {', '.join(held.rows)}"
+            f"no rows in the split {split!r} of {answers.title}; there are:"
+            f" {', '.join(answers.rows)}"
         )
-    made = matrices.compare(folders, part, options).model_copy(
-        update={"corpus": held.title, "split": split}
+    table = matrices.compare_models(folders, part, options).model_copy(
+        update={"corpus": answers.title, "split": split}
     )
     place = folders[0].parent
-    write_text(place / "matrix.json", made.model_dump_json(indent=1))
-    tuned.write(place, folders)
-    return made
+    write_text(place / "matrix.json", table.model_dump_json(indent=1))
+    tuned.write_report(place, folders)
+    return table
 
 
-def first() -> bool:
-    """Say whether this is the process that writes and speaks: under accelerate or torchrun there
-    are several.
-    """
-    from culturepark.local_models.machine import is_first as one
+def is_first_process() -> bool:
+    """Return whether this process writes and prints: accelerate and torchrun start several."""
+    from culturepark.local_models.machine import is_first
 
-    return one()
+    return is_first()
 
 
-def graduates(made: list[Path]) -> dict[str, Any]:
-    """Return what a job made, as plain data: its folder and page, and each model's name, folder and
-    last figures.
+def describe_models(folders: list[Path]) -> dict[str, Any]:
+    """Return a job's folder and page, and each model's name, folder and figures, as JSON-able
+    data.
     """
     from culturepark.local_models import manifest
 
-    held = [(folder, manifest.read(folder)) for folder in made]
-    place = made[0].parent
+    models = [(folder, manifest.read(folder)) for folder in folders]
+    place = folders[0].parent
     return {
         "folder": str(place),
         "report": str(place / "report.html"),
         "models": [
-            {"name": m.name, "folder": str(folder), "scores": m.scores} for folder, m in held
+            {"name": m.name, "folder": str(folder), "scores": m.scores} for folder, m in models
         ],
     }
 
@@ -207,8 +206,8 @@ def scpo(
     terms: Mapping[str, Any] | None = None,
     **how: Any,
 ) -> list[Any]:
-    """Train and judge reward models steered to countries (SCPO); return a Result a model, with its
-    margins on held-out pairs.
+    """Train and judge reward models steered to countries (SCPO); return a Result per model, with
+    its margins on held-out pairs.
 
     `data` is a file of votes, scored conversations or preferences, or the word simulated; `terms`
     holds the fields of Terms (tau, beta, lr, steps, …), `how` countries, variants, seeds, shares,
@@ -216,8 +215,8 @@ def scpo(
     """
     from culturepark.training import scpo as work
 
-    told = work.build_terms(preset, base=base, **(terms or {}))
-    return work.run(data, locate_output(find_workspace(workspace), name, out), told, **how)
+    settings = work.build_terms(preset, base=base, **(terms or {}))
+    return work.run(data, locate_output(find_workspace(workspace), name, out), settings, **how)
 
 
 def hosted(
@@ -237,16 +236,16 @@ def hosted(
 
     `how` holds epochs, batch_size, lr, beta, seed, price (USD per million training tokens), max_usd
     and base_url. Files are uploaded and jobs started (and paid for) at once; `culturepark tune
-    hosted` shows the cost and asks first. What was begun goes on: no job is started twice.
+    hosted` shows the cost and asks first. Call it again to continue: no job is started twice.
     """
     from culturepark.executor import pool
     from culturepark.training import hosted as work
 
     folder, place, title = locate_upload(corpus, method, name, workspace, out)
-    made = work.plan(
+    plan = work.plan(
         folder, model, method=method, suffix=title if suffix is None else suffix, **how
     )
-    return pool.run_loop(work.tune(made, place, key=key))
+    return pool.run_loop(work.tune(plan, place, key=key))
 
 
 def locate_upload(
@@ -261,11 +260,11 @@ def locate_upload(
     if find_jobs(folder):
         within = next((p for p in folder.resolve().parents[:3] if (p / "run.toml").is_file()), None)
         home = within or locate_output(find_workspace(workspace), folder.resolve().name, out)
-    elif (run := _run(corpus, workspace, out)) is None:
+    elif (run := _find_run(corpus, workspace, out)) is None:
         raise InputError(
             f"{folder} is no run and holds no train.jsonl, nor does a folder of it for each culture"
         )
     else:
-        home, folder = run.folder, located(run, FOLDERS[method], workspace, out)[0]
+        home, folder = run.folder, locate_rows(run, FOLDERS[method], workspace, out)[0]
     place = locate_output(home, name, home / "models")
     return folder, place, home.name if name == "hosted" else f"{home.name}-{name}"

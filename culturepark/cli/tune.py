@@ -123,9 +123,9 @@ def _tune(objective: str, flags: dict[str, Any]) -> None:
     made = api.tune(
         objective, flags.pop("corpus"), flags.pop("base"), tell=_lines(machines), **flags
     )
-    if not api.first():
+    if not api.is_first_process():
         return
-    found = api.graduates(made)
+    found = api.describe_models(made)
     say(
         found,
         machines,
@@ -210,4 +210,4 @@ def matrix(models: str, corpus: str, as_json: bool, **how: Any) -> None:
     from culturepark import api
 
     found = api.matrix(models, corpus, **how)
-    say(found.model_dump(), as_json, found.told())
+    say(found.model_dump(), as_json, found.format_table())

@@ -1,6 +1,4 @@
-"""What a training run logged, as points and plots: the losses of a model step by step, on axes that
-all plots share.
-"""
+"""The losses that a training run logged, as points and as plots on common axes."""
 
 from __future__ import annotations
 
@@ -8,21 +6,21 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 Facts = dict[str, Any]
 Points = list[tuple[float, float | None]]
-# the loss axis ends at so many times the largest loss that any model began with: a spike doesn't
-# flatten all
+# the loss axis ends at this multiple of the largest first loss, so that a spike flattens no plot
 ROOM = 1.5
 LEFT, TOP, RIGHT, BOTTOM = 48, 20, 300, 158  # the frame of a plot, of 320 by 190
 
 
-def figure(value: float | None, digits: int = 3) -> str:
-    """Return a measured figure; a dash for None, and never 0 for what is not quite.
+def format_figure(value: float | None, digits: int = 3) -> str:
+    """Return a figure as text; a dash for None, and never 0 for a small number.
 
-    >>> figure(2.0306), figure(-0.5, 2), figure(0.0), figure(0.00004), figure(None)
-    ('2.031', '−0.50', '0.000', '4.0e−05', '–')
+    >>> [format_figure(v) for v in (2.0306, 0.0, 0.00004, None)], format_figure(-0.5, 2)
+    (['2.031', '0.000', '4.0e−05', '–'], '−0.50')
     """
     if value is None:
         return "–"
@@ -31,8 +29,8 @@ def figure(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
-def real(value: object) -> float | None:
-    """Return a finite number; None for anything else."""
+def parse_finite(value: object) -> float | None:
+    """Return a finite number as a float; None for anything else."""
     return (
         float(value)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -40,47 +38,40 @@ def real(value: object) -> float | None:
     )
 
 
-def mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of what is known; None where nothing is."""
-    held = [v for v in values if v is not None]
-    return math.fsum(held) / len(held) if held else None
+def average_known(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None if there are none."""
+    known = [v for v in values if v is not None]
+    return fmean(known) if known else None
 
 
-def logged(path: Path) -> Facts:
-    """Return (step, loss) of training and of the checks on the validation split; a loss that is not
-    finite is None.
+def read_curves(path: Path) -> Facts:
+    """Return (step, loss) of training and of validation; a loss that is not finite is None.
 
-    `unread` counts lines that are no log line; `there` is false where there is no file.
+    `unread` counts invalid lines; `there` is false if the file does not exist.
     """
     train: Points = []
     checks: Points = []
-    found: Facts = {
-        "train": train,
-        "checks": checks,
-        "step": None,
-        "epoch": None,
-        "unread": 0,
-        "there": True,
-    }
+    curves: Facts = {"train": train, "checks": checks, "unread": 0, "there": True}
+    curves |= {"step": None, "epoch": None}
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
-        return found | {"there": False}
+        return curves | {"there": False}
     for line in filter(str.strip, lines):
-        entry = _entry(line)
-        step = real(entry.get("step"))
+        entry = _parse_entry(line)
+        step = parse_finite(entry.get("step"))
         if step is None:
-            found["unread"] += 1
+            curves["unread"] += 1
             continue
-        found["step"] = max(step, found["step"] or 0)
-        found["epoch"] = max(real(entry.get("epoch")) or 0, found["epoch"] or 0) or None
+        curves["step"] = max(step, curves["step"] or 0)
+        curves["epoch"] = max(parse_finite(entry.get("epoch")) or 0, curves["epoch"] or 0) or None
         for points, key in ((train, "loss"), (checks, "eval_loss")):
             if key in entry:
-                points.append((step, real(entry[key])))
-    return found
+                points.append((step, parse_finite(entry[key])))
+    return curves
 
 
-def _entry(line: str) -> Facts:
+def _parse_entry(line: str) -> Facts:
     try:
         entry = json.loads(line)
     except ValueError:
@@ -88,20 +79,16 @@ def _entry(line: str) -> Facts:
     return entry if isinstance(entry, dict) else {}
 
 
-def kept(checks: Points) -> tuple[float, float] | None:
-    """Return step and loss of the best check, the first of several: the one that a trainer
-    keeps.
-    """
-    held = [(step, loss) for step, loss in checks if loss is not None]
-    return min(held, key=lambda point: point[1], default=None)
+def find_best_check(checks: Points) -> tuple[float, float] | None:
+    """Return step and loss of the best validation, of equals the first: the one a trainer keeps."""
+    known = [(step, loss) for step, loss in checks if loss is not None]
+    return min(known, key=lambda point: point[1], default=None)
 
 
-def stopped(settings: Mapping[str, Any], curves: Facts) -> str | None:
-    """Return where training stopped before its end, "no" where it didn't, None where nothing says
-    how long it was to be.
-    """
+def describe_stop(settings: Mapping[str, Any], curves: Facts) -> str | None:
+    """Return where training stopped early, "no" if it did not, None if its length is unknown."""
     step, epoch = curves["step"], curves["epoch"]
-    steps, epochs = real(settings.get("steps")), real(settings.get("epochs"))
+    steps, epochs = parse_finite(settings.get("steps")), parse_finite(settings.get("epochs"))
     if steps and step is not None:
         return f"step {step:,.0f} of {steps:,.0f}" if step < steps else "no"
     if steps or not epochs or epoch is None:
@@ -109,33 +96,33 @@ def stopped(settings: Mapping[str, Any], curves: Facts) -> str | None:
     return f"step {step:,.0f}, epoch {epoch:.3g} of {epochs:.3g}" if epoch < epochs - 1e-6 else "no"
 
 
-def frame(curves: Sequence[Facts]) -> Facts | None:
-    """Return the axes that all plots share, as (place, label), and the losses and steps at their
-    ends.
-    """
+def build_axes(curves: Sequence[Facts]) -> Facts | None:
+    """Return the axes of all plots, as (place, label), and the losses and steps at their ends."""
     points = [p for c in curves for p in (*c["train"], *c["checks"])]
     values = sorted(loss for _, loss in points if loss is not None)
     if not values:
         return None
-    begun = max(
+    first_loss = max(
         next((v for _, v in c[key] if v is not None), values[0])
         for c in curves
         for key in ("train", "checks")
     )
-    steps = ticks(0, max(step for step, _ in points), whole=True)
-    losses = ticks(values[0], min(values[-1], ROOM * begun) if begun > 0 else values[-1])
+    steps = choose_ticks(0, max(step for step, _ in points), whole=True)
+    losses = choose_ticks(
+        values[0], min(values[-1], ROOM * first_loss) if first_loss > 0 else values[-1]
+    )
     ends = {"step": steps[-1], "low": losses[0], "high": losses[-1]}
     return {
         **ends,
-        "x": [(f"{_across(s, ends):.1f}", f"{s:,.0f}") for s in steps],
-        "y": [(f"{_up(v, ends):.1f}", f"{v:.6g}".replace("-", "−")) for v in losses],
+        "x": [(f"{_scale_step(s, ends):.1f}", f"{s:,.0f}") for s in steps],
+        "y": [(f"{_scale_loss(v, ends):.1f}", f"{v:.6g}".replace("-", "−")) for v in losses],
     }
 
 
-def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Return some four to seven round numbers that hold both ends.
+def choose_ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """Return about four to seven round numbers that enclose both ends.
 
-    >>> ticks(0.71, 3.06), ticks(0, 184, whole=True), ticks(2, 2)
+    >>> choose_ticks(0.71, 3.06), choose_ticks(0, 184, whole=True), choose_ticks(2, 2)
     ([0.0, 1.0, 2.0, 3.0, 4.0], [0.0, 50.0, 100.0, 150.0, 200.0], [2.0, 2.5])
     """
     raw = (max(high - low, 1e-6 * abs(high)) if high > low else abs(high) or 1.0) / 4
@@ -146,81 +133,85 @@ def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     return [float(f"{k * step:.12g}") for k in range(first, max(last, first + 1) + 1)]
 
 
-def _across(step: float, axes: Facts) -> float:
+def _scale_step(step: float, axes: Facts) -> float:
     return float(LEFT + (RIGHT - LEFT) * step / axes["step"])
 
 
-def _up(loss: float, axes: Facts) -> float:
-    """Return the height of a loss; what is above the axis lies on its end."""
+def _scale_loss(loss: float, axes: Facts) -> float:
+    """Return the height of a loss; losses beyond the axis lie on its end."""
     return float(
         BOTTOM
         - (BOTTOM - TOP) * (min(loss, axes["high"]) - axes["low"]) / (axes["high"] - axes["low"])
     )
 
 
-def chart(name: str, curves: Facts, axes: Facts | None) -> Facts:
-    """Return what one plot draws and says: a line with gaps, points, the best of them, and what
-    cannot be drawn.
+def build_chart(name: str, curves: Facts, axes: Facts | None) -> Facts:
+    """Return what one plot shows: a line with gaps, points, the best of them, and
+    notes in words.
     """
     train, checks = curves["train"], curves["checks"]
-    best, held = kept(checks), [loss for _, loss in train if loss is not None]
-    drawn: Facts = {"line": "", "points": [], "best": None}
+    best, losses = find_best_check(checks), [loss for _, loss in train if loss is not None]
+    drawing: Facts = {"line": "", "points": [], "best": None}
     if axes:
         points = [
-            (f"{_across(s, axes):.1f}", f"{_up(v, axes):.1f}") for s, v in checks if v is not None
+            (f"{_scale_step(s, axes):.1f}", f"{_scale_loss(v, axes):.1f}")
+            for s, v in checks
+            if v is not None
         ]
-        drawn = {
-            "line": _line(train, axes),
+        drawing = {
+            "line": _draw_line(train, axes),
             "points": points,
             "best": (
-                (f"{_across(best[0], axes):.1f}", f"{_up(best[1], axes):.1f}") if best else None
+                (f"{_scale_step(best[0], axes):.1f}", f"{_scale_loss(best[1], axes):.1f}")
+                if best
+                else None
             ),
         }
     ends = (
-        f"training loss from {figure(held[0])} to {figure(held[-1])}"
-        if held
+        f"training loss from {format_figure(losses[0])} to {format_figure(losses[-1])}"
+        if losses
         else "no training loss"
     )
     low = (
-        f"validation loss at best {figure(best[1])} at step {best[0]:,.0f}"
+        f"validation loss at best {format_figure(best[1])} at step {best[0]:,.0f}"
         if best
         else "no validation loss"
     )
     return {
         "name": name,
         "says": f"{ends}, {low}",
-        "notes": _notes(curves, axes),
+        "notes": _list_notes(curves, axes),
         "there": bool(train or checks),
-        **drawn,
+        **drawing,
     }
 
 
-def _line(train: Points, axes: Facts) -> str:
-    """Return an SVG path through the losses that breaks off where one is not finite; a point alone
-    is a dot.
+def _draw_line(train: Points, axes: Facts) -> str:
+    """Return an SVG path through the losses, with gaps for None; a point alone is a dot.
 
-    >>> _line([(0, 1.0), (50, 0.0), (60, None), (100, 1.0)], {"step": 100, "low": 0, "high": 1})
+    >>> axes = {"step": 100, "low": 0, "high": 1}
+    >>> _draw_line([(0, 1.0), (50, 0.0), (60, None), (100, 1.0)], axes)
     'M48.0 20.0h0L174.0 158.0M300.0 20.0h0'
     """
     parts, pen = [], "M"
     for step, loss in train:
         if loss is not None:
-            parts.append(
-                f"{pen}{_across(step, axes):.1f} {_up(loss, axes):.1f}{'h0' if pen == 'M' else ''}"
-            )
+            dot = "h0" if pen == "M" else ""
+            place = f"{_scale_step(step, axes):.1f} {_scale_loss(loss, axes):.1f}"
+            parts.append(f"{pen}{place}{dot}")
         pen = "M" if loss is None else "L"
     return "".join(parts)
 
 
-def _notes(curves: Facts, axes: Facts | None) -> list[str]:
-    """Return what a plot cannot show."""
+def _list_notes(curves: Facts, axes: Facts | None) -> list[str]:
+    """Return what a plot cannot show, in sentences."""
     notes = [] if curves["there"] else ["There is no curves.jsonl."]
     for key, what in (("train", "training"), ("checks", "validation")):
-        gone = [step for step, loss in curves[key] if loss is None]
-        if gone:
+        missing = [step for step, loss in curves[key] if loss is None]
+        if missing:
             notes.append(
-                f"The {what} loss is not a finite number at {len(gone)} of {len(curves[key])}"
-                f" logged steps, first at step {gone[0]:,.0f}: a gap."
+                f"The {what} loss is not a finite number at {len(missing)} of {len(curves[key])}"
+                f" logged steps, first at step {missing[0]:,.0f}: a gap."
             )
     if axes:
         over = [
@@ -231,7 +222,7 @@ def _notes(curves: Facts, axes: Facts | None) -> list[str]:
         if over:
             notes.append(
                 f"Above the axis, and drawn at its end: {len(over)} of the losses, up to"
-                f" {figure(max(over))}."
+                f" {format_figure(max(over))}."
             )
     if curves["unread"]:
         notes.append(f"Lines of curves.jsonl that cannot be read: {curves['unread']}.")

@@ -79,7 +79,7 @@ def gather(store: RunStore, workspace: Workspace, settings: Settings) -> Facts:
             "models": _models(calls),
             "failures": gather_failures(store),
             "examples": read_examples(store, workspace, cultures),
-            **({"tuned": made} if (made := tuned.jobs(store.path.absolute().parent)) else {}),
+            **({"tuned": made} if (made := tuned.list_jobs(store.path.absolute().parent)) else {}),
             **evaluated.load_evaluations(store.path.absolute().parent),
         }
 

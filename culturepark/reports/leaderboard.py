@@ -24,7 +24,7 @@ from culturepark.evaluation.comparison import (
 )
 from culturepark.evaluation.measure import Figure
 from culturepark.reports import samples
-from culturepark.reports.curves import figure, ticks
+from culturepark.reports.curves import choose_ticks, format_figure
 from culturepark.reports.show import WIDTH, cut, number, percent
 
 Facts = dict[str, Any]
@@ -133,7 +133,7 @@ def render_page(comparison: Comparison) -> str:
     made = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"num": number, "pct": percent, "figure": figure}
+    made.filters |= {"num": number, "pct": percent, "figure": format_figure}
     made.globals |= {
         "mark": lambda row, model: mark_better(row, model, comparison.against),
         "verdict": describe_winner,
@@ -193,7 +193,7 @@ def _build_axis(cells: Sequence[FigureCell]) -> Facts | None:
     ]
     if not ends:
         return None
-    marks = ticks(min(ends), max(ends))
+    marks = choose_ticks(min(ends), max(ends))
     axis = {"low": marks[0], "high": marks[-1]}
     return axis | {"ticks": [(_place_across(v, axis), f"{v:.6g}".replace("-", "−")) for v in marks]}
 
@@ -231,13 +231,17 @@ def _build_plot(row: FigureRow, axis: Facts) -> Facts:
 def describe_cell(cell: FigureCell) -> str:
     """Return a figure in words, with its interval, spread and number of units."""
     f = cell.figure
-    interval = f", 95% interval {figure(f.low)} to {figure(f.high)}" if f.low is not None else ""
+    interval = (
+        f", 95% interval {format_figure(f.low)} to {format_figure(f.high)}"
+        if f.low is not None
+        else ""
+    )
     spread = (
-        f", ± {figure(f.spread)} over {f.seeds} {describe_repeats(f)}"
+        f", ± {format_figure(f.spread)} over {f.seeds} {describe_repeats(f)}"
         if f.spread is not None
         else ""
     )
-    return f"{cell.model}: {figure(f.value)}{interval}{spread}, {f.n:,} {f.what}" + (
+    return f"{cell.model}: {format_figure(f.value)}{interval}{spread}, {f.n:,} {f.what}" + (
         f" ({f.reason})" if f.reason else ""
     )
 
@@ -378,7 +382,7 @@ def _format_value(row: FigureRow, model: str) -> str:
 
 def _format_number(value: float) -> str:
     """Return a figure for LaTeX's mathematics."""
-    return figure(value).replace("−", "-").replace(",", "{,}")
+    return format_figure(value).replace("−", "-").replace(",", "{,}")
 
 
 def _write_caption(comparison: Comparison, table: BenchmarkTable, panel: Facts) -> str:
@@ -456,5 +460,7 @@ def _format_cell(row: FigureRow, model: str, against: str) -> str:
     cell = row.cell(model)
     sign = "*" if row.winner == model else "~" if model in row.tied else ""
     return (
-        "–" if cell is None else figure(cell.figure.value) + sign + mark_better(row, model, against)
+        "–"
+        if cell is None
+        else format_figure(cell.figure.value) + sign + mark_better(row, model, against)
     )

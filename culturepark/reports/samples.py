@@ -17,7 +17,7 @@ from culturepark.evaluation import result
 from culturepark.evaluation.comparison import BenchmarkTable, ComparedModel
 from culturepark.evaluation.types import Attempt
 from culturepark.records import digest
-from culturepark.reports.curves import figure
+from culturepark.reports.curves import format_figure
 from culturepark.reports.show import number, percent
 
 Facts = dict[str, Any]
@@ -118,7 +118,7 @@ def _render(
     made = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"num": number, "pct": percent, "figure": figure, "anchor": anchor}
+    made.filters |= {"num": number, "pct": percent, "figure": format_figure, "anchor": anchor}
     template = made.from_string(
         files(__package__).joinpath("samples.html.j2").read_text(encoding="utf-8")
     )

@@ -1,6 +1,4 @@
-"""The page of a tuning job: what was made, how its losses went, what it did to held-out pairs, and
-who knows whom best.
-"""
+"""The page of a tuning job: its models, losses, effect on held-out pairs, and matrix."""
 
 from __future__ import annotations
 
@@ -21,20 +19,20 @@ from culturepark.local_models.manifest import Manifest
 from culturepark.registry import OBJECTIVES
 from culturepark.reports.curves import (
     Facts,
-    chart,
-    figure,
-    frame,
-    kept,
-    logged,
-    mean,
-    real,
-    stopped,
+    average_known,
+    build_axes,
+    build_chart,
+    describe_stop,
+    find_best_check,
+    format_figure,
+    parse_finite,
+    read_curves,
 )
 from culturepark.reports.show import number, percent
 
 BASE = "base"  # the matrix' column of the model without an adapter
 SIDES = ("accuracy", "margin", "chosen", "rejected")
-FAR = 1.0  # nats a token from the base that are told as a warning
+FAR = 1.0  # nats per token from the base above which the report warns
 REWARD_MODELS = {  # what is tuned by `tune scpo`: its title, and its loss
     "reward": (
         "a reward model",
@@ -48,14 +46,14 @@ REWARD_MODELS = {  # what is tuned by `tune scpo`: its title, and its loss
 }
 
 
-def write(place: Path, models: Sequence[Path]) -> Path:
+def write_report(place: Path, models: Sequence[Path]) -> Path:
     """Write <place>/report.html about tuned models and the matrix beside them, whole or not at all;
     return its path.
 
-    The same manifests, curves and matrix give the same bytes. InputError where a folder holds no
-    tuned model or none is given, ParkError if the page cannot be written.
+    Equal manifests, curves and matrix give equal bytes. Raises InputError for a folder without a
+    tuned model or if none is given, ParkError if the page cannot be written.
     """
-    text = page(gather(place, models))
+    text = render_page(gather_facts(place, models))
     target, partial = place / "report.html", place / "report.html.partial"
     try:
         partial.write_text(text, encoding="utf-8", newline="\n")
@@ -67,42 +65,38 @@ def write(place: Path, models: Sequence[Path]) -> Path:
     return target
 
 
-def page(facts: Facts) -> str:
-    """Return the facts as one HTML page that needs nothing from outside: no script, no font, no
-    picture.
-    """
-    made = Environment(
+def render_page(facts: Facts) -> str:
+    """Return the facts as one HTML page without scripts and external files."""
+    environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"num": number, "pct": percent, "figure": figure}
+    environment.filters |= {"num": number, "pct": percent, "figure": format_figure}
     source = files(__package__).joinpath("tuned.html.j2").read_text(encoding="utf-8")
-    return made.from_string(source).render(f=facts, losses=_losses(facts), far=FAR)
+    return environment.from_string(source).render(f=facts, losses=_losses(facts), far=FAR)
 
 
-def gather(place: Path, models: Sequence[Path]) -> Facts:
-    """Return all that is told of a tuning job as JSON-able data; what is not known is None, never
-    0.
-    """
+def gather_facts(place: Path, models: Sequence[Path]) -> Facts:
+    """Return everything that the page shows as JSON-able data; what is unknown is None, never 0."""
     if not models:
         raise InputError(f"no tuned model to report on in {place}")
-    made = [manifest.read(folder) for folder in models]
-    curves = [logged(folder / "curves.jsonl") for folder in models]
-    rows = [_model(m, c) for m, c in zip(made, curves, strict=True)]
-    judged = [_judged(m) for m in made if _compares(m)]
-    axes = frame(curves)
+    manifests = [manifest.read(folder) for folder in models]
+    curves = [read_curves(folder / "curves.jsonl") for folder in models]
+    rows = [_describe_model(m, c) for m, c in zip(manifests, curves, strict=True)]
+    judgements = [_describe_judgement(m) for m in manifests if _compares(m)]
+    axes = build_axes(curves)
     return {
         "job": place.absolute().name,
-        "objectives": {o: _words(o)[0] for o in _several(m.objective for m in made)},
-        "about": _about(made),
-        "settings": _settings(made),
+        "objectives": {o: _words(o)[0] for o in _list_unique(m.objective for m in manifests)},
+        "about": _describe_origin(manifests),
+        "settings": _describe_settings(manifests),
         "models": rows,
-        "eval_loss": mean([r["eval_loss"] for r in rows]),
+        "eval_loss": average_known([r["eval_loss"] for r in rows]),
         "axes": axes,
-        "charts": [chart(m.name, c, axes) for m, c in zip(made, curves, strict=True)],
-        "keeps_best": all(m.settings.get("patience") for m in made),
-        "judged": judged,
-        "worse": sum(j["worse"] for j in judged),
-        "matrix": _matrix(place / "matrix.json", [m.name for m in made]),
+        "charts": [build_chart(m.name, c, axes) for m, c in zip(manifests, curves, strict=True)],
+        "keeps_best": all(m.settings.get("patience") for m in manifests),
+        "judged": judgements,
+        "worse": sum(j["worse"] for j in judgements),
+        "matrix": _read_matrix(place / "matrix.json", [m.name for m in manifests]),
     }
 
 
@@ -125,36 +119,38 @@ def _compares(m: Manifest) -> bool:
     return known.compares if known else "base_margin" in m.scores
 
 
-def jobs(folder: Path) -> list[Facts]:
-    """Return the tuning jobs below a run's models/, one row each; none where there are none, and no
-    complaint of odd files.
-    """
-    found: dict[Path, list[Facts]] = {}
+def list_jobs(folder: Path) -> list[Facts]:
+    """Return the tuning jobs below a run's models/, one row each; unreadable files are skipped."""
+    by_folder: dict[Path, list[Facts]] = {}
     for path in sorted(folder.glob(f"models/*/*/{manifest.FILE}")):
-        if not any(
-            part.startswith(".") for part in path.relative_to(folder).parts
-        ):  # what is still being written
-            found.setdefault(path.parent.parent, []).append(_plain(path))
-    return [_job(place, made) for place, made in found.items()]
+        unfinished = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not unfinished:
+            by_folder.setdefault(path.parent.parent, []).append(_read_manifest(path))
+    return [_describe_job(place, manifests) for place, manifests in by_folder.items()]
 
 
-def _job(place: Path, made: Sequence[Facts]) -> Facts:
-    losses = [real(s.get("eval_loss")) for m in made if isinstance(s := m.get("scores"), Mapping)]
+def _describe_job(place: Path, manifests: Sequence[Facts]) -> Facts:
+    losses = [
+        parse_finite(s.get("eval_loss"))
+        for m in manifests
+        if isinstance(s := m.get("scores"), Mapping)
+    ]
     return {
         "job": place.name,
         "objective": (
-            "; ".join(_several(m.get("objective") or m.get("method") for m in made)) or None
+            "; ".join(_list_unique(m.get("objective") or m.get("method") for m in manifests))
+            or None
         ),
-        "base": "; ".join(_several(_public(m.get("base")) for m in made)) or None,
-        "models": len(made),
-        "eval_loss": mean(losses),
+        "base": "; ".join(_list_unique(_hide_folders(m.get("base")) for m in manifests)) or None,
+        "models": len(manifests),
+        "eval_loss": average_known(losses),
         "checked": sum(v is not None for v in losses),
         "page": (place / "report.html").is_file(),
     }
 
 
-def _plain(path: Path) -> Facts:
-    """Return a manifest as it is: a hosted job's has other keys. Empty where it is none."""
+def _read_manifest(path: Path) -> Facts:
+    """Return the data of a manifest, a hosted job's too; empty if it is not valid."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -165,15 +161,15 @@ def _plain(path: Path) -> Facts:
 # ------------------------------------------------------------------ numbers
 
 
-def _several(values: Iterable[object]) -> list[str]:
-    """Return the different values, in the order they come."""
+def _list_unique(values: Iterable[object]) -> list[str]:
+    """Return the distinct values as text, in order."""
     return list(dict.fromkeys(str(v) for v in values if v not in (None, "", [], (), {})))
 
 
-def _public(value: Any) -> Any:
-    """Return a value without what is nobody else's business: the folders above a local file."""
+def _hide_folders(value: Any) -> Any:
+    """Return a value as text, without the folders above a local file."""
     if isinstance(value, list | tuple):
-        return ", ".join(str(_public(v)) for v in value)
+        return ", ".join(str(_hide_folders(v)) for v in value)
     if isinstance(value, str) and re.match(r"[/\\~]|[A-Za-z]:[/\\]", value):
         return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
     return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else value
@@ -182,62 +178,71 @@ def _public(value: Any) -> Any:
 # ------------------------------------------------------------------- header
 
 
-def _about(made: Sequence[Manifest]) -> list[tuple[str, str]]:
-    """Return what all models were made of, as lines; where they differ, each value once."""
+def _describe_origin(manifests: Sequence[Manifest]) -> list[tuple[str, str]]:
+    """Return base, corpus and machine of all models as lines; each distinct value once."""
     lines: dict[str, list[Any]] = {
-        "base": [f"{_public(m.base)} {m.base_hash}".strip() for m in made],
-        "licence of the base": [m.base_licence for m in made],
-        "method": [m.settings.get("method") for m in made],
-        "corpus": [_public(m.corpus) for m in made],
-        "hash of the corpus": [m.corpus_hash for m in made],
-        "machine": [m.machine for m in made],
-        "versions": [", ".join(f"{k} {v}" for k, v in m.versions.items()) for m in made],
+        "base": [f"{_hide_folders(m.base)} {m.base_hash}".strip() for m in manifests],
+        "licence of the base": [m.base_licence for m in manifests],
+        "method": [m.settings.get("method") for m in manifests],
+        "corpus": [_hide_folders(m.corpus) for m in manifests],
+        "hash of the corpus": [m.corpus_hash for m in manifests],
+        "machine": [m.machine for m in manifests],
+        "versions": [", ".join(f"{k} {v}" for k, v in m.versions.items()) for m in manifests],
         "made": [
-            " to ".join(_several((min(m.created for m in made), max(m.created for m in made))))
+            " to ".join(
+                _list_unique((min(m.created for m in manifests), max(m.created for m in manifests)))
+            )
         ],
     }
-    return [(name, "; ".join(_several(values)) or "–") for name, values in lines.items()]
+    return [(name, "; ".join(_list_unique(values)) or "–") for name, values in lines.items()]
 
 
-def _settings(made: Sequence[Manifest]) -> list[tuple[str, str]]:
-    """Return the settings as lines; what is not set is left out, what differs between models is
-    told once each.
-    """
-    keys = dict.fromkeys(key for m in made for key in m.settings)
-    rows = [(key, " / ".join(_several(_public(m.settings.get(key)) for m in made))) for key in keys]
+def _describe_settings(manifests: Sequence[Manifest]) -> list[tuple[str, str]]:
+    """Return the settings as lines, without unset ones; each distinct value once."""
+    keys = dict.fromkeys(key for m in manifests for key in m.settings)
+    rows = [
+        (key, " / ".join(_list_unique(_hide_folders(m.settings.get(key)) for m in manifests)))
+        for key in keys
+    ]
     return [(key, value) for key, value in rows if value]
 
 
-def _model(m: Manifest, curves: Facts) -> Facts:
-    """Return a model's row; where it has no curves, the last figures that its manifest kept."""
-    train, best = curves["train"], kept(curves["checks"])
+def _describe_model(m: Manifest, curves: Facts) -> Facts:
+    """Return a model's row; without curves, the figures in its manifest."""
+    train, best = curves["train"], find_best_check(curves["checks"])
     return {
         "name": m.name,
         "train": m.rows.get("train"),
         "validation": m.rows.get("validation"),
         "steps": None if curves["step"] is None else round(curves["step"]),
-        "loss": train[-1][1] if train else real(m.scores.get("loss")),
+        "loss": train[-1][1] if train else parse_finite(m.scores.get("loss")),
         "diverged": bool(train) and train[-1][1] is None,
         "eval_loss": (
-            best[1] if best else None if curves["checks"] else real(m.scores.get("eval_loss"))
+            best[1]
+            if best
+            else None
+            if curves["checks"]
+            else parse_finite(m.scores.get("eval_loss"))
         ),
         "best_step": round(best[0]) if best else None,
-        "stopped": stopped(m.settings, curves),
+        "stopped": describe_stop(m.settings, curves),
     }
 
 
 # -------------------------------------------------------------- preferences
 
 
-def _judged(m: Manifest) -> Facts:
-    """Return what a preference run did on held-out pairs, and in words where it did harm."""
-    before = {key: real(m.scores.get(f"base_{key}")) for key in SIDES}
-    after = {key: real(m.scores.get(key)) for key in SIDES}
-    kl = real(m.scores.get("kl"))
-    broken = [key for key in (*SIDES, "kl") if key in m.scores and real(m.scores[key]) is None]
-    worse, said = _verdict(before, after, kl)
+def _describe_judgement(m: Manifest) -> Facts:
+    """Return a preference run's figures on held-out pairs, and warnings if it did harm."""
+    before = {key: parse_finite(m.scores.get(f"base_{key}")) for key in SIDES}
+    after = {key: parse_finite(m.scores.get(key)) for key in SIDES}
+    kl = parse_finite(m.scores.get("kl"))
+    broken = [
+        key for key in (*SIDES, "kl") if key in m.scores and parse_finite(m.scores[key]) is None
+    ]
+    worse, warnings = _judge_change(before, after, kl)
     if broken:
-        said.insert(
+        warnings.insert(
             0,
             f"The model is broken: its {', '.join(broken)} on held-out pairs is not a finite"
             " number.",
@@ -250,23 +255,22 @@ def _judged(m: Manifest) -> Facts:
         "kl": kl,
         "there": there,
         "worse": worse or bool(broken),
-        "warnings": said,
+        "warnings": warnings,
     }
 
 
-def _verdict(
+def _judge_change(
     before: Mapping[str, float | None], after: Mapping[str, float | None], kl: float | None
 ) -> tuple[bool, list[str]]:
-    """Return whether a run made its model worse at telling pairs apart, and the warnings in plain
-    words.
+    """Return whether a run made its model worse at judging pairs, and the warnings.
 
-    Accuracy decides, the margin where there is no accuracy (KTO) or where it could not rise.
+    Accuracy decides; the margin does if there is no accuracy (KTO) or if it could not rise.
     """
-    said, worse = [], False
+    warnings, worse = [], False
     was, now = before["accuracy"], after["accuracy"]
     if was is not None and now is not None and (now < was or now == was < 1):
         worse = now < was
-        said.append(
+        warnings.append(
             f"This run made the model worse by {100 * (was - now):.1f} points of accuracy"
             f" ({100 * was:.1f}% before, {100 * now:.1f}% after)."
             if worse
@@ -279,62 +283,62 @@ def _verdict(
         start, end = before["margin"], after["margin"]
         if start is not None and end is not None and end <= start and (was is None or was == 1):
             worse = end < start
-            said.append(
-                f"This run made the model worse by {figure(start - end)} nats a token of margin"
-                f" ({figure(start)} before, {figure(end)} after)."
+            warnings.append(
+                f"This run made the model worse by {format_figure(start - end)} nats per token"
+                f" of margin ({format_figure(start)} before, {format_figure(end)} after)."
                 if worse
                 else (
-                    f"The margin did not rise ({figure(end)} before and after): this run "
+                    f"The margin did not rise ({format_figure(end)} before and after): this run "
                     "made the model no better."
                 )
             )
     start, end = before["chosen"], after["chosen"]
     if start is not None and end is not None and end < start:
-        said.append(
-            f"The chosen answers became less likely, by {figure(start - end)} nats a token: the run"
-            " pushed away what it was to bring nearer."
+        warnings.append(
+            f"The chosen answers became less likely, by {format_figure(start - end)} nats per"
+            " token: the run pushed away what it was to bring nearer."
         )
     if kl is not None and kl > FAR:
-        said.append(
-            f"The model is {figure(kl, 2)} nats a token from its base, more than {FAR:g}: what else"
-            " the base could do may be lost."
+        warnings.append(
+            f"The model is {format_figure(kl, 2)} nats per token from its base, more than {FAR:g}:"
+            " what else the base could do may be lost."
         )
-    return worse, said
+    return worse, warnings
 
 
 # ------------------------------------------------------------------- matrix
 
 
-def _matrix(path: Path, names: Sequence[str]) -> Facts | None:
-    """Return the matrix beside the models as tables; None where there is none, `trouble` where it
-    cannot be read.
+def _read_matrix(path: Path, names: Sequence[str]) -> Facts | None:
+    """Return the matrix beside the models as tables; None if there is none, `trouble` if it is
+    unreadable.
     """
     if not path.is_file():
         return None
     try:
-        return _compared(json.loads(path.read_text(encoding="utf-8")), names)
+        return _describe_matrix(json.loads(path.read_text(encoding="utf-8")), names)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return {"trouble": f"{type(error).__name__}: {error}"}
 
 
-def _compared(data: Facts, names: Sequence[str]) -> Facts:
+def _describe_matrix(data: Facts, names: Sequence[str]) -> Facts:
     cultures, models = ([str(name) for name in data[key]] for key in ("cultures", "models"))
     tuned = [m for m in models if m != BASE]
     tables = {
         key: [
-            dict(zip(models, map(real, row), strict=True))
+            dict(zip(models, map(parse_finite, row), strict=True))
             for _, row in zip(cultures, data[key], strict=True)
         ]
         for key in ("likelihood", "accuracy")
     }
-    told = zip(cultures, data["recognised"], data["n"], strict=True)
+    columns = zip(cultures, data["recognised"], data["n"], strict=True)
     rows: list[Facts] = [
         {
             "culture": c,
-            "recognised": real(share) if c in tuned else None,
+            "recognised": parse_finite(share) if c in tuned else None,
             "n": n if isinstance(n, int) else None,
         }
-        for c, share, n in told
+        for c, share, n in columns
     ]
     return {
         "trouble": None,
@@ -342,43 +346,45 @@ def _compared(data: Facts, names: Sequence[str]) -> Facts:
         "rows": rows,
         "other": sorted(tuned) != sorted(names),
         "chance": 1 / len(tuned) if tuned else None,
-        "recognised": mean([r["recognised"] for r in rows]),
+        "recognised": average_known([r["recognised"] for r in rows]),
         "tables": {
-            key: _shaded(cultures, table, whole=key == "accuracy") for key, table in tables.items()
+            key: _shade_cells(cultures, table, whole=key == "accuracy")
+            for key, table in tables.items()
         },
-        "ahead": {key: _ahead(cultures, table) for key, table in tables.items()},
+        "ahead": {key: _count_leads(cultures, table) for key, table in tables.items()},
     }
 
 
-def _shaded(
+def _shade_cells(
     cultures: Sequence[str], table: Sequence[Mapping[str, float | None]], *, whole: bool
 ) -> list[list[Facts]]:
-    """Return cells with their shade, h0 to h5: of 0 to 1 for a `whole` table, else of the least to
-    the most of a row.
+    """Return cells with their shade, h0 to h5: on a scale of 0 to 1 for a `whole` table, else from
+    the minimum to the maximum of a row.
     """
-    made = []
+    cells = []
     for culture, row in zip(cultures, table, strict=True):
-        held = [v for v in row.values() if v is not None]
-        low, high = (0.0, 1.0) if whole else (min(held, default=0.0), max(held, default=0.0))
-        made.append(
-            [{"value": v, "own": m == culture, "heat": _heat(v, low, high)} for m, v in row.items()]
+        known = [v for v in row.values() if v is not None]
+        low, high = (0.0, 1.0) if whole else (min(known, default=0.0), max(known, default=0.0))
+        cells.append(
+            [
+                {"value": v, "own": m == culture, "heat": _choose_shade(v, low, high)}
+                for m, v in row.items()
+            ]
         )
-    return made
+    return cells
 
 
-def _heat(value: float | None, low: float, high: float) -> str:
-    return (
-        "h0"
-        if value is None or high <= low
-        else f"h{math.ceil(5 * min(1, max(0, (value - low) / (high - low))))}"
-    )
+def _choose_shade(value: float | None, low: float, high: float) -> str:
+    if value is None or high <= low:
+        return "h0"
+    return f"h{math.ceil(5 * min(1, max(0, (value - low) / (high - low))))}"
 
 
-def _ahead(cultures: Sequence[str], table: Sequence[Mapping[str, float | None]]) -> Facts:
+def _count_leads(cultures: Sequence[str], table: Sequence[Mapping[str, float | None]]) -> Facts:
     """Return for how many cultures their own model beats every other tuned one and the base, and
     its mean lead on the others.
 
-    `of` counts the cultures that have a model of their own and another to hold it against.
+    `of` counts the cultures that have a model of their own and another to compare it with.
     """
     beats, base, leads, against = 0, 0, [], 0
     for culture, row in zip(cultures, table, strict=True):
@@ -393,7 +399,7 @@ def _ahead(cultures: Sequence[str], table: Sequence[Mapping[str, float | None]])
     return {
         "beats": beats,
         "of": len(leads),
-        "margin": mean(leads),
+        "margin": average_known(leads),
         "base": base,
         "against": against,
     }

@@ -1,4 +1,4 @@
-"""What a tuning objective is: which rows it reads, how they are learnt, and how it is described."""
+"""A tuning objective: which rows it reads, how it learns from them, how it is described."""
 
 from __future__ import annotations
 
@@ -43,14 +43,13 @@ def keep_rows(
 class Objective:
     """A way to learn from rows.
 
-    `reads` is the form of its rows (a key of `rows.KEYS`, and the export format of a run), `beside`
-    that of rows that stand beside them, if any. `rates` are the step sizes by default, of adapters
-    and of whole models. `build_trainer` returns a transformers Trainer; `prepare` turns the rows of
-    one split (and those beside them) into what is learnt, before the number of steps is known:
-    something with a length, empty or None where there is nothing. `options` are the fields of the
-    recipe that only objectives like this one heed. `compares`: it learns which of two answers is
-    better, and is judged on held-out pairs before and after. `about` is its line in the help,
-    `title` and `loss` are what the report calls it and its loss.
+    `reads` is the format of its rows (a key of `rows.KEYS`, and the export format of a run),
+    `beside` that of additional rows, if any. `rates` are the default step sizes of adapters and of
+    whole models. `build_trainer` returns a transformers Trainer; `prepare` turns the rows of one
+    split (and the additional ones) into training data with a length, empty or None if there are
+    none. `options` are the fields of the recipe that only objectives like this one use. `compares`:
+    it learns which of two answers is better, and is judged on held-out pairs before and after.
+    `about` is its line in the help, `title` and `loss` its names in the report.
     """
 
     about: str
@@ -66,8 +65,9 @@ class Objective:
 
 
 def load_objective(name: str) -> Objective:
-    """Return the objective of this short name or `package.module:NAME`; InputError names the
-    nearest.
+    """Return the objective of this short name or `package.module:NAME`.
+
+    Raises InputError with the nearest name.
     """
     objective: Objective = OBJECTIVES.load(name)
     return objective

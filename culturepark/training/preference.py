@@ -3,8 +3,8 @@
 8), and what a run did to its model.
 
 A preference run can make a model worse (Banerjee et al. 2025, arXiv 2410.12880, table 5: DPO
-tripled harm), so `judged` tells margins, accuracies and the distance from the base on held-out
-pairs, before and after.
+tripled harm), so `judge_pairs` measures margins and accuracies on held-out pairs before and after
+it, and `measure_drift` the distance from the base.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 from culturepark.local_models import choices
 from culturepark.local_models.chat import tokenize_answers
 from culturepark.training.objective import Objective, TrainerParts
-from culturepark.training.rows import Row, answered
+from culturepark.training.rows import Row, tokenize_side
 
 
 def build_trainer(load_classes: Callable[[], tuple[Any, Any]], parts: TrainerParts) -> Any:
-    """Return the trainer of one model; its reference is the base, which an adapter leaves as it
-    was.
+    """Return the trainer of one model; its reference is the base without the adapter.
 
     `load_classes` returns TRL's configuration and trainer.
     """
@@ -30,10 +30,12 @@ def build_trainer(load_classes: Callable[[], tuple[Any, Any]], parts: TrainerPar
     recipe, tokenizer = parts.recipe, parts.tokenizer
     args = config(**parts.arguments, beta=recipe.beta, max_length=recipe.length)
     train, validation = (
-        dataset(tokenizer, rows, recipe.length, args.per_device_train_batch_size) if rows else None
+        build_dataset(tokenizer, rows, recipe.length, args.per_device_train_batch_size)
+        if rows
+        else None
         for rows in (parts.train, parts.validation)
     )
-    return _takes_tokens(trainer)(
+    return _accept_tokens(trainer)(
         model=parts.model,
         args=args,
         train_dataset=train,
@@ -63,9 +65,9 @@ def _load_orpo() -> tuple[Any, Any]:
     return ORPOConfig, ORPOTrainer
 
 
-def _takes_tokens(kind: Any) -> Any:
-    """Return a trainer that takes rows as they are: TRL's own would render prompts otherwise than
-    sampling does.
+def _accept_tokens(kind: Any) -> Any:
+    """Return a trainer class that accepts token ids: TRL's own would render prompts in another way
+    than sampling does.
     """
 
     def prepare(self: Any, dataset: Any, *how: Any) -> Any:
@@ -77,65 +79,67 @@ def _takes_tokens(kind: Any) -> Any:
     return type(kind.__name__, (kind,), {"_prepare_dataset": prepare, "tokenize_row": tokenize_row})
 
 
-def dataset(tokenizer: Any, rows: Sequence[Row], length: int, batch: int) -> Any:
-    """Return rows as the columns of tokens that TRL's trainers learn from, pairs (DPO, ORPO) or
-    judged answers (KTO).
+def build_dataset(tokenizer: Any, rows: Sequence[Row], length: int, batch: int) -> Any:
+    """Return rows as the columns of token ids that TRL's trainers learn from: pairs (DPO, ORPO) or
+    labelled answers (KTO).
 
-    KTO's divergence is estimated on answers to other prompts: within each `batch` they are moved on
-    by one (§4.1 there). InputError where a row is longer than `length` tokens.
+    KTO's divergence is estimated on answers to other prompts: within each `batch` they are shifted
+    by one (§4.1 there). Raises InputError for a row longer than `length` tokens.
     """
     from datasets import Dataset
 
     if "label" in rows[0]:
-        parts = answered(tokenizer, rows, "completion", length)
-        said = [ids for _, ids in parts]
-        moved = [
+        parts = tokenize_side(tokenizer, rows, "completion", length)
+        answers = [ids for _, ids in parts]
+        rotated = [
             i
-            for at in range(0, len(said), batch)
-            for i in _rotated(range(at, min(at + batch, len(said))))
+            for at in range(0, len(answers), batch)
+            for i in _rotate(range(at, min(at + batch, len(answers))))
         ]
         return Dataset.from_dict(
             {
                 "prompt_ids": [prompt for prompt, _ in parts],
-                "completion_ids": said,
-                "KL_completion_ids": [said[i] for i in moved],
+                "completion_ids": answers,
+                "KL_completion_ids": [answers[i] for i in rotated],
                 "label": [row["label"] for row in rows],
             }
         )
-    chosen, rejected = (answered(tokenizer, rows, side, length) for side in ("chosen", "rejected"))
+    chosen, rejected = (
+        tokenize_side(tokenizer, rows, side, length) for side in ("chosen", "rejected")
+    )
     columns = {"prompt": [prompt for prompt, _ in chosen]}
     columns |= {"chosen": [ids for _, ids in chosen], "rejected": [ids for _, ids in rejected]}
     return Dataset.from_dict(
-        {f"{name}_ids": ids for name, ids in columns.items()} | _whole(columns)
+        {f"{name}_ids": ids for name, ids in columns.items()} | _build_orpo_columns(columns)
     )
 
 
-def _rotated(places: Sequence[int]) -> list[int]:
+def _rotate(places: Sequence[int]) -> list[int]:
     return [*places[-1:], *places[:-1]]
 
 
-def _whole(columns: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+def _build_orpo_columns(columns: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
     """Return the columns that ORPO's collator reads: whole rows, their attention, and labels of the
     answers alone.
     """
-    made = {
+    result = {
         "prompt_input_ids": columns["prompt"],
         "prompt_attention_mask": [[1] * len(p) for p in columns["prompt"]],
     }
     for side in ("chosen", "rejected"):
         pairs = list(zip(columns["prompt"], columns[side], strict=True))
-        made[f"{side}_input_ids"] = [prompt + ids for prompt, ids in pairs]
-        made[f"{side}_attention_mask"] = [[1] * len(prompt + ids) for prompt, ids in pairs]
-        made[f"{side}_labels"] = [[-100] * len(prompt) + ids for prompt, ids in pairs]
-    return made
+        result[f"{side}_input_ids"] = [prompt + ids for prompt, ids in pairs]
+        result[f"{side}_attention_mask"] = [[1] * len(prompt + ids) for prompt, ids in pairs]
+        result[f"{side}_labels"] = [[-100] * len(prompt) + ids for prompt, ids in pairs]
+    return result
 
 
-def judged(model: Any, tokenizer: Any, rows: Sequence[Row], *, base: bool) -> dict[str, float]:
-    """Return what a model makes of held-out pairs (KTO rows: of its good and bad answers).
+def judge_pairs(model: Any, tokenizer: Any, rows: Sequence[Row], *, base: bool) -> dict[str, float]:
+    """Return how a model judges held-out pairs (of KTO rows: good and bad answers).
 
-    `accuracy` is the share of pairs whose chosen answer it finds likelier (mean log-probability a
-    token), `margin` the mean difference (nats a token), `chosen` and `rejected` the means
-    themselves. With `base` the adapter is left out.
+    `accuracy` is the share of pairs whose chosen answer it finds likelier (mean log-probability per
+    token), `margin` the mean difference (nats per token), `chosen` and `rejected` the means
+    themselves. With `base` the adapter is disabled.
     """
     from contextlib import nullcontext
 
@@ -144,32 +148,34 @@ def judged(model: Any, tokenizer: Any, rows: Sequence[Row], *, base: bool) -> di
             good, bad = ([r for r in rows if r["label"] is label] for label in (True, False))
             if not good or not bad:
                 return {}
-            chosen, rejected = (_said(model, tokenizer, part, "completion") for part in (good, bad))
-            good_mean, bad_mean = _mean(chosen), _mean(rejected)
+            chosen, rejected = (
+                _score_answers(model, tokenizer, part, "completion") for part in (good, bad)
+            )
+            good_mean, bad_mean = fmean(chosen), fmean(rejected)
             return {"chosen": good_mean, "rejected": bad_mean, "margin": good_mean - bad_mean}
-        chosen, rejected = (_said(model, tokenizer, rows, side) for side in ("chosen", "rejected"))
+        chosen, rejected = (
+            _score_answers(model, tokenizer, rows, side) for side in ("chosen", "rejected")
+        )
     apart = [c - r for c, r in zip(chosen, rejected, strict=True)]
     return {
-        "accuracy": _mean([float(a > 0) for a in apart]),
-        "margin": _mean(apart),
-        "chosen": _mean(chosen),
-        "rejected": _mean(rejected),
+        "accuracy": fmean([float(a > 0) for a in apart]),
+        "margin": fmean(apart),
+        "chosen": fmean(chosen),
+        "rejected": fmean(rejected),
     }
 
 
-def _said(model: Any, tokenizer: Any, rows: Sequence[Row], side: str) -> list[float]:
+def _score_answers(model: Any, tokenizer: Any, rows: Sequence[Row], side: str) -> list[float]:
     return choices.compute_likelihoods(
         model, tokenizer, [r["prompt"] for r in rows], [r[side][0]["content"] for r in rows]
     )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def drift(model: Any, tokenizer: Any, rows: Sequence[Row], side: str, batch: int = 16) -> float:
-    """Return how far an adapter took its model from the base: KL(tuned ‖ base), nats a token, over
-    the answers of rows.
+def measure_drift(
+    model: Any, tokenizer: Any, rows: Sequence[Row], side: str, batch: int = 16
+) -> float:
+    """Return how far an adapter took its model from the base: KL(tuned ‖ base), nats per token,
+    over the answers of rows.
 
     The mean over answer tokens of the divergence of whole next-token distributions; not an estimate
     from samples.
@@ -179,7 +185,7 @@ def drift(model: Any, tokenizer: Any, rows: Sequence[Row], side: str, batch: int
     parts = tokenize_answers(
         tokenizer, [r["prompt"] for r in rows], [r[side][0]["content"] for r in rows]
     )
-    whole = [prompt + said for prompt, said in parts]
+    whole = [prompt + answer for prompt, answer in parts]
     total, count, was = 0.0, 0, model.training
     model.eval()
     for at in range(0, len(whole), batch):
@@ -194,10 +200,10 @@ def drift(model: Any, tokenizer: Any, rows: Sequence[Row], side: str, batch: int
             & (places < part["attention_mask"].sum(1, keepdim=True) - 1)
         )
         with torch.inference_mode():
-            tuned = model(**part).logits.float().log_softmax(-1)
+            adapted = model(**part).logits.float().log_softmax(-1)
             with model.disable_adapter():
-                plain = model(**part).logits.float().log_softmax(-1)
-        total += float((tuned.exp() * (tuned - plain)).sum(-1)[mask].sum())
+                original = model(**part).logits.float().log_softmax(-1)
+        total += float((adapted.exp() * (adapted - original)).sum(-1)[mask].sum())
         count += int(mask.sum())
     model.train(was)
     return total / count
@@ -220,7 +226,7 @@ ORPO = Objective(
     about="Odds-ratio preference optimisation on pairs: no reference model.",
     title="odds-ratio preference optimisation",
     loss=(
-        "ORPO's own: the negative log-likelihood of the chosen answer, in nats a token, and the"
+        "ORPO's own: the negative log-likelihood of the chosen answer, in nats per token, and the"
         " odds-ratio term"
     ),
     reads="dpo",

@@ -1,6 +1,4 @@
-"""What a tuning job is told to do: one frozen recipe, its presets, and how it is kept in
-tune.toml.
-"""
+"""The recipe of a tuning job, its presets, and its file tune.toml."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from culturepark.records import Record
 from culturepark.toml import explain, misread, read_toml
 from culturepark.training.objective import load_objective
 
-# the offline base is small and learns at so many times these steps (a default of 4e-3 for SFT)
+# the factor on the step sizes for the offline base, which is small (4e-3 by default for SFT)
 TINY = 20
 
 
@@ -31,7 +29,7 @@ def _check_objective(name: str) -> str:
 
 
 class Recipe(Record):
-    """Everything that determines a tuning job, save its data."""
+    """Everything that determines a tuning job but its data."""
 
     objective: Annotated[str, AfterValidator(_check_objective)] = setting(
         "sft", "What is learnt from a row, by name or package.module:NAME.", hidden=True
@@ -115,9 +113,9 @@ class Recipe(Record):
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> Recipe:
+    def _check_rows(self) -> Recipe:
         if self.batch is not None and self.rows % self.batch:
-            raise ValueError(f"rows: {self.rows} a step is no multiple of batch {self.batch}")
+            raise ValueError(f"rows: {self.rows} per step is no multiple of batch {self.batch}")
         if self.answers == "modal" and "answers" not in load_objective(self.objective).options:
             raise ValueError("answers: only sft can learn the majority's answer alone")
         return self
@@ -132,7 +130,7 @@ class Recipe(Record):
 
     @property
     def reads(self) -> str:
-        """The export format it learns from."""
+        """The export format that it learns from."""
         return "shares" if self.answers == "modal" else load_objective(self.objective).reads
 
 
@@ -167,15 +165,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def build(given: Mapping[str, Any], preset: str | None = None, where: str = "recipe") -> Recipe:
-    """Return a recipe from a preset and what was said beside it; CardError names each mistake,
-    InputError a preset there is not.
+def build_recipe(
+    fields: Mapping[str, Any], preset: str | None = None, where: str = "recipe"
+) -> Recipe:
+    """Return the recipe of a preset, with `fields` replacing its own.
+
+    Raises CardError with every mistake, InputError for an unknown preset.
     """
     if preset is not None and preset not in PRESETS:
         raise InputError(f"no preset {preset!r} for tuning. {nearest(preset, (*PRESETS, 'scpo'))}")
     data = {
         **(PRESETS[preset] if preset else {}),
-        **{k: v for k, v in given.items() if v is not None},
+        **{k: v for k, v in fields.items() if v is not None},
     }
     if preset and data["objective"] != PRESETS[preset]["objective"]:
         raise InputError(
@@ -196,12 +197,12 @@ def build(given: Mapping[str, Any], preset: str | None = None, where: str = "rec
     return recipe
 
 
-def read(path: Path) -> Recipe:
+def read_recipe(path: Path) -> Recipe:
     """Read the recipe of a job."""
-    return build(read_toml(path), where=str(path))
+    return build_recipe(read_toml(path), where=str(path))
 
 
-def write(recipe: Recipe, path: Path) -> None:
+def write_recipe(recipe: Recipe, path: Path) -> None:
     """Write a recipe as TOML, whole or not at all."""
     text = tomlkit.dumps(recipe.model_dump(mode="json", exclude_none=True))
     write_text(path, comment_toml(text, Recipe))

@@ -15,60 +15,60 @@ from culturepark.records import SPLITS
 from culturepark.tables.conversations import Row as Row
 from culturepark.tables.conversations import check_row
 
-# what a model of all cultures is called, and the one job of a corpus that is not parted
+# the name of a model of all cultures, and of the one job of a corpus without cultures
 POOLED = "pooled"
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Checked rows by split and culture, and the hash of the files they came from."""
+    """Valid rows by split and culture, and the hash of their files."""
 
     title: str
     hash: str
     rows: Mapping[str, Mapping[str, Sequence[Row]]] = field(repr=False)
 
     def cultures(self) -> tuple[str, ...]:
-        """Return the cultures that have something to train on, by name."""
+        """Return the cultures that have training rows, by name."""
         return tuple(sorted(self.rows.get("train", {})))
 
-    def of(self, split: str, culture: str) -> Sequence[Row]:
-        """Return a culture's rows of a split; `pooled` has everybody's."""
-        held = self.rows.get(split, {})
+    def select(self, split: str, culture: str) -> Sequence[Row]:
+        """Return a culture's rows of a split; those of all cultures for `pooled`."""
+        by_culture = self.rows.get(split, {})
         return (
-            [row for name in sorted(held) for row in held[name]]
+            [row for name in sorted(by_culture) for row in by_culture[name]]
             if culture == POOLED
-            else held.get(culture, ())
+            else by_culture.get(culture, ())
         )
 
 
-def read(source: Path, form: str, culture: str | None = None) -> Corpus:
+def read_corpus(source: Path, form: str, culture: str | None = None) -> Corpus:
     """Read a file or a folder (SPLIT.jsonl, or a folder of them per culture, or both of the same
-    rows) in one of the forms of KEYS.
+    rows) in one of the formats of KEYS.
 
-    A row's culture is `metadata.culture`, else its folder's name, else `culture`. InputError names
-    file, line and mistake.
+    All rows are of `culture` if it is given; else a row's culture is `metadata.culture`, else its
+    folder's name. Raises InputError with file, line and mistake.
     """
-    files = _files(source)
+    files = _list_files(source)
     if not any(split == "train" for _, split, _ in files):
         raise InputError(f"nothing to train on in {source}: there is no train.jsonl")
-    made: dict[str, dict[str, list[Row]]] = {}
+    by_split: dict[str, dict[str, list[Row]]] = {}
     digest = hashlib.blake2b(digest_size=8)
     for path, split, folder in files:
-        _hash(path, digest)
-        for number, held in tables.json_lines(path):
-            row = check_row(held, form, f"{path}:{number}")
+        _add_to_hash(path, digest)
+        for number, fields in tables.json_lines(path):
+            row = check_row(fields, form, f"{path}:{number}")
             name = culture or row["metadata"].get("culture") or folder
             if not name:
                 raise InputError(
                     f"{path}:{number}: whose answer is this? It has no metadata.culture; name one"
                     " with --culture, or pool them"
                 )
-            made.setdefault(split, {}).setdefault(str(name), []).append(row)
-    return Corpus(source.parent.name + "/" + source.name, digest.hexdigest(), made)
+            by_split.setdefault(split, {}).setdefault(str(name), []).append(row)
+    return Corpus(source.parent.name + "/" + source.name, digest.hexdigest(), by_split)
 
 
-def _files(source: Path) -> list[tuple[Path, str, str | None]]:
-    """Return (file, split, culture or None); a single file is one to train on."""
+def _list_files(source: Path) -> list[tuple[Path, str, str | None]]:
+    """Return (file, split, culture or None); a single file holds training rows."""
     if source.is_file():
         return [(source, "train", None)]
     if not source.is_dir():
@@ -85,25 +85,23 @@ def _files(source: Path) -> list[tuple[Path, str, str | None]]:
     return [
         (p, s, c)
         for p, s, c in there
-        if c is None or not _told_already(source / f"{s}.jsonl", s, there)
+        if c is None or not _is_repeated(source / f"{s}.jsonl", s, there)
     ]
 
 
-def _told_already(whole: Path, split: str, there: Sequence[tuple[Path, str, str | None]]) -> bool:
-    """Say whether a split's files by culture hold the rows of the file of all cultures once
-    more.
-    """
+def _is_repeated(whole: Path, split: str, there: Sequence[tuple[Path, str, str | None]]) -> bool:
+    """Return whether a split's files by culture repeat the rows of the file of all cultures."""
     return whole.is_file() and same_rows(
         whole, [path for path, s, culture in there if s == split and culture]
     )
 
 
 def same_rows(whole: Path, parts: Iterable[Path]) -> bool:
-    """Say whether the lines of `parts` are together those of `whole`, in whatever order."""
-    return _fingerprint([whole]) == _fingerprint(parts)
+    """Return whether `parts` together hold the lines of `whole`, in any order."""
+    return _sum_hashes([whole]) == _sum_hashes(parts)
 
 
-def _fingerprint(paths: Iterable[Path]) -> int:
+def _sum_hashes(paths: Iterable[Path]) -> int:
     """Return the sum of the hashes of all lines of files."""
     total = 0
     for path in paths:
@@ -117,7 +115,7 @@ def _fingerprint(paths: Iterable[Path]) -> int:
     return total
 
 
-def _hash(path: Path, digest: Any) -> None:
+def _add_to_hash(path: Path, digest: Any) -> None:
     """Add a file's bytes to a hash."""
     try:
         with path.open("rb") as file:
@@ -127,10 +125,8 @@ def _hash(path: Path, digest: Any) -> None:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def modal(rows: Iterable[Row]) -> list[Row]:
-    """Return rows that answer each question with the majority's option alone (the first among
-    equals).
-    """
+def keep_modal_answers(rows: Iterable[Row]) -> list[Row]:
+    """Return rows that answer each question with the most frequent option (of equals the first)."""
     return [
         {
             "prompt": row["prompt"],
@@ -149,28 +145,33 @@ def modal(rows: Iterable[Row]) -> list[Row]:
 # ------------------------------------------------------------------ tokens
 
 
-def tokenised(tokenizer: Any, rows: Sequence[Row], length: int) -> dict[str, list[list[int]]]:
+def tokenize_completions(
+    tokenizer: Any, rows: Sequence[Row], length: int
+) -> dict[str, list[list[int]]]:
     """Return `input_ids` and `labels` of prompt-completion rows; the loss is on the completion
     alone (labels -100 before it).
 
-    InputError where a row is longer than `length` tokens: cutting an answer would teach unfinished
+    Raises InputError for a row longer than `length` tokens: cut answers would teach unfinished
     ones.
     """
-    parts = answered(tokenizer, rows, "completion", length)
+    parts = tokenize_side(tokenizer, rows, "completion", length)
     return {
-        "input_ids": [prompt + said for prompt, said in parts],
-        "labels": [[-100] * len(prompt) + said for prompt, said in parts],
+        "input_ids": [prompt + answer for prompt, answer in parts],
+        "labels": [[-100] * len(prompt) + answer for prompt, answer in parts],
     }
 
 
-def answered(
+def tokenize_side(
     tokenizer: Any, rows: Sequence[Row], side: str, length: int
 ) -> list[tuple[list[int], list[int]]]:
-    """Return each row's prompt and its answer of a `side` as token ids; InputError where they are
-    more than `length`.
+    """Return each row's prompt and its answer in the column `side` as token ids.
+
+    Raises InputError for a row of more than `length` tokens.
     """
     answers = [row[side][0]["content"] for row in rows]
     parts = tokenize_answers(tokenizer, [row["prompt"] for row in rows], answers)
-    if (longest := max((len(prompt) + len(said) for prompt, said in parts), default=0)) > length:
+    if (
+        longest := max((len(prompt) + len(answer) for prompt, answer in parts), default=0)
+    ) > length:
         raise InputError(f"a row has {longest} tokens, more than --length {length}; raise it")
     return parts

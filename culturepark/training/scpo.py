@@ -246,7 +246,7 @@ def run(
     one result per model.
 
     Results are kept below `out` and never computed twice. With `taus` and `betas` the results of
-    `sweep` come first, and each country's `choose_tau_and_beta` variant is added. `keep` names a variant whose
+    `sweep` come first, and each country's `tuned` variant is added. `keep` names a variant whose
     models (of the first seed) stay in `out`, one folder per country. Raises InputError if `out`
     holds another run's results, RunFailed if a filter leaves nothing to learn from.
     """
@@ -310,7 +310,7 @@ def _list_units(
 ) -> Iterator[Unit]:
     if "tuned" in variants and not swept:
         raise InputError(
-            "the variant `choose_tau_and_beta` needs a sweep: --sweep chooses its τ and β on validation users"
+            "the variant `tuned` needs a sweep: --sweep chooses its τ and β on validation users"
         )
     for country in countries:
         terms = job.terms.tau, job.terms.beta

@@ -1,6 +1,4 @@
-"""Supervised fine-tuning: TRL's SFTTrainer on rows that were tokenised once, with the loss on the
-completions alone.
-"""
+"""Supervised fine-tuning: TRL's SFTTrainer on tokenised rows, with the loss on the completions."""
 
 from __future__ import annotations
 
@@ -10,12 +8,12 @@ from typing import Any
 from culturepark.local_models.machine import Machine
 from culturepark.training.objective import Objective, TrainerParts
 from culturepark.training.recipe import Recipe
-from culturepark.training.rows import Row, modal, tokenised
+from culturepark.training.rows import Row, keep_modal_answers, tokenize_completions
 
 
-def packs(recipe: Recipe, machine: Machine) -> bool:
-    """Say whether rows are packed: only where attention keeps them apart (FlashAttention);
-    elsewhere it mixes or slows them.
+def is_packed(recipe: Recipe, machine: Machine) -> bool:
+    """Return whether rows are packed: by default only with FlashAttention, which keeps them apart;
+    other kinds of attention would mix or slow them.
     """
     return machine.attention == "flash_attention_2" if recipe.packing is None else recipe.packing
 
@@ -24,7 +22,7 @@ def prepare(
     tokenizer: Any, rows: Sequence[Row], beside: Sequence[Row], recipe: Recipe
 ) -> Sequence[Row]:
     """Return the rows to learn: opinions as they are, or the majority's answers of shares."""
-    return modal(rows) if recipe.answers == "modal" else rows
+    return keep_modal_answers(rows) if recipe.answers == "modal" else rows
 
 
 def build_trainer(parts: TrainerParts) -> Any:
@@ -32,7 +30,7 @@ def build_trainer(parts: TrainerParts) -> Any:
     from trl import SFTConfig
 
     recipe, tokenizer = parts.recipe, parts.tokenizer
-    packing = packs(recipe, parts.machine)
+    packing = is_packed(recipe, parts.machine)
     config = SFTConfig(
         **parts.arguments,
         packing=packing,
@@ -42,35 +40,34 @@ def build_trainer(parts: TrainerParts) -> Any:
         train_sampling_strategy="random" if packing else "group_by_length",
         dataset_kwargs=None if packing else {"skip_prepare_dataset": True},
     )
-    return _kind()(
+    return _build_class()(
         model=parts.model,
         args=config,
-        train_dataset=dataset(tokenizer, parts.train, recipe.length),
+        train_dataset=build_dataset(tokenizer, parts.train, recipe.length),
         eval_dataset=(
-            dataset(tokenizer, parts.validation, recipe.length) if parts.validation else None
+            build_dataset(tokenizer, parts.validation, recipe.length) if parts.validation else None
         ),
         processing_class=tokenizer,
         peft_config=parts.adapter,
     )
 
 
-def dataset(tokenizer: Any, rows: Sequence[Row], length: int) -> Any:
+def build_dataset(tokenizer: Any, rows: Sequence[Row], length: int) -> Any:
     """Return rows as a dataset of `input_ids` and `labels`."""
     from datasets import Dataset
 
-    return Dataset.from_dict(tokenised(tokenizer, rows, length))
+    return Dataset.from_dict(tokenize_completions(tokenizer, rows, length))
 
 
-def _kind() -> Any:
-    """Return TRL's trainer; where its fused head has no kernels (no Triton), one that scores the
-    completions alone.
-    """
+def _build_class() -> Any:
+    """Return TRL's trainer class, changed to score only the completions on a CPU."""
     from torch.nn.functional import cross_entropy
     from trl import SFTTrainer
 
-    class Completions(SFTTrainer):
-        """On a CPU TRL projects every position to the vocabulary, the prompt's too; the loss needs
-        those from the first label on.
+    class CompletionTrainer(SFTTrainer):
+        """Projects to the vocabulary only from the first label on.
+
+        Without kernels for its fused head (Triton), TRL projects every position, the prompt's too.
         """
 
         def compute_loss(
@@ -89,31 +86,31 @@ def _kind() -> Any:
                 .logits[:, :-1]
                 .float()
             )
-            said = labels[:, first:]
+            targets = labels[:, first:]
             total = cross_entropy(
-                logits.flatten(0, 1), said.flatten(), ignore_index=-100, reduction="sum"
+                logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
             )
-            spoken = said != -100
+            is_target = targets != -100
             mode, right = (
                 "train" if self.model.training else "eval",
-                (logits.detach().argmax(-1) == said)[spoken].sum() / spoken.sum(),
+                (logits.detach().argmax(-1) == targets)[is_target].sum() / is_target.sum(),
             )
             self._metrics[mode]["mean_token_accuracy"].append(float(right))
             if num_items_in_batch is None:
-                return total / spoken.sum()
+                return total / is_target.sum()
             return (
                 total
                 / num_items_in_batch
                 * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
             )
 
-    return Completions
+    return CompletionTrainer
 
 
 OBJECTIVE = Objective(
     about="Supervised fine-tuning on samples (TRL's prompt-completion rows).",
     title="supervised fine-tuning",
-    loss="the mean negative log-likelihood of an answer's tokens, in nats a token",
+    loss="the mean negative log-likelihood of an answer's tokens, in nats per token",
     reads="trl",
     rates=(2e-4, 2e-5),
     build_trainer=build_trainer,

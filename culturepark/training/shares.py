@@ -1,10 +1,10 @@
-"""Tuning to distributions: the model's option probabilities are drawn to the shares of a people,
-alone or beside its opinions.
+"""Tuning to distributions: the model's option probabilities are fitted to the shares of a people,
+alone or together with its opinions.
 
 The loss is KL(people ‖ model) over a question's options (Cao et al., NAACL 2025, arXiv 2502.07068,
-§3.2; Suh et al. 2025, SubPOP, arXiv 2502.16761, §3.1). Where options share their first tokens, the
-divergence is summed over the places where they part, each weighted by the people's share that comes
-there: by the chain rule of relative entropy that is the divergence itself.
+§3.2; Suh et al. 2025, SubPOP, arXiv 2502.16761, §3.1). If options share their first tokens, the
+divergence is summed over the token positions where they diverge, each weighted by the people's
+share that gets there: by the chain rule of relative entropy that sum is the divergence itself.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from culturepark.local_models.chat import open_turns
 from culturepark.records import stream
 from culturepark.training.objective import Objective, TrainerParts
 from culturepark.training.recipe import Recipe
-from culturepark.training.rows import Row, tokenised
+from culturepark.training.rows import Row, tokenize_completions
 
 
 @dataclass(frozen=True)
 class Place:
-    """One place where a question's options part: tokens up to there, branch tokens, the people's
-    shares of them, its weight.
+    """A position where a question's options diverge: token ids up to there, the tokens that may
+    follow, the people's shares of these (sum 1), and the share of people that gets there.
     """
 
     ids: list[int]
@@ -34,27 +34,27 @@ class Place:
     weight: float
 
 
-def places(tokenizer: Any, rows: Sequence[Row]) -> list[Place]:
-    """Return every place where the options of each row part and that some of the people reach."""
+def find_places(tokenizer: Any, rows: Sequence[Row]) -> list[Place]:
+    """Return every position at which options of a row diverge and that some of the people reach."""
     openings = open_turns(tokenizer, [row["prompt"] for row in rows])
     trees = choices.grow_trees(tokenizer, openings, [row["options"] for row in rows])
-    made = []
+    places = []
     for row, opening, tree in zip(rows, openings, trees, strict=True):
         for fork in tree:
-            held = [sum(row["shares"][i] for i in branch) for branch in fork.options]
-            if (weight := sum(held)) > 0:
-                made.append(
+            branch_shares = [sum(row["shares"][i] for i in branch) for branch in fork.options]
+            if (weight := sum(branch_shares)) > 0:
+                places.append(
                     Place(
                         [*opening.tokens, *fork.prefix],
                         list(fork.tokens),
-                        [h / weight for h in held],
+                        [h / weight for h in branch_shares],
                         weight,
                     )
                 )
-    return made
+    return places
 
 
-def loss(
+def compute_loss(
     logits: Any,
     tokens: Sequence[Sequence[int]],
     shares: Sequence[Sequence[float]],
@@ -68,51 +68,51 @@ def loss(
 
     total = logits.new_zeros(())
     for row, ids, people, weight in zip(logits.float(), tokens, shares, weights, strict=True):
-        said = row[torch.tensor(list(ids), device=row.device)].log_softmax(-1)
-        target = torch.tensor(list(people), device=row.device, dtype=said.dtype)
-        total = total + weight * (torch.special.xlogy(target, target) - target * said).sum()
+        log_probs = row[torch.tensor(list(ids), device=row.device)].log_softmax(-1)
+        target = torch.tensor(list(people), device=row.device, dtype=log_probs.dtype)
+        total = total + weight * (torch.special.xlogy(target, target) - target * log_probs).sum()
     return total
 
 
-def dataset(
+def build_dataset(
     tokenizer: Any, train: Sequence[Row], opinions: Sequence[Row], length: int, seed: int
 ) -> Any:
-    """Return rows that hold a place each and, where there are opinions, one opinion each; the fewer
-    are repeated in turn.
+    """Return rows of one place and, if there are opinions, one opinion each; the fewer of the two
+    are repeated, each time in a new order.
     """
     from datasets import Dataset
 
-    held = places(tokenizer, train)
-    said = tokenised(tokenizer, opinions, length)
-    size = max(len(held), len(opinions))
+    places = find_places(tokenizer, train)
+    columns = tokenize_completions(tokenizer, opinions, length)
+    size = max(len(places), len(opinions))
     rng = stream(seed, "mix")
-    order, talk = (
+    place_order, opinion_order = (
         [i for _ in range(0, size, n) for i in rng.sample(range(n), n)][:size] if n else []
-        for n in (len(held), len(opinions))
+        for n in (len(places), len(opinions))
     )
-    made: dict[str, list[Any]] = {
-        "place": [held[i].ids for i in order],
-        "tokens": [held[i].tokens for i in order],
-        "shares": [held[i].shares for i in order],
-        "weight": [held[i].weight for i in order],
+    rows: dict[str, list[Any]] = {
+        "place": [places[i].ids for i in place_order],
+        "tokens": [places[i].tokens for i in place_order],
+        "shares": [places[i].shares for i in place_order],
+        "weight": [places[i].weight for i in place_order],
     }
     if opinions:
-        made |= {name: [column[i] for i in talk] for name, column in said.items()}
-    return Dataset.from_dict(made)
+        rows |= {name: [column[i] for i in opinion_order] for name, column in columns.items()}
+    return Dataset.from_dict(rows)
 
 
 def prepare(tokenizer: Any, rows: Sequence[Row], opinions: Sequence[Row], recipe: Recipe) -> Any:
-    """Return a dataset of shares; None where there are none."""
-    return dataset(tokenizer, rows, (), recipe.length, recipe.seed) if rows else None
+    """Return a dataset of shares; None if there are none."""
+    return build_dataset(tokenizer, rows, (), recipe.length, recipe.seed) if rows else None
 
 
 def prepare_mix(
     tokenizer: Any, rows: Sequence[Row], opinions: Sequence[Row], recipe: Recipe
 ) -> Any:
-    """Return a dataset of shares beside opinions; None where either is lacking."""
+    """Return a dataset of shares and opinions; None if either is missing."""
     if not rows or not opinions:
         return None
-    return dataset(tokenizer, rows, opinions, recipe.length, recipe.seed)
+    return build_dataset(tokenizer, rows, opinions, recipe.length, recipe.seed)
 
 
 def build_mix_trainer(parts: TrainerParts) -> Any:
@@ -121,7 +121,7 @@ def build_mix_trainer(parts: TrainerParts) -> Any:
 
 
 def build_trainer(parts: TrainerParts, share: float = 1.0) -> Any:
-    """Return the trainer of one model over datasets of `dataset`; `share` of its loss is the
+    """Return the trainer of one model over datasets of `build_dataset`; `share` of its loss is the
     distribution's, the rest is that of opinions.
     """
     import peft
@@ -134,35 +134,35 @@ def build_trainer(parts: TrainerParts, share: float = 1.0) -> Any:
             often = parts.arguments["gradient_checkpointing"]
             model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=often)
         model = peft.get_peft_model(model, parts.adapter)
-    return _kind(share)(
+    return _build_class(share)(
         model=model,
         args=TrainingArguments(**parts.arguments, remove_unused_columns=False, label_names=[]),
         train_dataset=parts.train,
         eval_dataset=parts.validation,
-        data_collator=partial(_collated, parts.tokenizer, share < 1),
+        data_collator=partial(_collate, parts.tokenizer, share < 1),
         processing_class=parts.tokenizer,
     )
 
 
-def _kind(share: float) -> Any:
-    """Return a trainer whose loss is `share` of the distribution's and the rest of the
-    opinions'.
+def _build_class(share: float) -> Any:
+    """Return a trainer class whose loss is `share` × the distribution loss and the rest that of
+    opinions.
     """
     import torch
     from transformers import Trainer
 
-    class Matching(Trainer):
-        """Adds what the two losses say of a batch; a step's losses are means over all its batches
+    class DistributionTrainer(Trainer):
+        """Adds the two losses of a batch; a step's losses are means over its batches
         and processes.
         """
 
         loss_is_scaled_for_ga = True
 
         def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
-            """Return what the losses of one step are divided by: the weight of its places and the
-            tokens of its opinions.
+            """Return the divisors of a step's losses: weight of its places, tokens of
+            its opinions.
             """
-            sizes = torch.tensor([_sizes(batch) for batch in batch_samples], device=device)
+            sizes = torch.tensor([_sum_sizes(batch) for batch in batch_samples], device=device)
             return self.accelerator.reduce(sizes.sum(0), "sum")
 
         def compute_loss(
@@ -172,19 +172,20 @@ def _kind(share: float) -> Any:
             return_outputs: bool = False,
             num_items_in_batch: Any = None,
         ) -> Any:
-            at, here = inputs["place"], _sizes(inputs)
+            at, here = inputs["place"], _sum_sizes(inputs)
             logits = model(input_ids=at["input_ids"], attention_mask=at["attention_mask"]).logits
             ends = at["attention_mask"].sum(1) - 1
             last = logits[range(len(ends)), ends]
-            weights, spoken = here if num_items_in_batch is None else num_items_in_batch.tolist()
+            weights, tokens = here if num_items_in_batch is None else num_items_in_batch.tolist()
             total = (
-                share * loss(last, inputs["tokens"], inputs["shares"], inputs["weight"]) / weights
+                share
+                * compute_loss(last, inputs["tokens"], inputs["shares"], inputs["weight"])
+                / weights
             )
             if share < 1:
-                total = total + (1 - share) * model(**inputs["opinion"]).loss * here[1] / spoken
-            if (
-                num_items_in_batch is not None
-            ):  # gradients are averaged over processes; these are parts of one mean
+                total = total + (1 - share) * model(**inputs["opinion"]).loss * here[1] / tokens
+            # gradients are averaged over processes; these are parts of one mean
+            if num_items_in_batch is not None:
                 total = total * self.accelerator.num_processes
             return (total, {}) if return_outputs else total
 
@@ -192,37 +193,35 @@ def _kind(share: float) -> Any:
             self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
         ) -> Any:
             with torch.no_grad():
-                found = self.compute_loss(model, self._prepare_inputs(inputs))
-            return found.detach(), None, None
+                loss = self.compute_loss(model, self._prepare_inputs(inputs))
+            return loss.detach(), None, None
 
-    return Matching
+    return DistributionTrainer
 
 
-def _collated(tokenizer: Any, opinions: bool, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return rows as one batch: places padded on the right, and the opinions beside them where they
-    are learnt too.
-    """
-    made: dict[str, Any] = {
+def _collate(tokenizer: Any, opinions: bool, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return rows as one batch: places padded on the right and, with `opinions`, opinions too."""
+    batch: dict[str, Any] = {
         name: [r[name] for r in rows] for name in ("tokens", "shares", "weight")
     }
-    made["place"] = choices.pad_rows(tokenizer, [r["place"] for r in rows], "cpu")
+    batch["place"] = choices.pad_rows(tokenizer, [r["place"] for r in rows], "cpu")
     if opinions:
-        made["opinion"] = _padded(
+        batch["opinion"] = _pad_opinions(
             [r["input_ids"] for r in rows], [r["labels"] for r in rows], tokenizer.pad_token_id
         )
-    return made
+    return batch
 
 
-def _sizes(batch: dict[str, Any]) -> tuple[float, float]:
-    """Return the summed weight of a batch's places and how many tokens of its opinions are
-    learnt.
+def _sum_sizes(batch: dict[str, Any]) -> tuple[float, float]:
+    """Return the summed weight of a batch's places and the number of its opinions'
+    target tokens.
     """
-    said = batch["opinion"]["labels"][:, 1:] if "opinion" in batch else None
-    return sum(batch["weight"]), 0.0 if said is None else float((said != -100).sum())
+    labels = batch["opinion"]["labels"][:, 1:] if "opinion" in batch else None
+    return sum(batch["weight"]), 0.0 if labels is None else float((labels != -100).sum())
 
 
-def _padded(ids: list[list[int]], labels: list[list[int]], pad: int) -> dict[str, Any]:
-    """Return opinions as one batch, padded on the right, padding outside the loss."""
+def _pad_opinions(ids: list[list[int]], labels: list[list[int]], pad: int) -> dict[str, Any]:
+    """Return opinions as one batch, padded on the right; the loss leaves padding out."""
     import torch
 
     width = max(map(len, ids))
