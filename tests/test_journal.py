@@ -248,3 +248,9 @@ def test_reasons_of_one_cause_are_one_reason(tmp_path, reason, cause):
         assert count_not_refined(store, "c", 9).total == 1 and not store.is_refined(scene.id)
         store.add_opinions(scene, ())
         assert count_not_refined(store, "c", 9).total == 0 and store.is_refined(scene.id)
+
+
+def test_the_old_name_of_a_runs_store_warns_and_works(park):
+    run = cp.start("old", {**TEA, "model": "conftest:Plays"})
+    with pytest.warns(DeprecationWarning, match=r"Run\.open_store"), run.journal() as store:
+        assert not list(iterate_scenes(store))

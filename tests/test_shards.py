@@ -71,6 +71,13 @@ def test_a_shard_that_is_gone_or_damaged_is_one_error_that_names_it(tmp_path, ha
             RunStore(tmp_path, write=write)
 
 
+def test_a_store_that_does_not_say_how_many_files_it_has_is_damaged(tmp_path):
+    with RunStore(tmp_path, shards=2) as store:
+        store.set_meta("shards", "q")
+    with pytest.raises(JournalError, match="does not say how many files it has"):
+        RunStore(tmp_path)
+
+
 def test_what_is_counted_and_joined_over_shards_is_what_one_file_would_give(park):
     run = cp.run("x", {**PLAYS, "dialogues": 5, "shards": 4})
     with run.open_store(write=False) as store:

@@ -79,11 +79,11 @@ class Connection:
             if write and not (mark := folder / BEGUN).exists():
                 write_text(mark, f"{NAME} was begun here.\n")
             self._check_version()
-            self._shards = list_shards(self.path, int(self.read_meta("shards") or 1))
+            self._check_content("main", self.path, write)
+            self._shards = list_shards(self.path, self._count_shards())
             self._attach(write)
-            for schema, path in zip(name_schemas(len(self._shards)), self._shards, strict=True):
-                self._check_content(schema, path, write)
             if write:
+                self._remove_checksums()
                 add_columns(self._db)
         except (Timeout, OSError, sqlite3.Error) as error:
             self._leave()
@@ -119,6 +119,7 @@ class Connection:
                     _log_ahead(self._db, schema)
             except sqlite3.Error as error:
                 raise JournalError(f"cannot open {path}: {error}. {DAMAGED}") from error
+            self._check_content(schema, path, write)
         join_tables(self._db, schemas)
 
     def choose_shard(self, scene: str) -> str:
@@ -142,16 +143,24 @@ class Connection:
             if write:
                 self._check_structure(schema, path)
             return
-        # A writer takes the checksum away first.
+        # A writer that came between takes the checksum away first.
         if checksum.read_bytes() != compute_checksum(path).encode() and checksum.exists():
             raise JournalError(
                 f"{path} is not as it was left: it was damaged, or changed by another program."
                 " Put a backup of it in its place, or throw the run away with --fresh; if the"
                 f" change is right, delete {checksum.name}."
             )
-        if write and checksum.exists():
-            checksum.unlink()
-            sync_folder(checksum.parent)
+
+    def _remove_checksums(self) -> None:
+        for path in self._shards:
+            find_checksum(path).unlink(missing_ok=True)
+        sync_folder(self.path.parent)
+
+    def _count_shards(self) -> int:
+        count = self.read_meta("shards") or "1"  # stores of the first versions have one
+        if not count.isdecimal():
+            raise JournalError(f"{self.path} does not say how many files it has. {DAMAGED}")
+        return int(count)
 
     def _check_structure(self, schema: str, path: Path) -> None:
         ((answer,),) = self.select(f"PRAGMA {schema}.quick_check(1)")
