@@ -9,11 +9,15 @@ from culturepark.training.recipe import Recipe
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 INTRO = """# Settings
 
-What a run is told to do: by options, in a `--config FILE` or in `culturepark.toml` ([Real models](models.md#settings)), and from Python
-(`cp.run("mine", dialogues=4)`). It is frozen in the run's `run.toml`. ° says how much there will be, * how the work is done: neither
-changes what is said, and a * may change while a run goes on.
+All settings of a run. Set them with options, in a `--config FILE`, in `culturepark.toml`
+([Real models](models.md#settings)), or from Python (`cp.run("mine", dialogues=4)`). CulturePark
+freezes them in the run's `run.toml`.
 
-This page is made of the fields themselves: `python tests/settings_page.py`.
+- ° marks a setting for the amount of work, * one for how the work is done. Neither changes what is
+  said.
+- A setting marked * may change while a run continues.
+
+`python tests/settings_page.py` generates this page from the fields themselves.
 """
 PARTS = (
     ("A run", Settings),
