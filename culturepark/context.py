@@ -72,9 +72,9 @@ class DialogueContext:
     def others(self) -> tuple[tuple[str, ...], ...]:
         """By seat, the names of those whom it hears, as they are written before their turns."""
         names = [persona.given_name for persona in self.personas]
-        heard = self.scene.topology.neighbours
+        neighbours = self.scene.topology.neighbours
         return tuple(
-            tuple(names[i] for i in heard[seat] if names[i] != names[seat])
+            tuple(names[i] for i in neighbours[seat] if names[i] != names[seat])
             for seat in range(len(names))
         )
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import culturepark as cp
 from culturepark.context import look_up
 from culturepark.curation import deduplication, embedders
-from culturepark.curation.extract import planted
+from culturepark.curation.extract import match_faults
 from culturepark.curation.filters import each_opinion, load
-from culturepark.curation.first_person import TOKEN, bent, decapitalised, first_person
+from culturepark.curation.first_person import TOKEN, bend_verb, decapitalise, first_person
 from culturepark.curation.pipeline import curate
 from culturepark.curation.preview import preview
 from culturepark.curation.verify import Ruling
@@ -323,10 +323,10 @@ def test_an_opinion_without_its_speakers_name_gets_a_lead():
         r"^(I |In my view|As I see it|To my mind|For me|My view)",
         first_person("Many families share bread.", {"Wei"}),
     )
-    assert decapitalised("Ramadan brings people together.") is None
+    assert decapitalise("Ramadan brings people together.") is None
     assert (
         "Ramadan" in first_person("Ramadan brings people together.", {"Wei"})
-        and bent("health") == "health"
+        and bend_verb("health") == "health"
     )
 
 
@@ -382,6 +382,6 @@ def test_truth_follows_a_planted_sentence_through_extraction():
         ),
     )
     assert (
-        planted("Tea is bad because it stains.", turn) == ("contradiction",)
-        and planted("Bread is good.", turn) == ()
+        match_faults("Tea is bad because it stains.", turn) == ("contradiction",)
+        and match_faults("Bread is good.", turn) == ()
     )

@@ -44,50 +44,50 @@ def check(workspace: str | Path | None = None) -> dict[str, Any]:
     """Read every card and render every prompt once; return counts. CardError lists every mistake in
     every card at once.
     """
-    found, problems = read_workspace(find_workspace(workspace))
-    problems += list_findings(found)
-    known = set(map(_place, problems))
+    cards, problems = read_workspace(find_workspace(workspace))
+    problems += list_findings(cards)
+    places = set(map(_place, problems))
     if not any(p.startswith(SETTINGS) for p in problems):
-        problems += _first_scenes(found)
+        problems += _first_scenes(cards)
     problems += [
         p
-        for p in _prompts(_without_wrong_codes(found))
-        if not (UNKNOWN.search(p) and _place(p) in known)
+        for p in _prompts(_without_wrong_codes(cards))
+        if not (UNKNOWN.search(p) and _place(p) in places)
     ]
     if problems:
         raise CardError(dict.fromkeys(problems))
     return {
-        "workspace": str(found.root),
-        "roles": len(found.roles),
-        "cultures": len(found.cultures),
-        "personas": len(found.personas),
-        "scenarios": len(found.scenarios),
-        "questions": sum(len(s.questions) for s in found.scenarios.values()),
+        "workspace": str(cards.root),
+        "roles": len(cards.roles),
+        "cultures": len(cards.cultures),
+        "personas": len(cards.personas),
+        "scenarios": len(cards.scenarios),
+        "questions": sum(len(s.questions) for s in cards.scenarios.values()),
     }
 
 
 def _place(problem: str) -> str:
     """Return the file, key and line of what is wrong in a template."""
-    found = re.match(r".*?: line \d+", problem)
-    return found[0] if found else problem
+    place = re.match(r".*?: line \d+", problem)
+    return place[0] if place else problem
 
 
-def _without_wrong_codes(found: Workspace) -> Workspace:
+def _without_wrong_codes(workspace: Workspace) -> Workspace:
     """Return the cards without views and answers that are no option, which are told of already, so
     that prompts can be tried.
     """
     codes = {
-        q.id: {o.code for o in q.options} for s in found.scenarios.values() for q in s.questions
+        q.id: {o.code for o in q.options} for s in workspace.scenarios.values() for q in s.questions
     }
     personas = {}
-    for name, persona in found.personas.items():
+    for name, persona in workspace.personas.items():
         views = {item: code for item, code in persona.views.items() if code in codes.get(item, ())}
         personas[name] = persona.model_copy(update={"views": views})
     scenarios = {}
-    for name, scenario in found.scenarios.items():
+    for name, scenario in workspace.scenarios.items():
         questions = tuple(map(_answerable, scenario.questions))
         scenarios[name] = scenario.model_copy(update={"questions": questions})
-    return replace(found, personas=personas, scenarios=scenarios)
+    return replace(workspace, personas=personas, scenarios=scenarios)
 
 
 def _answerable(question: Question) -> Question:
@@ -96,29 +96,29 @@ def _answerable(question: Question) -> Question:
     return question.model_copy(update={"answers": answers})
 
 
-def _prompts(found: Workspace) -> list[str]:
+def _prompts(workspace: Workspace) -> list[str]:
     """Cast every scenario, try every role's templates for one scene per culture; return what is wrong.
 
     The first culture of a scenario holds one scene of each mode and style, as templates may differ in these.
     """
     problems: list[str] = []
-    survey, tried = _own_settings(found).get("survey"), set[str]()
-    if any(role not in found.roles for role in ROLES):
+    survey, tried = _own_settings(workspace).get("survey"), set[str]()
+    if any(role not in workspace.roles for role in ROLES):
         return problems
-    for culture in found.cultures:
-        contact = "english-us" if "english-us" in found.cultures else culture
-        for scenario in found.scenarios:
+    for culture in workspace.cultures:
+        contact = "english-us" if "english-us" in workspace.cultures else culture
+        for scenario in workspace.scenarios:
             settings = Settings(scenario=scenario, contact=contact, survey=survey)
             if (
-                not found.people(culture)
-                or not found.people(contact)
-                or (contact == culture and len(found.people(culture)) < 2)
+                not workspace.people(culture)
+                or not workspace.people(contact)
+                or (contact == culture and len(workspace.people(culture)) < 2)
             ):
                 continue
             try:
-                scenes = casting.scenes(found, settings, culture)
+                scenes = casting.scenes(workspace, settings, culture)
                 for scene in islice(scenes, 1 if scenario in tried else KINDS):
-                    _try_prompts(found, settings, scene)
+                    _try_prompts(workspace, settings, scene)
                 tried.add(scenario)
             except CardError as error:
                 problems += error.problems
@@ -127,34 +127,37 @@ def _prompts(found: Workspace) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def _own_settings(found: Workspace) -> dict[str, Any]:
+def _own_settings(workspace: Workspace) -> dict[str, Any]:
     """Return what culturepark.toml says, nothing where it is wrong itself; no keys."""
     try:
-        return {name: value for name, value in read_settings(found.root).items() if name != "keys"}
+        return {
+            name: value for name, value in read_settings(workspace.root).items() if name != "keys"
+        }
     except CardError:
         return {}
 
 
-def _first_scenes(found: Workspace) -> Iterator[str]:
+def _first_scenes(workspace: Workspace) -> Iterator[str]:
     """Yield why a run that culturepark.toml casts would have no first scene."""
-    data = _own_settings(found)
+    data = _own_settings(workspace)
     settings = build(data)
-    there = settings.contact in found.cultures and settings.scenario in found.scenarios
-    cast = casting.cultures(found, settings) if there and data.keys() & CASTING else ()
+    there = settings.contact in workspace.cultures and settings.scenario in workspace.scenarios
+    cast = casting.cultures(workspace, settings) if there and data.keys() & CASTING else ()
     for culture in cast:
         try:
-            next(casting.scenes(found, settings, culture))
+            next(casting.scenes(workspace, settings, culture))
         except CardError as error:
             yield from error.problems
         except InputError as error:
             yield f"{SETTINGS}: {error}"
 
 
-def _try_prompts(found: Workspace, settings: Settings, scene: Scene) -> None:
-    cues = max(1, len(found.role("moderator").cues))
-    held = _rehearse(found, settings, scene, min(scene.turns, cues * len(scene.seats)))
+def _try_prompts(workspace: Workspace, settings: Settings, scene: Scene) -> None:
+    moderator = workspace.role("moderator")
+    cues = max(1, *(len(card.cues) for card in (moderator, moderator.in_culture) if card))
+    context = _rehearse(workspace, settings, scene, min(scene.turns, cues * len(scene.seats)))
     for role in ("extractor", "verifier", "rewriter"):
-        preview_curation(held, role, "Many see it so.")
+        preview_curation(context, role, "Many see it so.")
 
 
 def show(
@@ -177,8 +180,8 @@ def show(
     `turn` counts the dialogue's turns from 0; by default the role's own first. Without `settings`,
     those of the workspace's culturepark.toml hold. NotFound names the nearest right name.
     """
-    found = load(workspace)
-    card_ = found.role(role)
+    cards = load(workspace)
+    card_ = cards.role(role)
     if card_.name == "moderator":
         raise InputError(
             "the moderator's lines are the cues in agents/moderator.toml; no model is asked for"
@@ -186,12 +189,12 @@ def show(
         )
     base = settings or merge_settings(None, workspace, {})[0]
     scenario = scenario or base.scenario
-    found.scenario(scenario)
+    cards.scenario(scenario)
     how = {"modes": ("cross",), "styles": (style,), "scenario": scenario}
     base = base.model_copy(update=how | ({"delegates": delegates} if delegates else {}))
     if persona:
-        culture = culture or found.persona(persona).culture
-    culture = culture or casting.cultures(found, base)[0]
+        culture = culture or cards.persona(persona).culture
+    culture = culture or casting.cultures(cards, base)[0]
     if culture == base.contact:
         base = base.model_copy(update={"modes": ("in",)})
     chosen = base.model_copy(
@@ -200,13 +203,13 @@ def show(
             "personas": (persona,) if persona else (),
         }
     )
-    scene = next(casting.scenes(found, chosen, culture))
+    scene = next(casting.scenes(cards, chosen, culture))
     first = 1 if role == "delegate" else 0
-    return preview(found, chosen, scene, role, first if turn is None else turn, opinion)
+    return preview(cards, chosen, scene, role, first if turn is None else turn, opinion)
 
 
 def preview(
-    found: Workspace,
+    workspace: Workspace,
     settings: Settings,
     scene: Scene,
     role: str,
@@ -216,7 +219,7 @@ def preview(
     """Return the request of a role in a scene once `turn` turns have been held by the embedded
     engine; InputError where another role speaks at that turn.
     """
-    context = _rehearse(found, settings, scene, turn)
+    context = _rehearse(workspace, settings, scene, turn)
     if role not in ("main_contact", "delegate"):
         return preview_curation(context, role, opinion)
     request = build_request(context, context.dialogue)
@@ -231,13 +234,15 @@ def preview(
     return request
 
 
-def _rehearse(found: Workspace, settings: Settings, scene: Scene, turns: int) -> DialogueContext:
+def _rehearse(
+    workspace: Workspace, settings: Settings, scene: Scene, turns: int
+) -> DialogueContext:
     """Return a scene's context once so many turns have been held by the embedded engine."""
 
     def stop_there(dialogue: Dialogue) -> str | None:
         return "as far as asked" if len(dialogue.turns) >= turns else None
 
-    context = look_up(found, Dialogue(scene=scene), settings.survey)
+    context = look_up(workspace, Dialogue(scene=scene), settings.survey)
     session = Rehearsal(load_model("embedded"))
     dialogue = pool.run_loop(hold_dialogue(context, session, context.dialogue, (stop_there,)))
     return replace(context, dialogue=dialogue)

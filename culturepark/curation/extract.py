@@ -20,7 +20,7 @@ MOST_TOKENS = 4096  # an answer to many turns may be no longer than most models 
 SAME = 0.6
 
 
-class Found(BaseModel):
+class ExtractedOpinion(BaseModel):
     """One opinion as an extractor returns it."""
 
     model_config = ConfigDict(extra="ignore")
@@ -32,7 +32,7 @@ class Extraction(BaseModel):
     """An extractor's whole answer."""
 
     model_config = ConfigDict(extra="ignore")
-    opinions: list[Found]
+    opinions: list[ExtractedOpinion]
 
 
 async def extract(context: DialogueContext, session: Session) -> tuple[Opinion, ...] | Failure:
@@ -47,15 +47,17 @@ async def extract(context: DialogueContext, session: Session) -> tuple[Opinion, 
     parts = [task.result() for task in tasks]
     if failures := [part for part in parts if isinstance(part, Failure)]:
         return failures[0]
-    found = [
+    opinions = [
         (one.text, turn) for part in parts if not isinstance(part, Failure) for one, turn in part
     ]
-    return tuple(_opinion(context.scene.id, n, text, turn) for n, (text, turn) in enumerate(found))
+    return tuple(
+        _opinion(context.scene.id, n, text, turn) for n, (text, turn) in enumerate(opinions)
+    )
 
 
 async def _extract_part(
     context: DialogueContext, turns: Turns, session: Session
-) -> list[tuple[Found, Turn]] | Failure:
+) -> list[tuple[ExtractedOpinion, Turn]] | Failure:
     """Return the opinions in some turns, each with the turn it is from."""
     request = build_extraction(context, turns)
     answer = await session.ask_json(request, context.scene.id, Extraction)
@@ -69,7 +71,7 @@ async def _extract_part(
             f"the extractor cites turns that are not there: {strays}; there are"
             f" {sorted(by_number)}",
         )
-    return [(found, by_number[found.turn]) for found in answer.value.opinions]
+    return [(one, by_number[one.turn]) for one in answer.value.opinions]
 
 
 def part_turns(context: DialogueContext) -> list[Turns]:
@@ -104,11 +106,11 @@ def _opinion(dialogue: str, n: int, text: str, turn: Turn) -> Opinion:
         seat=turn.seat,
         text=text,
         final=text,
-        faults=planted(text, turn),
+        faults=match_faults(text, turn),
     )
 
 
-def planted(text: str, turn: Turn) -> tuple[str, ...]:
+def match_faults(text: str, turn: Turn) -> tuple[str, ...]:
     """Return the kinds of planted faults that an opinion carries, for measuring filters; empty for
     real models.
     """
@@ -116,4 +118,4 @@ def planted(text: str, turn: Turn) -> tuple[str, ...]:
     faults = (
         (fault.kind, {w.casefold() for w in WORD.findall(fault.sentence)}) for fault in turn.faults
     )
-    return tuple(kind for kind, said in faults if len(words & said) >= SAME * len(words | said))
+    return tuple(kind for kind, fault in faults if len(words & fault) >= SAME * len(words | fault))

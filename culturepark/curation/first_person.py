@@ -207,14 +207,14 @@ def first_person(
     ever replaced. `common` holds words known to be written small inside a sentence.
     """
     tokens = TOKEN.findall(text)
-    if any(_named(t, names) for t in tokens):
+    if any(_names_speaker(t, names) for t in tokens):
         return "".join(_speak(tokens, names))
     lead = stream("voice", text, *purpose).choice(LEADS)
-    small = decapitalised(text, common)
+    small = decapitalise(text, common)
     return lead.format(small) if small else f"My view is this: {text}"
 
 
-def decapitalised(text: str, common: Collection[str] = ()) -> str | None:
+def decapitalise(text: str, common: Collection[str] = ()) -> str | None:
     """Return the text with its first letter small, or None where the first word may be a proper
     noun.
     """
@@ -224,7 +224,7 @@ def decapitalised(text: str, common: Collection[str] = ()) -> str | None:
     return None
 
 
-def _named(token: str, names: Collection[str]) -> bool:
+def _names_speaker(token: str, names: Collection[str]) -> bool:
     return token in names or token.removesuffix("'s").removesuffix("’s") in names
 
 
@@ -237,11 +237,11 @@ def _speak(tokens: list[str], names: Collection[str]) -> list[str]:
             subject = _is_subject(tokens, i)
             out.append("I" if subject else "me")
             bend = subject
-        elif _named(token, names):
+        elif _names_speaker(token, names):
             out.append("My" if not out else "my")
             bend = False
         elif bend and token[0].isalpha():
-            out.append(token if token.casefold() in BETWEEN else bent(token))
+            out.append(token if token.casefold() in BETWEEN else bend_verb(token))
             bend = token.casefold() in BETWEEN
         else:
             out.append(token)
@@ -255,10 +255,10 @@ def _is_subject(tokens: list[str], place: int) -> bool:
     return place == 0 or word in SAYS or word in IRREGULAR
 
 
-def bent(verb: str) -> str:
+def bend_verb(verb: str) -> str:
     """Return a third-person verb in the first person; any other word as it is.
 
-    >>> bent("believes"), bent("carries"), bent("health")
+    >>> bend_verb("believes"), bend_verb("carries"), bend_verb("health")
     ('believe', 'carry', 'health')
     """
     word = verb.casefold()

@@ -47,25 +47,27 @@ def seeds(workspace: Workspace, settings: Settings, culture: str) -> list[Seed]:
     card, pack = workspace.culture(culture), workspace.scenario(settings.scenario)
     for name in settings.questions:
         workspace.question(settings.scenario, name)
-    asked = [q for q in pack.questions if not settings.questions or q.id in settings.questions]
-    known = [(q, shares(card, q, settings.survey)) for q in asked]
-    found = [(q, s) for q, s in known if s is not None or culture in q.answers]
-    if not found:
+    questions = [q for q in pack.questions if not settings.questions or q.id in settings.questions]
+    figures = [(q, shares(card, q, settings.survey)) for q in questions]
+    answered = [(q, s) for q, s in figures if s is not None or culture in q.answers]
+    if not answered:
         raise InputError(
             f"no seed for culture {culture!r} in scenarios/{settings.scenario}.toml: none of its"
-            f" {len(asked)} questions was asked in"
+            f" {len(questions)} questions was asked in"
             f" {', '.join(card.survey) or 'any surveyed country'}, and none has an"
             f" `answers.{culture}`"
         )
-    for question, found_shares in found:
-        _fits(question, found_shares, culture, pack.name)
-    return found
+    for question, people in answered:
+        _check_codes(question, people, culture, pack.name)
+    return answered
 
 
-def _fits(question: Question, found: Distribution | None, culture: str, scenario: str) -> None:
+def _check_codes(
+    question: Question, people: Distribution | None, culture: str, scenario: str
+) -> None:
     """Refuse figures whose codes the question does not have: they belong to another question."""
     codes = {o.code for o in question.options}
-    answers = set(found.shares) if found else {question.answers[culture]}
+    answers = set(people.shares) if people else {question.answers[culture]}
     if not answers <= codes:
         where = f"scenarios/{scenario}.toml: question {question.id}: options"
         raise CardError(
@@ -79,7 +81,7 @@ def _fits(question: Question, found: Distribution | None, culture: str, scenario
 def stance(
     persona: Persona,
     question: Question,
-    found: Distribution | None,
+    people: Distribution | None,
     culture: str,
     how: str,
     *purpose: object,
@@ -87,9 +89,9 @@ def stance(
     """Return the option code that this person holds in this dialogue."""
     if how == "persona" and question.id in persona.views:
         return persona.views[question.id]
-    if found is None:
+    if people is None:
         return question.answers[culture]
-    return found.modal if how == "modal" else found.draw(stream("stance", *purpose))
+    return people.modal if how == "modal" else people.draw(stream("stance", *purpose))
 
 
 def scenes(workspace: Workspace, settings: Settings, culture: str) -> Iterator[Scene]:
@@ -99,27 +101,27 @@ def scenes(workspace: Workspace, settings: Settings, culture: str) -> Iterator[S
     The first delegate is of this culture; across cultures each further one is of another culture of
     the run whose people have an answer to the question.
     """
-    people = _people(workspace, settings, culture)
-    hosts = _people(workspace, settings, settings.contact)
-    partners = _partners(workspace, settings, culture)
-    table = _askable(seeds(workspace, settings, culture), partners, settings, culture)
+    people = _find_people(workspace, settings, culture)
+    hosts = _find_people(workspace, settings, settings.contact)
+    partners = _find_partners(workspace, settings, culture)
+    asks = _choose_seeds(seeds(workspace, settings, culture), partners, settings, culture)
     hashes, topology = hash_scenes(settings, workspace), hub(settings.delegates)
-    ways = _ways(settings, people, culture)
+    ways = _list_ways(settings, people, culture)
     ordinal = 0
     while True:
         round_ = stream(settings.seed, culture, "round", ordinal)
-        order = round_.sample(table, len(table))
+        order = round_.sample(asks, len(asks))
         cast = round_.sample(people, len(people))
-        for place, (question, found) in enumerate(order):
+        for place, (question, answers) in enumerate(order):
             rng = stream(settings.seed, culture, "scene", ordinal)
             mode, style = ways[ordinal % len(ways)]
             delegate = cast[place % len(cast)]
             contact = rng.choice(
                 [p for p in (people if mode == "in" else hosts) if p.id != delegate.id]
             )
-            seated = [contact, delegate]
+            table = [contact, delegate]
             near = {culture: people} if mode == "in" else partners.get(question.id, {})
-            seated += _more_delegates(near, settings.delegates - 1, seated, rng)
+            table += _draw_delegates(near, settings.delegates - 1, table, rng)
             yield Scene(
                 ordinal=ordinal,
                 culture=culture,
@@ -129,17 +131,19 @@ def scenes(workspace: Workspace, settings: Settings, culture: str) -> Iterator[S
                 style=style,
                 turns=settings.turns,
                 seats=tuple(
-                    _seat(workspace, settings, person, question, (culture, ordinal), i == 0)
-                    for i, person in enumerate(seated)
+                    _make_seat(workspace, settings, person, question, (culture, ordinal), i == 0)
+                    for i, person in enumerate(table)
                 ),
-                answer=found.modal if found else question.answers[culture],
+                answer=answers.modal if answers else question.answers[culture],
                 run=hashes[mode],
                 topology=topology,
             )
             ordinal += 1
 
 
-def _ways(settings: Settings, people: Sequence[Persona], culture: str) -> list[tuple[Mode, Style]]:
+def _list_ways(
+    settings: Settings, people: Sequence[Persona], culture: str
+) -> list[tuple[Mode, Style]]:
     """Return the modes and styles of scenes that there are people for, in turn."""
     enough = len(people) > settings.delegates
     ways = [(m, s) for m in settings.modes for s in settings.styles if m == "cross" or enough]
@@ -154,18 +158,20 @@ def _ways(settings: Settings, people: Sequence[Persona], culture: str) -> list[t
 Partners = Mapping[str, Mapping[str, Sequence[Persona]]]
 
 
-def _partners(workspace: Workspace, settings: Settings, culture: str) -> Partners:
+def _find_partners(workspace: Workspace, settings: Settings, culture: str) -> Partners:
     """Return, by question, the people of each other culture of the run that has an answer to it."""
     partners: dict[str, dict[str, Sequence[Persona]]] = defaultdict(dict)
     for other in cultures(workspace, settings) if settings.delegates > 1 else ():
-        people = _people(workspace, settings, other)
+        people = _find_people(workspace, settings, other)
         if other != culture and (other != settings.contact or len(people) > 1):
             for question, _ in seeds(workspace, settings, other):
                 partners[question.id][other] = people
     return partners
 
 
-def _askable(table: list[Seed], partners: Partners, settings: Settings, culture: str) -> list[Seed]:
+def _choose_seeds(
+    table: list[Seed], partners: Partners, settings: Settings, culture: str
+) -> list[Seed]:
     """Return the seeds that enough other cultures have an answer to, for all delegates to be seated."""
     others = settings.delegates - 1
     if not others or "cross" not in settings.modes:
@@ -180,22 +186,22 @@ def _askable(table: list[Seed], partners: Partners, settings: Settings, culture:
     return askable
 
 
-def _more_delegates(
+def _draw_delegates(
     near: Mapping[str, Sequence[Persona]],
     count: int,
-    seated: Sequence[Persona],
+    table: Sequence[Persona],
     rng: random.Random,
 ) -> list[Persona]:
     """Draw further delegates: each of another culture, or all of the one there is."""
-    taken = {person.id for person in seated}
-    free = {name: [p for p in people if p.id not in taken] for name, people in near.items()}
+    there = {person.id for person in table}
+    free = {name: [p for p in people if p.id not in there] for name, people in near.items()}
     if len(free) == 1 and count > 1:
         (people,) = free.values()
         return rng.sample(people, count)
     return [rng.choice(free[name]) for name in rng.sample(sorted(free), count)]
 
 
-def _people(workspace: Workspace, settings: Settings, culture: str) -> list[Persona]:
+def _find_people(workspace: Workspace, settings: Settings, culture: str) -> list[Persona]:
     people = [
         p
         for p in workspace.people(culture)
@@ -213,7 +219,7 @@ def _people(workspace: Workspace, settings: Settings, culture: str) -> list[Pers
     return people
 
 
-def _seat(
+def _make_seat(
     workspace: Workspace,
     settings: Settings,
     persona: Persona,
@@ -222,18 +228,18 @@ def _seat(
     hosts: bool,
 ) -> Seat:
     """Return the seat of a persona in one scene; `purpose` names it: its culture and ordinal."""
-    view = _view(workspace, settings, persona, question, *purpose)
-    heard = settings.mine == "everyone" and hosts and view is not None
+    view = _find_view(workspace, settings, persona, question, *purpose)
+    mined = settings.mine == "everyone" and hosts and view is not None
     return Seat(
         role="main_contact" if hosts else "delegate",
         persona=persona.id,
         view=view,
         language=settings.languages.get(persona.id) or settings.languages.get(persona.culture, ""),
-        mined=True if heard else None,
+        mined=True if mined else None,
     )
 
 
-def _view(
+def _find_view(
     workspace: Workspace,
     settings: Settings,
     persona: Persona,
@@ -245,13 +251,13 @@ def _view(
     never asked.
     """
     card = workspace.culture(persona.culture)
-    found = shares(card, question, settings.survey)
-    if found is None and card.name not in question.answers and question.id not in persona.views:
+    people = shares(card, question, settings.survey)
+    if people is None and card.name not in question.answers and question.id not in persona.views:
         return None
     return stance(
         persona,
         question,
-        found,
+        people,
         card.name,
         settings.stance,
         settings.seed,

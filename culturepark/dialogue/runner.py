@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from culturepark.context import DialogueContext
 from culturepark.dialogue.prompting import build_request
@@ -113,9 +113,15 @@ async def take_turn(
     )
     if not own.text:
         return Failure("failed", f"turn {n} ({name}): {_explain_silence(reply, own)}")
-    said: dict[str, Any] = {"text": own.text, "marks": own.marks, "faults": reply.faults}
     return Turn.model_construct(
-        n=n, seat=seat, speaker=name, cue=request.facts["cue"], call=key, **said
+        n=n,
+        seat=seat,
+        speaker=name,
+        text=own.text,
+        marks=own.marks,
+        cue=request.facts["cue"],
+        call=key,
+        faults=reply.faults,
     )
 
 

@@ -45,10 +45,10 @@ async def simulate(
     """
 
     async def one(scene: Scene) -> None:
-        known = session.store.find_status(scene.id)
-        if known == "done":
+        status = session.store.find_status(scene.id)
+        if status == "done":
             return
-        turns = session.store.read_turns(scene.id) if known else ()
+        turns = session.store.read_turns(scene.id) if status else ()
         dialogue = Dialogue(scene=scene, turns=turns)
         if on_begin:
             on_begin(dialogue)

@@ -29,10 +29,10 @@ def apply(opinion: Opinion, context: DialogueContext) -> str | None:
     for age in AGE.findall(opinion.text):
         if int(age) != persona.age:
             return f"says {age} years old; the card says {persona.age}"
-    for found in IDENTITY.finditer(opinion.text):
-        home = found["home"].split()[0].casefold()
+    for match in IDENTITY.finditer(opinion.text):
+        home = match["home"].split()[0].casefold()
         if home not in f"{persona.home} {culture.place} {culture.people}".casefold():
-            return f"says {found['home']!r}; the card says {persona.home!r}"
+            return f"says {match['home']!r}; the card says {persona.home!r}"
     for word in GENDER.findall(opinion.text):
         if persona.gender != "nonbinary" and (word.casefold() in WOMEN) != (
             persona.gender == "woman"

@@ -29,5 +29,5 @@ REFUSAL = re.compile(
 def apply(opinion: Opinion, context: DialogueContext) -> str | None:
     """Return the words by which the turn gives itself away."""
     turn = next((t for t in context.dialogue.turns if t.n == opinion.turn), None)
-    found = REFUSAL.search(turn.text) if turn else None
-    return f"the turn refuses: {found.group(0)!r}" if found else None
+    match = REFUSAL.search(turn.text) if turn else None
+    return f"the turn refuses: {match.group(0)!r}" if match else None
