@@ -31,6 +31,7 @@ VALUES = {
     "questions": ("Q27", "Q29", "Q33", "Q36", "Q170"),
     "dialogues": 10,
     "turns": 6,
+    "seed": 1,  # with which each split has pairs
     "split": {"validation": 0.2, "test": 0.2},
     "faults": {"contradiction": 0.3},
 }
@@ -450,7 +451,7 @@ def test_where_a_text_is_chosen_it_is_never_labelled_otherwise(drawn):
 
 @pytest.mark.parametrize("form", ["dpo", "kto", "shares"])
 def test_pairs_and_shares_follow_the_split_of_their_questions(paired, form):
-    where = split(VALUES["questions"], Split(**VALUES["split"]), 0)
+    where = split(VALUES["questions"], Split(**VALUES["split"]), VALUES["seed"])
     for name, found in read(paired, form).items():
         questions = {r["metadata"]["question"] for r in found}
         assert questions and {where[q] for q in questions} == {name}
