@@ -17,13 +17,8 @@ PACKAGE = ROOT / "culturepark"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room imports from rows above its own, never from one beside it: each list of names is a row.
 ROWS = """
-<<<<<<< HEAD
-    _version errors
-    atomic cache events markdown records registry secrets
-=======
     _version errors options
-    atomic cache markdown records registry secrets
->>>>>>> d99eaca (Describe every setting once, for options, files and docs)
+    atomic cache events markdown records registry secrets
     providers sandbox tables toml wording
     prompts surveys workspace
     context settings
@@ -31,8 +26,7 @@ ROWS = """
     local_models logs
     llm
     corpora curation dialogue evaluation forecast runs training
-    offline reports
-    serving
+    offline reports serving
     testing
     pipeline
     api

@@ -119,13 +119,12 @@ def merge(model: str, folder: str, as_json: bool) -> None:
     """Merge the adapter in the folder MODEL into its base and write the whole model, in
     safetensors, to FOLDER.
     """
-    from culturepark.local_models.merge import hand_over
-    from culturepark.local_models.merge import merge_adapter as merged
+    from culturepark.local_models.merge import hand_over, merge_adapter
 
-    made = merged(model, folder)
-    lines = hand_over(made)
+    whole = merge_adapter(model, folder)
+    lines = hand_over(whole)
     say(
-        {"model": str(made), "next": lines},
+        {"model": str(whole), "next": lines},
         as_json,
-        "\n".join([f"{made}: a whole model. From here:", *(f"  {line}" for line in lines)]),
+        "\n".join([f"{whole}: a whole model. From here:", *(f"  {line}" for line in lines)]),
     )
