@@ -650,3 +650,42 @@ def test_care_without_a_file_says_which_columns_one_has():
         InputError, match=r"--data FILE|columns question, answer, associated_culture, culture_type"
     ):
         planned(card.load("care"))
+
+
+WORDING = """
+[[wordings]]
+system = "Say a number."
+prompt = "In other words: {{ question.prompt }}"
+"""
+
+
+def test_orders_wordings_and_seeds_are_axes_of_one_list_of_replicas(tmp_path):
+    items = planned(
+        loaded(tmp_path, CHOICE + WORDING), seeds=(0, 7), orders=(0, 1), wordings=(0, 1)
+    )
+    wedding = [i for i in items if "weddings" in i.id or i.subset == "weddings"]
+    asked = {i.seed: i.request.messages[-1].content for i in wedding}
+    assert [*asked] == [0, 7, 100, 107, 200, 207, 300, 307]
+    assert asked[7].index("Tea") < asked[7].index("Salt water")
+    assert asked[107].index("2. Salt water") < asked[107].index("1. Tea")
+    assert asked[300].startswith("In other words: ") and len({i.id for i in items}) == len(items)
+
+
+def test_an_answer_counts_the_same_in_either_order(tmp_path):
+    mine = loaded(tmp_path, CHOICE.replace('parser = "label"', 'parser = "option"'))
+    attempts = held(mine, says("1. Tea", "1. Tea", "2", "2"), orders=(0, 1))
+    assert [(a.score, a.reason) for a in attempts] == [(1.0, "")] * 4
+    assert figures(mine, attempts)["score", ""].seeds == 2
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"orders": "0,2"}, "has 2 orders, from 0 to 1"),
+        ({"wordings": (0, 1)}, "has 1 wordings, from 0 to 0"),
+        ({"orders": "0,1", "seeds": 100}, "seeds are below 100"),
+    ],
+)
+def test_an_order_or_wording_that_there_is_not_is_one_error(tmp_path, how, said):
+    with pytest.raises(InputError, match=said):
+        planning.build_setup(loaded(tmp_path, CHOICE), workspace=SHIPPED, **how)

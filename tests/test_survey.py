@@ -478,3 +478,33 @@ def test_who_knows_the_countries_of_the_published_file_is_nearer_to_the_own_one(
         and found["margin", "South Korea", ""].value > 0.05
     )
     assert "non-national sample, left out: 334" in found["alignment", "", ""].note
+
+
+def test_a_model_that_answers_as_people_do_aligns_alike_in_either_order_of_the_options(cards):
+    def as_people(item):
+        return item.gold or [1 / len(item.facts["codes"])] * len(item.facts["codes"])
+
+    plain, both = (
+        held(
+            survey,
+            "survey",
+            Setup(
+                cards,
+                ("german", "korean"),
+                method="likelihood",
+                limit=4,
+                orders=orders,
+                options=survey.KIND.options,
+            ),
+            as_people,
+        )
+        for orders in ((0,), (0, 1))
+    )
+    assert {a.seed for a in both} == {0, 100} and len(both) == 2 * len(plain)
+    reversed_ = {a.item.removesuffix("/100"): a for a in both if a.seed}
+    for a in plain:
+        twin = reversed_[a.item.removesuffix("/0")]
+        assert [*reversed(twin.facts["codes"])] == a.facts["codes"]
+        assert [*reversed(twin.gold or ())] == [*(a.gold or ())]
+    one = {m.key: estimate(m) for m in survey.measure(both, {})}["alignment", "", ""]
+    assert one.value == pytest.approx(1) and one.seeds == 2

@@ -44,6 +44,8 @@ def evaluate(
     respondents: str = "auto",
     count: int = 20,
     seeds: Any = (0,),
+    orders: Any = (0,),
+    wordings: Any = (0,),
     limit: int | None = None,
     judge: str | None = None,
     learner: str | None = None,
@@ -64,8 +66,9 @@ def evaluate(
     command (a name, LABEL=NAME, replicas with commas, `{culture}` in a name, or a folder of tuned
     models). `method` auto reads the distribution of models on this machine and samples others;
     `respondents` auto lets the embedded engine speak for personas, others for their people. `count`
-    respondents a culture are sampled, once a seed. `corpus` is the run whose held-out questions are
-    told apart (by default this one, where it has a corpus). `survey` is a survey release of your
+    respondents a culture are sampled, once per replica: `seeds` by `orders` of the options (1:
+    reversed) by `wordings` of the card. `corpus` is the run whose held-out questions are told apart
+    (by default this one, where it has a corpus). `survey` is a survey release of your
     own, that answers are held against; by default the run's own, else the shipped figures. `code`
     lets a benchmark's file name Python code. `driven` holds max_usd, max_tokens, concurrency, rpm,
     tpm, timeout, batch, base_url and endpoints, `key` the first model's API key. What was answered
@@ -80,6 +83,8 @@ def evaluate(
         "data": [Path(d) for d in data],
         "count": count,
         "seeds": seeds,
+        "orders": orders,
+        "wordings": wordings,
         "limit": limit,
         "survey": _choose_survey(list(dict.fromkeys((folder, source))), survey, settings),
         "held": _find_splits(source, corpus),

@@ -75,7 +75,23 @@ from culturepark.cli.terminal import echo
     default=("0",),
     show_default=True,
     metavar="A,B",
-    help="Ask everything once a seed.",
+    help="Ask everything once per seed.",
+)
+@click.option(
+    "--orders",
+    multiple=True,
+    default=("0",),
+    show_default=True,
+    metavar="A,B",
+    help="Ask everything once per order of the options: 0 as they are, 1 reversed.",
+)
+@click.option(
+    "--wordings",
+    multiple=True,
+    default=("0",),
+    show_default=True,
+    metavar="A,B",
+    help="Ask everything once per wording: 0 the card's prompt, 1 the first of its [[wordings]].",
 )
 @click.option(
     "--limit",
@@ -135,7 +151,8 @@ def evaluate(
             f"which benchmarks? There are:\n{known}\nor the path of a file of your own"
         )
     models = flags.pop("models")
-    flags["seeds"] = ",".join(flags["seeds"])
+    for axis in ("seeds", "orders", "wordings"):
+        flags[axis] = ",".join(flags[axis])
     found = api.evaluate(
         run,
         benchmarks,

@@ -9,8 +9,8 @@ from typing import Any
 from culturepark import surveys
 from culturepark.errors import CardError, InputError, NotFound, nearest
 from culturepark.evaluation.card import resolve_options
-from culturepark.evaluation.kind import load_kind
-from culturepark.evaluation.types import Benchmark, Item, Setup
+from culturepark.evaluation.kind import BenchmarkKind, load_kind
+from culturepark.evaluation.types import ORDERS, SEEDS, WORDINGS, Benchmark, Item, Setup
 from culturepark.settings import Settings
 from culturepark.surveys import Figures
 from culturepark.workspace import Workspace, load
@@ -29,6 +29,8 @@ def build_setup(
     respondents: str = "people",
     count: int = 20,
     seeds: Any = (0,),
+    orders: Any = (0,),
+    wordings: Any = (0,),
     limit: int | None = None,
     numbers: bool = False,
     options: Mapping[str, Any] | None = None,
@@ -69,7 +71,7 @@ def build_setup(
         method=method,  # type: ignore[arg-type]
         respondents=respondents,  # type: ignore[arg-type]
         count=count,
-        seeds=_read_seeds(seeds),
+        **_read_axes(benchmark, kind, seeds, orders, wordings),
         numbers=numbers,
         held=held or {},
         data=tuple(Path(d).expanduser() for d in data),
@@ -121,22 +123,42 @@ def _list_surveyed_cultures(found: Workspace, figures: Figures | None) -> tuple[
     return there
 
 
-def _read_seeds(given: Any) -> tuple[int, ...]:
-    """Return seeds as given: a number, numbers, or numbers with commas between them."""
-    parts = (
-        given.split(",")
-        if isinstance(given, str)
-        else [given]
-        if isinstance(given, int)
-        else list(given)
-    )
+def _read_axes(
+    benchmark: Benchmark, kind: BenchmarkKind, seeds: Any, orders: Any, wordings: Any
+) -> dict[str, tuple[int, ...]]:
+    """Return what replicas are made of; InputError for what the kind or the card does not have."""
+    axes = {
+        "seeds": _read_numbers(seeds, "seeds"),
+        "orders": _read_numbers(orders, "orders"),
+        "wordings": _read_numbers(wordings, "wordings"),
+    }
+    limits = {"orders": ORDERS, "wordings": min(WORDINGS, 1 + len(benchmark.wordings))}
+    for axis, limit in limits.items():
+        given = axes[axis]
+        if given != (0,) and axis not in kind.axes:
+            raise InputError(f"benchmark {benchmark.name!r} cannot be asked in several {axis}")
+        if not all(0 <= n < limit for n in given):
+            raise InputError(
+                f"benchmark {benchmark.name!r} has {limit} {axis}, from 0 to {limit - 1}; not"
+                f" {', '.join(map(str, given))}"
+            )
+        if given != (0,) and max(axes["seeds"]) >= SEEDS:
+            raise InputError(f"with several {axis}, seeds are below {SEEDS}")
+    return axes
+
+
+def _read_numbers(given: Any, what: str) -> tuple[int, ...]:
+    """Return a number, numbers, or numbers with commas between them."""
+    parts = given.split(",") if isinstance(given, str) else given
     try:
-        made = tuple(dict.fromkeys(int(p) for p in parts))
+        numbers = tuple(
+            dict.fromkeys(int(p) for p in ([parts] if isinstance(parts, int) else parts))
+        )
     except ValueError:
-        raise InputError(f"seeds are whole numbers, such as 0,1,2; not {given!r}") from None
-    if not made:
-        raise InputError("which seeds? Give one at least")
-    return made
+        raise InputError(f"{what} are whole numbers, such as 0,1,2; not {given!r}") from None
+    if not numbers:
+        raise InputError(f"which {what}? Give one at least")
+    return numbers
 
 
 def plan_items(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:

@@ -93,19 +93,29 @@ def describe_setup(benchmark: Benchmark, setup: Setup, parts: Mapping[str, str])
     are judge and learner, by identity.
     """
     return {
-        "card": digest(benchmark.model_dump(mode="json", exclude={"options"})),
+        "card": digest(_dump_card(benchmark)),
         **parts,
         "method": setup.method,
         "respondents": setup.respondents,
         "count": setup.count,
         "cultures": list(setup.cultures),
         "seeds": list(setup.seeds),
+        **({"orders": list(setup.orders)} if setup.orders != (0,) else {}),
+        **({"wordings": list(setup.wordings)} if setup.wordings != (0,) else {}),
         "numbers": setup.numbers,
         "limit": setup.limit,
         "data": [f"{p.name}@{_hash_content(p)}" for p in setup.data],
         "held": digest(dict(setup.held)) if setup.held else "",
         **({"peoples": _describe_figures(setup)} if load_kind(benchmark.kind).surveyed else {}),
     }
+
+
+def _dump_card(benchmark: Benchmark) -> dict[str, Any]:
+    """Return a card as it counts for a result's hash: without its options, and wordings that are
+    not there.
+    """
+    without = {"options"} if benchmark.wordings else {"options", "wordings"}
+    return benchmark.model_dump(mode="json", exclude=without)
 
 
 def _describe_figures(setup: Setup) -> dict[str, Any]:

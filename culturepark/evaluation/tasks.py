@@ -35,7 +35,16 @@ REASONS = {
     "filtered": "refusal",
 }
 # arguments of a Setup that a task may be given
-SETUP_ARGUMENTS = ("method", "respondents", "count", "seeds", "limit", "numbers")
+SETUP_ARGUMENTS = (
+    "method",
+    "respondents",
+    "count",
+    "seeds",
+    "orders",
+    "wordings",
+    "limit",
+    "numbers",
+)
 # attempts on their way from solver to scorer, by sample and epoch; beside Inspect's own state,
 # which is copied and compared at every step
 Attempts = dict[tuple[str, int], list[dict[str, Any]]]

@@ -5,10 +5,11 @@ Benchmark card + Setup ──plan──▶ Item… ──run──▶ Attempt…
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import Field
 
@@ -17,11 +18,36 @@ from culturepark.surveys import Figures, load_shipped
 from culturepark.wording import opening
 from culturepark.workspace import Workspace
 
-STRIDE = 1_000  # seeds of one replica, at most: an attempt's seed is replica × STRIDE + seed
+STRIDE = 1_000  # an attempt's seed is training × STRIDE + the number of its replica
+SEEDS = 100  # seeds of one order and wording, where there are several of these
+ORDERS = 2  # of options: as they are, and reversed
+WORDINGS = STRIDE // SEEDS // ORDERS  # of a prompt, the card's own included
+T = TypeVar("T")
 Who = Literal["model", "judge", "learner"]
 # Only `ok` holds an answer. `unparsed` was answered and cannot be read; the others are a Reply's
 # own.
 Status = Literal["ok", "unparsed", "refused", "truncated", "filtered", "empty", "failed"]
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One of the ways in which everything is asked: with this seed, with the options in this order
+    (1: reversed, their numbers stay with them), by this wording of the prompt (0: the card's own,
+    n: its n-th further one).
+    """
+
+    seed: int = 0
+    order: int = 0
+    wording: int = 0
+
+    @property
+    def number(self) -> int:
+        """What tells it from every other one below STRIDE; of a plain one the seed."""
+        return self.seed + SEEDS * (self.order + ORDERS * self.wording)
+
+    def arrange(self, options: Sequence[T]) -> tuple[T, ...]:
+        """Return options, or what belongs to them, in this order."""
+        return tuple(reversed(options)) if self.order else tuple(options)
 
 
 class Prompt(Record):
@@ -40,7 +66,8 @@ class Benchmark(Record):
     in agents/ that asks, unless `prompt` (and `judge`) hold prompts of its own. `items` names a scenario
     (`scenario:vsm13`) or a file beside the card (JSONL, JSON or CSV), or stands in the card as
     [[item]]; `fields` says which of a file's columns is which. `parser` and `score` are short names
-    or `package.module:name`. `options` are the kind's own settings.
+    or `package.module:name`. `wordings` are further prompts, that ask the same in other words.
+    `options` are the kind's own settings.
     """
 
     name: Name
@@ -51,6 +78,7 @@ class Benchmark(Record):
     role: str = ""
     prompt: Prompt | None = None
     judge: Prompt | None = None
+    wordings: tuple[Prompt, ...] = ()
     items: str = ""
     item: tuple[dict[str, Any], ...] = ()
     fields: dict[str, str] = Field(default_factory=dict)
@@ -61,11 +89,11 @@ class Benchmark(Record):
         default=None, exclude=True
     )  # the card's own folder; never in the file
 
-    def asks(self, workspace: Workspace, part: str = "prompt") -> Role:
-        """Return the role that asks: the card's own prompt, else a role card; NotFound names the
-        nearest.
+    def asks(self, workspace: Workspace, part: str = "prompt", wording: int = 0) -> Role:
+        """Return the role that asks: the card's own prompt or one of its further wordings, else a
+        role card; NotFound names the nearest.
         """
-        own: Prompt | None = getattr(self, part)
+        own: Prompt | None = self.wordings[wording - 1] if wording else getattr(self, part)
         if own is None:
             return workspace.role(self.role if part == "prompt" else part)
         return Role(
@@ -100,6 +128,8 @@ class Setup:
     respondents: Literal["people", "personas"] = "people"
     count: int = 20
     seeds: tuple[int, ...] = (0,)
+    orders: tuple[int, ...] = (0,)
+    wordings: tuple[int, ...] = (0,)
     numbers: bool = False
     held: Mapping[str, str] = field(default_factory=dict)
     data: tuple[Path, ...] = ()
@@ -116,6 +146,19 @@ class Setup:
     def numbered(self) -> bool:
         """Whether a question asks for the number of an option."""
         return self.numbers or self.method == "sample"
+
+    def list_replicas(self, likelihood: bool | None = None) -> tuple[Replica, ...]:
+        """Return the ways in which each item is asked, by wording, order and seed.
+
+        A `likelihood` (default: by `method`) is asked with one seed alone: it holds no chance.
+        """
+        if likelihood is None:
+            likelihood = self.method == "likelihood"
+        seeds = self.seeds[:1] if likelihood else self.seeds
+        return tuple(
+            Replica(seed, order, wording)
+            for wording, order, seed in product(self.wordings, self.orders, seeds)
+        )
 
     def begins(self, question: Question, code: int) -> str:
         """Return how an answer with this option begins, where a distribution is read."""

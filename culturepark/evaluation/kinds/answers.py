@@ -20,9 +20,18 @@ from culturepark.evaluation.entries import FIELDS, QuestionRow, read_questions
 from culturepark.evaluation.judge import Panel
 from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
-from culturepark.evaluation.types import Ask, Attempt, Benchmark, Item, Setup, Unparsed, Who
+from culturepark.evaluation.types import (
+    Ask,
+    Attempt,
+    Benchmark,
+    Item,
+    Replica,
+    Setup,
+    Unparsed,
+    Who,
+)
 from culturepark.llm import session
-from culturepark.records import Culture, Record, Role, digest
+from culturepark.records import Culture, Record, digest
 from culturepark.registry import PARSERS, SCORES
 from culturepark.wording import UNSPACED
 
@@ -45,11 +54,10 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     anything is asked.
     """
     panel = _check_card(benchmark, setup)
-    role = benchmark.asks(setup.workspace)
     for entry in read_questions(benchmark, setup, referred=benchmark.score in SCORES):
         likely = setup.method == "likelihood" and bool(entry.question.options)
-        for seed in setup.seeds[:1] if likely else setup.seeds:
-            item = _build_item(entry, seed, role, panel, benchmark, setup)
+        for replica in setup.list_replicas(likely):
+            item = _build_item(entry, replica, panel, benchmark, setup)
             if (
                 panel
             ):  # a judge's prompt that cannot be rendered is found before answers are paid for
@@ -89,15 +97,17 @@ def _check_card(benchmark: Benchmark, setup: Setup) -> Panel | None:
 
 def _build_item(
     entry: QuestionRow,
-    seed: int,
-    role: Role,
+    replica: Replica,
     panel: Panel | None,
     benchmark: Benchmark,
     setup: Setup,
 ) -> Item:
-    name = f"{entry.culture or 'any'}/{entry.id}/{seed}"
-    labels = [o.label for o in entry.question.options]
-    codes = [o.code for o in entry.question.options] if benchmark.parser == "option" else labels
+    name = f"{entry.culture or 'any'}/{entry.id}/{replica.number}"
+    options = replica.arrange(entry.question.options)
+    question = entry.question.model_copy(update={"options": options})
+    role = benchmark.asks(setup.workspace, wording=replica.wording)
+    labels = [o.label for o in options]
+    codes = [o.code for o in options] if benchmark.parser == "option" else labels
     facts = {
         **entry.more,
         "question": entry.question.text,
@@ -111,7 +121,7 @@ def _build_item(
     shown = {
         **entry.more,
         **_list_choice(labels, benchmark),
-        "question": entry.question,
+        "question": question,
         "topic": entry.topic,
         "culture": _find_culture(entry.culture, setup),
         "me": None,
@@ -127,7 +137,7 @@ def _build_item(
         unit=entry.id,
         request=request,
         subset=entry.topic,
-        seed=seed,
+        seed=replica.number,
         gold=list(entry.reference),
         facts=facts,
         task=panel,
@@ -351,5 +361,11 @@ def list_parts(benchmark: Benchmark) -> tuple[Who, ...]:
 
 
 KIND = BenchmarkKind(
-    plan=plan, measure=measure, run=run, options=OPTIONS, needs=list_parts, culture_source="data"
+    plan=plan,
+    measure=measure,
+    run=run,
+    options=OPTIONS,
+    needs=list_parts,
+    culture_source="data",
+    axes=("orders", "wordings"),
 )

@@ -108,8 +108,8 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     role = benchmark.asks(setup.workspace)
     for trial in plan_trials(setup, options):
         for post in trial.asked:
-            for seed in setup.seeds if setup.method == "sample" else setup.seeds[:1]:
-                yield _build_item(trial, post, seed, role, setup, options)
+            for replica in setup.list_replicas():
+                yield _build_item(trial, post, replica.number, role, setup, options)
 
 
 def plan_trials(setup: Setup, options: Mapping[str, Any]) -> list[Trial]:

@@ -284,18 +284,18 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     by_country = {c: polls.of(c) for c in options["countries"] or homes}
     known = Counter(q for found in by_country.values() for q in found)
     order = sorted(known, key=lambda q: (-known[q], stream("limit", "opinions", q).random()))
-    role, seen = benchmark.asks(setup.workspace), {}
+    seen = {}
     for country, found in by_country.items():
         for name in [q for q in order if q in found][: setup.limit]:
             seen[name] = found[name].question
             asked = _build_asked(
                 country, homes.get(country, ""), found[name], len(found), polls.faults
             )
-            yield from build_items(benchmark.name, role, setup, asked)
+            yield from build_items(benchmark, setup, asked)
     for name in seen if options["unprompted"] else ():
         question = _name_place(seen[name], "your country")
         asked = AskedQuestion("", question, [Voice("nobody")], subset=_find_subset(question))
-        yield from build_items(benchmark.name, role, setup, asked)
+        yield from build_items(benchmark, setup, asked)
 
 
 def _list_homes(setup: Setup) -> dict[str, str]:
@@ -371,5 +371,6 @@ def measure(attempts: Sequence[Attempt], options: Mapping[str, Any]) -> Sequence
 KIND = BenchmarkKind(
     plan=plan,
     measure=measure,
+    axes=("orders", "wordings"),
     options={**tables.OPTIONS, "countries": (), "national": True, "unprompted": True},
 )

@@ -67,9 +67,9 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     judge = (
         benchmark.asks(setup.workspace) if setup.method == "sample" or options["judge"] else None
     )
-    for seed in setup.seeds if setup.method == "sample" else setup.seeds[:1]:
+    for replica in setup.list_replicas():
         for pair in pairs:
-            yield _build_item(pair, seed, setup, judge, _count_unused(votes, setup))
+            yield _build_item(pair, replica.number, setup, judge, _count_unused(votes, setup))
 
 
 def _read_votes(setup: Setup, options: Mapping[str, Any]) -> Votes:

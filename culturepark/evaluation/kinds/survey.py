@@ -16,7 +16,7 @@ from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure
 from culturepark.evaluation.types import Attempt, Benchmark, Item, Setup
 from culturepark.llm import session
-from culturepark.records import Culture, Distribution, Persona, Question, Role, stream
+from culturepark.records import Culture, Distribution, Persona, Question, stream
 from culturepark.surveys import Figures
 from culturepark.workspace import Workspace
 
@@ -52,17 +52,14 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     InputError for a culture that no survey figures are known of.
     """
     options = resolve_options(benchmark, setup.options)
-    role, questions = (
-        benchmark.asks(setup.workspace),
-        setup.workspace.scenario(options["scenario"]).questions,
-    )
+    questions = setup.workspace.scenario(options["scenario"]).questions
     figures = surveys.load_survey(options["survey"]) if options["survey"] else setup.surveyed
     order = rank_questions(questions, setup.limit, lambda q: (options["scenario"], q.id))
     seen: dict[str, Question] = {}
     for name in setup.cultures:
         for asked in _find_answered(setup, setup.workspace.culture(name), order, figures):
             seen[asked.question.id] = asked.question
-            yield from build_items(benchmark.name, role, setup, asked)
+            yield from build_items(benchmark, setup, asked)
     if options["unprompted"]:
         for question in seen.values():
             asked = AskedQuestion(
@@ -72,7 +69,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
                 subset=find_split(setup, question.id),
                 facts={"topic": question.topic},
             )
-            yield from build_items(benchmark.name, role, setup, asked)
+            yield from build_items(benchmark, setup, asked)
 
 
 def rank_questions(
@@ -157,7 +154,7 @@ def find_split(setup: Setup, question: str) -> str:
     return {"": "", "train": alignment.TUNED}.get(split, alignment.HELD)
 
 
-def build_items(benchmark: str, role: Role, setup: Setup, asked: AskedQuestion) -> Iterator[Item]:
+def build_items(benchmark: Benchmark, setup: Setup, asked: AskedQuestion) -> Iterator[Item]:
     """Yield the requests of one question to one people: one a voice for likelihoods, `count` of
     them in turns for samples.
 
@@ -165,14 +162,18 @@ def build_items(benchmark: str, role: Role, setup: Setup, asked: AskedQuestion) 
     """
     likelihood = setup.method == "likelihood"
     rounds = len(asked.voices) if likelihood else setup.count
-    question, codes = asked.question, [o.code for o in asked.question.options]
-    told = {"codes": codes, "labels": [o.label for o in question.options]}
-    for seed in setup.seeds[:1] if likelihood else setup.seeds:
+    for replica in setup.list_replicas():
+        role = benchmark.asks(setup.workspace, wording=replica.wording)
+        options = replica.arrange(asked.question.options)
+        question = asked.question.model_copy(update={"options": options})
+        codes = [o.code for o in options]
+        choice = {"codes": codes, "labels": [o.label for o in options]}
+        gold = None if asked.gold is None else list(replica.arrange(asked.gold))
         for i in range(rounds):
             voice = asked.voices[i % len(asked.voices)]
-            name = f"{asked.culture or 'none'}/{question.id}/{voice.name}/{i}/{seed}"
+            name = f"{asked.culture or 'none'}/{question.id}/{voice.name}/{i}/{replica.number}"
             facts = {
-                **told,
+                **choice,
                 "question": question,
                 "culture": voice.culture,
                 "country": voice.country,
@@ -181,7 +182,7 @@ def build_items(benchmark: str, role: Role, setup: Setup, asked: AskedQuestion) 
                 "options": codes,
                 "view": voice.me.views.get(question.id) if voice.me else None,
             }
-            request = session.build_single_request(role, facts, None, benchmark, name)
+            request = session.build_single_request(role, facts, None, benchmark.name, name)
             if likelihood:
                 request = replace(
                     request, options=tuple(setup.begins(question, code) for code in codes)
@@ -192,9 +193,9 @@ def build_items(benchmark: str, role: Role, setup: Setup, asked: AskedQuestion) 
                 question.id,
                 request,
                 asked.subset,
-                seed,
-                asked.gold,
-                {**told, "question": question.id, **(asked.facts or {})},
+                replica.number,
+                gold,
+                {**choice, "question": question.id, **(asked.facts or {})},
             )
 
 
@@ -259,5 +260,6 @@ KIND = BenchmarkKind(
     options={"scenario": "world_values", "survey": "", "unprompted": True},
     respondents=("people", "personas"),
     surveyed=True,
+    axes=("orders", "wordings"),
     embedded_warning=_warn_embedded,
 )

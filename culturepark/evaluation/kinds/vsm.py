@@ -31,7 +31,7 @@ from culturepark.evaluation.kind import BenchmarkKind
 from culturepark.evaluation.measure import Measure, mean
 from culturepark.evaluation.types import Attempt, Benchmark, Item, Setup
 from culturepark.llm import session
-from culturepark.records import Culture, Persona, Question, Request, stream
+from culturepark.records import Culture, Persona, Question, Request, Role, stream
 from culturepark.workspace import Workspace
 
 # Each dimension is the sum of weight × (mean of the first item − mean of the second).
@@ -152,19 +152,20 @@ def _build_items(
         "limit": setup.limit,
         "left": list(left),
     }
-    for seed in setup.seeds[:1] if setup.method == "likelihood" else setup.seeds:
-        for who, question in product(people, questions):
-            name, unit = (
-                f"{culture.name}/{who.name}/{question.id}/{who.turn}/{seed}",
-                f"{culture.name}/{who.name}",
-            )
+    for replica in setup.list_replicas():
+        role, seed = benchmark.asks(setup.workspace, wording=replica.wording), replica.number
+        for who, card in product(people, questions):
+            question = card.model_copy(update={"options": replica.arrange(card.options)})
+            name = f"{culture.name}/{who.name}/{question.id}/{who.turn}/{seed}"
+            unit = f"{culture.name}/{who.name}"
             facts = {"item": question.id, **_list_answers(question), "half": who.half, **told}
-            request = _build_request(benchmark, setup, culture, who, question, name)
+            request = _build_request(role, benchmark.name, setup, culture, who, question, name)
             yield Item(name, culture.name, unit, request, seed=seed, gold=gold, facts=facts)
 
 
 def _build_request(
-    benchmark: Benchmark,
+    role: Role,
+    benchmark: str,
     setup: Setup,
     culture: Culture,
     who: Respondent,
@@ -183,9 +184,7 @@ def _build_request(
         "options": told["codes"],
         **told,
     }
-    made = session.build_single_request(
-        benchmark.asks(setup.workspace), facts, None, benchmark.name, name
-    )
+    made = session.build_single_request(role, facts, None, benchmark, name)
     weighed = told["codes"] if setup.method == "likelihood" else ()
     return replace(made, options=tuple(setup.begins(question, code) for code in weighed))
 
@@ -779,6 +778,7 @@ def _correlate(row: Any, there: Any, dimension: int) -> Callable[[Any], Any]:
 KIND = BenchmarkKind(
     plan=plan,
     measure=measure,
+    axes=("orders", "wordings"),
     options={"constants": "fitted"},
     respondents=("people", "personas"),
 )
