@@ -224,12 +224,11 @@ def preview(
         return preview_curation(context, role, opinion)
     request = build_request(context, context.dialogue)
     if request.role != role:
-        seat = request.facts["seat"]
-        own = [i for i, s in enumerate(scene.seats) if s.role == role]
+        seats = [seat.role for seat in scene.seats]
+        turns = [str(n) for n in range(2 * len(seats)) if seats[n % len(seats)] == role]
         raise InputError(
-            f"turn {turn} is not the {role}'s: seat {seat}, the {request.role}, speaks then. In"
-            f" each round of {len(scene.seats)} turns the {role} speaks at"
-            f" {', '.join(map(str, own))}, counted from 0"
+            f"turn {turn} is not the {role}'s: the {request.role} speaks then. The {role}'s are"
+            f" turns {', '.join(turns)} and so on, counted from 0"
         )
     return request
 
