@@ -6,12 +6,10 @@ that.
 
 from __future__ import annotations
 
-import json
 import re
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -48,8 +46,7 @@ def setting(
     return Field(default, description=about, json_schema_extra={"option": option})
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """A field as others see it: `kind` is int, float, bool, str, tuple, dict or a model's class,
     `choices` are the values that it may have, or the keys of a dict; `values` are what a dict
     holds.
@@ -160,6 +157,8 @@ def comment_toml(text: str, model: type[BaseModel]) -> str:
 
 def write_table(model: type[BaseModel]) -> str:
     """Return a Markdown table of a model's fields: name, option, default, and what each is."""
+    import json
+
     rows = ["| key | option | default | what it is |", "|---|---|---|---|"]
     for s in _read(model):
         options = ", ".join(f"`{option}`" for option in s.options)

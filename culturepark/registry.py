@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from culturepark.errors import InputError, nearest
-
 T = TypeVar("T")
 
 
@@ -50,6 +48,8 @@ class Registry(Mapping[str, T], Generic[T]):
         if name in self.entries:
             return self[name]
         if not is_path(name):
+            from culturepark.errors import InputError, nearest
+
             raise InputError(
                 f"{where}no {self.kind} {name!r}. {nearest(name, self.entries)} Or"
                 " package.module:NAME for one of your own."
@@ -57,6 +57,8 @@ class Registry(Mapping[str, T], Generic[T]):
         return self._import(name, where)
 
     def _import(self, path: str, where: str) -> T:
+        from culturepark.errors import InputError
+
         found = import_attribute(path, f"{where}cannot import {self.kind}")
         expected = import_attribute(self.type, "cannot import") if self.type else None
         if isinstance(found, expected) if expected else callable(found):
@@ -78,6 +80,8 @@ def import_attribute(path: str, failure: str) -> Any:
     >>> import_attribute("culturepark.wording:SYSTEM", "cannot import text")[:7]
     'You are'
     """
+    from culturepark.errors import InputError  # here: `culturepark --help` loads this module
+
     module, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

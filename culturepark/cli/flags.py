@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -28,8 +27,7 @@ def together(*options: Decorator) -> Decorator:
     return apply
 
 
-@dataclass(frozen=True)
-class FieldOptions:
+class FieldOptions(NamedTuple):
     """Options of a model's fields, made when their command is used: settings load pydantic, and
     `culturepark --help` must be instant.
     """
@@ -147,7 +145,7 @@ def settings_of(*sections: str, names: Iterable[str] = ()) -> Decorator:
 
         known = read_settings(Settings).values()
         # One that stands alone needs no section of its own.
-        alone = [replace(s, section="Options") for s in known if s.name in names]
+        alone = [s._replace(section="Options") for s in known if s.name in names]
         return [s for s in known if s.section in sections] + alone
 
     return field_options(read)

@@ -7,20 +7,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from culturepark.cli.output import json_text
 from culturepark.cli.terminal import echo, printable
-from culturepark.events import (
-    Event,
-    OnEvent,
-    RefineProgress,
-    SimulateProgress,
-    StageProgress,
-    ignore_event,
-)
+
+if TYPE_CHECKING:  # loaded where a run works: `culturepark --help` needs no events
+    from culturepark.events import Event, OnEvent, StageProgress
 
 
 def _say_on_stderr(line: str) -> None:
@@ -33,6 +28,8 @@ def progress(quiet: bool) -> Iterator[OnEvent]:
     elsewhere, nothing where it is `quiet`.
     """
     if quiet:
+        from culturepark.events import ignore_event
+
         yield ignore_event
     elif sys.stderr.isatty():
         with _bar() as show:
@@ -76,6 +73,8 @@ def _bar() -> Iterator[OnEvent]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
+
+    from culturepark.events import StageProgress
 
     # Nothing here is markup: what endpoints and cards say is shown as it is.
     columns = (
@@ -123,6 +122,8 @@ def count_steps(event: StageProgress) -> tuple[int, int]:
     """Return how far a stage has come, and how far it goes: in turns where it counts them, else in
     dialogues.
     """
+    from culturepark.events import SimulateProgress
+
     if isinstance(event, SimulateProgress):
         return event.turns, event.of_turns
     return event.dialogues, event.of
@@ -130,6 +131,8 @@ def count_steps(event: StageProgress) -> tuple[int, int]:
 
 def _lines(every: float = 5.0) -> OnEvent:
     """Write a line when a stage begins, every few seconds while it moves, and when it ends."""
+    from culturepark.events import StageProgress
+
     clock = Clock()
     last: dict[str, str] = {}
 
@@ -159,6 +162,8 @@ def describe_progress(event: StageProgress, seconds: float) -> str:
     """Return what a stage has done so far, in words: work, pace, money and its forecast,
     failures.
     """
+    from culturepark.events import RefineProgress, SimulateProgress
+
     parts = []
     if isinstance(event, SimulateProgress):
         parts.append(f"{event.turns} turns")

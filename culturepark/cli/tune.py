@@ -22,7 +22,6 @@ from culturepark.cli.flags import (
 )
 from culturepark.cli.progress import say
 from culturepark.cli.terminal import echo
-from culturepark.errors import nearest
 from culturepark.registry import OBJECTIVES, is_path
 
 if TYPE_CHECKING:
@@ -91,6 +90,8 @@ class Lazy(click.Group):
         name = args[0] if args else ""
         known = self.get_command(ctx, name) is not None or name.startswith("-")
         if name and not known and not ctx.resilient_parsing:
+            from culturepark.errors import nearest
+
             raise click.UsageError(f"no verb {name!r}. {nearest(name, self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
 
