@@ -79,7 +79,7 @@ def reader(tmp_path, endpoint, small):
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m culturepark "$@"\n')
     command.chmod(0o755)
     (tmp_path / "bin" / "inspect").write_text(
-        command.read_text().replace("-m culturepark", "-m inspect_ai")
+        command.read_text().replace("-m culturepark", "-P -m inspect_ai")  # as its script: no cwd
     )
     (tmp_path / "bin" / "inspect").chmod(0o755)
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
