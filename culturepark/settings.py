@@ -105,7 +105,7 @@ class Split(Record):
 
 def _clean_address(url: str | None) -> str | None:
     from culturepark.errors import InputError
-    from culturepark.secrets import check_address
+    from culturepark.keys import check_address
 
     try:
         return check_address(url) if url is not None else None
@@ -114,7 +114,7 @@ def _clean_address(url: str | None) -> str | None:
 
 
 def _variable(name: str | None) -> str | None:
-    from culturepark.secrets import is_variable
+    from culturepark.keys import is_variable
 
     if name is not None and not is_variable(name):
         raise ValueError("write the NAME of an environment variable (capitals), never a key itself")

@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room imports from rows above its own, never from one beside it: each list of names is a row.
 ROWS = """
     _version errors options
-    atomic cache events markdown records registry secrets
+    atomic cache events keys markdown records registry
     providers sandbox tables toml wording
     prompts surveys workspace
     context settings

@@ -20,12 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import culturepark as cp
-from culturepark import secrets
+from culturepark import keys
 from culturepark.errors import ModelError, ParkError
+from culturepark.keys import holds_secret, join_address, redact, strip_addresses
 from culturepark.llm.codec import classify_error, parse_retry_after
 from culturepark.llm.proxies import proxy_for
 from culturepark.records import Message, Request
-from culturepark.secrets import holds_secret, join_address, redact, strip_addresses
 
 KEY = "sk-9d1f6e0c2b7a"
 ASK = Request("delegate", (Message("user", "Hello?"),))
@@ -113,7 +113,7 @@ def test_no_text_around_an_address_brings_its_key_to_light(before, url, after):
     ],
 )
 def test_a_key_said_back_in_another_form_is_not_shown(spell):
-    secrets.remember("sk-proj/AbC+9d1f6e0c2b7a")
+    keys.remember("sk-proj/AbC+9d1f6e0c2b7a")
     shown = redact(f"invalid key {spell('sk-proj/AbC+9d1f6e0c2b7a')}, try again")
     assert "AbC" not in shown and "6e0c2" not in shown and shown.endswith("[key], try again")
 

@@ -505,7 +505,7 @@ def serve_embedded(
     nothing); faults on demand, by share or by the header `X-Fault: KIND`.
     """
     from culturepark.cli.flags import pair, rate
-    from culturepark.secrets import named_key
+    from culturepark.keys import named_key
     from culturepark.serving.limits import MIB, ServerLimits
     from culturepark.testing.server import Server
 

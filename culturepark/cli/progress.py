@@ -53,7 +53,7 @@ def aloud(say: Callable[[str], None] = _say_on_stderr) -> Iterator[None]:
 
         def emit(self, record: logging.LogRecord) -> None:
             if record.levelno >= logging.WARNING or getattr(record, "progress", False):
-                from culturepark.secrets import redact
+                from culturepark.keys import redact
 
                 say(printable(redact(record.getMessage())))
 

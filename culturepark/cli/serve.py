@@ -79,8 +79,8 @@ def _serve_models(
     as_json: bool,
     limits: ServerLimits,
 ) -> None:
+    from culturepark.keys import named_key
     from culturepark.local_models import machine
-    from culturepark.secrets import named_key
     from culturepark.serving.local_answers import LocalAnswers
     from culturepark.serving.model_server import ModelServer
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from culturepark.errors import InputError, nearest
+from culturepark.keys import check_address, remember, secret
 from culturepark.providers import PROVIDERS, Provider, find_provider, local_place
 from culturepark.records import Reply, Request, digest
 from culturepark.registry import import_attribute
-from culturepark.secrets import check_address, remember, secret
 from culturepark.settings import Endpoint, build_endpoint
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from tenacity import (
 )
 
 from culturepark.errors import ModelError, ParkError
+from culturepark.keys import redact
 from culturepark.llm.codec import PASSING, ProviderError, check_page, classify_error, decode_answer
 from culturepark.llm.providers.compatible import Compatible
 from culturepark.llm.providers.lite import Lite, classify_exception, load_litellm
 from culturepark.llm.sockets import explain_error, explain_text
-from culturepark.secrets import redact
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

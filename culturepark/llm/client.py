@@ -15,6 +15,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 
 from culturepark.errors import ModelError
 from culturepark.executor import stopping
+from culturepark.keys import redact
 from culturepark.llm.batch import BatchClient
 from culturepark.llm.budget import Budget
 from culturepark.llm.codec import (
@@ -37,7 +38,6 @@ from culturepark.llm.reading import (
 )
 from culturepark.llm.tracing import trace_call
 from culturepark.records import Reply, Request
-from culturepark.secrets import redact
 from culturepark.store import RunStore
 
 log = logging.getLogger("culturepark")

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from culturepark.keys import redact, strip_addresses
 from culturepark.llm import provider_errors
 from culturepark.llm.provider_errors import Refusal
 from culturepark.local_models.chat import fold
 from culturepark.records import Request
-from culturepark.secrets import redact, strip_addresses
 
 Kind = Literal[
     "rate",

@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from culturepark import context, records
+from culturepark.keys import join_address
 from culturepark.llm.codec import ProviderError
 from culturepark.llm.sockets import describe_unreached, explain_error
 from culturepark.records import Record, Request
-from culturepark.secrets import join_address
 
 FIELD = "facts"
 RECORD = "$record"

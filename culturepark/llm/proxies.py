@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from culturepark.errors import ModelError
-from culturepark.secrets import redact
+from culturepark.keys import redact
 
 SOCKS = ("socks", "socks4", "socks4a", "socks5", "socks5h")
 

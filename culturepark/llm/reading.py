@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from culturepark.keys import mask_answer, redact
 from culturepark.llm.codec import ProviderError
 from culturepark.llm.provider_errors import replace_halves
 from culturepark.llm.reasoning import separate_thoughts, split_thoughts
 from culturepark.records import Reply, Request, Status
-from culturepark.secrets import mask_answer, redact
 
 # Why an answer ended, in lower case. Whatever is in none of these is a failure that names it.
 WHOLE = {

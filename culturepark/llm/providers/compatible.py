@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from culturepark._version import __version__
 from culturepark.errors import ModelError
+from culturepark.keys import check_address, check_key, join_address, remember
 from culturepark.llm.codec import ProviderError, decode_answer
 from culturepark.llm.proxies import is_socks, need_library, proxy_for, socks_connector
 from culturepark.llm.sockets import describe_unreached, explain_error
 from culturepark.records import Request
-from culturepark.secrets import check_address, check_key, join_address, remember
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession

@@ -13,12 +13,12 @@ from functools import lru_cache
 from typing import Any
 
 from culturepark.errors import InputError, ModelError, nearest
+from culturepark.keys import check_address, check_key, remember
 from culturepark.llm import provider_errors
 from culturepark.llm.codec import ProviderError, classify_error, decode_answer
 from culturepark.llm.proxies import check_httpx_proxies
 from culturepark.llm.sockets import explain_text
 from culturepark.records import Request
-from culturepark.secrets import check_address, check_key, remember
 
 CONNECTIONS = "100000"  # litellm's own session stops at 500 a host, and takes 0 for aiohttp's 100
 

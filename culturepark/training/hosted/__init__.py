@@ -26,9 +26,9 @@ from pydantic import AliasChoices, Field
 from culturepark import tables
 from culturepark.atomic import write_bytes
 from culturepark.errors import InputError, Locked, ParkError, RunFailed
+from culturepark.keys import redact
 from culturepark.llm.codec import ProviderError
 from culturepark.records import Record, digest
-from culturepark.secrets import redact
 from culturepark.training.hosted.quote import METHODS, Plan, plan
 from culturepark.training.hosted.service import ENDED, HostedJob, JobRequest, Service
 from culturepark.training.hosted.uploads import Part, hash_files

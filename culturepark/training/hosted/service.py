@@ -21,6 +21,7 @@ from tenacity import (
 )
 
 from culturepark.errors import InputError, ModelError, RunFailed
+from culturepark.keys import redact
 from culturepark.llm import load
 from culturepark.llm.batch_backends import (
     build_retry_logger,
@@ -32,7 +33,6 @@ from culturepark.llm.client import EndpointClient
 from culturepark.llm.codec import ProviderError, check_page
 from culturepark.llm.providers.compatible import Compatible
 from culturepark.providers import PROVIDERS
-from culturepark.secrets import redact
 from culturepark.settings import build_endpoint
 
 if TYPE_CHECKING:
