@@ -7,7 +7,7 @@ DEV    := $(VENV)/.dev
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK   := uv pip compile --quiet --universal --python-version 3.11.7 --generate-hashes --no-annotate --no-header
 
-.PHONY: demo test check bench bench-eval lock resolve clean
+.PHONY: demo test quick check bench bench-eval lock resolve clean
 .DEFAULT_GOAL := test
 
 $(READY): pyproject.toml requirements/base.txt
@@ -29,6 +29,9 @@ demo: $(READY)   ## the main job on the embedded engine: cards → dialogues →
 
 test: $(DEV)   ## every test, on as many cores as there are
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+
+quick: $(DEV)  ## the tests that take no time, for whoever is at work: under a minute
+	$(BIN)/python -m pytest -m "not slow" -q -n logical --maxprocesses 4 --dist loadgroup
 
 check: $(DEV)  ## style and types
 	$(BIN)/ruff check .

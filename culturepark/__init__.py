@@ -115,7 +115,7 @@ __all__ = [  # noqa: RUF022 - verbs first, as one reads them
 
 def __getattr__(name: str) -> Any:
     if name in _RENAMED:
-        return _renamed(name)
+        return _load_renamed(name)
     if name not in _HOME:
         raise AttributeError(f"module 'culturepark' has no attribute {name!r}")
     import importlib
@@ -125,7 +125,7 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def _renamed(name: str) -> Any:
+def _load_renamed(name: str) -> Any:
     import importlib
     import warnings
 

@@ -95,7 +95,7 @@ class DialogueContext:
             "question": self.question,
             "culture": self.cultures[seat],
             "answer": answer,
-            "view": self.question.spoken(answer),
+            "view": self.question.say(answer),
             **more,
         }
 
@@ -150,7 +150,7 @@ def _seat_facts(context: DialogueContext, seat: int) -> dict[str, Any]:
         "others": tuple(others),
         "question": question,
         "answer": view,
-        "view": question.spoken(view) if view is not None else "",
+        "view": question.say(view) if view is not None else "",
         "shares": shares,
         "survey": _describe_shares(question, shares) if shares else None,
         "setting": context.setting,

@@ -374,7 +374,7 @@ class Question(Record):
                 return option
         raise KeyError(code)
 
-    def spoken(self, code: int) -> str:
+    def say(self, code: int) -> str:
         """Return the answer as a person would say it, scale named where the option has no words."""
         option = self.option(code)
         if option.label and (len(self.options) < 8 or all(o.label for o in self.options)):
@@ -637,7 +637,7 @@ class Scene(Record):
         return digest(content(self))
 
     @property
-    def mined(self) -> tuple[int, ...]:
+    def mined_seats(self) -> tuple[int, ...]:
         """Positions of the seats whose opinions are extracted."""
         everyone = self.mode == "in"
         return tuple(

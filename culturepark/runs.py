@@ -194,7 +194,7 @@ def load_models(settings: Settings, keys: Mapping[str, str]) -> Models:
     """
     made: dict[str, Model] = {}
 
-    def named(name: str) -> Model:
+    def load_named(name: str) -> Model:
         if name not in made:
             faults = settings.faults if name == settings.model else {}
             key = keys.get(name.partition("/")[0])
@@ -204,9 +204,9 @@ def load_models(settings: Settings, keys: Mapping[str, str]) -> Models:
         return made[name]
 
     return Models(
-        named(settings.model),
-        {role: named(name) for role, name in settings.models.items()},
-        {seat: named(name) for seat, name in settings.seats.items()},
+        load_named(settings.model),
+        {role: load_named(name) for role, name in settings.models.items()},
+        {seat: load_named(name) for seat, name in settings.seats.items()},
     )
 
 

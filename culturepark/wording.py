@@ -24,7 +24,7 @@ UNSPACED = re.compile(
 
 def opening(question: Question, answer: int) -> str:
     """Return the words with which a completion of this answer begins, up to its first full stop."""
-    said = question.spoken(answer)
+    said = question.say(answer)
     return f"{said[0].upper()}{said[1:]}"
 
 

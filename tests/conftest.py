@@ -37,10 +37,18 @@ ROOT = Path(__file__).parent.parent
 LONGEST = ("test_docs.py", "test_wheel.py", "test_launch.py")
 DATA = Path(os.environ.get("CULTUREPARK_DATA", ROOT.parent / "shared" / "data"))
 
+# What `make quick` leaves out: these start processes, train models or damage files a thousand times.
+SLOW = set(
+    "batch bounds cli clients completions corpus disk_full docs evaluate inspect launch ledger"
+    " mutations output own_survey scpo serve stopping templates tuning tunes weights wheel".split()
+)
+
 
 def pytest_collection_modifyitems(items):
     """Keep files whole on one worker, pages of the docs apart, and put the longest first."""
     for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW:
+            item.add_marker(pytest.mark.slow)
         page = item.name if item.path.name == "test_docs.py" else ""
         item.add_marker(pytest.mark.xdist_group(item.path.name + page))
     items.sort(key=lambda item: item.path.name not in LONGEST)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from graphlib import TopologicalSorter
 from itertools import chain
 
@@ -12,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 import culturepark as cp
+from benchmarks.shape import is_participle
 
 PACKAGE = ROOT / "culturepark"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -38,6 +40,8 @@ HEAVY = set(
     "accelerate aiohttp datasets inspect_ai litellm networkx numpy openai opentelemetry pandas peft"
     " psutil pyarrow ray sklearn tokenizers torch transformers trl".split()
 )
+# Participles that are adjectives or nouns where they stand.
+ADJECTIVES = {"culturepark.api.tuning.hosted"}
 INSPECTS = {"tasks.py", "provider.py"}  # what Inspect itself loads, and nobody else at start
 
 
@@ -134,3 +138,33 @@ def test_data_folders_are_cards_only_and_the_wheel_ships_them():
 def test_prompts_live_in_cards_not_in_code():
     text = "\n".join(p.read_text() for p in (PACKAGE / "dialogue").glob("*.py"))
     assert "You are" not in text
+
+
+def test_no_function_is_named_by_a_bare_participle_and_none_is_long():
+    bare, long = [], []
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                place = f"{module}.{node.name}"
+                bare += [place] * is_participle(node.name.strip("_"))
+                long += [place] * (node.end_lineno - node.lineno >= 60)
+    assert (sorted(set(bare) - ADJECTIVES), long) == ([], [])
+
+
+def test_no_class_name_stands_for_two_classes():
+    classes = [
+        node.name
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert sorted(name for name, count in Counter(classes).items() if count > 1) == []
+
+
+def test_layout_is_the_formatters():
+    texts = [
+        path.read_text()
+        for folder in ("culturepark", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    assert not [text for text in texts if re.search(r"#\s*fmt: " + "(skip|off)", text)]

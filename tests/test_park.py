@@ -122,7 +122,7 @@ def test_in_culture_both_seats_are_of_the_culture_and_differ(park):
     assert {s.persona.split("/")[0] for s in scene.seats} == {"north"} and len(
         {s.persona for s in scene.seats}
     ) == 2
-    assert scene.mined == (0, 1)
+    assert scene.mined_seats == (0, 1)
 
 
 def test_scenes_come_in_one_order_and_their_ids_follow_cards_and_settings(park):

@@ -407,7 +407,7 @@ def test_a_distribution_is_asked_once_and_answers_for_many():
 )
 def test_those_who_are_drawn_keep_to_the_distribution(weights, count, purpose):
     shares = np.array(weights) / sum(weights)
-    answers = vsm.drawn((1, 2, 3, 4, 5), tuple(shares), count, purpose)
+    answers = vsm.draw_answers((1, 2, 3, 4, 5), tuple(shares), count, purpose)
     assert len(answers) == count
     assert all(
         abs(answers.count(code) - count * share) < 1 + 1e-6

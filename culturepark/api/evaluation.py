@@ -59,20 +59,17 @@ def evaluate(
     tell: Tell = lambda stage, figures: None,
     **driven: Any,
 ) -> list[Result]:
-    """Put benchmarks to models and return their results, which lie in
-    `<run>/evals/<benchmark>/<model>/`.
+    """Put benchmarks to models; return their results, from `<run>/evals/<benchmark>/<model>/`.
 
     `name` is a run, or a new one's name; `benchmarks` are short names or files, `models` as on the
-    command (a name, LABEL=NAME, replicas with commas, `{culture}` in a name, or a folder of tuned
-    models). `method` auto reads the distribution of models on this machine and samples others;
-    `respondents` auto lets the embedded engine speak for personas, others for their people. `count`
-    respondents a culture are sampled, once per replica: `seeds` by `orders` of the options (1:
-    reversed) by `wordings` of the card. `corpus` is the run whose held-out questions are told apart
-    (by default this one, where it has a corpus). `survey` is a survey release of your
-    own, that answers are held against; by default the run's own, else the shipped figures. `code`
-    lets a benchmark's file name Python code. `driven` holds max_usd, max_tokens, concurrency, rpm,
-    tpm, timeout, batch, base_url and endpoints, `key` the first model's API key. What was answered
-    is in the run's journal and not asked again; a whole result is kept.
+    command (a name, LABEL=NAME, replicas with commas, `{culture}` in a name, a folder of models).
+    `method` auto reads the distribution of models on this machine and samples others; `respondents`
+    auto lets the embedded engine speak for personas, others for their people. `count` respondents
+    per culture are sampled, once per replica: `seeds` by `orders` of the options (1: reversed) by
+    `wordings` of the card. `corpus` is the run whose held-out questions are told apart, by default
+    this one. `survey` is a survey release of your own; the default is the run's, else the shipped
+    figures. `code` lets a benchmark's file name Python code. `driven` holds max_usd, max_tokens,
+    concurrency, rpm, tpm, timeout, batch, base_url and endpoints, `key` the first model's API key.
     """
     _require_inspect()
     folder = locate_run(name, workspace, out)
@@ -95,9 +92,14 @@ def evaluate(
     jobs = [j for b in asked for j in _build_jobs(b, models, method, respondents, how, options)]
     parts = _choose_parts(jobs, judge, learner)
     folders = _run_jobs(name, folder, jobs, parts, settings, keys, tell)
-    if (folder / "run.toml").is_file():
-        report(resume(folder, workspace=workspace))
-    return [results.read(f) for f in folders]
+    return _read_results(folder, folders, workspace)
+
+
+def _read_results(run: Path, folders: Sequence[Path], workspace: Any) -> list[Result]:
+    """Return results, once the report of the run, where it is one, shows them."""
+    if (run / "run.toml").is_file():
+        report(resume(run, workspace=workspace))
+    return [results.read(folder) for folder in folders]
 
 
 def _require_inspect() -> None:

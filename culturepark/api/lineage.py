@@ -10,7 +10,9 @@ from typing import Any
 
 from culturepark.dialogue import casting
 from culturepark.errors import InputError, NotFound
+from culturepark.records import Question, Scene
 from culturepark.runs import Run
+from culturepark.store import RunStore
 from culturepark.store.queries import find_sample, list_ids
 
 
@@ -21,40 +23,18 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
     sample's id.
     """
     with run.open_store(write=False) as store:
-        made = find_sample(store, sample)
-        opinion = store.find_opinion(made.opinion if made else sample)
+        found = find_sample(store, sample)
+        opinion = store.find_opinion(found.opinion if found else sample)
         if opinion is None:
-            ids = list_ids(store)
-            if len(several := [i for i in sorted(ids) if sample and i.startswith(sample)]) > 1:
-                shown = ", ".join(several[:5]) + (" …" if len(several) > 5 else "")
-                raise InputError(
-                    f"{len(several)} ids in {run.folder} begin with {sample!r}: {shown}. Write more"
-                    " of the one you mean."
-                )
-            raise NotFound("sample or opinion", sample, str(run.folder), closest(sample, ids))
+            raise _no_such(store, sample, run)
         dialogue = store.find_dialogue(opinion.dialogue)
         assert dialogue is not None, "an opinion's dialogue is written before it"
         scene = dialogue.scene
         question = run.workspace.question(scene.scenario, scene.question)
-        culture = scene.seats[opinion.seat].culture
-        found = casting.shares(run.workspace.culture(culture), question, run.settings.survey)
         return {
-            "sample": made.model_dump(mode="json") if made else None,
+            "sample": found.model_dump(mode="json") if found else None,
             "opinion": opinion.model_dump(mode="json"),
-            "seed": {
-                "question": question.prompt,
-                "answer": found.modal if found else question.answers.get(culture, scene.answer),
-                "shares": (
-                    {str(question.option(c)): round(s, 4) for c, s in sorted(found.shares.items())}
-                    if found
-                    else None
-                ),
-                "source": (
-                    f"{found.survey}, {', '.join(found.countries)}, n = {found.n}"
-                    if found
-                    else "the scenario card"
-                ),
-            },
+            "seed": _describe_seed(run, scene, question, scene.seats[opinion.seat].culture),
             "scene": {
                 "id": scene.id,
                 "mode": scene.mode,
@@ -66,10 +46,10 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
                 {
                     "role": s.role,
                     "persona": s.persona,
-                    "view": None if s.view is None else question.spoken(s.view),
+                    "view": None if s.view is None else question.say(s.view),
                     "language": s.language or "English",
                     "model": run.settings.model_of(s),
-                    "mined": i in scene.mined,
+                    "mined": i in scene.mined_seats,
                 }
                 for i, s in enumerate(scene.seats)
             ],
@@ -79,6 +59,39 @@ def explain(run: Run, sample: str) -> dict[str, Any]:
                 if t.n <= opinion.turn
             ],
         }
+
+
+def _no_such(store: RunStore, sample: str, run: Run) -> InputError | NotFound:
+    """Return the error of an id that names nothing, or more than one thing."""
+    ids = list_ids(store)
+    if len(several := [i for i in sorted(ids) if sample and i.startswith(sample)]) > 1:
+        shown = ", ".join(several[:5]) + (" …" if len(several) > 5 else "")
+        return InputError(
+            f"{len(several)} ids in {run.folder} begin with {sample!r}: {shown}. Write more of the"
+            " one you mean."
+        )
+    return NotFound("sample or opinion", sample, str(run.folder), closest(sample, ids))
+
+
+def _describe_seed(run: Run, scene: Scene, question: Question, culture: str) -> dict[str, Any]:
+    """Return the question, and what the culture's people answered to it; of a question that nobody
+    surveyed, the card's own answer.
+    """
+    figures = casting.shares(run.workspace.culture(culture), question, run.settings.survey)
+    seed: dict[str, Any] = {
+        "question": question.prompt,
+        "answer": question.answers.get(culture, scene.answer),
+        "shares": None,
+        "source": "the scenario card",
+    }
+    if figures is None:
+        return seed
+    shares = sorted(figures.shares.items())
+    return seed | {
+        "answer": figures.modal,
+        "shares": {str(question.option(code)): round(share, 4) for code, share in shares},
+        "source": f"{figures.survey}, {', '.join(figures.countries)}, n = {figures.n}",
+    }
 
 
 def closest(name: str, known: Sequence[str], n: int = 5) -> list[str]:

@@ -71,7 +71,7 @@ class Sectioned(click.Command):
                     formatter.write_dl(records)
 
 
-def titled(title: str, *options: Decorator) -> Decorator:
+def group_options(title: str, *options: Decorator) -> Decorator:
     """Return one decorator of several options, which stand below a title in the command's help."""
 
     def apply(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -163,7 +163,7 @@ out_flag = click.option(
 )
 drive_flags = together(
     settings_of(PACE),
-    titled(
+    group_options(
         PACE,
         click.option(
             "--price",
@@ -221,7 +221,7 @@ def server_flags(port: int, request: int) -> Decorator:
 
 settings_flags = together(
     settings_of(WHO, LENGTH, MODELS),
-    titled(
+    group_options(
         LENGTH,
         click.option(
             "--config", metavar="FILE", help="Settings from a TOML file; flags override it."

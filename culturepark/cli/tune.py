@@ -131,12 +131,16 @@ def _tune(objective: str, flags: dict[str, Any]) -> None:
         found,
         machines,
         "\n".join(
-            [*(_told(m) for m in found["models"]), f"curves: {found['report']}", *_next(found)]
+            [
+                *(_format_model(m) for m in found["models"]),
+                f"curves: {found['report']}",
+                *_next(found),
+            ]
         ),
     )
 
 
-def _told(model: Mapping[str, Any]) -> str:
+def _format_model(model: Mapping[str, Any]) -> str:
     scores = " · ".join(f"{name} {value:.3g}" for name, value in model["scores"].items())
     return f"{model['name']}: {model['folder']}" + (f"  ({scores})" if scores else "")
 

@@ -100,13 +100,13 @@ Norms and customs come from authored cards; they describe what many people keep,
 
 ## What to know before use
 
-{_known(store, workspace, settings)}
+{_describe_limits(store, workspace, settings)}
 
 ## Kept and dropped, by culture
 
 {_drops(store)}
 
-{_marked(store)}## Settings
+{_describe_marked_turns(store)}## Settings
 
 model {format_code(settings.model)} · seed {settings.seed} · {settings.turns} turns · modes {", ".join(settings.modes)} · styles {", ".join(settings.styles)} ·
 stance {settings.stance} · embedder {format_code(settings.refine.embedder)} · at most {settings.refine.clusters} opinions per dialogue
@@ -160,7 +160,7 @@ def page(card: Card, about: str, subsets: Mapping[str, Mapping[str, str]], rows:
     return f"{head}\n# {format_inline(card.title)}\n\n{use}\n{card.text}"
 
 
-def _known(store: RunStore, workspace: Workspace, settings: Settings) -> str:
+def _describe_limits(store: RunStore, workspace: Workspace, settings: Settings) -> str:
     """Return what limits what a corpus shows: whose figures seeded it, and whom its splits
     share.
     """
@@ -215,7 +215,7 @@ def _drops(store: RunStore) -> str:
     return "\n".join([head, *body])
 
 
-def _marked(store: RunStore) -> str:
+def _describe_marked_turns(store: RunStore) -> str:
     """Return a section on turns of which something was cut off, by culture and by model; nothing
     where there are none.
     """

@@ -55,7 +55,7 @@ def _of(
 ) -> Iterator[Pair]:
     sample = read_sample(store, told.rank)
     text = _unrewritten(sample, workspace, store, before)
-    if text is not None and digest(text) not in crowd.said(told.culture):
+    if text is not None and digest(text) not in crowd.hash_completions(told.culture):
         yield _pair("rewrite", sample, text, sample.opinion, sample.culture, sample.answer)
     if (other := crowd.other(told, seed, sample.id)) is not None:
         found = read_sample(store, other.rank)
@@ -113,7 +113,7 @@ class Crowd:
         self._said = {culture: {one.mark for one in those} for culture, those in self._by.items()}
         self._against: dict[tuple[str, int], list[list[Told]]] = {}
 
-    def said(self, culture: str) -> set[str]:
+    def hash_completions(self, culture: str) -> set[str]:
         """Return the hashes of all that a culture's samples say."""
         return self._said[culture]
 

@@ -78,7 +78,7 @@ def part_turns(context: DialogueContext) -> list[Turns]:
     """Return the turns that opinions are taken from, those of each culture together."""
     scene, parts = context.scene, dict[str, list[Turn]]()
     for turn in context.dialogue.turns:
-        if turn.seat in scene.mined:
+        if turn.seat in scene.mined_seats:
             parts.setdefault(scene.seats[turn.seat].culture, []).append(turn)
     return [tuple(turns) for turns in parts.values()]
 
@@ -90,7 +90,7 @@ def build_extraction(context: DialogueContext, turns: Turns) -> Request:
     scene, role = context.scene, context.roles["extractor"]
     speakers = list(dict.fromkeys(t.speaker for t in turns))
     whose = {scene.seats[t.seat].culture for t in turns}
-    seats = [i for i in scene.mined if not whose or scene.seats[i].culture in whose]
+    seats = [i for i in scene.mined_seats if not whose or scene.seats[i].culture in whose]
     facts = context.answer_facts(seats[-1], turns=turns, speakers=speakers)
     room = max(role.max_tokens, min(TOKENS_PER_TURN * len(turns), MOST_TOKENS))
     return replace(build_single_request(role, facts, Extraction, scene.id), max_tokens=room)

@@ -22,5 +22,5 @@ def preview(context: DialogueContext, role: str, opinion: str) -> Request:
         return build_extraction(context, parts[-1] if parts else ())
     scene = context.scene
     reason = "(the verifier's reason stands here)"
-    facts = context.answer_facts(scene.mined[-1], opinion=opinion, reason=reason)
+    facts = context.answer_facts(scene.mined_seats[-1], opinion=opinion, reason=reason)
     return build_single_request(context.roles[role], facts, SHAPES[role], scene.id)

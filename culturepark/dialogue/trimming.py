@@ -264,17 +264,17 @@ def _is_end(text: str, start: int, end: int, *, careless: bool = False) -> bool:
     if (
         following.islower()
         and not (careless and text[start:end] == ".")
-        and not _uncapitalised(text)
+        and not _begins_small(text)
     ):
         return False  # "Really?" she asked
-    return signs != "." or not _shortened(text[max(0, start - 50) : start], following)
+    return signs != "." or not _is_abbreviation(text[max(0, start - 50) : start], following)
 
 
-def _uncapitalised(text: str) -> bool:
+def _begins_small(text: str) -> bool:
     return next((c.islower() for c in text if c.isalpha()), False)
 
 
-def _shortened(before: str, following: str) -> bool:
+def _is_abbreviation(before: str, following: str) -> bool:
     """Return whether a full stop after these words is an abbreviation's, a list's or a number's
     rather than a sentence's.
     """

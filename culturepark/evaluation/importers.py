@@ -112,15 +112,15 @@ def _records(path: Path) -> Iterator[tuple[int, str]]:
     for number, line in lines.read_lines(path):
         if line.strip() == "{":
             if held:
-                yield begun, _closed(held)
+                yield begun, _close_record(held)
             begun, held = number, []
         if begun:
             held.append(line)
     if held:
-        yield begun, _closed(held)
+        yield begun, _close_record(held)
 
 
-def _closed(held: Sequence[str]) -> str:
+def _close_record(held: Sequence[str]) -> str:
     text = "".join(held).strip().removesuffix("]").strip().removesuffix(",").strip()
     return text.removesuffix("}").rstrip().removesuffix(",") + "}"
 

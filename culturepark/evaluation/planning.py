@@ -47,13 +47,7 @@ def build_setup(
     kind = load_kind(benchmark.kind)
     _check_choice(benchmark, "method", method, METHODS)
     _check_choice(benchmark, "respondents", respondents, kind.respondents)
-    missing = [
-        str(path)
-        for path in data
-        if str(path) not in kind.data_words and not Path(path).expanduser().exists()
-    ]
-    if missing:
-        raise InputError(f"no data at {', '.join(missing)}")
+    _check_data(kind, data)
     if count < 1 or (limit is not None and limit < 1):
         raise InputError("count and limit are at least 1")
     told = resolve_options(benchmark, options or {})
@@ -80,6 +74,12 @@ def build_setup(
         figures=figures,
     )
     return setup, benchmark.model_copy(update={"options": told})
+
+
+def _check_data(kind: BenchmarkKind, data: Sequence[Path]) -> None:
+    paths = [path for path in data if str(path) not in kind.data_words]
+    if missing := [str(path) for path in paths if not path.expanduser().exists()]:
+        raise InputError(f"no data at {', '.join(missing)}")
 
 
 def _check_choice(benchmark: Benchmark, what: str, value: str, known: Sequence[str]) -> None:

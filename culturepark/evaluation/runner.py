@@ -121,7 +121,7 @@ def _dump_card(benchmark: Benchmark) -> dict[str, Any]:
 def _describe_figures(setup: Setup) -> dict[str, Any]:
     """Return what names the survey figures that answers are held against."""
     countries = {c for name in setup.cultures for c in setup.workspace.culture(name).survey}
-    return setup.surveyed.describe(sorted(countries))
+    return setup.survey_figures.describe(sorted(countries))
 
 
 def _hash_content(path: Path) -> str:

@@ -138,12 +138,12 @@ class Setup:
     figures: Figures | None = None
 
     @property
-    def surveyed(self) -> Figures:
+    def survey_figures(self) -> Figures:
         """What peoples answered: the figures that were given, else the shipped ones."""
         return self.figures or load_shipped()
 
     @property
-    def numbered(self) -> bool:
+    def is_numbered(self) -> bool:
         """Whether a question asks for the number of an option."""
         return self.numbers or self.method == "sample"
 

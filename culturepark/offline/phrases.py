@@ -84,7 +84,7 @@ def _build_sides(question: Question, answer: int | None) -> Sides:
     own = answer if answer is not None and degree else ends[-1].code
     other = ends[0].code if q.option(own).degree > 0 or own == ends[-1].code else ends[-1].code
     made = [
-        tuple(c.format(label=q.spoken(code), about=q.about) for c in spare["claim"])
+        tuple(c.format(label=q.say(code), about=q.about) for c in spare["claim"])
         for code in (own, other)
     ]
     return Sides(made[0], made[1], tuple(spare["reason"]), tuple(spare["counter"]), False)

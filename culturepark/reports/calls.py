@@ -83,69 +83,67 @@ def _quantile(store: RunStore, group: CallGroup, q: int) -> float:
 
 
 def format_calls(found: Mapping[str, Any]) -> str:
-    """Return them as text for people."""
+    """Return them as text for people: groups, the calls that stand out, prices, and the bill."""
     prices: Mapping[str, Mapping[str, Any] | None] = found.get("prices", {})
-    head = (
-        "role",
-        "model",
-        "calls",
-        "failed",
-        "sent",
-        "lost",
-        "prompt tok",
-        "answer tok",
-        "USD",
-        "p50 ms",
-        "p95 ms",
-    )
+    parts = [_format_groups(found["groups"], prices)]
+    parts += [
+        f"{order}\n{_format_single_calls(found[order], prices)}" for order in ORDERS if found[order]
+    ]
+    if prices:
+        lines = (f"price   {name}: {_price(price)}" for name, price in prices.items())
+        parts.append("\n".join(lines))
+    has_price = any(g["usd"] is not None for g in found["groups"]) or any(prices.values())
+    return "\n\n".join([*parts, f"in all  {_format_bill(found['ledger'], has_price)}"])
+
+
+def _format_groups(groups: Sequence[Mapping[str, Any]], prices: Mapping[str, Any]) -> str:
+    """Return a table with a row per role, model and status."""
+    head = ("role", "model", "calls", "failed", "sent", "lost", "prompt tok", "answer tok", "USD")
     rows = [
         (
             g["role"],
             g["model"],
-            f"{g['calls']:,}",
-            f"{g['failed']:,}",
-            f"{g['attempts']:,}",
-            f"{g['lost']:,}",
+            *(f"{g[count]:,}" for count in ("calls", "failed", "attempts", "lost")),
             _number(g["prompt_tokens"]),
             _number(g["completion_tokens"]),
             _usd(_drop_unbilled(g, prices)),
             f"{g['p50_ms']:,.0f}",
             f"{g['p95_ms']:,.0f}",
         )
-        for g in found["groups"]
+        for g in groups
     ]
-    parts = [_table(head, rows)]
-    for name in ORDERS:
-        if found[name]:
-            lines = [
-                (
-                    str(r["id"]),
-                    r["role"],
-                    r["status"],
-                    f"{r['ms']:,.0f} ms",
-                    _usd(_drop_unbilled(r, prices)),
-                    f"{r['attempts']} sent",
-                    r["reason"][:90],
-                )
-                for r in found[name]
-            ]
-            parts.append(f"{name}\n{_table((), lines)}")
-    ledger = found["ledger"]
-    known = any(g["usd"] is not None for g in found["groups"]) or any(prices.values())
-    usd, open_usd = (
-        f"${ledger[k]:.4f}" if known else "unknown USD" for k in ("usd", "unsettled_usd")
+    return _table((*head, "p50 ms", "p95 ms"), rows)
+
+
+def _format_single_calls(calls: Sequence[Mapping[str, Any]], prices: Mapping[str, Any]) -> str:
+    """Return a table with a row per call."""
+    rows = [
+        (
+            str(call["id"]),
+            call["role"],
+            call["status"],
+            f"{call['ms']:,.0f} ms",
+            _usd(_drop_unbilled(call, prices)),
+            f"{call['attempts']} sent",
+            call["reason"][:90],
+        )
+        for call in calls
+    ]
+    return _table((), rows)
+
+
+def _format_bill(bill: Mapping[str, Any], has_price: bool) -> str:
+    """Return what was spent, and at most how much of it for calls that were never answered."""
+    usd, open_usd = "unknown USD", "unknown USD"
+    if has_price:
+        usd, open_usd = f"${bill['usd']:.4f}", f"${bill['unsettled_usd']:.4f}"
+    money = f"{usd} and {bill['tokens']:,} tokens"
+    if not bill["unsettled"]:
+        return money
+    return (
+        f"{money}, of which at most {open_usd} and {bill['unsettled_tokens']:,} tokens for"
+        f" {bill['unsettled']} calls that were sent and never answered"
     )
-    money = f"{usd} and {ledger['tokens']:,} tokens"
-    if ledger["unsettled"]:
-        money += (
-            f", of which at most {open_usd} and {ledger['unsettled_tokens']:,} tokens for"
-            f" {ledger['unsettled']} calls that were sent and never answered"
-        )
-    if prices:
-        parts.append(
-            "\n".join(f"price   {name}: {_price(price)}" for name, price in prices.items())
-        )
-    return "\n\n".join([*parts, f"in all  {money}"])
 
 
 def _price(price: Mapping[str, Any] | None) -> str:

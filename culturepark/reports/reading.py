@@ -41,7 +41,7 @@ def _dialogue(store: RunStore, workspace: Workspace, culture: str) -> Facts | No
                 "role": seat.role,
                 "persona": seat.persona,
                 "language": seat.language or "English",
-                "mined": i in scene.mined,
+                "mined": i in scene.mined_seats,
             }
             for i, seat in enumerate(scene.seats)
         ],

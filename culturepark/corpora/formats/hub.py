@@ -23,12 +23,14 @@ def write(source: Source, folder: Path) -> Subsets:
     files = {split: f"data/{split}-00000-of-00001.parquet" for split in SPLITS}
     return {
         WHOLE: {
-            split: path for split, path in files.items() if _written(source, split, folder / path)
+            split: path
+            for split, path in files.items()
+            if _write_split(source, split, folder / path)
         }
     }
 
 
-def _written(source: Source, split: str, path: Path) -> bool:
+def _write_split(source: Source, split: str, path: Path) -> bool:
     """Write a split in batches; say whether it has any row."""
     import pyarrow as pa
     import pyarrow.parquet as pq

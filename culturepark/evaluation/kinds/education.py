@@ -73,7 +73,9 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     options = check_options(resolve_options(benchmark, setup.options))
     teacher, learner = benchmark.asks(setup.workspace), setup.workspace.role("learner")
     for culture in setup.cultures:
-        asked, taught, gold, modal = build_course(setup.workspace, culture, options, setup.surveyed)
+        asked, taught, gold, modal = build_course(
+            setup.workspace, culture, options, setup.survey_figures
+        )
         for me in choose_learners(setup, culture, options["learners"]):
             order = stream("lesson", culture, me.id).sample(taught, len(taught))
             lesson = tuple(order[i % len(order)] for i in range(options["turns"]))

@@ -527,7 +527,9 @@ class LabelCounts:
             for group in self.groups
         ]
         luck = sum(sum(each) / len(each) for each in by_chance) / len(by_chance)
-        return f"{self._mean()}{self._asked()}; labels drawn at random give about {luck:.2f}"
+        return (
+            f"{self._mean()}{self._describe_counts()}; labels drawn at random give about {luck:.2f}"
+        )
 
     def _mean(self) -> str:
         if len(self.sets) == 1:
@@ -538,7 +540,7 @@ class LabelCounts:
             f" sets{f', of which these share texts and enter as one: {joined}' if joined else ''}: "
         )
 
-    def _asked(self) -> str:
+    def _describe_counts(self) -> str:
         total = {
             key: sum(facts[key] for facts in self.sets.values())
             for key in ("rows", "unlabelled", "empty", "repeats")

@@ -344,12 +344,12 @@ def _build_asked(
 def _name_place(question: Question, place: str) -> Question:
     """Return a question in which "(survey country)" is the country's name."""
 
-    def said(text: str) -> str:
+    def name_it(text: str) -> str:
         made = PLACE.sub(lambda found: place + (found[1] or ""), text)
         return made[0].upper() + made[1:] if made[:1] != text[:1] else made
 
-    options = tuple(o.model_copy(update={"label": said(o.label)}) for o in question.options)
-    return question.model_copy(update={"text": said(question.text), "options": options})
+    options = tuple(o.model_copy(update={"label": name_it(o.label)}) for o in question.options)
+    return question.model_copy(update={"text": name_it(question.text), "options": options})
 
 
 def _find_subset(question: Question) -> str:

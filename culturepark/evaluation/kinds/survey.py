@@ -53,7 +53,7 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     """
     options = resolve_options(benchmark, setup.options)
     questions = setup.workspace.scenario(options["scenario"]).questions
-    figures = surveys.load_survey(options["survey"]) if options["survey"] else setup.surveyed
+    figures = surveys.load_survey(options["survey"]) if options["survey"] else setup.survey_figures
     order = rank_questions(questions, setup.limit, lambda q: (options["scenario"], q.id))
     seen: dict[str, Question] = {}
     for name in setup.cultures:
@@ -178,7 +178,7 @@ def build_items(benchmark: Benchmark, setup: Setup, asked: AskedQuestion) -> Ite
                 "culture": voice.culture,
                 "country": voice.country,
                 "me": voice.me,
-                "numbered": setup.numbered,
+                "numbered": setup.is_numbered,
                 "options": codes,
                 "view": voice.me.views.get(question.id) if voice.me else None,
             }
@@ -222,7 +222,7 @@ def _warn_embedded(setup: Setup) -> str:
     shipped figures; of other personas and other figures nothing of the kind is known.
     """
     own = setup.options.get("survey")
-    figures = surveys.load_survey(own) if own else setup.surveyed
+    figures = surveys.load_survey(own) if own else setup.survey_figures
     shipped = figures is surveys.load_shipped()
     if shipped and _has_shipped_views(setup):
         return (

@@ -179,7 +179,7 @@ def _build_request(
         "culture": culture,
         "country": None,
         "question": question,
-        "numbered": setup.numbered,
+        "numbered": setup.is_numbered,
         "view": view,
         "options": told["codes"],
         **told,
@@ -291,7 +291,7 @@ class GroupAnswers:
         return len({o.item for o in self.asked}) // ASKED // len({o.seed for o in self.asked})
 
     @property
-    def drawn(self) -> bool:
+    def is_drawn(self) -> bool:
         """Whether its respondents are drawn from a distribution that was asked once, so that their
         number says nothing.
         """
@@ -349,12 +349,14 @@ def list_answers(o: Attempt) -> Iterator[tuple[str, int, float, float]]:
         # for.
         for part in (0, 1):
             for n, answer in enumerate(
-                drawn(codes, o.shares, (count + 1 - part) // 2, *purpose, part)
+                draw_answers(codes, o.shares, (count + 1 - part) // 2, *purpose, part)
             ):
                 yield f"{o.unit}/{2 * n + part:04}", part, answer, answer**2
 
 
-def drawn(codes: Sequence[int], shares: Sequence[float], count: int, *purpose: Any) -> list[int]:
+def draw_answers(
+    codes: Sequence[int], shares: Sequence[float], count: int, *purpose: Any
+) -> list[int]:
     """Return the answers of `count` people to one item, by systematic sampling (Cochran 1977, ch.
     8), in random order.
 
@@ -533,7 +535,7 @@ def _measure_distances(
         "note": _join_notes(parts),
         "alike": alike,
         "warning": warning,
-        "tested": not people.drawn,
+        "tested": not people.is_drawn,
     }
     yield Measure("distance", people.units, far, headline=True, square=square, **common)
     yield Measure(
@@ -678,7 +680,7 @@ def _measure_overall(
         "within": POSITIVE,
         "warning": warning,
         "what": found[0].what,
-        "tested": not any(p.drawn for p in found),
+        "tested": not any(p.is_drawn for p in found),
     }
     like = _describe_mean(found, [p for p, whole in zip(found, full, strict=True) if whole], fit)
     like = _join_notes((like, _describe_noise(plain[full].mean())))
