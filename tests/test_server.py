@@ -14,10 +14,11 @@ from conftest import TEA
 import culturepark as cp
 from culturepark import workspace as cards
 from culturepark.errors import InputError
-from culturepark.llm.facts import pack_request, unpack_request
+from culturepark.llm.facts import FactSender, pack_request, unpack_request
 from culturepark.llm.session import build_single_request
 from culturepark.local_models.chat import fold
 from culturepark.offline import Embedded
+from culturepark.records import Request
 from culturepark.testing.faults import KINDS
 from culturepark.testing.server import Server
 from culturepark.testing.templated import CannedAnswer
@@ -365,6 +366,15 @@ def test_facts_that_are_none_are_refused_and_other_clients_get_text_that_says_wh
             assert post(server, facts=facts).json()["error"]["param"] == "facts"
         said = post(server).json()["choices"][0]["message"]["content"]
     assert said.startswith("This is templated text by the embedded engine")
+
+
+async def test_a_server_that_never_describes_its_models_is_sent_no_facts(monkeypatch):
+    monkeypatch.setattr("culturepark.llm.facts.PATIENCE", 0.1)
+    silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/v1"
+    async with silent:
+        body = await FactSender(url, "any", None).add_facts({"model": "any"}, Request("judge", ()))
+    assert body == {"model": "any"}
 
 
 def test_no_other_server_is_sent_facts(park, offline):

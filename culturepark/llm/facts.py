@@ -117,7 +117,7 @@ class FactSender:
                 session.get(url, allow_redirects=False) as answer,
             ):
                 entry = await answer.json(content_type=None) if answer.status == 200 else None
-        except ValueError:
+        except (ValueError, TimeoutError):  # whoever cannot describe a model is no server of ours
             return False
         except (ClientError, OSError) as error:
             why = describe_unreached(self._base_url, explain_error(error), self._start)
