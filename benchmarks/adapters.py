@@ -27,7 +27,7 @@ import culturepark as cp
 made = cp.tune("sft", sys.argv[2], sys.argv[1], name="ours", out=sys.argv[3], epochs=float(sys.argv[4]), lr=4e-3, patience=0, device="cpu")
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"models": len(made), "seconds": time.perf_counter() - started, "peak": peak}))
-"""
+"""  # noqa: E501
 ENV = {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -73,7 +73,7 @@ def main() -> None:
     print(f"{'':22}{'seconds':>9}{'peak MB':>9}{'ours/its time':>15}{'ours/its memory':>17}")
     for name, found in ways.items():
         print(
-            f"{name:22}{found['seconds']:9.1f}{found['peak']:9.0f}{ours['seconds'] / found['seconds']:14.2f}x{ours['peak'] / found['peak']:16.2f}x"
+            f"{name:22}{found['seconds']:9.1f}{found['peak']:9.0f}{ours['seconds'] / found['seconds']:14.2f}x{ours['peak'] / found['peak']:16.2f}x"  # noqa: E501
         )
     best = ours["seconds"] / loop["seconds"]
     print(

@@ -180,7 +180,7 @@ def ahead(board: Comparison) -> None:
                 whole = [_apart(r, label) for r in rows if not r.culture]
                 each = [d for r in rows if r.culture and (d := _apart(r, label)) is not None]
                 print(
-                    f"{table.benchmark:11}{' '.join(filter(None, (name, subset))):20}{label:7}{_said(whole[0] if whole else None):46}{_sides(each, interval=True)}"
+                    f"{table.benchmark:11}{' '.join(filter(None, (name, subset))):20}{label:7}{_said(whole[0] if whole else None):46}{_sides(each, interval=True)}"  # noqa: E501
                     f" by interval, {_sides(each, interval=False)} by test, of {len(each)}"
                 )
 

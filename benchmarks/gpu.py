@@ -54,7 +54,7 @@ else:
     trainer.train()
     seconds = time.perf_counter() - started
 print(json.dumps({"seconds": seconds, "peak": torch.cuda.max_memory_allocated() / 2**30}))
-"""
+"""  # noqa: E501
 
 
 def build(shape: tuple[int, ...], folder: Path) -> int:

@@ -22,7 +22,7 @@ from culturepark.testing.templated import CannedAnswer
 with Server(CannedAnswer(int(sys.argv[1])), models=("canned",), keep=False, **json.loads(sys.argv[2])) as server:
     print(server.url, flush=True)
     sys.stdin.read()  # it ends when whoever started it does
-"""
+"""  # noqa: E501
 
 
 @contextmanager

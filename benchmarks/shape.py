@@ -18,11 +18,17 @@ from typing import NamedTuple
 BEFORE = "5f558b8"  # the last commit before the middle of the package was rebuilt
 ROOT = Path(__file__).parent.parent
 IRREGULAR = set(
-    "told made held found asked sent said kept left read built done given known seen taken paid put "
-    "begun sought brought bought caught chosen drawn driven fed felt forgotten gone got grown had "
-    "heard hidden laid led lent lost met run sold set shown shut spent spoken stood sworn taught "
-    "thought thrown understood woken worn won written".split()
-) - {"read", "put", "run", "set", "shut"}  # verbs as well
+    "told made held found asked sent said kept left read built done given known seen taken paid put"
+    " begun sought brought bought caught chosen drawn driven fed felt forgotten gone got grown had"
+    " heard hidden laid led lent lost met run sold set shown shut spent spoken stood sworn taught"
+    " thought thrown understood woken worn won written".split()
+) - {
+    "read",
+    "put",
+    "run",
+    "set",
+    "shut",
+}  # verbs as well
 SQL = re.compile(
     r"\b(SELECT\s.+\sFROM|INSERT\s+(OR\s+\w+\s+)?INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|"
     r"CREATE\s+(TABLE|INDEX)|PRAGMA\s+\w+|SAVEPOINT\s+\w+)",

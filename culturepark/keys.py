@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 _SEEN: set[str] = set()
 HEADER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}")
 USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*:(?://|\\\\))[^/\s?#@]*(?:@[^/\s?#@]*)*@")
-NAMES = r"(?:[\w.%-]*(?:key|token|secret|password|passwd|signature|credential)|sig|pwd|pass|auth|authorization|code|jwt)"
+NAMES = r"(?:[\w.%-]*(?:key|token|secret|password|passwd|signature|credential)|sig|pwd|pass|auth|authorization|code|jwt)"  # noqa: E501
 QUERY = re.compile(rf"(?i)([?&;#]{NAMES}=)[^&;#\s\"']+")
 HARMLESS = re.compile(
     r"(?i)(?:api[-_]?)?version|v|region|location|deployment|model|stage|env"

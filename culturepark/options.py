@@ -125,7 +125,9 @@ def _bare(annotation: Any) -> tuple[type, Any]:
 
 
 def names_that_change(model: type[BaseModel], what: Changes) -> tuple[str, ...]:
-    """Return the names of those fields that change what is said, its length, its place, or the handling."""
+    """Return the names of those fields that change what is said, its length, its place, or the
+    handling.
+    """
     return tuple(s.name for s in _read(model) if s.changes == what)
 
 

@@ -597,7 +597,8 @@ class Seat(Record):
     """One place at the table: a role, played as a persona of a culture, with a view or none.
 
     `language` is what the seat speaks, English where it is empty. `mined` says whether opinions are
-    taken from its turns; where it is None, they are from delegates', and in-culture from everyone's.
+    taken from its turns; where it is None, they are from delegates', and in-culture from
+    everyone's.
     """
 
     role: SpeakerRole
@@ -723,8 +724,8 @@ class Opinion(Record):
 
 
 class Origin(Record):
-    """Where a record was read: a file's name, its line (in a JSON list its place) and the SHA-256 of
-    its bytes.
+    """Where a record was read: a file's name, its line (in a JSON list its place) and the SHA-256
+    of its bytes.
     """
 
     file: str

@@ -61,7 +61,7 @@ METHODS: dict[type, frozenset[str]] = {
     str: frozenset(
         """capitalize casefold center count endswith expandtabs find index isalnum isalpha isdigit islower isspace isupper
         join ljust lower lstrip partition removeprefix removesuffix replace rfind rjust rpartition rsplit rstrip split splitlines
-        startswith strip swapcase title upper zfill""".split()
+        startswith strip swapcase title upper zfill""".split()  # noqa: E501
     ),
     dict: frozenset("get items keys values".split()),
     list: frozenset("count index".split()),
@@ -383,8 +383,8 @@ def _join_charged(parts: list[Any]) -> str:
 
 @pass_environment
 def _charge_round(_: Any, units: int) -> bool:
-    """Charge for one round of a loop or macro. Takes the environment, so that it is never worked out
-    beforehand.
+    """Charge for one round of a loop or macro. Takes the environment, so that it is never worked
+    out beforehand.
     """
     charge(units)
     return True

@@ -302,7 +302,10 @@ def one_line(text: str, longest: int = 500) -> str:
 def _explain_error(item: dict[str, Any], kind: type[BaseModel], whole: str) -> str:
     key = ".".join(str(part) for part in item["loc"]) or whole
     if item["type"] == "extra_forbidden":
-        return f"{key}: unknown key. {nearest(str(item['loc'][-1]), _format_keys(kind, item['loc'][:-1]))}"
+        return (
+            f"{key}: unknown key."
+            f" {nearest(str(item['loc'][-1]), _format_keys(kind, item['loc'][:-1]))}"
+        )
     if item["type"] == "missing":
         return f"{key}: missing"
     if item["type"] == "json_invalid":

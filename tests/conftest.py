@@ -37,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 LONGEST = ("test_docs.py", "test_wheel.py", "test_launch.py")
 DATA = Path(os.environ.get("CULTUREPARK_DATA", ROOT.parent / "shared" / "data"))
 
-# What `make quick` leaves out: these start processes, train models or damage files a thousand times.
+# What `make quick` leaves out: these start processes, train models or damage many files.
 SLOW = set(
     "batch bounds cli clients completions corpus disk_full docs evaluate inspect launch ledger"
     " mutations output own_survey scpo serve stopping templates tuning tunes weights wheel".split()

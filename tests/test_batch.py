@@ -220,7 +220,7 @@ async def test_lines_that_fail_in_passing_go_into_later_waves():
         assert max(r.attempts for r in replies) > 1 and len(batches(server)) > 1
 
 
-async def test_a_line_refused_for_a_parameter_is_sent_in_other_words_and_a_hopeless_one_ends_the_run():
+async def test_a_line_refused_for_a_parameter_is_sent_in_other_words_and_a_hopeless_one_ends_the_run():  # noqa: E501
     def picky(number, body):
         if "max_tokens" in body:
             said = {
@@ -421,7 +421,7 @@ async def test_what_is_asked_late_of_a_fetched_batch_is_there(tmp_path):
         assert not journal.read_batches(made.identity)
 
 
-async def test_a_batch_whose_id_was_not_written_down_is_found_and_a_wave_that_never_left_is_forgotten(
+async def test_a_batch_whose_id_was_not_written_down_is_found_and_a_wave_that_never_left_is_forgotten(  # noqa: E501
     tmp_path,
 ):
     with Server(echo) as server, RunStore(tmp_path) as journal:
@@ -440,7 +440,7 @@ async def test_a_batch_whose_id_was_not_written_down_is_found_and_a_wave_that_ne
         )
 
 
-async def test_a_batch_that_is_gone_is_asked_again_and_one_that_was_cancelled_keeps_what_it_answered(
+async def test_a_batch_that_is_gone_is_asked_again_and_one_that_was_cancelled_keeps_what_it_answered(  # noqa: E501
     tmp_path,
 ):
     with Server(echo) as server, RunStore(tmp_path) as journal:

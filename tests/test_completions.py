@@ -186,7 +186,7 @@ def test_prompts_of_a_batch_get_their_choices_in_order_and_n_of_them_each(client
     assert made.choices[1].text == prompts[0] + alone.choices[0].text
 
 
-def test_a_stop_text_ends_a_text_completion_before_it_and_the_end_token_is_counted_with_log_probabilities(
+def test_a_stop_text_ends_a_text_completion_before_it_and_the_end_token_is_counted_with_log_probabilities(  # noqa: E501
     client, eng
 ):
     whole = (

@@ -629,7 +629,7 @@ def test_inspect_lists_the_tasks_where_they_are():
     ("stop", "status"),
     [("stop", "ok"), ("max_tokens", "truncated"), ("tool_calls", "failed"), ("unknown", "failed")],
 )
-def test_what_another_provider_of_inspects_says_is_whole_only_where_it_says_so_and_holds_no_thoughts(
+def test_what_another_provider_of_inspects_says_is_whole_only_where_it_says_so_and_holds_no_thoughts(  # noqa: E501
     stop, status
 ):
     from inspect_ai.model import ModelOutput

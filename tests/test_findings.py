@@ -333,11 +333,11 @@ def test_settings_that_name_what_there_is_are_sound(park):
 GENERAL = """All Japanese always bow. | Everyone drinks tea. | Nobody comes late. | No guest leaves hungry; all are fed.
 Alle Deutschen sind pünktlich. | Man gibt sich immer die Hand. | Tous les Français mangent du pain. | Siempre llegan tarde.
 Ninguém come sozinho. | Herkes çay içer. | Все пьют чай. | 日本人总是鞠躬。 | 日本人は必ずお辞儀をする。 | 한국인은 항상 인사한다. | جميع العرب يشربون القهوة.
-सभी लोग चाय पीते हैं। | The Germans are punctual without exception. | Die Deutschen sind ohne Ausnahme pünktlich. | Japanese invariably bow."""
+सभी लोग चाय पीते हैं। | The Germans are punctual without exception. | Die Deutschen sind ohne Ausnahme pünktlich. | Japanese invariably bow."""  # noqa: E501
 CAREFUL = """Many bow. | Most people always bring a gift. | Not all Japanese bow. | In many homes rice is cooked every day. | Viele kommen immer pünktlich.
 Beaucoup disent toujours bonjour. | Muchos siempre llegan tarde. | Shoes are taken off at the door. | 许多人总是鞠躬。 | 많은 사람들이 항상 인사한다.
 Not all Germans drink beer; nobody should think that all do. | One should never refuse tea. | Everybody ought to be greeted.
-Nearly everyone knows the tune. | Almost all people know it. | An allotment is never far for many."""
+Nearly everyone knows the tune. | Almost all people know it. | An allotment is never far for many."""  # noqa: E501
 
 
 def test_words_that_speak_for_everyone_are_heard_in_many_languages():

@@ -268,7 +268,7 @@ else:
     shutil.rmtree = lambda *a, **k: None
 folder = Path(sys.argv[1])
 atomic.move(folder / ".it.partial", folder / "it")
-"""
+"""  # noqa: E501
 
 
 @pytest.mark.parametrize("way", ["exchanged", "moved"])

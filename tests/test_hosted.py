@@ -277,7 +277,7 @@ def test_an_address_from_the_environment_is_written_down_so_that_the_run_means_t
     )
 
 
-def test_prices_come_from_settings_or_the_price_list_at_the_providers_own_address_and_are_never_guessed():
+def test_prices_come_from_settings_or_the_price_list_at_the_providers_own_address_and_are_never_guessed():  # noqa: E501
     assert cp.model("openai/gpt-4o-mini").price.source.startswith("litellm ")
     assert cp.model("openai/gpt-4o-mini", base_url="http://localhost:1/v1").price is None
     assert cp.model("openai/no-such-model").price is None
@@ -308,7 +308,7 @@ def test_keys_come_from_the_environment_a_named_variable_or_the_call_and_only_go
         cp.model("openai/gpt").check()
 
 
-def test_a_password_in_the_address_or_a_key_in_the_parameters_is_refused_before_it_is_written_anywhere():
+def test_a_password_in_the_address_or_a_key_in_the_parameters_is_refused_before_it_is_written_anywhere():  # noqa: E501
     with pytest.raises(cp.InputError, match="password"):
         cp.model("openai/gpt", base_url="https://me:secret@localhost/v1")
     with pytest.raises(cp.CardError, match="key_env"):

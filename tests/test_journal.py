@@ -180,7 +180,7 @@ def test_run_toml_is_the_resolved_configuration(park):
     assert json.loads(json.dumps(run.settings.model_dump(mode="json")))["scenario"] == "tea"
 
 
-def test_a_journal_from_before_thoughts_were_kept_is_read_as_it_is_and_gets_a_place_for_them_when_it_is_written(
+def test_a_journal_from_before_thoughts_were_kept_is_read_as_it_is_and_gets_a_place_for_them_when_it_is_written(  # noqa: E501
     tmp_path,
 ):
     with RunStore(tmp_path) as journal:

@@ -287,7 +287,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_web_page_or_a_redirect_in_the_middle_of_a_run_passes_and_at_its_beginning_names_the_address(
+def test_a_web_page_or_a_redirect_in_the_middle_of_a_run_passes_and_at_its_beginning_names_the_address(  # noqa: E501
     serve, page
 ):
     server = serve(lambda n, _: page if n in (2, 3) else (200, {}, said("Tea.")))

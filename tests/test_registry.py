@@ -53,11 +53,10 @@ def test_a_module_that_is_not_found_comes_with_the_way_to_one_in_this_folder():
 
 def test_a_format_of_your_own_is_exported_like_ours(park, monkeypatch):
     (park / "lines.py").write_text(
-        "from culturepark.corpora.formats import WHOLE, Format, splits\n"
-        "def write(source, folder):\n"
-        "    row = lambda s: {'asks': s.prompt, 'says': s.completion}\n"
-        "    return {WHOLE: splits(folder, '{split}.jsonl', lambda s: map(row, source.samples(s)))}\n"
-        "LINES = Format(write, 'samples', about='Plain lines.')\n"
+        "from culturepark.corpora.formats import WHOLE, Format, splits\ndef write(source,"
+        " folder):\n    row = lambda s: {'asks': s.prompt, 'says': s.completion}\n    return"
+        " {WHOLE: splits(folder, '{split}.jsonl', lambda s: map(row, source.samples(s)))}\nLINES ="
+        " Format(write, 'samples', about='Plain lines.')\n"
     )
     monkeypatch.syspath_prepend(str(park))
     run = cp.run("own", TEA, formats=("lines:LINES",))

@@ -553,7 +553,7 @@ def test_a_gain_is_told_over_full_with_an_interval_from_the_same_draws():
 # ---------------------------------------------------------------------- runs
 
 
-def test_every_variant_starts_from_the_global_model_takes_equal_steps_and_is_judged_on_the_same_pairs(
+def test_every_variant_starts_from_the_global_model_takes_equal_steps_and_is_judged_on_the_same_pairs(  # noqa: E501
     done, data
 ):
     made = [r for r in done[1] if r.country == "Norland"]
@@ -640,7 +640,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(done, data, how, tm
     )
 
 
-def test_where_the_data_say_nothing_other_models_say_who_is_in_the_minority_for_every_variant_and_threshold(
+def test_where_the_data_say_nothing_other_models_say_who_is_in_the_minority_for_every_variant_and_threshold(  # noqa: E501
     data, how, tmp_path
 ):
     unsaid = Votes("unsaid", "u", [p.model_copy(update={"minority": None}) for p in data.pairs], {})

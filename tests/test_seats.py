@@ -1,4 +1,6 @@
-"""Dialogues of any number of seats: who speaks, who hears it, whose opinion becomes whose sample."""
+"""Dialogues of any number of seats: who speaks, who hears it, whose opinion becomes whose
+sample.
+"""
 
 import json
 import re

@@ -334,7 +334,7 @@ import culturepark as cp
 def tell(stage, how):
     if stage == "step" and how["step"] >= 7 and "loss" in how: os.kill(os.getpid(), signal.SIGKILL)
 cp.tune("sft", sys.argv[1], sys.argv[2], name="killed", out=sys.argv[3], tell=tell, epochs=3.0, rows=4, length=256, device="cpu", cultures=("north",), patience=0)
-"""
+"""  # noqa: E501
 
 
 def test_killed_and_resumed_equals_uninterrupted(tune, corpus, small, tmp_path):

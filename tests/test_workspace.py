@@ -127,7 +127,7 @@ def test_a_folder_without_cards_is_no_workspace(tmp_path):
         cp.check(tmp_path)
 
 
-def test_a_workspace_has_settings_for_every_run_that_flags_and_files_override_and_keys_that_no_run_keeps(
+def test_a_workspace_has_settings_for_every_run_that_flags_and_files_override_and_keys_that_no_run_keeps(  # noqa: E501
     park,
 ):
     (park / "culturepark.toml").write_text(

@@ -27,7 +27,7 @@ CARDS = ("personas/english-us/yesenia.toml", "personas/arabic/issam.toml")
 RULES = """Speak as {name} only, in the first person, in English, two to five sentences a turn. Give reasons from your own life
 and from the customs, norms and beliefs around you. Speak of "many" or "some" people, never of all. The question on the table:
 How often would you say that voters are given bribes in your country's elections? You are the person of this card:
-"""
+"""  # noqa: E501
 
 Hold = Callable[
     [int], Awaitable[Sequence[str]]

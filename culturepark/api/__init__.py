@@ -1,5 +1,5 @@
-"""What CulturePark can do, one function per command: the command and `import culturepark as cp` both
-call these.
+"""What CulturePark can do, one function per command: the command and `import culturepark as cp`
+both call these.
 """
 
 from culturepark.api.cards import check, init, preview, show

@@ -97,9 +97,11 @@ def _answerable(question: Question) -> Question:
 
 
 def _prompts(workspace: Workspace) -> list[str]:
-    """Cast every scenario, try every role's templates for one scene per culture; return what is wrong.
+    """Cast every scenario, try every role's templates for one scene per culture; return what is
+    wrong.
 
-    The first culture of a scenario holds one scene of each mode and style, as templates may differ in these.
+    The first culture of a scenario holds one scene of each mode and style, as templates may differ
+    in these.
     """
     problems: list[str] = []
     survey, tried = _own_settings(workspace).get("survey"), set[str]()

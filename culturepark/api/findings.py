@@ -427,7 +427,9 @@ def find_generalisation(text: str, people: str = "") -> str:
 
 
 def _compile_words(words: str, unspaced: str) -> re.Pattern[str]:
-    """Return a pattern of `words`, which stand alone, and of `unspaced` ones; `_` is white space."""
+    """Return a pattern of `words`, which stand alone, and of `unspaced` ones; `_` is white
+    space.
+    """
     pattern = "|".join(word.replace("_", r"\s+") for word in words.split())
     return re.compile(rf"\b(?:{pattern})\b|{'|'.join(unspaced.split())}", re.IGNORECASE)
 

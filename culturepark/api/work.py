@@ -212,10 +212,10 @@ def run(
     """The main job: simulate → refine → export → report. Returns the run.
 
     With `samples`, dialogues are held in batches until every culture has that many accepted
-    samples, the first batch of no more than could be enough and at most `dialogues`; RunFailed names the
-    cultures that cannot get there, and why. What the run needs (formats' libraries, models,
-    filters, figures) is checked before its first call; the report is written even where the export
-    fails.
+    samples, the first batch of no more than could be enough and at most `dialogues`; RunFailed
+    names the cultures that cannot get there, and why. What the run needs (formats' libraries,
+    models, filters, figures) is checked before its first call; the report is written even where the
+    export fails.
     """
     on_event, forms = subscribe(on_event, tell), exporters(formats)
     opened = name if isinstance(name, Run) else start(name, given, **options)

@@ -192,8 +192,8 @@ def simulate(
     say(
         done | {"run": str(run.folder)},
         as_json,
-        f"{run.folder}: {done['dialogues']} dialogues, {done['turns']} turns{_format_marked_turns(done)}"
-        f"{_failures(done) or ', 0 failed'}",
+        f"{run.folder}: {done['dialogues']} dialogues, {done['turns']}"
+        f" turns{_format_marked_turns(done)}{_failures(done) or ', 0 failed'}",
     )
 
 
@@ -427,7 +427,8 @@ def run(
         },
         as_json,
         f"{done['dialogues']} dialogues{_format_marked_turns(done)} → {done['opinions']} opinions →"
-        f" {done['samples']} samples{more}{_failures(done)}\ncorpus: {found.corpus}\nreport: {page}",
+        f" {done['samples']} samples{more}{_failures(done)}\ncorpus: {found.corpus}\nreport:"
+        f" {page}",
     )
 
 

@@ -49,7 +49,7 @@ UNCHOSEN = (
 )
 TERMS = """CulturePark's own licence (Apache-2.0) covers the program and the cards that come with it, not this corpus. A model's
 provider may restrict what its text is used for. Question wording is CulturePark's own; the shares behind the answers are of the
-World Values Survey, whose data files may not be redistributed: get them, and their terms of use, at worldvaluessurvey.org."""
+World Values Survey, whose data files may not be redistributed: get them, and their terms of use, at worldvaluessurvey.org."""  # noqa: E501
 
 
 TAGS = ("synthetic", "culturepark", "cultural-alignment")
@@ -110,7 +110,7 @@ Norms and customs come from authored cards; they describe what many people keep,
 
 model {format_code(settings.model)} · seed {settings.seed} · {settings.turns} turns · modes {", ".join(settings.modes)} · styles {", ".join(settings.styles)} ·
 stance {settings.stance} · embedder {format_code(settings.refine.embedder)} · at most {settings.refine.clusters} opinions per dialogue
-"""
+"""  # noqa: E501
     return Card(name, sum(splits.values()), name_licence(settings.licence), text)
 
 
@@ -186,7 +186,10 @@ def _figures(settings: Settings) -> str:
         figures = surveys.load_survey(settings.survey)
     except InputError:
         return f"{format_inline(Path(str(settings.survey)).name)}, which cannot be read any more"
-    return f"{format_inline(figures.survey)} ({format_inline(figures.source)}), {figures.describe_weights()}"
+    return (
+        f"{format_inline(figures.survey)} ({format_inline(figures.source)}),"
+        f" {figures.describe_weights()}"
+    )
 
 
 def _seats(settings: Settings) -> str:

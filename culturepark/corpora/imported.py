@@ -99,11 +99,11 @@ def read_corpus(
 ) -> FileCorpus:
     """Read a file of rows (CSV, TSV, JSON Lines or JSON, also packed) into records.
 
-    `importer` is a short name or `package.module:NAME`; left out, the file's columns tell. `columns`
-    gives our name of a column → the file's: `{"prompt": "frage", "completion": "antwort"}`.
-    `culture` is that of rows that name none. A row's group is its `question` (in `metadata`, or a
-    column), else its prompt; no group stands in two splits, whose sizes are `shares`. InputError
-    names file, line and mistake.
+    `importer` is a short name or `package.module:NAME`; left out, the file's columns tell.
+    `columns` gives our name of a column → the file's: `{"prompt": "frage", "completion":
+    "antwort"}`. `culture` is that of rows that name none. A row's group is its `question` (in
+    `metadata`, or a column), else its prompt; no group stands in two splits, whose sizes are
+    `shares`. InputError names file, line and mistake.
     """
     table = tables.read(path, layout)
     known = _rename_columns(table, columns or {})
@@ -151,8 +151,10 @@ def _find_importer(path: Path, known: Mapping[str, str], name: str | None) -> Im
         "its rows are marked answers (label): bad ones would be learnt as good ones; keep the good"
         " ones, or write pairs of both"
         if marked
-        else f"its columns are {', '.join(known)}; wanted are those of {wanted}. Name yours:"
-        " --columns prompt=…,completion=…"
+        else (
+            f"its columns are {', '.join(known)}; wanted are those of {wanted}. Name yours:"
+            " --columns prompt=…,completion=…"
+        )
     )
     raise InputError(f"{path}: {why}")
 
@@ -225,6 +227,6 @@ Every row was read; a row that cannot be is an error.{" What was skipped or repl
 | culture | rows |
 |---|---|
 {chr(10).join(cultures)}
-"""
+"""  # noqa: E501
     tags = tuple(tag for tag in TAGS if tag != "synthetic")
     return Card(name, len(corpus.records), name_licence(licence), text, language=(), tags=tags)

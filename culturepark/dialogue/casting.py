@@ -172,7 +172,9 @@ def _find_partners(workspace: Workspace, settings: Settings, culture: str) -> Pa
 def _choose_seeds(
     table: list[Seed], partners: Partners, settings: Settings, culture: str
 ) -> list[Seed]:
-    """Return the seeds that enough other cultures have an answer to, for all delegates to be seated."""
+    """Return the seeds that enough other cultures have an answer to, for all delegates to be
+    seated.
+    """
     others = settings.delegates - 1
     if not others or "cross" not in settings.modes:
         return table

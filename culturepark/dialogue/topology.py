@@ -1,4 +1,6 @@
-"""Who may speak next in a dialogue, and whose turns each seat hears: pure functions of a Topology."""
+"""Who may speak next in a dialogue, and whose turns each seat hears: pure functions of a
+Topology.
+"""
 
 from __future__ import annotations
 

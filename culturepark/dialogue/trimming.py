@@ -99,7 +99,7 @@ STOP_TEXTS = 4  # as many as OpenAI's protocol takes
 UNSEEN = "\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069"  # marks that give text its direction
 BEFORE = rf"[\s*_#>~<\-–—\"“„«(\[{{【「{UNSEEN}]{{0,12}}"
 AFTER = rf"[ \t*_\"”“»)\]}}】」{UNSEEN}]{{0,6}}"
-VERBS = "says?|said|asks?|asked|adds?|added|answers?|answered|continues?|replies|replied|responds?|responded"
+VERBS = "says?|said|asks?|asked|adds?|added|answers?|answered|continues?|replies|replied|responds?|responded"  # noqa: E501
 NO_TRADE = (  # Travis, the question is this: …
     "is|are|was|were|has|have|you|we|i|question|truth|answer|point|problem|thing|fact|trouble|rule"
 )

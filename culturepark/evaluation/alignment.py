@@ -16,7 +16,8 @@ from culturepark.evaluation.types import Attempt
 from culturepark.local_models.choices import compute_divergence
 from culturepark.records import stream
 
-# respondents; with no answer among so many, an option's share is below 3/400 (`find_offered_options`)
+# respondents; with no answer among so many, an option's share is below 3/400
+# (`find_offered_options`)
 ENOUGH_RESPONDENTS = 400
 DRAWS = 100  # of imagined people, for the ceiling of sampled answers
 Shares = Sequence[float]

@@ -23,7 +23,7 @@ ASKED = ("id", "text", "options", "answer")
 HEAD = """\
 How would most people from the {title} culture answer these questions?
 Write the number of an option between the quotes of `answer`; leave them empty where you cannot say.
-`satisfaction` is for the exam after a lesson: from 1 (not at all satisfied) to 5 (very satisfied)."""
+`satisfaction` is for the exam after a lesson: from 1 (not at all satisfied) to 5 (very satisfied)."""  # noqa: E501
 
 
 # -------------------------------------------------------------- the people

@@ -32,7 +32,7 @@ metric_list:
     higher_is_better: true
 metadata:
   version: 1
-"""
+"""  # noqa: E501
 METRIC = '''\
 """Rows and metric of the task: 1 - Jensen-Shannon distance (base 2) of a model's answers and a people's."""
 
@@ -60,7 +60,7 @@ def alignment(doc, results):
     pairs = list(zip(model, people))
     bits = sum(x * log2(2 * x / (m + p)) for m, p in pairs for x in (m, p) if x > 0) / 2
     return {"alignment": 1 - max(bits, 0.0) ** 0.5}
-'''
+'''  # noqa: E501
 
 
 def write(folder: Path, items: Iterable[Item], text: Callable[[Sequence[Message]], str]) -> Path:

@@ -26,8 +26,8 @@ class BenchmarkKind:
     culture `cards`, or whatever the `data` hold, all of them where none is named. `data_words` may
     stand in the place of data files. `graded`: what is not answered counts as wrong; elsewhere it
     is left out, of both models where two are compared. `surveyed`: it holds answers against what
-    peoples answered in a survey (`Setup.survey_figures`). `axes`: what it can repeat besides seeds, orders
-    of options and wordings of the prompt. `embedded_warning` says of a setup why the
+    peoples answered in a survey (`Setup.survey_figures`). `axes`: what it can repeat besides seeds,
+    orders of options and wordings of the prompt. `embedded_warning` says of a setup why the
     embedded engine's row is no model's, where it speaks as the last of `respondents`; "" where it
     is chance.
     """

@@ -63,11 +63,11 @@ class Benchmark(Record):
     """A benchmark card.
 
     `kind` is a short name or `package.module:NAME` of a BenchmarkKind. `role` names the role card
-    in agents/ that asks, unless `prompt` (and `judge`) hold prompts of its own. `items` names a scenario
-    (`scenario:vsm13`) or a file beside the card (JSONL, JSON or CSV), or stands in the card as
-    [[item]]; `fields` says which of a file's columns is which. `parser` and `score` are short names
-    or `package.module:name`. `wordings` are further prompts, that ask the same in other words.
-    `options` are the kind's own settings.
+    in agents/ that asks, unless `prompt` (and `judge`) hold prompts of its own. `items` names a
+    scenario (`scenario:vsm13`) or a file beside the card (JSONL, JSON or CSV), or stands in the
+    card as [[item]]; `fields` says which of a file's columns is which. `parser` and `score` are
+    short names or `package.module:name`. `wordings` are further prompts, that ask the same in other
+    words. `options` are the kind's own settings.
     """
 
     name: Name

@@ -58,8 +58,8 @@ IGNORED = (
 class Client(Protocol):
     """One way to send a chat completion's body.
 
-    `limited` says whether calls at once are to be limited; `discount` is the share of the price that
-    its calls cost.
+    `limited` says whether calls at once are to be limited; `discount` is the share of the price
+    that its calls cost.
     """
 
     identity: str

@@ -125,14 +125,18 @@ def _can_be_rephrased(status: int, refusal: Refusal) -> bool:
 
 
 def check_page(answer: Any) -> None:
-    """Raise the ProviderError of a web page that came with success in place of what was asked for."""
+    """Raise the ProviderError of a web page that came with success in place of what was asked
+    for.
+    """
     text = _format_body(answer[:5000]) if isinstance(answer, (bytes, str)) else ""
     if PAGE.match(text):
         raise _build_page_error(200, text, {})
 
 
 def _build_page_error(status: int, body: str, headers: Mapping[str, str]) -> ProviderError:
-    """Return the ProviderError of a redirect, or of a web page that came where an answer was expected."""
+    """Return the ProviderError of a redirect, or of a web page that came where an answer was
+    expected.
+    """
     if 300 <= status < 400:
         location = next((v for k, v in headers.items() if k.lower() == "location"), "")
         place = strip_addresses(
@@ -151,8 +155,8 @@ def _build_page_error(status: int, body: str, headers: Mapping[str, str]) -> Pro
 
 
 def decode_answer(status: int, body: Any, headers: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return the chat completion in an HTTP answer; its ProviderError where it is an error, whatever its
-    status, or none.
+    """Return the chat completion in an HTTP answer; its ProviderError where it is an error,
+    whatever its status, or none.
 
     `body` is the text as it came, or what was read of it.
     """
@@ -196,8 +200,8 @@ PAGE = re.compile(
 def _build_unreadable_error(
     status: int, text: str, headers: Mapping[str, str], error: ValueError
 ) -> ProviderError:
-    """Return the ProviderError of an answer that is no JSON: a stream comes again whenever it is asked
-    for.
+    """Return the ProviderError of an answer that is no JSON: a stream comes again whenever it is
+    asked for.
     """
     if STREAM.match(text):
         for event in re.findall(r"^data:(.*)$", text, re.MULTILINE)[:1]:
@@ -422,9 +426,9 @@ def build_body(
     """Return the chat completion's body of a request. `params` are the user's own, and win."""
     body: dict[str, Any] = {
         "model": model,
-        "messages": fold(_list_messages(request))
-        if style.folds_system
-        else _list_messages(request),
+        "messages": (
+            fold(_list_messages(request)) if style.folds_system else _list_messages(request)
+        ),
         style.tokens: request.max_tokens,
         "temperature": request.temperature,
         "seed": (

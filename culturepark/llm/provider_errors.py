@@ -382,14 +382,14 @@ NOT_TOO_LONG = re.compile(
         (
             (
                 r"\bmax (completion |new |output"
-                r" )?tokens\b\W{0,3}(is|are|must|should|cannot|can|may|too|exceed|parameter|value|larger|greater|:|=|\d)"
+                r" )?tokens\b\W{0,3}(is|are|must|should|cannot|can|may|too|exceed|parameter|value|larger|greater|:|=|\d)"  # noqa: E501
             ),
             (
                 r"maximum tokens (you|value|parameter|requested)|\d (completion|output)"
                 r" tokens|number of (output|completion) tokens"
             ),
             (
-                r"per (minute|second|hour|day|month)|\b[tr]p[mdsh]\b|\brates?\b|quota|bucket|credit|balance|billing|budget|\bplan\b|concurren"
+                r"per (minute|second|hour|day|month)|\b[tr]p[mdsh]\b|\brates?\b|quota|bucket|credit|balance|billing|budget|\bplan\b|concurren"  # noqa: E501
             ),
             r"temperature|\btop ?[pkn]\b|logprobs?|logit|penalty|\bseed\b|\bstop\b|best of",
             r"\b(image|audio|video|file|attachment|picture|pixel|tool|function|schema|header|url|field|metadata|batch)s?\b",

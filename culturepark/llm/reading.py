@@ -168,8 +168,8 @@ def _clean(text: str) -> str:
 
 
 def _split_content(content: Any, body: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
-    """Return texts, thoughts, and the names of other kinds of parts; ProviderError for what is neither
-    text nor parts.
+    """Return texts, thoughts, and the names of other kinds of parts; ProviderError for what is
+    neither text nor parts.
     """
     if content is None or isinstance(content, str):
         return [content] if content else [], [], []
@@ -237,8 +237,8 @@ def _iterate_thoughts(value: Any, depth: int = 0) -> Iterator[str]:
 def _read_status(
     finish: Any, message: Mapping[str, Any], request: Request | None, used: int | None
 ) -> tuple[Status, str]:
-    """Return the status that a reason to stop stands for, and why it is no answer; ProviderError where it
-    was broken off.
+    """Return the status that a reason to stop stands for, and why it is no answer; ProviderError
+    where it was broken off.
     """
     if message.get("refusal"):
         return "refused", redact(_clean(str(message["refusal"])))[:500]

@@ -1,4 +1,6 @@
-"""Keeps the libraries that load and write models quiet, and turns what they raise into our errors."""
+"""Keeps the libraries that load and write models quiet, and turns what they raise into our
+errors.
+"""
 
 from __future__ import annotations
 

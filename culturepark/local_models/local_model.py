@@ -144,8 +144,8 @@ def name_models(models: Sequence[LocalModel]) -> dict[str, LocalModel]:
         )
         if name in by_name:
             raise InputError(
-                f"two models are called {name!r}: {_locate(by_name[name])} and {_locate(model)}; serve"
-                " them apart"
+                f"two models are called {name!r}: {_locate(by_name[name])} and {_locate(model)};"
+                " serve them apart"
             )
         by_name[name] = model
     return by_name

@@ -89,7 +89,8 @@ def read(folder: str | Path) -> Manifest:
     path = folder / FILE
     if not path.is_file():
         raise InputError(
-            f"no tuned model at {folder} (it has no {FILE}). {nearest(folder.name, list_neighbours(folder))}"
+            f"no tuned model at {folder} (it has no {FILE})."
+            f" {nearest(folder.name, list_neighbours(folder))}"
         )
     try:
         return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
@@ -142,7 +143,7 @@ def render_card(manifest: Manifest) -> str:
 
 INTRO = """A {kind} tuned by CulturePark ({objective}) on {corpus}. It shifts a base towards the answers in that corpus, which
 follow what one people said in a survey; it speaks for no person, and what its corpus got wrong it repeats. The corpus' own card
-says who wrote its text: templated text makes a test model, not one to use."""
+says who wrote its text: templated text makes a test model, not one to use."""  # noqa: E501
 
 
 def _list_facts(m: Manifest) -> Mapping[str, Any]:

@@ -56,7 +56,7 @@ for talk in told["talks"]:
         except Exception:
             pass
 print(longest)
-"""
+"""  # noqa: E501
 
 _SLOW = f"the base's chat template did not end within {SECONDS} s of work on a few short messages"
 

@@ -169,8 +169,8 @@ def find_base_folder(folder: Path) -> Path:
 def load_model(name: str, tokenizer: Any, machine: Machine, seed: int = 0) -> Any:
     """Return a reward model, one number a text; `seed` draws the head of a base that has none.
 
-    `name` is a base as for `base.load_model`, or a folder that `keep` wrote: adapters are put on the
-    model they were trained on.
+    `name` is a base as for `base.load_model`, or a folder that `keep` wrote: adapters are put on
+    the model they were trained on.
     """
     from transformers import set_seed
 

@@ -182,7 +182,7 @@ license: apache-2.0
 
 A small Llama built and pretrained by CulturePark on templated, culture-neutral text (last loss {loss:.3f}). It is a stand-in that
 lets the whole loop run without a download; it is no model of how people speak.
-"""
+"""  # noqa: E501
 
 
 def _train_tokenizer(talks: list[list[dict[str, str]]]) -> Any:

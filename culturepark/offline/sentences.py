@@ -28,7 +28,7 @@ ASIDE = re.compile(
 )
 PHRASE = re.compile(
     r"^(?:as|in|to|if|the way|the"
-    rf" (?:longer|more)|from|for|looking|speaking|when|whenever|though|seen|at|on|with|like|since|where)\b(?=[^,;:.]*\b{FIRST_WORD}\b)[^,;:.]{{0,70}},\s+",
+    rf" (?:longer|more)|from|for|looking|speaking|when|whenever|though|seen|at|on|with|like|since|where)\b(?=[^,;:.]*\b{FIRST_WORD}\b)[^,;:.]{{0,70}},\s+",  # noqa: E501
     re.IGNORECASE,
 )
 NOT_LEADING = re.compile(r"[;:.]|\bbecause\b", re.IGNORECASE)

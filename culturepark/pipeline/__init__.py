@@ -1,1 +1,3 @@
-"""The stages composed: batches of dialogues until there are enough samples, second tries, events."""
+"""The stages composed: batches of dialogues until there are enough samples, second tries,
+events.
+"""

@@ -241,7 +241,9 @@ def gather_failures(store: RunStore, culture: str | None = None) -> Facts:
         "judging": count_unjudged(store, culture, TOP),
     }
     return {
-        kind: failures._asdict()
-        | {"top": [{"reason": reason, "count": times} for reason, times in failures.top]}
+        kind: (
+            failures._asdict()
+            | {"top": [{"reason": reason, "count": times} for reason, times in failures.top]}
+        )
         for kind, failures in kinds.items()
     }

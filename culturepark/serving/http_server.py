@@ -172,8 +172,8 @@ class HttpServer:
         except OSError as error:
             await runner.cleanup()
             raise InputError(
-                f"cannot open port {self._port} on {HOST}: {explain_error(error)}; choose another with"
-                " --port"
+                f"cannot open port {self._port} on {HOST}: {explain_error(error)}; choose another"
+                " with --port"
             ) from error
         self.url = f"http://{HOST}:{listener.sockets[0].getsockname()[1]}/v1"
         self._loop, self._stopping = loop, stopping

@@ -18,11 +18,11 @@ from culturepark.records import Distribution, Record, digest
 class Figures(Record):
     """What the peoples of one survey answered.
 
-    `table` holds a Distribution by country code (ISO 3166 alpha-3), then item; an item never asked in a
-    country, or never validly answered, is absent there. `names` holds the countries' names, `years`
-    those of the interviews where known, `weighted` the countries whose shares use the release's
-    weights, `source` the name of the release. `notices` counts what the reader left out or took for
-    missing: duplicate interviews, codes that are no answers.
+    `table` holds a Distribution by country code (ISO 3166 alpha-3), then item; an item never asked
+    in a country, or never validly answered, is absent there. `names` holds the countries' names,
+    `years` those of the interviews where known, `weighted` the countries whose shares use the
+    release's weights, `source` the name of the release. `notices` counts what the reader left out
+    or took for missing: duplicate interviews, codes that are no answers.
     """
 
     survey: str

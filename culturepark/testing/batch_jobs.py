@@ -1,4 +1,6 @@
-"""Batches, in memory: read from a file, worked through, and written to files, under OpenAI's names."""
+"""Batches, in memory: read from a file, worked through, and written to files, under OpenAI's
+names.
+"""
 
 from __future__ import annotations
 

@@ -205,8 +205,8 @@ class FineTuningJobs:
             self._finish_job(job, steps, checked)
 
     def _read_files(self, job: Mapping[str, Any]) -> tuple[TrainingFile, bool]:
-        """Return what the training file holds, and whether there is one to validate with; InvalidFile
-        for a bad or lost one.
+        """Return what the training file holds, and whether there is one to validate with;
+        InvalidFile for a bad or lost one.
         """
         kind = job["method"]["type"]
         try:

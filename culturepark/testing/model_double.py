@@ -1,4 +1,6 @@
-"""Answers requests for a model, whether they come one by one or in a batch, with faults on demand."""
+"""Answers requests for a model, whether they come one by one or in a batch, with faults on
+demand.
+"""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ class TrainingFile:
 
 
 def read_training_file(data: bytes, method: str, kind: str = "training") -> TrainingFile:
-    """Read a training (or validation) file for `supervised` or `dpo`; InvalidFile names the first line
-    that is wrong.
+    """Read a training (or validation) file for `supervised` or `dpo`; InvalidFile names the first
+    line that is wrong.
     """
     rows = tokens = 0
     for number, raw in enumerate(data.split(b"\n"), 1):

@@ -29,8 +29,8 @@ class Format:
     others.
 
     `source` yields a split's samples, pairs or shares; `reads` says which of the three there must
-    be some of. The first paragraph of `about` stands on the card. `needs` names libraries beyond the
-    base install, each with the extra that brings it ("" for none of ours); they are looked for
+    be some of. The first paragraph of `about` stands on the card. `needs` names libraries beyond
+    the base install, each with the extra that brings it ("" for none of ours); they are looked for
     before a run asks its first question.
     """
 

@@ -1,4 +1,5 @@
-"""Filters: `apply(batch, context) → [why it must go, or None, …]`, one reason per opinion of a batch.
+"""Filters: `apply(batch, context) → [why it must go, or None, …]`, one reason per opinion of a
+batch.
 
 A batch holds the opinions of one dialogue that have passed so far. A rule about one opinion alone
 is a function with `@each_opinion`; one that asks a model is `async` and takes the session as well:
@@ -101,8 +102,8 @@ def _apply_sieve(sieve: Callable[..., str | None]) -> Filter:
 
 def _warn_of_sieve(name: str) -> None:
     warnings.warn(
-        f"{name}: sieve(opinion, case, earlier) is now a filter, apply(batch, context); a rule about"
-        " one opinion becomes one by @culturepark.curation.filters.each_opinion",
+        f"{name}: sieve(opinion, case, earlier) is now a filter, apply(batch, context); a rule"
+        " about one opinion becomes one by @culturepark.curation.filters.each_opinion",
         DeprecationWarning,
         stacklevel=3,
     )

@@ -346,9 +346,9 @@ def _guess_task(data: Dataset, known: Mapping[str, Task]) -> Task:
     )
     offered = "; ".join(_list_labels(t.labels) for t in fits or known.values())
     raise InputError(
-        f"{_describe_labels(data)}; {why}. Say what they mean with the option"
-        f" map = {{ {_quote(data.name)} = {{ {example} }} }}, where … is one of {offered}; or leave the file out with without ="
-        f" [{_quote(data.name)}]"
+        f"{_describe_labels(data)}; {why}. Say what they mean with the option map = {{"
+        f" {_quote(data.name)} = {{ {example} }} }}, where … is one of {offered}; or leave the file"
+        f" out with without = [{_quote(data.name)}]"
     )
 
 

@@ -51,9 +51,10 @@ def plan(benchmark: Benchmark, setup: Setup) -> Iterator[Item]:
     """Yield an item a pair (and seed, where answers are sampled), in the file's order.
 
     `setup.data` is one file or folder in a shape that `votes.read_votes` knows, or the word
-    simulated. The option `countries`, else `setup.cultures`, names countries of it, by name or usual
-    abbreviation, all of them where neither does. `setup.limit` is the most users a country, the
-    same ones wherever one user comes under several. InputError or NotFound for what is not there.
+    simulated. The option `countries`, else `setup.cultures`, names countries of it, by name or
+    usual abbreviation, all of them where neither does. `setup.limit` is the most users a country,
+    the same ones wherever one user comes under several. InputError or NotFound for what is not
+    there.
     """
     options = resolve_options(benchmark, setup.options)
     votes = _read_votes(setup, options)
@@ -301,7 +302,7 @@ def _measure_calibration(told: Sequence[Attempt], countries: Sequence[str]) -> I
             **how,
             note=(
                 f"expected calibration error (Guo et al. 2017, §2) over {BINS} bins, each pair in"
-                f" both orders; above 0 by chance where pairs are few. "
+                " both orders; above 0 by chance where pairs are few. "
                 f"{_describe_reliability(binned)}"
             ),
             within=SHARE,

@@ -455,8 +455,8 @@ def measure_distance(errors: Any, held: Any) -> Any:
 
 
 def square_distance(errors: Any, held: Any) -> Any:
-    """Return the squares of `measure_distance`, below 0 where the halves err to opposite sides: without the
-    noise, on average right.
+    """Return the squares of `measure_distance`, below 0 where the halves err to opposite sides:
+    without the noise, on average right.
     """
     import numpy as np
 

@@ -118,7 +118,9 @@ class Compatible:
         )
 
     async def send(self, body: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
-        """Post one chat completion and return the answer's body; ProviderError when there is none."""
+        """Post one chat completion and return the answer's body; ProviderError when there is
+        none.
+        """
         from aiohttp import ClientConnectorError, ClientError, ConnectionTimeoutError
         from orjson import dumps
 
@@ -158,8 +160,8 @@ class Compatible:
 
 
 async def read_bounded(answer: ClientResponse, most_mb: float) -> bytes:
-    """Return an answer's body, unpacked; ProviderError once it is larger than `most_mb` megabytes, packed
-    or unpacked.
+    """Return an answer's body, unpacked; ProviderError once it is larger than `most_mb` megabytes,
+    packed or unpacked.
     """
     most = int(most_mb * 1e6)
     data = bytearray()

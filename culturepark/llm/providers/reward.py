@@ -27,8 +27,8 @@ Waiting = tuple[Request, Future[Reply]]
 
 
 class RewardProvider:
-    """Answers with the option that has the largest reward; `option_probs` are softmax(rewards), of two
-    options σ(r₁ − r₂) and σ(r₂ − r₁).
+    """Answers with the option that has the largest reward; `option_probs` are softmax(rewards), of
+    two options σ(r₁ − r₂) and σ(r₂ − r₁).
 
     `name` is the folder of a reward model, or a sequence classifier of one output by folder or hub
     name. Rewards are told without dropout, of the whole conversation in the text that SCPO trained
@@ -204,4 +204,5 @@ def _build_identity(name: str) -> str:
             f"the reward model at {folder} has no weights (*.safetensors); pickled ones are not"
             " loaded"
         )
-    return f"local/{saved.name}@{digest(*((p.name, local_model.hash_file(p)) for p in files), saved.settings.get('length'))}"
+    hashes = ((path.name, local_model.hash_file(path)) for path in files)
+    return f"local/{saved.name}@{digest(*hashes, saved.settings.get('length'))}"
