@@ -216,7 +216,7 @@ def test_replicas_are_averaged_and_their_spread_is_told(tea):
 
 def test_each_culture_may_be_asked_of_its_own_model():
     (own,) = runner.parse_models(["own=models/{culture},again/{culture}"])
-    assert own.label == "own" and own.named("north") == ("models/north", "again/north")
+    assert own.label == "own" and own.list_names("north") == ("models/north", "again/north")
     with pytest.raises(InputError, match="two models are called 'a'"):
         runner.parse_models(["a=x/y", "a=x/z"])
 

@@ -282,7 +282,7 @@ def test_prices_come_from_settings_or_the_price_list_at_the_providers_own_addres
     assert cp.model("openai/gpt-4o-mini", base_url="http://localhost:1/v1").price is None
     assert cp.model("openai/no-such-model").price is None
     mine = cp.model("ollama/llama3.1", prompt_price=0, completion_price=0).price
-    assert (mine.of(1000, 1000), mine.source) == (0, "settings")
+    assert (mine.compute(1000, 1000), mine.source) == (0, "settings")
     listed = cp.model("openai/gpt-4o-mini").price
     assert listed.compute(1_000_000, 0, 1_000_000) < listed.compute(
         1_000_000, 0

@@ -337,7 +337,7 @@ def test_a_tuned_model_takes_its_seat_and_the_journal_names_it(park, models):
         "grad",
         seats={"north": str(models / "korean")},
         turns=2,
-        dialogues=1,
+        dialogues=12,  # the tiny base seldom says a whole sentence, and one is enough
         modes=("cross",),
         **TEA,
     )
