@@ -3,6 +3,7 @@ it.
 """
 
 import asyncio
+import gc
 import json
 import time
 
@@ -375,6 +376,18 @@ async def test_a_server_that_never_describes_its_models_is_sent_no_facts(monkeyp
     async with silent:
         body = await FactSender(url, "any", None).add_facts({"model": "any"}, Request("judge", ()))
     assert body == {"model": "any"}
+
+
+async def test_a_question_for_facts_that_nobody_waits_for_any_more_fails_quietly(caplog):
+    sender = FactSender("http://127.0.0.1:9/v1", "any", None)
+    waiting = asyncio.create_task(sender.add_facts({}, Request("judge", ())))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await asyncio.sleep(0.5)
+    del sender
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_no_other_server_is_sent_facts(park, offline):

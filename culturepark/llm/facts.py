@@ -103,6 +103,8 @@ class FactSender:
         """
         if self._answer is None or _has_failed(self._answer):
             self._answer = asyncio.get_running_loop().create_task(self._ask_endpoint())
+            # Its failure is looked at, whoever waits no more: else asyncio prints a traceback.
+            self._answer.add_done_callback(_has_failed)
         takes_facts = await asyncio.shield(self._answer)
         return {**body, FIELD: pack_request(request)} if takes_facts else body
 
