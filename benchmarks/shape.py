@@ -109,7 +109,7 @@ def has_sql(tree: ast.AST) -> bool:
 
 
 def find_circles(package: Path, depth: int | None = None) -> list[list[str]]:
-    """Return the groups of modules that import one another, wherever the import stands.
+    """Return the groups of modules that import one another, for type checkers alone too.
 
     With `depth` 2 the folders below the package count, each as one.
     """
