@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -186,13 +186,19 @@ def _content(value: Any, data: Any) -> Any:
 
 
 def _counts(record: Record, name: str) -> bool:
-    field = type(record).model_fields[name]
-    always = any(name in HASHED.get(kind.__name__, ()) for kind in type(record).__mro__)
-    return (
-        always
-        or field.is_required()
-        or getattr(record, name) != field.get_default(call_default_factory=True)
-    )
+    defaults = _omitted_defaults(type(record))
+    return name not in defaults or getattr(record, name) != defaults[name]
+
+
+@lru_cache(maxsize=256)
+def _omitted_defaults(kind: type[Record]) -> dict[str, Any]:
+    """Return the fields that do not count while they have their default, and that default."""
+    always = {name for base in kind.__mro__ for name in HASHED.get(base.__name__, ())}
+    return {
+        name: field.get_default(call_default_factory=True)
+        for name, field in kind.model_fields.items()
+        if name not in always and not field.is_required()
+    }
 
 
 def stream(*purpose: Any) -> random.Random:

@@ -139,7 +139,7 @@ def own_part(text: str, speaker: str, others: Sequence[str]) -> str | None:
     Of a text that opens with another's line, what follows the speaker's own name is returned; empty
     where that never comes. Tokens of a chat template that end the text are nobody's.
     """
-    roles = tuple(role for role in ROLES if role != speaker.casefold())
+    roles = _other_roles(speaker)
     voices = [_first_label(text, (*MODERATOR, *others), roles), _first_note(text)]
     if (tokens := _first_tokens(text)) and tokens[1] < len(text):
         voices.append(tokens)
@@ -150,6 +150,11 @@ def own_part(text: str, speaker: str, others: Sequence[str]) -> str | None:
         return before
     own = _first_label(text, (speaker,))
     return text[own[1] :].strip() if own else ""
+
+
+@lru_cache(maxsize=4096)
+def _other_roles(speaker: str) -> Names:
+    return tuple(role for role in ROLES if role != speaker.casefold())
 
 
 def _first_tokens(text: str) -> Span | None:
