@@ -11,6 +11,7 @@ from pathlib import Path
 
 import culturepark as cp
 from culturepark.dialogue.simulate import plan, simulate
+from culturepark.executor import pool
 from culturepark.llm.session import Models, Session
 from culturepark.records import Reply, Request
 from culturepark.store import RunStore
@@ -35,7 +36,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, RunStore(Path(folder)) as journal:
         desk = Session(Models(cp.Scripted(line)), journal)
         cpu, wall = time.process_time(), time.perf_counter()
-        asyncio.run(simulate(workspace, settings, desk, scenes))
+        with pool.pause_garbage_collection():  # as every run does
+            asyncio.run(simulate(workspace, settings, desk, scenes))
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     turns = DIALOGUES * TURNS
     print(
