@@ -30,7 +30,7 @@ demo: $(READY)   ## the main job on the embedded engine: cards → dialogues →
 test: $(DEV)   ## every test, on as many cores as there are
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
-quick: $(DEV)  ## the tests that take no time, for whoever is at work: under a minute
+quick: $(DEV)  ## the tests that take no time, for whoever is at work: about a minute
 	$(BIN)/python -m pytest -m "not slow" -q -n logical --maxprocesses 4 --dist loadgroup
 
 check: $(DEV)  ## style and types

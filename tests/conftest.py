@@ -39,9 +39,10 @@ DATA = Path(os.environ.get("CULTUREPARK_DATA", ROOT.parent / "shared" / "data"))
 
 # What `make quick` leaves out: these start processes, train models or damage many files.
 SLOW = set(
-    "batch bounds cli clients completions corpus disk_full docs evaluate formats inspect journal"
-    " launch ledger mutations old_runs output own_survey park scpo seats serve shards stopping"
-    " store templates tuning tunes weights wheel".split()
+    "batch bounds cli clients completions corpus desk disk_full docs evaluate formats harness"
+    " hosted inspect journal launch ledger limits mutations old_runs output own_survey park"
+    " prompts reading readers reward safety scpo seats serve server shards stopping store"
+    " templates trimming tuning tunes weights wheel".split()
 )
 
 
